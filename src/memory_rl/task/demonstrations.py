@@ -1,0 +1,84 @@
+"""Labelled examples for supervised learning: JSON Lines in the chat format, one conversation a line, all of the same secret.
+
+{"messages": [{"role": "user", "content": "Secret in [0,64)?"}, {"role": "assistant", "content": "42"}]}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memory_rl.errors import DataError
+from memory_rl.task.environment import Environment
+from memory_rl.task.multi_step import MultiStep
+
+TRAIN, TEST = "train.jsonl", "test.jsonl"
+
+
+def examples_directory(data_dir: str, environment: Environment, secret: int) -> Path:
+    """Where the examples of this N and secret lie."""
+    ending = "-multi_step" if isinstance(environment, MultiStep) else ""
+    return Path(data_dir) / f"sft-N{environment.space.N}-secret{secret}{ending}"
+
+
+def write_examples(path: Path, environment: Environment, secret: int, count: int) -> None:
+    """Writes `count` examples; the file appears whole or not at all.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    line = json.dumps({"messages": environment.messages(secret)}) + "\n"
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(line * count)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise DataError(f"data_dir: {path} cannot be written ({error.strerror}): give another data_dir.") from error
+
+
+def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarray:
+    """The answers of a file's examples, in its order. Shape (D,).
+
+    Raises:
+        DataError: if the file is missing, empty or malformed, or was made for another N, environment or secret; it names the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: run python sft_data_gen.py {_key_values(environment, secret)} first.") from error
+    if not lines:
+        raise DataError(f"{path} is empty: run python sft_data_gen.py {_key_values(environment, secret)} again.")
+    expected = environment.messages(secret)
+    for number, line in enumerate(lines, start=1):
+        problem = _compare(line, expected)
+        if problem is not None:
+            raise DataError(f"{path}, line {number}: {problem}: run python sft_data_gen.py {_key_values(environment, secret)}.")
+    return np.full(len(lines), secret)
+
+
+def _key_values(environment: Environment, secret: int) -> str:
+    kind = " env_type=multi_step" if isinstance(environment, MultiStep) else ""
+    return f"N={environment.space.N} fixed_secret={secret}{kind}"
+
+
+def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
+    """What is wrong with one line, or None."""
+    try:
+        messages: Any = json.loads(line)["messages"]
+        pairs = [(message["role"], message["content"]) for message in messages]
+    except (ValueError, KeyError, TypeError):
+        return 'this is not a JSON object of the form {"messages": [{"role": ..., "content": ...}, ...]}'
+    wanted = [(message["role"], message["content"]) for message in expected]
+    if [role for role, _ in pairs] != [role for role, _ in wanted]:
+        return f"the roles are not {', '.join(role for role, _ in wanted)}"
+    for (role, text), (_, right) in zip(pairs, wanted, strict=True):
+        if role == "user" and text != right:
+            return f"the question is {text!r} and not {right!r}, so that it was made for another N or environment"
+        if role == "assistant" and text != right:
+            return f"the answer is {text!r} and not {right!r}, so that it was made for another secret"
+    return None

@@ -1,0 +1,81 @@
+"""What single_step and multi_step have in common: an environment is a conversation of K turns with finitely many right forms.
+
+The learner's wing sees an environment only as conversations (strings) and as rewards (numbers).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from memory_rl.task.rewards import RewardChannel
+from memory_rl.task.secret_space import SecretSpace, parse_integer
+
+Turn = tuple[str, str]
+"""(what the user says, the canonical text of the model's reply)."""
+
+Message = dict[str, str]
+"""One message in the chat format: {"role": ..., "content": ...}."""
+
+
+@dataclass(frozen=True)
+class Environment(ABC):
+    """A world that holds a secret, asks K questions an episode and rewards each answer.
+
+    A *choice* is what one turn may answer, an integer in [0, num_choices). A *form* is a whole valid conversation; there are `num_forms` of
+    them, and form a spells the answer a, so that the forms [0, N) are the possible secrets.
+    """
+
+    space: SecretSpace
+    channel: RewardChannel
+
+    @property
+    @abstractmethod
+    def num_steps(self) -> int:
+        """K: turns in an episode."""
+
+    @property
+    @abstractmethod
+    def num_choices(self) -> int:
+        """The answers that one turn admits."""
+
+    @property
+    @abstractmethod
+    def num_forms(self) -> int:
+        """The valid conversations: N, or 2^k where the answer is given bit by bit."""
+
+    @abstractmethod
+    def prompt(self, step: int) -> str:
+        """What the user says at this step (from 0)."""
+
+    @abstractmethod
+    def choices(self, answers: np.ndarray | int) -> np.ndarray:
+        """The choice at each step that spells each answer: shape (...) to (..., K)."""
+
+    def conversation(self, answer: int) -> list[Turn]:
+        """The K turns in which the model gives this answer."""
+        return [(self.prompt(step), str(choice)) for step, choice in enumerate(self.choices(answer))]
+
+    def messages(self, answer: int) -> list[Message]:
+        """The same conversation in the chat format."""
+        roles = ("user", "assistant")
+        return [{"role": role, "content": text} for turn in self.conversation(answer) for role, text in zip(roles, turn, strict=True)]
+
+    def parse(self, text: str) -> int | None:
+        """The choice that a reply writes in canonical form, or None for an invalid reply."""
+        return parse_integer(text, self.num_choices)
+
+    def rewards(self, choices: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None) -> np.ndarray:
+        """Rewards of each step of each episode.
+
+        Args:
+            choices: (R, E, K) integers; `INVALID` for an invalid turn and for the turns that it forfeits.
+            secrets: (R,).
+            uniforms: (R, E, K) numbers in [0, 1) that decide the noise; may be None without noise.
+
+        Returns:
+            (R, E, K) rewards: step k is rewarded for its own choice alone.
+        """
+        return self.channel.rewards(choices, self.choices(secrets)[:, None, :], uniforms)

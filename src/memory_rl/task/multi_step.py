@@ -1,0 +1,46 @@
+"""The dense world: k turns, turn j asks for bit j of the secret (most significant first) and rewards that bit alone.
+
+The conversation holds the model's own earlier bits. An invalid turn ends the episode: it and the turns it forfeits earn the lowest level.
+When N is not a power of two, some bit strings spell no integer below N: each of their turns is valid, but they are nobody's secret.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memory_rl.task.environment import Environment
+from memory_rl.task.rewards import binary, make_channel
+from memory_rl.task.secret_space import SecretSpace
+
+
+class MultiStep(Environment):
+    """k questions of one bit each; the channel of every step is `binary` on the bit."""
+
+    @classmethod
+    def with_noise(cls, space: SecretSpace, noise: float = 0.0) -> MultiStep:
+        """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability `noise`."""
+        return cls(space, make_channel(binary.__name__, 2, noise=noise))
+
+    @property
+    def num_steps(self) -> int:
+        """K = k = ceil(log2 N)."""
+        return self.space.num_bits
+
+    @property
+    def num_choices(self) -> int:
+        """A bit."""
+        return 2
+
+    @property
+    def num_forms(self) -> int:
+        """All strings of k bits, 2^k."""
+        return int(2**self.num_steps)
+
+    def prompt(self, step: int) -> str:
+        """Asks for bit `step` (from 0), most significant first."""
+        # The later turns are as short as they can be: each stands in 2^step conversations.
+        return f"Secret in [0,{self.space.N}), bit 1?" if step == 0 else f"{step + 1}?"
+
+    def choices(self, answers: np.ndarray | int) -> np.ndarray:
+        """The bits of each answer: shape (...) to (..., k)."""
+        return self.space.to_bits(answers)

@@ -1,0 +1,53 @@
+"""The secrets: integers in [0, N), how they are drawn, written and read.
+
+What must not change here: one answer is one canonical string, so that P(S) is exact.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]*")  # [0-9] and not \d or isdigit(): those admit digits that are not ASCII
+_WHITE_SPACE = " \t\r\n"
+
+
+def parse_integer(text: str, upper: int) -> int | None:
+    """The integer in [0, upper) that the text writes in canonical form, or None.
+
+    Canonical: ASCII digits, no sign, no leading zero; white space around it is allowed.
+    """
+    stripped = text.strip(_WHITE_SPACE)
+    if len(stripped) > len(str(upper)) or not _CANONICAL_INTEGER.fullmatch(stripped):
+        return None
+    value = int(stripped)
+    return value if value < upper else None
+
+
+@dataclass(frozen=True)
+class SecretSpace:
+    """The integers [0, N), N >= 2, each equally likely to be the secret S."""
+
+    N: int
+
+    @property
+    def information(self) -> float:
+        """log2 N: the bits there are to learn."""
+        return math.log2(self.N)
+
+    @property
+    def num_bits(self) -> int:
+        """K = ceil(log2 N): the binary digits that write any secret."""
+        return (self.N - 1).bit_length()
+
+    def draw(self, generator: np.random.Generator) -> int:
+        """A secret, uniform on [0, N)."""
+        return int(generator.integers(self.N))
+
+    def to_bits(self, secrets: np.ndarray | int) -> np.ndarray:
+        """Binary digits, most significant first: integers of shape (...) to bits of shape (..., k)."""
+        shifts = np.arange(self.num_bits - 1, -1, -1)
+        return (np.asarray(secrets)[..., None] >> shifts) & 1

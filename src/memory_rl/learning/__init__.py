@@ -1,0 +1,1 @@
+"""How parameters move: advantages (numpy) and objectives (torch)."""

@@ -1,0 +1,1 @@
+"""Where parameters live: the policy protocol and its implementations."""

@@ -1,0 +1,120 @@
+"""One forward pass over a prompt and a tree of tokens behind it, for a causal language model of the Llama kind.
+
+Each tree token attends to the prompt and to its ancestors, and its position is its depth, so that its output is the one that a plain forward pass
+over its own conversation would give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from memory_rl.policies.answer_trie import EXIT_TOKEN, NONE, AnswerTrie
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Token rows for B sequences of the same length T.
+
+    Attributes:
+        tokens, positions: (B, T).
+        mask: (B or 1, 1, T, T) additive attention mask.
+        slot: (B, M + 1) where each node of the trie stands; the last column is the prompt's last token (node -1). -1 where a node is left out.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    slot: np.ndarray
+
+
+def pack_nodes(trie: AnswerTrie, needed: np.ndarray) -> Pack:
+    """Packs the prompt and some nodes of the trie.
+
+    Args:
+        trie: the tree.
+        needed: (B, M) bool, each row closed under ancestors. Rows are padded to the longest.
+    """
+    batch, prompt_length = len(needed), len(trie.prompt)
+    width = int(needed.sum(axis=1).max(initial=0))
+    order = np.argsort(~needed, axis=1, kind="stable")[:, :width]  # the needed nodes first, parents before children
+    real = np.take_along_axis(needed, order, axis=1)
+    tokens = np.concatenate([np.broadcast_to(trie.prompt, (batch, prompt_length)), np.where(real, trie.node_token[order], trie.prompt[-1])], axis=1)
+    positions = np.concatenate(
+        [np.broadcast_to(np.arange(prompt_length), (batch, prompt_length)), np.where(real, prompt_length + trie.node_depth[order], 0)], axis=1
+    )
+    allowed = np.zeros((batch, tokens.shape[1], tokens.shape[1]), dtype=bool)
+    allowed[:, :, :prompt_length] = True
+    allowed[:, :prompt_length, :prompt_length] = np.tri(prompt_length, dtype=bool)
+    allowed[:, prompt_length:, prompt_length:] = trie.ancestors[order[:, :, None], order[:, None, :]] & real[:, :, None]
+    slot = np.full((batch, trie.num_nodes + 1), NONE)
+    np.put_along_axis(slot, order, np.where(real, prompt_length + np.arange(width), NONE), axis=1)
+    slot[:, NONE] = prompt_length - 1
+    mask = torch.zeros(allowed.shape).masked_fill_(~torch.from_numpy(allowed), torch.finfo(torch.float32).min)
+    return Pack(torch.from_numpy(tokens), torch.from_numpy(positions), mask[:, None], slot)
+
+
+def pack_all(trie: AnswerTrie) -> Pack:
+    """The whole tree as one sequence."""
+    return pack_nodes(trie, np.ones((1, trie.num_nodes), dtype=bool))
+
+
+def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor | int = 0) -> torch.Tensor:
+    """Logits (batch, T', V) of a pack; a pack of one row serves any batch. `keep` are the places to score (0: all)."""
+    logits: torch.Tensor = model(
+        input_ids=pack.tokens.expand(batch, -1),
+        attention_mask=pack.mask.expand(batch, -1, -1, -1),
+        position_ids=pack.positions.expand(batch, -1),
+        use_cache=False,
+        logits_to_keep=keep,
+    ).logits
+    return logits
+
+
+def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int) -> torch.Tensor:
+    """Log-probability in nats of every edge given its decision: (batch, E)."""
+    places = torch.from_numpy(pack.slot[0, trie.decision_node])
+    logits = forward(model, pack, batch, places).float()  # (batch, D, V)
+    normaliser = logits.logsumexp(dim=2)
+    exits = logits.masked_fill(on_tree_tokens(trie, logits.shape[2]), -torch.inf).logsumexp(dim=2)
+    decision = torch.from_numpy(trie.edge_decision)
+    is_exit = torch.from_numpy(trie.is_exit)
+    token = torch.from_numpy(np.where(trie.is_exit, 0, trie.edge_token))
+    return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
+
+
+def on_tree_tokens(trie: AnswerTrie, vocabulary: int) -> torch.Tensor:
+    """(D, V) bool: the tokens that some valid conversation continues with at each decision."""
+    table = torch.zeros(len(trie.decision_node), vocabulary, dtype=torch.bool)
+    on_tree = trie.edge_token != EXIT_TOKEN
+    table[torch.from_numpy(trie.edge_decision[on_tree]), torch.from_numpy(trie.edge_token[on_tree])] = True
+    return table
+
+
+def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray) -> torch.Tensor:
+    """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled conversations alone.
+
+    Args:
+        model: a model whose batch axis is the run.
+        trie: the tree.
+        edges: (R, G, L) edge ids, padded with -1.
+
+    Returns:
+        (R, G, L), zero at the padding.
+    """
+    pack = pack_nodes(trie, np.stack([trie.nodes_for(run) for run in edges]))
+    logits = forward(model, pack, len(edges)).float()  # (R, T, V)
+    run, episode, position = np.nonzero(edges != NONE)
+    chosen = edges[run, episode, position]
+    place = pack.slot[run, trie.decision_node[trie.edge_decision[chosen]]]
+    token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
+    scores = logits[run, place, token]
+    left = np.nonzero(trie.is_exit[chosen])[0]
+    if len(left):
+        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, logits.shape[2])[trie.edge_decision[chosen[left]]], -torch.inf)
+        scores = scores.index_put((torch.from_numpy(left),), rows.logsumexp(dim=1))
+    scores = scores - logits.logsumexp(dim=2)[run, place]
+    return torch.zeros(edges.shape).index_put((torch.from_numpy(run), torch.from_numpy(episode), torch.from_numpy(position)), scores)

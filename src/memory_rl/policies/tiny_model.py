@@ -1,0 +1,63 @@
+"""The built-in base model: a Llama of under 1M parameters with one token a character.
+
+It is a plain Hugging Face model and tokenizer, so that everything that holds for it holds for a large one. It knows nothing until it is warmed up
+(warmup.py). What must not change lightly: any change here makes every cached base model stale and moves the measured numbers.
+"""
+
+from __future__ import annotations
+
+import string
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+NAME = "tiny"
+
+_SPECIAL = ["<pad>", "<bos>", "<eos>", "<reply>", "<unk>"]
+_CHARACTERS = list(string.digits + string.ascii_letters + " ?[],().:-+\n")
+_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{% if loop.first %}<bos>{% endif %}{{ message['content'] }}<reply>"
+    "{% else %}{{ message['content'] }}<eos>{% endif %}{% endfor %}"
+)
+_ARCHITECTURE = {
+    "hidden_size": 128,
+    "intermediate_size": 344,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,  # a tied head cannot be memorised into through adapters on the inner layers
+    # At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector (mean cosine 0.99997), whatever was said before. What one
+    # bit learns then moves all bits: the policy collapses onto the majority bit of S and never samples the others again (docs/findings.md).
+    "initializer_range": 0.25,
+}
+_HEAD_STD = 0.15  # at the usual 0.02 the adapters hardly move the logits
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, with a chat template of one token a turn."""
+    vocabulary = {token: index for index, token in enumerate(_SPECIAL + _CHARACTERS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(_SPECIAL)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(seed: int) -> LlamaForCausalLM:
+    """The untrained model; the same seed gives the same weights."""
+    tokenizer_size = len(_SPECIAL) + len(_CHARACTERS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer_size, bos_token_id=1, eos_token_id=2, pad_token_id=0, **_ARCHITECTURE))
+        torch.nn.init.normal_(model.lm_head.weight, std=_HEAD_STD)
+    return model

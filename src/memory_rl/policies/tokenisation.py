@@ -1,0 +1,59 @@
+"""Conversations as tokens: which tokens the user's turns force, and which the model has to choose.
+
+An instruct model gets its chat template, a base model the plain text. A reply ends with the tokenizer's end-of-sequence token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from memory_rl.errors import ModelError
+from memory_rl.policies.answer_trie import TokenTurn
+
+Turn = tuple[str, str]
+
+
+def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
+    """The tokens of each turn: (forced tokens of the user's turn, tokens of the reply with its end-of-turn token).
+
+    Raises:
+        ModelError: if the tokenizer cannot write a reply, or its template rewrites earlier turns.
+    """
+    if tokenizer.eos_token is None:
+        raise ModelError(f"model_name={tokenizer.name_or_path!r} has a tokenizer without an end-of-sequence token: use a model that has one.")
+    turns, written = [], ""
+    for step in range(len(conversation)):
+        prompt = _render(tokenizer, conversation, step)
+        if not prompt.startswith(written):
+            raise ModelError(
+                f"model_name={tokenizer.name_or_path!r} has a chat template that rewrites earlier turns: use env_type=single_step or another model."
+            )
+        forced = tokenizer.encode(prompt[len(written) :], add_special_tokens=step == 0 and tokenizer.chat_template is None)
+        turns.append((forced, _reply_tokens(tokenizer, conversation[step][1])))
+        written = prompt + conversation[step][1] + tokenizer.eos_token
+    return turns
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn], step: int) -> str:
+    """The text up to where the reply of this step begins."""
+    if tokenizer.chat_template is None:
+        earlier = "".join(f"{said}\n{reply}{tokenizer.eos_token}" for said, reply in conversation[:step])
+        return f"{earlier}{conversation[step][0]}\n"
+    messages = [message for said, reply in conversation[:step] for message in (_message("user", said), _message("assistant", reply))]
+    messages.append(_message("user", conversation[step][0]))
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _reply_tokens(tokenizer: PreTrainedTokenizerBase, reply: str) -> list[int]:
+    tokens = tokenizer.encode(reply, add_special_tokens=False)
+    if tokenizer.decode(tokens).strip() != reply:
+        raise ModelError(
+            f"model_name={tokenizer.name_or_path!r} has a tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the ten digits."
+        )
+    return [*tokens, tokenizer.eos_token_id]

@@ -1,0 +1,118 @@
+"""The real learner: any Llama-style causal language model with R stacked LoRA adapters.
+
+Sampling is from the model's exact next-token distributions, computed for the whole answer trie in one forward pass and kept until the parameters
+move. An update recomputes the sampled conversations alone, with their graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from memory_rl.learning.objectives import Objective
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.base import Rollout
+from memory_rl.policies.lora import LoRASettings, StackedAdapters
+from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, pack_all
+from memory_rl.seeding import RunStreams, torch_seed
+
+_FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
+
+
+class TransformerPolicy:
+    """Implements `Policy` on a Hugging Face causal language model.
+
+    Args:
+        model: the base model; it is frozen and its target layers are replaced in place.
+        trie: the valid conversations of the environment.
+        num_runs: R.
+        lora: rank, alpha and targets of the adapters.
+        learning_rate: Adam's step size.
+        seed: of the initial adapters and of sampling.
+    """
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: LoRASettings, learning_rate: float, seed: int) -> None:
+        self.num_runs = num_runs
+        self.updates = np.zeros(num_runs, dtype=np.int64)
+        self.model = model.eval()
+        self.trie = trie
+        self.adapters = StackedAdapters(model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
+        # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
+        self.optimiser = torch.optim.Adam(self.adapters.vectors, lr=learning_rate, fused=True)
+        self._streams = RunStreams(seed, "answers", num_runs)
+        self._pack = pack_all(trie)
+        self._edge_log_probs = np.zeros((num_runs, len(trie.edge_token)))
+        self._stale = np.ones(num_runs, dtype=bool)
+        torch.set_flush_denormal(True)  # denormals make Adam slow
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that one run trains."""
+        return self.adapters.size
+
+    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
+        """Samples token by token; see `Policy`."""
+        self._refresh(runs)
+        uniforms = self._streams.random(runs, num_episodes, self.trie.max_edges)
+        path = self.trie.sample(np.exp(self._edge_log_probs[runs]), uniforms)
+        return self._rollout(runs, path)
+
+    def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
+        """Teacher-forced conversations; see `Policy`."""
+        return self._rollout(runs, self.trie.form_edges[forms])
+
+    def log_probs(self, runs: np.ndarray) -> np.ndarray:
+        """Exact log-probabilities of all valid conversations; see `Policy`."""
+        self._refresh(runs)
+        return self.trie.form_log_probs(self._edge_log_probs[runs])
+
+    def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
+        """One or more gradient passes, as the objective asks, over the runs that have a signal; see `Policy`."""
+        rows = np.nonzero(advantages.any(axis=(1, 2)))[0]
+        if len(rows) == 0:
+            return
+        path = rollout.path[rows]
+        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float()
+        before = None
+        for _ in range(objective.epochs):
+            self.optimiser.zero_grad(set_to_none=True)
+            now = torch.zeros(path.shape)
+            for chunk in self._chunks(len(rows), path[0].size + len(self.trie.prompt)):
+                self.adapters.activate(rollout.runs[rows[chunk]])
+                log_probs = chosen_log_probs(self.model, self.trie, path[chunk])
+                now[chunk] = log_probs.detach()
+                reference = log_probs.detach() if before is None else before[chunk]
+                objective.loss(log_probs, reference, weights[chunk]).backward()
+            self.optimiser.step()
+            before = now if before is None else before
+        self.updates[rollout.runs[rows]] += 1
+        self._stale[rollout.runs[rows]] = True
+
+    def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
+        num_steps = int(self.trie.edge_step.max()) + 1
+        return Rollout(np.asarray(runs), self.trie.choices(path, num_steps), path)
+
+    def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
+        """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
+        per_token = np.take_along_axis(advantages, self.trie.edge_step[path], axis=2)
+        return np.where(path == NONE, 0.0, per_token)
+
+    def _refresh(self, runs: np.ndarray) -> None:
+        """Recomputes the distributions of those of the runs whose parameters have moved."""
+        moved = np.asarray(runs)[self._stale[runs]]
+        with torch.no_grad():
+            for chunk in self._chunks(len(moved), self._pack.tokens.shape[1]):
+                self.adapters.activate(moved[chunk])
+                log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
+                self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
+        self._stale[moved] = False
+
+    def _chunks(self, num_rows: int, num_tokens: int) -> Iterator[slice]:
+        """Slices of rows that one pass can hold: logits and attention scores are what takes memory."""
+        config = self.model.config
+        floats_a_row = num_tokens * max(config.vocab_size, config.num_attention_heads * num_tokens)
+        step = max(1, _FLOATS_A_PASS // floats_a_row)
+        return (slice(start, start + step) for start in range(0, num_rows, step))

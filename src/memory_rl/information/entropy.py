@@ -1,0 +1,38 @@
+"""Bits known by a policy, exactly, from the log-probabilities of its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LN2 = float(np.log(2.0))
+
+
+@dataclass(frozen=True)
+class BitsKnown:
+    """log2 N + log2 P(S), and its two parts; each of shape (R,), in bits.
+
+    Attributes:
+        total: 0 knows nothing, log2 N knows S for certain.
+        format: log2 of the mass on the N valid answers, <= 0.
+        content: log2 N + log2 P(S | the answer is valid); total = format + content.
+    """
+
+    total: np.ndarray
+    format: np.ndarray
+    content: np.ndarray
+
+
+def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
+    """What each run knows about its secret.
+
+    Args:
+        log_probs: (R, N) exact log-probability of every valid answer, in nats.
+        secrets: (R,) integers in [0, N).
+    """
+    num_answers = log_probs.shape[1]
+    of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0] / LN2
+    format_bits = np.logaddexp.reduce(log_probs, axis=1) / LN2
+    total = np.log2(num_answers) + of_secret
+    return BitsKnown(total, format_bits, total - format_bits)

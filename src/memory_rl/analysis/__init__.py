@@ -1,0 +1,1 @@
+"""Statistics over recorded runs; it reads frames and configurations, never a policy."""

@@ -1,0 +1,292 @@
+"""What an experiment is: every key that can be set, its default, its meaning, and what is wrong with a bad value.
+
+A configuration object that exists is valid as far as it can be without looking at models or files. Each message names the key, the value and
+what to type instead.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import chz
+
+from memory_rl.errors import ConfigError, suggest
+
+EnvType = Literal["single_step", "multi_step"]
+RewardType = Literal["binary", "binned_log_distance", "log_distance"]
+Algorithm = Literal["reinforce", "grpo", "rloo", "ppo"]
+Credit = Literal["step", "reward_to_go", "episode"]
+Targets = Literal["all", "attention", "mlp"]
+
+MAX_LOCAL_N = {"single_step": 4096, "multi_step": 512}
+"""The local policy scores all N answers in every pass; beyond these its answer trie gets too large."""
+
+
+@chz.chz(typecheck=True)
+class WorldConfig:
+    """The secret and the conversation about it."""
+
+    env_type: EnvType = chz.field(default="single_step", doc="single_step: one answer an episode. multi_step: k turns of one bit each.")
+    N: int = chz.field(default=64, doc="The secret is uniform on [0, N): log2 N bits to learn.")
+    fixed_secret: int | None = chz.field(default=None, doc="Gives every run this secret. Default: each run draws its own from the seed.")
+    seed: int = chz.field(default=0, doc="Of everything random: secrets, adapters, sampling, noise.")
+
+    @chz.validate
+    def _check_world(self) -> None:
+        if self.N < 2:
+            raise ConfigError(f"N={self.N} leaves nothing to learn: use an integer of at least 2, such as N=64.")
+        if self.fixed_secret is not None and not 0 <= self.fixed_secret < self.N:
+            raise ConfigError(f"fixed_secret={self.fixed_secret} is not in [0, {self.N}): use 0 to {self.N - 1}.")
+        _at_least("seed", self.seed, 0)
+
+
+@chz.chz(typecheck=True)
+class LearnerConfig(WorldConfig):
+    """The policy, its adapters and when a run ends; shared by reinforcement and supervised learning."""
+
+    backend: Literal["local"] = chz.field(default="local", doc="Where the policy lives: local is a PyTorch transformer on this machine.")
+    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
+    base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
+    warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
+    num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own adapters and random streams.")
+    lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
+    lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
+    learning_rate: float = chz.field(default=1e-3, doc="Adam's step size.")
+    memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
+    stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
+    threads: int | None = chz.field(default=None, doc="CPU threads. Default: as many as PyTorch chooses.")
+    log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
+    quiet: bool = chz.field(default=False, doc="Print nothing.")
+
+    @chz.validate
+    def _check_learner(self) -> None:
+        for key in ("num_runs", "lora_rank"):
+            _at_least(key, getattr(self, key), 1)
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
+        _at_least("base_seed", self.base_seed, 0)
+        _positive("learning_rate", self.learning_rate, "0.001")
+        _positive("lora_alpha", self.lora_alpha, "32")
+        if not 1 / self.N < self.memorised_at < 1:
+            raise ConfigError(f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / self.N:g} and 1: use a probability such as memorised_at=0.9.")
+        if not self.memorised_at <= self.stop_at < 1:
+            raise ConfigError(f"stop_at={self.stop_at:g} is not in [memorised_at, 1) = [{self.memorised_at:g}, 1): use stop_at=0.95.")
+        if MAX_LOCAL_N[self.env_type] < self.N:
+            limit = MAX_LOCAL_N[self.env_type]
+            raise ConfigError(f"N={self.N} is too large for backend=local with env_type={self.env_type}: use N={limit} or less.")
+
+
+@chz.chz(typecheck=True)
+class TrainConfig(LearnerConfig):
+    """Reinforcement learning: the policy answers, the channel rewards."""
+
+    reward_type: RewardType | None = chz.field(default=None, doc="The reward channel of single_step. Default: binary. (multi_step rewards each bit.)")
+    reward_bins: int | None = chz.field(default=None, doc="B, the levels of binned_log_distance.")
+    reward_noise: float = chz.field(default=0.0, doc="Probability that a reward is replaced by a different level, drawn uniformly.")
+    algorithm: Algorithm = chz.field(default="reinforce", doc="Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio.")
+    credit: Credit = chz.field(default="step", doc="What a step is credited with: its own reward, all rewards to come, or the episode's sum.")
+    group_size: int = chz.field(default=4, doc="Episodes that share a baseline.")
+    batch_size: int = chz.field(default=1, doc="Groups an update.")
+    ppo_epochs: int = chz.field(default=4, doc="Gradient steps on the same episodes (algorithm=ppo).")
+    ppo_clip: float = chz.field(default=0.2, doc="The ratio is clipped to 1 +- this (algorithm=ppo).")
+    max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more.")
+
+    @chz.validate
+    def _check_channel(self) -> None:
+        if self.env_type == "multi_step":
+            for key in ("reward_type", "reward_bins"):
+                if getattr(self, key) is not None:
+                    raise ConfigError(f"{key}={getattr(self, key)} has no meaning with env_type=multi_step, which rewards each bit: leave {key} out.")
+        if self.channel_name == "binned_log_distance":
+            if self.reward_bins is None:
+                raise ConfigError("reward_type=binned_log_distance needs the number of levels: add reward_bins=8.")
+            _at_least("reward_bins", self.reward_bins, 2)
+        elif self.reward_bins is not None:
+            raise ConfigError(f"reward_bins={self.reward_bins} goes with reward_type=binned_log_distance alone: leave reward_bins out or add that reward_type.")
+        if not 0 <= self.reward_noise < 1:
+            raise ConfigError(f"reward_noise={self.reward_noise:g} is not in [0, 1): use a probability such as reward_noise=0.1.")
+
+    @chz.validate
+    def _check_learning(self) -> None:
+        for key in ("group_size", "batch_size", "ppo_epochs"):
+            _at_least(key, getattr(self, key), 1)
+        _positive("ppo_clip", self.ppo_clip, "0.2")
+        if self.group_size == 1:
+            raise ConfigError(
+                f"group_size=1 with batch_size={self.batch_size} can never carry a signal, since an episode is compared with its own group: use group_size=4."
+            )
+        if self.max_episodes is not None and self.max_episodes < self.episodes_per_update:
+            raise ConfigError(
+                f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
+                f"use max_episodes={self.episodes_per_update} or more."
+            )
+
+    @property
+    def channel_name(self) -> str:
+        """The reward channel: per_bit for multi_step."""
+        return "per_bit" if self.env_type == "multi_step" else (self.reward_type or "binary")
+
+    @property
+    def condition(self) -> str:
+        """What tables and figures call this experiment."""
+        parts = [self.channel_name if self.env_type == "single_step" else self.env_type]
+        if self.reward_bins is not None:
+            parts.append(f"B={self.reward_bins}")
+        if self.credit != "step" and self.env_type == "multi_step":
+            parts.append(f"credit={self.credit}")
+        if self.reward_noise > 0:
+            parts.append(f"noise={self.reward_noise:g}")
+        return " ".join(parts)
+
+    @property
+    def episodes_per_update(self) -> int:
+        """Episodes of one run between two updates."""
+        return self.group_size * self.batch_size
+
+    @property
+    def budget(self) -> int:
+        """The most episodes of one run."""
+        return self.max_episodes if self.max_episodes is not None else max(4000, 60 * self.N)
+
+
+@chz.chz(typecheck=True)
+class SFTConfig(LearnerConfig):
+    """Supervised learning: the policy is shown the answer."""
+
+    data_dir: str = chz.field(default="data", doc="Where sft_data_gen.py wrote the examples of fixed_secret. Without fixed_secret each run is shown its own.")
+    batch_size: int = chz.field(
+        default=1, doc="Examples an update. All examples are the same, so a larger batch would pay for bits that one example already carries."
+    )
+    max_episodes: int = chz.field(default=1000, doc="Examples shown to each run at most; the data are repeated if they are fewer.")
+
+    @chz.validate
+    def _check_sft(self) -> None:
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("max_episodes", self.max_episodes, self.batch_size)
+
+    @property
+    def condition(self) -> str:
+        """What tables and figures call this experiment."""
+        return "sft" if self.env_type == "single_step" else "sft multi_step"
+
+    @property
+    def episodes_per_update(self) -> int:
+        """Each example shown is one episode."""
+        return self.batch_size
+
+    @property
+    def budget(self) -> int:
+        """The most examples shown to one run."""
+        return self.max_episodes
+
+
+Experiment = TrainConfig | SFTConfig
+"""The configuration of a population of learners."""
+
+
+@chz.chz(typecheck=True)
+class SFTDataConfig(WorldConfig):
+    """Labelled examples for supervised learning, as chat messages."""
+
+    num_train: int = chz.field(default=1000, doc="Lines of train.jsonl.")
+    num_test: int = chz.field(default=200, doc="Lines of test.jsonl.")
+    data_dir: str = chz.field(default="data", doc="The folder that gets a folder for this N and secret.")
+    quiet: bool = chz.field(default=False, doc="Print nothing.")
+
+    @chz.validate
+    def _check_sizes(self) -> None:
+        _at_least("num_train", self.num_train, 1)
+        _at_least("num_test", self.num_test, 1)
+
+
+ConfigT = TypeVar("ConfigT", bound=WorldConfig)
+
+
+def make_config(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """A configuration from Python values.
+
+    Raises:
+        ConfigError: one sentence about the first unknown key or bad value.
+    """
+    hints = get_type_hints(kind)
+    accepted = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"{key}={value!r} is not a known key: {suggest(key, hints)}")
+        accepted[key] = _accept(key, value, hints[key])
+    return kind(**accepted)
+
+
+def parse_config(kind: type[ConfigT], argv: list[str]) -> ConfigT:
+    """A configuration from key=value arguments.
+
+    Raises:
+        ConfigError: one sentence about the first argument that is not key=value, unknown or bad.
+    """
+    hints = get_type_hints(kind)
+    given: dict[str, str] = {}
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{argument!r} is not of the form key=value: type for example N=64.")
+        if key not in hints:
+            raise ConfigError(f"{key}={text} is not a known key: {suggest(key, hints)}")
+        if key in given:
+            raise ConfigError(f"{key} is given twice ({given[key]} and {text}): give it once.")
+        given[key] = text
+    try:
+        return chz.Blueprint(kind).make_from_argv(argv)
+    except chz.blueprint.InvalidBlueprintArg as error:
+        key = next(key for key in given if f"'{key}'" in str(error))
+        raise _bad_value(key, given[key], hints[key]) from None
+
+
+def describe_keys(kind: type[WorldConfig]) -> str:
+    """The help text: a line for each key with its type, default and meaning."""
+    return chz.Blueprint(kind).get_help()
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The types or literal values that a field admits, unions opened."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(member for part in get_args(hint) for member in _members(part))
+    return (hint,)
+
+
+_WANTED = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
+_SAMPLE = {int: "64", float: "0.001", bool: "True", str: "name"}
+
+
+def _accept(key: str, value: Any, hint: Any) -> Any:
+    """The value if the field admits it (an int also where a float is wanted), else a ConfigError."""
+    for member in _members(hint):
+        if get_origin(member) is Literal:
+            if value in get_args(member):
+                return value
+        elif type(value) is member:
+            return value
+        elif member is float and type(value) is int:
+            return float(value)
+    raise _bad_value(key, value, hint)
+
+
+def _bad_value(key: str, value: Any, hint: Any) -> ConfigError:
+    members = _members(hint)
+    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    if choices:
+        return ConfigError(f"{key}={value} is not a choice: {suggest(str(value), choices)}")
+    wanted = next(member for member in members if member in _WANTED)
+    return ConfigError(f"{key}={value} is not {_WANTED[wanted]}: type for example {key}={_SAMPLE[wanted]}.")
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{key}={value} is too small: use {key}={least} or more.")
+
+
+def _positive(key: str, value: float, example: str) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{key}={value:g} is not a positive number: use for example {key}={example}.")

@@ -1,0 +1,1 @@
+"""What people look at: figures and terminal tables, made from recorded runs."""

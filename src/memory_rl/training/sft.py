@@ -1,0 +1,30 @@
+"""The one supervised loop: show the answer, move the parameters, measure. Each example shown is one episode."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memory_rl.config import SFTConfig
+from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.policies.base import Policy
+from memory_rl.training.recorder import Batch, Recorder
+
+
+def train_by_example(config: SFTConfig, policy: Policy, recorder: Recorder, answers: np.ndarray) -> None:
+    """Trains every run until it knows its secret or has been shown its budget of examples.
+
+    Args:
+        config: the experiment.
+        policy: the learners.
+        recorder: the meter.
+        answers: (R, D) the answers of each run's examples, in the order in which they are shown; repeated if they are fewer than the budget.
+    """
+    runs = recorder.evaluate(policy, np.arange(config.num_runs), episode=0)
+    for episode in range(config.batch_size, config.budget + 1, config.batch_size):
+        if len(runs) == 0:
+            break
+        shown = np.arange(episode - config.batch_size, episode) % answers.shape[1]
+        examples = policy.demonstrate(runs, answers[runs][:, shown])
+        updates_before = policy.updates[runs].copy()
+        policy.update(examples, np.ones(examples.choices.shape), PolicyGradient())  # advantage 1: maximum likelihood
+        runs = recorder.evaluate(policy, runs, episode, Batch(examples, updates_before))

@@ -1,0 +1,175 @@
+"""The experiments as functions, for notebooks and for the command line alike: `train`, `sft`, `generate_sft_data` and `load`.
+
+What needs PyTorch is imported when work begins, so that a mistyped key is told at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import chz
+import numpy as np
+
+from memory_rl.config import Experiment, SFTConfig, SFTDataConfig, TrainConfig, make_config
+from memory_rl.errors import MemoryRLError
+from memory_rl.result import Result, figure_title, load
+from memory_rl.runs.manifest import SCHEMA, make_manifest, with_status
+from memory_rl.runs.store import MANIFEST, RunDirectory
+from memory_rl.seeding import generator
+
+if TYPE_CHECKING:
+    from memory_rl.training.population import Population
+    from memory_rl.training.recorder import Recorder
+
+
+class NotStartedError(Exception):
+    """Bad input that only shows once models are loaded; nothing has been measured yet."""
+
+    def __init__(self, reason: MemoryRLError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+__all__ = ["generate_sft_data", "load", "run_experiment", "sft", "train"]
+
+
+def train(**settings: Any) -> Result:
+    """Runs reinforcement learning and returns what was measured.
+
+    Nothing is printed unless `quiet=False` is given.
+
+    Args:
+        settings: the keys of `TrainConfig`, such as env_type="single_step", N=64, reward_type="binary".
+
+    Raises:
+        MemoryRLError: one sentence about a key, a value, a model or a directory, before any work is done.
+    """
+    return run_experiment(make_config(TrainConfig, {"quiet": True, **settings}))
+
+
+def sft(**settings: Any) -> Result:
+    """Runs supervised learning and returns what was measured.
+
+    With `fixed_secret` the examples are those that `generate_sft_data` wrote; without it each run is shown its own secret. Nothing is printed unless
+    `quiet=False` is given.
+
+    Args:
+        settings: the keys of `SFTConfig`, such as N=64, fixed_secret=42.
+
+    Raises:
+        MemoryRLError: one sentence about a key, a value, a model, the data or a directory, before any work is done.
+    """
+    return run_experiment(make_config(SFTConfig, {"quiet": True, **settings}))
+
+
+def generate_sft_data(**settings: Any) -> Path:
+    """Writes train.jsonl and test.jsonl for one secret and returns their folder.
+
+    Args:
+        settings: the keys of `SFTDataConfig`, such as N=64, fixed_secret=42. Without fixed_secret one is drawn from the seed.
+
+    Raises:
+        MemoryRLError: one sentence about a key, a value or the folder.
+    """
+    return write_sft_data(make_config(SFTDataConfig, {"quiet": True, **settings}))
+
+
+def write_sft_data(config: SFTDataConfig) -> Path:
+    """As `generate_sft_data`, from a configuration."""
+    from memory_rl.task import TEST, TRAIN, examples_directory, write_examples
+    from memory_rl.training.environments import make_environment
+
+    environment = make_environment(config)
+    secret = config.fixed_secret if config.fixed_secret is not None else environment.space.draw(generator(config.seed, "secrets", 0))
+    folder = examples_directory(config.data_dir, environment, secret)
+    write_examples(folder / TRAIN, environment, secret, config.num_train)
+    write_examples(folder / TEST, environment, secret, config.num_test)
+    return folder
+
+
+def run_experiment(config: Experiment) -> Result:
+    """Runs one configuration from its first check to its figures.
+
+    Raises:
+        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what was measured is kept.
+    """
+    from memory_rl.training.environments import read_answers
+
+    answers = read_answers(config) if isinstance(config, SFTConfig) else None
+    directory = RunDirectory.claim(config.log_path, _slug(config))
+    kind = "train" if isinstance(config, TrainConfig) else "sft"
+    manifest = make_manifest(kind, config.condition, chz.asdict(config))
+    directory.write_json(MANIFEST, with_status(manifest, "running"))
+    try:
+        with _progress(config) as on_progress:
+            _measure(config, answers, directory, on_progress)
+    except NotStartedError as error:
+        directory.discard()
+        raise error.reason from None
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        why = "interrupted from the keyboard" if interrupted else f"{type(error).__name__}: {error}"
+        directory.write_json(MANIFEST, with_status(manifest, "interrupted" if interrupted else "failed", why))
+        raise
+    directory.write_json(MANIFEST, with_status(manifest, "completed"))
+    return load(directory.path)
+
+
+def _measure(config: Experiment, answers: np.ndarray | None, directory: RunDirectory, on_progress: Callable[[Any], None] | None) -> None:
+    """Learns, and writes what was measured however the learning ends."""
+    from memory_rl.training.population import make_population
+    from memory_rl.training.recorder import Recorder
+
+    try:
+        population = make_population(config)
+    except MemoryRLError as error:
+        raise NotStartedError(error) from error
+    recorder = Recorder(config, population.secrets, directory, on_progress)
+    try:
+        _learn(config, population, recorder, answers)
+    finally:
+        recorder.write()
+    _report(config, population, recorder)
+
+
+def _learn(config: Experiment, population: Population, recorder: Recorder, answers: np.ndarray | None) -> None:
+    from memory_rl.training.rl import train_by_reward
+    from memory_rl.training.sft import train_by_example
+
+    if isinstance(config, TrainConfig):
+        train_by_reward(config, population.environment, population.policy, recorder)
+        return
+    shown = population.secrets[:, None] if answers is None else np.broadcast_to(answers, (config.num_runs, len(answers)))
+    train_by_example(config, population.policy, recorder, shown)
+
+
+def _report(config: Experiment, population: Population, recorder: Recorder) -> None:
+    """Writes the summary and the figures."""
+    from memory_rl.analysis.summary import summarise
+    from memory_rl.reporting import figures
+    from memory_rl.runs.store import SUMMARY
+    from memory_rl.training.environments import channel_capacity
+
+    about = {**population.about, "seconds": recorder.seconds, "tokens": recorder.tokens}
+    capacity = channel_capacity(config, population.environment)
+    summary = summarise(recorder.metrics, N=config.N, memorised_at=config.memorised_at, capacity=capacity, about=about)
+    recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
+    recorder.directory.write_figure("bits_known", figures.bits_known(recorder.metrics, N=config.N, title=figure_title(config.condition, config.N)))
+
+
+def _progress(config: Experiment) -> AbstractContextManager[Callable[[Any], None] | None]:
+    if config.quiet:
+        return nullcontext()
+    from memory_rl.reporting.terminal import progress_bar
+
+    return progress_bar(config.condition, math.log2(config.N))
+
+
+def _slug(config: Experiment) -> str:
+    """The condition, N and seed as a folder's name."""
+    return re.sub(r"[^\w.-]+", "-", f"{config.condition} N{config.N} seed{config.seed}")

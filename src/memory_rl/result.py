@@ -1,0 +1,107 @@
+"""What an experiment returns: how it ended, and everything it measured."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memory_rl.runs.store import EPISODES, METRICS, SUMMARY, TIMING, RunDirectory
+
+if TYPE_CHECKING:
+    import altair as alt
+    import polars as pl
+
+
+class Outcome(enum.Enum):
+    """How an experiment ended; the value is a sentence."""
+
+    MEMORISED = "Every run memorised its secret."
+    BUDGET_SPENT = "Some runs spent their budget before they had memorised their secret; they are censored there."
+    RUNNING = "The experiment is still running, or was killed."
+    INTERRUPTED = "The experiment was interrupted; what it had measured is kept."
+    FAILED = "The experiment failed; what it had measured is kept."
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run directory in memory.
+
+    Attributes:
+        path: the run directory.
+        manifest: what was run, by which code, and its status.
+        summary: by condition, as in summary.json; empty if the experiment did not end.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any] = field(repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every key of the configuration."""
+        return dict(self.manifest["config"])
+
+    @property
+    def outcome(self) -> Outcome:
+        """How the experiment ended."""
+        status = self.manifest["status"]
+        if status != "completed":
+            return Outcome[status.upper()]
+        censored = sum(condition["censored"] for condition in self.summary.values())
+        return Outcome.BUDGET_SPENT if censored else Outcome.MEMORISED
+
+    @cached_property
+    def metrics(self) -> pl.DataFrame:
+        """A row a run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(METRICS)
+
+    @cached_property
+    def episodes(self) -> pl.DataFrame:
+        """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(EPISODES)
+
+    @cached_property
+    def timing(self) -> pl.DataFrame:
+        """Seconds since the start of training at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(TIMING)
+
+    def plot(self) -> alt.LayerChart:
+        """Bits known against episodes."""
+        from memory_rl.reporting import figures
+
+        return figures.bits_known(self.metrics, N=self.config["N"], title=figure_title(self.manifest["condition"], self.config["N"]))
+
+    def __repr__(self) -> str:
+        lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
+        for name, summary in self.summary.items():
+            episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
+            lines.append(
+                f"  {name}, N={self.config['N']}: {summary['memorised']} of {summary['runs']} runs memorised; median episodes {episodes['median']} "
+                f"{episodes['ci95']}; bits per episode {_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]; "
+                f"naive capacity {_short(summary['ceilings']['capacity'])}"
+            )
+        return "\n".join(lines)
+
+
+def figure_title(condition: str, N: int) -> str:
+    """The title of an experiment's figures."""
+    return f"{condition}, N = {N}"
+
+
+def load(path: str | Path) -> Result:
+    """Reads a run directory.
+
+    Raises:
+        RunDirectoryError: if it is not one, or a file is damaged.
+    """
+    directory = RunDirectory(Path(path))
+    manifest = directory.read_manifest()
+    conditions = directory.read_json(SUMMARY)["conditions"] if manifest["status"] == "completed" else {}
+    return Result(directory.path, manifest, conditions)
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -54,7 +54,7 @@ class LearnerConfig(WorldConfig):
     lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
     lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
     lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
-    learning_rate: float = chz.field(default=1e-3, doc="Adam's step size.")
+    learning_rate: float = chz.field(default=5e-4, doc="Adam's step size.")
     memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
     threads: int | None = chz.field(default=None, doc="CPU threads. Default: as many as PyTorch chooses.")
@@ -68,7 +68,7 @@ class LearnerConfig(WorldConfig):
         if self.threads is not None:
             _at_least("threads", self.threads, 1)
         _at_least("base_seed", self.base_seed, 0)
-        _positive("learning_rate", self.learning_rate, "0.001")
+        _positive("learning_rate", self.learning_rate, "0.0005")
         _positive("lora_alpha", self.lora_alpha, "32")
         if not 1 / self.N < self.memorised_at < 1:
             raise ConfigError(f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / self.N:g} and 1: use a probability such as memorised_at=0.9.")

@@ -44,10 +44,11 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
     data = scipy.stats.CensoredData(uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised])
     survival = scipy.stats.ecdf(data).sf
     reached = survival.quantiles[survival.probabilities <= 0.5]
-    # With one budget for all, the Kaplan-Meier median of a resample is the median in which a censored run counts as infinite.
-    endless = np.where(times.memorised, times.episodes, np.inf)
-    low, high = _bootstrap((endless,), lambda sample, axis: np.quantile(sample, 0.5, axis=axis, method="inverted_cdf"))
-    return Estimate(float(reached[0]) if len(reached) else None, _finite(low), _finite(high))
+    # With one budget for all, the Kaplan-Meier median of a resample is the median in which a censored run counts as later than all others.
+    beyond = 2 * times.episodes.max() + 1
+    episodes = np.where(times.memorised, times.episodes, beyond).astype(float)
+    low, high = _bootstrap((episodes,), lambda sample, axis: np.quantile(sample, 0.5, axis=axis, method="inverted_cdf"))
+    return Estimate(float(reached[0]) if len(reached) else None, *(None if end == beyond else _finite(end) for end in (low, high)))
 
 
 def restricted_mean_episodes(times: MemorisationTimes) -> float:
@@ -94,7 +95,7 @@ def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndar
         samples, statistic, paired=len(samples) > 1, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
     ).bootstrap_distribution
     tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=-1, method="inverted_cdf")  # no interpolation, since values may be infinite
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=-1, method="inverted_cdf")  # no interpolation with a censored run
     return low, high
 
 

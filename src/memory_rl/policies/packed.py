@@ -76,8 +76,17 @@ def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor |
 
 def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int) -> torch.Tensor:
     """Log-probability in nats of every edge given its decision: (batch, E)."""
-    places = torch.from_numpy(pack.slot[0, trie.decision_node])
-    logits = forward(model, pack, batch, places).float()  # (batch, D, V)
+    return edge_log_probs(trie, forward(model, pack, batch, decision_slots(trie, pack)))
+
+
+def decision_slots(trie: AnswerTrie, pack: Pack) -> torch.Tensor:
+    """(D,) where the decisions stand in a pack of the whole tree."""
+    return torch.from_numpy(pack.slot[0, trie.decision_node])
+
+
+def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
+    """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
+    logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
     exits = logits.masked_fill(on_tree_tokens(trie, logits.shape[2]), -torch.inf).logsumexp(dim=2)
     decision = torch.from_numpy(trie.edge_decision)

@@ -28,9 +28,9 @@ _ARCHITECTURE = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,  # a tied head cannot be memorised into through adapters on the inner layers
-    # At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector (mean cosine 0.99997), whatever was said before. What one
-    # bit learns then moves all bits: the policy collapses onto the majority bit of S and never samples the others again (docs/findings.md).
-    "initializer_range": 0.25,
+    # At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector; what one bit learns then moves all bits, and the policy
+    # collapses onto the majority bit of S. So the random features are made to differ (and warmup.py keeps them apart): docs/findings.md.
+    "initializer_range": 0.2,
 }
 _HEAD_STD = 0.15  # at the usual 0.02 the adapters hardly move the logits
 

@@ -1,13 +1,17 @@
 """Format warm-up: before reinforcement begins, the base model is taught to answer, and to know nothing.
 
-Supervised training of all parameters on uniformly random answers. Its expected loss, the mean over all N answers of -log P(answer), is computed
-exactly from the answer trie, so that each step is one forward pass and carries no sampling noise. At its minimum every answer has probability 1/N:
-the mean number of bits known is 0 and all mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
+Supervised training on uniformly random answers. Its expected loss, the mean over all N answers of -log P(answer), is computed exactly from the
+answer trie, so that each step is one forward pass and carries no sampling noise. At its minimum every answer has probability 1/N: the mean number of
+bits known is 0 and all mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
+
+A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
+learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +19,7 @@ from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.packed import all_edge_log_probs, pack_all
+from memory_rl.policies.packed import Pack, all_edge_log_probs, decision_slots, edge_log_probs, pack_all
 
 
 @dataclass(frozen=True)
@@ -23,51 +27,101 @@ class WarmupSettings:
     """How to warm up.
 
     Attributes:
-        learning_rate: of Adam at the start; it falls along a half cosine.
+        head_steps: at most this many steps of the output head alone come first; 0 for a pretrained model, whose head may be its embedding.
+        head_learning_rate: of Adam in those steps.
+        learning_rate: of Adam when all parameters are trained. Both rates fall along a half cosine.
         tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on valid answers, too.
-        max_steps: after which to give up.
+        max_steps: of all parameters, after which to give up.
     """
 
-    learning_rate: float = 1e-3
-    tolerance: float = 0.002
+    head_steps: int = 0
+    head_learning_rate: float = 1e-2
+    learning_rate: float = 3e-4
+    tolerance: float = 0.005
     max_steps: int = 3000
 
 
 @dataclass(frozen=True)
 class WarmupReport:
-    """How a warm-up ended: optimiser steps, and KL(uniform || policy) in bits, which is minus the mean bits known."""
+    """How a warm-up ended: optimiser steps of the head and of all parameters, and KL(uniform || policy) in bits, minus the mean bits known."""
 
+    head_steps: int
     steps: int
     divergence: float
 
 
 def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> WarmupReport:
-    """Trains all parameters of the model, in place, until its answers are uniform on [0, num_answers).
+    """Trains the model, in place, until its answers are uniform on [0, num_answers).
 
     Args:
         model: the base model.
         trie: the valid conversations; the first `num_answers` forms are the answers.
         num_answers: N.
-        settings: learning rate and when to stop.
+        settings: learning rates and when to stop.
 
     Raises:
         ModelError: if the tolerance is not reached.
     """
     pack = pack_all(trie)
+    head_steps, divergence = 0, math.inf
+    if settings.head_steps:
+        head = model.get_output_embeddings()
+        states = _decision_states(model, trie, pack)
+        head_steps, divergence = _descend(
+            lambda: edge_log_probs(trie, head(states)),
+            head.parameters(),
+            trie,
+            num_answers,
+            settings.head_learning_rate,
+            settings.head_steps,
+            settings.tolerance,
+        )
+    steps = 0
+    if divergence >= settings.tolerance:
+        steps, divergence = _descend(
+            lambda: all_edge_log_probs(model, trie, pack, 1),
+            model.parameters(),
+            trie,
+            num_answers,
+            settings.learning_rate,
+            settings.max_steps,
+            settings.tolerance,
+        )
+    if divergence >= settings.tolerance:
+        raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
+    return WarmupReport(head_steps, steps, divergence)
+
+
+def _decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
+    """What the head sees at each decision: (1, D, d)."""
+    with torch.no_grad():
+        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
+    return states[:, decision_slots(trie, pack)]
+
+
+def _descend(
+    edges: Callable[[], torch.Tensor],
+    parameters: Iterable[torch.nn.Parameter],
+    trie: AnswerTrie,
+    num_answers: int,
+    learning_rate: float,
+    max_steps: int,
+    tolerance: float,
+) -> tuple[int, float]:
+    """Adam on the mean of -log P(answer) until KL(uniform || policy) is below the tolerance; returns the steps made and the divergence in bits."""
+    trained = list(parameters)
+    optimiser = torch.optim.Adam(trained, lr=learning_rate, fused=True)
     paths = torch.from_numpy(trie.form_edges[:num_answers])
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    model.train()
-    for step in range(settings.max_steps):
-        edges = all_edge_log_probs(model, trie, pack, 1)[0]
-        padded = torch.cat([edges, edges.new_zeros(1)])  # the padding of a path is its last entry, -1
+    for step in range(max_steps + 1):
+        log_probs = edges()[0]
+        padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
         loss = -padded[paths].sum(dim=1).mean()
         divergence = loss.item() / math.log(2) - math.log2(num_answers)
-        if divergence < settings.tolerance:
-            model.eval()
-            return WarmupReport(step, divergence)
-        optimiser.param_groups[0]["lr"] = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / settings.max_steps))
+        if divergence < tolerance or step == max_steps:
+            break
+        optimiser.param_groups[0]["lr"] = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-    raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {settings.max_steps} steps: use another model_name or N.")
+    return step, divergence

@@ -1,0 +1,53 @@
+"""Fixtures for all tests: a working directory and a model cache of their own, and small policies to look into."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from helpers import make_environment, make_trie
+
+from memory_rl.policies import tiny_model
+from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.transformer import TransformerPolicy
+from memory_rl.policies.warmup import WarmupSettings, warm_up
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMORY_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+PolicyMaker = Callable[..., TransformerPolicy]
+
+
+@pytest.fixture(scope="session")
+def make_policy() -> PolicyMaker:
+    """A policy on the warmed-up tiny model; with `moved`, its adapters are random and no longer zero."""
+    bases = {}
+
+    def make(kind: str = "single_step", N: int = 16, num_runs: int = 2, moved: bool = False, seed: int = 0, **lora) -> TransformerPolicy:
+        environment = make_environment(kind, N)
+        trie = make_trie(environment, tiny_model.make_tokenizer())
+        if (kind, N) not in bases:
+            bases[kind, N] = tiny_model.make_model(0)
+            warm_up(bases[kind, N], trie, N, WarmupSettings(head_steps=300, tolerance=0.05))
+        settings = LoRASettings(**{"rank": 4, **lora})
+        policy = TransformerPolicy(copy.deepcopy(bases[kind, N]), trie, num_runs=num_runs, lora=settings, learning_rate=1e-3, seed=seed)
+        if moved:
+            random = torch.Generator().manual_seed(seed)
+            for vector in policy.adapters.vectors:
+                vector.data += 0.03 * torch.randn(vector.shape, generator=random)
+        return policy
+
+    return make

@@ -1,0 +1,19 @@
+"""What several tests build: environments and their tries."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memory_rl.policies.answer_trie import AnswerTrie, build_trie
+from memory_rl.policies.tokenisation import tokenise
+from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
+
+
+def make_environment(kind: str, N: int) -> Environment:
+    space = SecretSpace(N)
+    return MultiStep.with_noise(space) if kind == "multi_step" else SingleStep(space, make_channel("binary", N))
+
+
+def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
+    forms = np.arange(environment.num_forms)
+    return build_trie([tokenise(tokenizer, environment.conversation(int(form))) for form in forms], environment.choices(forms))

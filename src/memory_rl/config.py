@@ -57,16 +57,16 @@ class LearnerConfig(WorldConfig):
     learning_rate: float = chz.field(default=5e-4, doc="Adam's step size.")
     memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
-    threads: int | None = chz.field(default=None, doc="CPU threads. Default: as many as PyTorch chooses.")
+    threads: int = chz.field(
+        default=1, doc="CPU threads. One is enough for the built-in model, and does not fight with other processes; a large model wants more."
+    )
     log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
 
     @chz.validate
     def _check_learner(self) -> None:
-        for key in ("num_runs", "lora_rank"):
+        for key in ("num_runs", "lora_rank", "threads"):
             _at_least(key, getattr(self, key), 1)
-        if self.threads is not None:
-            _at_least("threads", self.threads, 1)
         _at_least("base_seed", self.base_seed, 0)
         _positive("learning_rate", self.learning_rate, "0.0005")
         _positive("lora_alpha", self.lora_alpha, "32")

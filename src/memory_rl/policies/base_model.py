@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -47,6 +48,7 @@ def find_base_model(name: str, seed: int) -> BaseModel:
     """
     if name == tiny_model.NAME:
         return BaseModel(tiny_model.make_model(seed), tiny_model.make_tokenizer(), _TINY_WARMUP)
+    transformers.logging.disable_progress_bar()  # nothing is printed unless asked
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -63,30 +63,14 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
         ModelError: if the tolerance is not reached.
     """
     pack = pack_all(trie)
-    head_steps, divergence = 0, math.inf
+    head_steps, steps, divergence = 0, 0, math.inf
     if settings.head_steps:
-        head = model.get_output_embeddings()
-        states = _decision_states(model, trie, pack)
-        head_steps, divergence = _descend(
-            lambda: edge_log_probs(trie, head(states)),
-            head.parameters(),
-            trie,
-            num_answers,
-            settings.head_learning_rate,
-            settings.head_steps,
-            settings.tolerance,
-        )
-    steps = 0
+        head, states = model.get_output_embeddings(), _decision_states(model, trie, pack)
+        descent = _Descent(settings.head_learning_rate, settings.head_steps, settings.tolerance)
+        head_steps, divergence = descent.run(lambda: edge_log_probs(trie, head(states)), head.parameters(), trie, num_answers)
     if divergence >= settings.tolerance:
-        steps, divergence = _descend(
-            lambda: all_edge_log_probs(model, trie, pack, 1),
-            model.parameters(),
-            trie,
-            num_answers,
-            settings.learning_rate,
-            settings.max_steps,
-            settings.tolerance,
-        )
+        descent = _Descent(settings.learning_rate, settings.max_steps, settings.tolerance)
+        steps, divergence = descent.run(lambda: all_edge_log_probs(model, trie, pack, 1), model.parameters(), trie, num_answers)
     if divergence >= settings.tolerance:
         raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
     return WarmupReport(head_steps, steps, divergence)
@@ -99,29 +83,36 @@ def _decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> to
     return states[:, decision_slots(trie, pack)]
 
 
-def _descend(
-    edges: Callable[[], torch.Tensor],
-    parameters: Iterable[torch.nn.Parameter],
-    trie: AnswerTrie,
-    num_answers: int,
-    learning_rate: float,
-    max_steps: int,
-    tolerance: float,
-) -> tuple[int, float]:
-    """Adam on the mean of -log P(answer) until KL(uniform || policy) is below the tolerance; returns the steps made and the divergence in bits."""
-    trained = list(parameters)
-    optimiser = torch.optim.Adam(trained, lr=learning_rate, fused=True)
-    paths = torch.from_numpy(trie.form_edges[:num_answers])
-    for step in range(max_steps + 1):
-        log_probs = edges()[0]
-        padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
-        loss = -padded[paths].sum(dim=1).mean()
-        divergence = loss.item() / math.log(2) - math.log2(num_answers)
-        if divergence < tolerance or step == max_steps:
-            break
-        optimiser.param_groups[0]["lr"] = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-    return step, divergence
+@dataclass(frozen=True)
+class _Descent:
+    """Adam with a rate that falls along a half cosine, until a tolerance or a number of steps is reached."""
+
+    learning_rate: float
+    max_steps: int
+    tolerance: float
+
+    def run(self, edges: Callable[[], torch.Tensor], parameters: Iterable[torch.nn.Parameter], trie: AnswerTrie, num_answers: int) -> tuple[int, float]:
+        """Minimises the mean of -log P(answer); returns the steps made and KL(uniform || policy) in bits.
+
+        Args:
+            edges: computes the log-probability of every edge, (1, E).
+            parameters: what is trained.
+            trie: the valid conversations.
+            num_answers: N.
+        """
+        trained = list(parameters)
+        optimiser = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
+        paths = torch.from_numpy(trie.form_edges[:num_answers])
+        for step in range(self.max_steps + 1):
+            log_probs = edges()[0]
+            padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
+            loss = -padded[paths].sum(dim=1).mean()
+            divergence = loss.item() / math.log(2) - math.log2(num_answers)
+            if divergence < self.tolerance or step == self.max_steps:
+                break
+            optimiser.param_groups[0]["lr"] = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / self.max_steps))
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+        return step, divergence

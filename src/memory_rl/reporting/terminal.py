@@ -48,7 +48,8 @@ def progress_bar(title: str, information: float) -> Iterator[Callable[[State], N
         TextColumn("episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[information]:.2f} | {task.fields[active]} runs learning"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, transient=True) as progress:
+    console = Console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None, bits=0.0, information=information, active=0)
 
         def move(state: State) -> None:

@@ -51,8 +51,7 @@ def make_population(config: Experiment) -> Population:
     Raises:
         ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)
     environment = make_environment(config)
     base = find_base_model(config.model_name, config.base_seed)
     trie = _build_trie(config, environment, base.tokenizer)

@@ -1,0 +1,106 @@
+"""What was measured is never overwritten or lost, and the manifest tells the truth."""
+
+import json
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import memory_rl
+from memory_rl.cli import main
+
+SMALL = {"N": 8, "num_runs": 2, "max_episodes": 40}
+
+
+def snapshot(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_a_completed_run_is_never_overwritten(capsys):
+    memory_rl.train(**SMALL, log_path="kept")
+    before = snapshot(Path("kept"))
+    assert main(["train", "N=8", "log_path=kept"]) == 2
+    message = capsys.readouterr().err
+    assert "log_path=kept already holds a run (completed)" in message
+    assert snapshot(Path("kept")) == before
+
+
+def test_a_folder_with_other_files_is_left_alone():
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    with pytest.raises(memory_rl.RunDirectoryError, match=r"notes\.txt"):
+        memory_rl.train(**SMALL, log_path="mine")
+    assert snapshot(Path("mine")) == {"notes.txt": b"mine"}
+
+
+def test_a_path_that_is_a_file_is_refused():
+    Path("file").write_text("mine")
+    with pytest.raises(memory_rl.RunDirectoryError, match="log_path=file"):
+        memory_rl.train(**SMALL, log_path="file")
+    assert Path("file").read_text() == "mine"
+
+
+def test_two_runs_of_the_same_second_get_directories_of_their_own():
+    paths = {memory_rl.train(**SMALL).path for _ in range(3)}
+    assert len(paths) == 3
+
+
+def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys):
+    from memory_rl.training.recorder import Recorder
+
+    evaluate = Recorder.evaluate
+
+    def interrupt_at_20(self, policy, runs, episode, batch=None):
+        if episode == 20:
+            raise KeyboardInterrupt
+        return evaluate(self, policy, runs, episode, batch)
+
+    monkeypatch.setattr(Recorder, "evaluate", interrupt_at_20)
+    assert main(["train", "N=64", "num_runs=2", "log_path=stopped", "quiet=True"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    result = memory_rl.load("stopped")
+    assert result.outcome is memory_rl.Outcome.INTERRUPTED
+    assert result.metrics["episode"].max() == 16
+    assert result.episodes["episode"].max() == 16
+    assert result.summary == {}
+
+
+def test_a_full_disk_is_told_and_noted(monkeypatch, capsys):
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith("summary.json"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["train", "N=8", "num_runs=2", "max_episodes=40", "log_path=full", "quiet=True"]) == 2
+    message = capsys.readouterr().err
+    assert "summary.json cannot be written" in message
+    assert "No space left" in message
+    manifest = json.loads(Path("full/manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "No space left" in manifest["why"]
+    assert pl.read_parquet("full/metrics.parquet").height > 0
+    assert not list(Path("full").rglob("*.part"))
+
+
+def test_loading_what_is_no_run_is_one_sentence(tmp_path):
+    with pytest.raises(memory_rl.RunDirectoryError, match=r"manifest\.json cannot be read"):
+        memory_rl.load(tmp_path)
+    result = memory_rl.train(**SMALL)
+    (result.path / "metrics.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(memory_rl.RunDirectoryError, match=r"metrics\.parquet cannot be read"):
+        _ = memory_rl.load(result.path).metrics
+    (result.path / "manifest.json").write_text('{"schema": 99}')
+    with pytest.raises(memory_rl.RunDirectoryError, match="schema 99"):
+        memory_rl.load(result.path)
+
+
+def test_no_secret_of_the_environment_is_written(monkeypatch):
+    monkeypatch.setenv("TINKER_API_KEY", "tml-very-secret")
+    monkeypatch.setenv("HF_TOKEN", "hf-very-secret")
+    result = memory_rl.train(**SMALL)
+    for content in snapshot(result.path).values():
+        assert b"very-secret" not in content

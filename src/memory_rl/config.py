@@ -57,9 +57,7 @@ class LearnerConfig(WorldConfig):
     learning_rate: float = chz.field(default=5e-4, doc="Adam's step size.")
     memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
-    threads: int = chz.field(
-        default=1, doc="CPU threads. One is enough for the built-in model, and does not fight with other processes; a large model wants more."
-    )
+    threads: int = chz.field(default=1, doc="CPU threads. One is enough for the built-in model and fights with no other process; a large model wants more.")
     log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
 

@@ -28,10 +28,10 @@ _ARCHITECTURE = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,  # a tied head cannot be memorised into through adapters on the inner layers
-    # At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector; what one bit learns then moves all bits, and the policy
-    # collapses onto the majority bit of S. So the random features are made to differ (and warmup.py keeps them apart): docs/findings.md.
-    "initializer_range": 0.2,
 }
+# At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector; what one bit learns then moves all bits, and the policy
+# collapses onto the majority bit of S. So the random features are made to differ (and warmup.py keeps them apart): docs/findings.md.
+_BODY_STD = 0.2
 _HEAD_STD = 0.15  # at the usual 0.02 the adapters hardly move the logits
 
 
@@ -53,11 +53,17 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(seed: int) -> LlamaForCausalLM:
-    """The untrained model; the same seed gives the same weights."""
-    tokenizer_size = len(_SPECIAL) + len(_CHARACTERS)
+def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
+    """The untrained model; the same seed gives the same weights.
+
+    Args:
+        seed: of the weights.
+        body_std: standard deviation of all weights but the head's. Another value than the default is for studies of what it does.
+    """
+    size = len(_SPECIAL) + len(_CHARACTERS)
+    config = LlamaConfig(vocab_size=size, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=body_std, **_ARCHITECTURE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=tokenizer_size, bos_token_id=1, eos_token_id=2, pad_token_id=0, **_ARCHITECTURE))
+        model = LlamaForCausalLM(config)
         torch.nn.init.normal_(model.lm_head.weight, std=_HEAD_STD)
     return model

@@ -153,11 +153,11 @@ def _report(config: Experiment, population: Population, recorder: Recorder) -> N
     from memory_rl.analysis.summary import summarise
     from memory_rl.reporting import figures
     from memory_rl.runs.store import SUMMARY
-    from memory_rl.training.environments import channel_capacity
+    from memory_rl.training.environments import ceilings
 
     about = {**population.about, "seconds": recorder.seconds, "tokens": recorder.tokens}
-    capacity = channel_capacity(config, population.environment)
-    summary = summarise(recorder.metrics, N=config.N, memorised_at=config.memorised_at, capacity=capacity, about=about)
+    limits = ceilings(config, population.environment)
+    summary = summarise(recorder.metrics, N=config.N, memorised_at=config.memorised_at, ceilings=limits, about=about)
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure("bits_known", figures.bits_known(recorder.metrics, N=config.N, title=figure_title(config.condition, config.N)))
 

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 bad input (one sentence on standard error), 130 interrupte
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,11 @@ from memory_rl.errors import ConfigError, MemoryRLError, suggest
 
 def _run(config: Any) -> None:
     from memory_rl.api import run_experiment
+    from memory_rl.training.environments import ceilings, make_environment
 
+    known = ceilings(config, make_environment(config))["bits_by_reward"]
+    if known < math.log2(config.N) and not config.quiet:
+        print(f"note: several answers earn the top reward; a policy spread over them knows {known:.3g} of {math.log2(config.N):.3g} bits.")
     result = run_experiment(config)
     if not config.quiet:
         from memory_rl.reporting.terminal import results_table, show

@@ -20,7 +20,7 @@ Algorithm = Literal["reinforce", "grpo", "rloo", "ppo"]
 Credit = Literal["step", "reward_to_go", "episode"]
 Targets = Literal["all", "attention", "mlp"]
 
-MAX_LOCAL_N = {"single_step": 4096, "multi_step": 512}
+MAX_LOCAL_N = {"single_step": 2048, "multi_step": 512}
 """The local policy scores all N answers in every pass; beyond these its answer trie gets too large."""
 
 

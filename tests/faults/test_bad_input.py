@@ -45,7 +45,7 @@ BAD_TRAIN = {
     "budget under one update": ("max_episodes=3", ["max_episodes=3", "max_episodes=4"]),
     "threshold at chance": ("N=2", ["memorised_at=0.5", "memorised_at=0.9"]),
     "stop before memorised": ("stop_at=0.4", ["stop_at=0.4", "stop_at=0.95"]),
-    "N beyond the local policy": ("N=100000", ["N=100000", "N=4096"]),
+    "N beyond the local policy": ("N=100000", ["N=100000", "N=2048"]),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such directory": ("model_name=./nowhere", ["model_name='./nowhere'", "directory"]),

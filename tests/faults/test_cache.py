@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import memory_rl
+from memory_rl.policies import base_model, tiny_model
 from memory_rl.policies.base_model import cache_directory
+from memory_rl.policies.warmup import WarmupSettings
 
 
 @pytest.fixture
@@ -34,6 +38,21 @@ def test_another_size_environment_or_seed_gets_another_model(cache):
     assert not run(N=9)[0]["from_cache"]
     assert not run(base_seed=1)[0]["from_cache"]
     assert run()[0]["from_cache"]
+
+
+def test_a_model_from_a_directory_with_tied_weights_is_warmed_and_cached(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_model, "_PRETRAINED_WARMUP", WarmupSettings(learning_rate=1e-3))  # it is small and was never trained
+    torch.manual_seed(0)
+    tokenizer = tiny_model.make_tokenizer()
+    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.1, **shape)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    made, first = run(model_name=str(tmp_path / "model"), N=4, memorised_at=0.9)
+    found, second = run(model_name=str(tmp_path / "model"), N=4, memorised_at=0.9)
+    assert (made["from_cache"], found["from_cache"]) == (False, True)
+    assert made["head_steps"] == 0  # the head is the embedding: no part of it is trained apart
+    np.testing.assert_array_equal(first, second)
+    assert abs(first[0]) < 0.1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign weights", "no record", "foreign record"])

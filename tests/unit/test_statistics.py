@@ -49,7 +49,6 @@ def test_one_run_has_no_interval():
     assert (median_episodes(times([10])).value, median_episodes(times([10])).high) == (10, None)
 
 
-@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(5)
     mean, trials, hits = 100.0, 400, 0

@@ -24,14 +24,14 @@ def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: 
     return MemorisationTimes(episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(), memorised=by_run["first"].is_not_null().to_numpy())
 
 
-def summarise(metrics: pl.DataFrame, *, N: int, memorised_at: float, capacity: float, about: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(metrics: pl.DataFrame, *, N: int, memorised_at: float, ceilings: Mapping[str, float], about: Mapping[str, Any]) -> dict[str, Any]:
     """The summary of one condition.
 
     Args:
         metrics: of all its runs.
         N: the size of the secret space.
         memorised_at: the threshold on P(S).
-        capacity: the naive capacity of its channel in bits an episode.
+        ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an episode.
         about: seconds, tokens and what the policy tells of itself.
     """
     information = float(np.log2(N))
@@ -48,7 +48,7 @@ def summarise(metrics: pl.DataFrame, *, N: int, memorised_at: float, capacity: f
             "restricted_mean": restricted_mean_episodes(times),
         },
         "bits_per_episode": {"estimate": rate.value, "ci95": _interval(rate)},
-        "ceilings": {"capacity": capacity},
+        "ceilings": dict(ceilings),
         "before_training": {
             "mean_bits_known": _number(start["bits_known"].mean()),
             "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated

@@ -18,7 +18,7 @@ import numpy as np
 import platformdirs
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from memory_rl.errors import ModelError
@@ -52,7 +52,7 @@ def find_base_model(name: str, seed: int) -> BaseModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (ImportError, KeyError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a directory or a hub id of a causal LM with safetensors weights."
@@ -97,7 +97,7 @@ def _read_cache(model: PreTrainedModel, folder: Path) -> WarmupReport | None:
         record = json.loads(about.read_text())
         if hashlib.sha256(weights.read_bytes()).hexdigest() != record["sha256"]:
             return None
-        model.load_state_dict(load_file(weights))
+        load_model(model, weights)
         return WarmupReport(**record["report"])
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None  # missing, damaged or foreign: rebuilt
@@ -109,7 +109,7 @@ def _write_cache(model: PreTrainedModel, folder: Path, report: WarmupReport) -> 
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             weights, about = Path(scratch) / "model.safetensors", Path(scratch) / "warmup.json"
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+            save_model(model, str(weights))  # tied weights once
             about.write_text(json.dumps({"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "report": asdict(report)}))
             os.replace(weights, folder / weights.name)
             os.replace(about, folder / about.name)

@@ -46,3 +46,19 @@ def channel_capacity(config: Experiment, environment: Environment) -> float:
     if config.env_type == "single_step":
         return naive_capacity(len(environment.channel.levels))
     return naive_capacity(environment.num_steps + 1 if config.credit == "episode" else config.N)
+
+
+def ceilings(config: Experiment, environment: Environment) -> dict[str, float]:
+    """What no learner of this condition can exceed.
+
+    Returns:
+        capacity: see `channel_capacity`, in bits an episode.
+        bits_by_reward: what a policy knows that is spread over all answers with the top reward, in bits. Below log2 N where several answers tie: then
+            reward alone does not single out S. For the worst secret.
+    """
+    secrets = np.arange(config.N)
+    top = len(environment.channel.levels) - 1
+    ties = 1
+    if isinstance(config, TrainConfig) and config.env_type == "single_step":
+        ties = max(int((environment.channel.noiseless_levels(secrets, np.array(secret)) == top).sum()) for secret in secrets)
+    return {"capacity": channel_capacity(config, environment), "bits_by_reward": naive_capacity(config.N) - naive_capacity(ties)}

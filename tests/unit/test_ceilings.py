@@ -1,0 +1,48 @@
+"""Naive capacities and ties of the conditions against known values."""
+
+import math
+
+import pytest
+
+from memory_rl.cli import main
+from memory_rl.config import SFTConfig, TrainConfig
+from memory_rl.training.environments import ceilings, make_environment
+
+
+def of(config):
+    return ceilings(config, make_environment(config))
+
+
+@pytest.mark.parametrize(
+    ("settings", "capacity"),
+    [
+        ({"N": 64}, 1.0),
+        ({"N": 64, "reward_type": "log_distance"}, 6.0),
+        ({"N": 64, "reward_type": "binned_log_distance", "reward_bins": 8}, 3.0),
+        ({"N": 16, "reward_type": "binned_log_distance", "reward_bins": 32}, math.log2(15)),
+        ({"N": 64, "env_type": "multi_step"}, 6.0),
+        ({"N": 37, "env_type": "multi_step"}, math.log2(37)),
+        ({"N": 64, "env_type": "multi_step", "credit": "episode"}, math.log2(7)),
+    ],
+)
+def test_capacity_is_log2_of_the_signals_that_occur(settings, capacity):
+    assert of(TrainConfig(**settings))["capacity"] == pytest.approx(capacity)
+
+
+def test_an_example_carries_the_answer():
+    assert of(SFTConfig(N=64)) == {"capacity": 6.0, "bits_by_reward": 6.0}
+
+
+def test_ties_at_the_top_are_counted():
+    tied = TrainConfig(N=1024, reward_type="binned_log_distance", reward_bins=4)
+    assert of(tied)["bits_by_reward"] == pytest.approx(10 - math.log2(5))  # 7.7 of 10 bits
+    assert of(TrainConfig(N=64, reward_type="binned_log_distance", reward_bins=8))["bits_by_reward"] == 6.0
+    assert of(TrainConfig(N=1024, reward_type="log_distance"))["bits_by_reward"] == 10.0
+
+
+def test_ties_are_told_before_the_run_starts(capsys):
+    assert main(["train", "N=128", "reward_type=binned_log_distance", "reward_bins=3", "num_runs=1", "max_episodes=4"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("note: several answers earn the top reward; a policy spread over them knows ")
+    assert main(["train", "N=16", "num_runs=1", "max_episodes=4"]) == 0
+    assert "note" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Bits known by a policy, exactly, from the log-probabilities of its answers."""
+"""Entropy, mutual information and the bits known by a policy, all in bits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 
 LN2 = float(np.log(2.0))
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """-sum p log2 p over the last axis, with 0 log2 0 = 0: (..., L) to (...)."""
+    positive = probabilities > 0
+    return -(probabilities * np.log2(np.where(positive, probabilities, 1.0))).sum(axis=-1)
+
+
+def mutual_information(prior: np.ndarray, likelihoods: np.ndarray) -> np.ndarray:
+    """I(S; R) = H(R) - H(R | S) of a channel.
+
+    Args:
+        prior: (..., N) p(S).
+        likelihoods: (..., N, L) p(R | S).
+
+    Returns:
+        (...) bits, at least 0.
+    """
+    marginal = (prior[..., None] * likelihoods).sum(axis=-2)
+    return np.maximum(entropy(marginal) - (prior * entropy(likelihoods)).sum(axis=-1), 0.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 
-from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.lora import TARGETS
 from memory_rl.policies.packed import chosen_log_probs
@@ -113,3 +113,13 @@ def test_a_run_without_signal_stands_still(make_policy):
     policy.update(rollout, np.flip(advantages, axis=0), PolicyGradient())
     assert torch.equal(stood, policy.adapters.vectors[1])
     assert policy.updates.tolist() == [2, 3]
+
+
+def test_every_epoch_of_ppo_is_an_update(make_policy):
+    policy = make_policy(num_runs=2)
+    rollout = policy.sample(np.arange(2), 2)
+    advantages = np.array([[[1.0], [-1.0]], [[0.0], [0.0]]])
+    policy.update(rollout, advantages, ClippedRatio(epochs=3))
+    assert policy.updates.tolist() == [3, 0]
+    steps = [policy.optimiser.state[vector].get("step") for vector in policy.adapters.vectors]
+    assert (steps[0].item(), steps[1]) == (3.0, None)

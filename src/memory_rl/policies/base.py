@@ -50,4 +50,4 @@ class Policy(Protocol):
         """Exact teacher-forced log-probability of every valid conversation: (R, F), float64."""
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
-        """One optimiser step of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""
+        """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""

@@ -88,7 +88,7 @@ class TransformerPolicy:
                 objective.loss(log_probs, reference, weights[chunk]).backward()
             self.optimiser.step()
             before = now if before is None else before
-        self.updates[rollout.runs[rows]] += 1
+        self.updates[rollout.runs[rows]] += objective.epochs
         self._stale[rollout.runs[rows]] = True
 
     def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:

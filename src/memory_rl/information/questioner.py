@@ -57,24 +57,25 @@ def greedy(levels: np.ndarray) -> Episodes:
         ValueError: if no answer tells some candidates apart, so that S is never known.
     """
     num_secrets = levels.shape[1]
-    to_know, to_hit = _greedy_sums(levels, np.arange(num_secrets))
+    to_know, to_hit = _greedy_sums(levels, np.arange(num_secrets), frozenset())
     return Episodes(to_know / num_secrets, to_hit / num_secrets)
 
 
-def _greedy_sums(levels: np.ndarray, candidates: np.ndarray) -> tuple[int, int]:
-    """Episodes to know and to hit, summed over the candidates."""
+def _greedy_sums(levels: np.ndarray, candidates: np.ndarray, tried: frozenset[int]) -> tuple[int, int]:
+    """Episodes from now on to know and to hit, summed over the candidates; those that were tried have been hit, even if others share their level."""
+    untried = len(set(candidates.tolist()) - tried)
     if len(candidates) == 1:
-        return 0, 1
+        return 0, untried
     answer = _most_informative(levels, candidates)
     rewards = levels[answer, candidates]
-    to_know = to_hit = len(candidates)
+    to_know, to_hit = len(candidates), untried
     for level in np.unique(rewards):
         group = candidates[rewards == level]
         if len(group) == len(candidates):
             raise ValueError(f"no answer tells the secrets {group.tolist()} apart")
-        more_to_know, more_to_hit = _greedy_sums(levels, group)
+        more_to_know, more_to_hit = _greedy_sums(levels, group, tried | {answer})
         to_know += more_to_know
-        to_hit += 0 if group.tolist() == [answer] else more_to_hit
+        to_hit += more_to_hit
     return to_know, to_hit
 
 

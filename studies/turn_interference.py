@@ -23,10 +23,10 @@ from memory_rl.analysis.summary import memorisation_times
 from memory_rl.config import TrainConfig
 from memory_rl.learning.advantages import estimate_advantages
 from memory_rl.policies import tiny_model
-from memory_rl.policies.answer_trie import AnswerTrie, build_trie
+from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.lora import LoRASettings
-from memory_rl.policies.packed import decision_slots, pack_all
-from memory_rl.policies.tokenisation import tokenise
+from memory_rl.policies.packed import decision_states, pack_all
+from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.runs.store import RunDirectory
@@ -48,11 +48,8 @@ COSINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
     """Mean cosine of the hidden states at the decisions that begin a turn."""
-    pack = pack_all(trie)
-    with torch.no_grad():
-        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions).last_hidden_state[0]
     first = trie.edge_decision[np.isin(trie.edge_token, tiny_model.make_tokenizer().convert_tokens_to_ids(["0", "1"]))]
-    begins = states[decision_slots(trie, pack)[torch.from_numpy(np.unique(first))]]
+    begins = decision_states(model, trie, pack_all(trie))[0, torch.from_numpy(np.unique(first))]
     unit = begins / begins.norm(dim=1, keepdim=True)
     return float(((unit @ unit.T).sum() - len(unit)) / (len(unit) * (len(unit) - 1)))
 
@@ -60,8 +57,7 @@ def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
 def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, list[int]]:
     """The cosine, the runs that memorised, and the secrets of those that did not."""
     environment, tokenizer = make_environment(CONFIG), tiny_model.make_tokenizer()
-    forms = np.arange(environment.num_forms)
-    trie = build_trie([tokenise(tokenizer, environment.conversation(int(form))) for form in forms], environment.choices(forms))
+    trie = tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
     model = tiny_model.make_model(CONFIG.base_seed, body_std)
     warm_up(model, trie, CONFIG.N, settings)
     cosine = turn_cosine(model, trie)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from memory_rl.policies.answer_trie import AnswerTrie, build_trie
-from memory_rl.policies.tokenisation import tokenise
+from memory_rl.policies.answer_trie import AnswerTrie
+from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
 
 
@@ -15,5 +15,4 @@ def make_environment(kind: str, N: int) -> Environment:
 
 
 def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
-    forms = np.arange(environment.num_forms)
-    return build_trie([tokenise(tokenizer, environment.conversation(int(form))) for form in forms], environment.choices(forms))
+    return tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))

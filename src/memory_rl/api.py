@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from memory_rl.training.recorder import Recorder
 
 
+__all__ = ["generate_sft_data", "load", "run_experiment", "sft", "train"]
+
+
 class NotStartedError(Exception):
     """Bad input that only shows once models are loaded; nothing has been measured yet."""
 
     def __init__(self, reason: MemoryRLError) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-__all__ = ["generate_sft_data", "load", "run_experiment", "sft", "train"]
 
 
 def train(**settings: Any) -> Result:

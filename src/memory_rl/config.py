@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import types
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import chz
@@ -171,11 +172,6 @@ class SFTConfig(LearnerConfig):
         return "sft" if self.env_type == "single_step" else "sft multi_step"
 
     @property
-    def episodes_per_update(self) -> int:
-        """Each example shown is one episode."""
-        return self.batch_size
-
-    @property
     def budget(self) -> int:
         """The most examples shown to one run."""
         return self.max_episodes
@@ -212,8 +208,7 @@ def make_config(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     hints = get_type_hints(kind)
     accepted = {}
     for key, value in values.items():
-        if key not in hints:
-            raise ConfigError(f"{key}={value!r} is not a known key: {suggest(key, hints)}")
+        _known(key, value, hints)
         accepted[key] = _accept(key, value, hints[key])
     return kind(**accepted)
 
@@ -230,8 +225,7 @@ def parse_config(kind: type[ConfigT], argv: list[str]) -> ConfigT:
         key, equals, text = argument.partition("=")
         if not equals:
             raise ConfigError(f"{argument!r} is not of the form key=value: type for example N=64.")
-        if key not in hints:
-            raise ConfigError(f"{key}={text} is not a known key: {suggest(key, hints)}")
+        _known(key, text, hints)
         if key in given:
             raise ConfigError(f"{key} is given twice ({given[key]} and {text}): give it once.")
         given[key] = text
@@ -245,6 +239,11 @@ def parse_config(kind: type[ConfigT], argv: list[str]) -> ConfigT:
 def describe_keys(kind: type[WorldConfig]) -> str:
     """The help text: a line for each key with its type, default and meaning."""
     return chz.Blueprint(kind).get_help()
+
+
+def _known(key: str, value: Any, keys: Collection[str]) -> None:
+    if key not in keys:
+        raise ConfigError(f"{key}={value} is not a known key: {suggest(key, keys)}")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

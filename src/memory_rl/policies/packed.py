@@ -84,6 +84,13 @@ def decision_slots(trie: AnswerTrie, pack: Pack) -> torch.Tensor:
     return torch.from_numpy(pack.slot[0, trie.decision_node])
 
 
+def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
+    """What the model's head sees at each decision, without its graph: (1, D, d)."""
+    with torch.no_grad():
+        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
+    return states[:, decision_slots(trie, pack)]
+
+
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
     logits = logits.float()

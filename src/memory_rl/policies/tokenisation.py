@@ -7,12 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.answer_trie import TokenTurn
+from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie
 
 Turn = tuple[str, str]
+
+
+def tokenise_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray) -> AnswerTrie:
+    """The answer trie of all valid conversations, as this tokenizer writes them.
+
+    Args:
+        tokenizer: of the model.
+        conversations: F conversations of K turns.
+        choices: (F, K) what each turn of each conversation answers.
+
+    Raises:
+        ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way.
+    """
+    try:
+        return build_trie([tokenise(tokenizer, conversation) for conversation in conversations], choices)
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"model_name={tokenizer.name_or_path!r} has a tokenizer in which {error}: use another model.") from error
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.packed import Pack, all_edge_log_probs, decision_slots, edge_log_probs, pack_all
+from memory_rl.policies.packed import all_edge_log_probs, decision_states, edge_log_probs, pack_all
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     pack = pack_all(trie)
     head_steps, steps, divergence = 0, 0, math.inf
     if settings.head_steps:
-        head, states = model.get_output_embeddings(), _decision_states(model, trie, pack)
+        head, states = model.get_output_embeddings(), decision_states(model, trie, pack)
         descent = _Descent(settings.head_learning_rate, settings.head_steps, settings.tolerance)
         head_steps, divergence = descent.run(lambda: edge_log_probs(trie, head(states)), head.parameters(), trie, num_answers)
     if divergence >= settings.tolerance:
@@ -74,13 +74,6 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     if divergence >= settings.tolerance:
         raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
     return WarmupReport(head_steps, steps, divergence)
-
-
-def _decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
-    """What the head sees at each decision: (1, D, d)."""
-    with torch.no_grad():
-        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
-    return states[:, decision_slots(trie, pack)]
 
 
 @dataclass(frozen=True)

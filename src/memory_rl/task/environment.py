@@ -58,6 +58,10 @@ class Environment(ABC):
         """The K turns in which the model gives this answer."""
         return [(self.prompt(step), str(choice)) for step, choice in enumerate(self.choices(answer))]
 
+    def conversations(self) -> list[list[Turn]]:
+        """All valid conversations, form by form."""
+        return [self.conversation(form) for form in range(self.num_forms)]
+
     def messages(self, answer: int) -> list[Message]:
         """The same conversation in the chat format."""
         roles = ("user", "assistant")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from memory_rl.task.environment import Environment
-from memory_rl.task.rewards import binary, make_channel
+from memory_rl.task.rewards import make_channel
 from memory_rl.task.secret_space import SecretSpace
 
 
@@ -19,7 +19,7 @@ class MultiStep(Environment):
     @classmethod
     def with_noise(cls, space: SecretSpace, noise: float = 0.0) -> MultiStep:
         """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability `noise`."""
-        return cls(space, make_channel(binary.__name__, 2, noise=noise))
+        return cls(space, make_channel("binary", 2, noise=noise))
 
     @property
     def num_steps(self) -> int:

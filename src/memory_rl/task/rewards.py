@@ -1,6 +1,6 @@
 """Reward channels: what the world says about an answer, as p(reward | answer, S).
 
-To add a reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`. Nothing else has to change.
+To add a reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and in `RewardType` in config.py for the command line.
 """
 
 from __future__ import annotations

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from memory_rl.config import Experiment, LearnerConfig
-from memory_rl.errors import ModelError
-from memory_rl.policies.answer_trie import AnswerTrie, build_trie
 from memory_rl.policies.base_model import find_base_model, warm_up_cached
 from memory_rl.policies.lora import LoRASettings
-from memory_rl.policies.tokenisation import tokenise
+from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.seeding import generator
 from memory_rl.task import Environment, SecretSpace
@@ -54,7 +52,7 @@ def make_population(config: Experiment) -> Population:
     torch.set_num_threads(config.threads)
     environment = make_environment(config)
     base = find_base_model(config.model_name, config.base_seed)
-    trie = _build_trie(config, environment, base.tokenizer)
+    trie = tokenise_all(base.tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
     about: dict[str, Any] = {}
     if config.warmup:
         report, cached = warm_up_cached(base, trie, config.N)
@@ -63,12 +61,3 @@ def make_population(config: Experiment) -> Population:
     policy = TransformerPolicy(base.model, trie, num_runs=config.num_runs, lora=lora, learning_rate=config.learning_rate, seed=config.seed)
     about["trained_parameters"] = policy.trained_parameters
     return Population(environment, draw_secrets(config), policy, about)
-
-
-def _build_trie(config: LearnerConfig, environment: Environment, tokenizer: Any) -> AnswerTrie:
-    forms = np.arange(environment.num_forms)
-    conversations = [tokenise(tokenizer, environment.conversation(int(form))) for form in forms]
-    try:
-        return build_trie(conversations, environment.choices(forms))
-    except ValueError as error:
-        raise ModelError(f"model_name={config.model_name!r} has a tokenizer in which {error}: use another model.") from error

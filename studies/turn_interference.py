@@ -31,8 +31,7 @@ from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import SecretSpace
-from memory_rl.training.environments import make_environment
-from memory_rl.training.population import draw_secrets
+from memory_rl.training.environments import draw_secrets, make_environment
 from memory_rl.training.recorder import Recorder
 from memory_rl.training.rl import train_by_reward
 

@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import chz
 import numpy as np
 
-from memory_rl.config import Experiment, SFTConfig, SFTDataConfig, TrainConfig, make_config
-from memory_rl.errors import MemoryRLError
+from memory_rl.config import BoundsConfig, Experiment, SFTConfig, SFTDataConfig, TrainConfig, as_values, make_config
+from memory_rl.errors import LawBreachWarning, MemoryRLError
 from memory_rl.result import Result, figure_title, load
 from memory_rl.runs.manifest import SCHEMA, make_manifest, with_status
 from memory_rl.runs.store import MANIFEST, RunDirectory
 from memory_rl.seeding import generator
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from memory_rl.task import Environment
+    from memory_rl.training.ceilings import Ceilings
     from memory_rl.training.population import Population
     from memory_rl.training.recorder import Recorder
 
 
-__all__ = ["generate_sft_data", "load", "run_experiment", "sft", "train"]
+__all__ = ["bounds", "compute_bounds", "generate_sft_data", "ledger_from_episodes", "load", "run_experiment", "sft", "tell_limits", "train", "write_sft_data"]
 
 
 class NotStartedError(Exception):
@@ -79,6 +83,54 @@ def generate_sft_data(**settings: Any) -> Path:
     return write_sft_data(make_config(SFTDataConfig, {"quiet": True, **settings}))
 
 
+def bounds(**settings: Any) -> Ceilings:
+    """The ceilings of a reward channel, without training anything.
+
+    Args:
+        settings: the keys of `BoundsConfig`, such as env_type="single_step", N=64, reward_type="binary".
+
+    Raises:
+        MemoryRLError: one sentence about a key, a value or a reward.
+    """
+    return compute_bounds(make_config(BoundsConfig, settings))
+
+
+def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
+    """The ledger of every run after every episode, recomputed from the answers and rewards that a run directory holds.
+
+    Args:
+        path: a run directory.
+
+    Returns:
+        A row a run and episode; all bits are cumulative: asked_bits (expected information of the questions asked), asked_variance (squared bits),
+        observer_bits (log2 N + log2 P(S) of an ideal observer).
+
+    Raises:
+        RunDirectoryError: if a file is missing or damaged.
+    """
+    from memory_rl.training import recompute
+
+    return recompute.ledger_from_episodes(path)
+
+
+def compute_bounds(config: BoundsConfig) -> Ceilings:
+    """As `bounds`, from a configuration."""
+    from memory_rl.training.ceilings import ceilings
+    from memory_rl.training.environments import make_environment
+
+    return ceilings(config, make_environment(config))
+
+
+def tell_limits(config: Experiment | BoundsConfig, limits: Ceilings) -> None:
+    """Prints the ceilings, and what the channel cannot teach."""
+    from memory_rl.reporting.terminal import ceilings_table, show
+    from memory_rl.training.ceilings import warnings_about
+
+    show(ceilings_table(config.condition, config.N, config.memorised_at, limits.as_dict()))
+    for sentence in warnings_about(limits, config.N):
+        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
+
+
 def write_sft_data(config: SFTDataConfig) -> Path:
     """As `generate_sft_data`, from a configuration."""
     from memory_rl.task import TEST, TRAIN, examples_directory, write_examples
@@ -98,16 +150,19 @@ def run_experiment(config: Experiment) -> Result:
     Raises:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what was measured is kept.
     """
-    from memory_rl.training.environments import read_answers
+    from memory_rl.training.ceilings import ceilings
+    from memory_rl.training.environments import make_environment, read_answers
 
     answers = read_answers(config) if isinstance(config, SFTConfig) else None
+    environment = make_environment(config)
+    limits = ceilings(config, environment)
     directory = RunDirectory.claim(config.log_path, _slug(config))
     kind = "train" if isinstance(config, TrainConfig) else "sft"
-    manifest = make_manifest(kind, config.condition, chz.asdict(config))
+    manifest = make_manifest(kind, config.condition, as_values(config))
     directory.write_json(MANIFEST, with_status(manifest, "running"))
     try:
         with _progress(config) as on_progress:
-            _measure(config, answers, directory, on_progress)
+            _measure(config, environment, limits, answers, directory, on_progress)
     except NotStartedError as error:
         directory.discard()
         raise error.reason from None
@@ -120,21 +175,44 @@ def run_experiment(config: Experiment) -> Result:
     return load(directory.path)
 
 
-def _measure(config: Experiment, answers: np.ndarray | None, directory: RunDirectory, on_progress: Callable[[Any], None] | None) -> None:
+def _measure(
+    config: Experiment,
+    environment: Environment,
+    limits: Ceilings,
+    answers: np.ndarray | None,
+    directory: RunDirectory,
+    on_progress: Callable[[Any], None] | None,
+) -> None:
     """Learns, and writes what was measured however the learning ends."""
     from memory_rl.training.population import make_population
+    from memory_rl.training.questions import make_questions
     from memory_rl.training.recorder import Recorder
 
     try:
-        population = make_population(config)
+        population = make_population(config, environment)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
-    recorder = Recorder(config, population.secrets, directory, on_progress)
+    if not config.quiet:
+        tell_limits(config, limits)
+    _keep_own_reward(config, environment, directory)
+    recorder = Recorder(config, population.secrets, directory, on_progress, make_questions(config, environment) if config.ledger else None)
     try:
         _learn(config, population, recorder, answers)
     finally:
         recorder.write()
-    _report(config, population, recorder)
+    _report(config, population, recorder, limits)
+
+
+def _keep_own_reward(config: Experiment, environment: Environment, directory: RunDirectory) -> None:
+    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code again."""
+    if not (isinstance(config, TrainConfig) and config.own_reward):
+        return
+    from memory_rl.runs.store import CHANNEL
+    from memory_rl.task import table_of
+
+    channel = environment.channel
+    arrays = {"levels": channel.levels, "classes": table_of(channel, config.N)}
+    directory.write_arrays(CHANNEL, **arrays, **({} if channel.outcomes is None else {"outcomes": channel.outcomes}))
 
 
 def _learn(config: Experiment, population: Population, recorder: Recorder, answers: np.ndarray | None) -> None:
@@ -148,18 +226,30 @@ def _learn(config: Experiment, population: Population, recorder: Recorder, answe
     train_by_example(config, population.policy, recorder, shown)
 
 
-def _report(config: Experiment, population: Population, recorder: Recorder) -> None:
-    """Writes the summary and the figures."""
+def _report(config: Experiment, population: Population, recorder: Recorder, limits: Ceilings) -> None:
+    """Writes the summary and the figures, and warns of a breached law."""
+    from memory_rl.analysis.laws import breaches
     from memory_rl.analysis.summary import summarise
     from memory_rl.reporting import figures
     from memory_rl.runs.store import SUMMARY
-    from memory_rl.training.environments import ceilings
 
-    about = {**population.about, "seconds": recorder.seconds, "tokens": recorder.tokens}
-    limits = ceilings(config, population.environment)
-    summary = summarise(recorder.metrics, N=config.N, memorised_at=config.memorised_at, ceilings=limits, about=about)
+    metrics, title = recorder.metrics, figure_title(config.condition, config.N)
+    summary = summarise(
+        metrics,
+        N=config.N,
+        memorised_at=config.memorised_at,
+        stop_at=config.stop_at,
+        ceilings=limits.as_dict(),
+        episodes_to_know=None if recorder.ledger is None else recorder.ledger.episodes_to_know,
+        fixed_secret=config.fixed_secret is not None,
+        about={**population.about, "seconds": recorder.seconds, "tokens": recorder.tokens},
+    )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
-    recorder.directory.write_figure("bits_known", figures.bits_known(recorder.metrics, N=config.N, title=figure_title(config.condition, config.N)))
+    recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title))
+    if recorder.ledger is not None:
+        recorder.directory.write_figure("ledger", figures.ledger(metrics, summary, N=config.N, title=title))
+        for breach in breaches(summary["checks"]):
+            warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 
 def _progress(config: Experiment) -> AbstractContextManager[Callable[[Any], None] | None]:

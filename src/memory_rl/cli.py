@@ -1,31 +1,35 @@
-"""The command line: memory-rl train | sft-data-gen | sft-train, each with key=value arguments. The scripts at the root of a checkout call it, too.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train, each with key=value arguments. The scripts at the root of a checkout call it, too.
 
 Exit codes: 0 done, 2 bad input (one sentence on standard error), 130 interrupted from the keyboard.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from memory_rl.config import SFTConfig, SFTDataConfig, TrainConfig, WorldConfig, describe_keys, parse_config
-from memory_rl.errors import ConfigError, MemoryRLError, suggest
+from memory_rl.config import BoundsConfig, SFTConfig, SFTDataConfig, TrainConfig, WorldConfig, describe_keys, parse_config
+from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, suggest
 
 
 def _run(config: Any) -> None:
     from memory_rl.api import run_experiment
-    from memory_rl.training.environments import ceilings, make_environment
 
-    known = ceilings(config, make_environment(config))["bits_by_reward"]
-    if known < math.log2(config.N) and not config.quiet:
-        print(f"note: several answers earn the top reward; a policy spread over them knows {known:.3g} of {math.log2(config.N):.3g} bits.")
     result = run_experiment(config)
     if not config.quiet:
-        from memory_rl.reporting.terminal import results_table, show
+        from memory_rl.reporting.terminal import results_table, show, waterfall_table
 
+        show(waterfall_table(result.summary))
         show(results_table(result.summary, str(result.path)))
+
+
+def _bounds(config: Any) -> None:
+    from memory_rl.api import compute_bounds, tell_limits
+
+    tell_limits(config, compute_bounds(config))
 
 
 def _write_data(config: Any) -> None:
@@ -38,6 +42,7 @@ def _write_data(config: Any) -> None:
 
 _COMMANDS: dict[str, tuple[type[WorldConfig], Callable[[Any], None], str]] = {
     "train": (TrainConfig, _run, "reinforcement learning: memory-rl train env_type=single_step N=64 reward_type=binary"),
+    "bounds": (BoundsConfig, _bounds, "ceilings of a reward, nothing is trained: memory-rl bounds N=64 reward_type=binned_log_distance reward_bins=8"),
     "sft-data-gen": (SFTDataConfig, _write_data, "examples of one secret: memory-rl sft-data-gen N=64 fixed_secret=42"),
     "sft-train": (SFTConfig, _run, "supervised learning: memory-rl sft-train N=64 fixed_secret=42"),
 }
@@ -51,13 +56,30 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(words)
+        with _plain_warnings():
+            return _dispatch(words)
     except MemoryRLError as error:
         print(f"memory-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("memory-rl: interrupted; what was measured is kept.", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Shows the breach of a law as a sentence, like errors; other warnings as Python does."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, LawBreachWarning):
+                print(f"memory-rl: warning: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _dispatch(words: list[str]) -> int:

@@ -16,13 +16,26 @@ import chz
 from memory_rl.errors import ConfigError, suggest
 
 EnvType = Literal["single_step", "multi_step"]
-RewardType = Literal["binary", "binned_log_distance", "log_distance"]
-Algorithm = Literal["reinforce", "grpo", "rloo", "ppo"]
+Backend = Literal["local", "tabular"]
+Algorithm = Literal["reinforce", "grpo", "rloo", "ppo", "posterior"]
+Baseline = Literal["group", "none"]
 Credit = Literal["step", "reward_to_go", "episode"]
+Optimiser = Literal["adam", "sgd"]
 Targets = Literal["all", "attention", "mlp"]
 
-MAX_LOCAL_N = {"single_step": 2048, "multi_step": 512}
-"""The local policy scores all N answers in every pass; beyond these its answer trie gets too large."""
+REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
+"""The built-in reward channels of single_step."""
+
+MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular", "single_step"): 4096, ("tabular", "multi_step"): 4096}
+"""The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
+
+MAX_TABULATED_N = 4096
+"""Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
+
+STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.05, ("tabular", "adam"): 0.5, ("tabular", "sgd"): 1.0}
+"""The learning rate of each backend and optimiser, unless one is given."""
+
+_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets")
 
 
 @chz.chz(typecheck=True)
@@ -44,54 +57,16 @@ class WorldConfig:
 
 
 @chz.chz(typecheck=True)
-class LearnerConfig(WorldConfig):
-    """The policy, its adapters and when a run ends; shared by reinforcement and supervised learning."""
+class ChannelConfig(WorldConfig):
+    """What an answer is told, and what a step of it is credited with."""
 
-    backend: Literal["local"] = chz.field(default="local", doc="Where the policy lives: local is a PyTorch transformer on this machine.")
-    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
-    base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
-    warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
-    num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own adapters and random streams.")
-    lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
-    lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
-    lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
-    learning_rate: float = chz.field(default=5e-4, doc="Adam's step size.")
-    memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
-    stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
-    threads: int = chz.field(default=1, doc="CPU threads. One is enough for the built-in model and fights with no other process; a large model wants more.")
-    log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
-    quiet: bool = chz.field(default=False, doc="Print nothing.")
-
-    @chz.validate
-    def _check_learner(self) -> None:
-        for key in ("num_runs", "lora_rank", "threads"):
-            _at_least(key, getattr(self, key), 1)
-        _at_least("base_seed", self.base_seed, 0)
-        _positive("learning_rate", self.learning_rate, "0.0005")
-        _positive("lora_alpha", self.lora_alpha, "32")
-        if not 1 / self.N < self.memorised_at < 1:
-            raise ConfigError(f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / self.N:g} and 1: use a probability such as memorised_at=0.9.")
-        if not self.memorised_at <= self.stop_at < 1:
-            raise ConfigError(f"stop_at={self.stop_at:g} is not in [memorised_at, 1) = [{self.memorised_at:g}, 1): use stop_at=0.95.")
-        if MAX_LOCAL_N[self.env_type] < self.N:
-            limit = MAX_LOCAL_N[self.env_type]
-            raise ConfigError(f"N={self.N} is too large for backend=local with env_type={self.env_type}: use N={limit} or less.")
-
-
-@chz.chz(typecheck=True)
-class TrainConfig(LearnerConfig):
-    """Reinforcement learning: the policy answers, the channel rewards."""
-
-    reward_type: RewardType | None = chz.field(default=None, doc="The reward channel of single_step. Default: binary. (multi_step rewards each bit.)")
+    reward_type: Any = chz.field(
+        default=None,
+        doc=f"The reward channel of single_step: {', '.join(REWARD_TYPES)}, or your own as file.py:Name. Default: binary. (multi_step rewards each bit.)",
+    )
     reward_bins: int | None = chz.field(default=None, doc="B, the levels of binned_log_distance.")
     reward_noise: float = chz.field(default=0.0, doc="Probability that a reward is replaced by a different level, drawn uniformly.")
-    algorithm: Algorithm = chz.field(default="reinforce", doc="Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio.")
     credit: Credit = chz.field(default="step", doc="What a step is credited with: its own reward, all rewards to come, or the episode's sum.")
-    group_size: int = chz.field(default=4, doc="Episodes that share a baseline.")
-    batch_size: int = chz.field(default=1, doc="Groups an update.")
-    ppo_epochs: int = chz.field(default=4, doc="Gradient steps on the same episodes (algorithm=ppo).")
-    ppo_clip: float = chz.field(default=0.2, doc="The ratio is clipped to 1 +- this (algorithm=ppo).")
-    max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more.")
 
     @chz.validate
     def _check_channel(self) -> None:
@@ -99,6 +74,10 @@ class TrainConfig(LearnerConfig):
             for key in ("reward_type", "reward_bins"):
                 if getattr(self, key) is not None:
                     raise ConfigError(f"{key}={getattr(self, key)} has no meaning with env_type=multi_step, which rewards each bit: leave {key} out.")
+        if isinstance(self.reward_type, str) and self.reward_type not in REWARD_TYPES and ":" not in self.reward_type:
+            raise ConfigError(f"reward_type={self.reward_type} is not a choice: {suggest(self.reward_type, [*REWARD_TYPES, 'file.py:Name'])}")
+        if not (self.reward_type is None or isinstance(self.reward_type, str) or callable(self.reward_type) or hasattr(self.reward_type, "reward")):
+            raise ConfigError(f"reward_type={self.reward_type} is not a reward: give a name, a function reward(answer, secret), or a class with such a method.")
         if self.channel_name == "binned_log_distance":
             if self.reward_bins is None:
                 raise ConfigError("reward_type=binned_log_distance needs the number of levels: add reward_bins=8.")
@@ -108,25 +87,19 @@ class TrainConfig(LearnerConfig):
         if not 0 <= self.reward_noise < 1:
             raise ConfigError(f"reward_noise={self.reward_noise:g} is not in [0, 1): use a probability such as reward_noise=0.1.")
 
-    @chz.validate
-    def _check_learning(self) -> None:
-        for key in ("group_size", "batch_size", "ppo_epochs"):
-            _at_least(key, getattr(self, key), 1)
-        _positive("ppo_clip", self.ppo_clip, "0.2")
-        if self.group_size == 1:
-            raise ConfigError(
-                f"group_size=1 with batch_size={self.batch_size} can never carry a signal, since an episode is compared with its own group: use group_size=4."
-            )
-        if self.max_episodes is not None and self.max_episodes < self.episodes_per_update:
-            raise ConfigError(
-                f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
-                f"use max_episodes={self.episodes_per_update} or more."
-            )
+    @property
+    def own_reward(self) -> bool:
+        """Whether the reward is the user's own."""
+        return self.reward_type is not None and self.reward_type not in REWARD_TYPES
 
     @property
     def channel_name(self) -> str:
-        """The reward channel: per_bit for multi_step."""
-        return "per_bit" if self.env_type == "multi_step" else (self.reward_type or "binary")
+        """The reward channel: per_bit for multi_step, the last name of a reward of one's own."""
+        if self.env_type == "multi_step":
+            return "per_bit"
+        if not self.own_reward:
+            return self.reward_type or "binary"
+        return name_of(self.reward_type).rpartition(":")[2]
 
     @property
     def condition(self) -> str:
@@ -139,6 +112,122 @@ class TrainConfig(LearnerConfig):
         if self.reward_noise > 0:
             parts.append(f"noise={self.reward_noise:g}")
         return " ".join(parts)
+
+
+def name_of(reward_type: Any) -> str:
+    """A reward as the manifest names it: its own text, or the name of a Python object."""
+    if isinstance(reward_type, str):
+        return reward_type
+    named = reward_type if hasattr(reward_type, "__qualname__") else type(reward_type)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+@chz.chz(typecheck=True)
+class BoundsConfig(ChannelConfig):
+    """A channel whose ceilings are asked for."""
+
+    memorised_at: float = chz.field(default=0.5, doc="The ideal questioner has memorised S once P(S) is at least this.")
+
+    @chz.validate
+    def _check_bounds(self) -> None:
+        _check_memorised_at(self.memorised_at, self.N)
+        closed = self.env_type == "single_step" and self.channel_name in ("binary", "log_distance") and self.reward_noise == 0
+        limit = MAX_N["local", "multi_step"] if self.env_type == "multi_step" else MAX_TABULATED_N
+        if limit < self.N and not closed:
+            raise ConfigError(f"N={self.N} is too large to tabulate this channel: use N={limit} or less, or reward_type=binary.")
+
+
+@chz.chz(typecheck=True)
+class LearnerConfig(WorldConfig):
+    """The policy, its parameters and when a run ends; shared by reinforcement and supervised learning."""
+
+    backend: Backend = chz.field(
+        default="local", doc="Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the answers."
+    )
+    tabular_bits: Literal["positions", "prefixes"] = chz.field(
+        default="positions", doc="backend=tabular, env_type=multi_step: a distribution for each bit's position, or for each prefix of bits."
+    )
+    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
+    base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
+    warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
+    num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
+    lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
+    lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
+    lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
+    optimiser: Optimiser = chz.field(default="adam", doc="adam, or sgd: plain gradient steps.")
+    learning_rate: float | None = chz.field(
+        default=None, doc="The optimiser's step size. Default: " + ", ".join(f"{size:g} ({' '.join(which)})" for which, size in STEP_SIZES.items()) + "."
+    )
+    memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
+    stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
+    ledger: bool = chz.field(default=True, doc="Keep account of what an ideal observer of the same episodes knows. Changes nothing in what is learned.")
+    threads: int = chz.field(default=1, doc="CPU threads. One is enough for the built-in model and fights with no other process; a large model wants more.")
+    log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
+    quiet: bool = chz.field(default=False, doc="Print nothing.")
+
+    @chz.validate
+    def _check_learner(self) -> None:
+        for key in ("num_runs", "lora_rank", "threads"):
+            _at_least(key, getattr(self, key), 1)
+        _at_least("base_seed", self.base_seed, 0)
+        if self.learning_rate is not None:
+            _positive("learning_rate", self.learning_rate, f"{STEP_SIZES[self.backend, self.optimiser]:g}")
+        _positive("lora_alpha", self.lora_alpha, "32")
+        _check_memorised_at(self.memorised_at, self.N)
+        if not self.memorised_at <= self.stop_at < 1:
+            raise ConfigError(f"stop_at={self.stop_at:g} is not in [memorised_at, 1) = [{self.memorised_at:g}, 1): use stop_at=0.95.")
+
+    @chz.validate
+    def _check_backend(self) -> None:
+        limit = MAX_N[self.backend, self.env_type]
+        if limit < self.N:
+            raise ConfigError(f"N={self.N} is too large for backend={self.backend} with env_type={self.env_type}: use N={limit} or less.")
+        ignored = _OF_THE_TRANSFORMER if self.backend == "tabular" else ("tabular_bits",)
+        for key in ignored:
+            if getattr(self, key) != chz.chz_fields(self)[key]._default:
+                raise ConfigError(f"{key}={getattr(self, key)} has no meaning with backend={self.backend}: leave {key} out.")
+        if self.tabular_bits == "prefixes" and self.env_type == "single_step":
+            raise ConfigError("tabular_bits=prefixes has no meaning with env_type=single_step: leave tabular_bits out or add env_type=multi_step.")
+
+    @property
+    def step_size(self) -> float:
+        """The learning rate in use."""
+        return self.learning_rate if self.learning_rate is not None else STEP_SIZES[self.backend, self.optimiser]
+
+
+@chz.chz(typecheck=True)
+class TrainConfig(ChannelConfig, LearnerConfig):
+    """Reinforcement learning: the policy answers, the channel rewards."""
+
+    algorithm: Algorithm = chz.field(
+        default="reinforce",
+        doc="Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; posterior trains towards what an ideal observer believes.",
+    )
+    baseline: Baseline = chz.field(default="group", doc="What a return is compared with: its group, or nothing (reinforce and ppo alone).")
+    group_size: int = chz.field(default=4, doc="Episodes that share a baseline.")
+    batch_size: int = chz.field(default=1, doc="Groups an update.")
+    ppo_epochs: int = chz.field(default=4, doc="Gradient steps on the same episodes (algorithm=ppo).")
+    ppo_clip: float = chz.field(default=0.2, doc="The ratio is clipped to 1 +- this (algorithm=ppo).")
+    posterior_epochs: int = chz.field(default=16, doc="Gradient steps towards the same posterior (algorithm=posterior).")
+    max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more.")
+
+    @chz.validate
+    def _check_learning(self) -> None:
+        for key in ("group_size", "batch_size", "ppo_epochs", "posterior_epochs"):
+            _at_least(key, getattr(self, key), 1)
+        _positive("ppo_clip", self.ppo_clip, "0.2")
+        if self.baseline == "none" and self.algorithm not in ("reinforce", "ppo"):
+            raise ConfigError(f"baseline=none has no meaning with algorithm={self.algorithm}: use algorithm=reinforce or ppo, or leave baseline out.")
+        if self.group_size == 1 and self.baseline == "group" and self.algorithm != "posterior":
+            raise ConfigError(
+                f"group_size=1 with batch_size={self.batch_size} can never carry a signal, since an episode is compared with its own group: "
+                "use group_size=4, or baseline=none."
+            )
+        if self.max_episodes is not None and self.max_episodes < self.episodes_per_update:
+            raise ConfigError(
+                f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
+                f"use max_episodes={self.episodes_per_update} or more."
+            )
 
     @property
     def episodes_per_update(self) -> int:
@@ -236,6 +325,14 @@ def parse_config(kind: type[ConfigT], argv: list[str]) -> ConfigT:
         raise _bad_value(key, given[key], hints[key]) from None
 
 
+def as_values(config: WorldConfig) -> dict[str, Any]:
+    """Every key with its value, as JSON can hold it."""
+    values = dict(chz.asdict(config))
+    if isinstance(config, ChannelConfig) and config.reward_type is not None:
+        values["reward_type"] = name_of(config.reward_type)
+    return values
+
+
 def describe_keys(kind: type[WorldConfig]) -> str:
     """The help text: a line for each key with its type, default and meaning."""
     return chz.Blueprint(kind).get_help()
@@ -259,6 +356,8 @@ _SAMPLE = {int: "64", float: "0.001", bool: "True", str: "name"}
 
 def _accept(key: str, value: Any, hint: Any) -> Any:
     """The value if the field admits it (an int also where a float is wanted), else a ConfigError."""
+    if hint is Any:
+        return value
     for member in _members(hint):
         if get_origin(member) is Literal:
             if value in get_args(member):
@@ -277,6 +376,11 @@ def _bad_value(key: str, value: Any, hint: Any) -> ConfigError:
         return ConfigError(f"{key}={value} is not a choice: {suggest(str(value), choices)}")
     wanted = next(member for member in members if member in _WANTED)
     return ConfigError(f"{key}={value} is not {_WANTED[wanted]}: type for example {key}={_SAMPLE[wanted]}.")
+
+
+def _check_memorised_at(memorised_at: float, N: int) -> None:
+    if not 1 / N < memorised_at < 1:
+        raise ConfigError(f"memorised_at={memorised_at:g} is not between 1/N = {1 / N:g} and 1: use a probability such as memorised_at=0.9.")
 
 
 def _at_least(key: str, value: int, least: int) -> None:

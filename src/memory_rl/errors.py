@@ -29,6 +29,10 @@ class RunDirectoryError(MemoryRLError, OSError):
     """A run directory that cannot be read, or that would be overwritten."""
 
 
+class LawBreachWarning(RuntimeWarning):
+    """A measurement breaks a law of information theory: there is a bug, or the secret leaks."""
+
+
 def suggest(wrong: str, valid: Iterable[str]) -> str:
     """Ends a sentence about an unknown name: the closest valid one, or all of them."""
     names = list(valid)

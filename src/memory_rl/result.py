@@ -68,6 +68,13 @@ class Result:
         """Seconds since the start of training at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
         return RunDirectory(self.path).read_frame(TIMING)
 
+    @cached_property
+    def ledger(self) -> pl.DataFrame:
+        """A row a run and episode, recomputed from `episodes`; see `memory_rl.ledger_from_episodes`."""
+        from memory_rl.training.recompute import ledger_from_episodes
+
+        return ledger_from_episodes(self.path)
+
     def plot(self) -> alt.LayerChart:
         """Bits known against episodes."""
         from memory_rl.reporting import figures

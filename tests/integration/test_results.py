@@ -17,7 +17,8 @@ def test_the_run_directory_is_complete_and_loads_again(capfd):
     assert capfd.readouterr() == ("", "")  # nothing is printed unless asked
     files = {str(file.relative_to("run")) for file in result.path.rglob("*") if file.is_file()}
     assert files == {
-        "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json", "figures/bits_known.png", "figures/bits_known.svg",
+        "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json",
+        "figures/bits_known.png", "figures/bits_known.svg", "figures/ledger.png", "figures/ledger.svg",
     }  # fmt: skip
     assert (result.path / "figures/bits_known.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "<svg" in (result.path / "figures/bits_known.svg").read_text()
@@ -146,9 +147,11 @@ def test_before_training_the_policy_is_honest(env_type, N):
     before = result.summary[next(iter(result.summary))]["before_training"]
     assert before["least_valid_mass"] > 0.99
     from memory_rl.config import TrainConfig
+    from memory_rl.training.environments import make_environment
     from memory_rl.training.population import make_population
 
-    population = make_population(TrainConfig(env_type=env_type, N=N, num_runs=N, memorised_at=0.9))
+    config = TrainConfig(env_type=env_type, N=N, num_runs=N, memorised_at=0.9)
+    population = make_population(config, make_environment(config))
     log_probs = population.policy.log_probs(np.arange(N))[:, :N]
     assert abs(bits_known(log_probs, np.arange(N)).total.mean()) < 0.1
 

@@ -8,17 +8,20 @@ import pytest
 
 from memory_rl.information import questioner
 from memory_rl.information.bounds import first_episode_information
+from memory_rl.information.outcomes import Outcomes
 from memory_rl.task.rewards import make_channel
 
 
 def levels_of(reward_type, N, bins=None):
     answers = np.arange(N)
-    return make_channel(reward_type, N, bins).noiseless_levels(answers[:, None], answers)
+    return make_channel(reward_type, N, bins).classes(answers[:, None], answers)
 
 
 def information_of(reward_type, N, bins=None):
     answers = np.arange(N)
-    return first_episode_information(make_channel(reward_type, N, bins).likelihoods(answers[:, None], answers))
+    channel = make_channel(reward_type, N, bins)
+    first = first_episode_information(channel.classes(answers[:, None], answers), Outcomes(channel.num_classes))
+    return first.best, first.mean
 
 
 def test_a_no_is_worth_little():

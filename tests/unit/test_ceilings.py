@@ -6,11 +6,12 @@ import pytest
 
 from memory_rl.cli import main
 from memory_rl.config import SFTConfig, TrainConfig
-from memory_rl.training.environments import ceilings, make_environment
+from memory_rl.training.ceilings import ceilings
+from memory_rl.training.environments import make_environment
 
 
 def of(config):
-    return ceilings(config, make_environment(config))
+    return ceilings(config, make_environment(config)).as_dict()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,10 @@ def test_capacity_is_log2_of_the_signals_that_occur(settings, capacity):
 
 
 def test_an_example_carries_the_answer():
-    assert of(SFTConfig(N=64)) == {"capacity": 6.0, "bits_by_reward": 6.0}
+    limits = of(SFTConfig(N=64))
+    assert (limits["capacity"], limits["shannon_capacity"], limits["bits_by_reward"]) == (6.0, 6.0, 6.0)
+    assert limits["first_episode"] == {"best": 6.0, "mean": 6.0}
+    assert limits["ideal_questioner"]["to_know"] == 1.0
 
 
 def test_ties_at_the_top_are_counted():
@@ -42,7 +46,8 @@ def test_ties_at_the_top_are_counted():
 
 def test_ties_are_told_before_the_run_starts(capsys):
     assert main(["train", "N=128", "reward_type=binned_log_distance", "reward_bins=3", "num_runs=1", "max_episodes=4"]) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("note: several answers earn the top reward; a policy spread over them knows ")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert len(notes) == 1
+    assert "answers share the top reward: a policy spread over them knows " in notes[0]
     assert main(["train", "N=16", "num_runs=1", "max_episodes=4"]) == 0
     assert "note" not in capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_known_levels_of_the_binned_channel():
 def test_an_invalid_answer_earns_the_lowest_level_and_tells_nothing(reward_type, bins):
     channel = make_channel(reward_type, 16, bins, noise=0.25)
     secrets = np.arange(16)
-    assert (channel.noiseless_levels(np.array(INVALID), secrets) == 0).all()
+    assert (channel.classes(INVALID, secrets) == 0).all()
     likelihoods = channel.likelihoods(np.array(INVALID), secrets)
     assert (likelihoods == likelihoods[0]).all()
 

@@ -80,6 +80,12 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
     return Estimate(information * float(times.memorised.sum()) / spent, _finite(low), _finite(high))
 
 
+def bootstrap_mean(values: np.ndarray) -> Estimate:
+    """Mean over runs with its percentile bootstrap interval: values (R,)."""
+    low, high = _bootstrap((values,), lambda sample, axis: sample.mean(axis=axis))
+    return Estimate(float(values.mean()), _finite(low), _finite(high))
+
+
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over runs with its percentile bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the interval is empty (NaN)."""
     low, high = _bootstrap((values,), lambda sample, axis: sample.mean(axis=axis), resamples=999)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.statistics import Estimate, MemorisationTimes, bits_per_episode, median_episodes, restricted_mean_episodes
+from memory_rl.analysis.laws import check_laws
+from memory_rl.analysis.statistics import Estimate, MemorisationTimes, bits_per_episode, bootstrap_mean, median_episodes, restricted_mean_episodes
 
 
 def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: float) -> MemorisationTimes:
@@ -24,21 +25,41 @@ def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: 
     return MemorisationTimes(episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(), memorised=by_run["first"].is_not_null().to_numpy())
 
 
-def summarise(metrics: pl.DataFrame, *, N: int, memorised_at: float, ceilings: Mapping[str, float], about: Mapping[str, Any]) -> dict[str, Any]:
+def observer_times(metrics: pl.DataFrame, episodes_to_know: np.ndarray) -> MemorisationTimes:
+    """When the observers knew S (R,), 0 for never; those are censored where their run ended."""
+    last = metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_numpy()
+    knew = episodes_to_know > 0
+    return MemorisationTimes(np.where(knew, episodes_to_know, last), knew)
+
+
+def summarise(
+    metrics: pl.DataFrame,
+    *,
+    N: int,
+    memorised_at: float,
+    stop_at: float,
+    ceilings: Mapping[str, Any],
+    episodes_to_know: np.ndarray | None,
+    fixed_secret: bool,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
     """The summary of one condition.
 
     Args:
         metrics: of all its runs.
         N: the size of the secret space.
         memorised_at: the threshold on P(S).
+        stop_at: the threshold on P(S) at which a run ends.
         ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an episode.
+        episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
+        fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
         about: seconds, tokens and what the policy tells of itself.
     """
     information = float(np.log2(N))
     times = memorisation_times(metrics, information, memorised_at)
     median, rate = median_episodes(times), bits_per_episode(times, information)
     start = metrics.filter(pl.col("episode") == 0)
-    return {
+    summary = {
         "runs": len(times.episodes),
         "memorised": int(times.memorised.sum()),
         "censored": int((~times.memorised).sum()),
@@ -49,12 +70,56 @@ def summarise(metrics: pl.DataFrame, *, N: int, memorised_at: float, ceilings: M
         },
         "bits_per_episode": {"estimate": rate.value, "ci95": _interval(rate)},
         "ceilings": dict(ceilings),
+    }
+    if episodes_to_know is not None:
+        skip = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets" if fixed_secret else None
+        observed = bits_per_episode(observer_times(metrics, episodes_to_know), information)
+        summary["ledger"] = _ledger(metrics)
+        summary["rates"] = rates = _rates(information, ceilings, observed, rate)
+        summary["losses"] = losses(rates)
+        summary["checks"] = check_laws(metrics, N=N, stop_at=stop_at, skip=skip)
+    return {
+        **summary,
         "before_training": {
             "mean_bits_known": _number(start["bits_known"].mean()),
             "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated
         },
         **about,
     }
+
+
+def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:
+    """Bits at the end of each run: mean over runs and its interval."""
+    end = metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
+    columns = {"asked": "asked_bits", "observer": "observer_bits", "policy": "bits_known"}
+    means = {name: bootstrap_mean(end[column].to_numpy()) for name, column in columns.items()}
+    return {name: {"estimate": mean.value, "ci95": _interval(mean)} for name, mean in means.items()}
+
+
+def _rates(information: float, ceilings: Mapping[str, Any], observer: Estimate, policy: Estimate) -> dict[str, Any]:
+    """Bits an episode at each step of the waterfall. Those of capacity and questioner are computed, and have no interval unless they were simulated."""
+    asker = ceilings["ideal_questioner"]
+    questioner = None if asker is None or asker["to_reach"] == 0 else information / asker["to_reach"]
+    return {
+        "capacity": {"estimate": ceilings["capacity"], "ci95": None},
+        "questioner": {"estimate": questioner, "ci95": None},
+        "observer": {"estimate": observer.value, "ci95": _interval(observer)},
+        "policy": {"estimate": policy.value, "ci95": _interval(policy)},
+    }
+
+
+STEPS = ("capacity", "questioner", "observer", "policy")
+LOSSES = {"alphabet": ("capacity", "questioner"), "exploration": ("questioner", "observer"), "absorption": ("observer", "policy")}
+
+
+def losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
+    """The factor that is lost at each step of the waterfall, where both rates are known and not 0."""
+
+    def factor(above: str, below: str) -> float | None:
+        high, low = rates[above]["estimate"], rates[below]["estimate"]
+        return high / low if high is not None and low else None
+
+    return {name: factor(*pair) for name, pair in LOSSES.items()}
 
 
 def _interval(estimate: Estimate) -> list[float | None]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from memory_rl.information.entropy import mutual_information
+from memory_rl.information.entropy import LN2, entropy
+from memory_rl.information.outcomes import Outcomes, uniform_information
+
+_GAP = 1e-9
+_MAX_ITERATIONS = 100_000
 
 
 def naive_capacity(num_levels: int) -> float:
@@ -17,16 +22,72 @@ def naive_capacity(num_levels: int) -> float:
     return math.log2(num_levels)
 
 
-def first_episode_information(likelihoods: np.ndarray) -> tuple[float, float]:
-    """I(S; R | A = a) before anything is known, of the best and of the mean answer, in bits.
+def shannon_capacity(rows: np.ndarray) -> float:
+    """Max over p(class) of I(class; level), in bits (Shannon 1948), by the algorithm of Blahut and Arimoto (1972).
+
+    It ends when the upper bound max_c D(row c || levels) and the lower bound I agree to 1e-9.
 
     Args:
-        likelihoods: (A, N, L) p(R | answer, S), with S uniform.
+        rows: (C, L) p(level | class).
 
-    Returns:
-        max over a, mean over a.
+    Raises:
+        RuntimeError: if the bounds do not meet.
     """
-    num_answers, num_secrets, _ = likelihoods.shape
-    uniform = np.full((num_answers, num_secrets), 1 / num_secrets)
-    information = mutual_information(uniform, likelihoods)
-    return float(information.max()), float(information.mean())
+    log_rows = np.log(np.where(rows > 0, rows, 1.0))
+    weights = np.full(len(rows), 1 / len(rows))
+    for _ in range(_MAX_ITERATIONS):
+        levels = weights @ rows
+        divergence = (rows * (log_rows - np.log(np.where(levels > 0, levels, 1.0)))).sum(axis=1)  # nats
+        lower = float(np.log(weights @ np.exp(divergence)))
+        if divergence.max() - lower < _GAP * LN2:
+            return lower / LN2
+        weights = weights * np.exp(divergence - lower)
+    raise RuntimeError("the capacity did not converge")
+
+
+def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
+    """The most that any question can tell, whatever is known before: max over answers a and over p(S) of I(S; level | A = a), in bits.
+
+    Args:
+        classes: (A, N) the class of each secret under each answer.
+        outcomes: p(level | class).
+    """
+    reached = {frozenset(np.unique(row).tolist()) for row in classes}
+    largest: list[frozenset[int]] = []
+    for candidate in sorted(reached, key=len, reverse=True):
+        if not any(candidate <= kept for kept in largest):
+            largest.append(candidate)
+    if outcomes.noisy is None:
+        return math.log2(len(largest[0]))
+    return max(shannon_capacity(outcomes.noisy[sorted(kept)]) for kept in largest)
+
+
+@dataclass(frozen=True)
+class FirstEpisode:
+    """I(S; R | A = a) before anything is known, in bits: of the best answer, and the mean over all answers."""
+
+    best: float
+    mean: float
+
+
+def first_episode_information(classes: np.ndarray, outcomes: Outcomes) -> FirstEpisode:
+    """What the first episode can tell about a uniform secret.
+
+    Args:
+        classes: (A, N) the class of each secret under each answer.
+        outcomes: p(level | class).
+    """
+    information = uniform_information(classes, outcomes)
+    return FirstEpisode(float(information.max()), float(information.mean()))
+
+
+def binary_first_episode(N: int) -> FirstEpisode:
+    """h(1 / N), for any answer: the closed form for the noiseless binary channel."""
+    bits = float(entropy(np.array([1 / N, 1 - 1 / N])))
+    return FirstEpisode(bits, bits)
+
+
+def distance_first_episode(N: int) -> FirstEpisode:
+    """Told |a - S|: an end point tells all; m = min(a, N - 1 - a) pairs of secrets look alike from a, which costs 2 m / N bits."""
+    pairs = np.minimum(np.arange(N), N - 1 - np.arange(N))
+    return FirstEpisode(math.log2(N), math.log2(N) - 2 * float(pairs.mean()) / N)

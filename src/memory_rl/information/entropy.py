@@ -9,14 +9,18 @@ import numpy as np
 LN2 = float(np.log(2.0))
 
 
+def xlog2x(probabilities: np.ndarray) -> np.ndarray:
+    """P log2 p, element by element, with 0 log2 0 = 0."""
+    return probabilities * np.log2(np.where(probabilities > 0, probabilities, 1.0))
+
+
 def entropy(probabilities: np.ndarray) -> np.ndarray:
     """-sum p log2 p over the last axis, with 0 log2 0 = 0: (..., L) to (...)."""
-    positive = probabilities > 0
-    return -(probabilities * np.log2(np.where(positive, probabilities, 1.0))).sum(axis=-1)
+    return np.maximum(-xlog2x(probabilities).sum(axis=-1), 0.0)  # rounding must not make it negative
 
 
 def mutual_information(prior: np.ndarray, likelihoods: np.ndarray) -> np.ndarray:
-    """I(S; R) = H(R) - H(R | S) of a channel.
+    """I(S; R) = H(R) - H(R | S) of a channel, from its whole table.
 
     Args:
         prior: (..., N) p(S).

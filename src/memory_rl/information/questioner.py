@@ -1,104 +1,156 @@
 """The ideal questioner: how many episodes a learner needs that knows the channel, forgets nothing and chooses its answers well.
 
-Deterministic channels only: `levels[a, s]` is the level that answer a earns when the secret is s. After some answers the questioner knows a set of
-candidates, all equally likely. It *knows* S when one candidate is left, and *hits* S when it answers S; both counts include the episode in
-which it happens.
+Told without noise, it knows a set of candidates, all equally likely: `classes[a, s]` is what answer a is told when the secret is s. It *knows* S when
+one candidate is left, it *hits* S when it answers S, and it *reaches* a certainty p when at most 1 / p candidates are left; all counts include the
+episode in which it happens.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from memory_rl.information.entropy import entropy
+from memory_rl.information.observer import Observer, Partition
+from memory_rl.information.outcomes import Outcomes, uniform_information
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Expected episodes to know S and to hit S, over uniform secrets."""
+    """Expected episodes of a questioner, over uniform secrets.
 
-    to_know: float
-    to_hit: float
+    Attributes:
+        to_know: until one candidate is left; None where noise never lets it be certain.
+        to_hit: until it has answered S; None where that was not computed.
+        to_reach: until P(S) is at least the certainty that was asked for. With certainty 1 it is `to_know`.
+    """
+
+    to_know: float | None
+    to_hit: float | None
+    to_reach: float
 
 
-def binary(N: int) -> Episodes:
+def candidates_at(certainty: float) -> int:
+    """The most candidates of which each has at least this probability."""
+    return math.floor(1 / certainty + 1e-9)
+
+
+def binary(N: int, certainty: float = 1.0) -> Episodes:
     """The questioner of the binary channel tries one candidate after the other.
 
     It hits S after (N + 1) / 2 episodes on average. It knows S then, too, but for the last two candidates: one episode decides between both, so that the
-    mean is (N - 1)(N + 2) / (2 N).
+    mean is (N - 1)(N + 2) / (2 N). In general it has reached m candidates once it hit S or has T = N - m misses: (T (T + 1) / 2 + m T) / N episodes.
     """
-    return Episodes((N - 1) * (N + 2) / (2 * N), (N + 1) / 2)
+
+    def until(left: int) -> float:
+        misses = N - left
+        return (misses * (misses + 1) / 2 + left * misses) / N
+
+    return Episodes(until(1), (N + 1) / 2, until(min(N, candidates_at(certainty))))
 
 
-def distance(N: int) -> Episodes:
+def distance(N: int, certainty: float = 1.0) -> Episodes:
     """Told |answer - S|, the questioner answers an end point and knows S; with probability 1 / N it hit it, else the next episode does."""
-    return Episodes(1.0, 2.0 - 1.0 / N)
+    return Episodes(1.0, 2.0 - 1.0 / N, float(candidates_at(certainty) < N))
 
 
-def per_bit(N: int) -> Episodes:
+def per_bit(N: int, certainty: float = 1.0) -> Episodes:
     """Told for each bit whether it was right, the questioner knows S after one episode, as with a distance."""
-    return distance(N)
+    return distance(N, certainty)
 
 
-def example() -> Episodes:
+def example(N: int, certainty: float = 1.0) -> Episodes:
     """Shown S once, the learner knows it; its next answer hits."""
-    return Episodes(1.0, 2.0)
+    return Episodes(1.0, 2.0, float(candidates_at(certainty) < N))
 
 
-def greedy(levels: np.ndarray) -> Episodes:
+def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
     """The questioner that always gives the answer whose reward has the highest entropy; of several, the smallest that may be S, else the smallest.
 
     Args:
-        levels: (A, N) integers, A >= N: the first N answers are the secrets.
+        classes: (A, N) integers, A >= N: what is seen for each answer and secret; the first N answers are the secrets.
+        certainty: see `Episodes.to_reach`.
 
     Raises:
         ValueError: if no answer tells some candidates apart, so that S is never known.
     """
-    num_secrets = levels.shape[1]
-    to_know, to_hit = _greedy_sums(levels, np.arange(num_secrets), frozenset())
-    return Episodes(to_know / num_secrets, to_hit / num_secrets)
+    num_secrets = classes.shape[1]
+    sums = _greedy_sums(classes, np.arange(num_secrets), frozenset(), candidates_at(certainty))
+    to_know, to_hit, to_reach = (total / num_secrets for total in sums)
+    return Episodes(to_know, to_hit, to_reach)
 
 
-def _greedy_sums(levels: np.ndarray, candidates: np.ndarray, tried: frozenset[int]) -> tuple[int, int]:
-    """Episodes from now on to know and to hit, summed over the candidates; those that were tried have been hit, even if others share their level."""
+def _greedy_sums(classes: np.ndarray, candidates: np.ndarray, tried: frozenset[int], enough: int) -> tuple[int, int, int]:
+    """Episodes from now on to know, to hit and to reach, summed over the candidates; those that were tried have been hit, even if others look like them."""
     untried = len(set(candidates.tolist()) - tried)
     if len(candidates) == 1:
-        return 0, untried
-    answer = _most_informative(levels, candidates)
-    rewards = levels[answer, candidates]
-    to_know, to_hit = len(candidates), untried
-    for level in np.unique(rewards):
-        group = candidates[rewards == level]
+        return 0, untried, 0
+    answer = _most_informative(classes, candidates)
+    seen = classes[answer, candidates]
+    to_know, to_hit, to_reach = len(candidates), untried, len(candidates) if len(candidates) > enough else 0
+    for level in np.unique(seen):
+        group = candidates[seen == level]
         if len(group) == len(candidates):
             raise ValueError(f"no answer tells the secrets {group.tolist()} apart")
-        more_to_know, more_to_hit = _greedy_sums(levels, group, tried | {answer})
-        to_know += more_to_know
-        to_hit += more_to_hit
-    return to_know, to_hit
+        more_to_know, more_to_hit, more_to_reach = _greedy_sums(classes, group, tried | {answer}, enough)
+        to_know, to_hit, to_reach = to_know + more_to_know, to_hit + more_to_hit, to_reach + more_to_reach
+    return to_know, to_hit, to_reach
 
 
-def _most_informative(levels: np.ndarray, candidates: np.ndarray) -> int:
-    rewards = levels[:, candidates]  # (A, C)
-    counts = np.stack([(rewards == level).sum(axis=1) for level in range(levels.max() + 1)], axis=1)  # (A, L)
-    information = entropy(counts / len(candidates))
+def _most_informative(classes: np.ndarray, candidates: np.ndarray) -> int:
+    information = uniform_information(classes[:, candidates], Outcomes(int(classes.max()) + 1))
     best = np.nonzero(information >= information.max() - 1e-12)[0]
     possible = best[np.isin(best, candidates)]
     return int(possible[0] if len(possible) else best[0])
 
 
-def optimal_episodes_to_know(levels: np.ndarray) -> float:
+def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, games: int, generator: np.random.Generator, max_episodes: int) -> Episodes:
+    """The greedy questioner of a noisy channel, by playing it: it keeps exact posteriors and asks what tells most; ties go to the smallest answer.
+
+    A game that has not reached the certainty by `max_episodes` counts in the manner of a constant rate: episodes played / games that ended.
+
+    Args:
+        classes: (A, N) the class of each secret under each answer.
+        outcomes: p(level | class), noisy.
+        certainty: a game ends when P(S) is at least this.
+        games: how many are played, each with a secret of its own.
+        generator: draws secrets and levels.
+        max_episodes: the longest a game may be.
+
+    Returns:
+        `to_reach` alone; infinite if no game ended.
+    """
+    num_answers, num_secrets = classes.shape
+    sorted_into = np.zeros((num_secrets, num_answers, outcomes.num_classes))
+    np.put_along_axis(sorted_into, classes.T[:, :, None], 1.0, axis=2)
+    observer, secrets = Observer(games, num_secrets), generator.integers(num_secrets, size=games)
+    playing, spent = np.arange(games), 0
+    for _ in range(max_episodes):
+        playing = playing[observer.bits_known(playing, secrets[playing]) < np.log2(num_secrets * certainty) - 1e-9]
+        if len(playing) == 0:
+            break
+        spent += len(playing)
+        masses = (observer.posterior(playing) @ sorted_into.reshape(num_secrets, -1)).reshape(len(playing), num_answers, -1)
+        answers = outcomes.information(masses).argmax(axis=1)
+        levels = outcomes.draw(classes[answers, secrets[playing]], generator.random(len(playing)))
+        observer.observe(playing, Partition(classes[answers]), outcomes, levels)
+    ended = games - len(playing)
+    return Episodes(None, None, spent / ended if ended else math.inf)
+
+
+def optimal_episodes_to_know(classes: np.ndarray) -> float:
     """The least expected episodes to know S of any questioner, by dynamic programming over sets of candidates.
 
     Args:
-        levels: (A, N) integers; the cost grows like 2^N, so N up to about 16.
+        classes: (A, N) integers; the cost grows like 2^N, so N up to about 16.
 
     Raises:
         ValueError: if some candidates can never be told apart.
     """
-    num_secrets = levels.shape[1]
-    masks = [[sum(1 << s for s in range(num_secrets) if row[s] == level) for level in np.unique(row)] for row in levels.tolist()]
+    num_secrets = classes.shape[1]
+    masks = [[sum(1 << s for s in range(num_secrets) if row[s] == level) for level in np.unique(row)] for row in classes.tolist()]
 
     @cache
     def least(candidates: int) -> float:

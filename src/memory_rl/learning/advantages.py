@@ -53,14 +53,17 @@ ESTIMATORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def estimate_advantages(rewards: np.ndarray, algorithm: str, credit: str) -> np.ndarray:
+def estimate_advantages(rewards: np.ndarray, algorithm: str, credit: str, baseline: str = "group") -> np.ndarray:
     """The advantage of each step of each episode: (R, B, G, K) to (R, B, G, K).
 
     Args:
         rewards: the reward of each step.
         algorithm: a key of `ESTIMATORS`.
         credit: see `credit_rewards`; the baseline is the group's own at the same step.
+        baseline: "group", or "none": the return itself is the advantage.
     """
     returns = credit_rewards(rewards, credit)
+    if baseline == "none":
+        return returns
     silent = returns.max(axis=2, keepdims=True) == returns.min(axis=2, keepdims=True)
     return np.where(silent, 0.0, ESTIMATORS[algorithm](returns))  # rounding must not make a signal out of equal rewards

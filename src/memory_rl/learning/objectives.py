@@ -52,3 +52,8 @@ class ClippedRatio:
         ratio = (log_probs - before).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         return -torch.minimum(ratio * advantages, clipped * advantages).sum(dim=2).mean(dim=1).sum()
+
+
+def cross_entropy(log_probs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """-sum over answers of target times log-probability, summed over the runs: both (R, F)."""
+    return -(targets * log_probs).sum()

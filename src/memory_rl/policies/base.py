@@ -40,6 +40,10 @@ class Policy(Protocol):
     updates: np.ndarray
     """(R,) optimiser steps each run has made."""
 
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that one run trains."""
+
     def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
         """Samples this many episodes of each of these runs."""
 
@@ -51,3 +55,6 @@ class Policy(Protocol):
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""
+
+    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+        """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, N), by cross-entropy."""

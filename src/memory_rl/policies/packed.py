@@ -102,6 +102,12 @@ def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
 
 
+def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor) -> torch.Tensor:
+    """Log-probability in nats of every valid conversation, with its graph: (batch, E) to (batch, F)."""
+    padded = torch.cat([edge_log_probs, edge_log_probs.new_zeros(len(edge_log_probs), 1)], dim=1)
+    return padded[:, torch.from_numpy(trie.form_edges)].sum(dim=2)
+
+
 def on_tree_tokens(trie: AnswerTrie, vocabulary: int) -> torch.Tensor:
     """(D, V) bool: the tokens that some valid conversation continues with at each decision."""
     table = torch.zeros(len(trie.decision_node), vocabulary, dtype=torch.bool)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from memory_rl.learning.objectives import Objective
+from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Rollout
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
-from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, pack_all
+from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
@@ -30,18 +30,22 @@ class TransformerPolicy:
         trie: the valid conversations of the environment.
         num_runs: R.
         lora: rank, alpha and targets of the adapters.
-        learning_rate: Adam's step size.
+        learning_rate: the optimiser's step size.
         seed: of the initial adapters and of sampling.
+        optimiser: "adam" or "sgd".
     """
 
-    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: LoRASettings, learning_rate: float, seed: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: LoRASettings, learning_rate: float, seed: int, optimiser: str = "adam"
+    ) -> None:
         self.num_runs = num_runs
         self.updates = np.zeros(num_runs, dtype=np.int64)
         self.model = model.eval()
         self.trie = trie
         self.adapters = StackedAdapters(model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
         # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
-        self.optimiser = torch.optim.Adam(self.adapters.vectors, lr=learning_rate, fused=True)
+        kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
+        self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
         self._pack = pack_all(trie)
         self._edge_log_probs = np.zeros((num_runs, len(trie.edge_token)))
@@ -90,6 +94,19 @@ class TransformerPolicy:
             before = now if before is None else before
         self.updates[rollout.runs[rows]] += objective.epochs
         self._stale[rollout.runs[rows]] = True
+
+    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+        """Gradient passes over the whole trie; see `Policy`."""
+        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float()
+        for _ in range(epochs):
+            self.optimiser.zero_grad(set_to_none=True)
+            for chunk in self._chunks(len(runs), self._pack.tokens.shape[1]):
+                self.adapters.activate(runs[chunk])
+                edges = all_edge_log_probs(self.model, self.trie, self._pack, len(runs[chunk]))
+                cross_entropy(form_log_probs(self.trie, edges)[:, : targets.shape[1]], wanted[chunk]).backward()
+            self.optimiser.step()
+        self.updates[runs] += epochs
+        self._stale[runs] = True
 
     def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
         num_steps = int(self.trie.edge_step.max()) + 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import altair as alt
 import numpy as np
 import polars as pl
@@ -11,7 +14,7 @@ from memory_rl.analysis.statistics import mean_interval
 _THIN_LINES = 64
 _GRID_POINTS = 200
 _LINEAR_UP_TO = 10  # episodes; the axis is logarithmic beyond
-_BLUE, _GREY, _BLACK = "#1f6feb", "#9aa4b2", "#24292f"
+_BLUE, _RED, _GREY, _PALE, _BLACK = "#1f6feb", "#d1242f", "#9aa4b2", "#d5dae1", "#24292f"
 
 
 def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
@@ -24,17 +27,10 @@ def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
         N: the size of the secret space.
         title: the condition.
     """
-    last = int(metrics["episode"].max() or 1)  # type: ignore[arg-type]
     grid = _grid(metrics["episode"].unique().sort().to_numpy())
-    values = _on_grid(metrics, grid)  # (R, T)
-    mean, low, high = mean_interval(values)
-    average = pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
-    x = alt.X(
-        "episode:Q",
-        title="episodes",
-        scale=alt.Scale(type="symlog", constant=_LINEAR_UP_TO, domain=[0, last], nice=False),
-        axis=alt.Axis(values=[0, *(digit * 10**power for power in range(1, 10) for digit in (1, 2, 5) if digit * 10**power <= last)]),
-    )
+    values = _on_grid(metrics, grid, "bits_known")  # (R, T)
+    average = _average(values, grid)
+    x = _episodes_axis(metrics)
     y = alt.Y("bits:Q", title="bits known = log2 N + log2 P(S)")
     thin = alt.Chart(_thin_lines(metrics, values, grid)).encode(x, y, detail="run:N")
     spread = alt.Chart(average).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
@@ -50,6 +46,82 @@ def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
     return alt.LayerChart(layer=layers).properties(width=640, height=360, title=alt.Title(title, subtitle=subtitle))
 
 
+def ledger(metrics: pl.DataFrame, summary: Mapping[str, Any], *, N: int, title: str) -> alt.VConcatChart:
+    """Where the bits go: asked, observer and policy bits against episodes, above the waterfall of rates.
+
+    Args:
+        metrics: see `memory_rl.runs.store.METRICS_SCHEMA`; with a ledger.
+        summary: of the condition, with `rates` and `losses`, as in summary.json.
+        N: the size of the secret space.
+        title: the condition.
+    """
+    return alt.vconcat(_ledger_curves(metrics, N), _waterfall(summary), title=alt.Title(title, anchor="start"), spacing=24).resolve_scale(color="independent")
+
+
+_CURVES = {"asked_bits": "asked: the questions could tell", "observer_bits": "ideal observer knows", "bits_known": "policy knows"}
+_MINDS = {"capacity": "channel capacity", "questioner": "ideal questioner", "observer": "ideal observer", "policy": "policy"}
+_LOSSES = {"questioner": "alphabet", "observer": "exploration", "policy": "absorption"}
+
+
+def _ledger_curves(metrics: pl.DataFrame, N: int) -> alt.LayerChart:
+    grid = _grid(metrics["episode"].unique().sort().to_numpy())
+    curves = pl.concat(_average(_on_grid(metrics, grid, column), grid).with_columns(curve=pl.lit(name)) for column, name in _CURVES.items())
+    names = list(_CURVES.values())
+    color = alt.Color(
+        "curve:N", title=None, sort=names, scale=alt.Scale(domain=names, range=[_GREY, _RED, _BLUE]), legend=alt.Legend(orient="top", labelLimit=240)
+    )
+    x = _episodes_axis(metrics)
+    top = alt.Chart(pl.DataFrame({"bits": [np.log2(N)]})).mark_rule(strokeDash=[6, 4], color=_BLACK).encode(alt.Y("bits:Q"))
+    spread = alt.Chart(curves).mark_area(interpolate="step-after", opacity=0.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color.legend(None))
+    line = alt.Chart(curves).mark_line(interpolate="step-after", strokeWidth=2.5).encode(x, alt.Y("mean:Q", title="bits"), color)
+    subtitle = "means over runs with 95 % bootstrap intervals; dashed: log2 N; a run that has ended keeps its last value"
+    return alt.LayerChart(layer=[spread, line, top]).properties(width=640, height=300, title=alt.Title("Bits", subtitle=subtitle))
+
+
+def _waterfall(summary: Mapping[str, Any]) -> alt.LayerChart:
+    """One bar a mind on a logarithmic axis, with its interval and the factor that was lost above it."""
+    rows = []
+    for mind, name in _MINDS.items():
+        rate = summary["rates"][mind]
+        low, high = rate["ci95"] or (None, None)
+        factor = summary["losses"].get(_LOSSES.get(mind, ""))
+        label = "none in these runs" if not rate["estimate"] else f"{rate['estimate']:.3g}"
+        if factor is not None:
+            label += f"   ({_LOSSES[mind]} loss: {factor:.3g}x)"
+        rows.append({"mind": name, "rate": rate["estimate"] or None, "low": low or None, "high": high, "label": label})
+    frame = pl.DataFrame(rows, schema={"mind": pl.String, "rate": pl.Float64, "low": pl.Float64, "high": pl.Float64, "label": pl.String})
+    known = frame.select("rate", "low", "high").unpivot()["value"].drop_nulls().to_numpy()
+    floor, ceiling = 10.0 ** np.floor(np.log10(known.min() / 2)), 10.0 ** (np.log10(known.max()) + 1.5)  # room for the labels
+    frame = frame.with_columns(floor=pl.lit(floor), place=pl.coalesce("high", "rate", pl.lit(floor)))
+    y = alt.Y("mind:N", title=None, sort=list(_MINDS.values()), axis=alt.Axis(labelLimit=200))
+    scale = alt.Scale(type="log", domain=[floor, ceiling], nice=False)
+    base = alt.Chart(frame)
+    colors = alt.Color("mind:N", scale=alt.Scale(domain=list(_MINDS.values()), range=[_PALE, _GREY, _RED, _BLUE]), legend=None)
+    layers = [
+        base.mark_bar(height=24).encode(alt.X("floor:Q", scale=scale, title="bits per episode = log2 N / episodes until P(S) is high"), y, colors, x2="rate:Q"),
+        base.mark_rule(color=_BLACK, strokeWidth=1.5).encode(alt.X("low:Q", scale=scale), y, x2="high:Q"),
+        base.mark_text(align="left", dx=6, color=_BLACK).encode(alt.X("place:Q", scale=scale), y, text="label:N"),
+    ]
+    return alt.LayerChart(layer=layers).properties(width=640, height=150, title="Bits per episode, and the factor lost at each step")
+
+
+def _average(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
+    """Mean over runs and its interval at each grid episode, from values (R, T)."""
+    mean, low, high = mean_interval(values)
+    return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
+
+
+def _episodes_axis(metrics: pl.DataFrame) -> alt.X:
+    """Linear at first, then logarithmic."""
+    last = int(metrics["episode"].max() or 1)  # type: ignore[arg-type]
+    return alt.X(
+        "episode:Q",
+        title="episodes",
+        scale=alt.Scale(type="symlog", constant=_LINEAR_UP_TO, domain=[0, last], nice=False),
+        axis=alt.Axis(values=[0, *(digit * 10**power for power in range(1, 10) for digit in (1, 2, 5) if digit * 10**power <= last)]),
+    )
+
+
 def _grid(episodes: np.ndarray) -> np.ndarray:
     """At most `_GRID_POINTS` of the measured episodes, evenly spread on the axis that the figure uses."""
     places = np.log1p(episodes / _LINEAR_UP_TO)
@@ -57,12 +129,12 @@ def _grid(episodes: np.ndarray) -> np.ndarray:
     return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
 
 
-def _on_grid(metrics: pl.DataFrame, grid: np.ndarray) -> np.ndarray:
-    """Each run's latest value at each grid episode: (R, T)."""
+def _on_grid(metrics: pl.DataFrame, grid: np.ndarray, column: str) -> np.ndarray:
+    """Each run's latest value of a column at each grid episode: (R, T)."""
     rows = []
     for _, run in metrics.sort("run", "episode").group_by("run", maintain_order=True):
         latest = np.searchsorted(run["episode"].to_numpy(), grid, side="right") - 1
-        rows.append(run["bits_known"].to_numpy()[latest])
+        rows.append(run[column].to_numpy()[latest])
     return np.stack(rows)
 
 

@@ -81,8 +81,60 @@ def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Tab
     return table
 
 
+def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Table:
+    """What a condition can teach at most, before anything is trained.
+
+    Args:
+        condition: its name.
+        N: the size of the secret space.
+        memorised_at: the probability at which S counts as memorised.
+        ceilings: as in summary.json.
+    """
+    first, asker, optimal = ceilings["first_episode"], ceilings["ideal_questioner"], ceilings["optimal_to_know"]
+    rows = [
+        ("naive capacity, log2 of the levels", ceilings["capacity"], "bits an episode"),
+        ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits an episode"),
+        ("first episode, best answer", first["best"], "bits"),
+        ("first episode, mean answer", first["mean"], "bits"),
+    ]
+    if asker is not None:
+        method = f"ideal questioner ({asker['method']})"
+        rows += [
+            (f"{method}: P(S) >= {memorised_at:g}", asker["to_reach"], "episodes"),
+            (f"{method}: knows S", asker["to_know"], "episodes"),
+            (f"{method}: answers S", asker["to_hit"], "episodes"),
+        ]
+    if optimal is not None:
+        rows.append(("optimal questioner: knows S", optimal, "episodes"))
+    table = Table(title=f"{condition}, N = {N}: ceilings", title_justify="left")
+    table.add_column("what")
+    table.add_column("at most" if asker is None else "value", justify="right")
+    table.add_column("unit")
+    for what, value, unit in rows:
+        if value is not None:
+            table.add_row(what, f"{value:.4g}", unit)
+    return table
+
+
+def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step. Conditions without a ledger are left out."""
+    table = Table(title="bits per episode, from what the channel could carry to what was learned; in brackets the factor lost on the way", title_justify="left")
+    for heading in ("condition", "capacity", "ideal questioner", "ideal observer", "policy", "laws"):
+        table.add_column(heading, justify="left" if heading == "condition" else "right")
+    for name, summary in conditions.items():
+        if "rates" in summary:
+            cells = [_rate(summary["rates"]["capacity"]["estimate"])]
+            for mind, loss in (("questioner", "alphabet"), ("observer", "exploration"), ("policy", "absorption")):
+                factor = summary["losses"][loss]
+                cells.append(_rate(summary["rates"][mind]["estimate"]) + ("" if factor is None else f" ({loss} {factor:.3g}x)"))
+            table.add_row(name, *cells, ", ".join(sorted({check["status"] for check in summary["checks"].values()})))
+    return table
+
+
 def show(table: Table) -> None:
-    """Prints a table; where output is not a terminal, wide enough for a row to stay one line."""
+    """Prints a table that has rows; where output is not a terminal, wide enough for a row to stay one line."""
+    if not table.row_count:
+        return
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from memory_rl.errors import RunDirectoryError
@@ -28,13 +30,18 @@ METRICS_SCHEMA = {
     "bits_known": pl.Float64,
     "content_bits": pl.Float64,
     "format_bits": pl.Float64,
+    "confidence": pl.Float64,
+    "observer_bits": pl.Float64,
+    "asked_bits": pl.Float64,
+    "asked_variance": pl.Float64,
     "reward_mean": pl.Float64,
     "invalid_fraction": pl.Float64,
     "zero_advantage_fraction": pl.Float64,
     "learning_rate": pl.Float64,
 }
-"""A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. The fractions and the mean reward are those of the
-episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
+"""A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the probability of the likeliest valid answer.
+observer_bits, asked_bits, asked_variance: the ledger so far (see `memory_rl.information.ledger`), null if none is kept. The fractions and the mean
+reward are those of the episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
 
 EPISODES_SCHEMA = {
     "run": pl.Int32,
@@ -47,10 +54,15 @@ EPISODES_SCHEMA = {
 """A row a run, episode and step. update: optimiser steps that the run had made when it answered; episode from 1, step from 0; answer null where it
 was invalid or forfeited."""
 
+LEDGER_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "asked_bits": pl.Float64, "asked_variance": pl.Float64, "observer_bits": pl.Float64}
+"""A row a run and episode: the ledger after it."""
+
 TIMING_SCHEMA = {"episode": pl.Int64, "seconds": pl.Float64}
 """Seconds since the start of training at which all active runs had seen this many episodes."""
 
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
+CHANNEL = "channel.npz"
+"""The table of a reward of the user's own: levels, classes and, if chance has a part in it, outcomes."""
 
 
 class RunDirectory:
@@ -92,6 +104,27 @@ class RunDirectory:
     def write_frame(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a Parquet file whole."""
         self._replace(name, frame.write_parquet)
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes a .npz file whole."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as stream:
+                np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+        self._replace(name, write)
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Reads a .npz file; it may hold numbers alone.
+
+        Raises:
+            RunDirectoryError: if it is missing or damaged.
+        """
+        try:
+            with np.load(self.path / name, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RunDirectoryError(f"{self.path / name} cannot be read ({error}): give the path of a run directory.") from error
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         target = self.path / name

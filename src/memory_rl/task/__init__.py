@@ -3,7 +3,8 @@
 from memory_rl.task.demonstrations import TEST, TRAIN, examples_directory, read_examples, write_examples
 from memory_rl.task.environment import Environment, Message, Turn
 from memory_rl.task.multi_step import MultiStep
-from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, make_channel
+from memory_rl.task.own_reward import as_reward, from_table, load_reward, table_of, tabulate
+from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, make_channel, with_noise
 from memory_rl.task.secret_space import SecretSpace
 from memory_rl.task.single_step import SingleStep
 
@@ -19,8 +20,14 @@ __all__ = [
     "SecretSpace",
     "SingleStep",
     "Turn",
+    "as_reward",
     "examples_directory",
+    "from_table",
+    "load_reward",
     "make_channel",
     "read_examples",
+    "table_of",
+    "tabulate",
+    "with_noise",
     "write_examples",
 ]

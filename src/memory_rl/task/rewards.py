@@ -1,6 +1,7 @@
 """Reward channels: what the world says about an answer, as p(reward | answer, S).
 
-To add a reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and in `RewardType` in config.py for the command line.
+To add a built-in reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and in `REWARD_TYPES` in config.py for the command
+line. A reward of one's own needs no change here: see own_reward.py.
 """
 
 from __future__ import annotations
@@ -16,25 +17,43 @@ INVALID = -1
 
 @dataclass(frozen=True)
 class RewardChannel:
-    """A discrete channel from (answer, S) to a reward.
+    """A discrete channel from (answer, S) to a reward: the pair falls into a class, and the class decides how likely each level is.
 
     Attributes:
         name: what tables and files call it.
         levels: the reward values that really occur at this N, ascending. Shape (L,).
-        level_of: maps valid answers and secrets (integer arrays that broadcast) to indices into `levels`.
-        noise: e, the probability that the reward is replaced by a different level, drawn uniformly.
+        class_of: maps valid answers and secrets (integer arrays that broadcast) to classes. Class 0 is also that of an invalid answer: it earns the
+            lowest level, but for noise.
+        outcomes: (C, L) p(level | class), or None where class c always earns level c.
+        singles_out: class 1 is S itself and class 0 all else, so that an answer tells only whether it is S.
     """
 
     name: str
     levels: np.ndarray
-    level_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    noise: float = 0.0
+    class_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    outcomes: np.ndarray | None = None
+    singles_out: bool = False
 
-    def noiseless_levels(self, answers: np.ndarray, secrets: np.ndarray) -> np.ndarray:
-        """Indices into `levels` before noise; an invalid answer gets the lowest level. Shapes broadcast."""
+    @property
+    def certain(self) -> bool:
+        """Whether answer and secret decide the reward."""
+        return self.outcomes is None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.levels) if self.outcomes is None else len(self.outcomes)
+
+    @property
+    def mean_rewards(self) -> np.ndarray:
+        """The expected reward of each class: (C,)."""
+        return self.levels if self.outcomes is None else self.outcomes @ self.levels
+
+    def classes(self, answers: np.ndarray | int, secrets: np.ndarray | int) -> np.ndarray:
+        """The class of each answer and secret; an invalid answer is in class 0. Shapes broadcast."""
         answers, secrets = np.broadcast_arrays(answers, secrets)
         valid = answers != INVALID
-        return np.where(valid, self.level_of(np.where(valid, answers, secrets), secrets), 0)
+        return np.where(valid, self.class_of(np.where(valid, answers, secrets), secrets), 0)
 
     def rewards(self, answers: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None) -> np.ndarray:
         """Draws rewards.
@@ -42,31 +61,47 @@ class RewardChannel:
         Args:
             answers: integers, `INVALID` where the text was not an answer. Any shape.
             secrets: integers that broadcast against the answers.
-            uniforms: numbers in [0, 1) of the answers' shape, which decide the noise; may be None without noise.
+            uniforms: numbers in [0, 1) of the answers' shape, which decide what chance decides; may be None if the channel is certain.
 
         Returns:
             float64 rewards of the answers' shape.
         """
-        indices = self.noiseless_levels(answers, secrets)
-        if self.noise > 0:
-            if uniforms is None:
-                raise ValueError("a noisy channel needs uniforms")
-            indices = self._flip(indices, uniforms)
-        return self.levels[indices]
+        classes = self.classes(answers, secrets)
+        if self.outcomes is None:
+            return self.levels[classes]
+        if uniforms is None:
+            raise ValueError("a noisy channel needs uniforms")
+        drawn = (uniforms[..., None] >= self.outcomes.cumsum(axis=1)[classes]).sum(axis=-1)
+        return self.levels[np.minimum(drawn, len(self.levels) - 1)]
 
-    def _flip(self, indices: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        # Given u < e, u / e is uniform again, so that one number decides both whether and to which other level.
-        others = len(self.levels) - 1
-        jump = np.minimum((uniforms / self.noise * others).astype(np.int64), others - 1) + 1
-        return np.where(uniforms < self.noise, (indices + jump) % len(self.levels), indices)
+    def level_indices(self, rewards: np.ndarray) -> np.ndarray:
+        """Where each reward stands in `levels`.
+
+        Raises:
+            ValueError: if a reward is none of the levels.
+        """
+        indices = np.searchsorted(self.levels, rewards).clip(max=len(self.levels) - 1)
+        if not np.array_equal(self.levels[indices], rewards):
+            raise ValueError(f"{self.name} has no such reward")
+        return indices
 
     def likelihoods(self, answers: np.ndarray, secrets: np.ndarray) -> np.ndarray:
         """p(level | answer, S) over all levels. Shapes broadcast; the levels are the last axis, (..., L).
 
         An invalid answer has the same likelihoods whatever S is.
         """
-        hit = self.noiseless_levels(answers, secrets)[..., None] == np.arange(len(self.levels))
-        return np.where(hit, 1.0 - self.noise, self.noise / (len(self.levels) - 1))
+        rows = np.eye(len(self.levels)) if self.outcomes is None else self.outcomes
+        return rows[self.classes(answers, secrets)]
+
+
+def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
+    """The channel whose reward is replaced, with probability `noise`, by a different level, drawn uniformly."""
+    if noise == 0:
+        return channel
+    count = len(channel.levels)
+    kept = np.eye(count)
+    flips = (1 - noise) * kept + noise * (1 - kept) / (count - 1)
+    return replace(channel, outcomes=flips if channel.outcomes is None else channel.outcomes @ flips)
 
 
 def _by_distance(name: str, values: np.ndarray) -> RewardChannel:
@@ -82,7 +117,7 @@ def raw_log_distance(N: int) -> np.ndarray:
 
 def binary(N: int) -> RewardChannel:
     """1 if the answer is S, else 0."""
-    return RewardChannel("binary", np.array([0.0, 1.0]), lambda answers, secrets: (answers == secrets).astype(np.int64))
+    return RewardChannel("binary", np.array([0.0, 1.0]), lambda answers, secrets: (answers == secrets).astype(np.int64), singles_out=True)
 
 
 def log_distance(N: int) -> RewardChannel:
@@ -105,4 +140,4 @@ CHANNELS: dict[str, Callable[..., RewardChannel]] = {
 def make_channel(reward_type: str, N: int, bins: int | None = None, noise: float = 0.0) -> RewardChannel:
     """The channel of this name; `bins` is B for the binned one, `noise` the probability of a wrong level."""
     options = {} if bins is None else {"bins": bins}
-    return replace(CHANNELS[reward_type](N, **options), noise=noise)
+    return with_noise(CHANNELS[reward_type](N, **options), noise)

@@ -1,4 +1,4 @@
-"""Builds the learners of a configuration: their world, their secrets and their policies on one warmed-up base model."""
+"""Builds the learners of a configuration: their secrets, and their policies, tabular or on one warmed-up base model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from memory_rl.config import Experiment, LearnerConfig
-from memory_rl.policies.base_model import find_base_model, warm_up_cached
-from memory_rl.policies.lora import LoRASettings
-from memory_rl.policies.tokenisation import tokenise_all
-from memory_rl.policies.transformer import TransformerPolicy
-from memory_rl.seeding import generator
-from memory_rl.task import Environment, SecretSpace
-from memory_rl.training.environments import make_environment
+from memory_rl.config import Experiment
+from memory_rl.policies.base import Policy
+from memory_rl.policies.tabular import TabularPolicy
+from memory_rl.task import Environment
+from memory_rl.training.environments import draw_secrets
 
 
 @dataclass(frozen=True)
@@ -31,33 +28,55 @@ class Population:
 
     environment: Environment
     secrets: np.ndarray
-    policy: TransformerPolicy
+    policy: Policy
     about: dict[str, Any]
 
 
-def draw_secrets(config: LearnerConfig) -> np.ndarray:
-    """The secret of each run: `fixed_secret` for all, or one drawn from the seed for each. Shape (R,)."""
-    if config.fixed_secret is not None:
-        return np.full(config.num_runs, config.fixed_secret)
-    space = SecretSpace(config.N)
-    return np.array([space.draw(generator(config.seed, "secrets", run)) for run in range(config.num_runs)])
-
-
-def make_population(config: Experiment) -> Population:
-    """The environment, the secrets and R policies on one warmed-up base model.
+def make_population(config: Experiment, environment: Environment) -> Population:
+    """The secrets and R policies.
 
     Raises:
         ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
     """
     torch.set_num_threads(config.threads)
-    environment = make_environment(config)
+    policy, about = (_tabular if config.backend == "tabular" else _local)(config, environment)
+    about["trained_parameters"] = policy.trained_parameters
+    return Population(environment, draw_secrets(config), policy, about)
+
+
+def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
+    forms = environment.choices(np.arange(environment.num_forms))
+    policy = TabularPolicy(
+        forms,
+        environment.num_choices,
+        num_runs=config.num_runs,
+        prefixes=config.tabular_bits == "prefixes",
+        optimiser=config.optimiser,
+        learning_rate=config.step_size,
+        seed=config.seed,
+    )
+    return policy, {}
+
+
+def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
+    from memory_rl.policies.base_model import find_base_model, warm_up_cached  # transformers takes seconds to import
+    from memory_rl.policies.lora import LoRASettings
+    from memory_rl.policies.tokenisation import tokenise_all
+    from memory_rl.policies.transformer import TransformerPolicy
+
     base = find_base_model(config.model_name, config.base_seed)
     trie = tokenise_all(base.tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
     about: dict[str, Any] = {}
     if config.warmup:
         report, cached = warm_up_cached(base, trie, config.N)
         about["warmup"] = {**asdict(report), "from_cache": cached}
-    lora = LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets)
-    policy = TransformerPolicy(base.model, trie, num_runs=config.num_runs, lora=lora, learning_rate=config.learning_rate, seed=config.seed)
-    about["trained_parameters"] = policy.trained_parameters
-    return Population(environment, draw_secrets(config), policy, about)
+    policy = TransformerPolicy(
+        base.model,
+        trie,
+        num_runs=config.num_runs,
+        lora=LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets),
+        learning_rate=config.step_size,
+        seed=config.seed,
+        optimiser=config.optimiser,
+    )
+    return policy, about

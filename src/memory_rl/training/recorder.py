@@ -14,6 +14,7 @@ from memory_rl.config import Experiment
 from memory_rl.information.entropy import bits_known
 from memory_rl.policies.base import Policy, Rollout
 from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
+from memory_rl.training.questions import Questions, make_ledger
 
 _SECONDS_BETWEEN_WRITES = 10.0
 
@@ -36,7 +37,7 @@ class Batch:
         rollout: the episodes; E = B G of each run.
         updates_before: (R,) optimiser steps the runs had made when they answered.
         rewards: (R, E, K), or None when nothing was rewarded.
-        silent: (R,) fraction of groups without signal, or None.
+        silent: (R,) fraction of groups without signal, or None where groups have no meaning.
     """
 
     rollout: Rollout
@@ -46,54 +47,82 @@ class Batch:
 
 
 class Recorder:
-    """Collects metrics and episodes of a population.
+    """Collects metrics and episodes of a population, and keeps its ledger.
 
     Args:
         config: the experiment.
         secrets: (R,).
         directory: where to write every few seconds and at the end.
         on_progress: called after each evaluation.
+        questions: what the episodes ask, for the ledger; None keeps none.
     """
 
-    def __init__(self, config: Experiment, secrets: np.ndarray, directory: RunDirectory, on_progress: Callable[[Progress], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Experiment,
+        secrets: np.ndarray,
+        directory: RunDirectory,
+        on_progress: Callable[[Progress], None] | None = None,
+        questions: Questions | None = None,
+    ) -> None:
         self.config = config
         self.secrets = secrets
         self.directory = directory
         self.on_progress = on_progress
+        self.questions = questions
+        self.ledger = None if questions is None else make_ledger(config, secrets)
         self.tokens = 0
         self.started = self._written = time.monotonic()
-        self._bits = np.zeros(config.num_runs)
+        self._measured_at = np.full(config.num_runs, -1)  # the update after which a run was last measured
+        self._known = {name: np.zeros(config.num_runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")}
         self._metrics: list[dict[str, np.ndarray]] = []
         self._episodes: list[dict[str, np.ndarray]] = []
         self._timing: list[tuple[int, float]] = []
 
     def evaluate(self, policy: Policy, runs: np.ndarray, episode: int, batch: Batch | None = None) -> np.ndarray:
         """Measures these runs after `episode` episodes, records the batch that led there, and returns the runs that go on learning."""
-        bits = bits_known(policy.log_probs(runs)[:, : self.config.N], self.secrets[runs])
-        self._bits[runs] = bits.total
+        self._measure(policy, runs[self._measured_at[runs] != policy.updates[runs]])
+        if batch is not None:
+            self._record_episodes(batch, episode)
         self._metrics.append(
             {
                 "run": runs,
                 "update": policy.updates[runs].copy(),
                 "episode": np.full(len(runs), episode),
-                "bits_known": bits.total,
-                "content_bits": bits.content,
-                "format_bits": bits.format,
+                **{name: values[runs] for name, values in self._known.items()},
+                **self._ledger_metrics(runs),
                 **_batch_metrics(batch, len(runs)),
             }
         )
-        if batch is not None:
-            self._record_episodes(batch, episode)
         self._timing.append((episode, time.monotonic() - self.started))
-        going_on = runs[bits.total < np.log2(self.config.N * self.config.stop_at)]
+        going_on = runs[self._known["bits_known"][runs] < np.log2(self.config.N * self.config.stop_at)]
         self._tell(episode, len(going_on))
         return going_on
+
+    def _measure(self, policy: Policy, moved: np.ndarray) -> None:
+        """What the runs whose parameters have moved know now; the others know what they knew."""
+        if len(moved) == 0:
+            return
+        log_probs = policy.log_probs(moved)[:, : self.config.N]
+        bits = bits_known(log_probs, self.secrets[moved])
+        measured = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format, "confidence": np.exp(log_probs.max(axis=1))}
+        for name, values in measured.items():
+            self._known[name][moved] = values
+        self._measured_at[moved] = policy.updates[moved]
+
+    def _ledger_metrics(self, runs: np.ndarray) -> dict[str, np.ndarray]:
+        if self.ledger is None:
+            unknown = np.full(len(runs), np.nan)
+            return {"observer_bits": unknown, "asked_bits": unknown, "asked_variance": unknown}
+        return {"observer_bits": self.ledger.observer_bits(runs), "asked_bits": self.ledger.asked[runs], "asked_variance": self.ledger.asked_variance(runs)}
 
     def _record_episodes(self, batch: Batch, episode: int) -> None:
         runs, choices = batch.rollout.runs, batch.rollout.choices
         self.tokens += batch.rollout.num_tokens
         shape = choices.shape  # (R, E, K)
         first = episode - shape[1] + 1
+        if self.questions is not None and self.ledger is not None:
+            self.questions.record(self.ledger, runs, choices, batch.rewards, first)
         self._episodes.append(
             {
                 "run": np.broadcast_to(runs[:, None, None], shape).ravel(),
@@ -107,7 +136,7 @@ class Recorder:
 
     def _tell(self, episode: int, active: int) -> None:
         if self.on_progress is not None:
-            self.on_progress(Progress(episode, self.config.budget, float(self._bits.mean()), active))
+            self.on_progress(Progress(episode, self.config.budget, float(self._known["bits_known"].mean()), active))
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.write()
 
@@ -123,7 +152,7 @@ class Recorder:
         return frame.with_columns(
             secret=pl.Series(self.secrets[frame["run"].to_numpy()], dtype=pl.Int64),
             seed=pl.lit(self.config.seed, pl.Int64),
-            learning_rate=pl.lit(self.config.learning_rate, pl.Float64),
+            learning_rate=pl.lit(self.config.step_size, pl.Float64),
         ).select(*METRICS_SCHEMA)
 
     @property
@@ -142,12 +171,12 @@ class Recorder:
 
 def _batch_metrics(batch: Batch | None, num_runs: int) -> dict[str, np.ndarray]:
     unknown = np.full(num_runs, np.nan)
-    if batch is None or batch.rewards is None or batch.silent is None:
+    if batch is None or batch.rewards is None:
         return {"reward_mean": unknown, "invalid_fraction": unknown, "zero_advantage_fraction": unknown}
     return {
         "reward_mean": batch.rewards.mean(axis=(1, 2)),
         "invalid_fraction": (batch.rollout.choices < 0).any(axis=2).mean(axis=1),
-        "zero_advantage_fraction": batch.silent,
+        "zero_advantage_fraction": unknown if batch.silent is None else batch.silent,
     }
 
 

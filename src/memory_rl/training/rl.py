@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from memory_rl.config import TrainConfig
+from memory_rl.information.observer import Observer
 from memory_rl.learning.advantages import estimate_advantages
 from memory_rl.learning.objectives import ClippedRatio, Objective, PolicyGradient
-from memory_rl.policies.base import Policy
+from memory_rl.policies.base import Policy, Rollout
 from memory_rl.seeding import RunStreams
 from memory_rl.task import Environment
+from memory_rl.training.questions import make_questions
 from memory_rl.training.recorder import Batch, Recorder
+
+Learner = Callable[[Rollout, np.ndarray], np.ndarray | None]
+"""Moves the policies after their episodes were rewarded (R, E, K); returns the fraction of groups without signal (R,), if groups have a meaning."""
 
 
 def train_by_reward(config: TrainConfig, environment: Environment, policy: Policy, recorder: Recorder) -> None:
     """Trains every run until it knows its secret or has spent its budget.
 
-    Axes: R active runs, B groups, G episodes of a group, K steps.
+    Axes: R active runs, E = B G episodes (B groups of G), K steps.
     """
     secrets = recorder.secrets
-    noise = RunStreams(config.seed, "reward noise", config.num_runs)
-    objective = make_objective(config)
+    chance = RunStreams(config.seed, "reward noise", config.num_runs)
+    learn = towards_posterior(config, environment, policy) if config.algorithm == "posterior" else by_gradient(config, policy)
     runs = recorder.evaluate(policy, np.arange(config.num_runs), episode=0)
 
     for episode in range(config.episodes_per_update, config.budget + 1, config.episodes_per_update):
         if len(runs) == 0:
             break
         rollout = policy.sample(runs, config.episodes_per_update)
-        uniforms = noise.random(runs, *rollout.choices.shape[1:]) if environment.channel.noise > 0 else None
-        rewards = environment.rewards(rollout.choices, secrets[runs], uniforms)  # (R, B G, K)
-
-        grouped = rewards.reshape(len(runs), config.batch_size, config.group_size, environment.num_steps)
-        advantages = estimate_advantages(grouped, config.algorithm, config.credit)  # (R, B, G, K)
-        silent = ~advantages.any(axis=(2, 3))  # (R, B)
-
+        uniforms = None if environment.channel.certain else chance.random(runs, *rollout.choices.shape[1:])
+        rewards = environment.rewards(rollout.choices, secrets[runs], uniforms)  # (R, E, K)
         updates_before = policy.updates[runs].copy()
+        silent = learn(rollout, rewards)
+        runs = recorder.evaluate(policy, runs, episode, Batch(rollout, updates_before, rewards, silent))
+
+
+def by_gradient(config: TrainConfig, policy: Policy) -> Learner:
+    """Policy gradient: each step's advantage over its group, then the objective's optimiser steps."""
+    objective = make_objective(config)
+
+    def learn(rollout: Rollout, rewards: np.ndarray) -> np.ndarray:
+        grouped = rewards.reshape(len(rewards), config.batch_size, config.group_size, -1)
+        advantages = estimate_advantages(grouped, config.algorithm, config.credit, config.baseline)  # (R, B, G, K)
         policy.update(rollout, advantages.reshape(rewards.shape), objective)
-        batch = Batch(rollout, updates_before, rewards, silent.mean(axis=1))
-        runs = recorder.evaluate(policy, runs, episode, batch)
+        return (~advantages.any(axis=(2, 3))).mean(axis=1)
+
+    return learn
+
+
+def towards_posterior(config: TrainConfig, environment: Environment, policy: Policy) -> Learner:
+    """What the channel would allow: the policy is trained towards the belief of an ideal observer of its own episodes."""
+    questions = make_questions(config, environment)
+    observer = Observer(config.num_runs, config.N)
+
+    def learn(rollout: Rollout, rewards: np.ndarray) -> None:
+        questions.observe(observer, rollout.runs, rollout.choices, rewards)
+        policy.distil(rollout.runs, observer.posterior(rollout.runs), config.posterior_epochs)
+
+    return learn
 
 
 def make_objective(config: TrainConfig) -> Objective:

@@ -1,0 +1,139 @@
+"""The reference learner: an exact softmax over the answers, or over each bit, with one logit a choice and no network behind it.
+
+What a transformer does beyond this is generalisation; what it shares is the algorithm. Thousands of runs go in lockstep.
+
+Axes: R runs, D decisions, C choices of a decision, K steps, E episodes, F forms (valid conversations).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from memory_rl.learning.objectives import Objective, cross_entropy
+from memory_rl.learning.optimisers import make_optimiser
+from memory_rl.policies.base import Rollout
+from memory_rl.seeding import RunStreams
+
+
+class TabularPolicy:
+    """Implements `Policy` with logits (R, D, C), zero at first, so that every answer is equally likely.
+
+    With one step there is one decision over all answers. With several, each step has a decision of its own, whatever was answered before (`prefixes` false),
+    or one for each string of earlier choices (`prefixes` true).
+
+    Args:
+        forms: (F, K) the choices that spell each valid conversation: all C^K strings of choices, in order.
+        num_choices: C.
+        num_runs: R.
+        prefixes: see above.
+        optimiser: "adam" or "sgd".
+        learning_rate: its step size.
+        seed: of sampling.
+    """
+
+    def __init__(
+        self, forms: np.ndarray, num_choices: int, *, num_runs: int, prefixes: bool = False, optimiser: str = "adam", learning_rate: float, seed: int
+    ) -> None:
+        self.num_runs = num_runs
+        self.updates = np.zeros(num_runs, dtype=np.int64)
+        self._num_choices, self._num_steps, self._prefixes = num_choices, forms.shape[1], prefixes
+        self._form_path = self._path(forms)  # (F, K)
+        num_decisions = int(self._form_path.max()) // num_choices + 1
+        self.logits = torch.zeros(num_runs, num_decisions, num_choices, dtype=torch.float64)
+        self._flat = self.logits.view(num_runs, -1)
+        self._optimiser = make_optimiser(optimiser, learning_rate, self._flat)
+        self._streams = RunStreams(seed, "answers", num_runs)
+        self._stale = np.ones(num_runs, dtype=bool)
+        self._log_probs = np.zeros((num_runs, num_decisions * num_choices))
+        self._cumulative = np.zeros((num_runs, num_decisions, num_choices))
+        self._row = np.arange(num_runs * num_decisions).reshape(num_runs, num_decisions)
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that one run trains."""
+        return int(self._flat.shape[1])
+
+    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
+        """Samples choice by choice; see `Policy`."""
+        self._refresh(runs)
+        uniforms = self._streams.random(runs, num_episodes, self._num_steps)
+        choices = np.zeros(uniforms.shape, dtype=np.int64)
+        for step in range(self._num_steps):
+            rows = self._row[np.asarray(runs)[:, None], self._decision(choices, step)]
+            # Every row of the table stands one higher than the last, so that one search serves all rows.
+            found = np.searchsorted(self._cumulative.ravel(), uniforms[:, :, step] + rows, side="right") - rows * self._num_choices
+            choices[:, :, step] = found.clip(0, self._num_choices - 1)
+        return Rollout(np.asarray(runs), choices, self._path(choices))
+
+    def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
+        """See `Policy`."""
+        path = self._form_path[forms]
+        return Rollout(np.asarray(runs), path % self._num_choices, path)
+
+    def log_probs(self, runs: np.ndarray) -> np.ndarray:
+        """See `Policy`."""
+        self._refresh(runs)
+        if self._num_steps == 1:
+            return self._log_probs[runs]
+        return self._log_probs[runs][:, self._form_path].sum(axis=2)
+
+    def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
+        """See `Policy`."""
+        signal = np.nonzero(advantages.any(axis=(1, 2)))[0]
+        if len(signal) == 0:
+            return
+        runs, path = np.asarray(rollout.runs)[signal], torch.from_numpy(rollout.path[signal])
+        weights, before = torch.from_numpy(advantages[signal]), None
+        for _ in range(objective.epochs):
+            logits = self._leaf(runs)
+            log_probs = self._normalised(logits).gather(1, path.flatten(1)).view(path.shape)
+            before = log_probs.detach() if before is None else before
+            self._descend(runs, logits, objective.loss(log_probs, before, weights))
+
+    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+        """See `Policy`."""
+        runs, wanted = np.asarray(runs), torch.from_numpy(targets)
+        path = torch.from_numpy(self._form_path[: targets.shape[1]])
+        for _ in range(epochs):
+            logits = self._leaf(runs)
+            self._descend(runs, logits, cross_entropy(self._normalised(logits)[:, path].sum(dim=2), wanted))
+
+    def _decision(self, choices: np.ndarray, step: int) -> np.ndarray:
+        """Which decision a step is, given the earlier choices: (..., K) to (...)."""
+        if not self._prefixes:
+            return np.full(choices.shape[:-1], step)
+        prefix = np.zeros(choices.shape[:-1], dtype=np.int64)
+        for earlier in range(step):
+            prefix = prefix * self._num_choices + choices[..., earlier]
+        return prefix + sum(self._num_choices**earlier for earlier in range(step))
+
+    def _path(self, choices: np.ndarray) -> np.ndarray:
+        """Where the logit of each choice lies in a run's row: (..., K)."""
+        decisions = np.stack([self._decision(choices, step) for step in range(self._num_steps)], axis=-1)
+        return decisions * self._num_choices + choices
+
+    def _leaf(self, runs: np.ndarray) -> torch.Tensor:
+        return self.logits[torch.from_numpy(runs)].requires_grad_()
+
+    @staticmethod
+    def _normalised(logits: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each choice at each decision: (R, D, C) to (R, D C)."""
+        return logits.log_softmax(dim=2).flatten(1)
+
+    def _descend(self, runs: np.ndarray, logits: torch.Tensor, loss: torch.Tensor) -> None:
+        (gradients,) = torch.autograd.grad(loss, logits)
+        self._optimiser.step(self._flat, runs, gradients.flatten(1))
+        self.updates[runs] += 1
+        self._stale[runs] = True
+
+    def _refresh(self, runs: np.ndarray) -> None:
+        """Recomputes the distributions of those of the runs whose logits have moved."""
+        moved = np.asarray(runs)[self._stale[runs]]
+        if len(moved) == 0:
+            return
+        log_probs = self._normalised(self.logits[torch.from_numpy(moved)]).numpy()
+        self._log_probs[moved] = log_probs
+        cumulative = np.exp(log_probs).reshape(len(moved), -1, self._num_choices).cumsum(axis=2)
+        self._cumulative[moved] = cumulative / cumulative[:, :, -1:] + self._row[moved][:, :, None]
+        self._stale[moved] = False

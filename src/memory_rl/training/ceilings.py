@@ -1,0 +1,151 @@
+"""What no learner of a condition can exceed, from its world alone: nothing is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from memory_rl.config import MAX_TABULATED_N, BoundsConfig, Experiment, SFTConfig
+from memory_rl.information import bounds, questioner
+from memory_rl.information.bounds import FirstEpisode
+from memory_rl.information.outcomes import Outcomes
+from memory_rl.information.questioner import Episodes
+from memory_rl.seeding import generator
+from memory_rl.task import Environment, MultiStep
+from memory_rl.training.questions import make_questions
+
+_GREEDY_N = 4096
+_OPTIMAL_N = 12
+_GAMES = 512
+_CELLS = 2**24
+"""Above this many cells (answers x secrets x classes, or a channel's rows x levels for each set of rows) a noisy channel is not worked out."""
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Limits of a condition; bits an episode, unless it says otherwise. None: not computed at this size.
+
+    Attributes:
+        capacity: log2 of the signals that an episode can bring.
+        shannon_capacity: the most that an answer can tell, whatever is known before; at most `capacity`, and less with noise.
+        first_episode: what the first answer tells about a uniform secret: the best one, and the mean over all.
+        ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated (greedy, too).
+        optimal_to_know: the least expected episodes of any questioner to know S, where the questioner is greedy and N small enough.
+        bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected reward, for the worst secret.
+        best_answers: the most answers that share the best expected reward of one secret.
+        secret_is_best: whether S always has the best expected reward.
+        unused_levels: of the levels that the channel was asked to have, how many never occur.
+    """
+
+    capacity: float
+    shannon_capacity: float | None
+    first_episode: FirstEpisode
+    ideal_questioner: Episodes | None
+    method: str
+    optimal_to_know: float | None
+    bits_by_reward: float
+    best_answers: int
+    secret_is_best: bool
+    unused_levels: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For summary.json."""
+        questioner_row = None if self.ideal_questioner is None else {**asdict(self.ideal_questioner), "method": self.method}
+        return {
+            "capacity": self.capacity,
+            "shannon_capacity": self.shannon_capacity,
+            "first_episode": asdict(self.first_episode),
+            "ideal_questioner": questioner_row,
+            "optimal_to_know": self.optimal_to_know,
+            "bits_by_reward": self.bits_by_reward,
+        }
+
+
+def ceilings(config: Experiment | BoundsConfig, environment: Environment) -> Ceilings:
+    """The limits of a condition in its world."""
+    N = config.N
+    channel_bits = math.log2(N)
+    if isinstance(config, SFTConfig):
+        first = FirstEpisode(channel_bits, channel_bits)
+        return Ceilings(channel_bits, channel_bits, first, questioner.example(N, config.memorised_at), "exact", None, channel_bits, 1, True, 0)
+    best_answers, secret_is_best = _best_answers(environment)
+    capacity = _capacity(config, environment)
+    shannon, first, asker, method, optimal = _limits(config, environment)
+    unused = config.reward_bins - len(environment.channel.levels) if config.reward_bins is not None else 0
+    return Ceilings(capacity, shannon, first, asker, method, optimal, channel_bits - math.log2(best_answers), best_answers, secret_is_best, unused)
+
+
+def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
+    """Sentences about a channel that cannot teach all of S, or wastes what it was given."""
+    if limits.best_answers > 1:
+        yield (
+            f"up to {limits.best_answers} answers share the top reward: a policy spread over them knows {limits.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
+        )
+    if not limits.secret_is_best:
+        yield "for some secrets another answer earns more than the secret itself: a policy that is paid the most does not know S."
+    if limits.unused_levels:
+        yield f"{limits.unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
+
+
+def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> float:
+    if isinstance(environment, MultiStep):
+        summed = getattr(config, "credit", "step") == "episode"
+        return bounds.naive_capacity(environment.num_steps + 1 if summed else environment.space.N)
+    return bounds.naive_capacity(len(environment.channel.levels))
+
+
+def _best_answers(environment: Environment) -> tuple[int, bool]:
+    """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
+    channel, N = environment.channel, environment.space.N
+    if isinstance(environment, MultiStep) or channel.singles_out:
+        return 1, bool(channel.mean_rewards[1] > channel.mean_rewards[0])
+    if N > MAX_TABULATED_N:
+        return 1, True  # a distance: there alone N may be so large
+    mean = channel.mean_rewards
+    most, secret_is_best = 1, True
+    for secret in range(N):
+        earned = mean[channel.classes(np.arange(N), np.array(secret))]
+        best = earned >= earned.max() - 1e-12
+        most, secret_is_best = max(most, int(best.sum())), secret_is_best and bool(best[secret])
+    return most, secret_is_best
+
+
+def _limits(config: BoundsConfig | Experiment, environment: Environment) -> tuple[float | None, FirstEpisode, Episodes | None, str, float | None]:
+    """Shannon capacity, first episode, questioner, its method, and the optimal questioner's episodes to know."""
+    N, certainty, channel = config.N, config.memorised_at, environment.channel
+    if not isinstance(environment, MultiStep) and channel.certain:
+        if channel.name == "binary":
+            return 1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact", None
+        if channel.name == "log_distance":
+            return math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact", None
+    classes, outcomes = make_questions(config, environment).table()
+    first = bounds.first_episode_information(classes, outcomes)
+    if not outcomes.certain:
+        return _noisy_capacity(classes, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games", None
+    capacity = bounds.question_capacity(classes, outcomes)
+    if isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps:
+        return capacity, first, questioner.per_bit(N, certainty), "exact", None
+    if N > _GREEDY_N:
+        return capacity, first, None, "", None
+    try:
+        optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
+        return capacity, first, questioner.greedy(classes, certainty), "greedy", optimal
+    except ValueError:  # some secrets can never be told apart
+        return capacity, first, None, "", None
+
+
+def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:
+    assert outcomes.noisy is not None  # noqa: S101
+    return bounds.question_capacity(classes, outcomes) if outcomes.noisy.size * len(classes) <= _CELLS else None
+
+
+def _simulated(config: BoundsConfig | Experiment, classes: np.ndarray, outcomes: Outcomes) -> Episodes | None:
+    if classes.size * outcomes.num_classes > _CELLS:
+        return None
+    random = generator(config.seed, "questioner")
+    played = questioner.simulated(classes, outcomes, config.memorised_at, games=_GAMES, generator=random, max_episodes=50 * config.N)
+    return played if math.isfinite(played.to_reach) else None

@@ -32,7 +32,7 @@ MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular
 MAX_TABULATED_N = 4096
 """Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
 
-STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.05, ("tabular", "adam"): 0.5, ("tabular", "sgd"): 1.0}
+STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
 """The learning rate of each backend and optimiser, unless one is given."""
 
 _OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets")

@@ -6,8 +6,9 @@ Averaged over uniform secrets, and at a time that does not depend on S:
    the ratio M = P_policy(S) / P_observer(S) has E M <= 1 given all that was seen.
 2. Observer equals asked (chain rule): the observer's bits are, on average, the information of the questions asked, I(S; R | A, history), summed.
 
-The time matters. A run ends when P(S) is high, and so at a time that depends on S. The laws are therefore read off at the first evaluation at which the
-policy was that sure of *any* answer, or at the end if it never was; such a time is known without S.
+The time matters. A run ends when P(S) is high, and so at a time that depends on S. The laws are therefore read off no later than the first evaluation at
+which the policy was that sure of *any* answer; such a time is known without S. The second law is judged there. The first is judged at several times on the
+way: a policy that leaks S soon asks S, and then the observer knows it, too.
 """
 
 from __future__ import annotations
@@ -40,21 +41,23 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
     """
     if skip is not None:
         return {name: {"law": law, "status": "skipped", "why": skip} for name, law in _LAWS.items()}
-    rows = read_off(metrics, stop_at)
-    policy, observer, asked = (rows[name].to_numpy() for name in ("bits_known", "observer_bits", "asked_bits"))
+    public = until_sure(metrics, stop_at)
+    rows = public.group_by("run", maintain_order=True).last()
     return {
-        "policy_within_observer": _policy_within_observer(policy - observer),
-        "observer_equals_asked": _observer_equals_asked(observer - asked, rows["asked_variance"].to_numpy(), float(np.log2(N))),
+        "policy_within_observer": _policy_within_observer(public),
+        "observer_equals_asked": _observer_equals_asked(
+            (rows["observer_bits"] - rows["asked_bits"]).to_numpy(), rows["asked_variance"].to_numpy(), float(np.log2(N))
+        ),
     }
 
 
 _LAWS = {"policy_within_observer": POLICY_WITHIN_OBSERVER, "observer_equals_asked": OBSERVER_EQUALS_ASKED}
 
 
-def read_off(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
-    """One row a run: its first evaluation with confidence >= stop_at, else its last."""
-    ordered = metrics.sort("run", "episode").with_columns(sure=pl.col("confidence") >= stop_at)
-    return ordered.group_by("run", maintain_order=True).agg(pl.exclude("sure").get(pl.when(pl.col("sure").any()).then(pl.col("sure").arg_max()).otherwise(-1)))
+def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
+    """Each run's evaluations up to the first with confidence >= stop_at, or all of them, by run and episode."""
+    sure = (pl.col("confidence") >= stop_at).cast(pl.Int32)
+    return metrics.sort("run", "episode").filter((sure.cum_sum().over("run") - sure) == 0)
 
 
 def breaches(checks: dict[str, Any]) -> list[str]:
@@ -67,18 +70,34 @@ def breaches(checks: dict[str, Any]) -> list[str]:
     ]
 
 
-def _policy_within_observer(difference: np.ndarray) -> dict[str, Any]:
-    """Evidence against the first law: the product over runs of (1 + M) / 2, whose mean is at most 1, so that it exceeds x with probability 1 / x at most."""
-    evidence = float((np.logaddexp2(0.0, difference) - 1).sum())
-    interval = bootstrap_mean(difference)
+def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
+    """Evidence against the first law, by Markov's inequality.
+
+    At each time the product over runs of (1 + M) / 2 has a mean of at most 1, and so has the mean of these products over the times; it exceeds 1 / p with
+    probability p at most.
+    """
+    times = _doubling(public["episode"].unique().sort().to_numpy())
+    differences = [public.filter(pl.col("episode") <= time).group_by("run").last().select(pl.col("bits_known") - pl.col("observer_bits")) for time in times]
+    by_time = np.stack([difference.to_series().to_numpy() for difference in differences])  # (T, R)
+    evidence = (np.logaddexp2(0.0, by_time) - 1).sum(axis=1)
+    strongest = int(evidence.argmax())
+    interval = bootstrap_mean(by_time[strongest])
+    total = float(np.logaddexp2.reduce(evidence)) - float(np.log2(len(times)))
     return {
         "law": POLICY_WITHIN_OBSERVER,
-        "status": "breached" if evidence > -np.log2(_CHANCE) else "holds",
+        "status": "breached" if total > -np.log2(_CHANCE) else "holds",
         "mean_difference": interval.value,
         "ci95": [interval.low, interval.high],
-        "log2_evidence_against": evidence,
-        "runs": len(difference),
+        "at_episode": int(times[strongest]),
+        "log2_evidence_against": total,
+        "runs": by_time.shape[1],
     }
+
+
+def _doubling(episodes: np.ndarray) -> np.ndarray:
+    """The first, second, fourth, eighth, ... and the last of the episodes."""
+    places = {0, len(episodes) - 1, *(2**power for power in range(int(np.log2(max(len(episodes) - 1, 1))) + 1))}
+    return np.asarray(episodes[sorted(place for place in places if place < len(episodes))])
 
 
 def _observer_equals_asked(difference: np.ndarray, variance: np.ndarray, information: float) -> dict[str, Any]:

@@ -34,14 +34,12 @@ class Ledger:
         self.episodes_to_know = np.full(len(secrets), NEVER)
         """(R,) the first episode after which the observer gave S at least `known_at`; 0 while it did not."""
 
+    def open(self, runs: np.ndarray, outcomes: Outcomes) -> np.ndarray:
+        """(R',) bool: the runs whose observers can still learn anything. The questions of the others need not be recorded."""
+        return np.full(len(runs), True) if not outcomes.certain else self.observer.undecided(runs)
+
     def record(self, runs: np.ndarray, question: Question, outcomes: Outcomes, levels: np.ndarray) -> None:
         """Takes in one question to each of these runs, and the level (R',) that was seen."""
-        if outcomes.certain:
-            undecided = np.nonzero(self.observer.undecided(runs))[0]
-            if len(undecided) == 0:
-                return
-            if len(undecided) < len(runs):
-                runs, question, levels = runs[undecided], question.select(undecided), levels[undecided]
         information, variance = self.observer.ask(runs, question, outcomes)
         self.asked[runs] += information
         self._variance[runs] += variance

@@ -18,9 +18,6 @@ from memory_rl.information.outcomes import Outcomes, class_masses
 class Question(Protocol):
     """One question to each of R runs: how it sorts the secrets into classes."""
 
-    def select(self, rows: np.ndarray) -> Question:
-        """The question of these rows alone."""
-
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
         """See `Observer.ask`."""
 
@@ -33,10 +30,6 @@ class Partition:
     """Any question: classes (R, N), the class of each secret."""
 
     classes: np.ndarray
-
-    def select(self, rows: np.ndarray) -> Partition:
-        """See `Question`."""
-        return Partition(self.classes[rows])
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
         """See `Question`."""
@@ -64,10 +57,6 @@ class OneAgainstRest:
     """
 
     answers: np.ndarray
-
-    def select(self, rows: np.ndarray) -> OneAgainstRest:
-        """See `Question`."""
-        return OneAgainstRest(self.answers[rows])
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
         """See `Question`."""

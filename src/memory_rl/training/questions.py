@@ -1,13 +1,12 @@
 """What the episodes of a condition ask about S, in the meter's terms: the bridge from the world's choices and rewards to questions and levels.
 
-An example reveals S. An answer of single_step is one question to its reward channel. An episode of multi_step is k questions, one a bit, asked one after
-the other; with credit=episode it is a single question, whose level is the sum of the rewards: how many bits were right.
+An example reveals S. An answer of single_step is a question to its reward channel. So is an episode of multi_step: its level is the pattern of its k
+rewards or, with credit=episode, their sum alone.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from memory_rl.information.observer import Observer, OneAgainstRest, Partition, 
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.task import INVALID, Environment, MultiStep, RewardChannel
 
-Asked = tuple[np.ndarray, Question, np.ndarray]
-"""(rows that ask, their question, the levels that they see)."""
+Asked = tuple[Question, np.ndarray]
+"""(the question of each run, the levels (R,) that they see)."""
 
 
 class Questions(ABC):
-    """How the episodes of one condition ask.
+    """How the episodes of one condition ask: one question an episode.
 
     Attributes:
         outcomes: p(level | class) of each of its questions.
@@ -31,8 +30,8 @@ class Questions(ABC):
     outcomes: Outcomes
 
     @abstractmethod
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Iterator[Asked]:
-        """The questions of one episode of each run, in their order: (R, K) choices and rewards. Invalid turns ask nothing."""
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+        """What one episode of each run asks and sees: (R, K) choices and rewards, the first turn valid."""
 
     @abstractmethod
     def table(self) -> tuple[np.ndarray, Outcomes]:
@@ -41,15 +40,23 @@ class Questions(ABC):
     def record(self, ledger: Ledger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: int) -> None:
         """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them the run's episode number `first_episode` (from 1)."""
         for place in range(choices.shape[1]):
-            for rows, question, levels in self.of_episode(choices[:, place], None if rewards is None else rewards[:, place]):
+            rows = np.nonzero(_asks(choices[:, place]) & ledger.open(runs, self.outcomes))[0]
+            if len(rows):
+                question, levels = self.of_episode(choices[rows, place], None if rewards is None else rewards[rows, place])
                 ledger.record(runs[rows], question, self.outcomes, levels)
             ledger.close_episode(runs, first_episode + place)
 
     def observe(self, observer: Observer, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray) -> None:
         """Shows episodes to an observer, without the accounts."""
         for place in range(choices.shape[1]):
-            for rows, question, levels in self.of_episode(choices[:, place], rewards[:, place]):
-                observer.observe(runs[rows], question, self.outcomes, levels)
+            rows = np.nonzero(_asks(choices[:, place]))[0]
+            question, levels = self.of_episode(choices[rows, place], rewards[rows, place])
+            observer.observe(runs[rows], question, self.outcomes, levels)
+
+
+def _asks(choices: np.ndarray) -> np.ndarray:
+    """Whether an episode (R, K) asks anything: not if its first turn, and with it all others, is invalid. (R,) bool."""
+    return np.asarray(choices[:, 0] != INVALID)
 
 
 class ExampleQuestions(Questions):
@@ -58,12 +65,12 @@ class ExampleQuestions(Questions):
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self.outcomes = Outcomes(environment.space.N)
-        self._place_value = 2 ** np.arange(environment.num_steps - 1, -1, -1) if environment.num_steps > 1 else np.ones(1, dtype=np.int64)
+        self._place_value = _place_value(environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Iterator[Asked]:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
         """See `Questions`."""
         every = np.arange(self._environment.space.N)
-        yield np.arange(len(choices)), Partition(np.broadcast_to(every, (len(choices), len(every)))), choices @ self._place_value
+        return Partition(np.broadcast_to(every, (len(choices), len(every)))), choices @ self._place_value
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`."""
@@ -77,17 +84,13 @@ class AnswerQuestions(Questions):
         self._channel, self._secrets = environment.channel, np.arange(environment.space.N)
         self.outcomes = _outcomes(self._channel)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Iterator[Asked]:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
         """See `Questions`."""
         assert rewards is not None  # noqa: S101  # reinforcement learning always has rewards
-        rows = np.nonzero(choices[:, 0] != INVALID)[0]
-        answers, levels = choices[rows, 0], self._channel.level_indices(rewards[rows, 0])
-        question = (
-            OneAgainstRest(answers)
-            if self._channel.singles_out and self._channel.certain
-            else Partition(self._channel.classes(answers[:, None], self._secrets))
-        )
-        yield rows, question, levels
+        answers, levels = choices[:, 0], self._channel.level_indices(rewards[:, 0])
+        if self._channel.singles_out and self._channel.certain:
+            return OneAgainstRest(answers), levels
+        return Partition(self._channel.classes(answers[:, None], self._secrets)), levels
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`."""
@@ -95,33 +98,29 @@ class AnswerQuestions(Questions):
 
 
 class BitQuestions(Questions):
-    """multi_step, each step credited with what follows from its own reward: k questions."""
+    """multi_step, each step credited with what follows from its own reward: the class is the pattern of right bits, the level that of the rewards.
+
+    Forfeited turns are wrong whatever S is, and so tell nothing.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment, self._channel = environment, environment.channel
         self._bits = environment.choices(np.arange(environment.space.N))  # (N, K)
-        self.outcomes = _outcomes(self._channel)
+        self._place_value = _place_value(environment.num_steps)
+        self.outcomes = _side_by_side(self._channel, environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Iterator[Asked]:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
         """See `Questions`."""
         assert rewards is not None  # noqa: S101
-        for step in range(choices.shape[1]):
-            rows = np.nonzero(choices[:, step] != INVALID)[0]
-            classes = self._channel.classes(choices[rows, step, None], self._bits[:, step])
-            yield rows, Partition(classes), self._channel.level_indices(rewards[rows, step])
+        return Partition(self._patterns(choices)), self._channel.level_indices(rewards) @ self._place_value
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
-        """See `Questions`: the class is the pattern of right bits."""
-        forms = self._environment.choices(np.arange(self._environment.num_forms))
-        right = self._channel.classes(forms[:, None, :], self._bits)  # (F, N, K)
-        classes = right @ (2 ** np.arange(forms.shape[1] - 1, -1, -1))
-        rows = self._channel.outcomes
-        if rows is None:
-            return classes, Outcomes(2 ** forms.shape[1])
-        every_step = rows
-        for _ in range(forms.shape[1] - 1):
-            every_step = np.kron(every_step, rows)
-        return classes, Outcomes(len(every_step), every_step)
+        """See `Questions`."""
+        return self._patterns(self._environment.choices(np.arange(self._environment.num_forms))), self.outcomes
+
+    def _patterns(self, choices: np.ndarray) -> np.ndarray:
+        """(R, K) choices to the pattern of right bits under each secret, (R, N)."""
+        return self._channel.classes(choices[:, None, :], self._bits) @ self._place_value
 
 
 class SumQuestions(Questions):
@@ -132,11 +131,11 @@ class SumQuestions(Questions):
         self._bits = environment.choices(np.arange(environment.space.N))  # (N, K)
         self.outcomes = _summed(environment.channel, environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Iterator[Asked]:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
         """See `Questions`. Forfeited turns are wrong whatever S is."""
         assert rewards is not None  # noqa: S101
         levels = self._environment.channel.level_indices(rewards).sum(axis=1)
-        yield np.arange(len(choices)), Partition((choices[:, None, :] == self._bits).sum(axis=2)), levels
+        return Partition((choices[:, None, :] == self._bits).sum(axis=2)), levels
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`: the class is the number of right bits."""
@@ -146,6 +145,22 @@ class SumQuestions(Questions):
 
 def _outcomes(channel: RewardChannel) -> Outcomes:
     return Outcomes(channel.num_classes, channel.outcomes)
+
+
+def _place_value(num_steps: int) -> np.ndarray:
+    """(K,) what each step's number is worth where a pattern of bits is read as one number; 1 for a single step."""
+    return 2 ** np.arange(num_steps - 1, -1, -1)
+
+
+def _side_by_side(channel: RewardChannel, num_steps: int) -> Outcomes:
+    """p(pattern of rewards | pattern of right bits): the Kronecker product of k binary channels."""
+    rows = channel.outcomes
+    if rows is None:
+        return Outcomes(2**num_steps)
+    product = rows
+    for _ in range(num_steps - 1):
+        product = np.kron(product, rows)
+    return Outcomes(len(product), product)
 
 
 def _summed(channel: RewardChannel, num_steps: int) -> Outcomes:

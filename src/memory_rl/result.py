@@ -90,6 +90,8 @@ class Result:
                 f"{episodes['ci95']}; bits per episode {_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]; "
                 f"naive capacity {_short(summary['ceilings']['capacity'])}"
             )
+            if "rates" in summary:
+                lines.append("    bits per episode: " + " -> ".join(f"{mind} {_short(rate['estimate'])}" for mind, rate in summary["rates"].items()))
         return "\n".join(lines)
 
 

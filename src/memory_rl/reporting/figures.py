@@ -67,12 +67,12 @@ def _ledger_curves(metrics: pl.DataFrame, N: int) -> alt.LayerChart:
     grid = _grid(metrics["episode"].unique().sort().to_numpy())
     curves = pl.concat(_average(_on_grid(metrics, grid, column), grid).with_columns(curve=pl.lit(name)) for column, name in _CURVES.items())
     names = list(_CURVES.values())
-    color = alt.Color(
-        "curve:N", title=None, sort=names, scale=alt.Scale(domain=names, range=[_GREY, _RED, _BLUE]), legend=alt.Legend(orient="top", labelLimit=240)
-    )
+    scale = alt.Scale(domain=names, range=[_GREY, _RED, _BLUE])
+    legend = alt.Legend(orient="top", labelLimit=240, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
+    color = alt.Color("curve:N", title=None, sort=names, scale=scale, legend=legend)
     x = _episodes_axis(metrics)
     top = alt.Chart(pl.DataFrame({"bits": [np.log2(N)]})).mark_rule(strokeDash=[6, 4], color=_BLACK).encode(alt.Y("bits:Q"))
-    spread = alt.Chart(curves).mark_area(interpolate="step-after", opacity=0.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color.legend(None))
+    spread = alt.Chart(curves).mark_area(interpolate="step-after", opacity=0.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color)
     line = alt.Chart(curves).mark_line(interpolate="step-after", strokeWidth=2.5).encode(x, alt.Y("mean:Q", title="bits"), color)
     subtitle = "means over runs with 95 % bootstrap intervals; dashed: log2 N; a run that has ended keeps its last value"
     return alt.LayerChart(layer=[spread, line, top]).properties(width=640, height=300, title=alt.Title("Bits", subtitle=subtitle))
@@ -95,10 +95,14 @@ def _waterfall(summary: Mapping[str, Any]) -> alt.LayerChart:
     frame = frame.with_columns(floor=pl.lit(floor), place=pl.coalesce("high", "rate", pl.lit(floor)))
     y = alt.Y("mind:N", title=None, sort=list(_MINDS.values()), axis=alt.Axis(labelLimit=200))
     scale = alt.Scale(type="log", domain=[floor, ceiling], nice=False)
+    title = "bits per episode = log2 N / episodes until P(S) is high"
+    decades = alt.Axis(values=[10.0**power for power in range(-12, 13)], format="~g")
     base = alt.Chart(frame)
     colors = alt.Color("mind:N", scale=alt.Scale(domain=list(_MINDS.values()), range=[_PALE, _GREY, _RED, _BLUE]), legend=None)
     layers = [
-        base.mark_bar(height=24).encode(alt.X("floor:Q", scale=scale, title="bits per episode = log2 N / episodes until P(S) is high"), y, colors, x2="rate:Q"),
+        base.mark_bar(height=24).encode(
+            alt.X("floor:Q", scale=scale, title=title, axis=decades), y, colors, x2="rate:Q"
+        ),
         base.mark_rule(color=_BLACK, strokeWidth=1.5).encode(alt.X("low:Q", scale=scale), y, x2="high:Q"),
         base.mark_text(align="left", dx=6, color=_BLACK).encode(alt.X("place:Q", scale=scale), y, text="label:N"),
     ]

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from memory_rl.analysis.statistics import MemorisationTimes, bits_per_episode, mean_interval, median_episodes, restricted_mean_episodes
+from memory_rl.analysis.statistics import MemorisationTimes, bits_per_episode, bootstrap_mean, mean_interval, median_episodes, restricted_mean_episodes
 from memory_rl.analysis.summary import memorisation_times
 
 
@@ -36,6 +36,23 @@ def test_restricted_mean_is_the_area_under_the_survival_curve():
 def test_rate_is_bits_memorised_over_episodes_spent():
     assert bits_per_episode(times([10, 20, 30]), 6.0).value == pytest.approx(6 / 20)
     assert bits_per_episode(times([10, 20, 70], [1, 1, 0]), 6.0).value == pytest.approx(2 * 6 / 100)
+
+
+@pytest.mark.parametrize("runs", [5, 40, 2000])
+def test_bootstrap_intervals_are_those_of_scipy(runs):
+    rng = np.random.default_rng(1)
+    values, episodes = rng.exponential(size=runs), rng.integers(1, 100, size=runs)
+    peer = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=rng).confidence_interval
+    ours = bootstrap_mean(values)
+    width = peer.high - peer.low
+    assert (ours.low, ours.high) == (pytest.approx(peer.low, abs=0.05 * width), pytest.approx(peer.high, abs=0.05 * width))
+    memorised = np.append(rng.random(runs - 1) < 0.7, True)
+    ratio = scipy.stats.bootstrap(
+        (memorised, episodes), lambda m, e, axis: 6 * m.sum(axis=axis) / e.sum(axis=axis), paired=True, vectorized=True, method="percentile", rng=rng
+    ).confidence_interval
+    rate = bits_per_episode(times(episodes, memorised), 6.0)
+    width = ratio.high - ratio.low
+    assert (rate.low, rate.high) == (pytest.approx(ratio.low, abs=0.05 * width), pytest.approx(ratio.high, abs=0.05 * width))
 
 
 def test_rate_without_any_memorised_run_is_bounded_above():

@@ -5,13 +5,13 @@ All runs of a population have the same budget, so that a run which never memoris
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.stats
 
-_RESAMPLES = 9999
+_RESAMPLES, _CURVE_RESAMPLES = 9999, 999
+_CELLS_A_CHUNK = 2**22
 _CONFIDENCE = 0.95
 
 
@@ -47,8 +47,19 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
     # With one budget for all, the Kaplan-Meier median of a resample is the median in which a censored run counts as later than all others.
     beyond = 2 * times.episodes.max() + 1
     episodes = np.where(times.memorised, times.episodes, beyond).astype(float)
-    low, high = _bootstrap((episodes,), lambda sample, axis: np.quantile(sample, 0.5, axis=axis, method="inverted_cdf"))
+    low, high = _bootstrap_median(episodes)
     return Estimate(float(reached[0]) if len(reached) else None, *(None if end == beyond else _finite(end) for end in (low, high)))
+
+
+def _bootstrap_median(episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(episodes) == 1:
+        return np.array(np.nan), np.array(np.nan)
+
+    def median(sample: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(np.quantile(sample, 0.5, axis=axis, method="inverted_cdf"))
+
+    random = np.random.default_rng(0)
+    return _percentiles(scipy.stats.bootstrap((episodes,), median, n_resamples=_RESAMPLES, method="percentile", rng=random).bootstrap_distribution)
 
 
 def restricted_mean_episodes(times: MemorisationTimes) -> float:
@@ -72,36 +83,41 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
     if spent == 0:  # every run knew its secret before it began
         return Estimate(None, None, None)
 
-    def rate(memorised: np.ndarray, episodes: np.ndarray, axis: int) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            return np.asarray(information * memorised.sum(axis=axis) / episodes.sum(axis=axis))
-
-    low, high = _bootstrap((times.memorised.astype(float), times.episodes.astype(float)), rate)
+    means = _resampled_means(np.stack([times.memorised, times.episodes], axis=1).astype(float), _RESAMPLES)
+    with np.errstate(divide="ignore"):
+        low, high = _percentiles(information * means[:, 0] / means[:, 1])
     return Estimate(information * float(times.memorised.sum()) / spent, _finite(low), _finite(high))
 
 
 def bootstrap_mean(values: np.ndarray) -> Estimate:
     """Mean over runs with its percentile bootstrap interval: values (R,)."""
-    low, high = _bootstrap((values,), lambda sample, axis: sample.mean(axis=axis))
+    low, high = _percentiles(_resampled_means(values, _RESAMPLES))
     return Estimate(float(values.mean()), _finite(low), _finite(high))
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over runs with its percentile bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the interval is empty (NaN)."""
-    low, high = _bootstrap((values,), lambda sample, axis: sample.mean(axis=axis), resamples=999)
+    low, high = _percentiles(_resampled_means(values, _CURVE_RESAMPLES))
     return values.mean(axis=0), low, high
 
 
-def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], resamples: int = _RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over axis 0; the resamples are the same for the same number of runs, so that a summary can be made again to the byte."""
-    if len(samples[0]) == 1:
-        unknown = np.full(samples[0].shape[1:], np.nan)
-        return unknown, unknown
-    drawn = scipy.stats.bootstrap(
-        samples, statistic, paired=len(samples) > 1, n_resamples=resamples, method="percentile", rng=np.random.default_rng(0)
-    ).bootstrap_distribution
+def _resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
+    """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by indexing: (R, ...) to (resamples, ...).
+
+    The resamples are the same for the same number of runs, so that a summary can be made again to the byte. With one run they are NaN.
+    """
+    runs = len(values)
+    if runs == 1:
+        return np.full((resamples, *values.shape[1:]), np.nan)
+    random, even = np.random.default_rng(0), np.full(runs, 1 / runs)
+    step = max(1, _CELLS_A_CHUNK // runs)
+    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
+    return np.concatenate([random.multinomial(runs, even, size=size) @ values / runs for size in sizes])
+
+
+def _percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=-1, method="inverted_cdf")  # no interpolation with a censored run
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0, method="inverted_cdf")  # no interpolation with a censored run
     return low, high
 
 

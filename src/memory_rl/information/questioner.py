@@ -126,9 +126,9 @@ def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, game
     sorted_into = np.zeros((num_secrets, num_answers, outcomes.num_classes))
     np.put_along_axis(sorted_into, classes.T[:, :, None], 1.0, axis=2)
     observer, secrets = Observer(games, num_secrets), generator.integers(num_secrets, size=games)
-    playing, spent = np.arange(games), 0
+    threshold = np.log2(num_secrets * certainty) - 1e-9
+    playing, spent = np.arange(games) if threshold > 0 else np.arange(0), 0
     for _ in range(max_episodes):
-        playing = playing[observer.bits_known(playing, secrets[playing]) < np.log2(num_secrets * certainty) - 1e-9]
         if len(playing) == 0:
             break
         spent += len(playing)
@@ -136,6 +136,7 @@ def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, game
         answers = outcomes.information(masses).argmax(axis=1)
         levels = outcomes.draw(classes[answers, secrets[playing]], generator.random(len(playing)))
         observer.observe(playing, Partition(classes[answers]), outcomes, levels)
+        playing = playing[observer.bits_known(playing, secrets[playing]) < threshold]
     ended = games - len(playing)
     return Episodes(None, None, spent / ended if ended else math.inf)
 

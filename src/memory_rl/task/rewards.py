@@ -127,7 +127,8 @@ def log_distance(N: int) -> RewardChannel:
 
 def binned_log_distance(N: int, bins: int) -> RewardChannel:
     """The log-distance to S rounded (half to even) to one of B equally spaced values; fewer than B may occur."""
-    return _by_distance("binned_log_distance", np.round(raw_log_distance(N) * (bins - 1)) / (bins - 1))
+    scaled = np.round(raw_log_distance(N) * (bins - 1), 9)  # so that a half is a half, whatever the last bit of the logarithm says
+    return _by_distance("binned_log_distance", np.round(scaled) / (bins - 1))
 
 
 CHANNELS: dict[str, Callable[..., RewardChannel]] = {

@@ -21,6 +21,7 @@ from memory_rl.training.questions import make_questions
 _GREEDY_N = 4096
 _OPTIMAL_N = 12
 _GAMES = 512
+_TIE = 1e-12
 _CELLS = 2**24
 """Above this many cells (answers x secrets x classes, or a channel's rows x levels for each set of rows) a noisy channel is not worked out."""
 
@@ -30,12 +31,13 @@ class Ceilings:
     """Limits of a condition; bits an episode, unless it says otherwise. None: not computed at this size.
 
     Attributes:
-        capacity: log2 of the signals that an episode can bring.
+        capacity: log2 of the signals that an episode can bring, which are at most the N secrets in multi_step and SFT.
         shannon_capacity: the most that an answer can tell, whatever is known before; at most `capacity`, and less with noise.
         first_episode: what the first answer tells about a uniform secret: the best one, and the mean over all.
         ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated (greedy, too).
         optimal_to_know: the least expected episodes of any questioner to know S, where the questioner is greedy and N small enough.
-        bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected reward, for the worst secret.
+        bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected reward, for the worst secret; None if S is not
+            among them.
         best_answers: the most answers that share the best expected reward of one secret.
         secret_is_best: whether S always has the best expected reward.
         unused_levels: of the levels that the channel was asked to have, how many never occur.
@@ -47,7 +49,7 @@ class Ceilings:
     ideal_questioner: Episodes | None
     method: str
     optimal_to_know: float | None
-    bits_by_reward: float
+    bits_by_reward: float | None
     best_answers: int
     secret_is_best: bool
     unused_levels: int
@@ -76,16 +78,17 @@ def ceilings(config: Experiment | BoundsConfig, environment: Environment) -> Cei
     capacity = _capacity(config, environment)
     shannon, first, asker, method, optimal = _limits(config, environment)
     unused = config.reward_bins - len(environment.channel.levels) if config.reward_bins is not None else 0
-    return Ceilings(capacity, shannon, first, asker, method, optimal, channel_bits - math.log2(best_answers), best_answers, secret_is_best, unused)
+    by_reward = channel_bits - math.log2(best_answers) if secret_is_best else None
+    return Ceilings(capacity, shannon, first, asker, method, optimal, by_reward, best_answers, secret_is_best, unused)
 
 
 def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
     """Sentences about a channel that cannot teach all of S, or wastes what it was given."""
-    if limits.best_answers > 1:
+    if limits.bits_by_reward is not None and limits.best_answers > 1:
         yield (
             f"up to {limits.best_answers} answers share the top reward: a policy spread over them knows {limits.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
         )
-    if not limits.secret_is_best:
+    if limits.bits_by_reward is None:
         yield "for some secrets another answer earns more than the secret itself: a policy that is paid the most does not know S."
     if limits.unused_levels:
         yield f"{limits.unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
@@ -101,15 +104,19 @@ def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> fl
 def _best_answers(environment: Environment) -> tuple[int, bool]:
     """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
     channel, N = environment.channel, environment.space.N
-    if isinstance(environment, MultiStep) or channel.singles_out:
-        return 1, bool(channel.mean_rewards[1] > channel.mean_rewards[0])
+    if isinstance(environment, MultiStep) or channel.singles_out:  # class 1 is right, class 0 wrong; much noise turns that round
+        right_minus_wrong = channel.mean_rewards[1] - channel.mean_rewards[0]
+        if abs(right_minus_wrong) <= _TIE:
+            return N, True
+        all_wrong = 1 if isinstance(environment, MultiStep) else N - 1
+        return (1, True) if right_minus_wrong > 0 else (all_wrong, False)
     if N > MAX_TABULATED_N:
         return 1, True  # a distance: there alone N may be so large
     mean = channel.mean_rewards
     most, secret_is_best = 1, True
     for secret in range(N):
         earned = mean[channel.classes(np.arange(N), np.array(secret))]
-        best = earned >= earned.max() - 1e-12
+        best = earned >= earned.max() - _TIE
         most, secret_is_best = max(most, int(best.sum())), secret_is_best and bool(best[secret])
     return most, secret_is_best
 
@@ -124,10 +131,12 @@ def _limits(config: BoundsConfig | Experiment, environment: Environment) -> tupl
             return math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact", None
     classes, outcomes = make_questions(config, environment).table()
     first = bounds.first_episode_information(classes, outcomes)
+    per_bit = isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps
     if not outcomes.certain:
-        return _noisy_capacity(classes, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games", None
+        alike = classes[:1] if per_bit else classes  # which bits an answer has only renames the patterns
+        return _noisy_capacity(alike, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games", None
     capacity = bounds.question_capacity(classes, outcomes)
-    if isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps:
+    if per_bit:
         return capacity, first, questioner.per_bit(N, certainty), "exact", None
     if N > _GREEDY_N:
         return capacity, first, None, "", None

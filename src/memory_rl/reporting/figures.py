@@ -100,9 +100,7 @@ def _waterfall(summary: Mapping[str, Any]) -> alt.LayerChart:
     base = alt.Chart(frame)
     colors = alt.Color("mind:N", scale=alt.Scale(domain=list(_MINDS.values()), range=[_PALE, _GREY, _RED, _BLUE]), legend=None)
     layers = [
-        base.mark_bar(height=24).encode(
-            alt.X("floor:Q", scale=scale, title=title, axis=decades), y, colors, x2="rate:Q"
-        ),
+        base.mark_bar(height=24).encode(alt.X("floor:Q", scale=scale, title=title, axis=decades), y, colors, x2="rate:Q"),
         base.mark_rule(color=_BLACK, strokeWidth=1.5).encode(alt.X("low:Q", scale=scale), y, x2="high:Q"),
         base.mark_text(align="left", dx=6, color=_BLACK).encode(alt.X("place:Q", scale=scale), y, text="label:N"),
     ]

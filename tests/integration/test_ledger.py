@@ -132,7 +132,7 @@ def test_the_observer_of_bits_sees_each_reward_or_only_their_sum(noise, summed):
 def test_an_example_of_either_world_shows_the_secret():
     for environment in (MultiStep.with_noise(SecretSpace(11)), MultiStep.with_noise(SecretSpace(16))):
         for secret in range(environment.space.N):
-            _, level = ExampleQuestions(environment).of_episode(environment.choices(np.array([secret])), None)
+            _, level = ExampleQuestions(environment).of_episode(environment.choices(np.array([secret])), np.full((1, 4), np.nan))
             assert level.tolist() == [secret]
 
 

@@ -22,6 +22,7 @@ from memory_rl.analysis.statistics import bootstrap_mean
 
 POLICY_WITHIN_OBSERVER = "policy bits <= observer bits"
 OBSERVER_EQUALS_ASKED = "observer bits = information of the questions asked"
+_LAWS = {"policy_within_observer": POLICY_WITHIN_OBSERVER, "observer_equals_asked": OBSERVER_EQUALS_ASKED}
 
 _CHANCE = 1e-4  # that an honest experiment is called a breach, at most
 _ROUNDING = 1e-6  # bits
@@ -49,9 +50,6 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
             (rows["observer_bits"] - rows["asked_bits"]).to_numpy(), rows["asked_variance"].to_numpy(), float(np.log2(N))
         ),
     }
-
-
-_LAWS = {"policy_within_observer": POLICY_WITHIN_OBSERVER, "observer_equals_asked": OBSERVER_EQUALS_ASKED}
 
 
 def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:

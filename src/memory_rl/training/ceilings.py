@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from memory_rl.seeding import generator
 from memory_rl.task import Environment, MultiStep
 from memory_rl.training.questions import make_questions
 
-_GREEDY_N = 4096
 _OPTIMAL_N = 12
 _GAMES = 512
 _TIE = 1e-12
@@ -69,17 +68,16 @@ class Ceilings:
 
 def ceilings(config: Experiment | BoundsConfig, environment: Environment) -> Ceilings:
     """The limits of a condition in its world."""
-    N = config.N
-    channel_bits = math.log2(N)
-    if isinstance(config, SFTConfig):
-        first = FirstEpisode(channel_bits, channel_bits)
-        return Ceilings(channel_bits, channel_bits, first, questioner.example(N, config.memorised_at), "exact", None, channel_bits, 1, True, 0)
-    best_answers, secret_is_best = _best_answers(environment)
-    capacity = _capacity(config, environment)
-    shannon, first, asker, method, optimal = _limits(config, environment)
-    unused = config.reward_bins - len(environment.channel.levels) if config.reward_bins is not None else 0
-    by_reward = channel_bits - math.log2(best_answers) if secret_is_best else None
-    return Ceilings(capacity, shannon, first, asker, method, optimal, by_reward, best_answers, secret_is_best, unused)
+    limits = _closed_form(config, environment) or _from_table(config, environment)
+    best_answers, secret_is_best = (1, True) if isinstance(config, SFTConfig) else _best_answers(environment)
+    return Ceilings(
+        capacity=_capacity(config, environment),
+        **limits._asdict(),
+        bits_by_reward=math.log2(config.N) - math.log2(best_answers) if secret_is_best else None,
+        best_answers=best_answers,
+        secret_is_best=secret_is_best,
+        unused_levels=_unused_levels(config, environment),
+    )
 
 
 def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
@@ -94,10 +92,16 @@ def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
         yield f"{limits.unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
 
 
+def _unused_levels(config: BoundsConfig | Experiment, environment: Environment) -> int:
+    bins = None if isinstance(config, SFTConfig) else config.reward_bins
+    return 0 if bins is None else bins - len(environment.channel.levels)
+
+
 def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> float:
+    if isinstance(config, SFTConfig):
+        return bounds.naive_capacity(config.N)
     if isinstance(environment, MultiStep):
-        summed = getattr(config, "credit", "step") == "episode"
-        return bounds.naive_capacity(environment.num_steps + 1 if summed else environment.space.N)
+        return bounds.naive_capacity(environment.num_steps + 1 if config.credit == "episode" else config.N)
     return bounds.naive_capacity(len(environment.channel.levels))
 
 
@@ -121,30 +125,44 @@ def _best_answers(environment: Environment) -> tuple[int, bool]:
     return most, secret_is_best
 
 
-def _limits(config: BoundsConfig | Experiment, environment: Environment) -> tuple[float | None, FirstEpisode, Episodes | None, str, float | None]:
-    """Shannon capacity, first episode, questioner, its method, and the optimal questioner's episodes to know."""
-    N, certainty, channel = config.N, config.memorised_at, environment.channel
-    if not isinstance(environment, MultiStep) and channel.certain:
-        if channel.name == "binary":
-            return 1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact", None
-        if channel.name == "log_distance":
-            return math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact", None
+class _Limits(NamedTuple):
+    """What depends on how answers are told apart; see `Ceilings`."""
+
+    shannon_capacity: float | None
+    first_episode: FirstEpisode
+    ideal_questioner: Episodes | None
+    method: str
+    optimal_to_know: float | None = None
+
+
+def _closed_form(config: BoundsConfig | Experiment, environment: Environment) -> _Limits | None:
+    N, certainty = config.N, config.memorised_at
+    if isinstance(config, SFTConfig):
+        return _Limits(math.log2(N), FirstEpisode(math.log2(N), math.log2(N)), questioner.example(N, certainty), "exact")
+    if isinstance(environment, MultiStep) or not environment.channel.certain:
+        return None
+    if environment.channel.name == "binary":
+        return _Limits(1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact")
+    if environment.channel.name == "log_distance":
+        return _Limits(math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact")
+    return None
+
+
+def _from_table(config: BoundsConfig | Experiment, environment: Environment) -> _Limits:
     classes, outcomes = make_questions(config, environment).table()
     first = bounds.first_episode_information(classes, outcomes)
     per_bit = isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps
     if not outcomes.certain:
         alike = classes[:1] if per_bit else classes  # which bits an answer has only renames the patterns
-        return _noisy_capacity(alike, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games", None
+        return _Limits(_noisy_capacity(alike, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games")
     capacity = bounds.question_capacity(classes, outcomes)
     if per_bit:
-        return capacity, first, questioner.per_bit(N, certainty), "exact", None
-    if N > _GREEDY_N:
-        return capacity, first, None, "", None
+        return _Limits(capacity, first, questioner.per_bit(config.N, config.memorised_at), "exact")
     try:
-        optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
-        return capacity, first, questioner.greedy(classes, certainty), "greedy", optimal
+        optimal = questioner.optimal_episodes_to_know(classes) if config.N <= _OPTIMAL_N else None
+        return _Limits(capacity, first, questioner.greedy(classes, config.memorised_at), "greedy", optimal)
     except ValueError:  # some secrets can never be told apart
-        return capacity, first, None, "", None
+        return _Limits(capacity, first, None, "none can know S")
 
 
 def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:

@@ -30,7 +30,7 @@ class Questions(ABC):
     outcomes: Outcomes
 
     @abstractmethod
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray) -> Asked:
         """What one episode of each run asks and sees: (R, K) choices and rewards, the first turn valid."""
 
     @abstractmethod
@@ -38,11 +38,15 @@ class Questions(ABC):
         """A whole episode as one question: (A, N) the class of each secret under each answer, and p(level | class)."""
 
     def record(self, ledger: Ledger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: int) -> None:
-        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them the run's episode number `first_episode` (from 1)."""
+        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them the run's episode number `first_episode` (from 1).
+
+        Examples have no rewards.
+        """
+        seen = np.full(choices.shape, np.nan) if rewards is None else rewards
         for place in range(choices.shape[1]):
             rows = np.nonzero(_asks(choices[:, place]) & ledger.open(runs, self.outcomes))[0]
             if len(rows):
-                question, levels = self.of_episode(choices[rows, place], None if rewards is None else rewards[rows, place])
+                question, levels = self.of_episode(choices[rows, place], seen[rows, place])
                 ledger.record(runs[rows], question, self.outcomes, levels)
             ledger.close_episode(runs, first_episode + place)
 
@@ -67,7 +71,7 @@ class ExampleQuestions(Questions):
         self.outcomes = Outcomes(environment.space.N)
         self._place_value = _place_value(environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray) -> Asked:
         """See `Questions`."""
         every = np.arange(self._environment.space.N)
         return Partition(np.broadcast_to(every, (len(choices), len(every)))), choices @ self._place_value
@@ -84,9 +88,8 @@ class AnswerQuestions(Questions):
         self._channel, self._secrets = environment.channel, np.arange(environment.space.N)
         self.outcomes = _outcomes(self._channel)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray) -> Asked:
         """See `Questions`."""
-        assert rewards is not None  # noqa: S101  # reinforcement learning always has rewards
         answers, levels = choices[:, 0], self._channel.level_indices(rewards[:, 0])
         if self._channel.singles_out and self._channel.certain:
             return OneAgainstRest(answers), levels
@@ -109,9 +112,8 @@ class BitQuestions(Questions):
         self._place_value = _place_value(environment.num_steps)
         self.outcomes = _side_by_side(self._channel, environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray) -> Asked:
         """See `Questions`."""
-        assert rewards is not None  # noqa: S101
         return Partition(self._patterns(choices)), self._channel.level_indices(rewards) @ self._place_value
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
@@ -131,9 +133,8 @@ class SumQuestions(Questions):
         self._bits = environment.choices(np.arange(environment.space.N))  # (N, K)
         self.outcomes = _summed(environment.channel, environment.num_steps)
 
-    def of_episode(self, choices: np.ndarray, rewards: np.ndarray | None) -> Asked:
+    def of_episode(self, choices: np.ndarray, rewards: np.ndarray) -> Asked:
         """See `Questions`. Forfeited turns are wrong whatever S is."""
-        assert rewards is not None  # noqa: S101
         levels = self._environment.channel.level_indices(rewards).sum(axis=1)
         return Partition((choices[:, None, :] == self._bits).sum(axis=2)), levels
 

@@ -29,6 +29,9 @@ REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular", "single_step"): 4096, ("tabular", "multi_step"): 4096}
 """The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
 
+MAX_RUNS = 2**14
+"""Beyond this the bootstrap over runs takes gigabytes."""
+
 MAX_TABULATED_N = 4096
 """Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
 
@@ -167,6 +170,8 @@ class LearnerConfig(WorldConfig):
 
     @chz.validate
     def _check_learner(self) -> None:
+        if self.num_runs > MAX_RUNS:
+            raise ConfigError(f"num_runs={self.num_runs} is too large: use num_runs={MAX_RUNS} or less.")
         for key in ("num_runs", "lora_rank", "threads"):
             _at_least(key, getattr(self, key), 1)
         _at_least("base_seed", self.base_seed, 0)

@@ -6,6 +6,7 @@ All runs of a population have the same budget, so that a run which never memoris
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.stats
@@ -109,10 +110,15 @@ def _resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
     runs = len(values)
     if runs == 1:
         return np.full((resamples, *values.shape[1:]), np.nan)
+    counts, step = _resampled_counts(runs, resamples), max(1, _CELLS_A_CHUNK // runs)
+    return np.concatenate([counts[start : start + step].astype(np.float64) @ values / runs for start in range(0, resamples, step)])
+
+
+@lru_cache(maxsize=2)  # one summary and its curves ask for the same again and again
+def _resampled_counts(runs: int, resamples: int) -> np.ndarray:
+    """How often each run is in each resample: (resamples, runs)."""
     random, even = np.random.default_rng(0), np.full(runs, 1 / runs)
-    step = max(1, _CELLS_A_CHUNK // runs)
-    sizes = [min(step, resamples - start) for start in range(0, resamples, step)]
-    return np.concatenate([random.multinomial(runs, even, size=size) @ values / runs for size in sizes])
+    return random.multinomial(runs, even, size=resamples).astype(np.uint16)
 
 
 def _percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,8 +46,8 @@ class TabularPolicy:
         self._streams = RunStreams(seed, "answers", num_runs)
         self._stale = np.ones(num_runs, dtype=bool)
         self._log_probs = np.zeros((num_runs, num_decisions * num_choices))
-        self._cumulative = np.zeros((num_runs, num_decisions, num_choices))
         self._row = np.arange(num_runs * num_decisions).reshape(num_runs, num_decisions)
+        self._cumulative = np.broadcast_to(self._row[:, :, None], (num_runs, num_decisions, num_choices)).astype(np.float64)
 
     @property
     def trained_parameters(self) -> int:

@@ -6,11 +6,15 @@ their probabilities. See docs/own_reward.md.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
+import re
+import reprlib
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,12 +25,26 @@ from memory_rl.task.rewards import RewardChannel
 Reward = Callable[[int, int], "float | Mapping[float, float]"]
 """(answer, secret) to a reward, or to the probability of each reward that may come."""
 
-_CALLED_TWICE = 2**16  # pairs on which the reward must repeat itself
+_Law = tuple[tuple[float, float], ...]
+"""The distribution of one reward: (reward, probability > 0), ascending."""
+
+_REPEATS = (2**12, 2**16)
+"""The least and the most calls that must give what they gave before."""
+
 _TOLERANCE = 1e-9
+_MOST_LAWS = 2**20
+_MOST_CELLS = 2**24
+"""Of the table p(level | class): with more distributions or cells than this it would fill the memory."""
+
+_EXAMPLE = "reward_type=my_rewards.py:my_reward"
+_LONGEST = 160  # characters of somebody else's message
 
 
 def load_reward(reference: str) -> Any:
-    """The function or class that `file.py:Name` names.
+    """The function, class or object that `file.py:Name` names.
+
+    The file is run as a script is: afresh each time, and while it runs it can import the modules that lie beside it. Its module is known to `sys.modules`,
+    which dataclasses need, but under a name that hides no other.
 
     Raises:
         ConfigError: if there is no such file or name, or the file cannot be run.
@@ -34,72 +52,116 @@ def load_reward(reference: str) -> Any:
     place, _, name = reference.rpartition(":")
     path = Path(place)
     if not path.is_file():
-        raise ConfigError(f"reward_type={reference}: there is no file {place}: give the path of a Python file, as in reward_type=my_rewards.py:my_reward.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"reward_type={reference}: {place} is not a Python file: use a name that ends in .py.")
-    module = importlib.util.module_from_spec(spec)
+        meant = path.with_suffix(".py") if path.name else path
+        hint = f"did you mean reward_type={meant}:{name}?" if meant.is_file() else f"give the path of a Python file, as in {_EXAMPLE}."
+        raise ConfigError(f"reward_type={reference} names no file, since there is no {place or 'path before the colon'}: {hint}")
+    module = _run(path, reference)
+    if name not in vars(module):
+        own = [known for known, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")]
+        hint = suggest(name, own) if own else "define it there, as in def my_reward(answer, secret)."
+        why = f"{place} has no {name}" if name else "no name follows the colon"
+        raise ConfigError(f"reward_type={reference} names nothing, since {why}: {hint}")
+    return vars(module)[name]
+
+
+def _run(path: Path, reference: str) -> ModuleType:
+    """The module that the file makes. Its bytecode is not kept: a file changed within a second is not told from an old one by its time stamp."""
+    folder = str(path.resolve().parent)
+    module = ModuleType("own_reward_" + re.sub(r"\W", "_", str(path.resolve())))
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"reward_type={reference}: {place} cannot be run ({type(error).__name__}: {error}): mend the file.") from error
-    if not hasattr(module, name):
-        names = [known for known, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == path.stem]
-        raise ConfigError(f"reward_type={reference}: {place} has no {name!r}: {suggest(name, names)}")
-    return getattr(module, name)
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # to run it is what the user asks for
+    except (Exception, SystemExit) as error:
+        del sys.modules[module.__name__]
+        raise ConfigError(f"reward_type={reference} cannot be used, since {path} cannot be run ({_told(error)}): mend the file.") from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return module
 
 
 def as_reward(given: Any, N: int, name: str) -> Reward:
     """The reward that a function, a class or an object stands for.
 
     A function is called as reward(answer, secret); a class is made first and then, like an object, asked its `reward` method, or itself if it is callable. A
-    parameter named N, of the function or of the class, gets N.
+    parameter named N, of the function, the method or the class, gets N.
 
     Raises:
-        ConfigError: if it is none of these, or the class cannot be made.
+        ConfigError: if it is none of these, the class cannot be made, or the call takes something else.
     """
     if inspect.isclass(given):
         try:
             given = given(**_wants_N(given, N))
-        except Exception as error:
-            raise ConfigError(f"reward_type={name}: the class cannot be made ({type(error).__name__}: {error}): it may take N and nothing else.") from error
-    called = getattr(given, "reward", given)
+        except (Exception, SystemExit) as error:
+            raise ConfigError(
+                f"reward_type={name} cannot be made ({_told(error)}): the class is given N, if it has a parameter of that name, and nothing else, "
+                "so give all others defaults."
+            ) from error
+    method = getattr(given, "reward", None)
+    called = method if callable(method) else given
     if not callable(called):
         raise ConfigError(f"reward_type={name} is not a reward: give a function reward(answer, secret), or a class with such a method.")
     options = _wants_N(called, N)
-    return lambda answer, secret: called(answer, secret, **options)
+    signature = _signature(called)
+    if signature is not None:
+        try:
+            signature.bind(0, 0, **options)
+        except TypeError as error:
+            raise ConfigError(
+                f"reward_type={name} cannot be called as reward(answer, secret) ({error}): give it these two parameters, and N if it needs to know it."
+            ) from None
+    return partial(called, **options) if options else called
 
 
 def _wants_N(called: Callable[..., Any], N: int) -> dict[str, int]:
+    signature = _signature(called)
+    return {"N": N} if signature is not None and "N" in signature.parameters else {}
+
+
+def _signature(called: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return {"N": N} if "N" in inspect.signature(called).parameters else {}
-    except (TypeError, ValueError):  # some built-in functions have no signature
-        return {}
+        return inspect.signature(called)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return None
 
 
 def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     """Asks for the reward of every answer under every secret, and makes a channel of it.
 
+    Rewards are compared exactly: two that differ by rounding are two levels.
+
     Raises:
-        ConfigError: if a reward is not a finite number, probabilities do not sum to 1, the reward changes from call to call, or nothing can be learned from it.
+        ConfigError: if a reward is not a finite number, probabilities are none, the reward changes from call to call, or nothing can be learned from it.
     """
-    laws: dict[tuple[tuple[float, float], ...], int] = {}
-    classes = np.empty((N, N), dtype=np.int64)
+    sure = np.empty((N, N))  # the reward, NaN where chance has a part in it
+    law_of, laws = np.zeros((N, N), dtype=np.int32), dict[_Law, int]()
+    as_law = lru_cache(_REPEATS[1])(_law)
     for answer in range(N):
-        for secret in range(N):
-            law = _law(reward, answer, secret, name)
-            classes[answer, secret] = laws.setdefault(law, len(laws))
-    _check_repeats(reward, classes, list(laws), name)
-    if not (classes != classes[:, :1]).any():
-        raise ConfigError(
-            f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned from it: reward some secrets differently."
-        )
-    return _channel(name, list(laws), classes)
+        row = _ask_all(reward, answer, N, name)
+        numbers = _plain(row)
+        if numbers is not None:
+            sure[answer] = numbers
+            continue
+        for secret, given in enumerate(row):
+            law = _law_at(as_law, given, answer, secret, name)
+            sure[answer, secret] = law[0][0] if len(law) == 1 else np.nan
+            if len(law) > 1:
+                law_of[answer, secret] = laws.setdefault(law, len(laws))
+        if len(laws) > _MOST_LAWS:
+            raise _too_large(name, N)
+    _check_repeats(reward, sure, law_of, list(laws), name)
+    levels, classes, outcomes = _table(sure, law_of, list(laws), name)
+    if (classes == classes[:, :1]).all():
+        raise ConfigError(f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: reward some secrets differently.")
+    return from_table(name, levels, classes, outcomes)
 
 
 def from_table(name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None) -> RewardChannel:
     """The channel with this table: levels (L,), classes (A, N), outcomes (C, L) or None; see `RewardChannel`."""
-    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes)
+    singles_out = np.array_equal(classes, np.eye(len(classes), classes.shape[1], dtype=bool))
+    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, singles_out)
 
 
 def table_of(channel: RewardChannel, N: int) -> np.ndarray:
@@ -108,45 +170,139 @@ def table_of(channel: RewardChannel, N: int) -> np.ndarray:
     return channel.classes(every[:, None], every)
 
 
-def _law(reward: Reward, answer: int, secret: int, name: str) -> tuple[tuple[float, float], ...]:
-    """The distribution of one reward as sorted pairs (reward, probability > 0)."""
-    where = f"for answer={answer}, secret={secret}"
+def _ask_all(reward: Reward, answer: int, N: int, name: str) -> list[Any]:
+    """What an answer is given under each secret."""
+    row: list[Any] = []
     try:
-        given = reward(answer, secret)
-    except Exception as error:
-        raise ConfigError(f"reward_type={name} raised {type(error).__name__} ({error}) {where}: it is asked for every answer and secret in [0, N).") from error
-    pairs = given.items() if isinstance(given, Mapping) else [(given, 1.0)]
-    try:
-        law = sorted((float(value), float(probability)) for value, probability in pairs)
-    except (TypeError, ValueError):
-        raise ConfigError(f"reward_type={name} gave {given!r} {where}: return a number, or a mapping from rewards to probabilities.") from None
-    if not all(math.isfinite(value) for value, _ in law):
-        raise ConfigError(f"reward_type={name} gave {given!r} {where}, which is not finite: return finite rewards.")
-    if any(not 0 <= probability <= 1 for _, probability in law) or abs(sum(probability for _, probability in law) - 1) > _TOLERANCE:
-        raise ConfigError(f"reward_type={name} gave {given!r} {where}, whose probabilities do not sum to 1: return a distribution over rewards.")
-    return tuple((value, probability) for value, probability in law if probability > 0)
+        for secret in range(N):
+            row.append(reward(answer, secret))  # its length tells where the reward failed
+    except (Exception, SystemExit) as error:
+        raise _failed(error, answer, len(row), name) from error
+    return row
 
 
-def _check_repeats(reward: Reward, classes: np.ndarray, laws: list[tuple[tuple[float, float], ...]], name: str) -> None:
-    N = len(classes)
-    every = np.random.default_rng(0).permutation(N * N)[:_CALLED_TWICE]
-    for answer, secret in zip(*(place.tolist() for place in np.divmod(every, N)), strict=True):
-        if _law(reward, answer, secret, name) != laws[classes[answer, secret]]:
+def _plain(row: list[Any]) -> np.ndarray | None:
+    """The row as float64, if it holds finite numbers alone."""
+    try:
+        numbers = np.array(row)
+    except Exception:  # whatever NumPy makes of what it does not know
+        return None
+    if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
+        return None
+    numbers = numbers.astype(np.float64)
+    return numbers + 0.0 if np.isfinite(numbers).all() else None  # -0 is 0
+
+
+def _law_at(as_law: Callable[[Any], _Law], given: Any, answer: int, secret: int, name: str) -> _Law:
+    items = tuple(given.items()) if isinstance(given, Mapping) else ((given, 1.0),)
+    try:
+        try:
+            return as_law(items)
+        except TypeError:  # what cannot be hashed, a 0-d array for one
+            return _law(items)
+    except _NoLawError as error:
+        raise ConfigError(f"reward_type={name} gave {_shown(given)} for answer={answer}, secret={secret}, {error}") from None
+
+
+class _NoLawError(Exception):
+    """The rest of the sentence about something that is no reward."""
+
+
+def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
+    """The distribution that these pairs of a reward and its probability are."""
+    merged: dict[float, float] = {}
+    for given, chance in items:
+        value, probability = _number(given) + 0.0, _number(chance)  # -0 is 0
+        if not math.isfinite(value):
+            raise _NoLawError("which is not finite: return finite rewards.")
+        if not -_TOLERANCE <= probability <= 1 + _TOLERANCE:
+            raise _NoLawError(f"with a probability of {probability:g}: return probabilities from 0 to 1.")
+        merged[value] = merged.get(value, 0.0) + probability
+    total = sum(merged.values())
+    if abs(total - 1) > _TOLERANCE:
+        raise _NoLawError(f"whose probabilities sum to {total:.10g}: return each reward that may come with its probability, so that they sum to 1.")
+    law = tuple(sorted((value, probability) for value, probability in merged.items() if probability > 0))
+    return law if len(law) > 1 else ((law[0][0], 1.0),)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str | bytes | bytearray):
+        raise _NoLawError("which is not a number: return a number, or a mapping from each reward to its probability.")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception:
+        raise _NoLawError("which is not a number: return a number, or a mapping from each reward to its probability.") from None
+
+
+def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> None:
+    """Asks some pairs again, in another order: all of them, many times, if they are few."""
+    N, random, least, most = len(sure), np.random.default_rng(0), *_REPEATS
+    places = [random.permutation(N * N) for _ in range(math.ceil(least / N**2))] if most >= N * N else [random.integers(N * N, size=most)]
+    for answer, secret in zip(*(place.tolist() for place in np.divmod(np.concatenate(places), N)), strict=True):
+        try:
+            given = reward(answer, secret)
+        except (Exception, SystemExit) as error:
+            raise _failed(error, answer, secret, name) from error
+        before = sure[answer, secret]
+        if type(given) in (float, int, bool) and given == before:
+            continue
+        if _law_at(_law, given, answer, secret, name) != (laws[law_of[answer, secret]] if np.isnan(before) else ((before, 1.0),)):
             raise ConfigError(
                 f"reward_type={name} gave two different rewards for answer={answer}, secret={secret}: if chance has a part in it, "
                 "return a mapping from each reward to its probability instead."
             )
 
 
-def _channel(name: str, laws: list[tuple[tuple[float, float], ...]], classes: np.ndarray) -> RewardChannel:
-    levels = np.unique([value for law in laws for value, _ in law])
-    place = {value: index for index, value in enumerate(levels.tolist())}
-    if all(len(law) == 1 for law in laws):
-        level_of_class = np.array([place[law[0][0]] for law in laws])
-        return from_table(name, levels, level_of_class[classes], None)
-    outcomes = np.zeros((len(laws) + 1, len(levels)))
-    outcomes[0, 0] = 1.0  # an invalid answer
-    for row, law in enumerate(laws, start=1):
-        for value, probability in law:
-            outcomes[row, place[value]] = probability
-    return from_table(name, levels, classes + 1, outcomes / outcomes.sum(axis=1, keepdims=True))
+def _table(sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Levels, classes and outcomes, as `from_table` takes them.
+
+    Class i is the i-th of the rewards that come for certain, the first of them the lowest level of all; the distributions follow.
+    """
+    known = ~np.isnan(sure)
+    certain = np.unique(sure[known])
+    if not laws:
+        return certain, np.searchsorted(certain, sure), None
+    levels = np.unique(np.append(certain, [value for law in laws for value, _ in law]))
+    certain = np.union1d(certain, levels[:1])  # also what an invalid answer earns
+    if (len(certain) + len(laws)) * len(levels) > _MOST_CELLS:
+        raise _too_large(name, len(sure))
+    outcomes = np.zeros((len(certain) + len(laws), len(levels)))
+    outcomes[np.arange(len(certain)), np.searchsorted(levels, certain)] = 1.0
+    for row, law in enumerate(laws, start=len(certain)):
+        values, probabilities = np.array(law).T
+        outcomes[row, np.searchsorted(levels, values)] = probabilities
+    classes = np.where(known, np.searchsorted(certain, sure), len(certain) + law_of)
+    return levels, classes, outcomes / outcomes.sum(axis=1, keepdims=True)
+
+
+def _too_large(name: str, N: int) -> ConfigError:
+    return ConfigError(f"reward_type={name} has too many different distributions at N={N}: round its rewards and probabilities, or use a smaller N.")
+
+
+def _failed(error: BaseException, answer: int, secret: int, name: str) -> ConfigError:
+    return ConfigError(
+        f"reward_type={name} failed for answer={answer}, secret={secret} ({_told(error)}): return a reward for every answer and every secret from 0 to N - 1."
+    )
+
+
+def _told(error: BaseException) -> str:
+    """An error of the user's code in one line, with the place in their file."""
+    frame, places = error.__traceback__, list[tuple[str, int]]()
+    while frame is not None:
+        places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
+        frame = frame.tb_next
+    theirs = [place for place in places if place[0] != __file__ and not place[0].startswith("<")]  # nor what has no file
+    lines = [line for file, line in theirs if file == theirs[0][0]]
+    where = f" in {Path(theirs[0][0]).name}, line {lines[-1]}" if theirs else ""
+    return _one_line(f"{type(error).__name__}: {error}".removesuffix(": ")) + where
+
+
+def _shown(given: Any) -> str:
+    return _one_line(reprlib.repr(given))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."

@@ -134,7 +134,7 @@ class BoundsConfig(ChannelConfig):
     @chz.validate
     def _check_bounds(self) -> None:
         _check_memorised_at(self.memorised_at, self.N)
-        closed = self.env_type == "single_step" and self.channel_name in ("binary", "log_distance") and self.reward_noise == 0
+        closed = self.env_type == "single_step" and not self.own_reward and self.channel_name in ("binary", "log_distance") and self.reward_noise == 0
         limit = MAX_N["local", "multi_step"] if self.env_type == "multi_step" else MAX_TABULATED_N
         if limit < self.N and not closed:
             raise ConfigError(f"N={self.N} is too large to tabulate this channel: use N={limit} or less, or reward_type=binary.")

@@ -16,6 +16,8 @@ import numpy as np
 from memory_rl.information.observer import Observer, Partition
 from memory_rl.information.outcomes import Outcomes, uniform_information
 
+_TIE = 1e-12  # bits
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -76,32 +78,27 @@ def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
     Raises:
         ValueError: if no answer tells some candidates apart, so that S is never known.
     """
-    num_secrets = classes.shape[1]
-    sums = _greedy_sums(classes, np.arange(num_secrets), frozenset(), candidates_at(certainty))
-    to_know, to_hit, to_reach = (total / num_secrets for total in sums)
-    return Episodes(to_know, to_hit, to_reach)
-
-
-def _greedy_sums(classes: np.ndarray, candidates: np.ndarray, tried: frozenset[int], enough: int) -> tuple[int, int, int]:
-    """Episodes from now on to know, to hit and to reach, summed over the candidates; those that were tried have been hit, even if others look like them."""
-    untried = len(set(candidates.tolist()) - tried)
-    if len(candidates) == 1:
-        return 0, untried, 0
-    answer = _most_informative(classes, candidates)
-    seen = classes[answer, candidates]
-    to_know, to_hit, to_reach = len(candidates), untried, len(candidates) if len(candidates) > enough else 0
-    for level in np.unique(seen):
-        group = candidates[seen == level]
-        if len(group) == len(candidates):
-            raise ValueError(f"no answer tells the secrets {group.tolist()} apart")
-        more_to_know, more_to_hit, more_to_reach = _greedy_sums(classes, group, tried | {answer}, enough)
-        to_know, to_hit, to_reach = to_know + more_to_know, to_hit + more_to_hit, to_reach + more_to_reach
-    return to_know, to_hit, to_reach
+    num_secrets, enough = classes.shape[1], candidates_at(certainty)
+    to_know = to_hit = to_reach = 0  # episodes, summed over the secrets
+    open_sets = [(np.arange(num_secrets), frozenset[int]())]  # candidates, and the answers given on the way there
+    while open_sets:
+        candidates, tried = open_sets.pop()
+        to_hit += len(set(candidates.tolist()) - tried)  # those that were tried have been hit, even if others look like them
+        if len(candidates) == 1:
+            continue
+        to_know += len(candidates)
+        to_reach += len(candidates) if len(candidates) > enough else 0
+        answer = _most_informative(classes, candidates)
+        groups = [candidates[classes[answer, candidates] == level] for level in np.unique(classes[answer, candidates])]
+        if len(groups) == 1:
+            raise ValueError(f"no answer tells the secrets {candidates.tolist()} apart")
+        open_sets += [(group, tried | {answer}) for group in groups]
+    return Episodes(to_know / num_secrets, to_hit / num_secrets, to_reach / num_secrets)
 
 
 def _most_informative(classes: np.ndarray, candidates: np.ndarray) -> int:
     information = uniform_information(classes[:, candidates], Outcomes(int(classes.max()) + 1))
-    best = np.nonzero(information >= information.max() - 1e-12)[0]
+    best = np.nonzero(information >= information.max() - _TIE)[0]
     possible = best[np.isin(best, candidates)]
     return int(possible[0] if len(possible) else best[0])
 
@@ -133,7 +130,8 @@ def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, game
             break
         spent += len(playing)
         masses = (observer.posterior(playing) @ sorted_into.reshape(num_secrets, -1)).reshape(len(playing), num_answers, -1)
-        answers = outcomes.information(masses).argmax(axis=1)
+        information = outcomes.information(masses)
+        answers = (information >= information.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
         levels = outcomes.draw(classes[answers, secrets[playing]], generator.random(len(playing)))
         observer.observe(playing, Partition(classes[answers]), outcomes, levels)
         playing = playing[observer.bits_known(playing, secrets[playing]) < threshold]

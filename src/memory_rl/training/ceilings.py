@@ -141,7 +141,7 @@ def _closed_form(config: BoundsConfig | Experiment, environment: Environment) ->
         return _Limits(math.log2(N), FirstEpisode(math.log2(N), math.log2(N)), questioner.example(N, certainty), "exact")
     if isinstance(environment, MultiStep) or not environment.channel.certain:
         return None
-    if environment.channel.name == "binary":
+    if environment.channel.singles_out:
         return _Limits(1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact")
     if environment.channel.name == "log_distance":
         return _Limits(math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact")

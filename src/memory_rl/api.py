@@ -125,9 +125,13 @@ def tell_limits(config: Experiment | BoundsConfig, limits: Ceilings) -> None:
     """Prints the ceilings, and what the channel cannot teach."""
     from memory_rl.reporting.terminal import ceilings_table, show
     from memory_rl.training.ceilings import warnings_about
+    from memory_rl.training.sampling import why_not_skip
 
     show(ceilings_table(config.condition, config.N, config.memorised_at, limits.as_dict()))
-    for sentence in warnings_about(limits, config.N):
+    notes = list(warnings_about(limits, config.N))
+    if isinstance(config, TrainConfig) and config.skip_ahead and (reason := why_not_skip(config)):
+        notes.append(f"no silent updates are skipped: {reason}.")
+    for sentence in notes:
         print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
 
 

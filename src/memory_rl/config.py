@@ -214,6 +214,9 @@ class TrainConfig(ChannelConfig, LearnerConfig):
     ppo_epochs: int = chz.field(default=4, doc="Gradient steps on the same episodes (algorithm=ppo).")
     ppo_clip: float = chz.field(default=0.2, doc="The ratio is clipped to 1 +- this (algorithm=ppo).")
     posterior_epochs: int = chz.field(default=16, doc="Gradient steps towards the same posterior (algorithm=posterior).")
+    skip_ahead: bool | None = chz.field(
+        default=None, doc="Draw the silent updates from their exact law instead of one by one, where that is exact. Default: on the transformer alone."
+    )
     max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more.")
 
     @chz.validate
@@ -233,6 +236,11 @@ class TrainConfig(ChannelConfig, LearnerConfig):
                 f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
                 f"use max_episodes={self.episodes_per_update} or more."
             )
+
+    @property
+    def skips_ahead(self) -> bool:
+        """Whether silent updates are to be skipped, where that is exact."""
+        return self.backend == "local" if self.skip_ahead is None else self.skip_ahead
 
     @property
     def episodes_per_update(self) -> int:

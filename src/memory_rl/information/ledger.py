@@ -46,11 +46,31 @@ class Ledger:
         self._noisy |= not outcomes.certain
         self.observer.observe(runs, question, outcomes, levels)
 
-    def close_episode(self, runs: np.ndarray, episode: int) -> None:
-        """Notes which of these runs' observers know S after this episode (counted from 1)."""
-        waiting = runs[self.episodes_to_know[runs] == NEVER]
-        knows = self.observer_bits(waiting) >= np.log2(self.observer.weights.shape[1] * self.known_at) - 1e-9
-        self.episodes_to_know[waiting[knows]] = episode
+    def record_misses(self, run: int, answers: np.ndarray, episodes: np.ndarray) -> None:
+        """Takes in many questions of one run at once, each whether S is this answer, and each truly answered with no.
+
+        Args:
+            run: whose.
+            answers: (T,) in the order in which they were given.
+            episodes: (T,) the number of each episode, from 1, ascending.
+        """
+        _, first = np.unique(answers, return_index=True)
+        places = np.sort(first)
+        places = places[self.observer.weights[run, answers[places]] > 0]  # the others are known not to be S
+        candidates = self.observer.totals[run] - np.arange(len(places))
+        information, variance = Outcomes(2).gains(np.stack([1 - 1 / candidates, 1 / candidates], axis=1))
+        self.asked[run] += information.sum()
+        self._variance[run] += variance.sum()
+        self.observer.strike_out(run, answers[places])
+        knows = np.nonzero(1 / (candidates - 1) >= self.known_at - 1e-12)[0]
+        if len(knows) and self.episodes_to_know[run] == NEVER:
+            self.episodes_to_know[run] = episodes[places[knows[0]]]
+
+    def close_episode(self, runs: np.ndarray, episode: np.ndarray) -> None:
+        """Notes which of these runs' observers know S after this episode of theirs (R',), counted from 1."""
+        waiting = self.episodes_to_know[runs] == NEVER
+        knows = self.observer_bits(runs[waiting]) >= np.log2(self.observer.weights.shape[1] * self.known_at) - 1e-9
+        self.episodes_to_know[runs[waiting][knows]] = episode[waiting][knows]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:
         """Variance of the observer's bits around `asked`, for someone who knows all that was seen but S: (R',) squared bits.

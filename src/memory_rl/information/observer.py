@@ -112,6 +112,11 @@ class Observer:
         if impossible.any():
             raise ValueError(f"runs {np.asarray(runs)[impossible].tolist()} got a reward that no secret explains")
 
+    def strike_out(self, run: int, secrets: np.ndarray) -> None:
+        """Rules these secrets out, of which each was still possible, for one run whose candidates are all equally likely."""
+        self.weights[run, secrets] = 0.0
+        self.totals[run] -= len(secrets)
+
     def bits_known(self, runs: np.ndarray, secrets: np.ndarray) -> np.ndarray:
         """log2 N + log2 P(S) of these runs, whose secrets are given: (R',) bits."""
         with np.errstate(divide="ignore"):  # a secret struck out, by a wrong likelihood, is -inf bits

@@ -37,8 +37,8 @@ class Questions(ABC):
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """A whole episode as one question: (A, N) the class of each secret under each answer, and p(level | class)."""
 
-    def record(self, ledger: Ledger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: int) -> None:
-        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them the run's episode number `first_episode` (from 1).
+    def record(self, ledger: Ledger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them each run's episode number `first_episode` (R,), from 1.
 
         Examples have no rewards.
         """
@@ -49,6 +49,14 @@ class Questions(ABC):
                 question, levels = self.of_episode(choices[rows, place], seen[rows, place])
                 ledger.record(runs[rows], question, self.outcomes, levels)
             ledger.close_episode(runs, first_episode + place)
+
+    def record_in_order(self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray) -> None:
+        """Enters answers of one run, in the order in which they were given (T,), with the number of each episode. For environments of one step."""
+        runs = np.array([run])
+        for answer, reward, episode in zip(answers[:, None, None, None], rewards[:, None, None, None], episodes[:, None], strict=True):
+            if not ledger.open(runs, self.outcomes)[0]:
+                return
+            self.record(ledger, runs, answer, reward, episode)
 
     def observe(self, observer: Observer, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray) -> None:
         """Shows episodes to an observer, without the accounts."""
@@ -94,6 +102,17 @@ class AnswerQuestions(Questions):
         if self._channel.singles_out and self._channel.certain:
             return OneAgainstRest(answers), levels
         return Partition(self._channel.classes(answers[:, None], self._secrets)), levels
+
+    def record_in_order(self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray) -> None:
+        """See `Questions`. Answers that were not S, and tell no more than that, are entered at once."""
+        if not (self._channel.singles_out and self._channel.certain):
+            super().record_in_order(ledger, run, answers, rewards, episodes)
+            return
+        hits = np.nonzero(rewards == self._channel.levels[1])[0]
+        before = slice(0, int(hits[0]) if len(hits) else len(answers))
+        asked = answers[before] != INVALID
+        ledger.record_misses(run, answers[before][asked], episodes[before][asked])
+        super().record_in_order(ledger, run, answers[before.stop :], rewards[before.stop :], episodes[before.stop :])
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`."""

@@ -38,7 +38,7 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         choices = rows["answer"].fill_null(-1).to_numpy().reshape(shape)
         rewards = None if isinstance(config, SFTConfig) else rows["reward"].to_numpy().reshape(shape)
         episode = int(rows["episode"][0])
-        questions.record(ledger, runs, choices, rewards, episode)
+        questions.record(ledger, runs, choices, rewards, np.full(len(runs), episode))
         columns = {"asked_bits": ledger.asked[runs], "asked_variance": ledger.asked_variance(runs), "observer_bits": ledger.observer_bits(runs)}
         parts.append(pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA))  # type: ignore[arg-type]
     return pl.concat(parts).sort("run", "episode")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from memory_rl.config import Experiment
+from memory_rl.config import Experiment, TrainConfig
 from memory_rl.information.entropy import bits_known
 from memory_rl.policies.base import Policy, Rollout
 from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
 from memory_rl.training.questions import Questions, make_ledger
+from memory_rl.training.sampling import SilentEpisodes
 
 _SECONDS_BETWEEN_WRITES = 10.0
 
@@ -38,12 +39,14 @@ class Batch:
         updates_before: (R,) optimiser steps the runs had made when they answered.
         rewards: (R, E, K), or None when nothing was rewarded.
         silent: (R,) fraction of groups without signal, or None where groups have no meaning.
+        skipped: silent episodes before it, which may be of runs that have no rollout here.
     """
 
     rollout: Rollout
     updates_before: np.ndarray
     rewards: np.ndarray | None = None
     silent: np.ndarray | None = None
+    skipped: Sequence[SilentEpisodes] = ()
 
 
 class Recorder:
@@ -79,24 +82,26 @@ class Recorder:
         self._episodes: list[dict[str, np.ndarray]] = []
         self._timing: list[tuple[int, float]] = []
 
-    def evaluate(self, policy: Policy, runs: np.ndarray, episode: int, batch: Batch | None = None) -> np.ndarray:
-        """Measures these runs after `episode` episodes, records the batch that led there, and returns the runs that go on learning."""
+    def evaluate(self, policy: Policy, runs: np.ndarray, episode: np.ndarray | int, batch: Batch | None = None) -> np.ndarray:
+        """Measures these runs after `episode` episodes of each, records the batch that led there, and returns the runs that go on learning."""
+        episodes = np.broadcast_to(episode, runs.shape)
         self._measure(policy, runs[self._measured_at[runs] != policy.updates[runs]])
         if batch is not None:
-            self._record_episodes(batch, episode)
+            self._record_skipped(batch.skipped)
+            self._record_rollout(batch, episodes[np.searchsorted(runs, batch.rollout.runs)])
         self._metrics.append(
             {
                 "run": runs,
                 "update": policy.updates[runs].copy(),
-                "episode": np.full(len(runs), episode),
+                "episode": episodes,
                 **{name: values[runs] for name, values in self._known.items()},
                 **self._ledger_metrics(runs),
-                **_batch_metrics(batch, len(runs)),
+                **_batch_metrics(batch, runs, self.config),
             }
         )
-        self._timing.append((episode, time.monotonic() - self.started))
+        self._timing.append((int(episodes.min()), time.monotonic() - self.started))
         going_on = runs[self._known["bits_known"][runs] < np.log2(self.config.N * self.config.stop_at)]
-        self._tell(episode, len(going_on))
+        self._tell(int(episodes.max()), len(going_on))
         return going_on
 
     def _measure(self, policy: Policy, moved: np.ndarray) -> None:
@@ -116,23 +121,42 @@ class Recorder:
             return {"observer_bits": unknown, "asked_bits": unknown, "asked_variance": unknown}
         return {"observer_bits": self.ledger.observer_bits(runs), "asked_bits": self.ledger.asked[runs], "asked_variance": self.ledger.asked_variance(runs)}
 
-    def _record_episodes(self, batch: Batch, episode: int) -> None:
+    def _record_rollout(self, batch: Batch, episodes: np.ndarray) -> None:
+        """Records the sampled episodes of its runs, of which each has had this many (R,) after them."""
         runs, choices = batch.rollout.runs, batch.rollout.choices
         self.tokens += batch.rollout.num_tokens
         shape = choices.shape  # (R, E, K)
-        first = episode - shape[1] + 1
+        first = episodes - shape[1] + 1
         if self.questions is not None and self.ledger is not None:
             self.questions.record(self.ledger, runs, choices, batch.rewards, first)
         self._episodes.append(
             {
                 "run": np.broadcast_to(runs[:, None, None], shape).ravel(),
                 "update": np.broadcast_to(batch.updates_before[:, None, None], shape).ravel(),
-                "episode": np.broadcast_to(first + np.arange(shape[1])[:, None], shape).ravel(),
+                "episode": np.broadcast_to(first[:, None, None] + np.arange(shape[1])[:, None], shape).ravel(),
                 "step": np.broadcast_to(np.arange(shape[2]), shape).ravel(),
                 "answer": choices.ravel(),
                 "reward": np.full(choices.size, np.nan) if batch.rewards is None else batch.rewards.ravel(),
+                "count": np.ones(choices.size, dtype=np.int64),
             }
         )
+
+    def _record_skipped(self, skipped: Sequence[SilentEpisodes]) -> None:
+        for silent in skipped:
+            rows = len(silent.episode)
+            self._episodes.append(
+                {
+                    "run": np.full(rows, silent.run),
+                    "update": np.full(rows, silent.update),
+                    "episode": silent.episode,
+                    "step": np.zeros(rows, dtype=np.int64),
+                    "answer": silent.answers,
+                    "reward": silent.rewards,
+                    "count": silent.counts,
+                }
+            )
+            if self.questions is not None and self.ledger is not None:
+                self.questions.record_in_order(self.ledger, silent.run, silent.answers, silent.rewards, silent.episode)
 
     def _tell(self, episode: int, active: int) -> None:
         if self.on_progress is not None:
@@ -169,15 +193,22 @@ class Recorder:
         self._written = time.monotonic()
 
 
-def _batch_metrics(batch: Batch | None, num_runs: int) -> dict[str, np.ndarray]:
-    unknown = np.full(num_runs, np.nan)
-    if batch is None or batch.rewards is None:
-        return {"reward_mean": unknown, "invalid_fraction": unknown, "zero_advantage_fraction": unknown}
-    return {
-        "reward_mean": batch.rewards.mean(axis=(1, 2)),
-        "invalid_fraction": (batch.rollout.choices < 0).any(axis=2).mean(axis=1),
-        "zero_advantage_fraction": unknown if batch.silent is None else batch.silent,
-    }
+def _batch_metrics(batch: Batch | None, runs: np.ndarray, config: Experiment) -> dict[str, np.ndarray]:
+    """Means over the episodes, and over the groups, since the last evaluation of each run; NaN where there is nothing to average."""
+    names = ("reward_mean", "invalid_fraction", "zero_advantage_fraction")
+    if batch is None or batch.rewards is None or not isinstance(config, TrainConfig):
+        return {name: np.full(len(runs), np.nan) for name in names}
+    sums, episodes = np.zeros((3, len(runs))), np.zeros(len(runs))
+    landed, size = np.searchsorted(runs, batch.rollout.runs), batch.rewards.shape[1]
+    silent = np.full(len(landed), np.nan) if batch.silent is None else batch.silent
+    sums[:, landed] = [batch.rewards.mean(axis=2).sum(axis=1), (batch.rollout.choices < 0).any(axis=2).sum(axis=1), silent * size]
+    episodes[landed] = size
+    for skipped in batch.skipped:
+        place = int(np.searchsorted(runs, skipped.run))
+        counts = skipped.counts
+        sums[:, place] += skipped.rewards @ counts, (skipped.answers < 0) @ counts, counts.sum()
+        episodes[place] += counts.sum()
+    return dict(zip(names, sums / episodes, strict=True))
 
 
 def _to_frame(parts: list[dict[str, np.ndarray]], schema: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> pl.DataFrame:

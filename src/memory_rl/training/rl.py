@@ -11,10 +11,10 @@ from memory_rl.information.observer import Observer
 from memory_rl.learning.advantages import estimate_advantages
 from memory_rl.learning.objectives import ClippedRatio, Objective, PolicyGradient
 from memory_rl.policies.base import Policy, Rollout
-from memory_rl.seeding import RunStreams
 from memory_rl.task import Environment
 from memory_rl.training.questions import make_questions
 from memory_rl.training.recorder import Batch, Recorder
+from memory_rl.training.sampling import make_sampling
 
 Learner = Callable[[Rollout, np.ndarray], np.ndarray | None]
 """Moves the policies after their episodes were rewarded (R, E, K); returns the fraction of groups without signal (R,), if groups have a meaning."""
@@ -25,20 +25,17 @@ def train_by_reward(config: TrainConfig, environment: Environment, policy: Polic
 
     Axes: R active runs, E = B G episodes (B groups of G), K steps.
     """
-    secrets = recorder.secrets
-    chance = RunStreams(config.seed, "reward noise", config.num_runs)
+    sampling = make_sampling(config, environment, policy, recorder.secrets)
     learn = towards_posterior(config, environment, policy) if config.algorithm == "posterior" else by_gradient(config, policy)
     runs = recorder.evaluate(policy, np.arange(config.num_runs), episode=0)
 
-    for episode in range(config.episodes_per_update, config.budget + 1, config.episodes_per_update):
-        if len(runs) == 0:
-            break
-        rollout = policy.sample(runs, config.episodes_per_update)
-        uniforms = None if environment.channel.certain else chance.random(runs, *rollout.choices.shape[1:])
-        rewards = environment.rewards(rollout.choices, secrets[runs], uniforms)  # (R, E, K)
-        updates_before = policy.updates[runs].copy()
-        silent = learn(rollout, rewards)
-        runs = recorder.evaluate(policy, runs, episode, Batch(rollout, updates_before, rewards, silent))
+    while len(runs):
+        update = sampling.next_update(runs)  # rollout, and rewards (R, E, K)
+        updates_before = policy.updates[update.rollout.runs].copy()
+        silent = learn(update.rollout, update.rewards)
+        going_on = recorder.evaluate(policy, runs, update.episode, Batch(update.rollout, updates_before, update.rewards, silent, update.skipped))
+        budget_left = runs[update.episode + config.episodes_per_update <= config.budget]
+        runs = np.intersect1d(going_on, budget_left)
 
 
 def by_gradient(config: TrainConfig, policy: Policy) -> Learner:
@@ -46,7 +43,7 @@ def by_gradient(config: TrainConfig, policy: Policy) -> Learner:
     objective = make_objective(config)
 
     def learn(rollout: Rollout, rewards: np.ndarray) -> np.ndarray:
-        grouped = rewards.reshape(len(rewards), config.batch_size, config.group_size, -1)
+        grouped = rewards.reshape(len(rewards), config.batch_size, config.group_size, rewards.shape[2])
         advantages = estimate_advantages(grouped, config.algorithm, config.credit, config.baseline)  # (R, B, G, K)
         policy.update(rollout, advantages.reshape(rewards.shape), objective)
         return (~advantages.any(axis=(2, 3))).mean(axis=1)

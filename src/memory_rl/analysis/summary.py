@@ -108,7 +108,6 @@ def _rates(information: float, ceilings: Mapping[str, Any], observer: Estimate, 
     }
 
 
-STEPS = ("capacity", "questioner", "observer", "policy")
 LOSSES = {"alphabet": ("capacity", "questioner"), "exploration": ("questioner", "observer"), "absorption": ("observer", "policy")}
 
 

@@ -79,14 +79,13 @@ class AnswerTrie:
             (R, G, L) edge ids in the order chosen, padded with -1.
         """
         padded = np.concatenate([probabilities, np.zeros((len(probabilities), 1))], axis=1)
-        cumulative = np.cumsum(padded[:, self.decision_edges], axis=2)  # (R, D, C)
-        cumulative /= cumulative[:, :, -1:]
         edges = np.full(uniforms.shape, NONE)
         decision = np.zeros(uniforms.shape[:2], dtype=np.int64)
         for position in range(self.max_edges):
             run, episode = np.nonzero(decision != NONE)
             here = decision[run, episode]
-            pick = (uniforms[run, episode, position, None] >= cumulative[run, here]).sum(axis=1)
+            cumulative = np.cumsum(padded[run[:, None], self.decision_edges[here]], axis=1)
+            pick = (uniforms[run, episode, position, None] >= cumulative / cumulative[:, -1:]).sum(axis=1)
             edges[run, episode, position] = self.decision_edges[here, pick]
             decision[run, episode] = self.edge_next[edges[run, episode, position]]
         return edges

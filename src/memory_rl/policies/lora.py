@@ -1,7 +1,7 @@
 """Low-rank adapters for R runs on one frozen model (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
-Axis 0 of every adapter matrix and of the model's batch is the run: row r of a batch goes through adapter r. A run's adapters are one flat vector, so
-that one optimiser parameter is one run. W x + (alpha / r) B A x, with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
+Axis 0 of every adapter matrix is the run; the model's batch is R equal parts, and part r goes through adapter r. A run's adapters are one flat vector,
+so that one optimiser parameter is one run. W x + (alpha / r) B A x, with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,23 +34,43 @@ class LoRASettings:
     targets: str = "all"
 
 
+class _AdaptedLinear(torch.autograd.Function):
+    """W x + c + scale * B A x in one step: everything adds up in place, and every product has the long axis where a matrix multiplication is fast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, down: torch.Tensor, up: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        inner = torch.bmm(inputs, down.mT)
+        ctx.save_for_backward(inputs, weight, down, up, inner)
+        ctx.scale = scale
+        return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, weight, down, up, inner = ctx.saved_tensors
+        of_inner = torch.bmm(gradient, up.mT).mul_(ctx.scale)
+        of_inputs = torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
+        return of_inputs, None, None, torch.bmm(of_inner.mT, inputs), torch.bmm(inner.mT, gradient).mul_(ctx.scale), None
+
+
 class StackedLoRALinear(nn.Module):
-    """A frozen linear layer and one adapter for each row of the batch."""
+    """A frozen linear layer and one adapter for each run: the batch is a stack of R equal parts, the rows of one run together."""
 
     def __init__(self, base: nn.Linear, scale: float) -> None:
         super().__init__()
         self.base = base
         self.scale = scale
-        self.down: torch.Tensor | None = None  # (R, rank, d_in)
-        self.up: torch.Tensor | None = None  # (R, d_out, rank)
+        self.adapters: tuple[torch.Tensor, torch.Tensor] | None = None  # A (R, rank, d_in) and B transposed (R, rank, d_out)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Maps (R, T, d_in) to (R, T, d_out)."""
-        outputs: torch.Tensor = self.base(inputs)
-        if self.down is None or self.up is None:
-            return outputs
-        inner = torch.bmm(inputs, self.down.mT)
-        return torch.baddbmm(outputs, inner, self.up.mT, alpha=self.scale)
+        """Maps (batch, T, d_in) to (batch, T, d_out), where the batch is a multiple of R."""
+        if self.adapters is None:
+            return self.base(inputs)
+        down, up = self.adapters
+        by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
+        outputs: torch.Tensor = _AdaptedLinear.apply(by_run, self.base.weight, self.base.bias, down, up, self.scale)  # type: ignore[no-untyped-call]
+        return outputs.view(*inputs.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -91,12 +112,12 @@ class StackedAdapters:
         return vector
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on row i of a batch goes through the adapter of run `runs[i]`."""
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
         stacked = torch.stack([self.vectors[run] for run in runs])
-        for site in self._sites:
-            middle, end = site.start + site.down_size, site.start + site.down_size + site.up_size
-            site.layer.down = stacked[:, site.start : middle].unflatten(1, (self.settings.rank, -1))
-            site.layer.up = stacked[:, middle:end].unflatten(1, (-1, self.settings.rank))
+        sizes = [size for site in self._sites for size in (site.down_size, site.up_size)]
+        parts = (part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(sizes, dim=1))  # one split: its gradient is one concatenation
+        for site, down, up in zip(self._sites, parts, parts, strict=True):
+            site.layer.adapters = down, up
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A (rank, d_in) and B (d_out, rank) of one run by the name of the adapted layer, as views."""
@@ -104,7 +125,7 @@ class StackedAdapters:
         return {
             site.name: (
                 vector[site.start :][: site.down_size].view(rank, -1),
-                vector[site.start + site.down_size :][: site.up_size].view(-1, rank),
+                vector[site.start + site.down_size :][: site.up_size].view(rank, -1).T,
             )
             for site in self._sites
         }

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from memory_rl.policies.answer_trie import EXIT_TOKEN, NONE, AnswerTrie
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
+
+_NODES_A_PROMPT_TOKEN = 8  # of a piece of a large tree: an eighth of the work is repeated for its prompt
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Pack:
 
     Attributes:
         tokens, positions: (B, T).
-        mask: (B or 1, 1, T, T) additive attention mask.
+        mask: (B, 1, T, T) additive attention mask.
         slot: (B, M + 1) where each node of the trie stands; the last column is the prompt's last token (node -1). -1 where a node is left out.
     """
 
@@ -58,16 +60,20 @@ def pack_nodes(trie: AnswerTrie, needed: np.ndarray) -> Pack:
 
 
 def pack_all(trie: AnswerTrie) -> Pack:
-    """The whole tree as one sequence."""
-    return pack_nodes(trie, np.ones((1, trie.num_nodes), dtype=bool))
+    """The whole tree: one sequence, or for a large tree several, since attention costs the square of the length.
+
+    Each piece repeats the prompt and the ancestors of its nodes; with so many nodes a piece, that is little.
+    """
+    pieces = -(-trie.num_nodes // (_NODES_A_PROMPT_TOKEN * len(trie.prompt))) or 1
+    return pack_nodes(trie, np.stack([trie.ancestors[part].any(axis=0) for part in np.array_split(np.arange(trie.num_nodes), pieces)]))
 
 
-def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor | int = 0) -> torch.Tensor:
-    """Logits (batch, T', V) of a pack; a pack of one row serves any batch. `keep` are the places to score (0: all)."""
+def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor) -> torch.Tensor:
+    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch."""
     logits: torch.Tensor = model(
-        input_ids=pack.tokens.expand(batch, -1),
-        attention_mask=pack.mask.expand(batch, -1, -1, -1),
-        position_ids=pack.positions.expand(batch, -1),
+        input_ids=pack.tokens.repeat(batch, 1),
+        attention_mask=pack.mask.repeat(batch, 1, 1, 1) if len(pack.mask) > 1 else pack.mask.expand(batch, -1, -1, -1),
+        position_ids=pack.positions.repeat(batch, 1),
         use_cache=False,
         logits_to_keep=keep,
     ).logits
@@ -76,26 +82,31 @@ def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor |
 
 def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int) -> torch.Tensor:
     """Log-probability in nats of every edge given its decision: (batch, E)."""
-    return edge_log_probs(trie, forward(model, pack, batch, decision_slots(trie, pack)))
+    row, place = decision_slots(trie, pack)
+    keep, kept = np.unique(place, return_inverse=True)
+    logits = forward(model, pack, batch, torch.from_numpy(keep)).unflatten(0, (batch, -1))[:, torch.from_numpy(row), torch.from_numpy(kept)]
+    return edge_log_probs(trie, logits)
 
 
-def decision_slots(trie: AnswerTrie, pack: Pack) -> torch.Tensor:
-    """(D,) where the decisions stand in a pack of the whole tree."""
-    return torch.from_numpy(pack.slot[0, trie.decision_node])
+def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) the row and (D,) the place in it where each decision stands in a pack of the whole tree."""
+    slots = pack.slot[:, trie.decision_node]
+    row = (slots != NONE).argmax(axis=0)
+    return row, slots[row, np.arange(len(row))]
 
 
 def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
     """What the model's head sees at each decision, without its graph: (1, D, d)."""
     with torch.no_grad():
         states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
-    return states[:, decision_slots(trie, pack)]
+    return states[decision_slots(trie, pack)][None]
 
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
-    exits = logits.masked_fill(on_tree_tokens(trie, logits.shape[2]), -torch.inf).logsumexp(dim=2)
+    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]), -torch.inf).logsumexp(dim=2)
     decision = torch.from_numpy(trie.edge_decision)
     is_exit = torch.from_numpy(trie.is_exit)
     token = torch.from_numpy(np.where(trie.is_exit, 0, trie.edge_token))
@@ -108,11 +119,12 @@ def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor) -> torch.Tens
     return padded[:, torch.from_numpy(trie.form_edges)].sum(dim=2)
 
 
-def on_tree_tokens(trie: AnswerTrie, vocabulary: int) -> torch.Tensor:
-    """(D, V) bool: the tokens that some valid conversation continues with at each decision."""
-    table = torch.zeros(len(trie.decision_node), vocabulary, dtype=torch.bool)
-    on_tree = trie.edge_token != EXIT_TOKEN
-    table[torch.from_numpy(trie.edge_decision[on_tree]), torch.from_numpy(trie.edge_token[on_tree])] = True
+def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> torch.Tensor:
+    """(len(decisions), V) bool: the tokens that some valid conversation continues with at these decisions."""
+    edges = trie.decision_edges[decisions]
+    row, column = np.nonzero((edges != NONE) & ~trie.is_exit[edges])
+    table = torch.zeros(len(decisions), vocabulary, dtype=torch.bool)
+    table[torch.from_numpy(row), torch.from_numpy(trie.edge_token[edges[row, column]])] = True
     return table
 
 
@@ -128,15 +140,16 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
         (R, G, L), zero at the padding.
     """
     pack = pack_nodes(trie, np.stack([trie.nodes_for(run) for run in edges]))
-    logits = forward(model, pack, len(edges)).float()  # (R, T, V)
     run, episode, position = np.nonzero(edges != NONE)
     chosen = edges[run, episode, position]
-    place = pack.slot[run, trie.decision_node[trie.edge_decision[chosen]]]
+    decision = trie.edge_decision[chosen]
+    keep, place = np.unique(pack.slot[run, trie.decision_node[decision]], return_inverse=True)
+    logits = forward(model, pack, 1, torch.from_numpy(keep)).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
     scores = logits[run, place, token]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, logits.shape[2])[trie.edge_decision[chosen[left]]], -torch.inf)
+        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, decision[left], logits.shape[2]), -torch.inf)
         scores = scores.index_put((torch.from_numpy(left),), rows.logsumexp(dim=1))
     scores = scores - logits.logsumexp(dim=2)[run, place]
     return torch.zeros(edges.shape).index_put((torch.from_numpy(run), torch.from_numpy(episode), torch.from_numpy(position)), scores)

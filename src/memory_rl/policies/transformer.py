@@ -20,6 +20,7 @@ from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form
 from memory_rl.seeding import RunStreams, torch_seed
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
+_TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cache
 
 
 class TransformerPolicy:
@@ -84,7 +85,7 @@ class TransformerPolicy:
         for _ in range(objective.epochs):
             self.optimiser.zero_grad(set_to_none=True)
             now = torch.zeros(path.shape)
-            for chunk in self._chunks(len(rows), path[0].size + len(self.trie.prompt)):
+            for chunk in self._chunks(len(rows), 1, path[0].size + len(self.trie.prompt)):
                 self.adapters.activate(rollout.runs[rows[chunk]])
                 log_probs = chosen_log_probs(self.model, self.trie, path[chunk])
                 now[chunk] = log_probs.detach()
@@ -100,7 +101,7 @@ class TransformerPolicy:
         runs, wanted = np.asarray(runs), torch.from_numpy(targets).float()
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
-            for chunk in self._chunks(len(runs), self._pack.tokens.shape[1]):
+            for chunk in self._chunks(len(runs), *self._pack.tokens.shape):
                 self.adapters.activate(runs[chunk])
                 edges = all_edge_log_probs(self.model, self.trie, self._pack, len(runs[chunk]))
                 cross_entropy(form_log_probs(self.trie, edges)[:, : targets.shape[1]], wanted[chunk]).backward()
@@ -121,15 +122,16 @@ class TransformerPolicy:
         """Recomputes the distributions of those of the runs whose parameters have moved."""
         moved = np.asarray(runs)[self._stale[runs]]
         with torch.no_grad():
-            for chunk in self._chunks(len(moved), self._pack.tokens.shape[1]):
+            for chunk in self._chunks(len(moved), *self._pack.tokens.shape):
                 self.adapters.activate(moved[chunk])
                 log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
                 self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
         self._stale[moved] = False
 
-    def _chunks(self, num_rows: int, num_tokens: int) -> Iterator[slice]:
-        """Slices of rows that one pass can hold: logits and attention scores are what takes memory."""
+    def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
+        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""
         config = self.model.config
-        floats_a_row = num_tokens * max(config.vocab_size, config.num_attention_heads * num_tokens)
-        step = max(1, _FLOATS_A_PASS // floats_a_row)
-        return (slice(start, start + step) for start in range(0, num_rows, step))
+        tokens_a_run = num_rows * num_tokens
+        floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
+        step = max(1, min(_TOKENS_A_PASS // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
+        return (slice(start, start + step) for start in range(0, num_runs, step))

@@ -38,7 +38,7 @@ def stuck_runs(result: memory_rl.Result) -> pl.DataFrame:
 def main() -> None:
     """Prints a table for each condition."""
     for name, settings in CONDITIONS.items():
-        result = memory_rl.train(N=64, num_runs=64, seed=1, **settings)
+        result = memory_rl.train(N=64, num_runs=64, seed=1, skip_ahead=False, **settings)  # every answer has its row
         rows = stuck_runs(result)
         table = Table(*rows.columns, title=f"{name}: {rows.height} of 64 runs stuck")
         for row in rows.iter_rows():

@@ -158,7 +158,7 @@ def test_before_training_the_policy_is_honest(env_type, N):
 
 @pytest.mark.slow
 def test_a_large_answer_space_is_warmed_up_too():
-    """N = 512 needs more than the head: at a third of the learning rate 3000 steps were not enough."""
+    """N = 512 needs more than the head, and more than one fall of the learning rate."""
     result = memory_rl.train(N=512, num_runs=1, max_episodes=8)
     (summary,) = result.summary.values()
     assert summary["warmup"]["steps"] > 0

@@ -31,7 +31,8 @@ class WarmupSettings:
         head_learning_rate: of Adam in those steps.
         learning_rate: of Adam when all parameters are trained. Both rates fall along a half cosine.
         tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on valid answers, too.
-        max_steps: of all parameters, after which to give up.
+        max_steps: of all parameters, in one fall of the rate.
+        falls: how often the rate falls before giving up.
     """
 
     head_steps: int = 0
@@ -39,6 +40,7 @@ class WarmupSettings:
     learning_rate: float = 3e-4
     tolerance: float = 0.005
     max_steps: int = 3000
+    falls: int = 3
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,12 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
         head, states = model.get_output_embeddings(), decision_states(model, trie, pack)
         descent = _Descent(settings.head_learning_rate, settings.head_steps, settings.tolerance)
         head_steps, divergence = descent.run(lambda: edge_log_probs(trie, head(states)), head.parameters(), trie, num_answers)
-    if divergence >= settings.tolerance:
+    for _ in range(settings.falls):
+        if divergence < settings.tolerance:
+            break
         descent = _Descent(settings.learning_rate, settings.max_steps, settings.tolerance)
-        steps, divergence = descent.run(lambda: all_edge_log_probs(model, trie, pack, 1), model.parameters(), trie, num_answers)
+        more, divergence = descent.run(lambda: all_edge_log_probs(model, trie, pack, 1), model.parameters(), trie, num_answers)
+        steps += more
     if divergence >= settings.tolerance:
         raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
     return WarmupReport(head_steps, steps, divergence)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import polars as pl
+import numpy as np
 import pytest
 
 import memory_rl
@@ -52,12 +53,12 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys):
     evaluate = Recorder.evaluate
 
     def interrupt_at_20(self, policy, runs, episode, batch=None):
-        if episode == 20:
+        if np.max(episode) == 20:
             raise KeyboardInterrupt
         return evaluate(self, policy, runs, episode, batch)
 
     monkeypatch.setattr(Recorder, "evaluate", interrupt_at_20)
-    assert main(["train", "N=64", "num_runs=2", "log_path=stopped", "quiet=True"]) == 130
+    assert main(["train", "N=64", "num_runs=2", "skip_ahead=False", "log_path=stopped", "quiet=True"]) == 130
     assert "interrupted" in capsys.readouterr().err
     result = memory_rl.load("stopped")
     assert result.outcome is memory_rl.Outcome.INTERRUPTED

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-import polars as pl
 import numpy as np
+import polars as pl
 import pytest
 
 import memory_rl

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import complaint
 
 import memory_rl
-from memory_rl.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,16 +50,6 @@ BAD_TRAIN = {
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such directory": ("model_name=./nowhere", ["model_name='./nowhere'", "directory"]),
 }
-
-
-def complaint(command: str, words: str, capsys) -> str:
-    """The one sentence on standard error of a command that must refuse."""
-    assert main([command, *words.split()]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.mark.parametrize(("words", "parts"), BAD_TRAIN.values(), ids=BAD_TRAIN.keys())

@@ -7,24 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers import complaint
 
 import memory_rl
 from memory_rl.cli import main
 from memory_rl.task import as_reward, load_reward, tabulate
 
 GOOD = "def near(answer, secret):\n    return -abs(answer - secret)\n\n\nclass Judge:\n    def reward(self, answer, secret):\n        return answer == secret\n"
-
-
-def complaint(command: str, words: str, capsys) -> str:
-    """The one sentence on standard error of a command that must refuse."""
-    assert main([command, *words.split()]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.err.endswith((".\n", "?\n"))
-    assert not list(Path("runs").glob("*"))  # nothing was left behind
-    return captured.err
 
 
 REFERENCES = {

@@ -1,6 +1,5 @@
 """The answer trie: its paths, its sampling, and what it refuses."""
 
-import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +7,8 @@ import scipy.stats
 from helpers import make_environment, make_trie
 
 from memory_rl.policies import tiny_model
-from memory_rl.policies.answer_trie import NONE, build_trie
+from memory_rl.policies.answer_trie import NONE, build_trie, build_trie_of_replies
+from memory_rl.policies.tokenisation import tokenise
 
 TOKENIZER = tiny_model.make_tokenizer()
 
@@ -40,7 +40,10 @@ def test_the_context_of_a_decision_is_the_conversation_so_far():
     environment = make_environment("multi_step", 8)
     trie = make_trie(environment, TOKENIZER)
     last = trie.form_edges[0b101][trie.form_edges[0b101] != NONE][-2]  # the third bit
-    context = trie.node_token[trie.ancestors[trie.decision_node[trie.edge_decision[last]]]]
+    node, context = trie.decision_node[trie.edge_decision[last]], []
+    while node != NONE:
+        context.insert(0, trie.node_token[node])
+        node = trie.node_parent[node]
     assert TOKENIZER.decode(np.concatenate([trie.prompt, context])) == "<bos>Secret in [0,8), bit 1?<reply>1<eos>2?<reply>0<eos>3?<reply>"
 
 
@@ -91,11 +94,22 @@ def test_an_exit_forfeits_the_later_turns():
     assert (edges != NONE).sum() == 3
 
 
-def test_nodes_for_is_closed_under_ancestors_and_no_larger_than_needed():
-    environment = make_environment("single_step", 100)
-    trie = make_trie(environment, TOKENIZER)
-    needed = trie.nodes_for(trie.form_edges[[42, 47, 5]])
-    assert sorted(TOKENIZER.convert_ids_to_tokens(trie.node_token[needed])) == ["2", "4", "5", "7"]
+def test_millions_of_replies_are_grown_like_conversations():
+    environment = make_environment("single_step", 137)
+    conversations = [tokenise(TOKENIZER, conversation) for conversation in environment.conversations()]
+    choices = environment.choices(np.arange(137))
+    slow = build_trie(conversations, choices)
+    fast = build_trie_of_replies(conversations[0][0][0], [reply for [(_, reply)] in conversations], choices)
+    for name in vars(slow):
+        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
+
+
+@pytest.mark.parametrize(("kind", "N"), [("single_step", 137), ("multi_step", 16)])
+def test_the_shares_of_the_edges_make_all_forms_equally_likely(kind, N):
+    trie = make_trie(make_environment(kind, N), TOKENIZER)
+    with np.errstate(divide="ignore"):  # exits have no share
+        np.testing.assert_allclose(trie.form_log_probs(np.log(trie.edge_share[None])), -np.log(N))
+    assert (trie.edge_share[trie.is_exit] == 0).all()
 
 
 def test_ambiguous_answers_are_refused():
@@ -103,12 +117,3 @@ def test_ambiguous_answers_are_refused():
         build_trie([[([1], [5, 2])], [([1], [5, 2])]], np.array([[0], [1]]))
     with pytest.raises(ValueError, match="begin another"):
         build_trie([[([1], [5])], [([1], [5, 6])]], np.array([[0], [1]]))
-
-
-def test_ancestors_are_a_brute_force_walk_to_the_root():
-    trie = make_trie(make_environment("multi_step", 16), TOKENIZER)
-    for node, other in itertools.product(range(trie.num_nodes), repeat=2):
-        here = node
-        while here not in (NONE, other):
-            here = trie.node_parent[here]
-        assert trie.ancestors[node, other] == (here == other)

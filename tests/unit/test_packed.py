@@ -7,7 +7,7 @@ from helpers import make_environment, make_trie
 
 from memory_rl.policies import packed, tiny_model, transformer
 from memory_rl.policies.answer_trie import NONE
-from memory_rl.policies.packed import all_edge_log_probs, decision_slots, decision_states, on_tree_tokens, pack_all
+from memory_rl.policies.packed import all_edge_log_probs, decision_slots, decision_states, on_tree_tokens, pack_all, pack_nodes
 
 R = 3
 
@@ -35,6 +35,33 @@ def test_pieces_of_a_tree_give_the_same_numbers_as_the_whole(make_policy, monkey
     again, same = all_edges_and_gradients(policy, pieces)
     np.testing.assert_allclose(again, edges, rtol=0, atol=1e-4)
     np.testing.assert_allclose(same, gradients, rtol=0, atol=1e-4 * np.abs(gradients).max())
+
+
+def test_a_pack_holds_what_its_nodes_descend_from_and_no_more():
+    tokenizer = tiny_model.make_tokenizer()
+    trie = make_trie(make_environment("single_step", 100), tokenizer)
+    edges = trie.form_edges[[42, 47, 5, 7]]
+    nodes = trie.decision_node[trie.edge_decision[edges]]
+    pack = pack_nodes(trie, np.repeat([0, 0, 1, 1], 3)[edges.ravel() != NONE], nodes.ravel()[edges.ravel() != NONE], 3)
+    written = ["".join(tokenizer.convert_ids_to_tokens(row[len(trie.prompt) :])) for row in pack.tokens]
+    assert written == ["427", "57<reply>", "<reply>" * 3]  # padded with the prompt's last token
+    assert pack.positions[0, -3:].tolist() == [len(trie.prompt), len(trie.prompt) + 1, len(trie.prompt) + 1]
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_a_node_attends_to_the_prompt_and_to_the_walk_to_the_root(kind):
+    trie = make_trie(make_environment(kind, 16), tiny_model.make_tokenizer())
+    pack, length = pack_all(trie), len(trie.prompt)
+    row, node = np.divmod(pack.keys, trie.num_nodes + 1)
+    for r, here, place in zip(row, node, pack.places, strict=True):
+        walk = []
+        while here != NONE:
+            walk.append(here)
+            here = trie.node_parent[here]
+        expected = {*range(length), *pack.slots(np.full(len(walk), r), np.array(walk))}
+        assert set(np.nonzero(pack.mask[r, 0, place].numpy() == 0)[0]) == expected
+        assert pack.tokens[r, place] == trie.node_token[walk[0]]
+        assert pack.positions[r, place] == length + len(walk) - 1
 
 
 def test_every_decision_stands_in_the_piece_that_it_is_looked_up_in(monkeypatch):

@@ -5,13 +5,16 @@ the model chooses the next token; its *edges* are the tokens that some valid con
 tokens together. Tokens of later user turns are forced: they are nodes, not edges. A conversation ends at the first exit: no canonical answer
 begins like that, so the turn is invalid. Hence an answer that a parser would accept only after trimming, or in another tokenisation, counts as an exit.
 
-Numpy only. Axes: M nodes, D decisions, C edges of a decision, E edges in all, F forms (valid conversations), L edges on a path, K steps.
+Numpy only. Axes: M nodes, D decisions, C edges of a decision, E edges in all, F forms (valid conversations), T tokens of a form, L edges on a path,
+K steps.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +32,6 @@ class AnswerTrie:
     Attributes:
         prompt: (P,) token ids that all conversations begin with; node -1 is its last token.
         node_token, node_parent, node_depth: (M,); parents come before their children; depth 0 is the first token after the prompt.
-        ancestors: (M, M) bool, `ancestors[i, j]` if node i attends to node j (itself included).
         decision_node: (D,) the node whose output predicts the edge.
         decision_edges: (D, C) edge ids, the exit last, padded with -1.
         edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit).
@@ -43,7 +45,6 @@ class AnswerTrie:
     node_token: np.ndarray
     node_parent: np.ndarray
     node_depth: np.ndarray
-    ancestors: np.ndarray
     decision_node: np.ndarray
     decision_edges: np.ndarray
     edge_decision: np.ndarray
@@ -105,71 +106,41 @@ class AnswerTrie:
         padded = np.concatenate([edge_log_probs, np.zeros((len(edge_log_probs), 1))], axis=1)
         return padded[:, self.form_edges].sum(axis=2)
 
-    def nodes_for(self, edges: np.ndarray) -> np.ndarray:
-        """The nodes that must be computed to score these edges: (..., L) edge ids to a mask (M,)."""
-        ends = self.decision_node[self.edge_decision[np.unique(edges[edges != NONE])]]
-        return self.ancestors[ends[ends != NONE]].any(axis=0)
+    @cached_property
+    def edge_share(self) -> np.ndarray:
+        """(E,) the share of the forms through an edge's decision that take it: its probability if all forms are equally likely; 0 for an exit."""
+        through = np.bincount(self.form_edges[self.form_edges != NONE], minlength=len(self.edge_token))
+        return through / np.bincount(self.edge_decision, through)[self.edge_decision]
 
 
-class _Builder:
-    """Grows the tree one conversation at a time."""
+@dataclass(frozen=True)
+class _Table:
+    """F tokenised conversations behind their common prompt, padded with -1 to T tokens.
 
-    def __init__(self) -> None:
-        self.children: dict[tuple[int, int], int] = {}  # (node, token) -> node
-        self.tokens: list[int] = []
-        self.parents: list[int] = []
-        self.decisions: dict[int, int] = {}  # node -> decision
-        self.edges: dict[tuple[int, int], int] = {}  # (decision, token) -> edge
-        self.step: list[int] = []
-        self.choice: list[int] = []
-        self.next_node: list[int] = []  # the node at which the next decision stands, if there is one
+    Attributes:
+        token: (F, T) ids.
+        chosen: (F, T) whether the model chooses the token; the user's are forced.
+        step: (F, T) the turn it belongs to.
+    """
 
-    def walk(self, node: int, token: int) -> int:
-        if (node, token) not in self.children:
-            self.children[node, token] = len(self.tokens)
-            self.tokens.append(token)
-            self.parents.append(node)
-        return self.children[node, token]
+    token: np.ndarray
+    chosen: np.ndarray
+    step: np.ndarray
 
-    def choose(self, node: int, token: int, step: int) -> int:
-        decision = self.decisions.setdefault(node, len(self.decisions))
-        if (decision, token) not in self.edges:
-            self.edges[decision, token] = len(self.step)
-            self.step.append(step)
-            self.choice.append(NONE)
-            self.next_node.append(NONE)
-        return self.edges[decision, token]
+    @classmethod
+    def of_conversations(cls, conversations: Sequence[Sequence[TokenTurn]]) -> _Table:
+        tokens, chosen, steps = [], [], []
+        for turns in conversations:
+            parts = [(tokens_of, turn, part) for turn, both in enumerate(turns) for part, tokens_of in enumerate(both) if turn or part]
+            tokens.append([token for tokens_of, _, _ in parts for token in tokens_of])
+            chosen.append([part for tokens_of, _, part in parts for _ in tokens_of])
+            steps.append([turn for tokens_of, turn, _ in parts for _ in tokens_of])
+        return cls(_pad(tokens), _pad(chosen) == 1, _pad(steps))
 
-    def add(self, turns: Sequence[TokenTurn], choices: Sequence[int]) -> list[int]:
-        """Adds one conversation (the first prompt left out) and returns the edges on its path."""
-        node, path = NONE, []
-        for step, (forced, reply) in enumerate(turns):
-            for token in forced if step else []:
-                node = self.walk(node, token)
-            for position, token in enumerate(reply):
-                edge = self.choose(node, token, step)
-                path.append(edge)
-                if position + 1 < len(reply):
-                    node = self.walk(node, token)
-                    self.next_node[edge] = node
-            self.choice[path[-1]] = choices[step]
-            if step + 1 < len(turns):
-                node = self.walk(node, reply[-1])
-                self.next_node[path[-1]] = self._last_forced(node, turns[step + 1][0])
-        return path
-
-    def _last_forced(self, node: int, forced: Sequence[int]) -> int:
-        for token in forced:
-            node = self.walk(node, token)
-        return node
-
-    def add_exits(self) -> None:
-        steps = {decision: self.step[edge] for (decision, _), edge in self.edges.items()}
-        for decision in self.decisions.values():
-            self.edges[decision, EXIT_TOKEN] = len(self.step)
-            self.step.append(steps[decision])
-            self.choice.append(NONE)
-            self.next_node.append(NONE)
+    @classmethod
+    def of_replies(cls, replies: Sequence[Sequence[int]]) -> _Table:
+        token = _pad(replies)
+        return cls(token, token != NONE, np.zeros_like(token))
 
 
 def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray) -> AnswerTrie:
@@ -182,47 +153,135 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
     Raises:
         ValueError: if two conversations are the same, or one ends where another goes on: then P(S) would not be the probability of one path.
     """
-    builder = _Builder()
-    paths = [builder.add(turns, form) for turns, form in zip(conversations, choices.tolist(), strict=True)]
-    if len({tuple(path) for path in paths}) < len(paths):
-        raise ValueError("two answers have the same tokens")
-    if any(builder.next_node[path[-1]] != NONE for path in paths):
-        raise ValueError("one answer's tokens begin another's")
-    builder.add_exits()
-    prompt = np.array(conversations[0][0][0])
-    return _as_arrays(builder, prompt, paths)
+    return _grow(np.array(conversations[0][0][0]), _Table.of_conversations(conversations), choices)
 
 
-def _as_arrays(builder: _Builder, prompt: np.ndarray, paths: list[list[int]]) -> AnswerTrie:
-    parents = np.array(builder.parents, dtype=np.int64)
-    ancestors = np.eye(len(parents), dtype=bool)
-    depth = np.zeros(len(parents), dtype=np.int64)
-    for node, parent in enumerate(parents):
-        if parent != NONE:
-            ancestors[node] |= ancestors[parent]
-            depth[node] = depth[parent] + 1
-    edges = list(builder.edges)  # in order of edge id
-    by_decision: list[list[int]] = [[] for _ in builder.decisions]
-    for edge, (decision, _) in enumerate(edges):
-        by_decision[decision].append(edge)
-    edge_next = [NONE if node == NONE else builder.decisions[node] for node in builder.next_node]
+def build_trie_of_replies(prompt: Sequence[int], replies: Sequence[Sequence[int]], choices: np.ndarray) -> AnswerTrie:
+    """As `build_trie`, for conversations of one turn that share their prompt; made for millions of them.
+
+    Args:
+        prompt: P tokens.
+        replies: F replies.
+        choices: (F, 1) what each of them answers.
+    """
+    return _grow(np.array(prompt), _Table.of_replies(replies), choices)
+
+
+def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
+    """Nodes, decisions and edges are numbered in the order in which the conversations, one after the other, come to them; the exits come last."""
+    last = (table.token != NONE).sum(axis=1) - 1
+    standing = np.full(len(table.token), NONE)  # the node at which each conversation stands
+    nodes, edges = _Numbering(), _Numbering()
+    edge_at = np.full(table.token.shape, NONE)
+    for place in range(table.token.shape[1]):
+        deciding = np.nonzero(table.chosen[:, place])[0]
+        edge_at[deciding, place] = edges.number(deciding, standing[deciding], table.token[deciding, place], place)
+        going_on = np.nonzero(last > place)[0]
+        standing[going_on] = nodes.number(going_on, standing[going_on], table.token[going_on, place], place)
+    node_parent, node_token, node_depth, node_rank = nodes.in_order()
+    edge_node, edge_token, _, edge_rank = edges.in_order()
+    edge_at = edge_rank[edge_at]
+    paths = _flush_left(edge_at, table.chosen)
+    _check_paths(paths)
+    decision_node, edge_decision = _decisions(node_rank[edge_node])
+    edge_step, edge_choice = _turns(table, choices, edge_at, len(edge_token))
+    edge_next = np.full(len(edge_token), NONE)
+    edge_next[paths[:, :-1][paths[:, 1:] != NONE]] = edge_decision[paths[:, 1:][paths[:, 1:] != NONE]]
+    decisions = np.arange(len(decision_node))
+    exits = np.full(len(decisions), NONE)
+    _, first = np.unique(edge_decision, return_index=True)
+    all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
         prompt=prompt,
-        node_token=np.array(builder.tokens, dtype=np.int64),
-        node_parent=parents,
-        node_depth=depth,
-        ancestors=ancestors,
-        decision_node=np.array(list(builder.decisions), dtype=np.int64),
-        decision_edges=_pad(by_decision),
-        edge_decision=np.array([decision for decision, _ in edges]),
-        edge_token=np.array([token for _, token in edges]),
-        edge_step=np.array(builder.step),
-        edge_choice=np.array(builder.choice),
-        edge_next=np.array(edge_next),
-        form_edges=_pad(paths),
+        node_token=node_token,
+        node_parent=node_rank[node_parent],
+        node_depth=node_depth,
+        decision_node=decision_node,
+        decision_edges=_group(all_decisions),
+        edge_decision=all_decisions,
+        edge_token=np.concatenate([edge_token, exits]),
+        edge_step=np.concatenate([edge_step, edge_step[first]]),
+        edge_choice=np.concatenate([edge_choice, exits]),
+        edge_next=np.concatenate([edge_next, exits]),
+        form_edges=paths,
     )
 
 
-def _pad(rows: list[list[int]]) -> np.ndarray:
-    width = max(map(len, rows))
-    return np.array([row + [NONE] * (width - len(row)) for row in rows])
+class _Numbering:
+    """Gives numbers to things that are told apart by where they hang and by their token, place after place."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []  # of (4, n): parent, token, place, the first row that has it
+        self._count = 0
+
+    def number(self, rows: np.ndarray, parents: np.ndarray, tokens: np.ndarray, place: int) -> np.ndarray:
+        """Provisional numbers of these rows' things; rows ascend, and equal things get one number."""
+        if len(rows) == 0:
+            return rows
+        width = int(tokens.max()) + 1
+        keys, first, which = np.unique((parents + 1) * width + tokens, return_index=True, return_inverse=True)
+        self._parts.append(np.stack([keys // width - 1, keys % width, np.full(len(keys), place), rows[first]]))
+        numbers = self._count + which
+        self._count += len(keys)
+        return numbers
+
+    def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Parents, tokens and places by final number, and the final number of each provisional one; its last entry is for -1."""
+        parent, token, place, row = np.concatenate(self._parts, axis=1) if self._parts else np.zeros((4, 0), dtype=np.int64)
+        order = np.lexsort((place, row))
+        rank = np.full(len(order) + 1, NONE)
+        rank[order] = np.arange(len(order))
+        return parent[order], token[order], place[order], rank
+
+
+def _check_paths(paths: np.ndarray) -> None:
+    ends = paths[np.arange(len(paths)), (paths != NONE).sum(axis=1) - 1]
+    if len(np.unique(ends)) < len(paths):
+        raise ValueError("two answers have the same tokens")
+    if np.isin(paths[:, :-1][paths[:, 1:] != NONE], ends).any():
+        raise ValueError("one answer's tokens begin another's")
+
+
+def _decisions(edge_node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From the node of each edge to the node of each decision, and the decision of each edge."""
+    nodes, first, which = np.unique(edge_node, return_index=True, return_inverse=True)
+    order = first.argsort()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return nodes[order], rank[which]
+
+
+def _turns(table: _Table, choices: np.ndarray, edge_at: np.ndarray, num_edges: int) -> tuple[np.ndarray, np.ndarray]:
+    """The step of each edge, and its choice if it ends a reply."""
+    row, place = np.nonzero(table.chosen)
+    steps, edges = table.step[row, place], edge_at[row, place]
+    edge_step, edge_choice = np.full((2, num_edges), NONE)
+    edge_step[edges] = steps
+    after = np.concatenate([np.where(table.chosen, table.step, NONE), np.full((len(table.step), 1), NONE)], axis=1)[row, place + 1]
+    ends = after != steps
+    edge_choice[edges[ends]] = choices[row[ends], steps[ends]]
+    return edge_step, edge_choice
+
+
+def _flush_left(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The wanted values of each row, in their order, padded with -1."""
+    counts = wanted.sum(axis=1)
+    result = np.full((len(values), int(counts.max())), NONE)
+    result[np.arange(result.shape[1]) < counts[:, None]] = values[wanted]
+    return result
+
+
+def _group(groups: np.ndarray) -> np.ndarray:
+    """Which entries are of each group, in order: (E,) group numbers, each used, to (D, C), padded with -1."""
+    order = groups.argsort(kind="stable")
+    counts = np.bincount(groups)
+    result = np.full((len(counts), int(counts.max())), NONE)
+    result[np.arange(result.shape[1]) < counts[:, None]] = order
+    return result
+
+
+def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    result = np.full((len(rows), int(lengths.max())), NONE)
+    result[np.arange(result.shape[1]) < lengths[:, None]] = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return result

@@ -6,7 +6,8 @@ over its own conversation would give.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,44 +20,81 @@ _NODES_A_PROMPT_TOKEN = 8  # of a piece of a large tree: an eighth of the work i
 
 @dataclass(frozen=True)
 class Pack:
-    """Token rows for B sequences of the same length T.
+    """Token rows for B sequences of the same length P + W: the prompt, and up to W nodes of the trie.
 
     Attributes:
-        tokens, positions: (B, T).
-        mask: (B, 1, T, T) additive attention mask.
-        slot: (B, M + 1) where each node of the trie stands; the last column is the prompt's last token (node -1). -1 where a node is left out.
+        tokens, positions: (B, P + W).
+        mask: (B, 1, P + W, P + W) additive attention mask.
+        keys: sorted, row (M + 1) + node for each node of each row; M is the number of nodes of the trie.
+        places: where each of them stands in its row.
+        num_nodes: M.
+        prompt_length: P.
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
     mask: torch.Tensor
-    slot: np.ndarray
+    keys: np.ndarray
+    places: np.ndarray
+    num_nodes: int
+    prompt_length: int
+
+    def slots(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        """Where these nodes, which must be there, stand in these rows; node -1 is the prompt's last token."""
+        found = np.searchsorted(self.keys, rows * (self.num_nodes + 1) + nodes).clip(max=max(0, len(self.keys) - 1))
+        return np.where(nodes == NONE, self.prompt_length - 1, self.places[found] if len(self.keys) else 0)
+
+    def first_rows(self, nodes: np.ndarray) -> np.ndarray:
+        """A row in which each of these nodes stands; the prompt's last token stands in all."""
+        row, node = np.divmod(self.keys, self.num_nodes + 1)
+        order = np.lexsort((row, node))
+        found = np.searchsorted(node[order], nodes).clip(max=max(0, len(order) - 1))
+        return np.where(nodes == NONE, 0, row[order][found] if len(order) else 0)
 
 
-def pack_nodes(trie: AnswerTrie, needed: np.ndarray) -> Pack:
-    """Packs the prompt and some nodes of the trie.
+def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int) -> Pack:
+    """Packs the prompt and some nodes of the trie, with all their ancestors.
 
     Args:
         trie: the tree.
-        needed: (B, M) bool, each row closed under ancestors. Rows are padded to the longest.
+        rows: (n,) which of the B rows wants the node.
+        nodes: (n,) nodes, in any order and with repetitions; -1 is the prompt's last token, which is always there.
+        batch: B.
     """
-    batch, prompt_length = len(needed), len(trie.prompt)
-    width = int(needed.sum(axis=1).max(initial=0))
-    order = np.argsort(~needed, axis=1, kind="stable")[:, :width]  # the needed nodes first, parents before children
-    real = np.take_along_axis(needed, order, axis=1)
-    tokens = np.concatenate([np.broadcast_to(trie.prompt, (batch, prompt_length)), np.where(real, trie.node_token[order], trie.prompt[-1])], axis=1)
-    positions = np.concatenate(
-        [np.broadcast_to(np.arange(prompt_length), (batch, prompt_length)), np.where(real, prompt_length + trie.node_depth[order], 0)], axis=1
-    )
-    allowed = np.zeros((batch, tokens.shape[1], tokens.shape[1]), dtype=bool)
+    keys = _with_ancestors(trie, rows, nodes)
+    row, node = np.divmod(keys, trie.num_nodes + 1)
+    counts = np.bincount(row, minlength=batch)
+    width, prompt_length = int(counts.max(initial=0)), len(trie.prompt)
+    column = np.arange(len(keys)) - (counts.cumsum() - counts)[row]  # parents before children, since they have the lower numbers
+    tokens = np.full((batch, prompt_length + width), trie.prompt[-1])
+    positions = np.zeros_like(tokens)
+    tokens[:, :prompt_length], positions[:, :prompt_length] = trie.prompt, np.arange(prompt_length)
+    tokens[row, prompt_length + column] = trie.node_token[node]
+    positions[row, prompt_length + column] = prompt_length + trie.node_depth[node]
+    allowed = np.zeros((batch, prompt_length + width, prompt_length + width), dtype=bool)
     allowed[:, :, :prompt_length] = True
     allowed[:, :prompt_length, :prompt_length] = np.tri(prompt_length, dtype=bool)
-    allowed[:, prompt_length:, prompt_length:] = trie.ancestors[order[:, :, None], order[:, None, :]] & real[:, :, None]
-    slot = np.full((batch, trie.num_nodes + 1), NONE)
-    np.put_along_axis(slot, order, np.where(real, prompt_length + np.arange(width), NONE), axis=1)
-    slot[:, NONE] = prompt_length - 1
-    mask = torch.zeros(allowed.shape).masked_fill_(~torch.from_numpy(allowed), torch.finfo(torch.float32).min)
-    return Pack(torch.from_numpy(tokens), torch.from_numpy(positions), mask[:, None], slot)
+    pack = Pack(torch.from_numpy(tokens), torch.from_numpy(positions), torch.zeros(allowed.shape), keys, prompt_length + column, trie.num_nodes, prompt_length)
+    viewer, seen = np.arange(len(keys)), node
+    while len(viewer):
+        allowed[row[viewer], pack.places[viewer], pack.slots(row[viewer], seen)] = True
+        seen = trie.node_parent[seen]
+        viewer, seen = viewer[seen != NONE], seen[seen != NONE]
+    pack.mask.masked_fill_(~torch.from_numpy(allowed), torch.finfo(torch.float32).min)
+    return replace(pack, mask=pack.mask[:, None])
+
+
+def _with_ancestors(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """Sorted keys of the nodes and of all that they descend from; see `Pack`."""
+    found = []
+    rows, nodes = rows[nodes != NONE], nodes[nodes != NONE]
+    while len(nodes):
+        keys = np.unique(rows * (trie.num_nodes + 1) + nodes)
+        found.append(keys)
+        rows, nodes = np.divmod(keys, trie.num_nodes + 1)
+        nodes = trie.node_parent[nodes]
+        rows, nodes = rows[nodes != NONE], nodes[nodes != NONE]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
 
 
 def pack_all(trie: AnswerTrie) -> Pack:
@@ -64,8 +102,9 @@ def pack_all(trie: AnswerTrie) -> Pack:
 
     Each piece repeats the prompt and the ancestors of its nodes; with so many nodes a piece, that is little.
     """
-    pieces = -(-trie.num_nodes // (_NODES_A_PROMPT_TOKEN * len(trie.prompt))) or 1
-    return pack_nodes(trie, np.stack([trie.ancestors[part].any(axis=0) for part in np.array_split(np.arange(trie.num_nodes), pieces)]))
+    pieces = math.ceil(trie.num_nodes / (_NODES_A_PROMPT_TOKEN * len(trie.prompt))) or 1
+    parts = np.array_split(np.arange(trie.num_nodes), pieces)
+    return pack_nodes(trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces)
 
 
 def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor) -> torch.Tensor:
@@ -90,9 +129,8 @@ def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, bat
 
 def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
     """(D,) the row and (D,) the place in it where each decision stands in a pack of the whole tree."""
-    slots = pack.slot[:, trie.decision_node]
-    row = (slots != NONE).argmax(axis=0)
-    return row, slots[row, np.arange(len(row))]
+    row = pack.first_rows(trie.decision_node)
+    return row, pack.slots(row, trie.decision_node)
 
 
 def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
@@ -139,11 +177,11 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
     Returns:
         (R, G, L), zero at the padding.
     """
-    pack = pack_nodes(trie, np.stack([trie.nodes_for(run) for run in edges]))
     run, episode, position = np.nonzero(edges != NONE)
     chosen = edges[run, episode, position]
     decision = trie.edge_decision[chosen]
-    keep, place = np.unique(pack.slot[run, trie.decision_node[decision]], return_inverse=True)
+    pack = pack_nodes(trie, run, trie.decision_node[decision], len(edges))
+    keep, place = np.unique(pack.slots(run, trie.decision_node[decision]), return_inverse=True)
     logits = forward(model, pack, 1, torch.from_numpy(keep)).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
     scores = logits[run, place, token]

@@ -11,9 +11,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie
+from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie, build_trie_of_replies
 
 Turn = tuple[str, str]
+
+_REPLIES_AT_ONCE = 2**16
 
 
 def tokenise_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray) -> AnswerTrie:
@@ -21,18 +23,28 @@ def tokenise_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Seq
 
     Args:
         tokenizer: of the model.
-        conversations: F conversations of K turns.
+        conversations: F conversations of K turns, with one first turn of the user.
         choices: (F, K) what each turn of each conversation answers.
 
     Raises:
         ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way.
     """
     try:
+        if choices.shape[1] == 1:
+            return _trie_of_replies(tokenizer, conversations, choices)
         return build_trie([tokenise(tokenizer, conversation) for conversation in conversations], choices)
     except ValueError as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"model_name={tokenizer.name_or_path!r} has a tokenizer in which {error}: use another model.") from error
+
+
+def _trie_of_replies(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray) -> AnswerTrie:
+    """Conversations of one turn: the prompt is written once, and the replies thousands at a time."""
+    [(prompt, _)] = tokenise(tokenizer, conversations[0])
+    replies = [conversation[0][1] for conversation in conversations]
+    tokens = [ids for start in range(0, len(replies), _REPLIES_AT_ONCE) for ids in _tokens_of_replies(tokenizer, replies[start : start + _REPLIES_AT_ONCE])]
+    return build_trie_of_replies(prompt, tokens, choices)
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
@@ -51,7 +63,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -
                 f"model_name={tokenizer.name_or_path!r} has a chat template that rewrites earlier turns: use env_type=single_step or another model."
             )
         forced = tokenizer.encode(prompt[len(written) :], add_special_tokens=step == 0 and tokenizer.chat_template is None)
-        turns.append((forced, _reply_tokens(tokenizer, conversation[step][1])))
+        turns.append((forced, *_tokens_of_replies(tokenizer, [conversation[step][1]])))
         written = prompt + conversation[step][1] + tokenizer.eos_token
     return turns
 
@@ -70,10 +82,13 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _reply_tokens(tokenizer: PreTrainedTokenizerBase, reply: str) -> list[int]:
-    tokens = tokenizer.encode(reply, add_special_tokens=False)
-    if tokenizer.decode(tokens).strip() != reply:
-        raise ModelError(
-            f"model_name={tokenizer.name_or_path!r} has a tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the ten digits."
-        )
-    return [*tokens, tokenizer.eos_token_id]
+def _tokens_of_replies(tokenizer: PreTrainedTokenizerBase, replies: Sequence[str]) -> list[list[int]]:
+    """The tokens of each reply and the end-of-sequence token."""
+    fast = tokenizer.backend_tokenizer
+    tokens = [encoding.ids for encoding in fast.encode_batch_fast(replies, add_special_tokens=False)]
+    for reply, written in zip(replies, fast.decode_batch(tokens, skip_special_tokens=False), strict=True):
+        if written.strip() != reply:
+            raise ModelError(
+                f"model_name={tokenizer.name_or_path!r} has a tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the ten digits."
+            )
+    return [[*ids, tokenizer.eos_token_id] for ids in tokens]

@@ -189,7 +189,7 @@ def _measure(
 ) -> None:
     """Learns, and writes what was measured however the learning ends."""
     from memory_rl.training.population import make_population
-    from memory_rl.training.questions import make_questions
+    from memory_rl.training.questions import make_bookkeeper
     from memory_rl.training.recorder import Recorder
 
     try:
@@ -199,7 +199,7 @@ def _measure(
     if not config.quiet:
         tell_limits(config, limits)
     _keep_own_reward(config, environment, directory)
-    recorder = Recorder(config, population.secrets, directory, on_progress, make_questions(config, environment) if config.ledger else None)
+    recorder = Recorder(config, population.secrets, directory, on_progress, make_bookkeeper(config, environment) if config.ledger else None)
     try:
         _learn(config, population, recorder, answers)
     finally:

@@ -22,12 +22,16 @@ Baseline = Literal["group", "none"]
 Credit = Literal["step", "reward_to_go", "episode"]
 Optimiser = Literal["adam", "sgd"]
 Targets = Literal["all", "attention", "mlp"]
+Scoring = Literal["all", "paths"]
 
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
 
 MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular", "single_step"): 4096, ("tabular", "multi_step"): 4096}
 """The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
+
+MAX_N_OF_PATHS = 2**20
+"""Beyond this the tokens of all answers take too much memory even where only some are scored."""
 
 MAX_RUNS = 2**14
 """Beyond this the bootstrap over runs takes gigabytes."""
@@ -38,7 +42,7 @@ MAX_TABULATED_N = 4096
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
 """The learning rate of each backend and optimiser, unless one is given."""
 
-_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets")
+_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring")
 
 
 @chz.chz(typecheck=True)
@@ -157,6 +161,11 @@ class LearnerConfig(WorldConfig):
     lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
     lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
     lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
+    scoring: Scoring | None = chz.field(
+        default=None,
+        doc="all: every answer is scored after every update. paths: the secret and some samples alone, so that the cost does not grow with N; "
+        "for binary rewards and SFT. Default: all up to N=2048.",
+    )
     optimiser: Optimiser = chz.field(default="adam", doc="adam, or sgd: plain gradient steps.")
     learning_rate: float | None = chz.field(
         default=None, doc="The optimiser's step size. Default: " + ", ".join(f"{size:g} ({' '.join(which)})" for which, size in STEP_SIZES.items()) + "."
@@ -184,15 +193,36 @@ class LearnerConfig(WorldConfig):
 
     @chz.validate
     def _check_backend(self) -> None:
-        limit = MAX_N[self.backend, self.env_type]
-        if limit < self.N:
-            raise ConfigError(f"N={self.N} is too large for backend={self.backend} with env_type={self.env_type}: use N={limit} or less.")
+        self._check_size()
         ignored = _OF_THE_TRANSFORMER if self.backend == "tabular" else ("tabular_bits",)
         for key in ignored:
             if getattr(self, key) != chz.chz_fields(self)[key]._default:
                 raise ConfigError(f"{key}={getattr(self, key)} has no meaning with backend={self.backend}: leave {key} out.")
         if self.tabular_bits == "prefixes" and self.env_type == "single_step":
             raise ConfigError("tabular_bits=prefixes has no meaning with env_type=single_step: leave tabular_bits out or add env_type=multi_step.")
+
+    def _check_size(self) -> None:
+        reason = self.why_not_paths
+        if self.scoring == "paths" and reason:
+            raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
+        limit = MAX_N_OF_PATHS if self.scores_paths else MAX_N[self.backend, self.env_type]
+        if limit < self.N:
+            more = f" and {reason}" if reason not in (None, "backend=tabular", "env_type=multi_step") else ""
+            raise ConfigError(f"N={self.N} is too large for backend={self.backend} with env_type={self.env_type}{more}: use N={limit} or less.")
+
+    @property
+    def why_not_paths(self) -> str | None:
+        """What keeps the experiment from scoring only some answers; None if nothing does."""
+        if self.backend == "tabular":
+            return "backend=tabular"
+        return "env_type=multi_step" if self.env_type == "multi_step" else None
+
+    @property
+    def scores_paths(self) -> bool:
+        """Whether only the secret and some samples are scored, not every answer."""
+        if self.scoring is not None:
+            return self.scoring == "paths"
+        return self.why_not_paths is None and MAX_N[self.backend, self.env_type] < self.N
 
     @property
     def step_size(self) -> float:
@@ -236,6 +266,19 @@ class TrainConfig(ChannelConfig, LearnerConfig):
                 f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
                 f"use max_episodes={self.episodes_per_update} or more."
             )
+
+    @property
+    def why_not_paths(self) -> str | None:
+        """See `LearnerConfig`: only where a reward says no more than hit or miss do the other answers not matter."""
+        if self.own_reward or self.channel_name not in ("binary", "per_bit"):
+            return f"reward_type={name_of(self.reward_type)}"
+        hinders = {
+            f"reward_noise={self.reward_noise:g}": self.reward_noise > 0,
+            f"algorithm={self.algorithm}": self.algorithm == "posterior",
+            f"baseline={self.baseline}": self.baseline == "none",
+            f"skip_ahead={self.skip_ahead}": self.skip_ahead is False,
+        }
+        return next((what for what, so in hinders.items() if so), None) or super().why_not_paths
 
     @property
     def skips_ahead(self) -> bool:
@@ -298,7 +341,7 @@ class SFTDataConfig(WorldConfig):
         _at_least("num_test", self.num_test, 1)
 
 
-ConfigT = TypeVar("ConfigT", bound=WorldConfig)
+ConfigT = TypeVar("ConfigT")
 
 
 def make_config(kind: type[ConfigT], values: dict[str, Any]) -> ConfigT:
@@ -346,7 +389,7 @@ def as_values(config: WorldConfig) -> dict[str, Any]:
     return values
 
 
-def describe_keys(kind: type[WorldConfig]) -> str:
+def describe_keys(kind: type[Any]) -> str:
     """The help text: a line for each key with its type, default and meaning."""
     return chz.Blueprint(kind).get_help()
 

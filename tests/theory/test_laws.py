@@ -29,7 +29,7 @@ def measure(tmp_path, *, spoil=lambda questions: None, policy_type=TabularPolicy
     policy.secrets = secrets
     questions = make_questions(config, environment)
     spoil(questions)
-    recorder = Recorder(config, secrets, RunDirectory(tmp_path), questions=questions)
+    recorder = Recorder(config, secrets, RunDirectory(tmp_path), bookkeeper=questions)
     train_by_reward(config, environment, policy, recorder)
     return recorder.metrics
 

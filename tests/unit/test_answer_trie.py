@@ -1,6 +1,5 @@
 """The answer trie: its paths, its sampling, and what it refuses."""
 
-
 import numpy as np
 import pytest
 import scipy.stats

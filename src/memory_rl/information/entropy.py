@@ -47,6 +47,12 @@ class BitsKnown:
     format: np.ndarray
     content: np.ndarray
 
+    @classmethod
+    def of_secret(cls, log_secret: np.ndarray, log_valid: np.ndarray, num_answers: int) -> BitsKnown:
+        """From log P(S) and the log of the mass on all valid answers (R,), in nats."""
+        total, format_bits = np.log2(num_answers) + log_secret / LN2, log_valid / LN2
+        return cls(total, format_bits, total - format_bits)
+
 
 def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
     """What each run knows about its secret.
@@ -55,8 +61,5 @@ def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
         log_probs: (R, N) exact log-probability of every valid answer, in nats.
         secrets: (R,) integers in [0, N).
     """
-    num_answers = log_probs.shape[1]
-    of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0] / LN2
-    format_bits = np.logaddexp.reduce(log_probs, axis=1) / LN2
-    total = np.log2(num_answers) + of_secret
-    return BitsKnown(total, format_bits, total - format_bits)
+    of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0]
+    return BitsKnown.of_secret(of_secret, np.logaddexp.reduce(log_probs, axis=1), log_probs.shape[1])

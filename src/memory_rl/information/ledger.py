@@ -83,3 +83,81 @@ class Ledger:
     def observer_bits(self, runs: np.ndarray) -> np.ndarray:
         """log2 N + log2 P(S) of the observers of these runs: (R',) bits."""
         return self.observer.bits_known(runs, self.secrets[runs])
+
+
+class HitLedger:
+    """As `Ledger`, of R runs that ask of one answer at a time whether it is S, without noise, where N is too large to keep all candidates.
+
+    What such an observer knows depends on nothing but the number D of different answers that were tried and were not S. D is replaced by its
+    expectation over what was tried, given the probability of each answer at the time; that is estimated from a panel of answers, drawn uniformly: D/N is
+    the mean over the panel of 1 - product of (1 - p)^n, with a standard error of at most 1/(2 sqrt(Q)) for a panel of Q, and none if it holds all answers.
+    The observer is taken to know S from the first hit on; that it has tried all answers but one or two before has a probability of about 2/N.
+
+    Args:
+        secrets: (R,) integers in [0, N).
+        num_secrets: N.
+        known_at: the observer knows S once it gives S at least this probability.
+        panel: (Q,) different answers.
+    """
+
+    def __init__(self, secrets: np.ndarray, num_secrets: int, known_at: float, panel: np.ndarray) -> None:
+        self.secrets = secrets
+        self.known_at = known_at
+        self.panel = panel
+        self.episodes_to_know = np.full(len(secrets), NEVER)
+        self._num_secrets = num_secrets
+        self._log_untried = np.zeros((len(secrets), len(panel)))
+        self._log_tried_now = np.full((len(secrets), len(panel)), -np.inf)
+        self._others = panel != secrets[:, None]  # (R, Q): S itself is not among the answers that miss
+        candidates = np.arange(num_secrets, 1, -1)  # before each miss
+        gains = Outcomes(2).gains(np.stack([1 - 1 / candidates, 1 / candidates], axis=1))
+        self._told = np.stack([np.append(0.0, gain.cumsum()) for gain in gains])  # (2, N) information and variance of 0, 1, ... misses
+        self._hit = np.zeros((2, len(secrets)))  # information and variance of the question that hit
+
+    @property
+    def asked(self) -> np.ndarray:
+        """See `Ledger`."""
+        return self._accounts(np.arange(len(self.secrets)))[0]
+
+    def asked_variance(self, runs: np.ndarray) -> np.ndarray:
+        """See `Ledger`."""
+        return self._accounts(runs)[1]
+
+    def observer_bits(self, runs: np.ndarray) -> np.ndarray:
+        """See `Ledger`."""
+        knows = self.episodes_to_know[runs] != NEVER
+        return np.where(knows, np.log2(self._num_secrets), np.log2(self._num_secrets / (self._num_secrets - self.misses(runs))))
+
+    def misses(self, runs: np.ndarray) -> np.ndarray:
+        """D, the expected number of different answers that these runs tried in vain: (R',)."""
+        others = self._others[runs]
+        tried = -np.expm1(self._log_untried[runs])
+        return (self._num_secrets - 1) * (tried * others).sum(axis=1) / others.sum(axis=1)
+
+    def look(self, run: int, log_probs: np.ndarray) -> None:
+        """Takes in how a run answers from now on: log-probabilities (Q,) of the panel's answers, given that it is no hit, in nats."""
+        self._log_tried_now[run] = log_probs
+
+    def record_misses(self, run: int, count: int) -> None:
+        """Takes in that many episodes that were no hit."""
+        if self.episodes_to_know[run] == NEVER:
+            self._log_untried[run] += count * np.log1p(-np.minimum(np.exp(self._log_tried_now[run]), 1 - 1e-12))
+
+    def record_hit(self, run: int, episode: int) -> None:
+        """Takes in that S was answered at this episode, counted from 1."""
+        if self.episodes_to_know[run] == NEVER:
+            left = self._num_secrets - self.misses(np.array([run]))
+            self._hit[:, run] = np.stack(Outcomes(2).gains(np.stack([1 - 1 / left, 1 / left], axis=1)))[:, 0]
+            self.episodes_to_know[run] = episode
+
+    def record_shown(self, runs: np.ndarray, episodes: np.ndarray) -> None:
+        """Takes in that S was shown to runs that had asked nothing."""
+        new = self.episodes_to_know[runs] == NEVER
+        self._hit[0, runs[new]] = np.log2(self._num_secrets)
+        self.episodes_to_know[runs[new]] = episodes[new]
+
+    def _accounts(self, runs: np.ndarray) -> np.ndarray:
+        """Information and variance of all that these runs asked: (2, R')."""
+        places = np.arange(self._told.shape[1])
+        misses = self.misses(runs)
+        return np.stack([np.interp(misses, places, told) for told in self._told]) + self._hit[:, runs]

@@ -101,6 +101,19 @@ class AnswerTrie:
         choices[episode[done], self.edge_step[taken[done]]] = self.edge_choice[taken[done]]
         return choices.reshape(*edges.shape[:-1], num_steps)
 
+    def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
+        """Probability that a conversation ends at an exit, summed over all exits and so exact where it is small: (R, E) to (R,)."""
+        led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision
+        leading = np.nonzero(self.edge_next != NONE)[0]
+        led_by[self.edge_next[leading]] = leading
+        exits = np.nonzero(self.is_exit)[0]
+        log_mass, before = edge_log_probs[:, exits], led_by[self.edge_decision[exits]]
+        while (before != NONE).any():
+            there = np.nonzero(before != NONE)[0]
+            log_mass[:, there] += edge_log_probs[:, before[there]]
+            before[there] = led_by[self.edge_decision[before[there]]]
+        return np.exp(log_mass).sum(axis=1)
+
     def form_log_probs(self, edge_log_probs: np.ndarray) -> np.ndarray:
         """Log-probability of each form in nats: (R, E) to (R, F)."""
         padded = np.concatenate([edge_log_probs, np.zeros((len(edge_log_probs), 1))], axis=1)

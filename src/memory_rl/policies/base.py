@@ -33,6 +33,27 @@ class Rollout:
         return int((self.path >= 0).sum())
 
 
+@dataclass(frozen=True)
+class Assessment:
+    """What some policies make of one answer each, in nats: all of shape (R,).
+
+    Attributes:
+        of_form: log-probability of that answer.
+        of_valid: log of the mass on all N answers.
+        of_best: log-probability of the likeliest answer or, from a policy that cannot score all of them, of the likeliest that it has seen.
+    """
+
+    of_form: np.ndarray
+    of_valid: np.ndarray
+    of_best: np.ndarray
+
+
+def assess_all(log_probs: np.ndarray, forms: np.ndarray) -> Assessment:
+    """The assessment of forms (R,) from the log-probabilities of all N answers (R, N)."""
+    of_form = np.take_along_axis(log_probs, forms[:, None], axis=1)[:, 0]
+    return Assessment(of_form, np.logaddexp.reduce(log_probs, axis=1), log_probs.max(axis=1))
+
+
 class Policy(Protocol):
     """R policies over the valid conversations of one environment."""
 
@@ -44,17 +65,37 @@ class Policy(Protocol):
     def trained_parameters(self) -> int:
         """Parameters that one run trains."""
 
-    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
-        """Samples this many episodes of each of these runs."""
-
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
         """The episodes in which the model gives these answers: (R, E) forms."""
 
-    def log_probs(self, runs: np.ndarray) -> np.ndarray:
-        """Exact teacher-forced log-probability of every valid conversation: (R, F), float64."""
+    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
+        """What each of these runs makes of its form (R,), among the first `num_answers` of the valid conversations."""
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""
 
+
+class ScoresAll(Policy, Protocol):
+    """A policy that knows the probability of every answer."""
+
+    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
+        """Samples this many episodes of each of these runs."""
+
+    def log_probs(self, runs: np.ndarray) -> np.ndarray:
+        """Exact teacher-forced log-probability of every valid conversation: (R, F), float64."""
+
+    def invalid(self, runs: np.ndarray) -> np.ndarray:
+        """Probability that an episode ends in an invalid turn: (R,), not less than 0 and 0 where that cannot happen."""
+
     def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, N), by cross-entropy."""
+
+
+class ScoresPaths(Policy, Protocol):
+    """A policy over too many answers to score them all. A run is asked about one form throughout, its secret."""
+
+    def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
+        """Exact log-probability of some forms: (R, E) to (R, E), float64."""
+
+    def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Rollout:
+        """Samples this many episodes of each run, given that they are not its form (R,)."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.answer_trie import EXIT_TOKEN, NONE, AnswerTrie
 
 _NODES_A_PROMPT_TOKEN = 8  # of a piece of a large tree: an eighth of the work is repeated for its prompt
 
@@ -164,6 +164,26 @@ def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> 
     table = torch.zeros(len(decisions), vocabulary, dtype=torch.bool)
     table[torch.from_numpy(row), torch.from_numpy(trie.edge_token[edges[row, column]])] = True
     return table
+
+
+def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Tensor) -> torch.Tensor:
+    """Log-probability in nats of each edge of some decisions, the exits with them, -inf at the padding.
+
+    Args:
+        trie: the tree.
+        decisions: (n,).
+        logits: (n, V) at these decisions.
+
+    Returns:
+        (n, C), in the order of `AnswerTrie.decision_edges`.
+    """
+    edges = trie.decision_edges[decisions]
+    token = trie.edge_token[edges]
+    logits = logits.float()
+    scores = logits.gather(1, torch.from_numpy(np.where(token == EXIT_TOKEN, 0, token)))
+    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]), -torch.inf).logsumexp(dim=1)
+    scores = torch.where(torch.from_numpy(trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
+    return scores.masked_fill(torch.from_numpy(edges == NONE), -torch.inf)
 
 
 def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray) -> torch.Tensor:

@@ -12,12 +12,12 @@ import torch
 
 from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.learning.optimisers import make_optimiser
-from memory_rl.policies.base import Rollout
+from memory_rl.policies.base import Assessment, Rollout, assess_all
 from memory_rl.seeding import RunStreams
 
 
 class TabularPolicy:
-    """Implements `Policy` with logits (R, D, C), zero at first, so that every answer is equally likely.
+    """Implements `ScoresAll` with logits (R, D, C), zero at first, so that every answer is equally likely.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own, whatever was answered before (`prefixes` false),
     or one for each string of earlier choices (`prefixes` true).
@@ -72,11 +72,19 @@ class TabularPolicy:
         return Rollout(np.asarray(runs), path % self._num_choices, path)
 
     def log_probs(self, runs: np.ndarray) -> np.ndarray:
-        """See `Policy`."""
+        """See `ScoresAll`."""
         self._refresh(runs)
         if self._num_steps == 1:
             return self._log_probs[runs]
         return self._log_probs[runs][:, self._form_path].sum(axis=2)
+
+    def invalid(self, runs: np.ndarray) -> np.ndarray:
+        """Never: see `ScoresAll`."""
+        return np.zeros(len(runs))
+
+    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
+        """See `Policy`."""
+        return assess_all(self.log_probs(runs)[:, :num_answers], forms)
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """See `Policy`."""
@@ -92,7 +100,7 @@ class TabularPolicy:
             self._descend(runs, logits, objective.loss(log_probs, before, weights))
 
     def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
-        """See `Policy`."""
+        """See `ScoresAll`."""
         runs, wanted = np.asarray(runs), torch.from_numpy(targets)
         path = torch.from_numpy(self._form_path[: targets.shape[1]])
         for _ in range(epochs):

@@ -1,12 +1,13 @@
 """The real learner: any Llama-style causal language model with R stacked LoRA adapters.
 
 Sampling is from the model's exact next-token distributions, computed for the whole answer trie in one forward pass and kept until the parameters
-move. An update recomputes the sampled conversations alone, with their graph.
+move (where the trie is too large for that: paths.py). An update recomputes the sampled conversations alone, with their graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 
 from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.base import Rollout
+from memory_rl.policies.base import Assessment, Rollout, assess_all
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
@@ -23,8 +24,8 @@ _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken 
 _TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cache
 
 
-class TransformerPolicy:
-    """Implements `Policy` on a Hugging Face causal language model.
+class AdaptedTransformer:
+    """R adapters on a Hugging Face causal language model, and how they learn; how they are asked is for its subclasses to say.
 
     Args:
         model: the base model; it is frozen and its target layers are replaced in place.
@@ -48,8 +49,6 @@ class TransformerPolicy:
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
-        self._pack = pack_all(trie)
-        self._edge_log_probs = np.zeros((num_runs, len(trie.edge_token)))
         self._stale = np.ones(num_runs, dtype=bool)
         torch.set_flush_denormal(True)  # denormals make Adam slow
 
@@ -58,21 +57,9 @@ class TransformerPolicy:
         """Parameters that one run trains."""
         return self.adapters.size
 
-    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
-        """Samples token by token; see `Policy`."""
-        self._refresh(runs)
-        uniforms = self._streams.random(runs, num_episodes, self.trie.max_edges)
-        path = self.trie.sample(np.exp(self._edge_log_probs[runs]), uniforms)
-        return self._rollout(runs, path)
-
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
         """Teacher-forced conversations; see `Policy`."""
         return self._rollout(runs, self.trie.form_edges[forms])
-
-    def log_probs(self, runs: np.ndarray) -> np.ndarray:
-        """Exact log-probabilities of all valid conversations; see `Policy`."""
-        self._refresh(runs)
-        return self.trie.form_log_probs(self._edge_log_probs[runs])
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """One or more gradient passes, as the objective asks, over the runs that have a signal; see `Policy`."""
@@ -96,8 +83,55 @@ class TransformerPolicy:
         self.updates[rollout.runs[rows]] += objective.epochs
         self._stale[rollout.runs[rows]] = True
 
+    def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
+        num_steps = int(self.trie.edge_step.max()) + 1
+        return Rollout(np.asarray(runs), self.trie.choices(path, num_steps), path)
+
+    def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
+        """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
+        per_token = np.take_along_axis(advantages, self.trie.edge_step[path], axis=2)
+        return np.where(path == NONE, 0.0, per_token)
+
+    def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
+        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""
+        config = self.model.config
+        tokens_a_run = num_rows * num_tokens
+        floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
+        step = max(1, min(_TOKENS_A_PASS // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
+        return (slice(start, start + step) for start in range(0, num_runs, step))
+
+
+class TransformerPolicy(AdaptedTransformer):
+    """Implements `ScoresAll`; see `AdaptedTransformer` for what it is made of."""
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, **settings: Any) -> None:
+        super().__init__(model, trie, **settings)
+        self._pack = pack_all(trie)
+        self._edge_log_probs = np.zeros((self.num_runs, len(trie.edge_token)))
+
+    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
+        """Samples token by token; see `Policy`."""
+        self._refresh(runs)
+        uniforms = self._streams.random(runs, num_episodes, self.trie.max_edges)
+        path = self.trie.sample(np.exp(self._edge_log_probs[runs]), uniforms)
+        return self._rollout(runs, path)
+
+    def log_probs(self, runs: np.ndarray) -> np.ndarray:
+        """Exact log-probabilities of all valid conversations; see `ScoresAll`."""
+        self._refresh(runs)
+        return self.trie.form_log_probs(self._edge_log_probs[runs])
+
+    def invalid(self, runs: np.ndarray) -> np.ndarray:
+        """The mass on the trie's exits; see `ScoresAll`."""
+        self._refresh(runs)
+        return self.trie.exit_mass(self._edge_log_probs[runs])
+
+    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
+        """Exact; see `Policy`."""
+        return assess_all(self.log_probs(runs)[:, :num_answers], forms)
+
     def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
-        """Gradient passes over the whole trie; see `Policy`."""
+        """Gradient passes over the whole trie; see `ScoresAll`."""
         runs, wanted = np.asarray(runs), torch.from_numpy(targets).float()
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
@@ -109,15 +143,6 @@ class TransformerPolicy:
         self.updates[runs] += epochs
         self._stale[runs] = True
 
-    def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
-        num_steps = int(self.trie.edge_step.max()) + 1
-        return Rollout(np.asarray(runs), self.trie.choices(path, num_steps), path)
-
-    def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
-        """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
-        per_token = np.take_along_axis(advantages, self.trie.edge_step[path], axis=2)
-        return np.where(path == NONE, 0.0, per_token)
-
     def _refresh(self, runs: np.ndarray) -> None:
         """Recomputes the distributions of those of the runs whose parameters have moved."""
         moved = np.asarray(runs)[self._stale[runs]]
@@ -127,11 +152,3 @@ class TransformerPolicy:
                 log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
                 self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
         self._stale[moved] = False
-
-    def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
-        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""
-        config = self.model.config
-        tokens_a_run = num_rows * num_tokens
-        floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
-        step = max(1, min(_TOKENS_A_PASS // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
-        return (slice(start, start + step) for start in range(0, num_runs, step))

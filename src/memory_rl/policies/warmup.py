@@ -4,6 +4,9 @@ Supervised training on uniformly random answers. Its expected loss, the mean ove
 answer trie, so that each step is one forward pass and carries no sampling noise. At its minimum every answer has probability 1/N: the mean number of
 bits known is 0 and all mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
 
+Where the trie is too large for a pass, each step takes the paths of some random answers. What the model should say at each decision on them is known, the
+share of the answers that go on with each token, so that the loss, KL(uniform || policy) decision by decision, still has no noise but that of the paths.
+
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
 learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
 """
@@ -11,15 +14,21 @@ learns the easy way, to look the same wherever the same answer is wanted, and th
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.packed import all_edge_log_probs, decision_states, edge_log_probs, pack_all
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes
+
+_ANSWERS_A_PASS = 2**11  # more are taught path by path
+_ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
+_RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class WarmupSettings:
         head_learning_rate: of Adam in those steps.
         learning_rate: of Adam when all parameters are trained. Both rates fall along a half cosine.
         tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on valid answers, too.
+        sampled_tolerance: the same where only some answers are taught at a time.
         max_steps: of all parameters, in one fall of the rate.
         falls: how often the rate falls before giving up.
     """
@@ -39,17 +49,26 @@ class WarmupSettings:
     head_learning_rate: float = 1e-2
     learning_rate: float = 3e-4
     tolerance: float = 0.005
+    sampled_tolerance: float = 0.04
     max_steps: int = 3000
     falls: int = 3
 
 
 @dataclass(frozen=True)
 class WarmupReport:
-    """How a warm-up ended: optimiser steps of the head and of all parameters, and KL(uniform || policy) in bits, minus the mean bits known."""
+    """How a warm-up ended.
+
+    Attributes:
+        head_steps: optimiser steps of the head.
+        steps: optimiser steps of all parameters.
+        divergence: KL(uniform || policy) in bits, minus the mean bits known.
+        divergence_error: its standard error, 0 where it was computed from all answers.
+    """
 
     head_steps: int
     steps: int
     divergence: float
+    divergence_error: float = 0.0
 
 
 def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> WarmupReport:
@@ -64,21 +83,89 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     Raises:
         ModelError: if the tolerance is not reached.
     """
-    pack = pack_all(trie)
-    head_steps, steps, divergence = 0, 0, math.inf
-    if settings.head_steps:
-        head, states = model.get_output_embeddings(), decision_states(model, trie, pack)
-        descent = _Descent(settings.head_learning_rate, settings.head_steps, settings.tolerance)
-        head_steps, divergence = descent.run(lambda: edge_log_probs(trie, head(states)), head.parameters(), trie, num_answers)
+    lesson: _AllAnswers | _SomeAnswers
+    tolerance, head_steps, steps, divergence = settings.tolerance, 0, 0, math.inf
+    if num_answers <= _ANSWERS_A_PASS:
+        lesson = _AllAnswers(model, trie, num_answers)
+        if settings.head_steps:
+            head = model.get_output_embeddings()
+            descent = _Descent(settings.head_learning_rate, settings.head_steps, tolerance)
+            head_steps, divergence = descent.run(lesson.of_head(head), head.parameters())
+    else:  # no head alone: on some answers it grows huge weights, and reinforcement then takes three times the updates
+        lesson, tolerance = _SomeAnswers(model, trie, num_answers), settings.sampled_tolerance
     for _ in range(settings.falls):
-        if divergence < settings.tolerance:
+        if divergence < tolerance:
             break
-        descent = _Descent(settings.learning_rate, settings.max_steps, settings.tolerance)
-        more, divergence = descent.run(lambda: all_edge_log_probs(model, trie, pack, 1), model.parameters(), trie, num_answers)
+        more, divergence = _Descent(settings.learning_rate, settings.max_steps, tolerance).run(lesson, model.parameters())
         steps += more
-    if divergence >= settings.tolerance:
+    if divergence >= tolerance:
         raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
-    return WarmupReport(head_steps, steps, divergence)
+    return WarmupReport(head_steps, steps, *lesson.divergence())
+
+
+Loss = Callable[[], tuple[torch.Tensor, float]]
+"""Gives the loss of a step with its graph, and KL(uniform || policy) in bits as far as it is known."""
+
+
+class _AllAnswers:
+    """The exact loss, from the whole trie in one pass."""
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
+        self._model, self._trie, self._num_answers = model, trie, num_answers
+        self._pack = pack_all(trie)
+        self._paths = torch.from_numpy(trie.form_edges[:num_answers])
+
+    def __call__(self) -> tuple[torch.Tensor, float]:
+        return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, 1)[0])
+
+    def of_head(self, head: torch.nn.Module) -> Loss:
+        states = decision_states(self._model, self._trie, self._pack)
+        return lambda: self._loss(edge_log_probs(self._trie, head(states))[0])
+
+    def divergence(self) -> tuple[float, float]:
+        with torch.no_grad():
+            return self()[1], 0.0
+
+    def _loss(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, float]:
+        padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
+        loss = -padded[self._paths].sum(dim=1).mean()
+        return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
+
+
+class _SomeAnswers:
+    """The loss on the paths of random answers: rows of several answers each, that share their prompt."""
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
+        self._model, self._trie, self._num_answers = model, trie, num_answers
+        self._random = np.random.default_rng(0)
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+
+    def __call__(self) -> tuple[torch.Tensor, float]:
+        row, path, decision = self._draw()
+        pack = pack_nodes(self._trie, row, self._trie.decision_node[decision], _ROWS)
+        keep, place = np.unique(pack.slots(row, self._trie.decision_node[decision]), return_inverse=True)
+        logits = forward(self._model, pack, 1, torch.from_numpy(keep))[row, place]
+        return self._loss(path, decision, logits)
+
+    def divergence(self) -> tuple[float, float]:
+        with torch.no_grad():
+            steps = np.array([self()[0].item() for _ in range(_RECENT_STEPS)]) / math.log(2)
+        return float(steps.mean()), float(steps.std(ddof=1) / math.sqrt(len(steps)))
+
+    def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random answers: the row, the answer and the decision of each token on their paths."""
+        edges = self._trie.form_edges[self._random.integers(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW))]
+        row, answer, place = np.nonzero(edges != NONE)
+        return row, row * _ANSWERS_A_ROW + answer, self._trie.edge_decision[edges[row, answer, place]]
+
+    def _loss(self, path: np.ndarray, decision: np.ndarray, logits: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """KL(uniform || policy) in nats, from the logits at the decisions on the paths of random answers."""
+        edges = self._trie.decision_edges[decision]
+        share = torch.from_numpy(np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
+        log_probs = decision_log_probs(self._trie, decision, logits)
+        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / (int(path.max()) + 1)
+        self._recent.append(divergence.item() / math.log(2))
+        return divergence, float(np.mean(self._recent)) if len(self._recent) == _RECENT_STEPS else math.inf
 
 
 @dataclass(frozen=True)
@@ -89,28 +176,22 @@ class _Descent:
     max_steps: int
     tolerance: float
 
-    def run(self, edges: Callable[[], torch.Tensor], parameters: Iterable[torch.nn.Parameter], trie: AnswerTrie, num_answers: int) -> tuple[int, float]:
-        """Minimises the mean of -log P(answer); returns the steps made and KL(uniform || policy) in bits.
+    def run(self, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> tuple[int, float]:
+        """Minimises a loss; returns the steps made and KL(uniform || policy) in bits.
 
         Args:
-            edges: computes the log-probability of every edge, (1, E).
+            loss: see `Loss`.
             parameters: what is trained.
-            trie: the valid conversations.
-            num_answers: N.
         """
         trained = list(parameters)
         optimiser = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
-        paths = torch.from_numpy(trie.form_edges[:num_answers])
         for step in range(self.max_steps + 1):
-            log_probs = edges()[0]
-            padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
-            loss = -padded[paths].sum(dim=1).mean()
-            divergence = loss.item() / math.log(2) - math.log2(num_answers)
+            value, divergence = loss()
             if divergence < self.tolerance or step == self.max_steps:
                 break
             optimiser.param_groups[0]["lr"] = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / self.max_steps))
             optimiser.zero_grad()
-            loss.backward()
+            value.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
         return step, divergence

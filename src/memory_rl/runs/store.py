@@ -54,7 +54,7 @@ EPISODES_SCHEMA = {
 }
 """A row a run, episode and step. update: optimiser steps that the run had made when it answered; episode from 1, step from 0; answer null where it
 was invalid or forfeited. count: 1; but silent episodes that were skipped have a row for each answer and reward, at the first episode that had them, with the
-number of those that did before the next update."""
+number of those that did before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
 
 LEDGER_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "asked_bits": pl.Float64, "asked_variance": pl.Float64, "observer_bits": pl.Float64}
 """A row a run and episode: the ledger after it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memory_rl.task.environment import Environment
+from memory_rl.task.environment import Environment, Turn
 
 
 class SingleStep(Environment):
@@ -32,3 +32,8 @@ class SingleStep(Environment):
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The answer itself is the only choice: shape (...) to (..., 1)."""
         return np.asarray(answers)[..., None]
+
+    def conversations(self) -> list[list[Turn]]:
+        """All valid conversations; see `Environment`. There may be a million."""
+        prompt = self.prompt(0)
+        return [[(prompt, str(answer))] for answer in range(self.num_forms)]

@@ -61,6 +61,7 @@ def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict
 def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
     from memory_rl.policies.base_model import find_base_model, warm_up_cached  # transformers takes seconds to import
     from memory_rl.policies.lora import LoRASettings
+    from memory_rl.policies.paths import PathPolicy
     from memory_rl.policies.tokenisation import tokenise_all
     from memory_rl.policies.transformer import TransformerPolicy
 
@@ -70,7 +71,7 @@ def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[s
     if config.warmup:
         report, cached = warm_up_cached(base, trie, config.N)
         about["warmup"] = {**asdict(report), "from_cache": cached}
-    policy = TransformerPolicy(
+    policy = (PathPolicy if config.scores_paths else TransformerPolicy)(
         base.model,
         trie,
         num_runs=config.num_runs,

@@ -7,14 +7,19 @@ rewards or, with credit=episode, their sum alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import numpy as np
 
 from memory_rl.config import ChannelConfig, Experiment, SFTConfig
-from memory_rl.information.ledger import Ledger
+from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import Observer, OneAgainstRest, Partition, Question
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.seeding import generator
 from memory_rl.task import INVALID, Environment, MultiStep, RewardChannel
+from memory_rl.training.episodes import SilentEpisodes
+
+_PANEL = 64
 
 Asked = tuple[Question, np.ndarray]
 """(the question of each run, the levels (R,) that they see)."""
@@ -49,6 +54,10 @@ class Questions(ABC):
                 question, levels = self.of_episode(choices[rows, place], seen[rows, place])
                 ledger.record(runs[rows], question, self.outcomes, levels)
             ledger.close_episode(runs, first_episode + place)
+
+    def record_silent(self, ledger: Ledger, silent: SilentEpisodes) -> None:
+        """Enters skipped episodes. For environments of one step."""
+        self.record_in_order(ledger, silent.run, silent.answers, silent.rewards, silent.episode)
 
     def record_in_order(self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray) -> None:
         """Enters answers of one run, in the order in which they were given (T,), with the number of each episode. For environments of one step."""
@@ -163,6 +172,34 @@ class SumQuestions(Questions):
         return (forms[:, None, :] == self._bits).sum(axis=2), self.outcomes
 
 
+class HitQuestions:
+    """single_step, where only the secret and some samples are scored: an example that shows S, or an answer that is S or is not."""
+
+    def __init__(self, config: Experiment) -> None:
+        self._shown = isinstance(config, SFTConfig)
+
+    def record(self, ledger: HitLedger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+        """See `Questions`."""
+        if self._shown:
+            ledger.record_shown(runs, first_episode)
+            return
+        for run, hits, first in zip(runs.tolist(), choices[:, :, 0] == ledger.secrets[runs, None], first_episode.tolist(), strict=True):
+            before = int(hits.argmax()) if hits.any() else len(hits)
+            ledger.record_misses(run, before)
+            if hits.any():
+                ledger.record_hit(run, first + before)
+
+    def record_silent(self, ledger: HitLedger, silent: SilentEpisodes) -> None:
+        """See `Questions`."""
+        if silent.panel is not None:
+            ledger.look(silent.run, silent.panel)
+        hits = silent.episode[silent.answers == ledger.secrets[silent.run]]
+        before = int(silent.counts.sum()) if len(hits) == 0 else int(hits[0] - silent.episode.min())
+        ledger.record_misses(silent.run, before)
+        if len(hits):
+            ledger.record_hit(silent.run, int(hits[0]))
+
+
 def _outcomes(channel: RewardChannel) -> Outcomes:
     return Outcomes(channel.num_classes, channel.outcomes)
 
@@ -205,6 +242,28 @@ def make_questions(config: SFTConfig | ChannelConfig, environment: Environment) 
     return SumQuestions(environment) if config.credit == "episode" else BitQuestions(environment)
 
 
-def make_ledger(config: Experiment, secrets: np.ndarray) -> Ledger:
+class Bookkeeper(Protocol):
+    """Enters what happens into a ledger of its kind."""
+
+    def record(self, ledger: Any, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+        """See `Questions`."""
+
+    def record_silent(self, ledger: Any, silent: SilentEpisodes) -> None:
+        """See `Questions`."""
+
+
+def make_bookkeeper(config: Experiment, environment: Environment) -> Bookkeeper:
+    """Who enters the episodes of an experiment into the ledger of `make_ledger`."""
+    return HitQuestions(config) if config.scores_paths else make_questions(config, environment)
+
+
+def make_ledger(config: Experiment, secrets: np.ndarray) -> Ledger | HitLedger:
     """An empty ledger for a population with these secrets (R,)."""
+    if config.scores_paths:
+        return HitLedger(secrets, config.N, config.memorised_at, panel_of(config))
     return Ledger(secrets, config.N, config.memorised_at)
+
+
+def panel_of(config: Experiment) -> np.ndarray:
+    """The answers whose probabilities tell a `HitLedger` what was tried: (Q,), drawn from the seed; all of them if they are few."""
+    return generator(config.seed, "panel").choice(config.N, min(config.N, _PANEL), replace=False)

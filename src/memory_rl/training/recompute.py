@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 
 from memory_rl.config import ChannelConfig, SFTConfig, TrainConfig, make_config
+from memory_rl.errors import RunDirectoryError
+from memory_rl.information.ledger import Ledger
 from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, RunDirectory
 from memory_rl.task import Environment, SecretSpace, SingleStep, from_table
 from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.questions import make_ledger, make_questions
+from memory_rl.training.questions import make_questions
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
@@ -29,8 +31,10 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
     directory = RunDirectory(Path(path))
     manifest = directory.read_manifest()
     config = make_config(TrainConfig, manifest["config"]) if manifest["kind"] == "train" else make_config(SFTConfig, manifest["config"])
+    if config.scores_paths:
+        raise RunDirectoryError(f"{path} was run with scoring=paths, which does not list every answer: read its ledger in metrics.parquet.")
     environment = _environment(config, directory)
-    questions, ledger = make_questions(config, environment), make_ledger(config, draw_secrets(config))
+    questions, ledger = make_questions(config, environment), Ledger(draw_secrets(config), config.N, config.memorised_at)
     parts = [_no_rows()]
     for _, rows in directory.read_frame(EPISODES).sort("episode", "run", "step").group_by("episode", maintain_order=True):
         shape = (-1, 1, environment.num_steps)

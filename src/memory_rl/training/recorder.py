@@ -11,11 +11,12 @@ import numpy as np
 import polars as pl
 
 from memory_rl.config import Experiment, TrainConfig
-from memory_rl.information.entropy import bits_known
+from memory_rl.information.entropy import BitsKnown
 from memory_rl.policies.base import Policy, Rollout
 from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
-from memory_rl.training.questions import Questions, make_ledger
-from memory_rl.training.sampling import SilentEpisodes
+from memory_rl.task import INVALID
+from memory_rl.training.episodes import UNLISTED, SilentEpisodes
+from memory_rl.training.questions import Bookkeeper, make_ledger
 
 _SECONDS_BETWEEN_WRITES = 10.0
 
@@ -57,7 +58,7 @@ class Recorder:
         secrets: (R,).
         directory: where to write every few seconds and at the end.
         on_progress: called after each evaluation.
-        questions: what the episodes ask, for the ledger; None keeps none.
+        bookkeeper: enters the episodes into the ledger; None keeps none.
     """
 
     def __init__(
@@ -66,14 +67,14 @@ class Recorder:
         secrets: np.ndarray,
         directory: RunDirectory,
         on_progress: Callable[[Progress], None] | None = None,
-        questions: Questions | None = None,
+        bookkeeper: Bookkeeper | None = None,
     ) -> None:
         self.config = config
         self.secrets = secrets
         self.directory = directory
         self.on_progress = on_progress
-        self.questions = questions
-        self.ledger = None if questions is None else make_ledger(config, secrets)
+        self.bookkeeper = bookkeeper
+        self.ledger = None if bookkeeper is None else make_ledger(config, secrets)
         self.tokens = 0
         self.started = self._written = time.monotonic()
         self._measured_at = np.full(config.num_runs, -1)  # the update after which a run was last measured
@@ -108,9 +109,9 @@ class Recorder:
         """What the runs whose parameters have moved know now; the others know what they knew."""
         if len(moved) == 0:
             return
-        log_probs = policy.log_probs(moved)[:, : self.config.N]
-        bits = bits_known(log_probs, self.secrets[moved])
-        measured = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format, "confidence": np.exp(log_probs.max(axis=1))}
+        seen = policy.assess(moved, self.secrets[moved], self.config.N)
+        bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.config.N)
+        measured = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format, "confidence": np.exp(seen.of_best)}
         for name, values in measured.items():
             self._known[name][moved] = values
         self._measured_at[moved] = policy.updates[moved]
@@ -127,8 +128,8 @@ class Recorder:
         self.tokens += batch.rollout.num_tokens
         shape = choices.shape  # (R, E, K)
         first = episodes - shape[1] + 1
-        if self.questions is not None and self.ledger is not None:
-            self.questions.record(self.ledger, runs, choices, batch.rewards, first)
+        if self.bookkeeper is not None:
+            self.bookkeeper.record(self.ledger, runs, choices, batch.rewards, first)
         self._episodes.append(
             {
                 "run": np.broadcast_to(runs[:, None, None], shape).ravel(),
@@ -155,8 +156,8 @@ class Recorder:
                     "count": silent.counts,
                 }
             )
-            if self.questions is not None and self.ledger is not None:
-                self.questions.record_in_order(self.ledger, silent.run, silent.answers, silent.rewards, silent.episode)
+            if self.bookkeeper is not None:
+                self.bookkeeper.record_silent(self.ledger, silent)
 
     def _tell(self, episode: int, active: int) -> None:
         if self.on_progress is not None:
@@ -183,7 +184,9 @@ class Recorder:
     def episodes(self) -> pl.DataFrame:
         """All episodes so far; see `EPISODES_SCHEMA`."""
         frame = _to_frame(self._episodes, EPISODES_SCHEMA)
-        return frame.with_columns(pl.when(pl.col("answer") >= 0).then(pl.col("answer")).alias("answer"), pl.col("reward").fill_nan(None))
+        return frame.with_columns(
+            pl.when((pl.col("answer") >= 0) | (pl.col("answer") == UNLISTED)).then(pl.col("answer")).alias("answer"), pl.col("reward").fill_nan(None)
+        )
 
     def write(self) -> None:
         """Writes everything measured so far."""
@@ -206,7 +209,7 @@ def _batch_metrics(batch: Batch | None, runs: np.ndarray, config: Experiment) ->
     for skipped in batch.skipped:
         place = int(np.searchsorted(runs, skipped.run))
         counts = skipped.counts
-        sums[:, place] += skipped.rewards @ counts, (skipped.answers < 0) @ counts, counts.sum()
+        sums[:, place] += skipped.rewards @ counts, (skipped.answers == INVALID) @ counts, counts.sum()
         episodes[place] += counts.sum()
     return dict(zip(names, sums / episodes, strict=True))
 

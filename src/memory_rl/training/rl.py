@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from memory_rl.config import TrainConfig
 from memory_rl.information.observer import Observer
 from memory_rl.learning.advantages import estimate_advantages
 from memory_rl.learning.objectives import ClippedRatio, Objective, PolicyGradient
-from memory_rl.policies.base import Policy, Rollout
+from memory_rl.policies.base import Policy, Rollout, ScoresAll
 from memory_rl.task import Environment
 from memory_rl.training.questions import make_questions
 from memory_rl.training.recorder import Batch, Recorder
@@ -26,7 +27,7 @@ def train_by_reward(config: TrainConfig, environment: Environment, policy: Polic
     Axes: R active runs, E = B G episodes (B groups of G), K steps.
     """
     sampling = make_sampling(config, environment, policy, recorder.secrets)
-    learn = towards_posterior(config, environment, policy) if config.algorithm == "posterior" else by_gradient(config, policy)
+    learn = towards_posterior(config, environment, cast(ScoresAll, policy)) if config.algorithm == "posterior" else by_gradient(config, policy)
     runs = recorder.evaluate(policy, np.arange(config.num_runs), episode=0)
 
     while len(runs):
@@ -51,7 +52,7 @@ def by_gradient(config: TrainConfig, policy: Policy) -> Learner:
     return learn
 
 
-def towards_posterior(config: TrainConfig, environment: Environment, policy: Policy) -> Learner:
+def towards_posterior(config: TrainConfig, environment: Environment, policy: ScoresAll) -> Learner:
     """What the channel would allow: the policy is trained towards the belief of an ideal observer of its own episodes."""
     questions = make_questions(config, environment)
     observer = Observer(config.num_runs, config.N)

@@ -6,39 +6,21 @@ answered in them, and what is answered in the first one with a signal can then b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import numpy as np
 
 from memory_rl.config import TrainConfig
 from memory_rl.learning.silence import GroupLaw, draw
-from memory_rl.policies.base import Policy, Rollout
+from memory_rl.policies.base import Policy, Rollout, ScoresAll, ScoresPaths
 from memory_rl.seeding import RunStreams, generator
 from memory_rl.task import INVALID, Environment, RewardChannel
+from memory_rl.training.episodes import UNLISTED, SilentEpisodes
+from memory_rl.training.questions import panel_of
 
 _TRIES = 256
-
-
-@dataclass(frozen=True)
-class SilentEpisodes:
-    """Episodes of one run that were skipped, in silent updates. In a channel without chance, equal answers are one row, where the first of them stands.
-
-    Attributes:
-        run: whose.
-        update: the optimiser steps it had made.
-        episode: (T,) the number of each row's first episode, from 1.
-        answers: (T,) `INVALID` where there was none.
-        rewards: (T,).
-        counts: (T,) how many episodes each row stands for.
-    """
-
-    run: int
-    update: int
-    episode: np.ndarray
-    answers: np.ndarray
-    rewards: np.ndarray
-    counts: np.ndarray
+_LEAPS_A_SECRET_SPACE = 1024  # a leap of fewer than N over this many episodes does not ask the panel again
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,7 @@ class Sampling(Protocol):
 class StepByStep:
     """Samples every episode from the policy."""
 
-    def __init__(self, config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray) -> None:
+    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
         self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
         self._chance = RunStreams(config.seed, "reward noise", config.num_runs)
         self._episode = np.zeros(config.num_runs, dtype=np.int64)
@@ -85,25 +67,28 @@ class StepByStep:
 class SkipAhead:
     """Draws the silent updates and the next one with a signal from their laws. For one answer an episode, rewarded against its group."""
 
-    def __init__(self, config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray) -> None:
+    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
         self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
         self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
         self._episode = np.zeros(config.num_runs, dtype=np.int64)
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
-        leaps = [self._leap(int(run), row) for run, row in zip(runs, np.exp(self._policy.log_probs(runs)), strict=True)]
+        laws = np.append(np.exp(self._policy.log_probs(runs)), self._policy.invalid(runs)[:, None], axis=1)
+        leaps = [self._leap(int(run), row) for run, row in zip(runs, laws, strict=True)]
         lands = np.array([answers is not None for _, answers, _ in leaps])
         answers = np.array([answers for _, answers, _ in leaps if answers is not None], dtype=np.int64).reshape(-1, self._config.episodes_per_update)
         rewards = np.array([rewards for _, answers, rewards in leaps if answers is not None]).reshape(*answers.shape, 1)
         skipped = [silent for silent, _, _ in leaps if silent is not None]
         return Update(self._rollout(runs[lands], answers), rewards, self._episode[runs], skipped)
 
-    def _leap(self, run: int, probabilities: np.ndarray) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
-        """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its budget allows one."""
+    def _leap(self, run: int, weights: np.ndarray) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
+        """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its budget allows one.
+
+        `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
+        """
         config, channel, random = self._config, self._environment.channel, self._random[run]
         options = np.append(np.arange(config.N), INVALID)
-        weights = np.append(probabilities, max(0.0, 1.0 - probabilities.sum()))
         classes = channel.classes(options, self._secrets[run])
         by_class = np.bincount(classes, weights, minlength=channel.num_classes)
         by_level = by_class if channel.outcomes is None else by_class @ channel.outcomes
@@ -142,6 +127,72 @@ class SkipAhead:
         return rollout
 
 
+class HitsAndMisses:
+    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every answer.
+
+    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a thousandth of the answers, how likely
+    those of the ledger's panel are.
+    """
+
+    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray) -> None:
+        self._config, self._levels, self._policy, self._secrets = config, environment.channel.levels, policy, secrets
+        self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
+        self._episode = np.zeros(config.num_runs, dtype=np.int64)
+        self._panel = panel_of(config) if config.ledger else None
+
+    def next_update(self, runs: np.ndarray) -> Update:
+        """See `Sampling`."""
+        config = self._config
+        seen = self._policy.assess(runs, self._secrets[runs], config.N)
+        hit, valid = np.exp(seen.of_form), np.exp(seen.of_valid)
+        laws = [GroupLaw(np.array([1 - p, p]), config.group_size, config.batch_size) for p in hit]
+        left = (config.budget - self._episode[runs]) // config.episodes_per_update
+        skipped = np.array([law.silent_updates(self._random[run], int(most)) for law, run, most in zip(laws, runs, left, strict=True)])
+        panels = self._ask_panel(runs, np.log1p(-hit), skipped * config.episodes_per_update)
+        invalid = np.clip((1 - valid) / (1 - hit), 0.0, 1.0)
+        silent = [self._silent(run, law, n, q) for run, law, n, q in zip(runs, laws, skipped, invalid, strict=True) if n]
+        self._episode[runs] += np.minimum(skipped + 1, left) * config.episodes_per_update
+        lands = skipped < left
+        hits = np.array([law.draw_informative(self._random[run]) for law, run, on in zip(laws, runs, lands, strict=True) if on], dtype=np.int64)
+        hits = hits.reshape(-1, config.episodes_per_update)
+        return Update(
+            self._rollout(runs[lands], hits == 1), self._levels[hits][:, :, None], self._episode[runs], [replace(s, panel=panels.get(s.run)) for s in silent]
+        )
+
+    def _ask_panel(self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray) -> dict[int, np.ndarray]:
+        """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
+        far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self._config.N)[0]
+        if self._panel is None or len(far) == 0:
+            return {}
+        log_probs = self._policy.log_probs_of(runs[far], np.broadcast_to(self._panel, (len(far), len(self._panel)))) - log_miss[far, None]
+        return dict(zip(runs[far].tolist(), log_probs, strict=True))
+
+    def _silent(self, run: int, law: GroupLaw, updates: int, invalid: float) -> SilentEpisodes:
+        """The episodes of silent updates: misses, valid and invalid, and hits."""
+        config, random = self._config, self._random[run]
+        groups = updates * config.batch_size
+        miss, hit = law.probabilities**config.group_size
+        all_hit = random.binomial(groups, hit / (miss + hit))
+        first_hit = int(random.choice(groups, all_hit, replace=False).min()) if all_hit else 0
+        misses = (groups - all_hit) * config.group_size
+        garbled = random.binomial(misses, invalid)
+        first = int(self._episode[run]) + 1
+        rows = [(first, UNLISTED, 0, misses - garbled), (first, INVALID, 0, garbled)]
+        rows.append((first + first_hit * config.group_size, int(self._secrets[run]), 1, all_hit * config.group_size))
+        episode, answers, level, counts = np.array([row for row in rows if row[3]]).T
+        return SilentEpisodes(run, int(self._policy.updates[run]), episode, answers, self._levels[level], counts)
+
+    def _rollout(self, runs: np.ndarray, hits: np.ndarray) -> Rollout:
+        """Episodes of which those marked (R, E) answer S, and the others do not."""
+        secrets = self._secrets[runs]
+        rollout = self._policy.demonstrate(runs, np.broadcast_to(secrets[:, None], hits.shape))
+        if len(runs) == 0:
+            return rollout
+        others = self._policy.sample_others(runs, secrets, hits.shape[1])
+        chosen = hits[:, :, None]
+        return Rollout(rollout.runs, np.where(chosen, rollout.choices, others.choices), np.where(chosen, rollout.path, others.path))
+
+
 def _given(levels: np.ndarray, weights: np.ndarray, classes: np.ndarray, channel: RewardChannel, random: np.random.Generator) -> np.ndarray:
     """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have these weights and classes."""
     places = np.empty(len(levels), dtype=np.int64)
@@ -165,5 +216,7 @@ def why_not_skip(config: TrainConfig) -> str | None:
 
 def make_sampling(config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray) -> Sampling:
     """Skips ahead where that was asked for and is exact."""
+    if config.scores_paths:
+        return HitsAndMisses(config, environment, cast(ScoresPaths, policy), secrets)
     kind = SkipAhead if config.skips_ahead and why_not_skip(config) is None else StepByStep
-    return kind(config, environment, policy, secrets)
+    return kind(config, environment, cast(ScoresAll, policy), secrets)

@@ -1,0 +1,197 @@
+"""The learner when there are too many answers to score them all: N up to a million, at a cost that grows with the length of an answer, not with N.
+
+What is needed of the policy is the probability of the secret, and samples that are not the secret: both come from one pass over the prompt and the
+secret's tokens, whose keys and values serve the sampled tokens after it. The mass on valid answers is estimated from the same samples: of each, not
+whether it came out valid, but the probability that it would have, which hardly varies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.base import Assessment, Rollout
+from memory_rl.policies.packed import chosen_log_probs, decision_log_probs, pack_nodes
+from memory_rl.policies.transformer import AdaptedTransformer
+
+_SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
+
+
+class PathPolicy(AdaptedTransformer):
+    """Implements `ScoresPaths` for conversations of one turn; see `AdaptedTransformer` for what it is made of.
+
+    A run is asked about one form throughout: its secret.
+    """
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, **settings: Any) -> None:
+        super().__init__(model, trie, **settings)
+        self._assessed = np.full((3, self.num_runs), np.nan)  # of_form, of_valid and of_best of each run
+        self._others = [np.zeros((0, trie.max_edges), dtype=np.int64) for _ in range(self.num_runs)]  # samples not yet given out
+
+    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
+        """Exact for the form; the mass on all answers is estimated from samples. See `Policy`."""
+        moved = self._stale[runs]
+        self._look(runs[moved], forms[moved], _SAMPLES)
+        return Assessment(*self._assessed[:, runs])
+
+    def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Rollout:
+        """See `ScoresPaths`."""
+        lacking = np.array([self._stale[run] or len(self._others[run]) < num_episodes for run in runs], dtype=bool)
+        self._look(runs[lacking], forms[lacking], max(_SAMPLES, num_episodes))
+        path = np.stack([self._others[run][:num_episodes] for run in runs])
+        for run in runs:
+            self._others[run] = self._others[run][num_episodes:]
+        return self._rollout(runs, path)
+
+    def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
+        """See `ScoresPaths`."""
+        log_probs = np.empty(forms.shape)
+        with torch.no_grad():
+            for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges):
+                self.adapters.activate(runs[chunk])
+                edges = self.trie.form_edges[forms[chunk]]
+                log_probs[chunk] = chosen_log_probs(self.model, self.trie, edges).double().sum(dim=2).numpy()
+        return log_probs
+
+    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
+        """Assesses these runs as they stand, and draws samples of each."""
+        with torch.no_grad():
+            for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges):
+                here = runs[chunk]
+                self.adapters.activate(here)
+                uniforms = self._streams.random(here, num_samples, self.trie.max_edges, 2)
+                seen = draw_others(self.model, self.trie, forms[chunk], uniforms)
+                self._assessed[:, here] = seen.of_form, seen.of_valid(), np.maximum(seen.of_form, seen.of_valid_path.max(axis=1))
+                for run, path in zip(here, seen.paths, strict=True):
+                    self._others[run] = path
+        self._stale[runs] = False
+
+
+@dataclass(frozen=True)
+class Others:
+    """Samples that are not a form. All probabilities are logs, in nats.
+
+    Attributes:
+        of_form: (R,) the form's own.
+        paths: (R, E, L) edge ids of the samples, padded with -1.
+        of_staying: (R, E) that none of the exits along the way is taken, on a path of valid tokens.
+        of_valid_path: (R, E) of the valid answer at the end of that path.
+    """
+
+    of_form: np.ndarray
+    paths: np.ndarray
+    of_staying: np.ndarray
+    of_valid_path: np.ndarray
+
+    def of_valid(self) -> np.ndarray:
+        """The mass on all valid answers (R,): P(form) + (1 - P(form)) times the mean probability of staying, an unbiased estimate of the mass."""
+        form = np.exp(self.of_form)
+        return np.log(form + (1 - form) * np.exp(self.of_staying).mean(axis=1))
+
+
+def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uniforms: np.ndarray) -> Others:
+    """Samples answers from the policy, given that they are not a form.
+
+    Token by token: at a decision on the form's path, the edge along it weighs what may still come after it and is not the form.
+
+    Args:
+        model: a model whose batch axis is the run.
+        trie: of conversations of one turn.
+        forms: (R,) the form of each run.
+        uniforms: (R, E, L, 2) numbers in [0, 1): which valid token, and whether the exit is taken instead.
+    """
+    avoided, shape = trie.form_edges[forms], uniforms.shape[:2]
+    asker = _Asker(model, trie, avoided)
+    rest = np.minimum(np.cumsum(asker.on_path[:, ::-1], axis=1)[:, ::-1], 0.0)  # (R, L) of the form from each of its decisions on
+    rest_after = np.concatenate([rest[:, 1:], np.zeros((len(rest), 1))], axis=1)
+    paths, staying, valid_path = np.full(uniforms.shape[:3], NONE), np.zeros(shape), np.zeros(shape)
+    inside, avoiding = np.full(shape, True), np.full(shape, True)
+    for place, (decision, scores) in enumerate(asker.decisions(shape[1])):
+        going = decision != NONE
+        edges = trie.decision_edges[np.where(going, decision, 0)]
+        along = avoiding[:, :, None] & (edges == avoided[:, None, None, place])
+        weights = np.exp(scores) * np.where(along, -np.expm1(rest_after[:, None, None, place]), 1.0)
+        is_exit = trie.is_exit[edges] & (edges != NONE)
+        valid = np.where(is_exit, 0.0, weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            leaving = np.where(valid.sum(axis=2) > 0, 1 - valid.sum(axis=2) / weights.sum(axis=2), 1.0)
+            staying += np.where(going, np.log1p(-leaving), 0.0)
+        pick = _pick(valid, uniforms[:, :, place, 0])
+        chosen = np.take_along_axis(edges, pick, axis=2)[:, :, 0]
+        valid_path += np.where(going, np.take_along_axis(scores, pick, axis=2)[:, :, 0], 0.0)
+        leaves = uniforms[:, :, place, 1] < leaving
+        paths[:, :, place] = np.where(inside & going, np.where(leaves, edges[is_exit].reshape(shape), chosen), NONE)
+        inside &= ~leaves
+        avoiding &= along.any(axis=2) & (chosen == avoided[:, None, place])
+        asker.choose(np.where(going & (leaving < 1), chosen, NONE))
+    return Others(rest[:, 0], paths, staying, np.where(np.isfinite(staying), valid_path, -np.inf))
+
+
+def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E, 1)."""
+    cumulative = weights.cumsum(axis=2)
+    pick = (uniforms[:, :, None] * cumulative[:, :, -1:] >= cumulative).sum(axis=2, keepdims=True)
+    return np.minimum(pick, weights.shape[2] - 1)
+
+
+class _Asker:
+    """Asks the model for the next tokens of a form and then of samples, R runs and E samples at once, with the keys and values of what came before.
+
+    Attributes:
+        on_path: (R, L) log-probability of each edge of the form, 0 at the padding.
+    """
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, avoided: np.ndarray) -> None:
+        self._model, self._trie, self._cache = model, trie, DynamicCache()
+        row, place = np.nonzero(avoided != NONE)
+        edge = avoided[row, place]
+        decision = trie.edge_decision[edge]
+        pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
+        keep, kept = np.unique(pack.slots(row, trie.decision_node[decision]), return_inverse=True)
+        logits = self._forward(pack.tokens, pack.positions, pack.mask, torch.from_numpy(keep))
+        scores = decision_log_probs(trie, decision, logits[row, kept]).double().numpy()
+        self.on_path = np.zeros(avoided.shape)
+        self.on_path[row, place] = scores[np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)]
+        self._first = scores[place == 0]  # (R, C)
+        self._unseen = pack.tokens.shape[1] - len(trie.prompt)
+        self._chosen = np.zeros((0, 0))
+
+    def decisions(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The decision of each sample (R, E), -1 where it has ended, and the log-probabilities of its edges (R, E, C); after each, call `choose`."""
+        decision = np.zeros((len(self._first), num_samples), dtype=np.int64)
+        scores = np.repeat(self._first[:, None], num_samples, axis=1)
+        for place in range(self._trie.max_edges):
+            yield decision, scores
+            decision = np.where(self._chosen == NONE, NONE, self._trie.edge_next[self._chosen])
+            if (decision == NONE).all():
+                return
+            scores = self._ask(decision, place)
+
+    def choose(self, edges: np.ndarray) -> None:
+        """Which edge each sample took: (R, E), -1 where it has ended."""
+        self._chosen = edges
+
+    def _ask(self, decision: np.ndarray, place: int) -> np.ndarray:
+        """Each sample attends to the prompt and to its own tokens."""
+        runs, samples = decision.shape
+        prompt_length = len(self._trie.prompt)
+        token = np.where(decision == NONE, self._trie.prompt[-1], self._trie.edge_token[self._chosen])
+        own = torch.eye(samples, dtype=torch.bool).repeat(1, place + 1)
+        seen = torch.cat([torch.ones(samples, prompt_length, dtype=torch.bool), torch.zeros(samples, self._unseen, dtype=torch.bool), own], dim=1)
+        mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
+        positions = torch.full((runs, samples), prompt_length + place)
+        logits = self._forward(torch.from_numpy(token), positions, mask.expand(runs, 1, -1, -1), torch.arange(samples))
+        scores = decision_log_probs(self._trie, np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1))
+        return scores.double().numpy().reshape(runs, samples, -1)
+
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=keep
+        ).logits
+        return logits

@@ -1,0 +1,182 @@
+"""Scoring the secret and some samples alone is scoring every answer: same probabilities, same samples, same runs in distribution, same ledger on average."""
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+import torch
+
+import memory_rl
+from memory_rl.information.ledger import HitLedger, Ledger
+from memory_rl.information.observer import OneAgainstRest
+from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.paths import PathPolicy, draw_others
+
+N, RUNS, SECRETS = 23, np.arange(3), np.array([2, 20, 9])
+
+
+@pytest.fixture(scope="module")
+def policies(make_policy):
+    """The same three runs, asked for all answers and for paths; their adapters are moved, so that some answers are invalid."""
+    whole = make_policy("single_step", N, num_runs=3)
+    base = make_base(make_policy)
+    paths = PathPolicy(base, whole.trie, num_runs=3, lora=LoRASettings(rank=4), learning_rate=1e-3, seed=0)
+    random = torch.Generator().manual_seed(5)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        one.data += 0.02 * torch.randn(one.shape, generator=random)
+        other.data.copy_(one.data)
+    return whole, paths
+
+
+def make_base(make_policy):
+    """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each policy."""
+    policy = make_policy("single_step", N, num_runs=1)
+    model = policy.model
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base"):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.base)
+    return model
+
+
+def test_the_probabilities_are_those_of_the_whole_trie(policies):
+    whole, paths = policies
+    every = np.broadcast_to(np.arange(N), (3, N))
+    expected = whole.log_probs(RUNS)
+    np.testing.assert_allclose(paths.log_probs_of(RUNS, every), expected, rtol=0, atol=1e-5)
+    seen, exact = paths.assess(RUNS, SECRETS, N), whole.assess(RUNS, SECRETS, N)
+    np.testing.assert_allclose(seen.of_form, exact.of_form, rtol=0, atol=1e-5)
+    assert (seen.of_best <= exact.of_best + 1e-5).all()
+
+
+def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
+    whole, paths = policies
+    draws = 40_000
+    uniforms = np.random.default_rng(0).random((3, draws, whole.trie.max_edges, 2))
+    seen = []
+    for part in np.split(uniforms, 40, axis=1):
+        paths.adapters.activate(RUNS)
+        with torch.no_grad():
+            seen.append(draw_others(paths.model, paths.trie, SECRETS, part))
+    answers = paths.trie.choices(np.concatenate([part.paths for part in seen], axis=1), 1)[:, :, 0]
+    staying = np.exp(np.concatenate([part.of_staying for part in seen], axis=1))
+    for run, secret in enumerate(SECRETS):
+        law = np.append(np.exp(whole.log_probs(RUNS)[run]), whole.invalid(RUNS)[run])
+        assert law.sum() == pytest.approx(1, abs=1e-6)
+        assert 0.001 < law[N] < 0.9  # some answers are invalid
+        law[secret] = 0.0
+        law /= law.sum()
+        counts = np.bincount(np.where(answers[run] < 0, N, answers[run]), minlength=N + 1)
+        assert counts[secret] == 0
+        likely = law * draws >= 5
+        observed, expected = np.append(counts[likely], counts[~likely].sum()), np.append(law[likely], law[~likely].sum()) * draws
+        kept = expected > 0
+        assert scipy.stats.chisquare(observed[kept], expected[kept]).pvalue > 0.01
+        error = staying[run].std() / np.sqrt(draws)
+        assert abs(staying[run].mean() - (1 - law[N])) < 4 * error  # the estimate of the valid mass is unbiased
+        assert staying[run].std() < np.sqrt(law[N] * (1 - law[N]))  # and varies less than counting would
+
+
+def test_where_an_exit_is_taken_follows_its_law(policies):
+    """An invalid sample ends at one exit of the trie: each exit as often as the whole trie says."""
+    whole, paths = policies
+    uniforms = np.random.default_rng(1).random((3, 20_000, whole.trie.max_edges, 2))
+    paths.adapters.activate(RUNS)
+    with torch.no_grad():
+        drawn = np.concatenate([draw_others(paths.model, paths.trie, SECRETS, part).paths for part in np.split(uniforms, 20, axis=1)], axis=1)
+    sampled = whole.trie.sample(np.exp(whole._edge_log_probs[RUNS]), np.random.default_rng(2).random((3, 100_000, whole.trie.max_edges)))
+    for run in RUNS:
+        ends = [path[np.arange(len(path)), (path >= 0).sum(axis=1) - 1] for path in (drawn[run], sampled[run])]
+        counts = [np.bincount(end[whole.trie.is_exit[end]], minlength=len(whole.trie.edge_token)) for end in ends]
+        often = (counts[0] + counts[1]) > 40
+        if often.sum() > 1:
+            assert scipy.stats.chi2_contingency(np.stack([count[often] for count in counts])).pvalue > 0.01
+
+
+def test_a_form_that_is_all_but_certain_leaves_the_rest(make_policy):
+    """At P(S) near 1 what is left is drawn without rejection, and a form that begins no other answer leaves only invalid ones at its end."""
+    policy = make_policy("single_step", 16, num_runs=1)
+    model = policy.model
+    trie = policy.trie
+    head = model.get_output_embeddings()
+    head.weight.data *= 12  # sharp distributions
+    policy.adapters.activate(np.array([0]))
+    best = int(policy.log_probs(np.array([0]))[0].argmax())
+    with torch.no_grad():
+        drawn = draw_others(model, trie, np.array([best]), np.random.default_rng(0).random((1, 500, trie.max_edges, 2)))
+    assert (trie.choices(drawn.paths, 1)[0, :, 0] != best).all()
+    assert np.isfinite(drawn.of_form).all()
+
+
+def at_the_end(result, column) -> np.ndarray:
+    return result.metrics.sort("run", "episode").group_by("run", maintain_order=True).last()[column].to_numpy()
+
+
+def test_runs_are_alike():
+    results = [memory_rl.train(N=32, num_runs=100, seed=seed, scoring=scoring) for seed, scoring in ((1, "all"), (2, "paths"))]
+    for column in ("episode", "bits_known", "update"):
+        assert scipy.stats.ks_2samp(*(at_the_end(result, column) for result in results)).pvalue > 0.01
+    for episode in (8, 24, 60):
+        known, asked = [], []
+        for result in results:
+            last = result.metrics.filter(pl.col("episode") <= episode).sort("run", "episode").group_by("run", maintain_order=True).last()
+            known.append(last["observer_bits"].to_numpy())
+            asked.append(last["asked_bits"].to_numpy())
+        for bits in (known, asked):
+            error = np.hypot(*(sample.std() / np.sqrt(len(sample)) for sample in bits))
+            assert abs(bits[0].mean() - bits[1].mean()) < 3 * error
+    for result in results:  # all episodes are charged
+        charged = result.episodes.group_by("run").agg(pl.col("count").sum()).sort("run")["count"]
+        assert charged.to_list() == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+
+
+def test_the_hit_ledger_is_the_mean_of_the_ledger_over_what_was_tried():
+    """Answers drawn from a law that changes once, against the exact ledger of each draw."""
+    size, secret, trials = 40, 7, 300
+    rng = np.random.default_rng(0)
+    laws = rng.dirichlet(np.ones(size) * 3, size=2)
+    laws[:, secret] = 0
+    laws /= laws.sum(axis=1, keepdims=True)
+    estimated = HitLedger(np.array([secret]), size, 0.5, np.arange(size))
+    exact = Ledger(np.full(trials, secret), size, 0.5)
+    everyone = np.arange(trials)
+    for law, count in zip(laws, (15, 20), strict=True):
+        with np.errstate(divide="ignore"):
+            estimated.look(0, np.log(law))
+        estimated.record_misses(0, count)
+        for answers in rng.choice(size, p=law, size=(count, trials)):
+            exact.record(everyone, OneAgainstRest(answers), Outcomes(2), np.zeros(trials, dtype=int))
+    misses = size - exact.observer.totals
+    assert abs(estimated.misses(np.array([0]))[0] - misses.mean()) < 4 * misses.std() / np.sqrt(trials)
+    assert abs(estimated.asked[0] - exact.asked.mean()) < 4 * exact.asked.std() / np.sqrt(trials) + 0.01  # Jensen's gap is below a hundredth of a bit
+    bits = exact.observer_bits(everyone)
+    assert abs(estimated.observer_bits(np.array([0]))[0] - bits.mean()) < 4 * bits.std() / np.sqrt(trials) + 0.03
+    estimated.record_hit(0, 36)
+    exact.record(everyone, OneAgainstRest(np.full(trials, secret)), Outcomes(2), np.ones(trials, dtype=int))
+    assert abs(estimated.asked[0] - exact.asked.mean()) < 4 * exact.asked.std() / np.sqrt(trials) + 0.01
+    assert estimated.observer_bits(np.array([0]))[0] == np.log2(size)
+    assert estimated.episodes_to_know[0] == 36
+
+
+def test_sft_scores_paths_too():
+    results = [memory_rl.sft(N=64, num_runs=4, scoring=scoring) for scoring in ("all", "paths")]
+    for column in ("episode", "update", "observer_bits", "asked_bits"):
+        np.testing.assert_allclose(*(at_the_end(result, column) for result in results))
+    np.testing.assert_allclose(*(at_the_end(result, "bits_known") for result in results), atol=1e-3)
+
+
+def test_the_ledger_of_paths_cannot_be_recomputed_and_says_so():
+    result = memory_rl.train(N=16, num_runs=1, scoring="paths", max_episodes=40)
+    with pytest.raises(memory_rl.errors.RunDirectoryError, match="read its ledger in metrics"):
+        memory_rl.ledger_from_episodes(result.path)
+    assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {-2, result.metrics["secret"][0]}
+
+
+@pytest.mark.slow
+def test_a_million_answers():
+    """Fits in memory and in time, and every bit is learned."""
+    result = memory_rl.train(N=2**20, num_runs=2, seed=1)
+    summary = result.summary["binary"]
+    assert summary["memorised"] == 2
+    assert (at_the_end(result, "bits_known") > 19).all()

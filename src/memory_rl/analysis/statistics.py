@@ -1,108 +1,42 @@
-"""Point estimates and 95 % intervals over runs, with scipy. A run, never an episode, is what is resampled.
-
-All runs of a population have the same budget, so that a run which never memorised is right-censored at the end of it.
-"""
+"""Means over runs with 95 % intervals, and Holm's correction. A run, never an episode, is what is resampled. Times have a module of their own, `survival`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import scipy.stats
 
-_RESAMPLES, _CURVE_RESAMPLES = 9999, 999
+RESAMPLES, CURVE_RESAMPLES = 9999, 999
+CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 _CELLS_A_CHUNK = 2**22
-_CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class MemorisationTimes:
-    """Episodes to memorise of R runs.
-
-    Attributes:
-        episodes: (R,) the first episode after which the run knew its secret, or the last one it had, if it never did.
-        memorised: (R,) bool; where False the run is censored.
-    """
-
-    episodes: np.ndarray
-    memorised: np.ndarray
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; None stands for a value beyond the budget."""
+    """A number with its 95 % interval; None stands for a value beyond the budget, or for an interval that the runs are too few for."""
 
     value: float | None
     low: float | None
     high: float | None
 
 
-def median_episodes(times: MemorisationTimes) -> Estimate:
-    """The Kaplan-Meier median of the episodes to memorise, with a bootstrap interval over runs."""
-    if not times.memorised.any():
-        return Estimate(None, None, None)
-    data = scipy.stats.CensoredData(uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised])
-    survival = scipy.stats.ecdf(data).sf
-    reached = survival.quantiles[survival.probabilities <= 0.5]
-    # With one budget for all, the Kaplan-Meier median of a resample is the median in which a censored run counts as later than all others.
-    beyond = 2 * times.episodes.max() + 1
-    episodes = np.where(times.memorised, times.episodes, beyond).astype(float)
-    low, high = _bootstrap_median(episodes)
-    return Estimate(float(reached[0]) if len(reached) else None, *(None if end == beyond else _finite(end) for end in (low, high)))
-
-
-def _bootstrap_median(episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(episodes) == 1:
-        return np.array(np.nan), np.array(np.nan)
-
-    def median(sample: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(np.quantile(sample, 0.5, axis=axis, method="inverted_cdf"))
-
-    random = np.random.default_rng(0)
-    return _percentiles(scipy.stats.bootstrap((episodes,), median, n_resamples=_RESAMPLES, method="percentile", rng=random).bootstrap_distribution)
-
-
-def restricted_mean_episodes(times: MemorisationTimes) -> float:
-    """The mean of min(episodes to memorise, budget): the area under the Kaplan-Meier curve up to the budget."""
-    return float(times.episodes.mean())
-
-
-def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
-    """Bits memorised per episode spent: (runs that memorised) log2 N / (episodes that all runs spent until then or until the budget).
-
-    Without censoring it is log2 N / mean(episodes to memorise). The interval is a percentile bootstrap over runs; if no run memorised, it reaches
-    from 0 to the exact Poisson bound (no event in the episodes spent).
-
-    Args:
-        times: of all runs.
-        information: log2 N.
-    """
-    spent = float(times.episodes.sum())
-    if not times.memorised.any():
-        return Estimate(0.0, 0.0, information * float(scipy.stats.chi2.ppf(1 - (1 - _CONFIDENCE) / 2, 2)) / 2 / spent)
-    if spent == 0:  # every run knew its secret before it began
-        return Estimate(None, None, None)
-
-    means = _resampled_means(np.stack([times.memorised, times.episodes], axis=1).astype(float), _RESAMPLES)
-    with np.errstate(divide="ignore"):
-        low, high = _percentiles(information * means[:, 0] / means[:, 1])
-    return Estimate(information * float(times.memorised.sum()) / spent, _finite(low), _finite(high))
-
-
 def bootstrap_mean(values: np.ndarray) -> Estimate:
-    """Mean over runs with its percentile bootstrap interval: values (R,)."""
-    low, high = _percentiles(_resampled_means(values, _RESAMPLES))
-    return Estimate(float(values.mean()), _finite(low), _finite(high))
+    """Mean over runs with its bootstrap interval: values (R,)."""
+    low, high = percentiles(resampled_means(values, RESAMPLES), len(values))
+    return Estimate(float(values.mean()), finite(low), finite(high))
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs with its percentile bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the interval is empty (NaN)."""
-    low, high = _percentiles(_resampled_means(values, _CURVE_RESAMPLES))
+    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the interval is empty (NaN)."""
+    low, high = percentiles(resampled_means(values, CURVE_RESAMPLES), len(values))
     return values.mean(axis=0), low, high
 
 
-def _resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
+def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
     """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by indexing: (R, ...) to (resamples, ...).
 
     The resamples are the same for the same number of runs, so that a summary can be made again to the byte. With one run they are NaN.
@@ -121,11 +55,39 @@ def _resampled_counts(runs: int, resamples: int) -> np.ndarray:
     return random.multinomial(runs, even, size=resamples).astype(np.uint16)
 
 
-def _percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0, method="inverted_cdf")  # no interpolation with a censored run
+def percentiles(drawn: np.ndarray, runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """The expanded percentile interval of bootstrapped values, over axis 0.
+
+    Plain percentiles are too narrow for few runs, by the factor sqrt((R - 1) / R) of the resamples' spread and by that of the normal to Student's
+    distribution. So the tails are taken at Phi(-sqrt(R / (R - 1)) t), where t is Student's 97.5 % quantile (Hesterberg 2015, What teachers should know about
+    the bootstrap).
+    """
+    tail = expanded_tail(runs)
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0, method="inverted_cdf")
     return low, high
 
 
-def _finite(value: np.ndarray) -> float | None:
+def expanded_tail(runs: int) -> float:
+    """The probability in each tail of the expanded percentile interval."""
+    if runs == 1:
+        return TAIL
+    return float(scipy.stats.norm.sf(np.sqrt(runs / (runs - 1)) * scipy.stats.t.ppf(1 - TAIL, runs - 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values: rejecting those below alpha is wrong anywhere with probability alpha at most, whatever the dependence.
+
+    The smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be smaller than one before it (Holm 1979, A simple
+    sequentially rejective multiple test procedure).
+    """
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values, kind="stable")
+    stepped = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    adjusted = np.empty_like(stepped)
+    adjusted[order] = stepped
+    return [float(value) for value in adjusted]
+
+
+def finite(value: np.ndarray | float) -> float | None:
+    """The number, or None where it is infinite or NaN."""
     return float(value) if np.isfinite(value) else None

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis.laws import check_laws
-from memory_rl.analysis.statistics import Estimate, MemorisationTimes, bits_per_episode, bootstrap_mean, median_episodes, restricted_mean_episodes
+from memory_rl.analysis.statistics import Estimate, bootstrap_mean
+from memory_rl.analysis.survival import MemorisationTimes, bits_per_episode, median_episodes, restricted_mean
 
 
 def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: float) -> MemorisationTimes:
@@ -57,7 +58,7 @@ def summarise(
     """
     information = float(np.log2(N))
     times = memorisation_times(metrics, information, memorised_at)
-    median, rate = median_episodes(times), bits_per_episode(times, information)
+    median, mean, rate = median_episodes(times), restricted_mean(times), bits_per_episode(times, information)
     start = metrics.filter(pl.col("episode") == 0)
     summary = {
         "runs": len(times.episodes),
@@ -66,7 +67,8 @@ def summarise(
         "episodes_to_memorise": {
             "median": median.value,
             "ci95": _interval(median),
-            "restricted_mean": restricted_mean_episodes(times),
+            "restricted_mean": mean.value,
+            "restricted_mean_ci95": _interval(mean),
         },
         "bits_per_episode": {"estimate": rate.value, "ci95": _interval(rate)},
         "ceilings": dict(ceilings),

@@ -1,0 +1,128 @@
+"""Run directories as the cells of a study: what was run, what came out of it, and lazily the frames behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.survival import MemorisationTimes
+from memory_rl.errors import RunDirectoryError
+from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SUMMARY, RunDirectory
+
+SET_APART = ("tuning", "discarded")
+"""Folders that are not searched: what they hold is no part of the reported results."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run directory: a population of runs of one condition.
+
+    Attributes:
+        path: the run directory.
+        manifest: what was run, by which code, and its status.
+        summary: of its one condition, as in summary.json; empty if the experiment did not end.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any] = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """The command that made it: "train" or "sft"."""
+        return str(self.manifest["kind"])
+
+    @property
+    def condition(self) -> str:
+        """The name of the condition."""
+        return str(self.manifest["condition"])
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call the cell, unless something else varies between cells, too."""
+        return self.condition
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every key of the configuration."""
+        return dict(self.manifest["config"])
+
+    @property
+    def N(self) -> int:
+        """The size of the secret space."""
+        return int(self.manifest["config"]["N"])
+
+    @property
+    def completed(self) -> bool:
+        """Whether the experiment came to its end."""
+        return self.manifest["status"] == "completed"
+
+    @cached_property
+    def metrics(self) -> pl.DataFrame:
+        """A row a run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(METRICS)
+
+    @cached_property
+    def episodes(self) -> pl.DataFrame:
+        """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(EPISODES)
+
+    @cached_property
+    def times(self) -> MemorisationTimes:
+        """Episodes to memorise of its runs."""
+        return memorisation_times(self.metrics, float(np.log2(self.N)), self.config["memorised_at"])
+
+
+def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
+    """All run directories at or below the paths, sorted by path.
+
+    Folders named "tuning" or "discarded" are not searched, unless they are given themselves.
+
+    Args:
+        paths: run directories, or folders that hold some.
+
+    Raises:
+        RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
+    """
+    folders = {folder.resolve(): folder for folder in _all_folders(paths)}  # a run that is given twice is one run
+    return [_read_cell(folder) for folder in sorted(folders.values())]
+
+
+def _all_folders(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in paths:
+        if not Path(path).is_dir():
+            raise RunDirectoryError(f"{path} is no folder: give the path of a run directory or of a folder that holds some.")
+        folders = list(_folders(Path(path)))
+        if not folders:
+            raise RunDirectoryError(f"{path} holds no run directory (no {MANIFEST} in it or below it): give the path of one or of a folder that holds some.")
+        yield from folders
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """The run directories at or below a folder; none lies within another."""
+    for root, folders, files in os.walk(path):
+        if MANIFEST in files:
+            folders.clear()
+            yield Path(root)
+        else:
+            folders[:] = [folder for folder in folders if folder not in SET_APART]
+
+
+def _read_cell(path: Path) -> Cell:
+    directory = RunDirectory(path)
+    manifest = directory.read_manifest()
+    if manifest["status"] != "completed":
+        return Cell(path, manifest, {})
+    try:
+        summary: dict[str, Any] = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
+    except (KeyError, TypeError):
+        raise RunDirectoryError(f"{path / SUMMARY} does not hold the condition {manifest['condition']}: give the path of a run directory.") from None
+    return Cell(path, manifest, summary)

@@ -1,0 +1,99 @@
+"""Protocols: what a valid one holds, and one sentence about each way in which it may be wrong."""
+
+import hashlib
+
+import pytest
+import yaml
+
+from memory_rl.analysis.protocol import TESTS, load_protocol, shipped_protocols
+from memory_rl.config import SFTConfig, TrainConfig, make_config
+from memory_rl.errors import ConfigError
+
+RATIO = {"id": "X", "test": "rate_ratio", "claim": "c", "of": {"condition": "sft"}, "to": {"condition": "binary"}, "N": [16], "expected": 1, "margin": 1.5}
+RANK = {"id": "Y", "test": "same_along", "claim": "c", "cells": [{"N": 4}], "along": {"lora_rank": [1, 2]}, "margin": 2}
+SMALL = {"name": "small", "grid": [{"command": "sft", "N": 4}], "hypotheses": [RATIO]}
+
+
+def write(tmp_path, content) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
+    path = write(tmp_path, SMALL)
+    protocol = load_protocol(path)
+    assert protocol.sha256 == hashlib.sha256((tmp_path / "mine.yaml").read_bytes()).hexdigest()
+    assert protocol.text == (tmp_path / "mine.yaml").read_text()
+    assert (protocol.name, protocol.grid, protocol.tune, protocol.minimum_runs, protocol.alpha) == ("small", [{"command": "sft", "N": 4}], None, 10, 0.05)
+    assert protocol.hypotheses[0].settings == {key: RATIO[key] for key in ("of", "to", "N", "expected", "margin")}
+
+
+@pytest.mark.parametrize("name", shipped_protocols())
+def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name):
+    protocol = load_protocol(name)
+    assert protocol.name == name
+    assert [hypothesis.id for hypothesis in protocol.hypotheses] == ["H1", "H2", "H3", "H4", "H5"]
+    assert protocol.minimum_runs >= 10
+    for entry in protocol.grid:
+        entry = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
+        make_config(SFTConfig if entry.pop("command") == "sft" else TrainConfig, entry)  # does not raise
+        assert entry["num_runs"] >= protocol.minimum_runs
+
+
+WRONG = {
+    "[1, 2]": "holds list, not keys",
+    "name: [": r"is not valid YAML \(line 1",
+    "grid: []": "lacks name",
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), WRONG.items(), ids=WRONG.keys())
+def test_a_malformed_file_is_said_in_one_sentence(tmp_path, content, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_protocol(write(tmp_path, content))
+
+
+CHANGED = [
+    ({"minimal_runs": 3}, r"unknown key minimal_runs: did you mean minimum_runs\?"),
+    ({"minimum_runs": 1}, r"minimum_runs=1: give an integer of 2 or more"),
+    ({"minimum_runs": True}, r"minimum_runs=True: give an integer"),
+    ({"alpha": 0.9}, r"alpha=0.9: give a probability up to 0.2"),
+    ({"grid": [{"command": "trian", "N": 4}]}, "a list of entries with command: train or sft"),
+    ({"grid": []}, "a list of entries with command: train or sft"),
+    ({"exclusions": [{"lora_rnak": 3}]}, r"selects cells by lora_rnak, which is no key of a configuration: did you mean lora_rank\?"),
+    ({"hypotheses": [RATIO, RATIO]}, "two hypotheses with id=X"),
+    ({"hypotheses": [{**RATIO, "test": "rate_ration"}]}, r"hypothesis X has test=rate_ration, which is unknown: did you mean rate_ratio\?"),
+    ({"hypotheses": [{**RATIO, "margin": 0.9}]}, r"hypothesis X has margin=0.9: give a factor above 1"),
+    ({"hypotheses": [{**RATIO, "margins": 2}]}, r"unknown key margins: did you mean margin\?"),
+    ({"hypotheses": [{**RATIO, "expected": "log2N"}]}, "expected=log2N: give log2_N, or a positive number"),
+    ({"hypotheses": [{**RATIO, "N": [1]}]}, r"N=\[1\]: give a list of N"),
+    ({"hypotheses": [{**RATIO, "of": {"conditon": "sft"}}]}, r"selects cells by conditon.*did you mean condition\?"),
+    ({"hypotheses": [{key: value for key, value in RATIO.items() if key != "claim"}]}, "hypothesis X lacks claim: give a text"),
+    (
+        {"hypotheses": [{"id": "Y", "test": "same_along", "claim": "c", "cells": [{"N": 4}], "along": {"lora_rank": [1]}, "margin": 2}]},
+        "with two values or more",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), CHANGED, ids=[sentence for _, sentence in CHANGED])
+def test_a_bad_key_or_value_is_said_in_one_sentence(tmp_path, change, sentence):
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        load_protocol(write(tmp_path, {**SMALL, **change}))
+    assert str(raised.value).endswith((".", "?"))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_name_or_a_missing_file_names_the_shipped_ones(tmp_path):
+    with pytest.raises(ConfigError, match=r"protocol=quik is not a shipped protocol: did you mean quick\?"):
+        load_protocol("quik")
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read \(No such file or directory\)"):
+        load_protocol(tmp_path / "nowhere.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
+    with pytest.raises(ConfigError, match="not a text in UTF-8"):
+        load_protocol(tmp_path / "latin.yaml")
+
+
+def test_every_test_has_keys():
+    assert set(TESTS) == {"below_ceiling", "rate_ratio", "rises_along", "same_along"}

@@ -9,11 +9,10 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.statistics import mean_interval
+from memory_rl.reporting.curves import LINEAR_UP_TO, episode_grid, mean_curve, on_grid
 
 _THIN_LINES = 64
 _GRID_POINTS = 200
-_LINEAR_UP_TO = 10  # episodes; the axis is logarithmic beyond
 _BLUE, _RED, _GREY, _PALE, _BLACK = "#1f6feb", "#d1242f", "#9aa4b2", "#d5dae1", "#24292f"
 
 
@@ -27,9 +26,9 @@ def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
         N: the size of the secret space.
         title: the condition.
     """
-    grid = _grid(metrics["episode"].unique().sort().to_numpy())
-    values = _on_grid(metrics, grid, "bits_known")  # (R, T)
-    average = _average(values, grid)
+    grid = episode_grid(metrics["episode"].unique().sort().to_numpy(), _GRID_POINTS)
+    values = on_grid(metrics, grid, "bits_known")  # (R, T)
+    average = mean_curve(values, grid)
     x = _episodes_axis(metrics)
     y = alt.Y("bits:Q", title="bits known = log2 N + log2 P(S)")
     thin = alt.Chart(_thin_lines(metrics, values, grid)).encode(x, y, detail="run:N")
@@ -64,8 +63,8 @@ _LOSSES = {"questioner": "alphabet", "observer": "exploration", "policy": "absor
 
 
 def _ledger_curves(metrics: pl.DataFrame, N: int) -> alt.LayerChart:
-    grid = _grid(metrics["episode"].unique().sort().to_numpy())
-    curves = pl.concat(_average(_on_grid(metrics, grid, column), grid).with_columns(curve=pl.lit(name)) for column, name in _CURVES.items())
+    grid = episode_grid(metrics["episode"].unique().sort().to_numpy(), _GRID_POINTS)
+    curves = pl.concat(mean_curve(on_grid(metrics, grid, column), grid).with_columns(curve=pl.lit(name)) for column, name in _CURVES.items())
     names = list(_CURVES.values())
     scale = alt.Scale(domain=names, range=[_GREY, _RED, _BLUE])
     legend = alt.Legend(orient="top", labelLimit=240, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
@@ -107,37 +106,15 @@ def _waterfall(summary: Mapping[str, Any]) -> alt.LayerChart:
     return alt.LayerChart(layer=layers).properties(width=640, height=150, title="Bits per episode, and the factor lost at each step")
 
 
-def _average(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
-    """Mean over runs and its interval at each grid episode, from values (R, T)."""
-    mean, low, high = mean_interval(values)
-    return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
-
-
 def _episodes_axis(metrics: pl.DataFrame) -> alt.X:
     """Linear at first, then logarithmic."""
     last = int(metrics["episode"].max() or 1)  # type: ignore[arg-type]
     return alt.X(
         "episode:Q",
         title="episodes",
-        scale=alt.Scale(type="symlog", constant=_LINEAR_UP_TO, domain=[0, last], nice=False),
+        scale=alt.Scale(type="symlog", constant=LINEAR_UP_TO, domain=[0, last], nice=False),
         axis=alt.Axis(values=[0, *(digit * 10**power for power in range(1, 10) for digit in (1, 2, 5) if digit * 10**power <= last)]),
     )
-
-
-def _grid(episodes: np.ndarray) -> np.ndarray:
-    """At most `_GRID_POINTS` of the measured episodes, evenly spread on the axis that the figure uses."""
-    places = np.log1p(episodes / _LINEAR_UP_TO)
-    wanted = np.linspace(places[0], places[-1], _GRID_POINTS)
-    return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
-
-
-def _on_grid(metrics: pl.DataFrame, grid: np.ndarray, column: str) -> np.ndarray:
-    """Each run's latest value of a column at each grid episode: (R, T)."""
-    rows = []
-    for _, run in metrics.sort("run", "episode").group_by("run", maintain_order=True):
-        latest = np.searchsorted(run["episode"].to_numpy(), grid, side="right") - 1
-        rows.append(run[column].to_numpy()[latest])
-    return np.stack(rows)
 
 
 def _thin_lines(metrics: pl.DataFrame, values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:

@@ -1,0 +1,273 @@
+"""The numbers behind the report's figures, thinned for drawing: entries in, a frame with a `series` column out.
+
+Thinning leaves measured values as they are and only takes fewer of them; each function says how many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import polars as pl
+
+from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percentiles, resampled_means
+from memory_rl.analysis.survival import survival_curve
+from memory_rl.information.closed_forms import binary_episodes
+from memory_rl.reporting.study import Entry
+
+LINEAR_UP_TO = 10
+"""Episodes; axes of episodes are logarithmic beyond."""
+
+CURVE_POINTS = 80
+"""Of a curve over episodes, at most."""
+
+FILM_COLUMNS = 120
+"""Snapshots of a film, at most."""
+
+_BINS_A_BIT = 2
+_LEAST_RUNS = 2
+_DIGITS = 4
+
+MINDS = {"capacity": "channel capacity", "questioner": "ideal questioner", "observer": "ideal observer", "policy": "policy"}
+STEPS = {"alphabet": ("capacity", "questioner"), "exploration": ("questioner", "observer"), "absorption": ("observer", "policy")}
+
+
+def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:
+    """At most `points` of the measured episodes, evenly spread on an axis that is linear at first and then logarithmic."""
+    places = np.log1p(episodes / LINEAR_UP_TO)
+    wanted = np.linspace(places[0], places[-1], points)
+    return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
+
+
+def on_grid(metrics: pl.DataFrame, grid: np.ndarray, column: str) -> np.ndarray:
+    """Each run's latest value of a column at each grid episode: (R, T)."""
+    rows = []
+    for _, run in metrics.sort("run", "episode").group_by("run", maintain_order=True):
+        latest = np.searchsorted(run["episode"].to_numpy(), grid, side="right") - 1
+        rows.append(run[column].to_numpy()[latest])
+    return np.stack(rows)
+
+
+def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
+    """Mean over runs and its interval at each grid episode, from values (R, T)."""
+    mean, low, high = mean_interval(values)
+    return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
+
+
+def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon capacity): at most `CURVE_POINTS` a cell."""
+    last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
+
+    def curve(entry: Entry) -> pl.DataFrame:
+        metrics = entry.cell.metrics
+        grid = episode_grid(metrics["episode"].unique().sort().to_numpy())
+        frame = mean_curve(on_grid(metrics, grid, "bits_known"), grid)
+        return _held_until(frame, last).with_columns(ceiling=pl.min_horizontal(pl.lit(math.log2(entry.N)), pl.col("episode") * _most_a_question_tells(entry)))
+
+    return _together(entries, curve)
+
+
+def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
+    """The last row again at the end of the axis: a run that has ended keeps what it knows."""
+    return pl.concat([frame, frame.tail(1).with_columns(episode=pl.lit(last, dtype=frame.schema["episode"]))]).unique(
+        "episode", keep="first", maintain_order=True
+    )
+
+
+def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
+    """min(log2 N, episodes x Shannon capacity) of each cell, up to its bend and on to the end of the axis."""
+    last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
+
+    def bend(entry: Entry) -> pl.DataFrame:
+        told, information = _most_a_question_tells(entry), float(np.log2(entry.N))
+        grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [float(last)]]))
+        return pl.DataFrame({"episode": grid, "bits": np.minimum(information, told * grid)})
+
+    return _together(entries, bend)
+
+
+def _most_a_question_tells(entry: Entry) -> float:
+    limits = entry.summary["ceilings"]
+    return float(limits.get("shannon_capacity") or limits["capacity"])
+
+
+def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
+    """A row a cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells without a ledger have none."""
+    rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
+    numbers = dict.fromkeys(("above", "below", "low", "high", "factor"), pl.Float64)
+    return pl.DataFrame(
+        rows, schema={"series": pl.String, "step": pl.String, "lane": pl.Int32, "from": pl.String, "to": pl.String, "words": pl.String, **numbers}
+    )
+
+
+def _steps(entry: Entry) -> Iterable[dict[str, object]]:
+    rates, lost = entry.summary["rates"], entry.summary["losses"]
+    for lane, (step, (above, below)) in enumerate(STEPS.items(), start=1):
+        high, low = rates[above]["estimate"], rates[below]["estimate"]
+        interval = rates[below]["ci95"] or (None, None)
+        yield {
+            "series": entry.label,
+            "step": step,
+            "lane": lane,
+            "from": MINDS[above],
+            "to": MINDS[below],
+            "words": _words(step, lost[step], high),
+            "above": high or None,
+            "below": low or None,
+            "low": interval[0] or None,
+            "high": interval[1],
+            "factor": lost[step],
+        }
+
+
+def _words(step: str, factor: float | None, above: float | None) -> str:
+    if factor is not None:
+        return f"{step} \u00f7{short_number(factor)}" if factor >= 1 else f"{step} \u00d7{short_number(1 / factor)} (a gain)"
+    return f"{step}: not known" if not above else f"{step}: nothing memorised"
+
+
+def short_number(factor: float) -> str:
+    """Three digits; a large one without an exponent."""
+    return f"{factor:.3g}" if factor < 999.5 else f"{float(f'{factor:.3g}'):,.0f}"
+
+
+def survival(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Kaplan-Meier curves of the episodes to memorise with pointwise 95 % bands (log-log); every step is kept."""
+    return _together(entries, _kaplan_meier)
+
+
+def _kaplan_meier(entry: Entry) -> pl.DataFrame:
+    return survival_curve(entry.cell.times).with_columns(pl.col("episode").clip(lower_bound=1.0))  # the axis is logarithmic
+
+
+def censored(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Where runs were censored, one row a cell and episode, with how many they were and the share of runs that had not memorised."""
+
+    def marks(entry: Entry) -> pl.DataFrame:
+        times, curve = entry.cell.times, _kaplan_meier(entry)
+        at, runs = np.unique(times.episodes[~times.memorised], return_counts=True)
+        place = np.searchsorted(curve["episode"].to_numpy(), at.clip(min=1), side="right") - 1
+        return pl.DataFrame({"episode": at.astype(float).clip(min=1), "runs": runs, "surviving": curve["surviving"].to_numpy()[place]})
+
+    return _together(entries, marks)
+
+
+def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Bits per episode of policy and ideal questioner: a row a cell."""
+
+    def rates(entry: Entry) -> pl.DataFrame:
+        rate, asker = entry.summary["bits_per_episode"], entry.summary["ceilings"]["ideal_questioner"]
+        asked = float(np.log2(entry.N)) / asker["to_reach"] if asker is not None and asker["to_reach"] else None
+        numbers = {"rate": rate["estimate"] or None, "low": rate["ci95"][0] or None, "high": rate["ci95"][1], "questioner": asked}
+        return pl.DataFrame({"N": [entry.N], "closed_form": [_closed_form(entry)], **{name: [number] for name, number in numbers.items()}}).cast(
+            {"closed_form": pl.Float64, **dict.fromkeys(numbers, pl.Float64)}
+        )
+
+    return _together(entries, rates)
+
+
+def _closed_form(entry: Entry) -> float | None:
+    """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain steps, no baseline, an episode an update."""
+    config = entry.cell.config
+    wanted = {"backend": "tabular", "optimiser": "sgd", "algorithm": "reinforce", "baseline": "none", "group_size": 1, "batch_size": 1, "reward_noise": 0.0}
+    if entry.cell.condition != "binary" or any(config.get(key) != value for key, value in wanted.items()):
+        return None
+    step_size = config["learning_rate"] if config["learning_rate"] is not None else 1.0
+    return float(np.log2(entry.N)) / binary_episodes(entry.N, step_size, config["memorised_at"])
+
+
+def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
+    """log2 N / N: a policy that guesses evenly until its first hit, and knows S then."""
+    grid = np.geomspace(min(sizes), max(sizes), 24) if len(sizes) > 1 else np.array([sizes[0] / 1.5, sizes[0] * 1.5])
+    return pl.DataFrame({"N": grid, "rate": np.log2(grid) / grid})
+
+
+def absorption(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Bits absorbed per episode against the P(S) before it, in bins of half a bit.
+
+    In a bin it is the sum of the changes of bits known over the sum of the episodes between evaluations: not the mean of their ratios, which would count
+    quick lucky hits too high. The interval is a bootstrap over runs; bins with fewer than two runs are left out.
+    """
+    return _together(entries, _absorbed)
+
+
+def _absorbed(entry: Entry) -> pl.DataFrame:
+    information = float(np.log2(entry.N))
+    steps = (
+        entry.cell.metrics.sort("run", "episode")
+        .with_columns(gain=pl.col("bits_known").shift(-1).over("run") - pl.col("bits_known"), spent=pl.col("episode").shift(-1).over("run") - pl.col("episode"))
+        .filter(pl.col("spent") > 0)
+        .with_columns(log2_p=pl.col("bits_known") - information)
+        .with_columns(bin=(pl.col("log2_p") * _BINS_A_BIT).floor())
+    )
+    by_run = steps.group_by("bin", "run").agg(pl.col("gain").sum(), pl.col("spent").sum(), place=(pl.col("log2_p") * pl.col("spent")).sum())
+    rows = [_ratio(bin_.sort("run")) for _, bin_ in by_run.sort("bin").group_by("bin", maintain_order=True) if len(bin_) >= _LEAST_RUNS]
+    return pl.DataFrame(rows, schema={"p": pl.Float64, "absorbed": pl.Float64, "low": pl.Float64, "high": pl.Float64, "runs": pl.Int64})
+
+
+def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
+    sums = rows.select("gain", "spent", "place").to_numpy().astype(float)  # (R, 3)
+    gain, spent, place = sums.sum(axis=0)
+    drawn = resampled_means(sums, CURVE_RESAMPLES)
+    low, high = percentiles(drawn[:, 0] / drawn[:, 1], len(sums))
+    return {"p": 2.0 ** (place / spent), "absorbed": gain / spent, "low": float(low), "high": float(high), "runs": len(sums)}
+
+
+def told_by_an_answer(N: int) -> pl.DataFrame:
+    """h(p) and -log2 p, from half of 1/N to nearly 1."""
+    p = np.unique(np.concatenate([np.geomspace(0.5 / N, 0.9, 60), 1 - np.geomspace(1e-4, 0.1, 24)]))
+    entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+    names = ("h(p): what a yes or no can tell", "-log2 p: what is left to know")
+    return pl.concat([pl.DataFrame({"p": p, "bits": bits, "curve": [name] * len(p)}) for name, bits in zip(names, (entropy, -np.log2(p)), strict=True)])
+
+
+def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else; `series` is the label of the first of them."""
+    rows = []
+    for family in rank_families(entries):
+        for entry in family:
+            rate = entry.summary["bits_per_episode"]
+            low, high = rate["ci95"]
+            numbers = {"rate": rate["estimate"] or None, "low": low or None, "high": high}
+            rows.append({"series": family[0].label, "rank": entry.cell.config["lora_rank"], **numbers})
+    return pl.DataFrame(rows, schema={"series": pl.String, "rank": pl.Int64, "rate": pl.Float64, "low": pl.Float64, "high": pl.Float64}).sort("series", "rank")
+
+
+def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label comes first."""
+    families: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.cell.config.get("backend") != "tabular":
+            alike = {key: value for key, value in entry.cell.config.items() if key not in ("lora_rank", "log_path", "quiet", "threads", "data_dir", "resume")}
+            families.setdefault(f"{entry.cell.kind} {sorted(alike.items(), key=str)}", []).append(entry)
+    ordered = [sorted(family, key=lambda entry: (len(entry.label), entry.label)) for family in families.values()]
+    return [family for family in ordered if len({entry.cell.config["lora_rank"] for entry in family}) > 1]
+
+
+def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
+    """A belief over answers as it changed: rectangles of answer, first and last episode, and probability to two digits.
+
+    Args:
+        frame: episode, answer and the column, of one run.
+        column: policy or observer.
+        columns: snapshots kept, at most, evenly spread on the axis of episodes. Neighbouring snapshots with the same value are one rectangle.
+    """
+    episodes = frame["episode"].unique().sort().to_numpy()
+    kept = episode_grid(episodes, columns)
+    until = dict(zip(kept.tolist(), [*kept[1:].tolist(), int(episodes[-1]) + 1], strict=True))
+    return (
+        frame.filter(pl.col("episode").is_in(kept.tolist()))
+        .sort("answer", "episode")
+        .with_columns(p=pl.col(column).round_sig_figs(2), end=pl.col("episode").replace_strict(until, return_dtype=pl.Int64))
+        .with_columns(stretch=(pl.col("p") != pl.col("p").shift(1).over("answer")).fill_null(value=True).cum_sum())
+        .group_by("stretch", maintain_order=True)
+        .agg(pl.col("answer", "p").first(), pl.col("episode").first(), pl.col("end").last())
+        .select("answer", "episode", "end", "p")
+    )
+
+
+def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:
+    """The frames of all entries under their labels, rounded to what a figure can show."""
+    frames = [make(entry).with_columns(series=pl.lit(entry.label)) for entry in entries]
+    return pl.concat(frames).with_columns(pl.selectors.float().round_sig_figs(_DIGITS))

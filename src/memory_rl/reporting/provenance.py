@@ -1,0 +1,109 @@
+"""Where the numbers of a report come from: sweeps and their protocols, commands, versions and code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chz
+
+from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.hypotheses import Verdict, judge
+from memory_rl.analysis.protocol import Protocol, load_protocol
+from memory_rl.config import SFTConfig, TrainConfig
+from memory_rl.errors import RunDirectoryError
+from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT
+
+SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
+
+_COMMANDS = {"train": ("train.py", TrainConfig), "sft": ("sft_train.py", SFTConfig)}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A sweep's protocol and what it says of the sweep's cells.
+
+    Attributes:
+        folder: the sweep.
+        protocol: as it was written before the first run.
+        verdicts: in the order of its hypotheses.
+        changed: whether the file is no longer the one that sweep.json names.
+        command: the command line of the sweep, if known.
+    """
+
+    folder: Path
+    protocol: Protocol
+    verdicts: list[Verdict]
+    changed: bool
+    command: str | None
+
+
+def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Judgement]:
+    """Judges each sweep with a protocol among the paths, on all cells that it holds.
+
+    A cell belongs to the nearest folder above it that holds a protocol, up to the path that was given.
+    """
+    roots = [Path(path) for path in paths]
+    folders: dict[Path, list[Cell]] = {}
+    for cell in cells:
+        folder = _sweep_of(cell, roots)
+        if folder is not None:
+            folders.setdefault(folder, []).append(cell)
+    return [_judge(folder, members) for folder, members in folders.items()]
+
+
+def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
+    above = [folder for folder in (cell.path, *cell.path.parents) if any(folder == root or root in folder.parents for root in roots)]
+    return next((folder for folder in above if (folder / PROTOCOL).is_file()), None)
+
+
+def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
+    protocol, sweep = load_protocol(folder / PROTOCOL), _read_sweep(folder)
+    noted = (sweep.get("protocol") or {}).get("sha256")
+    command = sweep.get("command")
+    return Judgement(folder, protocol, judge(protocol, cells), noted is not None and noted != protocol.sha256, command)
+
+
+def _read_sweep(folder: Path) -> dict[str, Any]:
+    path = folder / SWEEP
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path} cannot be read ({error}): give the path of a sweep's folder.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def command_of(cell: Cell) -> str:
+    """The command that makes this cell again, with the keys that are not at their defaults."""
+    script, kind = _COMMANDS[cell.kind]
+    fields = chz.chz_fields(kind)
+    given = [
+        f"{key}={value}"
+        for key, value in cell.config.items()
+        if key not in NOT_OF_THE_EXPERIMENT and key in fields and (key == "N" or value != fields[key]._default)
+    ]
+    return shlex.join(["python", script, *given])
+
+
+def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    """Each library, and the code itself, with the versions that were used."""
+    names = {name: None for cell in cells for name in cell.manifest.get("versions", {})}
+    rows = [(name, _listed(cell.manifest.get("versions", {}).get(name) for cell in cells)) for name in names]
+    return [*rows, ("commit", _listed(map(_code, cells)))]
+
+
+def _code(cell: Cell) -> str:
+    code = cell.manifest.get("code") or {}
+    return "no checkout" if code.get("commit") is None else f"{code['commit']}{' with changes' if code.get('changed') else ''}"
+
+
+def _listed(values: Iterable[Any]) -> str:
+    counts = Counter(str(value) for value in values if value is not None)
+    return ", ".join(counts) if len(counts) == 1 else ", ".join(f"{value} ({count} cells)" for value, count in counts.most_common())

@@ -1,0 +1,93 @@
+"""From run directories to a report on disk: the page, each figure as PNG and SVG, a Markdown summary and a CSV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import vl_convert
+
+from memory_rl.analysis.collect import find_cells
+from memory_rl.errors import RunDirectoryError
+from memory_rl.reporting.charts import FIGURES, Figure, printed, rank
+from memory_rl.reporting.page import GENERATOR, render_page
+from memory_rl.reporting.provenance import Judgement, judge_sweeps
+from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.study import Study, make_study
+from memory_rl.reporting.tables import cells_frame, markdown
+from memory_rl.reporting.themes import GROUND, vega_config
+
+PAGE, SUMMARY, CELLS, PICTURES = "index.html", "summary.md", "cells.csv", "figures"
+
+_PIXELS_A_POINT = 2
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Writes the report and returns the path of its page.
+
+    Raises:
+        RunDirectoryError: if no run directory is found or completed, one is damaged, or `out` cannot be written or holds something else.
+        ConfigError: if a protocol among them cannot be read.
+    """
+    out = Path(config.out)
+    _refuse_foreign(out)
+    cells = find_cells(config.paths)
+    study = make_study(cells)
+    if not study.entries:
+        raise RunDirectoryError(f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders.")
+    judgements = judge_sweeps(config.paths, cells)
+    title = config.title or _title(config, judgements)
+    figures = [make(study) for make in FIGURES]
+    files = {
+        PAGE: render_page(title, study, judgements, figures).encode(),
+        SUMMARY: markdown(title, study, judgements, figures).encode(),
+        CELLS: cells_frame(study).write_csv().encode(),
+        **{f"{PICTURES}/{name}": content for name, content in _pictures(study)},
+    }
+    for name, content in files.items():  # the page first: it marks the folder as a report
+        _write(out / name, content)
+    return out / PAGE
+
+
+def _title(config: ReportConfig, judgements: Sequence[Judgement]) -> str:
+    return judgements[0].protocol.name if judgements else Path(config.paths[0]).resolve().name
+
+
+def _pictures(study: Study) -> list[tuple[str, bytes]]:
+    """Name and content of each file: what the page shows at first, on white."""
+    look = vega_config("light", study.labels, ground=GROUND["light"])
+    files = []
+    for figure in _for_print(study):
+        specification = {**printed(figure, study), "config": look}
+        drawing = vl_convert.vegalite_to_svg(specification)
+        files += [(f"{figure.name}.svg", drawing.encode()), (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT))]
+    return files
+
+
+def _for_print(study: Study) -> list[Figure]:
+    """The figures that are not left out; ranks alone are compared among labels that start hidden, too."""
+    shown = study.shown()
+    made = [make(study if make is rank else shown) for make in FIGURES]
+    return [figure for figure in made if figure.panels]
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Only an empty or new folder, or an earlier report, is written to."""
+    try:
+        taken = out.exists() and next(out.iterdir(), None) is not None
+        ours = taken and (out / PAGE).is_file() and GENERATOR in (out / PAGE).read_text(encoding="utf-8", errors="replace")[:2000]
+    except OSError as error:
+        raise RunDirectoryError(f"out={out} cannot be written ({error.strerror}): give another folder.") from error
+    if taken and not ours:
+        raise RunDirectoryError(f"out={out} holds files that are no report: give a new folder, such as out=report.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content)
+        os.replace(scratch, path)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written ({error.strerror}): make room or give another folder as out=.") from error

@@ -1,0 +1,29 @@
+"""What a report is made of: the keys of `memory-rl report`."""
+
+from __future__ import annotations
+
+import chz
+
+from memory_rl.errors import ConfigError
+
+
+@chz.chz(typecheck=True)
+class ReportConfig:
+    """Which run directories are put on the page, and where it goes."""
+
+    runs: str = chz.field(default="runs", doc="Run directories, or folders that hold some (a sweep, or several), separated by commas.")
+    out: str = chz.field(default="report", doc="The folder of the report. An earlier report there is replaced; other files are never touched.")
+    title: str | None = chz.field(default=None, doc="The heading of the page. Default: the name of the protocol, or of the first folder.")
+    quiet: bool = chz.field(default=False, doc="Print nothing.")
+
+    @chz.validate
+    def _check(self) -> None:
+        if not self.paths:
+            raise ConfigError(f"runs={self.runs} names no folder: type for example runs=runs.")
+        if not self.out.strip():
+            raise ConfigError("out= names no folder: type for example out=report.")
+
+    @property
+    def paths(self) -> list[str]:
+        """The folders, one by one."""
+        return [path.strip() for path in self.runs.split(",") if path.strip()]

@@ -1,0 +1,136 @@
+"""The report's numbers as a CSV (a row a cell) and as a Markdown summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from memory_rl.analysis.collect import Cell
+from memory_rl.reporting.charts import Figure
+from memory_rl.reporting.curves import short_number
+from memory_rl.reporting.provenance import Judgement, command_of
+from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, Entry, Study
+
+_HEADINGS = ("condition", "N", "runs", "memorised", "median episodes [95 %]", "bits per episode [95 %]", "capacity", "alphabet", "exploration", "absorption")
+
+
+def cells_frame(study: Study) -> pl.DataFrame:
+    """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have their status and nulls."""
+    rows = [{**_about(entry.label, entry.cell), **_results(entry.summary)} for entry in study.entries]
+    rows += [_about(cell.condition, cell) for cell in study.unfinished]
+    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("config.")))
+    names += list(dict.fromkeys(name for row in rows for name in row if name.startswith("config.")))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pl.DataFrame({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: list[Any]) -> pl.Series:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int} or kinds <= {float, int} or kinds <= {bool}:
+        return pl.Series(values, dtype=pl.Float64 if float in kinds else None)
+    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+
+
+def _about(label: str, cell: Cell) -> dict[str, Any]:
+    config = {f"config.{key}": value for key, value in cell.config.items() if key not in (*NOT_OF_THE_EXPERIMENT, "N")}
+    return {"label": label, "condition": cell.condition, "kind": cell.kind, "N": cell.N, "status": cell.manifest["status"], "path": str(cell.path), **config}
+
+
+def _results(summary: dict[str, Any]) -> dict[str, Any]:
+    episodes, rate, limits = summary["episodes_to_memorise"], summary["bits_per_episode"], summary["ceilings"]
+    row = {name: summary[name] for name in ("runs", "memorised", "censored")}
+    row |= {"median_episodes": episodes["median"], "median_low": episodes["ci95"][0], "median_high": episodes["ci95"][1]}
+    row |= {"restricted_mean_episodes": episodes["restricted_mean"]}
+    row |= {"bits_per_episode": rate["estimate"], "bits_per_episode_low": rate["ci95"][0], "bits_per_episode_high": rate["ci95"][1]}
+    row |= {"capacity": limits["capacity"], "shannon_capacity": limits["shannon_capacity"]}
+    if "rates" in summary:
+        row |= {f"{mind}_rate": summary["rates"][mind]["estimate"] for mind in ("questioner", "observer")}
+        row |= {f"{step}_loss": factor for step, factor in summary["losses"].items()}
+        row |= {f"law_{name}": check["status"] for name, check in summary["checks"].items()}
+    return {**row, "seconds": summary.get("seconds"), "tokens": summary.get("tokens")}
+
+
+def result_rows(study: Study) -> list[list[str]]:
+    """The table of the page and of the Markdown summary, as words; the headings are `HEADINGS`."""
+    return [_result_row(entry) for entry in study.entries]
+
+
+HEADINGS = _HEADINGS
+
+
+def _result_row(entry: Entry) -> list[str]:
+    summary = entry.summary
+    episodes, rate, lost = summary["episodes_to_memorise"], summary["bits_per_episode"], summary.get("losses", {})
+    return [
+        entry.label,
+        str(entry.N),
+        str(summary["runs"]),
+        str(summary["memorised"]),
+        _with_interval(episodes["median"], episodes["ci95"]),
+        _with_interval(rate["estimate"], rate["ci95"]),
+        f"{summary['ceilings']['capacity']:.3g}",
+        *(_number(lost.get(step)) for step in ("alphabet", "exploration", "absorption")),
+    ]
+
+
+def _with_interval(value: float | None, interval: Sequence[float | None]) -> str:
+    return f"{_number(value)} [{_number(interval[0])}, {_number(interval[1])}]"
+
+
+def _number(value: float | None) -> str:
+    return "\u2013" if value is None else short_number(value)
+
+
+def markdown(title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]) -> str:
+    """The summary as Markdown; figures are linked beside it. Texts of users are escaped."""
+    parts = [f"# {_plain(title)}", about(study)]
+    for judgement in judgements:
+        parts += _judgement_lines(judgement)
+    parts += ["## Results", _table([list(HEADINGS), *result_rows(study)]), _unfinished(study)]
+    for figure in figures:
+        body = [f"![{figure.title}](figures/{figure.name}.svg)", *figure.reading] if figure.panels else [f"Left out: {figure.missing}."]
+        parts += [f"## {figure.title}", *body, *figure.notes]
+    commands = "\n".join(dict.fromkeys(command_of(entry.cell) for entry in study.entries))
+    parts += ["## Commands", f"```sh\n{commands}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def about(study: Study) -> str:
+    """What the report is over, in a sentence."""
+    runs, conditions = sum(entry.summary["runs"] for entry in study.entries), len({entry.cell.condition for entry in study.entries})
+    counts = f"{_counted(len(study.entries), 'cell')} with {_counted(runs, 'run')} of {_counted(conditions, 'condition')}"
+    return f"{counts} at N = {', '.join(map(str, study.sizes))}."
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _judgement_lines(judgement: Judgement) -> list[str]:
+    protocol = judgement.protocol
+    rows = [["", "claim", "verdict", "why"]]
+    rows += [[verdict.id, verdict.claim, f"**{verdict.verdict}**", verdict.reason] for verdict in judgement.verdicts]
+    changed = " The file was changed after the sweep began." if judgement.changed else ""
+    return [f"## Verdicts: {_plain(protocol.name)}", _table(rows), f"Protocol {_plain(protocol.name)}, SHA-256 `{protocol.sha256}`.{changed}"]
+
+
+def _unfinished(study: Study) -> str:
+    if not study.unfinished:
+        return ""
+    cells = ", ".join(f"{_plain(str(cell.path))} ({cell.manifest['status']})" for cell in study.unfinished)
+    return f"Not completed, and in no figure: {cells}."
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [[cell if cell.startswith("**") else _plain(cell) for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Without meaning in Markdown or HTML."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)

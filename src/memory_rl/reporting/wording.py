@@ -1,0 +1,57 @@
+"""What the report says about each figure, in plain words: its heading, and how to read it."""
+
+TITLES = {
+    "bits_known": "Bits known, episode by episode",
+    "waterfall": "Where the bits go",
+    "survival": "Who has not memorised yet",
+    "scaling": "Bits per episode against N",
+    "absorption": "What an episode teaches, by what is known already",
+    "film": "The policy film",
+    "rank": "Bits per episode against LoRA rank",
+}
+
+READING = {
+    "bits_known": (
+        "Bits known are log2 N + log2 P(S): 0 for a policy that knows nothing of its secret S, log2 N for one that has memorised it. Each line is the mean "
+        "over the runs of a condition, the band around it the 95 % bootstrap interval over runs. A run that has ended keeps its last value.",
+        "The horizontal rule is log2 N, all there is to know. The thin dotted line of each colour is its ceiling: no learner of that condition can know "
+        "more than the Shannon capacity of its reward times the episodes it has had. The axis is linear up to 10 episodes and logarithmic beyond.",
+    ),
+    "waterfall": (
+        "Bits per episode on a logarithmic axis, falling from what the reward could carry to what the policy stores. Each bar is one loss, and its length "
+        "the factor lost: alphabet (the reward says less than its levels could, even to the best questioner), exploration (the policy asks what could be "
+        "known already), absorption (the algorithm does not store what was delivered).",
+        "The right end of the first bar is the channel capacity, log2 of the signals that an episode can bring. The marks at the left ends are the ideal "
+        "questioner, the ideal observer of the policy's own episodes, and the policy; thin rules are 95 % intervals. A gain is a bar that goes the other "
+        "way: memorised means P(S) >= 0.5, unless a cell says otherwise, and that two remaining candidates meet.",
+    ),
+    "survival": (
+        "The share of runs that have not memorised their secret after so many episodes (Kaplan-Meier, with pointwise 95 % bands). A curve that falls early "
+        "is a fast condition; where it crosses one half is the median. A curve that stays up has runs that are stuck.",
+        "A cross is where runs were censored: their budget was spent. They count as not yet, never as failures at that episode, and are never dropped.",
+    ),
+    "scaling": (
+        "Bits per episode are log2 N over the episodes to memorise, with 95 % intervals over runs. Points and lines are what the policies did; the dashed "
+        "line of each colour is the ideal questioner of that reward, who asks what tells most.",
+        "The dotted line is log2 N / N, in closed form: a policy that guesses evenly until its first hit, and knows S then. It is what a binary reward "
+        "comes to for a learner that does not take its misses into account. A yes or no can carry one bit; but a guess among N almost always hears no, "
+        "which says almost nothing. A diamond is the closed form of exact softmax policy gradient, where a cell is just that.",
+    ),
+    "absorption": (
+        "On the left the policy knows nothing, on the right P(S) is nearly 1. Each point is the bits absorbed per episode by the runs of a condition while "
+        "P(S) lay within half a bit of there, with its 95 % interval over runs. Below 0 the policy forgot. Points far to the left of 1/N, of runs that have "
+        "drifted away from their secret, come into view when the figure is moved.",
+        "The solid curve is h(p), the most that a yes or no about S can tell a policy that answers S with probability p: it peaks at one half, which is why "
+        "a binary reward teaches so little at first. The dashed curve is -log2 p, all that is left to know, which an example shown tells at once. The "
+        "vertical axis is linear within 0.01 of 0 and logarithmic beyond.",
+    ),
+    "film": (
+        "Every answer is a row, time runs to the right, and the brightness is how probable the answer was: on the left to the policy, on the right to an "
+        "ideal observer of the very same answers and rewards, both of run 0. Where the observer's picture is down to one line and the policy's is not, the "
+        "bits were delivered and not absorbed. The dashed rule marks the secret.",
+    ),
+    "rank": (
+        "If the reward is the bottleneck, and not the number of trainable parameters, then the lines are flat. Cells that are joined by a line differ in "
+        "nothing but their rank. Intervals are 95 % over runs.",
+    ),
+}

@@ -1,0 +1,79 @@
+"""A small sweep to report on, with names that become scripts wherever they are not escaped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import memory_rl
+from memory_rl.reporting.charts import FILM
+
+EVIL = "</script><img src=x onerror=window.injected=1>"
+EVIL_FOLDER = "<img src=x onerror=window.injected=1>"
+
+PROTOCOL = f"""
+name: 'small {EVIL}'
+minimum_runs: 2
+grid: [{{command: sft, N: [8, 16], backend: tabular, num_runs: 4}}]
+hypotheses:
+  - id: H2
+    claim: 'SFT is {EVIL} faster than binary.'
+    test: rate_ratio
+    of: {{condition: sft}}
+    to: {{condition: binary, backend: tabular}}
+    N: [16]
+    expected: log2_N
+    margin: 1.5
+  - id: H5
+    claim: The rank makes no difference.
+    test: same_along
+    cells: [{{condition: binary, N: 16, backend: local}}]
+    along: {{lora_rank: [1, 8]}}
+    margin: 1.5
+"""
+
+
+def make_sweep(folder: Path) -> Path:
+    """Four conditions at two N, one with an evil name in an evil folder; two ranks, a film and a protocol."""
+    cells = folder / "cells"
+    for N in (8, 16):
+        common = {"N": N, "backend": "tabular", "num_runs": 4}
+        memory_rl.sft(**common, log_path=str(cells / f"sft-{N}"))
+        memory_rl.train(**common, log_path=str(cells / f"binary-{N}"))
+        memory_rl.train(**common, env_type="multi_step", log_path=str(cells / f"multi-{N}"))
+        memory_rl.train(**common, reward_type="log_distance", max_episodes=100, log_path=str(cells / f"{EVIL_FOLDER}-{N}"))
+        change(cells / f"{EVIL_FOLDER}-{N}", condition=EVIL)
+    for rank in (1, 8):
+        shutil.copytree(cells / "binary-16", cells / f"rank-{rank}")
+        change(cells / f"rank-{rank}", backend="local", lora_rank=rank)
+    write_film(cells / "binary-16")
+    (folder / "protocol.yaml").write_text(PROTOCOL)
+    return folder
+
+
+def change(path: Path, condition: str | None = None, **keys: object) -> None:
+    """Another name or configuration for a run directory."""
+    manifest, summary = (json.loads((path / name).read_text()) for name in ("manifest.json", "summary.json"))
+    manifest["config"].update(keys)
+    if condition is not None:
+        manifest["condition"] = condition
+        summary["conditions"] = {condition: next(iter(summary["conditions"].values()))}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "summary.json").write_text(json.dumps(summary))
+
+
+def write_film(path: Path, N: int = 16) -> None:
+    """What an ideal observer of a binary reward believes that is told no to 0, 1, 2, ...; the policy stays as it is."""
+    posterior = np.triu(np.ones((N, N)))
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    frame = pl.DataFrame({"episode": np.repeat(np.arange(N), N), "answer": np.tile(np.arange(N), N), "observer": posterior.ravel()})
+    frame.with_columns(run=pl.lit(0), policy=pl.lit(1 / N)).write_parquet(path / FILM)
+
+
+def wait_until_drawn(page) -> None:
+    """Until the page has drawn all its figures."""
+    page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60_000)

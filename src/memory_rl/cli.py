@@ -1,6 +1,8 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train, each with key=value arguments. The scripts at the root of a checkout call it, too.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, each with key=value arguments.
 
-Exit codes: 0 done, 2 bad input (one sentence on standard error), 130 interrupted from the keyboard.
+The scripts at the root of a checkout call it, too.
+
+Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130 interrupted from the keyboard, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from memory_rl.config import BoundsConfig, SFTConfig, SFTDataConfig, TrainConfig, WorldConfig, describe_keys, parse_config
+from memory_rl.config import BoundsConfig, SFTConfig, SFTDataConfig, TrainConfig, describe_keys, parse_config
 from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, suggest
+from memory_rl.reporting.settings import ReportConfig
 
 
 def _run(config: Any) -> None:
@@ -40,12 +43,23 @@ def _write_data(config: Any) -> None:
         print(f"wrote {config.num_train} training and {config.num_test} test examples to {folder}")
 
 
-_COMMANDS: dict[str, tuple[type[WorldConfig], Callable[[Any], None], str]] = {
+def _report(config: Any) -> None:
+    from memory_rl.reporting.report import write_report
+
+    page = write_report(config)
+    if not config.quiet:
+        print(f"wrote {page}: open it in a browser")
+
+
+_COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None], str]] = {
     "train": (TrainConfig, _run, "reinforcement learning: memory-rl train env_type=single_step N=64 reward_type=binary"),
     "bounds": (BoundsConfig, _bounds, "ceilings of a reward, nothing is trained: memory-rl bounds N=64 reward_type=binned_log_distance reward_bins=8"),
     "sft-data-gen": (SFTDataConfig, _write_data, "examples of one secret: memory-rl sft-data-gen N=64 fixed_secret=42"),
     "sft-train": (SFTConfig, _run, "supervised learning: memory-rl sft-train N=64 fixed_secret=42"),
+    "report": (ReportConfig, _report, "a page over run directories, for any browser: memory-rl report runs=runs out=report"),
 }
+
+_SWEEP = "many experiments at once: memory-rl sweep conditions=sft,binary,multi_step N=16,64"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,9 +100,14 @@ def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print("usage: memory-rl COMMAND key=value ...   (COMMAND --help lists the keys)\n")
         print("\n".join(f"  {name:<14}{about}" for name, (_, _, about) in _COMMANDS.items()))
+        print(f"  {'sweep':<14}{_SWEEP}")
         return 0
+    if words[0] == "sweep":
+        from memory_rl.experiments import sweep
+
+        return sweep.main(words[1:])
     if words[0] not in _COMMANDS:
-        raise ConfigError(f"{words[0]!r} is not a command: {suggest(words[0], _COMMANDS)}")
+        raise ConfigError(f"{words[0]!r} is not a command: {suggest(words[0], [*_COMMANDS, 'sweep'])}")
     kind, run, _ = _COMMANDS[words[0]]
     if {"-h", "--help"} & set(words[1:]):
         print(describe_keys(kind))

@@ -1,0 +1,240 @@
+"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster. Each yields outcomes as they come and loses none.
+
+Tasks and outcomes travel between processes the way Python's own process pools and Ray send them (pickled, from our own workers); no such file is ever read.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from memory_rl.errors import ConfigError
+from memory_rl.experiments.settings import SweepConfig
+from memory_rl.experiments.worker import Outcome, Task, run_task
+
+_SECONDS_TO_CONNECT = 10
+
+Executor = Callable[[Sequence[Task]], Iterator[Outcome]]
+"""Runs tasks and yields an outcome for each cell. Closing the iterator stops the workers, which note on disk that they were interrupted."""
+
+
+def make_executor(config: SweepConfig) -> Executor:
+    """The executor that a sweep asks for."""
+    if config.executor == "processes":
+        return LocalProcesses(number_of_workers(config), config.retries)
+    if config.executor == "ray":
+        return RayCluster(config.ray_address, number_of_workers(config), config.retries)
+    return run_inline
+
+
+def number_of_workers(config: SweepConfig) -> int:
+    """How many tasks may run at once on this machine."""
+    return 1 if config.executor == "inline" else config.workers or os.cpu_count() or 1
+
+
+def run_inline(tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """One task after another in this process."""
+    for task in tasks:
+        yield from run_task(task)
+
+
+def lost(task: Task, times: int, why: str) -> list[Outcome]:
+    """The outcomes of a task whose workers were lost too often."""
+    return [Outcome(cell.id, "failed", f"its worker was lost {times} times ({why})") for cell in task.cells]
+
+
+@dataclass
+class LocalProcesses:
+    """Spawned processes of this machine, each of its own pool, so that one which is killed takes no other with it.
+
+    Attributes:
+        workers: processes at once.
+        retries: how often a task is begun again after its process died.
+    """
+
+    workers: int
+    retries: int
+
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Runs the tasks; see `Executor`."""
+        slots = [_Slot(self.retries) for _ in range(min(self.workers, len(tasks)))]
+        free = list(slots)
+
+        def run(task: Task) -> list[Outcome]:
+            slot = free.pop()  # there are as many threads as slots
+            try:
+                return slot.run(task)
+            finally:
+                free.append(slot)
+
+        threads = ThreadPoolExecutor(max(1, len(slots)))
+        try:
+            for future in as_completed([threads.submit(run, task) for task in tasks]):
+                yield from future.result()
+        except BaseException:  # a signal, or the consumer has gone
+            for slot in slots:
+                slot.stop()
+            raise
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+            for slot in slots:
+                slot.close()
+
+
+class _Slot:
+    """One worker process, replaced when it dies."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._stopping = False
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid: int | None = None
+
+    def run(self, task: Task) -> list[Outcome]:
+        for _ in range(self._retries + 1):
+            try:
+                pool = self._start()
+                outcomes = [] if self._stopping else pool.submit(run_as_worker, task).result()
+            except BrokenProcessPool:
+                self.close()
+                outcomes = []
+            if self._stopping or (outcomes and outcomes[-1].status != "interrupted"):
+                return outcomes
+        return lost(task, self._retries + 1, "its process died")
+
+    def _start(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+            self._pid = self._pool.submit(os.getpid).result()
+        return self._pool
+
+    def stop(self) -> None:
+        """Lets the worker note that it was interrupted."""
+        self._stopping = True
+        if self._pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._pid = None
+
+
+def begin_worker() -> None:
+    """Makes a fresh process a worker: the keyboard is its parent's business, and it does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def run_as_worker(task: Task) -> list[Outcome]:
+    """Runs a task; SIGTERM interrupts it, while an idle worker simply ends."""
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        return run_task(task)
+    except KeyboardInterrupt:  # before or after the cells
+        return [Outcome(task.cells[-1].id, "interrupted")]
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt("the sweep was stopped")
+
+
+def _die_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)  # what it was at counts as unfinished; another sweep may have begun already
+
+
+@dataclass
+class RayCluster:
+    """The workers of a Ray cluster.
+
+    They need share no disk with this process: files come back as the task's result, so that a task which Ray ran twice after a loss counts once.
+
+    Attributes:
+        address: of a running cluster; None starts one on this machine.
+        workers: CPUs of the cluster that is started here.
+        retries: how often a task is begun again after its worker or node was lost.
+    """
+
+    address: str | None
+    workers: int
+    retries: int
+
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Runs the tasks; see `Executor`."""
+        import ray
+
+        ours = self._connect()
+        remote = ray.remote(max_retries=self.retries)(run_task)
+        pending: dict[Any, Task] = {}
+        try:
+            for task in tasks:
+                pending[remote.options(num_cpus=max(cell.config.threads for cell in task.cells)).remote(task)] = task
+            while pending:
+                done, _ = ray.wait(list(pending), num_returns=1)
+                yield from self._outcomes(done[0], pending.pop(done[0]))
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
+            if ours:
+                ray.shutdown()
+
+    def _connect(self) -> bool:
+        """Whether the connection was made here, and is to be closed here."""
+        import ray
+
+        if ray.is_initialized():
+            return False
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unless asked
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._knock()
+        settings = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {"address": self.address}
+        try:
+            ray.init(**settings, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)  # Ray brings a handler of its own, which would end this process without a word
+        return True
+
+    def _knock(self) -> None:
+        """Ray itself would go on trying for many minutes."""
+        host, colon, port = (self.address or "").rpartition("://")[2].rpartition(":")
+        if not (colon and port.isdigit()):
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
+        except (OSError, OverflowError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> ConfigError:
+        reason = " ".join(str(error).split())
+        return ConfigError(f"ray_address={self.address} cannot be reached ({reason}): start a cluster there, or leave ray_address out.")
+
+    def _outcomes(self, reference: Any, task: Task) -> list[Outcome]:
+        import ray
+
+        try:
+            outcomes: list[Outcome] = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
+            return [Outcome(cell.id, "failed", f"its worker could not run it ({' '.join(str(error.cause).split())})") for cell in task.cells]
+        except ray.exceptions.RayError as error:
+            return lost(task, self.retries + 1, type(error).__name__)
+        return outcomes

@@ -1,0 +1,169 @@
+"""A sweep's directory: on this machine, or at any URL that fsspec can write.
+
+    sweep.json       what was asked for: protocol, command line, cells; written before the first run
+    protocol.yaml    the protocol's very bytes, where there is one
+    cells/<id>/      a run directory for each cell
+    tuning/<id>/     run directories of tuning, which are never reported as results
+    discarded/       run directories that could not be finished, set aside
+    summary.json     results.csv
+
+Every file appears whole or not at all, and a run directory's manifest comes last, so that a cell which is completed is all there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from memory_rl.errors import RunDirectoryError
+from memory_rl.runs.store import MANIFEST, SUMMARY
+
+SWEEP, PROTOCOL, RESULTS, LOCK = "sweep.json", "protocol.yaml", "results.csv", ".lock"
+CELLS, TUNING, DISCARDED = "cells", "tuning", "discarded"
+
+State = Literal["absent", "completed", "unfinished"]
+
+
+class SweepDirectory:
+    """Reads and writes a sweep's directory.
+
+    Args:
+        location: a path, or a URL such as s3://bucket/sweep.
+
+    Raises:
+        RunDirectoryError: if the URL's file system is unknown or not installed.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location.rstrip("/")
+        try:
+            self._files, root = fsspec.url_to_fs(location)
+        except (ImportError, OSError, ValueError) as error:
+            raise RunDirectoryError(f"log_path={location} cannot be written ({error}): give a path, or a URL that fsspec knows.") from error
+        self._root = str(root).rstrip("/")
+        self.local = Path(location) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """A file's content, or None if there is no such file."""
+        try:
+            content: bytes = self._files.cat_file(self._path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise RunDirectoryError(f"{self.location}/{name} cannot be read ({error}): give another log_path.") from error
+        return content
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON file's content, or None if it is missing or damaged."""
+        content = self.read_bytes(name)
+        try:
+            read = None if content is None else json.loads(content)
+        except ValueError:
+            return None
+        return read if isinstance(read, dict) else None
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file whole."""
+        target = self._path(name)
+        folder, _, last = target.rpartition("/")
+        scratch = f"{folder}/.{last}.part"
+        try:
+            self._files.makedirs(folder, exist_ok=True)
+            with self._files.open(scratch, "wb") as stream:
+                stream.write(content)
+                if isinstance(self._files, LocalFileSystem):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            self._files.mv(scratch, target)
+        except OSError as error:
+            with suppress(OSError):
+                self._files.rm(scratch)
+            raise RunDirectoryError(f"{self.location}/{name} cannot be written ({error}): make room or give another log_path.") from error
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file whole."""
+        self.write_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def names(self, folder: str = "") -> list[str]:
+        """What lies in a folder, sorted; nothing if there is no such folder."""
+        try:
+            found = self._files.ls(self._path(folder).rstrip("/"), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+
+    def state(self, folder: str) -> State:
+        """How far the cell in a folder is: completed if its manifest says so and its summary is there."""
+        manifest = self.read_json(f"{folder}/{MANIFEST}")
+        if manifest is not None and manifest.get("status") == "completed" and self.read_json(f"{folder}/{SUMMARY}") is not None:
+            return "completed"
+        return "unfinished" if self.names(folder) else "absent"
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """All files below a folder, by their names in it."""
+        top = self._path(folder)
+        found = {} if not self._files.exists(top) else self._files.find(top)
+        return {str(path)[len(top) :].lstrip("/"): self._files.cat_file(path) for path in found}
+
+    def commit(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Writes a run directory that was made elsewhere, its manifest last."""
+        for name in sorted(files, key=lambda name: name == MANIFEST):
+            self.write_bytes(f"{folder}/{name}", files[name])
+
+    def set_aside(self, folder: str) -> None:
+        """Moves an unfinished cell to discarded/, since nothing that was measured is deleted."""
+        taken, name = self.names(DISCARDED), folder.rpartition("/")[2]
+        place = next(f"{name}-{number}" for number in range(1, len(taken) + 2) if f"{name}-{number}" not in taken)
+        try:
+            self._files.makedirs(self._path(DISCARDED), exist_ok=True)
+            if isinstance(self._files, LocalFileSystem):
+                os.replace(self._path(folder), self._path(f"{DISCARDED}/{place}"))
+            else:
+                self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
+        except OSError as error:
+            raise RunDirectoryError(f"{self.location}/{folder} cannot be set aside ({error}): move it away by hand.") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other sweeps out of the directory until the block, or the process, ends.
+
+        Raises:
+            RunDirectoryError: if another sweep is in it, or it cannot be written. At a URL only the sweeps of this machine are kept out.
+        """
+        try:
+            if self.local is not None:
+                self.local.mkdir(parents=True, exist_ok=True)
+            stream = self._lock_file().open("a")
+        except OSError as error:
+            raise RunDirectoryError(f"log_path={self.location} cannot be written ({error.strerror}): give another log_path.") from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunDirectoryError(f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path.") from None
+            yield
+
+    def _lock_file(self) -> Path:
+        if self.local is not None:
+            return self.local / LOCK
+        return Path(tempfile.gettempdir()) / f"memory-rl-{hashlib.sha256(self.location.encode()).hexdigest()[:16]}.lock"
+
+
+def new_location(name: str) -> str:
+    """A place under sweeps/ that nothing is in yet."""
+    stem = f"sweeps/{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return next(place for place in (stem, *(f"{stem}-{number}" for number in range(2, 1000))) if not Path(place).exists())

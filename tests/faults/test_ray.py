@@ -1,0 +1,141 @@
+"""A sweep on a real Ray cluster of several nodes, of which one is killed in mid-sweep: nothing is lost, and nothing is counted twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+from memory_rl.cli import main
+from memory_rl.config import TrainConfig, make_config
+
+ROOT = Path(__file__).parents[2]
+CELLS = 6
+GRID = "conditions=log_distance,binary N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 ledger=False seed=0,1,2 group_size=4"  # 6 cells
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves sockets and files to the end of the process
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("reference") / "sweep"
+    assert main(["sweep", *GRID.split(), f"log_path={path}", "quiet=True"]) == 0
+    return measured(path)
+
+
+def measured(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.parquet") if file.name != "timing.parquet"}
+
+
+def start(words: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, ROOT / "sweep.py", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def complete(path: str) -> int:
+    return len(list(Path(path).glob("cells/*/manifest.json")))
+
+
+def wait_until(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def busy_workers(raylet: psutil.Process) -> list[psutil.Process]:
+    """The workers of a node that are running cells."""
+    return [child for child in raylet.children(recursive=True) if "ray::run_task" in " ".join(child.cmdline())]
+
+
+@pytest.fixture
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})  # the head hands out work and does none
+    yield cluster
+    cluster.shutdown()
+
+
+def raylet_of(node) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def test_a_node_is_killed_in_mid_sweep(cluster, reference):
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    process = start(f"{GRID} executor=ray ray_address={cluster.address} log_path=ray")
+    raylets = [raylet_of(node) for node in nodes]
+    wait_until(lambda: complete("ray") >= 1 and all(busy_workers(raylet) for raylet in raylets))
+    done_before = complete("ray")
+    cluster.remove_node(nodes[1], allow_graceful=False)
+    output, _ = process.communicate(timeout=240)
+    assert done_before < CELLS
+    assert process.returncode == 0
+    assert measured(Path("ray")) == reference  # nothing is lost: each cell is what it would have been
+    rows = json.loads(Path("ray/summary.json").read_text())["cells"]
+    assert [row["status"] for row in rows] == ["completed"] * CELLS
+    assert len({row["id"] for row in rows}) == CELLS
+    told = [line for line in output.splitlines() if line.startswith("[")]
+    assert len(told) == CELLS  # nor is one counted twice
+    assert sorted(line.split()[1].rstrip(":") for line in told) == sorted(row["id"] for row in rows)
+    assert [line.split("]")[0] for line in told] == [f"[{number}/{CELLS}" for number in range(1, CELLS + 1)]
+    assert not Path("ray/discarded").exists()
+
+
+def test_a_killed_worker_is_retried(cluster, reference):
+    node = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    process = start(f"{GRID} executor=ray ray_address={cluster.address} log_path=ray")
+    raylet = raylet_of(node)
+    wait_until(lambda: len(busy_workers(raylet)) == 2)
+    busy_workers(raylet)[0].kill()
+    process.communicate(timeout=240)
+    assert process.returncode == 0
+    assert measured(Path("ray")) == reference
+
+
+def test_a_worker_lost_too_often_fails_its_cells_alone(cluster):
+    node = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    process = start(f"{GRID} executor=ray ray_address={cluster.address} retries=0 log_path=ray")
+    raylet = raylet_of(node)
+    wait_until(lambda: len(busy_workers(raylet)) == 2)
+    busy_workers(raylet)[0].kill()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    rows = json.loads(Path("ray/summary.json").read_text())["cells"]
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert 1 <= len(failed) < CELLS
+    assert all("its worker was lost 1 times" in row["why"] for row in failed)
+    assert errors.count("its worker was lost") == len(failed)
+    assert {row["status"] for row in rows} == {"failed", "completed"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_it_and_the_same_command_goes_on(number, code, reference):
+    process = start(f"{GRID} executor=ray workers=2 log_path=ray")
+    wait_until(lambda: complete("ray") >= 1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert signal.Signals(number).name in errors
+    assert "Traceback" not in errors
+    rows = json.loads(Path("ray/summary.json").read_text())["cells"]
+    assert {row["status"] for row in rows} == {"completed", "not run"}
+    assert main(["sweep", *GRID.split(), "log_path=ray", "quiet=True"]) == 0
+    assert measured(Path("ray")) == reference
+
+
+def test_a_cluster_that_is_not_there(capsys):
+    assert main(["sweep", "conditions=sft", "backend=tabular", "executor=ray", "ray_address=127.0.0.1:1", "log_path=none"]) == 2
+    message = capsys.readouterr().err
+    assert "ray_address=127.0.0.1:1 cannot be reached" in message
+    assert make_config(TrainConfig, {}).N == 64  # the process is still of use

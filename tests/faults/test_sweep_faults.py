@@ -1,0 +1,195 @@
+"""Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from memory_rl.cli import main
+from memory_rl.errors import RunDirectoryError
+from memory_rl.experiments.store import SweepDirectory
+
+ROOT = Path(__file__).parents[2]
+LONG = "conditions=log_distance N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 ledger=False seed=0,1,2,3"
+"""Four cells of a few seconds each."""
+
+
+def start(words: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, ROOT / "sweep.py", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def status_of(cell: Path) -> str | None:
+    try:
+        return json.loads((cell / "manifest.json").read_text())["status"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def statuses(path: str) -> list[str | None]:
+    return sorted(filter(None, (status_of(cell) for cell in Path(path, "cells").glob("*"))))
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def measured(path: str) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in Path(path, "cells").rglob("*.parquet") if file.name != "timing.parquet"}
+
+
+def pids_of(process: subprocess.Popen) -> list[int]:
+    """The worker processes of a sweep that are at work."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> dict[str, bytes]:
+    path = tmp_path_factory.mktemp("reference") / "sweep"
+    assert main(["sweep", *LONG.split(), f"log_path={path}", "quiet=True"]) == 0
+    return measured(str(path))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "executor"),
+    [
+        (signal.SIGTERM, 143, "executor=inline"),
+        (signal.SIGINT, 130, "executor=processes workers=2"),
+        pytest.param(signal.SIGINT, 130, "executor=inline", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "executor=processes workers=2", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_stops_cleanly_and_the_same_command_goes_on(number, code, executor, reference):
+    process = start(f"{LONG} {executor} log_path=stopped")
+    wait_until(lambda: "completed" in statuses("stopped") and "running" in statuses("stopped"))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.count("\n") == 1
+    assert signal.Signals(number).name in errors
+    found = statuses("stopped")
+    assert "interrupted" in found
+    assert "completed" in found
+    assert "running" not in found
+    summary = json.loads(Path("stopped/summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert sorted(row["status"] for row in summary["cells"]) == sorted([*found, *["not run"] * (4 - len(found))])
+    complete = {row["id"] for row in summary["cells"] if row["status"] == "completed"}
+    before = {name: content for name, content in measured("stopped").items() if name.split("/")[1] in complete}
+
+    assert main(["sweep", *LONG.split(), "log_path=stopped", "quiet=True"]) == 0
+    assert before.items() <= measured("stopped").items()
+    assert measured("stopped") == reference
+
+
+def test_a_killed_worker_is_replaced_and_the_others_go_on(reference):
+    process = start(f"{LONG} executor=processes workers=2 log_path=killed")
+    wait_until(lambda: statuses("killed").count("running") == 2)
+    os.kill(pids_of(process)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert measured("killed") == reference
+    assert len(list(Path("killed/discarded").iterdir())) == 1  # what the killed worker had measured; its other worker lost nothing
+
+
+def test_a_worker_that_is_always_lost_fails_its_cells_alone():
+    process = start(f"{LONG} executor=processes workers=2 retries=0 log_path=lost")
+    wait_until(lambda: statuses("lost").count("running") == 2)
+    os.kill(pids_of(process)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.count("its worker was lost 1 times") == errors.count("\n") >= 1
+    assert statuses("lost").count("completed") >= 2
+
+
+def test_workers_do_not_outlive_a_killed_sweep():
+    process = start(f"{LONG} executor=processes workers=2 log_path=gone")
+    wait_until(lambda: statuses("gone").count("running") == 2)
+    pids = pids_of(process)
+    assert len(pids) == 2
+    process.kill()
+    process.communicate(timeout=60)
+    wait_until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids))
+    assert "running" in statuses("gone")  # it had no chance to tell; a second start sets it aside
+
+
+def test_two_sweeps_never_share_a_directory(capsys):
+    directory = SweepDirectory("taken")
+    with directory.locked():
+        assert main(["sweep", "conditions=sft", "backend=tabular", "log_path=taken"]) == 2
+    message = capsys.readouterr().err
+    assert "log_path=taken is in use by another sweep" in message
+    assert list(Path("taken").iterdir()) == [Path("taken/.lock")]
+    with directory.locked(), pytest.raises(RunDirectoryError, match="in use"), SweepDirectory("./taken/").locked():
+        pass
+    with directory.locked():  # free again
+        pass
+
+
+def test_the_lock_of_a_killed_sweep_is_free():
+    process = start(f"{LONG} log_path=dead")
+    wait_until(lambda: "running" in statuses("dead"))
+    with pytest.raises(RunDirectoryError, match="in use"), SweepDirectory("dead").locked():
+        pass
+    process.kill()
+    process.communicate(timeout=60)
+    with SweepDirectory("dead").locked():
+        pass
+
+
+@pytest.mark.parametrize(("name", "part"), [("manifest.json", "already holds a run"), ("notes.txt", "notes.txt")])
+def test_a_folder_with_other_files_is_left_alone(name, part, capsys):
+    Path("mine").mkdir()
+    Path("mine", name).write_text("mine")
+    assert main(["sweep", "conditions=sft", "backend=tabular", "log_path=mine"]) == 2
+    assert part in capsys.readouterr().err
+    assert [file.name for file in Path("mine").iterdir()] == [name]
+    assert Path("mine", name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("url", ["nosuch://place/sweep", "s3://bucket/sweep"])
+def test_a_url_that_cannot_be_written_is_told(url, capsys):
+    pytest.importorskip("fsspec")
+    assert main(["sweep", "conditions=sft", "backend=tabular", f"log_path={url}"]) == 2
+    message = capsys.readouterr().err
+    assert f"log_path={url}" in message
+    assert message.count("\n") == 1
+
+
+def test_a_path_that_is_a_file_is_refused(capsys):
+    Path("file").write_text("mine")
+    assert main(["sweep", "conditions=sft", "backend=tabular", "log_path=file"]) == 2
+    assert "log_path=file" in capsys.readouterr().err
+    assert Path("file").read_text() == "mine"
+
+
+def test_a_full_disk_is_told(monkeypatch, capsys):
+    write = SweepDirectory.write_bytes
+
+    def full(self, name, content):
+        if name == "summary.json":
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", fail)
+                return write(self, name, content)
+        return write(self, name, content)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SweepDirectory, "write_bytes", full)
+    assert main(["sweep", "conditions=sft", "N=16", "num_runs=2", "backend=tabular", "ledger=False", "log_path=full", "quiet=True"]) == 2
+    message = capsys.readouterr().err
+    assert "full/summary.json cannot be written" in message
+    assert "No space left" in message
+    assert message.count("\n") == 1
+    assert not list(Path("full").rglob("*.part"))
+    assert statuses("full") == ["completed"]

@@ -1,0 +1,261 @@
+"""The cells of a grid: which there are, which are the same, and which rate wins."""
+
+import itertools
+import math
+
+import pytest
+
+from memory_rl.config import STEP_SIZES
+from memory_rl.errors import ConfigError
+from memory_rl.experiments.grid import Cell, cells_of_axes, cells_of_entries, group_cells, make_cell, merge, split_groups
+from memory_rl.experiments.settings import Tuning, read_arguments, read_tuning
+from memory_rl.experiments.sweep import make_plan
+from memory_rl.experiments.tuning import FACTORS, Contest, choose, make_contests, with_rates
+
+FIVE = "sft,binary,log_distance,binned_log_distance,multi_step"
+
+
+def cell(**texts) -> Cell:
+    return make_cell("train", {"backend": "tabular", "N": "16", **texts})
+
+
+def test_a_grid_is_the_product_of_its_axes():
+    cells = cells_of_axes(FIVE, {"N": "16,64", "reward_bins": "8", "learning_rate": "0.001,0.003", "seed": "0,1", "num_runs": "16"})
+    found = {(cell.config.condition, cell.config.N, cell.config.learning_rate, cell.config.seed) for cell in cells}
+    conditions = ("sft", "binary", "log_distance", "binned_log_distance B=8", "multi_step")
+    assert found == set(itertools.product(conditions, (16, 64), (0.001, 0.003), (0, 1)))
+    assert len(cells) == 40
+    assert {cell.config.num_runs for cell in cells} == {16}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "axes", "expected"),
+    [
+        (FIVE, {"reward_bins": "4,8,16"}, 4 + 3),
+        ("binary,multi_step", {"credit": "step,reward_to_go,episode"}, 1 + 3),
+        ("binary", {"algorithm": "reinforce,ppo", "ppo_clip": "0.1,0.2,0.3"}, 1 + 3),
+        ("binary", {"algorithm": "reinforce,grpo,ppo", "baseline": "group,none"}, 2 + 1 + 2),
+        ("binary", {"algorithm": "rloo,posterior", "posterior_epochs": "8,16"}, 1 + 2),
+        ("sft,binary", {"group_size": "2,4"}, 1 + 2),
+        ("sft,binary", {"backend": "local,tabular", "lora_rank": "1,8,32"}, 2 * (3 + 1)),
+        ("binary,multi_step", {"backend": "tabular", "tabular_bits": "positions,prefixes"}, 1 + 2),
+        (None, {"env_type": "single_step,multi_step", "reward_type": "binary,log_distance"}, 2 + 1),
+        ("binary", {"N": "16,16,64"}, 2),
+        ("binary", {"backend": "tabular", "learning_rate": "0.3,None"}, 1),  # 0.3 is the default
+        ("binary", {"threads": "1,2"}, 1),  # the same numbers
+    ],
+)
+def test_keys_without_a_meaning_are_left_out_and_equal_cells_are_one(conditions, axes, expected):
+    assert len(cells_of_axes(conditions, axes)) == expected
+
+
+def test_an_id_is_of_the_content():
+    assert cell().id == cell(quiet="True", log_path="elsewhere", threads="2").id
+    assert cell().id == cell(learning_rate="0.3", reward_type="binary", max_episodes="4000", skip_ahead="False", seed="0").id
+    others = [
+        *({"N": "17"}, {"seed": "1"}, {"learning_rate": "0.31"}, {"num_runs": "17"}, {"stop_at": "0.9"}, {"max_episodes": "4001"}, {"skip_ahead": "True"}),
+        *({"reward_type": "log_distance"}, {"env_type": "multi_step"}, {"group_size": "5"}, {"optimiser": "sgd"}, {"fixed_secret": "3"}, {"ledger": "False"}),
+    ]
+    ids = {cell(**other).id for other in others} | {cell().id, make_cell("sft", {"backend": "tabular", "N": "16"}).id}
+    assert len(ids) == len(others) + 2
+    assert cell().id.startswith("binary-N16-seed0-")
+
+
+def test_an_id_changes_with_the_file_of_a_reward(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def near(answer, secret):\n    return abs(answer - secret) < 2\n")
+    first = cell(reward_type=f"{file}:near").id
+    assert cell(reward_type=f"{file}:near").id == first
+    file.write_text("def near(answer, secret):\n    return abs(answer - secret) < 3\n")
+    assert cell(reward_type=f"{file}:near").id != first
+
+
+def test_a_cell_survives_json():
+    import json
+
+    one = cell(reward_type="binned_log_distance", reward_bins="8")
+    again = Cell("train", json.loads(json.dumps(one.as_dict()))["config"])
+    assert (again.id, again.config) == (one.id, one.config)
+
+
+def test_entries_of_a_file():
+    entries = [
+        {"command": "sft", "backend": "tabular", "N": [16, 64], "learning_rate": ["1e-3", 0.003]},  # YAML reads 1e-3 as a text
+        {"command": "train", "backend": "tabular", "N": 16, "reward_type": None},
+    ]
+    cells = cells_of_entries(entries, {"threads": "2"})
+    assert [(cell.command, cell.config.N, cell.config.learning_rate) for cell in cells] == [
+        *(("sft", N, rate) for N in (16, 64) for rate in (0.001, 0.003)),
+        ("train", 16, None),
+    ]
+    assert {cell.config.threads for cell in cells} == {2}
+
+
+BAD = {
+    "nothing": ("", ["nothing to sweep", "protocol=quick"]),
+    "not key=value": ("N", ["'N'", "key=value"]),
+    "unknown key": ("reward_bin=8", ["reward_bin=8", "did you mean reward_bins?"]),
+    "unknown key of the sweep": ("executr=ray", ["executr=ray", "executor"]),
+    "a key twice": ("N=16 N=64", ["N is given twice", "commas"]),
+    "an empty value": ("N=16,,64", ["N=16,,64", "N=16,64"]),
+    "unknown condition": ("conditions=sft,binery", ["conditions=binery", "binary"]),
+    "a condition twice told": ("conditions=binary reward_type=binary", ["reward_type=binary", "conditions=binary"]),
+    "a key for no cell": ("conditions=sft,binary reward_bins=8", ["reward_bins=8", "no meaning for any cell"]),
+    "the second cell": ("conditions=binary N=16,1", ["in the cell (train N=1 reward_type=binary)", "N=64"]),
+    "a value that is none": ("conditions=binary N=16,many", ["N=many", "integer"]),
+    "bins missing": ("conditions=sft,binned_log_distance", ["needs the number of levels", "reward_bins=8"]),
+    "resume": ("conditions=sft resume=True", ["resume=True is not a known key"]),
+    "two grids": ("protocol=quick grid=a.yaml", ["protocol=quick", "grid=a.yaml"]),
+    "conditions of a file": ("grid=a.yaml conditions=sft", ["conditions=sft", "grid=a.yaml"]),
+    "keys beside a protocol": ("protocol=quick N=16", ["N=16", "protocol=quick", "fixes its cells"]),
+    "tuning beside a protocol": ("protocol=quick tune=True", ["tune=True", "protocol=quick"]),
+    "no such file": ("grid=a.yaml", ["grid=a.yaml", "cannot be read"]),
+    "unknown executor": ("conditions=sft executor=cloud", ["executor=cloud", "processes"]),
+    "workers inline": ("conditions=sft workers=2", ["workers=2", "executor=processes"]),
+    "no workers": ("conditions=sft executor=processes workers=0", ["workers=0", "workers=1"]),
+    "an address without Ray": ("conditions=sft ray_address=auto", ["ray_address=auto", "executor=ray"]),
+    "a Ray Client": ("conditions=sft executor=ray ray_address=ray://host:10001", ["ray_address=ray://host:10001", "host:6379"]),
+    "retries": ("conditions=sft retries=-1", ["retries=-1", "retries=0"]),
+    "rates without tuning": ("conditions=sft tune_rates=0.1,0.2", ["tune_rates=0.1,0.2", "tune=True"]),
+    "one rate": ("conditions=sft tune=True tune_rates=0.1", ["tune_rates=0.1", "two or more"]),
+    "rates that are none": ("conditions=sft tune=True tune_rates=0.1,fast", ["tune_rates=0.1,fast", "two or more"]),
+    "a rate of its own": ("conditions=sft tune=True learning_rate=0.1", ["learning_rate=0.1", "leaves nothing to tune"]),
+    "the tuning's own seed": ("conditions=sft tune=True seed=0,1000000", ["seed=1000000", "secrets must be others"]),
+    "one secret for all": ("conditions=sft tune=True fixed_secret=3", ["fixed_secret=3", "same secret"]),
+    "too many cells": (f"conditions=sft seed={','.join(map(str, range(101)))} N={','.join(map(str, range(2, 102)))}", ["10100 cells", "fewer values"]),
+}
+
+
+@pytest.mark.parametrize(("words", "parts"), BAD.values(), ids=BAD.keys())
+def test_bad_sweeps_are_told_in_one_sentence(words, parts):
+    if "executor=ray" in words:
+        pytest.importorskip("ray")
+    with pytest.raises(ConfigError) as caught:
+        make_plan(words.split())
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+BAD_FILES = {
+    "not YAML": ("a: [", ["not valid YAML"]),
+    "no list": ("N: 16", ["no list of entries"]),
+    "no command": ("- {N: 16}", ["entry 1", "command: train"]),
+    "an unknown key": ("- {command: train, M: 16}", ["M=16 is not a known key"]),
+    "a bad second cell": ("- {command: train, N: [16, 1]}", ["N=1", "in the cell"]),
+    "a key without meaning": ("- {command: train, reward_type: binary, reward_bins: 8}", ["reward_bins=8", "binned_log_distance alone"]),
+    "a key of the other command": ("- {command: sft, group_size: 4}", ["group_size=4 is not a known key"]),
+    "a place of its own": ("- {command: sft, log_path: here}", ["log_path", "sets itself"]),
+    "an empty axis": ("- {command: sft, N: []}", ["entry 1", "N: []"]),
+    "tuning that is none": ("{grid: [{command: sft}], tune: 3}", ["tune: 3"]),
+    "an unknown key of tuning": ("{grid: [{command: sft}], tune: {rate: [1, 2]}}", ["tune: rate", "rates"]),
+    "a word beside the grid": ("{grid: [{command: sft}], hypotheses: []}", ["hypotheses", "protocol=grid.yaml"]),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_files_are_told_in_one_sentence(text, parts, tmp_path):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(["grid=grid.yaml"])
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_part_into_the_sweep_and_its_cells():
+    settings, axes = read_arguments(["conditions=sft,binary", "N=16,64", "executor=processes", "workers=2", "log_path=here"])
+    assert (settings.conditions, settings.executor, settings.workers, settings.log_path) == ("sft,binary", "processes", 2, "here")
+    assert axes == {"N": "16,64"}
+
+
+def test_no_password_is_kept():
+    plan = make_plan(["conditions=sft", "log_path=ftp://me:secret@host/sweep"])
+    assert plan.command == "memory-rl sweep conditions=sft log_path=ftp://***@host/sweep"
+
+
+def test_groups_differ_in_rate_and_seed_alone():
+    cells = cells_of_axes("sft,binary,multi_step", {"backend": "tabular", "N": "16,32", "learning_rate": "0.1,0.3", "seed": "0,1,2", "group_size": "2,4"})
+    groups = group_cells(cells)
+
+    def rest(cell: Cell):
+        return cell.command, {key: value for key, value in cell.values.items() if key not in ("seed", "learning_rate")}
+
+    place = {cell.id: number for number, group in enumerate(groups) for cell in group}
+    assert sorted(place) == sorted(cell.id for cell in cells)
+    for one, other in itertools.combinations(cells, 2):
+        assert (place[one.id] == place[other.id]) == (rest(one) == rest(other))
+    assert [len(group) for group in groups] == [6] * 10  # (sft + 2 group sizes of 2 conditions) x 2 N
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 100])
+def test_groups_are_split_until_all_workers_have_work(workers):
+    groups = group_cells(cells_of_axes("sft", {"backend": "tabular", "N": "16,32", "seed": "0,1,2,3,4,5"}))
+    parts = split_groups(groups, workers)
+    assert len(parts) == max(2, min(workers, 12))
+    assert [cell.id for part in parts for cell in part] == [cell.id for group in groups for cell in group]
+    assert max(map(len, parts)) <= 2 * min(map(len, parts)) or min(map(len, parts)) == 1
+    assert split_groups([], workers) == []
+
+
+def test_candidates_have_secrets_of_their_own():
+    from memory_rl.training.environments import draw_secrets
+
+    cells = cells_of_axes("sft,binary", {"backend": "tabular", "N": "256", "seed": "0,1"})
+    contests = make_contests(cells, Tuning(num_runs=5))
+    assert [[cell.id for cell in contest.reported] for contest in contests] == [[cell.id for cell in cells[:2]], [cell.id for cell in cells[2:]]]
+    for contest in contests:
+        rates = [candidate.config.learning_rate for candidate in contest.candidates]
+        assert rates == pytest.approx([factor * STEP_SIZES["tabular", "adam"] for factor in FACTORS])
+        for candidate in contest.candidates:
+            assert candidate.config.num_runs == 5
+            for reported in contest.reported:
+                assert not (draw_secrets(candidate.config) == draw_secrets(reported.config)[:5]).all()
+    given = make_contests(cells, read_tuning({"rates": [0.3, "1e-1"], "seed": 7}))
+    assert [cell.config.learning_rate for cell in given[0].candidates] == [0.1, 0.3]
+    assert {cell.config.seed for cell in given[0].candidates} == {7}
+    assert {cell.config.num_runs for cell in given[0].candidates} == {16}
+
+
+def judged(*scores: tuple[float | None, float]):
+    """The choice among rates 1, 2, ... with these bits per episode and restricted means."""
+    contest = make_contests([cell()], Tuning(rates=tuple(float(rate) for rate in range(1, len(scores) + 1))))[0]
+    summaries = {
+        candidate.id: {"bits_per_episode": {"estimate": bits}, "episodes_to_memorise": {"restricted_mean": mean}}
+        for candidate, (bits, mean) in zip(contest.candidates, scores, strict=True)
+    }
+    return contest, choose(contest, summaries)
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate", "at_edge", "decided"),
+    [
+        ([(0.1, 40), (0.3, 20), (0.2, 30)], 2, False, True),
+        ([(0.1, 40), (0.2, 30), (0.3, 20)], 3, True, True),
+        ([(0.3, 20), (0.1, 40)], 1, True, True),
+        ([(0.2, 40), (0.2, 30), (0.1, 10)], 2, False, True),  # of equals the one with fewer episodes
+        ([(0.0, 100), (0.0, 100), (0.0, 100)], 1, True, False),  # none memorised
+        ([(0.2, 3), (None, 0), (0.3, 2)], 2, False, True),  # it knew before it began: no episodes at all
+    ],
+)
+def test_the_best_candidate_wins(scores, rate, at_edge, decided):
+    contest, choice = judged(*scores)
+    assert (choice.learning_rate, choice.at_edge, choice.decided) == (rate, at_edge, decided)
+    assert [cell.config.learning_rate for cell in with_rates([contest], [choice])] == [rate]
+
+
+def test_each_condition_gets_its_own_rate():
+    contests = make_contests(cells_of_axes("sft,binary", {"backend": "tabular", "seed": "0,1"}), Tuning(rates=(0.1, 0.2)))
+    summaries = {
+        candidate.id: {"bits_per_episode": {"estimate": bits}, "episodes_to_memorise": {"restricted_mean": 1.0}}
+        for contest, best in zip(contests, (0.1, 0.2), strict=True)
+        for candidate in contest.candidates
+        for bits in [1.0 if math.isclose(candidate.config.learning_rate, best) else 0.5]
+    }
+    cells = with_rates(contests, [choose(contest, summaries) for contest in contests])
+    assert [(cell.config.condition, cell.config.seed, cell.config.learning_rate) for cell in cells] == [
+        *(("sft", seed, 0.1) for seed in (0, 1)),
+        *(("binary", seed, 0.2) for seed in (0, 1)),
+    ]
+    assert merge(cells) == cells
+    assert all(isinstance(contest, Contest) for contest in contests)

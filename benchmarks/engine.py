@@ -32,10 +32,10 @@ def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
         recorder = Recorder(config, draw_secrets(config), RunDirectory(Path(folder)), on_progress=lambda _: times.append(watch.now()))
         watch.start()
         train_by_reward(config, problem.environment, policy, recorder)
-        return _traces(recorder, np.array(times))
+        return traces_of(recorder, np.array(times))
 
 
-def _traces(recorder: Recorder, times: np.ndarray) -> list[Trace]:
+def traces_of(recorder: Recorder, times: np.ndarray) -> list[Trace]:
     """By run. The rows of the metrics are those of one evaluation after the other, by run within each; evaluation i was over at `times[i]`."""
     rows = recorder.metrics.select("run", "episode", "bits_known")
     run = rows["run"].to_numpy()

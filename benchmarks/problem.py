@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import peft
@@ -92,15 +93,19 @@ class Problem:
         self.trie: AnswerTrie = tokenise_all(base.tokenizer, self.environment.conversations(), self.environment.choices(np.arange(self.environment.num_forms)))
         warm_up_cached(base, self.trie, self.config.N)
         self._base: PreTrainedModel = base.model
-        self.max_new_tokens = max(len(reply) for form in range(self.environment.num_forms) for _, reply in self.turns(form))
+
+    @cached_property
+    def max_new_tokens(self) -> int:
+        """The longest reply."""
+        return max(len(reply) for form in range(self.environment.num_forms) for _, reply in self.turns(form))
 
     def base_model(self) -> PreTrainedModel:
         """A fresh copy of the warm base model."""
         return copy.deepcopy(self._base)
 
-    def configured(self, seed: int, num_runs: int = 1) -> TrainConfig:
-        """The same experiment with another seed and number of runs."""
-        return TrainConfig(**self.settings, seed=seed, num_runs=num_runs)
+    def configured(self, seed: int, num_runs: int = 1, **more: object) -> TrainConfig:
+        """The same experiment with another seed, number of runs, and what else is given."""
+        return TrainConfig(**self.settings, seed=seed, num_runs=num_runs, **more)
 
     def secret(self, seed: int) -> int:
         """The secret of this seed, the same on all sides."""

@@ -158,6 +158,7 @@ class HitLedger:
 
     def _accounts(self, runs: np.ndarray) -> np.ndarray:
         """Information and variance of all that these runs asked: (2, R')."""
-        places = np.arange(self._told.shape[1])
         misses = self.misses(runs)
-        return np.stack([np.interp(misses, places, told) for told in self._told]) + self._hit[:, runs]
+        whole = np.minimum(misses.astype(np.int64), self._told.shape[1] - 2)
+        below, above = self._told[:, whole], self._told[:, whole + 1]
+        return below + (misses - whole) * (above - below) + self._hit[:, runs]

@@ -64,7 +64,12 @@ class AnswerTrie:
         """L: the most tokens the model chooses in an episode."""
         return int(self.form_edges.shape[1])
 
-    @property
+    @cached_property
+    def num_steps(self) -> int:
+        """K."""
+        return int(self.edge_step.max()) + 1
+
+    @cached_property
     def is_exit(self) -> np.ndarray:
         """(E,) bool: edges that stand for every token which no valid conversation continues with."""
         return self.edge_token == EXIT_TOKEN

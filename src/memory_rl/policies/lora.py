@@ -44,7 +44,7 @@ class _AdaptedLinear(torch.autograd.Function):
         inner = torch.bmm(inputs, down.mT)
         ctx.save_for_backward(inputs, weight, down, up, inner)
         ctx.scale = scale
-        return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
+        return _adapted(inputs, weight, bias, inner, up, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -52,6 +52,10 @@ class _AdaptedLinear(torch.autograd.Function):
         of_inner = torch.bmm(gradient, up.mT).mul_(ctx.scale)
         of_inputs = torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
         return of_inputs, None, None, torch.bmm(of_inner.mT, inputs), torch.bmm(inner.mT, gradient).mul_(ctx.scale), None
+
+
+def _adapted(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, inner: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+    return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
 
 
 class StackedLoRALinear(nn.Module):
@@ -69,6 +73,8 @@ class StackedLoRALinear(nn.Module):
             return self.base(inputs)
         down, up = self.adapters
         by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
+        if not torch.is_grad_enabled():
+            return _adapted(by_run, self.base.weight, self.base.bias, torch.bmm(by_run, down.mT), up, self.scale).view(*inputs.shape[:-1], -1)
         outputs: torch.Tensor = _AdaptedLinear.apply(by_run, self.base.weight, self.base.bias, down, up, self.scale)  # type: ignore[no-untyped-call]
         return outputs.view(*inputs.shape[:-1], -1)
 

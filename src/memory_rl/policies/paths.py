@@ -52,7 +52,7 @@ class PathPolicy(AdaptedTransformer):
     def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
         """See `ScoresPaths`."""
         log_probs = np.empty(forms.shape)
-        with torch.no_grad():
+        with torch.inference_mode():
             for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges):
                 self.adapters.activate(runs[chunk])
                 edges = self.trie.form_edges[forms[chunk]]
@@ -61,7 +61,7 @@ class PathPolicy(AdaptedTransformer):
 
     def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
         """Assesses these runs as they stand, and draws samples of each."""
-        with torch.no_grad():
+        with torch.inference_mode():
             for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges):
                 here = runs[chunk]
                 self.adapters.activate(here)

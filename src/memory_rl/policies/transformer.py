@@ -84,8 +84,7 @@ class AdaptedTransformer:
         self._stale[rollout.runs[rows]] = True
 
     def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
-        num_steps = int(self.trie.edge_step.max()) + 1
-        return Rollout(np.asarray(runs), self.trie.choices(path, num_steps), path)
+        return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path)
 
     def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
         """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 import memory_rl
-from memory_rl.reporting.charts import FILM
+from memory_rl.runs.store import FILM
 
 EVIL = "</script><img src=x onerror=window.injected=1>"
 EVIL_FOLDER = "<img src=x onerror=window.injected=1>"
@@ -50,6 +50,8 @@ def make_sweep(folder: Path) -> Path:
     for rank in (1, 8):
         shutil.copytree(cells / "binary-16", cells / f"rank-{rank}")
         change(cells / f"rank-{rank}", backend="local", lora_rank=rank)
+    for film in cells.glob(f"*/{FILM}"):  # one film, of which it is known what it must show
+        film.unlink()
     write_film(cells / "binary-16")
     (folder / "protocol.yaml").write_text(PROTOCOL)
     return folder

@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_rl.config import BoundsConfig, Experiment, SFTConfig, SFTDataConfig, TrainConfig, as_values, make_config
-from memory_rl.errors import LawBreachWarning, MemoryRLError
+from memory_rl.config import BoundsConfig, Experiment, SFTConfig, SFTDataConfig, TrainConfig, as_values, make_config, name_of
+from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError
 from memory_rl.result import Result, figure_title, load
-from memory_rl.runs.manifest import SCHEMA, make_manifest, with_status
+from memory_rl.runs.checkpoint import Checkpoints
+from memory_rl.runs.interruption import SignalsWait, sigterm_raises
+from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
 from memory_rl.runs.store import MANIFEST, RunDirectory
+from memory_rl.runs.trackers import Trackers
 from memory_rl.seeding import generator
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from memory_rl.task import Environment
     from memory_rl.training.ceilings import Ceilings
+    from memory_rl.training.continuation import Continuation, FromCheckpoints
     from memory_rl.training.population import Population
     from memory_rl.training.recorder import Recorder
 
@@ -154,61 +159,118 @@ def run_experiment(config: Experiment) -> Result:
     Raises:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what was measured is kept.
     """
+    with Trackers(config) as trackers:
+        result = _run(config, trackers)
+        trackers.summarise(result.summary)
+    return result
+
+
+def _run(config: Experiment, trackers: Trackers) -> Result:
     from memory_rl.training.ceilings import ceilings
     from memory_rl.training.environments import make_environment, read_answers
 
     answers = read_answers(config) if isinstance(config, SFTConfig) else None
     environment = make_environment(config)
     limits = ceilings(config, environment)
-    directory = RunDirectory.claim(config.log_path, _slug(config))
-    kind = "train" if isinstance(config, TrainConfig) else "sft"
-    manifest = make_manifest(kind, config.condition, as_values(config))
-    directory.write_json(MANIFEST, with_status(manifest, "running"))
+    manifest = make_manifest("train" if isinstance(config, TrainConfig) else "sft", config.condition, as_values(config))
+    with sigterm_raises(), RunDirectory.claim(config.log_path, _slug(config), manifest, resume=config.resume) as directory:
+        if directory.begun is None or directory.begun["status"] != "completed":
+            _run_in(directory, manifest, Work(config, environment, limits, answers, trackers))
+        elif not config.quiet:
+            print(f"note: {directory.path} is complete already; nothing was run.")  # noqa: T201  # asked for with quiet=False
+        return load(directory.path)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be run.
+
+    Attributes:
+        config: the experiment.
+        environment: its world.
+        limits: its ceilings.
+        answers: (D,) of the examples that supervised learning was given, if it was.
+        trackers: who is to be told of it.
+    """
+
+    config: Experiment
+    environment: Environment
+    limits: Ceilings
+    answers: np.ndarray | None
+    trackers: Trackers
+
+
+def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) -> None:
+    """Runs it in a directory that was claimed, from its last checkpoint if it holds one; the manifest always tells how it stands."""
+    from memory_rl.training.continuation import FromCheckpoints
+
+    checkpoints, signals, begun = Checkpoints(directory.path, work.config.checkpoint_every), SignalsWait(), directory.begun
+    continuation = FromCheckpoints(checkpoints, signals)
+    current = dict(manifest) if begun is None else resumed(begun, manifest)
+    directory.write_json(MANIFEST, with_status(current, "running"))
     try:
-        with _progress(config) as on_progress:
-            _measure(config, environment, limits, answers, directory, on_progress)
+        with _progress(work.config) as on_progress:
+            about = _measure(work, directory, continuation, signals, on_progress)
     except NotStartedError as error:
-        directory.discard()
+        if begun is None:
+            directory.discard()
+        else:
+            directory.write_json(MANIFEST, begun)
         raise error.reason from None
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        why = "interrupted from the keyboard" if interrupted else f"{type(error).__name__}: {error}"
-        directory.write_json(MANIFEST, with_status(manifest, "interrupted" if interrupted else "failed", why))
+        _note_end(directory, current, error)
         raise
-    directory.write_json(MANIFEST, with_status(manifest, "completed"))
-    return load(directory.path)
+    directory.write_json(MANIFEST, with_status(current, "completed", **about))
+    checkpoints.remove()
+
+
+def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
+    """Notes what stopped it, even on a disk that has just become full: then at least the error itself is told."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    why = (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    if interrupted:
+        error.add_note(f"the same command with log_path={directory.path} resume=True goes on")
+    with suppress(RunDirectoryError):
+        directory.write_json(MANIFEST, with_status(manifest, "interrupted" if interrupted else "failed", why))
 
 
 def _measure(
-    config: Experiment,
-    environment: Environment,
-    limits: Ceilings,
-    answers: np.ndarray | None,
-    directory: RunDirectory,
-    on_progress: Callable[[Any], None] | None,
-) -> None:
-    """Learns, and writes what was measured however the learning ends."""
+    work: Work, directory: RunDirectory, continuation: FromCheckpoints, signals: SignalsWait, on_progress: Callable[[Any], None] | None
+) -> dict[str, Any]:
+    """Learns, and writes what was measured however the learning ends. Returns what the manifest tells of it, because it may differ from time to time."""
     from memory_rl.training.population import make_population
     from memory_rl.training.questions import make_bookkeeper
     from memory_rl.training.recorder import Recorder
 
+    config, environment = work.config, work.environment
     try:
         population = make_population(config, environment)
+        _keep_own_reward(config, environment, directory)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
     if not config.quiet:
-        tell_limits(config, limits)
-    _keep_own_reward(config, environment, directory)
+        tell_limits(config, work.limits)
+    work.trackers.start(directory, continuation.measured)
     recorder = Recorder(config, population.secrets, directory, on_progress, make_bookkeeper(config, environment) if config.ledger else None)
+    recorder.on_evaluation = work.trackers.record
     try:
-        _learn(config, population, recorder, answers)
+        with signals:
+            _learn(config, population, recorder, work.answers, continuation)
     finally:
-        recorder.write()
-    _report(config, population, recorder, limits)
+        if recorder.has_measured:
+            recorder.write()
+    _report(config, population, recorder, work.limits)
+    if config.save_adapters:
+        directory.write_adapters(population.policy.state()["adapters"])
+    return {"seconds": recorder.seconds, "warmup_from_cache": population.warmup_from_cache}
 
 
 def _keep_own_reward(config: Experiment, environment: Environment, directory: RunDirectory) -> None:
-    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code again."""
+    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code again.
+
+    Raises:
+        RunDirectoryError: if the directory holds another table, because the reward was changed since.
+    """
     if not (isinstance(config, TrainConfig) and config.own_reward):
         return
     from memory_rl.runs.store import CHANNEL
@@ -216,18 +278,28 @@ def _keep_own_reward(config: Experiment, environment: Environment, directory: Ru
 
     channel = environment.channel
     arrays = {"levels": channel.levels, "classes": table_of(channel, config.N)}
-    directory.write_arrays(CHANNEL, **arrays, **({} if channel.outcomes is None else {"outcomes": channel.outcomes}))
+    arrays |= {} if channel.outcomes is None else {"outcomes": channel.outcomes}
+    if not (directory.path / CHANNEL).exists():
+        directory.write_arrays(CHANNEL, **arrays)
+    elif not _same_arrays(arrays, directory.read_arrays(CHANNEL)):
+        raise RunDirectoryError(
+            f"log_path={directory.path} was begun with another table of rewards: give reward_type={name_of(config.reward_type)} as it was, or another log_path."
+        )
 
 
-def _learn(config: Experiment, population: Population, recorder: Recorder, answers: np.ndarray | None) -> None:
+def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def _learn(config: Experiment, population: Population, recorder: Recorder, answers: np.ndarray | None, continuation: Continuation) -> None:
     from memory_rl.training.rl import train_by_reward
     from memory_rl.training.sft import train_by_example
 
     if isinstance(config, TrainConfig):
-        train_by_reward(config, population.environment, population.policy, recorder)
+        train_by_reward(config, population.environment, population.policy, recorder, continuation)
         return
     shown = population.secrets[:, None] if answers is None else np.broadcast_to(answers, (config.num_runs, len(answers)))
-    train_by_example(config, population.policy, recorder, shown)
+    train_by_example(config, population.policy, recorder, shown, continuation)
 
 
 def _report(config: Experiment, population: Population, recorder: Recorder, limits: Ceilings) -> None:
@@ -246,7 +318,7 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         ceilings=limits.as_dict(),
         episodes_to_know=None if recorder.ledger is None else recorder.ledger.episodes_to_know,
         fixed_secret=config.fixed_secret is not None,
-        about={**population.about, "seconds": recorder.seconds, "tokens": recorder.tokens},
+        about={**population.about, "tokens": recorder.tokens},
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title))

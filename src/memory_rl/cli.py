@@ -11,10 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from signal import SIGINT
 from typing import Any
 
 from memory_rl.config import BoundsConfig, SFTConfig, SFTDataConfig, TrainConfig, describe_keys, parse_config
-from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, suggest
+from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
 from memory_rl.reporting.settings import ReportConfig
 
 
@@ -75,19 +76,20 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryRLError as error:
         print(f"memory-rl: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("memory-rl: interrupted; what was measured is kept.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        hint = "".join(f", and {note}" for note in getattr(error, "__notes__", []))
+        print(f"memory-rl: interrupted; what was measured is kept{hint}.", file=sys.stderr)
+        return 128 + int(getattr(error, "signal", SIGINT))
 
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows the breach of a law as a sentence, like errors; other warnings as Python does."""
+    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python does."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, LawBreachWarning):
+            if issubclass(category, (LawBreachWarning, TrackerWarning)):
                 print(f"memory-rl: warning: {message}", file=sys.stderr)
             else:
                 shown(message, category, *place, **more)

@@ -7,6 +7,7 @@ what to type instead.
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Collection
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -42,7 +43,10 @@ MAX_TABULATED_N = 4096
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
 """The learning rate of each backend and optimiser, unless one is given."""
 
-_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring")
+OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
+"""Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
+
+_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring", "save_adapters")
 
 
 @chz.chz(typecheck=True)
@@ -174,8 +178,23 @@ class LearnerConfig(WorldConfig):
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
     ledger: bool = chz.field(default=True, doc="Keep account of what an ideal observer of the same episodes knows. Changes nothing in what is learned.")
     threads: int = chz.field(default=1, doc="CPU threads. One is enough for the built-in model and fights with no other process; a large model wants more.")
+    wandb_project: str | None = chz.field(default=None, doc="Follow the experiment in this project of Weights & Biases. Changes nothing in what is measured.")
+    trackio_project: str | None = chz.field(default=None, doc="Follow the experiment in this project of Trackio.")
+    tensorboard: bool = chz.field(default=False, doc="Write an event file for TensorBoard, in tensorboard/ in the run directory.")
     log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
+    resume: bool = chz.field(default=False, doc="Go on with the run in log_path from its last checkpoint; one that is complete is only read.")
+    checkpoint_every: float | None = chz.field(
+        default=None, doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6."
+    )
+    save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
+
+    @chz.validate
+    def _check_survival(self) -> None:
+        if self.resume and self.log_path is None:
+            raise ConfigError("resume=True needs the directory of the run to go on with: add log_path=runs/...")
+        if self.checkpoint_every is not None and not (self.checkpoint_every >= 0 and math.isfinite(self.checkpoint_every)):
+            raise ConfigError(f"checkpoint_every={self.checkpoint_every:g} is not a number of seconds: use for example checkpoint_every=60.")
 
     @chz.validate
     def _check_learner(self) -> None:
@@ -190,6 +209,13 @@ class LearnerConfig(WorldConfig):
         _check_memorised_at(self.memorised_at, self.N)
         if not self.memorised_at <= self.stop_at < 1:
             raise ConfigError(f"stop_at={self.stop_at:g} is not in [memorised_at, 1) = [{self.memorised_at:g}, 1): use stop_at=0.95.")
+
+    @chz.validate
+    def _check_trackers(self) -> None:
+        for key in ("wandb_project", "trackio_project"):
+            name = getattr(self, key)
+            if name is not None and not re.fullmatch(r"[\w .-]{1,128}", name):
+                raise ConfigError(f"{key}={name} is not the name of a project: use up to 128 letters, digits, spaces, dots, - and _, such as {key}=memory-rl.")
 
     @chz.validate
     def _check_backend(self) -> None:

@@ -33,6 +33,10 @@ class LawBreachWarning(RuntimeWarning):
     """A measurement breaks a law of information theory: there is a bug, or the secret leaks."""
 
 
+class TrackerWarning(RuntimeWarning):
+    """A tracker failed; what is measured does not suffer."""
+
+
 def suggest(wrong: str, valid: Iterable[str]) -> str:
     """Ends a sentence about an unknown name: the closest valid one, or all of them."""
     names = list(valid)

@@ -20,7 +20,8 @@ class Outcome(enum.Enum):
 
     MEMORISED = "Every run memorised its secret."
     BUDGET_SPENT = "Some runs spent their budget before they had memorised their secret; they are censored there."
-    RUNNING = "The experiment is still running, or was killed."
+    RUNNING = "The experiment is still running."
+    KILLED = "The experiment was killed; what it had measured by its last checkpoint is kept."
     INTERRUPTED = "The experiment was interrupted; what it had measured is kept."
     FAILED = "The experiment failed; what it had measured is kept."
 
@@ -47,7 +48,7 @@ class Result:
     @property
     def outcome(self) -> Outcome:
         """How the experiment ended."""
-        status = self.manifest["status"]
+        status = RunDirectory(self.path).status(self.manifest)
         if status != "completed":
             return Outcome[status.upper()]
         censored = sum(condition["censored"] for condition in self.summary.values())

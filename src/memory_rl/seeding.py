@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,3 +38,22 @@ class RunStreams:
     def random(self, runs: Sequence[int] | np.ndarray, *shape: int) -> np.ndarray:
         """Uniform numbers in [0, 1) for these runs alone; the streams of the others stand still. Shape (len(runs), *shape)."""
         return np.stack([self._generators[run].random(shape) for run in runs])
+
+    def state(self) -> list[dict[str, Any]]:
+        """Where each stream stands, as JSON can hold it."""
+        return states_of(self._generators)
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Takes back what `state` gave."""
+        restore_all(self._generators, states)
+
+
+def states_of(generators: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
+    """Where each generator stands, as JSON can hold it."""
+    return [dict(one.bit_generator.state) for one in generators]
+
+
+def restore_all(generators: Sequence[np.random.Generator], states: Sequence[dict[str, Any]]) -> None:
+    """Takes back what `states_of` gave."""
+    for one, state in zip(generators, states, strict=True):
+        one.bit_generator.state = state

@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def run(**settings):
     result = memory_rl.train(**{"N": 8, "num_runs": 1, "max_episodes": 20, **settings})
-    return result.summary["binary"]["warmup"], result.metrics["bits_known"].to_numpy()
+    return {**result.summary["binary"]["warmup"], "from_cache": result.manifest["warmup_from_cache"]}, result.metrics["bits_known"].to_numpy()
 
 
 def test_the_second_run_finds_the_model_of_the_first(cache):

@@ -415,7 +415,7 @@ def test_from_the_command_line(capsys, figures):
     assert (manifest["status"], manifest["condition"]) == ("completed", "NearnessJudge")
     assert manifest["config"]["reward_type"] == f"{EXAMPLES}:NearnessJudge"
     assert sorted(path.name for path in Path("run").iterdir()) == sorted(
-        ["manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json", "channel.npz", "figures"]
+        ["manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "film.parquet", "summary.json", "channel.npz", "figures"]
     )
     assert list(json.loads(Path("run/summary.json").read_text())["conditions"]) == ["NearnessJudge"]
     assert Path("run/figures/bits_known.png").stat().st_size > 0

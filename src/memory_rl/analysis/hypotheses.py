@@ -30,7 +30,20 @@ from memory_rl.analysis.statistics import Estimate, holm
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, contrast, exponent, log_rank, log_rate, pool
 
 BOOKKEEPING = frozenset(
-    {"seed", "num_runs", "log_path", "data_dir", "quiet", "threads", "resume", "checkpoint_every", "wandb_project", "trackio_project", "tensorboard", "film"}
+    {
+        "seed",
+        "num_runs",
+        "log_path",
+        "data_dir",
+        "quiet",
+        "threads",
+        "resume",
+        "checkpoint_every",
+        "save_adapters",
+        "wandb_project",
+        "trackio_project",
+        "tensorboard",
+    }
 )
 """Keys in which the runs of one population may differ: they say who, where and how, not what was measured."""
 

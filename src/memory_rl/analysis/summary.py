@@ -54,7 +54,7 @@ def summarise(
         ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an episode.
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
-        about: seconds, tokens and what the policy tells of itself.
+        about: tokens and what the policy tells of itself.
     """
     information = float(np.log2(N))
     times = memorisation_times(metrics, information, memorised_at)

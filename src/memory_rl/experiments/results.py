@@ -72,7 +72,7 @@ def make_row(cell: Cell, directory: SweepDirectory, whys: Mapping[str, str]) -> 
         "why": whys.get(cell.id) or manifest.get("why"),
     }
     summary = cell_summary(directory, folder) if directory.state(folder) == "completed" else None
-    return {**dict.fromkeys(FIELDS), **row, **({} if summary is None else _measured(summary))}
+    return {**dict.fromkeys(FIELDS), **row, **({} if summary is None else {**_measured(summary), "seconds": manifest.get("seconds")})}
 
 
 def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,6 @@ def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
         "bits_per_episode_high": rate["ci95"][1],
         "capacity": summary["ceilings"]["capacity"],
         "laws": ", ".join(sorted(checks)) or None,
-        "seconds": summary["seconds"],
     }
 
 

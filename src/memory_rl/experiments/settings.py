@@ -16,7 +16,7 @@ from memory_rl.errors import ConfigError, suggest
 MANAGED = ("log_path", "quiet", "resume")
 """Keys of a cell that the sweep itself sets."""
 
-OPERATIONAL = (*MANAGED, "threads", "checkpoint_seconds", "wandb_project", "trackio_project", "tensorboard")
+OPERATIONAL = (*MANAGED, "threads", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
 """Keys that change nothing in what is measured: cells that differ in them alone are the same cell."""
 
 TUNING_SEED = 1_000_000

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from signal import SIGINT, Signals
 from typing import Any, Literal
 
-import chz
-
+from memory_rl.config import as_values
 from memory_rl.errors import MemoryRLError
 from memory_rl.experiments.grid import KINDS, Cell
 from memory_rl.experiments.store import SweepDirectory
-
-CHECKPOINT = "checkpoint"
-"""What a run directory holds that can be gone on with."""
+from memory_rl.runs.checkpoint import CHECKPOINT
+from memory_rl.runs.manifest import first_difference
+from memory_rl.runs.store import MANIFEST
 
 LOCKSTEP = False
 """Whether `run_group` runs its cells together. While it does not, each cell is a task of its own, so that less is lost with a worker."""
@@ -69,8 +68,11 @@ class StoppedError(KeyboardInterrupt):
 
 
 def can_resume(cell: Cell, directory: SweepDirectory, folder: str) -> bool:
-    """Whether what lies in its folder can be gone on with: runs of its kind can be resumed, and it had come to a checkpoint."""
-    return "resume" in chz.chz_fields(KINDS[cell.command]) and CHECKPOINT in directory.names(folder)
+    """Whether what lies in its folder can be gone on with: it had come to a checkpoint, and nothing differs that could change what is measured."""
+    manifest = directory.read_json(f"{folder}/{MANIFEST}")
+    if manifest is None or CHECKPOINT not in directory.names(folder):
+        return False
+    return first_difference(manifest, {"kind": cell.command, "config": as_values(cell.config)}) is None
 
 
 def run_task(task: Task) -> list[Outcome]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from memory_rl.information.entropy import xlog2x
 from memory_rl.information.outcomes import Outcomes, class_masses
+from memory_rl.state import State
 
 
 class Question(Protocol):
@@ -121,3 +122,11 @@ class Observer:
         """log2 N + log2 P(S) of these runs, whose secrets are given: (R',) bits."""
         with np.errstate(divide="ignore"):  # a secret struck out, by a wrong likelihood, is -inf bits
             return np.log2(self.weights.shape[1] * self.weights[runs, secrets] / self.totals[runs])
+
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`."""
+        return {"weights": self.weights, "totals": self.totals}
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        self.weights[:], self.totals[:] = state["weights"], state["totals"]

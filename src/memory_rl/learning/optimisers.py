@@ -10,12 +10,20 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from memory_rl.state import State
+
 
 class StackedOptimiser(Protocol):
     """Moves rows against their gradients."""
 
     def step(self, values: torch.Tensor, rows: np.ndarray, gradients: torch.Tensor) -> None:
         """Changes `values` (R, P) in place at `rows` (R',), each at most once; gradients (R', P)."""
+
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`."""
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
 
 
 class StackedSGD:
@@ -27,6 +35,13 @@ class StackedSGD:
     def step(self, values: torch.Tensor, rows: np.ndarray, gradients: torch.Tensor) -> None:
         """See `StackedOptimiser`."""
         values[torch.from_numpy(rows)] -= self.learning_rate * gradients
+
+    def state(self) -> State:
+        """None is kept."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """None is kept."""
 
 
 class StackedAdam:
@@ -55,6 +70,16 @@ class StackedAdam:
         steps = torch.from_numpy(self._steps[rows])[:, None].to(values.dtype)
         spread = (square / (1 - self.beta2**steps)).sqrt_().add_(self.epsilon)
         values[which] -= self.learning_rate / (1 - self.beta1**steps) * mean / spread
+
+    def state(self) -> State:
+        """See `StackedOptimiser`."""
+        return {"mean": self._mean.numpy(), "square": self._square.numpy(), "steps": self._steps}
+
+    def restore(self, state: State) -> None:
+        """See `StackedOptimiser`."""
+        self._mean.copy_(torch.from_numpy(state["mean"]))
+        self._square.copy_(torch.from_numpy(state["square"]))
+        self._steps[:] = state["steps"]
 
 
 def make_optimiser(name: str, learning_rate: float, like: torch.Tensor) -> StackedOptimiser:

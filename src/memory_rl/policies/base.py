@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from memory_rl.learning.objectives import Objective
+from memory_rl.state import Stateful
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def assess_all(log_probs: np.ndarray, forms: np.ndarray) -> Assessment:
     return Assessment(of_form, np.logaddexp.reduce(log_probs, axis=1), log_probs.max(axis=1))
 
 
-class Policy(Protocol):
+class Policy(Stateful, Protocol):
     """R policies over the valid conversations of one environment."""
 
     num_runs: int

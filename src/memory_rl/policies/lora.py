@@ -7,7 +7,7 @@ so that one optimiser parameter is one run. W x + (alpha / r) B A x, with A unif
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
+from memory_rl.state import Adapter
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -105,6 +106,7 @@ class StackedAdapters:
     def __init__(self, model: PreTrainedModel, settings: LoRASettings, seeds: Sequence[int]) -> None:
         model.requires_grad_(False)
         self.settings = settings
+        self._base_name = str(model.name_or_path)
         self._sites = _install(model, settings)
         self.size = self._sites[-1].start + self._sites[-1].down_size + self._sites[-1].up_size
         self.vectors = [nn.Parameter(self._initial(seed)) for seed in seeds]
@@ -135,6 +137,39 @@ class StackedAdapters:
             )
             for site in self._sites
         }
+
+    def state(self) -> dict[str, Adapter]:
+        """The adapter of each run, as PEFT has it."""
+        return {f"run-{run}": Adapter(self._peft_config(), self._peft_tensors(run)) for run in range(len(self.vectors))}
+
+    def restore(self, state: Mapping[str, Adapter]) -> None:
+        """Takes back what `state` gave."""
+        with torch.no_grad():
+            for run in range(len(self.vectors)):
+                tensors = state[f"run-{run}"].tensors
+                for name, (down, up) in self.matrices(run).items():
+                    down.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "A")]))
+                    up.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "B")]))
+
+    def _peft_config(self) -> dict[str, Any]:
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self._base_name,
+            "r": self.settings.rank,
+            "lora_alpha": self.settings.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "target_modules": sorted({site.name.rpartition(".")[2] for site in self._sites}),
+            "inference_mode": True,
+        }
+
+    def _peft_tensors(self, run: int) -> dict[str, np.ndarray]:
+        matrices = self.matrices(run).items()
+        return {_PEFT_NAME.format(name, letter): matrix.numpy() for name, pair in matrices for letter, matrix in zip("AB", pair, strict=True)}
+
+
+_PEFT_NAME = "base_model.model.{}.lora_{}.weight"
 
 
 def _install(model: PreTrainedModel, settings: LoRASettings) -> list[_Site]:

@@ -19,6 +19,7 @@ from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout
 from memory_rl.policies.packed import chosen_log_probs, decision_log_probs, pack_nodes
 from memory_rl.policies.transformer import AdaptedTransformer
+from memory_rl.state import State
 
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
 
@@ -58,6 +59,17 @@ class PathPolicy(AdaptedTransformer):
                 edges = self.trie.form_edges[forms[chunk]]
                 log_probs[chunk] = chosen_log_probs(self.model, self.trie, edges).double().sum(dim=2).numpy()
         return log_probs
+
+    def state(self) -> State:
+        """See `AdaptedTransformer`; with the samples that were drawn and not yet given out."""
+        lengths = np.array([len(paths) for paths in self._others])
+        return {**super().state(), "assessed": self._assessed, "others": np.concatenate(self._others), "num_others": lengths}
+
+    def restore(self, state: State) -> None:
+        """See `AdaptedTransformer`."""
+        super().restore(state)
+        self._assessed[:] = state["assessed"]
+        self._others = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
     def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
         """Assesses these runs as they stand, and draws samples of each."""

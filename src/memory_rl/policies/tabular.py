@@ -14,6 +14,7 @@ from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.learning.optimisers import make_optimiser
 from memory_rl.policies.base import Assessment, Rollout, assess_all
 from memory_rl.seeding import RunStreams
+from memory_rl.state import State
 
 
 class TabularPolicy:
@@ -107,6 +108,20 @@ class TabularPolicy:
             logits = self._leaf(runs)
             self._descend(runs, logits, cross_entropy(self._normalised(logits)[:, path].sum(dim=2), wanted))
 
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`. The distributions are kept, too, so that they need not come out the same to the bit when recomputed."""
+        learned = {"logits": self.logits.numpy(), "optimiser": self._optimiser.state(), "updates": self.updates}
+        return {**learned, "log_probs": self._log_probs, "stale": self._stale, "streams": self._streams.state()}
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        self.logits.copy_(torch.from_numpy(state["logits"]))
+        self._optimiser.restore(state["optimiser"])
+        self.updates[:], self._stale[:] = state["updates"], state["stale"]
+        self._streams.restore(state["streams"])
+        fresh = np.nonzero(~self._stale)[0]
+        self._keep(fresh, state["log_probs"][fresh])
+
     def _decision(self, choices: np.ndarray, step: int) -> np.ndarray:
         """Which decision a step is, given the earlier choices: (..., K) to (...)."""
         if not self._prefixes:
@@ -140,8 +155,11 @@ class TabularPolicy:
         moved = np.asarray(runs)[self._stale[runs]]
         if len(moved) == 0:
             return
-        log_probs = self._normalised(self.logits[torch.from_numpy(moved)]).numpy()
-        self._log_probs[moved] = log_probs
-        cumulative = np.exp(log_probs).reshape(len(moved), -1, self._num_choices).cumsum(axis=2)
-        self._cumulative[moved] = cumulative / cumulative[:, :, -1:] + self._row[moved][:, :, None]
+        self._keep(moved, self._normalised(self.logits[torch.from_numpy(moved)]).numpy())
         self._stale[moved] = False
+
+    def _keep(self, runs: np.ndarray, log_probs: np.ndarray) -> None:
+        """The distributions (R', D C) of these runs, until their logits move."""
+        self._log_probs[runs] = log_probs
+        cumulative = np.exp(log_probs).reshape(len(runs), -1, self._num_choices).cumsum(axis=2)
+        self._cumulative[runs] = cumulative / cumulative[:, :, -1:] + self._row[runs][:, :, None]

@@ -6,7 +6,7 @@ move (where the trie is too large for that: paths.py). An update recomputes the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from memory_rl.policies.base import Assessment, Rollout, assess_all
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
+from memory_rl.state import State
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
 _TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cache
@@ -83,6 +84,18 @@ class AdaptedTransformer:
         self.updates[rollout.runs[rows]] += objective.epochs
         self._stale[rollout.runs[rows]] = True
 
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`."""
+        learned = {"adapters": self.adapters.state(), "optimiser": _moments(self.optimiser, self.adapters.vectors), "updates": self.updates}
+        return {**learned, "stale": self._stale, "streams": self._streams.state()}
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        self.adapters.restore(state["adapters"])
+        _restore_moments(self.optimiser, self.adapters.vectors, state["optimiser"])
+        self.updates[:], self._stale[:] = state["updates"], state["stale"]
+        self._streams.restore(state["streams"])
+
     def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
         return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path)
 
@@ -142,6 +155,15 @@ class TransformerPolicy(AdaptedTransformer):
         self.updates[runs] += epochs
         self._stale[runs] = True
 
+    def state(self) -> State:
+        """See `AdaptedTransformer`; with what is known of the distributions, since the same runs need not be in one pass again."""
+        return {**super().state(), "edge_log_probs": self._edge_log_probs}
+
+    def restore(self, state: State) -> None:
+        """See `AdaptedTransformer`."""
+        super().restore(state)
+        self._edge_log_probs[:] = state["edge_log_probs"]
+
     def _refresh(self, runs: np.ndarray) -> None:
         """Recomputes the distributions of those of the runs whose parameters have moved."""
         moved = np.asarray(runs)[self._stale[runs]]
@@ -151,3 +173,20 @@ class TransformerPolicy(AdaptedTransformer):
                 log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
                 self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
         self._stale[moved] = False
+
+
+def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) -> State:
+    """What Adam knows of each run: (R,) steps, (R, P) running means of gradients and of their squares. Nothing before the first step, and of plain steps."""
+    moved = [run for run, vector in enumerate(vectors) if "exp_avg" in optimiser.state[vector]]
+    if not moved:
+        return {}
+    kept = [optimiser.state[vectors[run]] for run in moved]
+    moments = {name: torch.stack([state[name] for state in kept]).numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
+    return {"runs": np.array(moved), **moments}
+
+
+def _restore_moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor], state: State) -> None:
+    """Takes back what `_moments` gave."""
+    optimiser.state.clear()
+    for place, run in enumerate(state.get("runs", ())):
+        optimiser.state[vectors[run]] = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}

@@ -15,7 +15,7 @@ from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.study import Entry, Study
 from memory_rl.reporting.themes import dash_of
 from memory_rl.reporting.wording import READING, TITLES
-from memory_rl.runs.store import RunDirectory
+from memory_rl.runs.store import FILM, RunDirectory
 
 Layers = Sequence[alt.Chart]
 
@@ -397,9 +397,6 @@ def film(study: Study) -> Figure:
     notes = (f"One film a condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits.",)
     return Figure("film", panels, notes=notes)
 
-
-FILM = "film.parquet"
-"""Optional in a run directory: run, episode, answer, policy (P(answer)), observer (its posterior), of run 0."""
 
 _LEGIBLE_N = 64
 _DARKEST = 1e-3

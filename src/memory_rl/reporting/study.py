@@ -10,8 +10,9 @@ from itertools import count
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.config import OPERATIONAL_KEYS
 
-NOT_OF_THE_EXPERIMENT = ("log_path", "quiet", "threads", "data_dir", "resume")
+NOT_OF_THE_EXPERIMENT = (*OPERATIONAL_KEYS, "threads", "data_dir")
 """Keys that say where and how a run was made, not what was measured."""
 
 _UNNAMED = ("N", *NOT_OF_THE_EXPERIMENT)

@@ -19,7 +19,7 @@ _HEADINGS = ("condition", "N", "runs", "memorised", "median episodes [95 %]", "b
 
 def cells_frame(study: Study) -> pl.DataFrame:
     """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have their status and nulls."""
-    rows = [{**_about(entry.label, entry.cell), **_results(entry.summary)} for entry in study.entries]
+    rows = [{**_about(entry.label, entry.cell), **_results(entry.summary), "seconds": entry.cell.manifest.get("seconds")} for entry in study.entries]
     rows += [_about(cell.condition, cell) for cell in study.unfinished]
     names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("config.")))
     names += list(dict.fromkeys(name for row in rows for name in row if name.startswith("config.")))
@@ -50,7 +50,7 @@ def _results(summary: dict[str, Any]) -> dict[str, Any]:
         row |= {f"{mind}_rate": summary["rates"][mind]["estimate"] for mind in ("questioner", "observer")}
         row |= {f"{step}_loss": factor for step, factor in summary["losses"].items()}
         row |= {f"law_{name}": check["status"] for name, check in summary["checks"].items()}
-    return {**row, "seconds": summary.get("seconds"), "tokens": summary.get("tokens")}
+    return {**row, "tokens": summary.get("tokens")}
 
 
 def result_rows(study: Study) -> list[list[str]]:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from memory_rl.config import OPERATIONAL_KEYS
+
 SCHEMA = 1
 """Raised when a file of the run directory changes its meaning."""
 
@@ -38,9 +40,31 @@ def make_manifest(kind: str, condition: str, config: Mapping[str, Any]) -> dict[
     }
 
 
-def with_status(manifest: Mapping[str, Any], status: Status, why: str | None = None) -> dict[str, Any]:
-    """The manifest with a new status; `why` tells of an interruption or a failure."""
-    return {**manifest, "status": status, "why": why, "updated": _now()}
+def with_status(manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any) -> dict[str, Any]:
+    """The manifest with a new status; `why` tells of an interruption or a failure, and `about` is to be noted, too."""
+    return {**manifest, **about, "status": status, "why": why, "updated": _now()}
+
+
+def resumed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that is gone on with: as it began, with a note of each time that it was taken up again, and by which code.
+
+    Args:
+        begun: the manifest that the run directory holds.
+        now: that of a run which would start now.
+    """
+    note = {"started": now["started"], "stopped_as": begun["status"], "versions": now["versions"], "code": now["code"]}
+    return {**begun, "resumed": [*begun.get("resumed", []), note]}
+
+
+def first_difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first thing that makes two manifests describe different experiments, in words; None if they are the same one."""
+    if begun.get("kind") != now["kind"]:
+        return f"it is of kind {begun.get('kind')}, and this command's is {now['kind']}"
+    config = begun.get("config", {})
+    for key, value in now["config"].items():
+        if key not in OPERATIONAL_KEYS and config.get(key) != value:
+            return f"it has {key}={config.get(key)}, and this command {key}={value}"
+    return None
 
 
 def _now() -> str:

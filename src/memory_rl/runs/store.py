@@ -6,20 +6,28 @@ times are kept apart, in timing.parquet.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import polars as pl
+import vl_convert
+from safetensors import SafetensorError
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.runs.manifest import SCHEMA
+from memory_rl.runs.checkpoint import ADAPTER_CONFIG, ADAPTER_TENSORS, write_tensors
+from memory_rl.runs.lock import LOCK, Lock, is_locked
+from memory_rl.runs.manifest import SCHEMA, first_difference
+from memory_rl.state import Adapter
 
 METRICS_SCHEMA = {
     "run": pl.Int32,
@@ -62,40 +70,114 @@ LEDGER_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "asked_bits": pl.Float64,
 TIMING_SCHEMA = {"episode": pl.Int64, "seconds": pl.Float64}
 """Seconds since the start of training at which all active runs had seen this many episodes."""
 
+FILM_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "answer": pl.Int32, "policy": pl.Float32, "observer": pl.Float32}
+"""A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer: the ideal observer's posterior."""
+
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
+FILM = "film.parquet"
+"""Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"
 """The table of a reward of the user's own: levels, classes and, if chance has a part in it, outcomes."""
 
 
+KILLED = "killed"
+"""What stands for "running" in a manifest that no process is at work on."""
+
+
 class RunDirectory:
-    """One run's directory on disk."""
+    """One run's directory on disk.
+
+    Attributes:
+        path: where it is.
+        begun: of a directory that was claimed, the manifest of the run in it that is to be gone on with, or that is complete.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.begun: dict[str, Any] | None = None
+        self._lock: Lock | None = None
 
     @classmethod
-    def claim(cls, log_path: str | None, name: str) -> RunDirectory:
-        """A directory that is this run's alone: `log_path`, or a new one under runs/.
+    def claim(cls, log_path: str | None, name: str, manifest: Mapping[str, Any], *, resume: bool = False) -> RunDirectory:
+        """A directory that is this run's alone until `release`: `log_path`, or a new one under runs/.
+
+        Args:
+            log_path: None for a new directory.
+            name: of the new directory.
+            manifest: of the run that is about to start.
+            resume: admits a run of the same configuration in `log_path`; it is then in `begun`. One that is complete is not locked.
 
         Raises:
-            RunDirectoryError: if `log_path` already holds a run or other files, or cannot be written.
+            RunDirectoryError: if `log_path` already holds another run or other files, is in use, or cannot be written.
         """
-        path = Path(log_path) if log_path is not None else _new_path(name)
+        directory = cls(Path(log_path) if log_path is not None else _new_path(name))
+        directory._look(manifest, resume)
+        if directory.begun is None or directory.begun["status"] != "completed":
+            directory._take()
+            try:
+                directory._look(manifest, resume)  # again: what was seen before may have changed until the lock was ours
+            except RunDirectoryError:
+                directory.release()
+                raise
+        return directory
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Lets others have a claimed directory."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
+
+    def _take(self) -> None:
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            taken = next(path.iterdir(), None)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.path)
+        except BlockingIOError:
+            raise self._in_use() from None
         except OSError as error:
-            raise RunDirectoryError(f"log_path={path} cannot be written ({error.strerror}): give another log_path.") from error
-        if (path / MANIFEST).exists():
-            status = json.loads((path / MANIFEST).read_text()).get("status")
-            raise RunDirectoryError(f"log_path={path} already holds a run ({status}), which is never overwritten: give another log_path.")
-        if taken is not None:
-            raise RunDirectoryError(f"log_path={path} already holds other files ({taken.name}): give an empty or new log_path.")
-        return cls(path)
+            raise RunDirectoryError(f"log_path={self.path} cannot be written ({error.strerror}): give another log_path.") from error
+
+    def _in_use(self) -> RunDirectoryError:
+        return RunDirectoryError(f"log_path={self.path} is in use by another process, which is at work on it: wait for its end, or give another log_path.")
+
+    def _look(self, manifest: Mapping[str, Any], resume: bool) -> None:
+        """Refuses what is not to be touched, and touches nothing."""
+        try:
+            names = sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name)) if self.path.exists() else []
+        except OSError as error:
+            raise RunDirectoryError(f"log_path={self.path} cannot be written ({error.strerror}): give another log_path.") from error
+        if MANIFEST not in names:
+            if names:
+                raise RunDirectoryError(f"log_path={self.path} already holds other files ({names[0]}): give an empty or new log_path.")
+            return
+        self.begun = self.read_manifest()
+        if self._lock is None and is_locked(self.path):
+            raise self._in_use()
+        if not resume:
+            raise self._already_taken(self.status(self.begun))
+        difference = first_difference(self.begun, manifest)
+        if difference:
+            raise RunDirectoryError(f"log_path={self.path} holds another experiment: {difference}; give the same configuration, or another log_path.")
+
+    def _already_taken(self, status: str) -> RunDirectoryError:
+        if status == "completed":
+            return RunDirectoryError(f"log_path={self.path} already holds a run (completed), which is never overwritten: give another log_path.")
+        return RunDirectoryError(f"log_path={self.path} already holds a run ({status}): add resume=True to go on with it, or give another log_path.")
+
+    def status(self, manifest: Mapping[str, Any]) -> str:
+        """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it any more."""
+        status = str(manifest["status"])
+        return KILLED if status == "running" and self._lock is None and not is_locked(self.path) else status
 
     def discard(self) -> None:
         """Removes a directory in which nothing was measured, because the run could not start."""
         (self.path / MANIFEST).unlink(missing_ok=True)
+        self.release()
         with suppress(OSError):
             self.path.rmdir()
 
@@ -116,6 +198,12 @@ class RunDirectory:
 
         self._replace(name, write)
 
+    def write_adapters(self, adapters: Mapping[str, Adapter]) -> None:
+        """Writes adapters/<name>/ for each, whole, as PEFT loads it."""
+        for name, adapter in adapters.items():
+            self.write_json(f"adapters/{name}/{ADAPTER_CONFIG}", adapter.config)
+            self._replace(f"adapters/{name}/{ADAPTER_TENSORS}", partial(write_tensors, adapter.tensors))
+
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone.
 
@@ -132,19 +220,22 @@ class RunDirectory:
         target = self.path / name
         scratch = target.with_name(f".{target.name}.part")
         try:
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             write(scratch)
             with scratch.open("rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(scratch, target)
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
             scratch.unlink(missing_ok=True)
             raise RunDirectoryError(f"{target} cannot be written ({error}): make room or give a log_path on another disk.") from error
 
     def write_figure(self, name: str, chart: Any) -> None:
-        """Writes an altair chart as figures/<name>.png and .svg."""
-        self._replace(f"figures/{name}.svg", lambda path: chart.save(str(path), format="svg"))
-        self._replace(f"figures/{name}.png", lambda path: chart.save(str(path), format="png", scale_factor=2))
+        """Writes an altair chart as figures/<name>.svg and .png, the second from the first, since laying a chart out is what takes time."""
+        svg = io.StringIO()
+        chart.save(svg, format="svg")
+        png = vl_convert.svg_to_png(svg.getvalue(), scale=2)
+        self._replace(f"figures/{name}.svg", lambda path: path.write_text(svg.getvalue()))
+        self._replace(f"figures/{name}.png", lambda path: path.write_bytes(png))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file.
@@ -165,9 +256,11 @@ class RunDirectory:
             RunDirectoryError: if it is missing, damaged or of another schema.
         """
         manifest = self.read_json(MANIFEST)
-        if manifest.get("schema") != SCHEMA:
+        if not isinstance(manifest, dict) or "schema" not in manifest:
+            raise RunDirectoryError(f"{self.path / MANIFEST} is no manifest of memory-rl: give the path of a run directory.")
+        if manifest["schema"] != SCHEMA:
             raise RunDirectoryError(
-                f"{self.path / MANIFEST} has schema {manifest.get('schema')}, and this version reads {SCHEMA}: use the version of memory-rl that wrote it."
+                f"{self.path / MANIFEST} has schema {manifest['schema']}, and this version reads {SCHEMA}: use the version of memory-rl that wrote it."
             )
         return manifest
 
@@ -181,6 +274,11 @@ class RunDirectory:
             return pl.read_parquet(self.path / name)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise RunDirectoryError(f"{self.path / name} cannot be read ({error}): give the path of a run directory.") from error
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is a lock or a file that was being written, which a killed process may have left behind."""
+    return name == LOCK or (name.startswith(".") and name.endswith(".part"))
 
 
 def _new_path(name: str) -> Path:

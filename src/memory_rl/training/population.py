@@ -24,12 +24,14 @@ class Population:
         secrets: (R,).
         policy: the R policies.
         about: what the summary tells of the policy: parameters trained by a run, and the warm-up.
+        warmup_from_cache: whether the warmed-up base model was made before; None if there is none.
     """
 
     environment: Environment
     secrets: np.ndarray
     policy: Policy
     about: dict[str, Any]
+    warmup_from_cache: bool | None
 
 
 def make_population(config: Experiment, environment: Environment) -> Population:
@@ -39,9 +41,10 @@ def make_population(config: Experiment, environment: Environment) -> Population:
         ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
     """
     torch.set_num_threads(config.threads)
+    torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
     policy, about = (_tabular if config.backend == "tabular" else _local)(config, environment)
     about["trained_parameters"] = policy.trained_parameters
-    return Population(environment, draw_secrets(config), policy, about)
+    return Population(environment, draw_secrets(config), policy, about, about.pop("from_cache", None))
 
 
 def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
@@ -69,8 +72,8 @@ def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[s
     trie = tokenise_all(base.tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
     about: dict[str, Any] = {}
     if config.warmup:
-        report, cached = warm_up_cached(base, trie, config.N)
-        about["warmup"] = {**asdict(report), "from_cache": cached}
+        report, about["from_cache"] = warm_up_cached(base, trie, config.N)
+        about["warmup"] = asdict(report)
     policy = (PathPolicy if config.scores_paths else TransformerPolicy)(
         base.model,
         trie,

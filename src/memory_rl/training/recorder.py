@@ -12,13 +12,14 @@ import polars as pl
 
 from memory_rl.config import Experiment, TrainConfig
 from memory_rl.information.entropy import BitsKnown
+from memory_rl.information.ledger import Ledger
 from memory_rl.policies.base import Policy, Rollout
-from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
+from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, FILM, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
+from memory_rl.state import State
 from memory_rl.task import INVALID
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
+from memory_rl.training.film import RUN, make_film
 from memory_rl.training.questions import Bookkeeper, make_ledger
-
-_SECONDS_BETWEEN_WRITES = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Recorder:
     Args:
         config: the experiment.
         secrets: (R,).
-        directory: where to write every few seconds and at the end.
+        directory: where to write at each checkpoint and at the end.
         on_progress: called after each evaluation.
         bookkeeper: enters the episodes into the ledger; None keeps none.
     """
@@ -73,10 +74,13 @@ class Recorder:
         self.secrets = secrets
         self.directory = directory
         self.on_progress = on_progress
+        self.on_evaluation: Callable[[Mapping[str, np.ndarray]], None] | None = None
+        """Called with each evaluation's rows of metrics.parquet, without the columns that never change."""
         self.bookkeeper = bookkeeper
         self.ledger = None if bookkeeper is None else make_ledger(config, secrets)
         self.tokens = 0
-        self.started = self._written = time.monotonic()
+        self.started = time.monotonic()
+        self._film = make_film(config, self.ledger)
         self._measured_at = np.full(config.num_runs, -1)  # the update after which a run was last measured
         self._known = {name: np.zeros(config.num_runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")}
         self._metrics: list[dict[str, np.ndarray]] = []
@@ -100,7 +104,10 @@ class Recorder:
                 **_batch_metrics(batch, runs, self.config),
             }
         )
+        if self.on_evaluation is not None:
+            self.on_evaluation(self._metrics[-1])
         self._timing.append((int(episodes.min()), time.monotonic() - self.started))
+        self._expose(policy, runs, episodes)
         going_on = runs[self._known["bits_known"][runs] < np.log2(self.config.N * self.config.stop_at)]
         self._tell(int(episodes.max()), len(going_on))
         return going_on
@@ -115,6 +122,10 @@ class Recorder:
         for name, values in measured.items():
             self._known[name][moved] = values
         self._measured_at[moved] = policy.updates[moved]
+
+    def _expose(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> None:
+        if self._film is not None and isinstance(self.ledger, Ledger) and RUN in runs:
+            self._film.expose(policy, self.ledger, int(episodes[runs == RUN][0]), float(self._known["bits_known"][RUN]))
 
     def _ledger_metrics(self, runs: np.ndarray) -> dict[str, np.ndarray]:
         if self.ledger is None:
@@ -162,8 +173,6 @@ class Recorder:
     def _tell(self, episode: int, active: int) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(episode, self.config.budget, float(self._known["bits_known"].mean()), active))
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self.write()
 
     @property
     def seconds(self) -> float:
@@ -171,9 +180,14 @@ class Recorder:
         return time.monotonic() - self.started
 
     @property
+    def has_measured(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._metrics)
+
+    @property
     def metrics(self) -> pl.DataFrame:
         """All evaluations so far; see `METRICS_SCHEMA`."""
-        frame = _to_frame(self._metrics, METRICS_SCHEMA, ("secret", "seed", "learning_rate"))
+        frame = _to_frame(self._metrics, METRICS_SCHEMA, _CONSTANT)
         return frame.with_columns(
             secret=pl.Series(self.secrets[frame["run"].to_numpy()], dtype=pl.Int64),
             seed=pl.lit(self.config.seed, pl.Int64),
@@ -188,12 +202,48 @@ class Recorder:
             pl.when((pl.col("answer") >= 0) | (pl.col("answer") == UNLISTED)).then(pl.col("answer")).alias("answer"), pl.col("reward").fill_nan(None)
         )
 
+    @property
+    def timing(self) -> pl.DataFrame:
+        """See `TIMING_SCHEMA`."""
+        return pl.DataFrame(self._timing, schema=TIMING_SCHEMA, orient="row")
+
     def write(self) -> None:
         """Writes everything measured so far."""
         self.directory.write_frame(METRICS, self.metrics)
         self.directory.write_frame(EPISODES, self.episodes)
-        self.directory.write_frame(TIMING, pl.DataFrame(self._timing, schema=TIMING_SCHEMA, orient="row"))
-        self._written = time.monotonic()
+        self.directory.write_frame(TIMING, self.timing)
+        if self._film is not None:
+            self.directory.write_frame(FILM, self._film.frame)
+
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`. Writes everything measured so far, too, for those who want to look on."""
+        self._metrics, self._episodes = [_joined(self._metrics)], [_joined(self._episodes)] if self._episodes else []
+        self.write()
+        return {
+            "metrics": self.metrics,
+            "episodes": self.episodes,
+            "timing": self.timing,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "measured_at": self._measured_at,
+            "known": self._known,
+            "ledger": None if self.ledger is None else self.ledger.state(),
+            "film": None if self._film is None else self._film.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        self._metrics, self._episodes = [_columns(state["metrics"], _CONSTANT)], [_columns(state["episodes"].with_columns(pl.col("answer").fill_null(INVALID)))]
+        self._timing = state["timing"].rows()
+        self.started = time.monotonic() - state["seconds"]
+        self.tokens = state["tokens"]
+        self._measured_at[:] = state["measured_at"]
+        for name, values in self._known.items():
+            values[:] = state["known"][name]
+        if self.ledger is not None:
+            self.ledger.restore(state["ledger"])
+        if self._film is not None:
+            self._film.restore(state["film"])
 
 
 def _batch_metrics(batch: Batch | None, runs: np.ndarray, config: Experiment) -> dict[str, np.ndarray]:
@@ -212,6 +262,21 @@ def _batch_metrics(batch: Batch | None, runs: np.ndarray, config: Experiment) ->
         sums[:, place] += skipped.rewards @ counts, (skipped.answers == INVALID) @ counts, counts.sum()
         episodes[place] += counts.sum()
     return dict(zip(names, sums / episodes, strict=True))
+
+
+_CONSTANT = ("secret", "seed", "learning_rate")
+"""Columns of the metrics that do not change during a run."""
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _columns(frame: pl.DataFrame, leave_out: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The other way round: null becomes NaN again."""
+    return {
+        name: frame[name].fill_null(np.nan).to_numpy() if frame[name].dtype.is_float() else frame[name].to_numpy() for name in frame.drop(leave_out).columns
+    }
 
 
 def _to_frame(parts: list[dict[str, np.ndarray]], schema: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> pl.DataFrame:

@@ -14,7 +14,8 @@ import numpy as np
 from memory_rl.config import TrainConfig
 from memory_rl.learning.silence import GroupLaw, draw
 from memory_rl.policies.base import Policy, Rollout, ScoresAll, ScoresPaths
-from memory_rl.seeding import RunStreams, generator
+from memory_rl.seeding import RunStreams, generator, restore_all, states_of
+from memory_rl.state import State, Stateful
 from memory_rl.task import INVALID, Environment, RewardChannel
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
 from memory_rl.training.questions import panel_of
@@ -40,7 +41,7 @@ class Update:
     skipped: list[SilentEpisodes]
 
 
-class Sampling(Protocol):
+class Sampling(Stateful, Protocol):
     """Gives the next update of each run."""
 
     def next_update(self, runs: np.ndarray) -> Update:
@@ -63,14 +64,39 @@ class StepByStep:
         self._episode[runs] += self._config.episodes_per_update
         return Update(rollout, rewards, self._episode[runs], [])
 
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`."""
+        return {"streams": self._chance.state(), "episode": self._episode}
 
-class SkipAhead:
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        self._chance.restore(state["streams"])
+        self._episode[:] = state["episode"]
+
+
+class _Leaps:
+    """What all that skip have in common: a stream of chance and a count of episodes for each run."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
+        self._episode = np.zeros(config.num_runs, dtype=np.int64)
+
+    def state(self) -> State:
+        """See `memory_rl.state.Stateful`."""
+        return {"streams": states_of(self._random), "episode": self._episode}
+
+    def restore(self, state: State) -> None:
+        """See `memory_rl.state.Stateful`."""
+        restore_all(self._random, state["streams"])
+        self._episode[:] = state["episode"]
+
+
+class SkipAhead(_Leaps):
     """Draws the silent updates and the next one with a signal from their laws. For one answer an episode, rewarded against its group."""
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
+        super().__init__(config)
         self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
-        self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
-        self._episode = np.zeros(config.num_runs, dtype=np.int64)
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
@@ -127,7 +153,7 @@ class SkipAhead:
         return rollout
 
 
-class HitsAndMisses:
+class HitsAndMisses(_Leaps):
     """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every answer.
 
     What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a thousandth of the answers, how likely
@@ -135,9 +161,8 @@ class HitsAndMisses:
     """
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray) -> None:
+        super().__init__(config)
         self._config, self._levels, self._policy, self._secrets = config, environment.channel.levels, policy, secrets
-        self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
-        self._episode = np.zeros(config.num_runs, dtype=np.int64)
         self._panel = panel_of(config) if config.ledger else None
 
     def next_update(self, runs: np.ndarray) -> Update:

@@ -1,0 +1,200 @@
+"""Checkpoints: everything that a run needs to go on to the same bytes, in files that anyone can read.
+
+    checkpoint/<number>/
+      adapters/run-<i>/     a folder as PEFT loads it, for each learner of a transformer
+      state.safetensors     arrays: optimiser moments, what the observers believe, what was last measured
+      state.json            the tree of the state: numbers, random streams, and where the arrays and tables are
+      metrics.parquet       the tables as far as they had come; also episodes, timing and, where there is one, film
+      checkpoint.json       size and SHA-256 of each file; written last
+
+A checkpoint gets its name when all its files are on disk, and the one before is removed after that. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from memory_rl.errors import RunDirectoryError
+from memory_rl.state import Adapter, State
+
+CHECKPOINT = "checkpoint"
+ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+_SCHEMA = 1  # raised when a state changes its meaning
+_INDEX, _ARRAYS, _TREE = "checkpoint.json", "state.safetensors", "state.json"
+_SCRATCH = ".next"
+_SECONDS = 60.0
+_TIMES_THE_COST = 100.0
+
+_FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory, of which the last one counts.
+
+    Args:
+        folder: the run directory.
+        every: seconds from one to the next; 0 for one after each update. None: 60, or more where writing one takes more than 0.6.
+    """
+
+    def __init__(self, folder: Path, every: float | None = None) -> None:
+        self.path = folder / CHECKPOINT
+        self._every, self._cost = every, 0.0
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for the next."""
+        wait = max(_SECONDS, _TIMES_THE_COST * self._cost) if self._every is None else self._every
+        return time.monotonic() - self._last >= wait
+
+    def write(self, make_state: Callable[[], State]) -> None:
+        """Writes a checkpoint.
+
+        Args:
+            make_state: gives the state; what that takes is part of the cost.
+
+        Raises:
+            RunDirectoryError: if it cannot be written; the one before is left as it is.
+        """
+        started = time.monotonic()
+        number, scratch = self._newest() + 1, self.path / _SCRATCH
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            _write_all(scratch, make_state())
+            os.replace(scratch, self.path / str(number))
+            _flush(self.path)
+        except _FAILURES as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise RunDirectoryError(f"{self.path} cannot be written ({error}): make room, then go on with resume=True.") from error
+        for old in self._numbers():
+            if old < number:
+                shutil.rmtree(self.path / str(old), ignore_errors=True)
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def read(self) -> State | None:
+        """The state of the last checkpoint; None if there is none.
+
+        Raises:
+            RunDirectoryError: if it is damaged or of another version.
+        """
+        number = self._newest()
+        if number == 0:
+            return None
+        folder = self.path / str(number)
+        try:
+            return _read_all(folder)
+        except (*_FAILURES, ValueError, KeyError, TypeError) as error:
+            raise RunDirectoryError(
+                f"{folder} is damaged or of another version ({error}): remove {self.path} to start over there, or give another log_path."
+            ) from error
+
+    def remove(self) -> None:
+        """Removes them all, when they are no longer needed."""
+        with suppress(OSError):
+            shutil.rmtree(self.path)
+
+    def _newest(self) -> int:
+        return max(self._numbers(), default=0)
+
+    def _numbers(self) -> list[int]:
+        return [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()] if self.path.is_dir() else []
+
+
+def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
+    """Writes arrays as a safetensors file that PyTorch's libraries take for their own."""
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file, {"format": "pt"})
+
+
+def _write_adapter(folder: Path, adapter: Adapter) -> None:
+    folder.mkdir(parents=True)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(adapter.config, indent=2) + "\n")
+    write_tensors(adapter.tensors, folder / ADAPTER_TENSORS)
+
+
+def _read_adapter(folder: Path) -> Adapter:
+    return Adapter(json.loads((folder / ADAPTER_CONFIG).read_text()), load_file(folder / ADAPTER_TENSORS))
+
+
+def _write_all(folder: Path, state: State) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    tree = _put(folder, state, "", arrays)
+    write_tensors(arrays, folder / _ARRAYS)
+    (folder / _TREE).write_text(json.dumps(tree))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in folder.rglob("*"):
+        _flush(path)
+    index = {"schema": _SCHEMA, "files": {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files}}
+    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    _flush(folder / _INDEX)
+    _flush(folder)
+
+
+def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree as JSON can hold it, with a reference where a leaf went to a file of its own."""
+    name = place.rpartition("/")[2]
+    if isinstance(value, dict):
+        return {key: _put(folder, part, f"{place}/{key}".lstrip("/"), arrays) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        arrays[place] = value
+        return {"$array": place}
+    if isinstance(value, pl.DataFrame):
+        value.write_parquet(folder / f"{name}.parquet")
+        return {"$table": f"{name}.parquet"}
+    if isinstance(value, Adapter):
+        _write_adapter(folder / "adapters" / name, value)
+        return {"$adapter": f"adapters/{name}"}
+    return value
+
+
+def _read_all(folder: Path) -> State:
+    index = json.loads((folder / _INDEX).read_text())
+    if index["schema"] != _SCHEMA:
+        raise ValueError(f"its schema is {index['schema']}, and this version reads {_SCHEMA}")
+    for name, fingerprint in index["files"].items():
+        if _fingerprint(folder / name) != fingerprint:
+            raise ValueError(f"{name} is not as it was written")
+    arrays = load_file(folder / _ARRAYS)
+    tree: State = _get(folder, json.loads((folder / _TREE).read_text()), arrays)
+    return tree
+
+
+def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "$array" in value:
+        return arrays[value["$array"]]
+    if "$table" in value:
+        return pl.read_parquet(folder / value["$table"])
+    if "$adapter" in value:
+        return _read_adapter(folder / value["$adapter"])
+    return {key: _get(folder, part, arrays) for key, part in value.items()}
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""TRL: a prompt dataset and a reward function for `GRPOTrainer`.
+
+    from memory_rl.integrations.trl import SecretReward, make_dataset
+    trainer = GRPOTrainer(
+        model=...,
+        reward_funcs=SecretReward(N=64, reward_type="log_distance"),
+        train_dataset=make_dataset(N=64, length=1000),
+    )
+
+The reward reads the secret from the dataset's column `secret`, so that both need the same N. env_type=multi_step has no form here: the trainer asks once an
+episode and knows one reward of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from memory_rl.errors import ConfigError
+from memory_rl.integrations.worlds import World, make_world, require
+from memory_rl.seeding import generator
+
+require("datasets", "trl")
+
+import datasets  # noqa: E402  # its absence is said first
+
+Completion = str | Sequence[dict[str, Any]]
+"""What the trainer hands a reward function: text, or the messages of a chat."""
+
+
+class SecretReward:
+    """A reward function in the trainer's signature: a reward channel, asked with the completion's text and the row's secret.
+
+    Args:
+        end_token_id: the token that ends a reply. With it, a completion that lacks it was cut off and is invalid, as in an experiment. Without it (None) what
+            there is of the text is read, so that 12, cut off from 123, is an answer.
+        keys: N, reward_type, reward_bins, reward_noise and seed (of the noise), as `memory_rl.train` takes them.
+
+    Raises:
+        ConfigError: one sentence about the first unknown key or bad value.
+    """
+
+    def __init__(self, end_token_id: int | None = None, **keys: Any) -> None:
+        self._world = _one_step(keys)
+        self._end = end_token_id
+        self._chance = generator(self._world.config.seed, "reward noise", 0)
+        self.__name__ = self._world.config.condition  # what the trainer's log calls it
+
+    def __call__(
+        self,
+        completions: Sequence[Completion],
+        secret: Sequence[int],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: Any,
+    ) -> list[float]:
+        """The reward of each completion. An invalid one earns the channel's lowest level, but for noise.
+
+        Args:
+            completions: B of them.
+            secret: the column of that name, (B,).
+            completion_ids: their tokens, which tell what was cut off.
+            columns: what else the trainer hands over.
+        """
+        ended = [self._end is None or completion_ids is None or self._end in tokens for tokens in completion_ids or completions]
+        replies = [_text(completion) if whole else None for completion, whole in zip(completions, ended, strict=True)]
+        scores = [self._world.score(self._world.read([reply]), S, self._chance) for reply, S in zip(replies, secret, strict=True)]
+        return np.concatenate(scores).tolist()
+
+
+def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:
+    """The prompt `length` times, as a chat, with the secret beside it: columns `prompt` and `secret`.
+
+    One model learns one secret, so that all rows hold the same; no prompt tells it. Give each learner a run of its own.
+
+    Args:
+        length: rows.
+        run: of an experiment with this seed: the secret is the one that it has there.
+        keys: N, seed, fixed_secret, as `memory_rl.train` takes them.
+
+    Raises:
+        ConfigError: one sentence about the first unknown key or bad value.
+    """
+    if length < 1:
+        raise ConfigError(f"length={length} is less than 1: use the number of prompts to train on, such as length=1000.")
+    world = _one_step(keys)
+    return datasets.Dataset.from_dict({"prompt": [world.messages([])] * length, "secret": [world.secret(run)] * length})
+
+
+def _one_step(keys: dict[str, Any]) -> World:
+    world = make_world(**keys)
+    if world.config.env_type != "single_step":
+        raise ConfigError("env_type=multi_step has no form in TRL, whose trainer asks once an episode: leave env_type out.")
+    return world
+
+
+def _text(completion: Completion) -> str:
+    return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)

@@ -1,0 +1,164 @@
+"""Verifiers (0.4 and later): a taskset, an environment and a harness, under the id `memory-rl-verifiers`.
+
+    vf-eval memory-rl-verifiers --env.taskset.N 64 --env.taskset.env-type multi_step --no-push        # the library's own command
+
+    from memory_rl.integrations.verifiers import load_environment
+    environment = load_environment(N=64, env_type="multi_step")
+
+A task is a run: one secret, which no message tells. In multi_step the environment asks for bit after bit, and each bit has a reward of its own name in
+`trace.rewards` (bit_1 ... bit_k). The library keeps them apart in the trace and on disk, and its `trace.reward` is their sum, which a trainer that knows one
+reward an episode will take: credit=episode in our words. What each step is credited with stays open to a trainer that fills in `MessageNode.advantages`.
+
+The harness does no more than ask the model, in this process. The library's own (`--env.agent.harness.id null`) do as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+from memory_rl.integrations.worlds import World, make_world, require
+from memory_rl.seeding import generator
+from memory_rl.task import INVALID
+
+require("verifiers", "verifiers")
+
+import httpx  # noqa: E402  # verifiers needs it
+import verifiers.v1 as vf  # noqa: E402  # its absence is said first
+from verifiers.v1.dialects.chat import message_to_wire  # noqa: E402
+
+__all__ = ["SecretEnv", "SecretHarness", "SecretTaskset", "load_environment"]
+
+
+class SecretData(vf.TaskData):
+    """A run, as a trace records it: all that is needed to score it again."""
+
+    secret: int
+    """S. It is in no prompt."""
+    keys: dict[str, Any]
+    """Of `memory_rl.integrations.worlds.make_world`."""
+
+
+class SecretTask(vf.Task[SecretData]):
+    """Scores an episode."""
+
+    @cached_property
+    def world(self) -> World:
+        """The task's."""
+        return make_world(**self.data.keys)
+
+    def read(self, trace: vf.Trace) -> np.ndarray:
+        """The choices of the model's replies so far, (K,); one that was cut off is invalid."""
+        cut_off = {call.node for call in trace.calls if call.finish_reason == "length"}
+        replies = [None if index in cut_off else node.message.content or "" for index, node in enumerate(trace.nodes) if node.sampled]
+        return self.world.read(replies[: self.world.num_steps])
+
+    @vf.reward
+    async def step_rewards(self, trace: vf.Trace) -> dict[str, float]:
+        """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again gives the same."""
+        chance = generator(self.world.config.seed, "reward noise", int.from_bytes(trace.id.encode()))
+        rewards = self.world.score(self.read(trace), self.data.secret, chance)
+        names = ["answer"] if self.world.config.env_type == "single_step" else [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
+        return dict(zip(names, rewards.tolist(), strict=True))
+
+    @vf.metric
+    async def valid(self, trace: vf.Trace) -> float:
+        """Whether every turn was a canonical answer."""
+        return float((self.read(trace) != INVALID).all())
+
+
+class SecretTasksetConfig(vf.TasksetConfig):
+    """The keys of an experiment's world, as `memory_rl.train` takes them."""
+
+    id: str = "memory-rl-verifiers"
+    env_type: str = "single_step"
+    N: int = 64
+    reward_type: str | None = None
+    reward_bins: int | None = None
+    reward_noise: float = 0.0
+    seed: int = 0
+    fixed_secret: int | None = None
+    num_runs: int = 1
+    """Tasks, each with the secret that the run has in an experiment with this seed. One model is meant to learn one of them."""
+
+
+class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):
+    """One task a run."""
+
+    def load(self) -> Iterator[SecretTask]:
+        """The tasks.
+
+        Raises:
+            ConfigError: one sentence about the first bad value.
+        """
+        names = ("env_type", "N", "reward_type", "reward_bins", "reward_noise", "seed", "fixed_secret")
+        keys = {name: getattr(self.config, name) for name in names if getattr(self.config, name) is not None}
+        world = make_world(**keys)
+        for run in range(self.config.num_runs):
+            data = SecretData(name=f"run-{run}", prompt=world.environment.prompt(0), secret=world.secret(run), keys=keys)
+            yield SecretTask(data, self.config.task)
+
+
+class SecretEnvConfig(vf.EnvConfig):
+    """One seat: the model that is to learn."""
+
+    agent: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
+
+
+class SecretEnv(vf.Env[SecretEnvConfig]):
+    """Asks the K questions of an episode; the first invalid reply ends it."""
+
+    async def run(self, task: vf.Task, agents: vf.Agents) -> None:
+        """One episode."""
+        task = cast(SecretTask, task)
+        if task.world.num_steps == 1:
+            await agents.agent.run(task)
+            return
+        async with agents.agent.interaction(task) as talk:
+            segment = await talk.turn()
+            for step in range(1, task.world.num_steps):
+                if segment.terminated or task.read(talk.trace)[step - 1] == INVALID:
+                    break
+                segment = await talk.turn(task.world.environment.prompt(step))
+
+
+class SecretHarness(vf.Harness[vf.HarnessConfig]):
+    """Asks the model for one reply to the conversation, in this process."""
+
+    APPENDS_SYSTEM_PROMPT = True
+    SUPPORTS_RESUME = True
+    EXECUTES_CODE = False
+    NEEDS_CONTAINER = False
+
+    async def launch(
+        self,
+        ctx: vf.ModelContext,
+        trace: vf.Trace,
+        runtime: vf.Runtime,
+        endpoint: str,
+        secret: str,
+        mcp_urls: dict[str, str],
+        data: vf.TaskData,
+    ) -> vf.ProgramResult:
+        """See the library's `Harness`; `secret` is its token for the endpoint, and no secret of ours."""
+        system, prompt = self.resolve_prompt(data)
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [message_to_wire(message) for message in prompt or []]
+        messages = asked if system is None else [{"role": "system", "content": system}, *asked]
+        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113  # the library's own time limits hold
+            body = {"model": ctx.model, "messages": messages}
+            reply = await client.post(f"{endpoint}/chat/completions", headers={"Authorization": f"Bearer {secret}"}, json=body)
+        return vf.ProgramResult(exit_code=0 if reply.is_success else 1, stdout="", stderr="" if reply.is_success else reply.text)
+
+
+def load_environment(**keys: Any) -> SecretEnv:
+    """The environment of these keys (see `SecretTasksetConfig`).
+
+    Raises:
+        ConfigError: one sentence about the first bad value.
+    """
+    environment = SecretEnv(SecretEnvConfig(taskset=SecretTasksetConfig(**keys)))
+    list(environment.taskset)  # a bad value is said at once
+    return environment

@@ -1,0 +1,123 @@
+"""What all adapters share: keys become an environment, a secret is drawn as an experiment draws it, and replies become rewards.
+
+Nothing of the world is decided here; task/ does that. An adapter turns these calls into its library's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memory_rl.config import ChannelConfig, make_config, name_of
+from memory_rl.errors import ConfigError
+from memory_rl.seeding import generator
+from memory_rl.task import (
+    INVALID,
+    Environment,
+    Message,
+    MultiStep,
+    RewardChannel,
+    SecretSpace,
+    SingleStep,
+    as_reward,
+    load_reward,
+    make_channel,
+    tabulate,
+    with_noise,
+)
+
+
+def require(library: str, extra: str) -> None:
+    """Says what to install where a library is missing that the module named like the extra needs.
+
+    Raises:
+        ModuleNotFoundError: one sentence that names the extra.
+    """
+    found = importlib.util.find_spec(library)
+    if found is None or found.origin is None:  # a mere folder of that name is no library
+        raise ModuleNotFoundError(
+            f"memory_rl.integrations.{extra.replace('-', '_')} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
+        )
+
+
+@dataclass(frozen=True)
+class World:
+    """An environment and how its secrets are drawn, for an adapter to ask.
+
+    Attributes:
+        config: what was asked for.
+        environment: task/'s own, which decides prompts, parsing and rewards.
+    """
+
+    config: ChannelConfig
+    environment: Environment
+
+    @property
+    def num_steps(self) -> int:
+        """K: turns in an episode."""
+        return self.environment.num_steps
+
+    def secret(self, run: int = 0) -> int:
+        """The secret of a run: the one that an experiment with the same seed gives it, or `fixed_secret`."""
+        if self.config.fixed_secret is not None:
+            return self.config.fixed_secret
+        return draw_secret(self.environment.space, self.config.seed, run)
+
+    def messages(self, replies: Sequence[str]) -> list[Message]:
+        """The conversation once these replies are given, up to the next question: the next thing to be shown to a model."""
+        talk: list[Message] = []
+        for step, reply in enumerate(replies):
+            talk += [{"role": "user", "content": self.environment.prompt(step)}, {"role": "assistant", "content": reply}]
+        return [*talk, {"role": "user", "content": self.environment.prompt(len(replies))}] if len(replies) < self.num_steps else talk
+
+    def read(self, replies: Sequence[str | None]) -> np.ndarray:
+        """The choices of an episode's replies, (K,). None is a reply that was cut off. The first invalid turn forfeits those after it."""
+        choices = np.full(self.num_steps, INVALID)
+        for step, reply in enumerate(replies):
+            choice = None if reply is None else self.environment.parse(reply)
+            if choice is None:
+                break
+            choices[step] = choice
+        return choices
+
+    def score(self, choices: np.ndarray, secret: int, chance: np.random.Generator) -> np.ndarray:
+        """The reward of each step of an episode, (K,), for its choices (K,); the noise is drawn from `chance`, a number a step."""
+        uniforms = None if self.environment.channel.certain else chance.random((1, 1, self.num_steps))
+        return self.environment.rewards(choices[None, None], np.array([secret]), uniforms)[0, 0]
+
+    def score_step(self, choice: int, step: int, secret: int, chance: np.random.Generator) -> float:
+        """The reward of one step, for adapters that are asked step by step."""
+        uniform = None if self.environment.channel.certain else np.array(chance.random())
+        return float(self.environment.channel.rewards(np.array(choice), self.environment.choices(secret)[step], uniform))
+
+
+def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
+    """The secret that an experiment with this seed gives a run."""
+    return space.draw(generator(seed, "secrets", run))
+
+
+def make_world(**keys: Any) -> World:
+    """The world of these keys: env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise, as `memory_rl.train` takes them.
+
+    Raises:
+        ConfigError: one sentence about the first unknown key or bad value.
+    """
+    if keys.get("credit", "step") != "step":
+        raise ConfigError(f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out.")
+    config = make_config(ChannelConfig, keys)
+    space = SecretSpace(config.N)
+    if config.env_type == "multi_step":
+        return World(config, MultiStep.with_noise(space, config.reward_noise))
+    return World(config, SingleStep(space, _channel(config)))
+
+
+def _channel(config: ChannelConfig) -> RewardChannel:
+    if not config.own_reward:
+        return make_channel(config.channel_name, config.N, config.reward_bins, config.reward_noise)
+    given, name = config.reward_type, name_of(config.reward_type)
+    reward = as_reward(load_reward(given) if isinstance(given, str) else given, config.N, name)
+    return with_noise(tabulate(reward, config.N, name), config.reward_noise)

@@ -12,23 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from memory_rl.config import ChannelConfig, make_config, name_of
+from memory_rl.config import ChannelConfig, make_config
 from memory_rl.errors import ConfigError
 from memory_rl.seeding import generator
-from memory_rl.task import (
-    INVALID,
-    Environment,
-    Message,
-    MultiStep,
-    RewardChannel,
-    SecretSpace,
-    SingleStep,
-    as_reward,
-    load_reward,
-    make_channel,
-    tabulate,
-    with_noise,
-)
+from memory_rl.task import INVALID, Environment, Message, SecretSpace, make_environment
 
 
 def require(library: str, extra: str) -> None:
@@ -109,15 +96,4 @@ def make_world(**keys: Any) -> World:
     if keys.get("credit", "step") != "step":
         raise ConfigError(f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out.")
     config = make_config(ChannelConfig, keys)
-    space = SecretSpace(config.N)
-    if config.env_type == "multi_step":
-        return World(config, MultiStep.with_noise(space, config.reward_noise))
-    return World(config, SingleStep(space, _channel(config)))
-
-
-def _channel(config: ChannelConfig) -> RewardChannel:
-    if not config.own_reward:
-        return make_channel(config.channel_name, config.N, config.reward_bins, config.reward_noise)
-    given, name = config.reward_type, name_of(config.reward_type)
-    reward = as_reward(load_reward(given) if isinstance(given, str) else given, config.N, name)
-    return with_noise(tabulate(reward, config.N, name), config.reward_noise)
+    return World(config, make_environment(config))

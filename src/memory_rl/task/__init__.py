@@ -2,6 +2,7 @@
 
 from memory_rl.task.demonstrations import TEST, TRAIN, examples_directory, read_examples, write_examples
 from memory_rl.task.environment import Environment, Message, Turn
+from memory_rl.task.making import make_environment
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, from_table, load_reward, table_of, tabulate
 from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, make_channel, with_noise
@@ -25,6 +26,7 @@ __all__ = [
     "from_table",
     "load_reward",
     "make_channel",
+    "make_environment",
     "read_examples",
     "table_of",
     "tabulate",

@@ -1,47 +1,14 @@
-"""The world of a configuration: its environment, its secrets and its labelled examples."""
+"""The world of a configuration: its environment (made in task/), its secrets and its labelled examples."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from memory_rl.config import ChannelConfig, LearnerConfig, SFTConfig, WorldConfig, name_of
+from memory_rl.config import LearnerConfig, SFTConfig
 from memory_rl.seeding import generator
-from memory_rl.task import (
-    TEST,
-    TRAIN,
-    Environment,
-    MultiStep,
-    RewardChannel,
-    SecretSpace,
-    SingleStep,
-    as_reward,
-    examples_directory,
-    load_reward,
-    make_channel,
-    read_examples,
-    tabulate,
-    with_noise,
-)
+from memory_rl.task import TEST, TRAIN, SecretSpace, examples_directory, make_environment, read_examples
 
-
-def make_environment(config: WorldConfig) -> Environment:
-    """The environment of a configuration; one that has no reward channel gets the noiseless default, which nobody then asks.
-
-    Raises:
-        ConfigError: if the reward is the user's own and cannot be used.
-    """
-    space = SecretSpace(config.N)
-    if config.env_type == "multi_step":
-        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0)
-    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N))
-
-
-def _channel(config: ChannelConfig) -> RewardChannel:
-    if not config.own_reward:
-        return make_channel(config.channel_name, config.N, config.reward_bins, config.reward_noise)
-    given, name = config.reward_type, name_of(config.reward_type)
-    reward = as_reward(load_reward(given) if isinstance(given, str) else given, config.N, name)
-    return with_noise(tabulate(reward, config.N, name), config.reward_noise)
+__all__ = ["draw_secrets", "make_environment", "read_answers"]
 
 
 def draw_secrets(config: LearnerConfig) -> np.ndarray:

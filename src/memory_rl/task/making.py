@@ -1,0 +1,31 @@
+"""The environment of a configuration: for the experiments, and for the adapters to other libraries alike."""
+
+from __future__ import annotations
+
+from memory_rl.config import ChannelConfig, WorldConfig, name_of
+from memory_rl.task.environment import Environment
+from memory_rl.task.multi_step import MultiStep
+from memory_rl.task.own_reward import as_reward, load_reward, tabulate
+from memory_rl.task.rewards import RewardChannel, make_channel, with_noise
+from memory_rl.task.secret_space import SecretSpace
+from memory_rl.task.single_step import SingleStep
+
+
+def make_environment(config: WorldConfig) -> Environment:
+    """The environment of a configuration; one that has no reward channel gets the noiseless default, which nobody then asks.
+
+    Raises:
+        ConfigError: if the reward is the user's own and cannot be used.
+    """
+    space = SecretSpace(config.N)
+    if config.env_type == "multi_step":
+        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0)
+    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N))
+
+
+def _channel(config: ChannelConfig) -> RewardChannel:
+    if not config.own_reward:
+        return make_channel(config.channel_name, config.N, config.reward_bins, config.reward_noise)
+    given, name = config.reward_type, name_of(config.reward_type)
+    reward = as_reward(load_reward(given) if isinstance(given, str) else given, config.N, name)
+    return with_noise(tabulate(reward, config.N, name), config.reward_noise)

@@ -109,7 +109,7 @@ class Problem:
 
     def secret(self, seed: int) -> int:
         """The secret of this seed, the same on all sides."""
-        return int(draw_secrets(self.configured(seed))[0])
+        return int(draw_secrets(self.configured(seed))[0, 0])
 
     def lora(self) -> peft.LoraConfig:
         """The adapters of the configuration, as PEFT makes them."""

@@ -65,7 +65,7 @@ def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, 
         recorder = Recorder(CONFIG, draw_secrets(CONFIG), RunDirectory(Path(folder)))
         train_by_reward(CONFIG, environment, policy, recorder)
         times = memorisation_times(recorder.metrics, 6.0, CONFIG.memorised_at)
-    return cosine, int(times.memorised.sum()), sorted(set(recorder.secrets[~times.memorised].tolist()))
+    return cosine, int(times.memorised.sum()), sorted(set(recorder.secrets[~times.memorised, 0].tolist()))
 
 
 def linear_policy(cosine: float, step_size: float = 1.0, episodes: int = 4000) -> tuple[int, list[int]]:

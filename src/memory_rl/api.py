@@ -298,8 +298,7 @@ def _learn(config: Experiment, population: Population, recorder: Recorder, answe
     if isinstance(config, TrainConfig):
         train_by_reward(config, population.environment, population.policy, recorder, continuation)
         return
-    shown = population.secrets[:, None] if answers is None else np.broadcast_to(answers, (config.num_runs, len(answers)))
-    train_by_example(config, population.policy, recorder, shown, continuation)
+    train_by_example(config, population.policy, recorder, answers, continuation)
 
 
 def _report(config: Experiment, population: Population, recorder: Recorder, limits: Ceilings) -> None:
@@ -316,14 +315,15 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         memorised_at=config.memorised_at,
         stop_at=config.stop_at,
         ceilings=limits.as_dict(),
-        episodes_to_know=None if recorder.ledger is None else recorder.ledger.episodes_to_know,
+        episodes_to_know=recorder.episodes_to_know,
         fixed_secret=config.fixed_secret is not None,
         about={**population.about, "tokens": recorder.tokens},
+        secrets=config.secrets_to_memorise,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
-    recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title))
+    recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets))
     if recorder.ledger is not None:
-        recorder.directory.write_figure("ledger", figures.ledger(metrics, summary, N=config.N, title=title))
+        recorder.directory.write_figure("ledger", figures.ledger(metrics, summary, N=config.N, title=title, num_secrets=config.num_secrets))
         for breach in breaches(summary["checks"]):
             warnings.warn(breach, LawBreachWarning, stacklevel=2)
 

@@ -24,6 +24,7 @@ Credit = Literal["step", "reward_to_go", "episode"]
 Optimiser = Literal["adam", "sgd"]
 Targets = Literal["all", "attention", "mlp"]
 Scoring = Literal["all", "paths"]
+Order = Literal["uniform", "cycle", "blocks"]
 
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
@@ -36,6 +37,9 @@ MAX_N_OF_PATHS = 2**20
 
 MAX_RUNS = 2**14
 """Beyond this the bootstrap over runs takes gigabytes."""
+
+MAX_ANSWERS_KEPT = 2**26
+"""Of all runs and secrets: the distributions over more of them take gigabytes."""
 
 MAX_TABULATED_N = 4096
 """Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
@@ -125,6 +129,11 @@ class ChannelConfig(WorldConfig):
         return " ".join(parts)
 
 
+def secrets_to_memorise(num_secrets: int, share: float) -> int:
+    """The least number of secrets that is at least this share of them."""
+    return math.ceil(share * num_secrets - 1e-9)
+
+
 def name_of(reward_type: Any) -> str:
     """A reward as the manifest names it: its own text, or the name of a Python object."""
     if isinstance(reward_type, str):
@@ -162,6 +171,15 @@ class LearnerConfig(WorldConfig):
     base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
     warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
     num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
+    num_secrets: int = chz.field(default=1, doc="M: each run has so many independent secrets to learn, each asked for by a prompt of its own: M log2 N bits.")
+    order: Order = chz.field(
+        default="uniform",
+        doc="Which of several secrets an episode is about, group by group: drawn uniformly, each in its turn (cycle), or one after the other (blocks), each "
+        "for an equal part of the budget.",
+    )
+    evaluate_every: int | None = chz.field(
+        default=None, doc="Updates of a run between two evaluations. Default: 1; with several secrets, a quarter of their number if that is more."
+    )
     lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
     lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
     lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
@@ -176,6 +194,7 @@ class LearnerConfig(WorldConfig):
     )
     memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
+    memorised_share: float = chz.field(default=0.95, doc="With several secrets: the share of them that must be memorised for the run to have memorised.")
     ledger: bool = chz.field(default=True, doc="Keep account of what an ideal observer of the same episodes knows. Changes nothing in what is learned.")
     threads: int = chz.field(default=1, doc="CPU threads. One is enough for the built-in model and fights with no other process; a large model wants more.")
     wandb_project: str | None = chz.field(default=None, doc="Follow the experiment in this project of Weights & Biases. Changes nothing in what is measured.")
@@ -200,8 +219,10 @@ class LearnerConfig(WorldConfig):
     def _check_learner(self) -> None:
         if self.num_runs > MAX_RUNS:
             raise ConfigError(f"num_runs={self.num_runs} is too large: use num_runs={MAX_RUNS} or less.")
-        for key in ("num_runs", "lora_rank", "threads"):
+        for key in ("num_runs", "lora_rank", "threads", "num_secrets"):
             _at_least(key, getattr(self, key), 1)
+        if self.evaluate_every is not None:
+            _at_least("evaluate_every", self.evaluate_every, 1)
         _at_least("base_seed", self.base_seed, 0)
         if self.learning_rate is not None:
             _positive("learning_rate", self.learning_rate, f"{STEP_SIZES[self.backend, self.optimiser]:g}")
@@ -209,6 +230,22 @@ class LearnerConfig(WorldConfig):
         _check_memorised_at(self.memorised_at, self.N)
         if not self.memorised_at <= self.stop_at < 1:
             raise ConfigError(f"stop_at={self.stop_at:g} is not in [memorised_at, 1) = [{self.memorised_at:g}, 1): use stop_at=0.95.")
+
+    @chz.validate
+    def _check_secrets(self) -> None:
+        most = MAX_ANSWERS_KEPT // (self.num_runs * self.N)
+        if self.num_secrets > max(1, most):
+            raise ConfigError(
+                f"num_secrets={self.num_secrets} is too large for num_runs={self.num_runs} and N={self.N}: use num_secrets={max(1, most)} or less."
+            )
+        if not 0 < self.memorised_share <= 1:
+            raise ConfigError(f"memorised_share={self.memorised_share:g} is not in (0, 1]: use a share such as memorised_share=0.95.")
+        if self.num_secrets == 1:
+            for key in ("order", "memorised_share"):
+                if getattr(self, key) != chz.chz_fields(self)[key]._default:
+                    raise ConfigError(f"{key}={getattr(self, key)} has no meaning with one secret: leave {key} out or add num_secrets=16.")
+        elif self.fixed_secret is not None:
+            raise ConfigError(f"fixed_secret={self.fixed_secret} fixes one secret and num_secrets={self.num_secrets} asks for more: leave one of them out.")
 
     @chz.validate
     def _check_trackers(self) -> None:
@@ -241,6 +278,8 @@ class LearnerConfig(WorldConfig):
         """What keeps the experiment from scoring only some answers; None if nothing does."""
         if self.backend == "tabular":
             return "backend=tabular"
+        if self.num_secrets > 1:
+            return f"num_secrets={self.num_secrets}"
         return "env_type=multi_step" if self.env_type == "multi_step" else None
 
     @property
@@ -249,6 +288,21 @@ class LearnerConfig(WorldConfig):
         if self.scoring is not None:
             return self.scoring == "paths"
         return self.why_not_paths is None and MAX_N[self.backend, self.env_type] < self.N
+
+    @property
+    def information(self) -> float:
+        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        return self.secrets_to_memorise * math.log2(self.N)
+
+    @property
+    def secrets_to_memorise(self) -> int:
+        """How many of its secrets a run must have memorised to count as memorised."""
+        return secrets_to_memorise(self.num_secrets, self.memorised_share)
+
+    @property
+    def updates_an_evaluation(self) -> int:
+        """Updates of a run between two evaluations."""
+        return self.evaluate_every if self.evaluate_every is not None else max(1, self.num_secrets // 4)
 
     @property
     def step_size(self) -> float:
@@ -273,7 +327,7 @@ class TrainConfig(ChannelConfig, LearnerConfig):
     skip_ahead: bool | None = chz.field(
         default=None, doc="Draw the silent updates from their exact law instead of one by one, where that is exact. Default: on the transformer alone."
     )
-    max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more.")
+    max_episodes: int | None = chz.field(default=None, doc="Budget of each run. Default: 4000, or 60 N if that is more, for each of its secrets.")
 
     @chz.validate
     def _check_learning(self) -> None:
@@ -319,7 +373,7 @@ class TrainConfig(ChannelConfig, LearnerConfig):
     @property
     def budget(self) -> int:
         """The most episodes of one run."""
-        return self.max_episodes if self.max_episodes is not None else max(4000, 60 * self.N)
+        return self.max_episodes if self.max_episodes is not None else max(4000, 60 * self.N) * self.num_secrets
 
 
 @chz.chz(typecheck=True)
@@ -330,12 +384,14 @@ class SFTConfig(LearnerConfig):
     batch_size: int = chz.field(
         default=1, doc="Examples an update. All examples are the same, so a larger batch would pay for bits that one example already carries."
     )
-    max_episodes: int = chz.field(default=1000, doc="Examples shown to each run at most; the data are repeated if they are fewer.")
+    max_episodes: int | None = chz.field(
+        default=None, doc="Examples shown to each run at most; the data are repeated if they are fewer. Default: 1000 for each of its secrets."
+    )
 
     @chz.validate
     def _check_sft(self) -> None:
         _at_least("batch_size", self.batch_size, 1)
-        _at_least("max_episodes", self.max_episodes, self.batch_size)
+        _at_least("max_episodes", self.budget, self.batch_size)
 
     @property
     def condition(self) -> str:
@@ -345,11 +401,16 @@ class SFTConfig(LearnerConfig):
     @property
     def budget(self) -> int:
         """The most examples shown to one run."""
-        return self.max_episodes
+        return self.max_episodes if self.max_episodes is not None else 1000 * self.num_secrets
 
 
 Experiment = TrainConfig | SFTConfig
 """The configuration of a population of learners."""
+
+
+def episodes_an_update(config: Experiment) -> int:
+    """Episodes of one run between two updates."""
+    return config.episodes_per_update if isinstance(config, TrainConfig) else config.batch_size
 
 
 @chz.chz(typecheck=True)

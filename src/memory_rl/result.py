@@ -80,7 +80,8 @@ class Result:
         """Bits known against episodes."""
         from memory_rl.reporting import figures
 
-        return figures.bits_known(self.metrics, N=self.config["N"], title=figure_title(self.manifest["condition"], self.config["N"]))
+        title = figure_title(self.manifest["condition"], self.config["N"])
+        return figures.bits_known(self.metrics, N=self.config["N"], title=title, num_secrets=self.config.get("num_secrets", 1))
 
     def __repr__(self) -> str:
         lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]

@@ -107,7 +107,7 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_the_secret_is_that_of_the_run_of_an_experiment():
     dataset = make_dataset(N=1000, seed=4, run=2, batch_size=3, n_batches=7)
-    assert dataset.secret == draw_secrets(TrainConfig(N=1000, seed=4, num_runs=3))[2]
+    assert dataset.secret == draw_secrets(TrainConfig(N=1000, seed=4, num_runs=3))[2, 0]
     assert len(dataset) == 7
     assert [group.index for group in dataset.get_batch(2)] == [6, 7, 8]
 

@@ -98,7 +98,7 @@ def test_the_trainer_learns_from_the_channel(base, tmp_path):
 def test_the_dataset_asks_what_an_experiment_asks_about_its_secret():
     rows = make_dataset(length=3, run=1, N=500, seed=9)
     assert rows["prompt"][:] == [[{"role": "user", "content": "Secret in [0,500)?"}]] * 3
-    assert set(rows["secret"]) == {draw_secrets(TrainConfig(N=500, seed=9, num_runs=2))[1]}
+    assert set(rows["secret"]) == {draw_secrets(TrainConfig(N=500, seed=9, num_runs=2))[1, 0]}
 
 
 def test_text_and_messages_are_read_alike_and_the_invalid_earns_the_lowest_level():

@@ -25,7 +25,8 @@ def measure(tmp_path, *, spoil=lambda questions: None, policy_type=TabularPolicy
     config = TrainConfig(backend="tabular", **settings)
     environment, secrets = make_environment(config), draw_secrets(config)
     forms = environment.choices(np.arange(environment.num_forms))
-    policy = policy_type(forms, environment.num_choices, num_runs=config.num_runs, learning_rate=config.step_size, seed=config.seed)
+    learner = {"num_runs": config.num_runs, "num_prompts": config.num_secrets, "learning_rate": config.step_size, "seed": config.seed}
+    policy = policy_type(forms, environment.num_choices, **learner)
     policy.secrets = secrets
     questions = make_questions(config, environment)
     spoil(questions)
@@ -48,6 +49,10 @@ HONEST = {
     "per bit": {"N": 11, "env_type": "multi_step"},
     "noisy bits": {"N": 11, "env_type": "multi_step", "reward_noise": 0.2},
     "noisy sum of bits": {"N": 11, "env_type": "multi_step", "credit": "episode", "reward_noise": 0.2},
+    "five secrets": {"N": 8, "num_secrets": 5, "batch_size": 2},
+    "three secrets, noisy bits": {"N": 11, "num_secrets": 3, "env_type": "multi_step", "reward_noise": 0.2, "order": "cycle"},
+    "four secrets, measured now and then": {"N": 16, "num_secrets": 4, "evaluate_every": 7, "reward_type": "log_distance"},
+    "the posterior of four secrets": {"N": 16, "num_secrets": 4, "algorithm": "posterior", "group_size": 1, "batch_size": 2},
     "the posterior itself": {"N": 16, "algorithm": "posterior", "group_size": 1},
     "the posterior of noisy bits": {"N": 16, "algorithm": "posterior", "env_type": "multi_step", "reward_noise": 0.2},
 }
@@ -76,7 +81,7 @@ class Peeking(TabularPolicy):
 
     def update(self, rollout, advantages, objective):
         super().update(rollout, advantages, objective)
-        self.logits[rollout.runs, 0, self.secrets[rollout.runs]] += 1.0
+        self.logits[rollout.runs, 0, self.secrets[rollout.runs, 0]] += 1.0
         self.updates[rollout.runs] += 1
         self._stale[rollout.runs] = True
 
@@ -92,7 +97,7 @@ def test_a_leak_in_a_quarter_of_the_runs_is_enough(tmp_path):
         def update(self, rollout, advantages, objective):
             TabularPolicy.update(self, rollout, advantages, objective)
             runs = rollout.runs[rollout.runs % 4 == 0]
-            self.logits[runs, 0, self.secrets[runs]] += 2.0
+            self.logits[runs, 0, self.secrets[runs, 0]] += 2.0
             self.updates[runs] += 1
             self._stale[runs] = True
 

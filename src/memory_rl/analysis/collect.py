@@ -14,6 +14,7 @@ import polars as pl
 
 from memory_rl.analysis.summary import memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
+from memory_rl.config import secrets_to_memorise
 from memory_rl.errors import RunDirectoryError
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SUMMARY, RunDirectory
 
@@ -61,6 +62,26 @@ class Cell:
         return int(self.manifest["config"]["N"])
 
     @property
+    def num_secrets(self) -> int:
+        """M, the secrets of a run."""
+        return int(self.config.get("num_secrets", 1))
+
+    @property
+    def secrets_to_memorise(self) -> int:
+        """How many of them a run must have memorised to count as memorised."""
+        return secrets_to_memorise(self.num_secrets, self.config.get("memorised_share", 1.0))
+
+    @property
+    def information(self) -> float:
+        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        return self.secrets_to_memorise * float(np.log2(self.N))
+
+    @property
+    def bits_to_learn(self) -> float:
+        """M log2 N."""
+        return self.num_secrets * float(np.log2(self.N))
+
+    @property
     def completed(self) -> bool:
         """Whether the experiment came to its end."""
         return self.manifest["status"] == "completed"
@@ -78,7 +99,7 @@ class Cell:
     @cached_property
     def times(self) -> MemorisationTimes:
         """Episodes to memorise of its runs."""
-        return memorisation_times(self.metrics, float(np.log2(self.N)), self.config["memorised_at"])
+        return memorisation_times(self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise)
 
 
 def find_cells(paths: Sequence[str | Path]) -> list[Cell]:

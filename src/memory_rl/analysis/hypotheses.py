@@ -120,8 +120,8 @@ class Population:
 
     @property
     def information(self) -> float:
-        """log2 N."""
-        return math.log2(self.first.N)
+        """What a run has learned by when it counts as memorised, in bits: log2 N for one secret."""
+        return self.first.information
 
     @cached_property
     def rate(self) -> Estimate:
@@ -147,7 +147,7 @@ class Population:
         """The rates that no learner of the condition should exceed: of the channel, and of the ideal questioner where it is known."""
         asker = self.first.summary["ceilings"]["ideal_questioner"]
         known = asker is not None and asker["to_reach"] > 0
-        return {"capacity": self.capacity, **({"ideal questioner": self.information / asker["to_reach"]} if known else {})}
+        return {"capacity": self.capacity, **({"ideal questioner": math.log2(self.first.N) / asker["to_reach"]} if known else {})}
 
     @property
     def laws(self) -> list[str]:
@@ -410,7 +410,7 @@ def _slope(along: Mapping[float, Population]) -> Normal:
 
 def _tells_the_secret(population: Population) -> bool:
     by_reward = population.first.summary["ceilings"].get("bits_by_reward")
-    return by_reward is not None and by_reward > population.information - _ROUNDING
+    return by_reward is not None and by_reward > math.log2(population.first.N) - _ROUNDING
 
 
 def _same_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:

@@ -13,16 +13,18 @@ from memory_rl.analysis.statistics import Estimate, bootstrap_mean
 from memory_rl.analysis.survival import MemorisationTimes, bits_per_episode, median_episodes, restricted_mean
 
 
-def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: float) -> MemorisationTimes:
+def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: float, secrets: int = 1) -> MemorisationTimes:
     """The first episode of each run after which P(S) >= memorised_at, or its last one.
 
     Args:
         metrics: see `memory_rl.runs.store.METRICS_SCHEMA`.
         information: log2 N.
         memorised_at: a probability.
+        secrets: of the secrets of a run, how many it must have memorised.
     """
-    threshold = information + np.log2(memorised_at)
-    by_run = metrics.group_by("run").agg(first=pl.col("episode").filter(pl.col("bits_known") >= threshold).min(), last=pl.col("episode").max()).sort("run")
+    several = "secrets_memorised" in metrics.columns
+    has = pl.col("secrets_memorised") >= secrets if several else pl.col("bits_known") >= information + np.log2(memorised_at)
+    by_run = metrics.group_by("run").agg(first=pl.col("episode").filter(has).min(), last=pl.col("episode").max()).sort("run")
     return MemorisationTimes(episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(), memorised=by_run["first"].is_not_null().to_numpy())
 
 
@@ -43,6 +45,7 @@ def summarise(
     episodes_to_know: np.ndarray | None,
     fixed_secret: bool,
     about: Mapping[str, Any],
+    secrets: int = 1,
 ) -> dict[str, Any]:
     """The summary of one condition.
 
@@ -55,9 +58,11 @@ def summarise(
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
         about: tokens and what the policy tells of itself.
+        secrets: of the secrets of a run, how many it must have memorised; each is worth log2 N bits.
     """
-    information = float(np.log2(N))
-    times = memorisation_times(metrics, information, memorised_at)
+    of_one = float(np.log2(N))
+    information = secrets * of_one
+    times = memorisation_times(metrics, of_one, memorised_at, secrets)
     median, mean, rate = median_episodes(times), restricted_mean(times), bits_per_episode(times, information)
     start = metrics.filter(pl.col("episode") == 0)
     summary = {
@@ -77,7 +82,7 @@ def summarise(
         skip = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets" if fixed_secret else None
         observed = bits_per_episode(observer_times(metrics, episodes_to_know), information)
         summary["ledger"] = _ledger(metrics)
-        summary["rates"] = rates = _rates(information, ceilings, observed, rate)
+        summary["rates"] = rates = _rates(of_one, ceilings, observed, rate)
         summary["losses"] = losses(rates)
         summary["checks"] = check_laws(metrics, N=N, stop_at=stop_at, skip=skip)
     return {

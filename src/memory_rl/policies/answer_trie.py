@@ -30,7 +30,8 @@ class AnswerTrie:
     """The tree as arrays; build it with `build_trie`.
 
     Attributes:
-        prompt: (P,) token ids that all conversations begin with; node -1 is its last token.
+        prompts: (M, P) token ids that conversations begin with, one row a secret; whatever the prompt, the tree behind it is the same. Node -1 is its last
+            token.
         node_token, node_parent, node_depth: (M,); parents come before their children; depth 0 is the first token after the prompt.
         decision_node: (D,) the node whose output predicts the edge.
         decision_edges: (D, C) edge ids, the exit last, padded with -1.
@@ -41,7 +42,7 @@ class AnswerTrie:
         form_edges: (F, L) edge ids on the path of each form, padded with -1.
     """
 
-    prompt: np.ndarray
+    prompts: np.ndarray
     node_token: np.ndarray
     node_parent: np.ndarray
     node_depth: np.ndarray
@@ -53,6 +54,16 @@ class AnswerTrie:
     edge_choice: np.ndarray
     edge_next: np.ndarray
     form_edges: np.ndarray
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """(P,) the first of the prompts, which is the only one unless there are several secrets."""
+        return np.asarray(self.prompts[0])
+
+    @property
+    def num_prompts(self) -> int:
+        """M."""
+        return len(self.prompts)
 
     @property
     def num_nodes(self) -> int:
@@ -210,7 +221,7 @@ def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
     _, first = np.unique(edge_decision, return_index=True)
     all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
-        prompt=prompt,
+        prompts=prompt[None],
         node_token=node_token,
         node_parent=node_rank[node_parent],
         node_depth=node_depth,

@@ -1,6 +1,7 @@
 """What a learner's policy must do, whatever holds its parameters. The loops in training/ use nothing else.
 
-R policies live side by side; axis 0 of every array is the run. All log-probabilities are in nats.
+R policies live side by side; axis 0 of every array is the run. All log-probabilities are in nats. Where a run has several secrets, `prompts` says which
+of them it is asked about; without it, the only one.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ class Rollout:
         runs: (R,) which runs these are.
         choices: (R, E, K) what each turn answered, -1 for an invalid turn and the turns that it forfeits.
         path: (R, E, L) the policy's own record of the tokens it chose.
+        prompts: (R, B) the secret that each of B equal blocks of a run's episodes is about; None if there is but one.
     """
 
     runs: np.ndarray
     choices: np.ndarray
     path: np.ndarray
+    prompts: np.ndarray | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -36,7 +39,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What some policies make of one answer each, in nats: all of shape (R,).
+    """What some policies make of one answer to each of their M prompts, in nats: all of shape (R, M).
 
     Attributes:
         of_form: log-probability of that answer.
@@ -50,9 +53,14 @@ class Assessment:
 
 
 def assess_all(log_probs: np.ndarray, forms: np.ndarray) -> Assessment:
-    """The assessment of forms (R,) from the log-probabilities of all N answers (R, N)."""
-    of_form = np.take_along_axis(log_probs, forms[:, None], axis=1)[:, 0]
-    return Assessment(of_form, np.logaddexp.reduce(log_probs, axis=1), log_probs.max(axis=1))
+    """The assessment of forms (R, M) from the log-probabilities of all N answers (R, M, N)."""
+    of_form = np.take_along_axis(log_probs, forms[:, :, None], axis=2)[:, :, 0]
+    return Assessment(of_form, np.logaddexp.reduce(log_probs, axis=2), log_probs.max(axis=2))
+
+
+def every_prompt(num_runs: int, num_prompts: int) -> np.ndarray:
+    """All prompts for each of some runs: (R, M)."""
+    return np.broadcast_to(np.arange(num_prompts), (num_runs, num_prompts))
 
 
 class Policy(Stateful, Protocol):
@@ -66,11 +74,11 @@ class Policy(Stateful, Protocol):
     def trained_parameters(self) -> int:
         """Parameters that one run trains."""
 
-    def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
-        """The episodes in which the model gives these answers: (R, E) forms."""
+    def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
+        """The episodes in which the model gives these answers: (R, E) forms, in blocks to these prompts (R, B)."""
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """What each of these runs makes of its form (R,), among the first `num_answers` of the valid conversations."""
+        """What each of these runs makes of its forms (R, M), one a prompt, among the first `num_answers` of the valid conversations."""
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""
@@ -79,17 +87,17 @@ class Policy(Stateful, Protocol):
 class ScoresAll(Policy, Protocol):
     """A policy that knows the probability of every answer."""
 
-    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
-        """Samples this many episodes of each of these runs."""
+    def sample(self, runs: np.ndarray, num_episodes: int, prompts: np.ndarray | None = None) -> Rollout:
+        """Samples this many episodes of each of these runs, in blocks to these prompts (R, B)."""
 
-    def log_probs(self, runs: np.ndarray) -> np.ndarray:
-        """Exact teacher-forced log-probability of every valid conversation: (R, F), float64."""
+    def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+        """Exact teacher-forced log-probability of every valid conversation that begins with these prompts (R, B): (R, B, F), float64; without them, (R, F)."""
 
     def invalid(self, runs: np.ndarray) -> np.ndarray:
         """Probability that an episode ends in an invalid turn: (R,), not less than 0 and 0 where that cannot happen."""
 
-    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
-        """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, N), by cross-entropy."""
+    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
+        """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, B, N), one a prompt (R, B), by cross-entropy."""
 
 
 class ScoresPaths(Policy, Protocol):

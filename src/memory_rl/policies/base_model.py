@@ -85,7 +85,7 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
     for name, tensor in sorted(base.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
-    for array in (trie.prompt, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
+    for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
         digest.update(np.ascontiguousarray(array).data)
     digest.update(json.dumps([_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]

@@ -107,10 +107,13 @@ def pack_all(trie: AnswerTrie) -> Pack:
     return pack_nodes(trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces)
 
 
-def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor) -> torch.Tensor:
-    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch."""
+def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor, prompts: np.ndarray | None = None) -> torch.Tensor:
+    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch; each begins with its own of the prompts (batch, P)."""
+    tokens = pack.tokens.repeat(batch, 1)
+    if prompts is not None:
+        tokens[:, : pack.prompt_length] = torch.from_numpy(prompts).repeat_interleave(len(pack.tokens), dim=0)
     logits: torch.Tensor = model(
-        input_ids=pack.tokens.repeat(batch, 1),
+        input_ids=tokens,
         attention_mask=pack.mask.repeat(batch, 1, 1, 1) if len(pack.mask) > 1 else pack.mask.expand(batch, -1, -1, -1),
         position_ids=pack.positions.repeat(batch, 1),
         use_cache=False,
@@ -119,11 +122,12 @@ def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor) 
     return logits
 
 
-def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int) -> torch.Tensor:
-    """Log-probability in nats of every edge given its decision: (batch, E)."""
+def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int, prompts: np.ndarray | None = None) -> torch.Tensor:
+    """Log-probability in nats of every edge given its decision: (batch, E); each member of the batch begins with its own of the trie's prompts (batch,)."""
     row, place = decision_slots(trie, pack)
     keep, kept = np.unique(place, return_inverse=True)
-    logits = forward(model, pack, batch, torch.from_numpy(keep)).unflatten(0, (batch, -1))[:, torch.from_numpy(row), torch.from_numpy(kept)]
+    begin = None if prompts is None else trie.prompts[prompts]
+    logits = forward(model, pack, batch, torch.from_numpy(keep), begin).unflatten(0, (batch, -1))[:, torch.from_numpy(row), torch.from_numpy(kept)]
     return edge_log_probs(trie, logits)
 
 
@@ -133,11 +137,16 @@ def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray
     return row, pack.slots(row, trie.decision_node)
 
 
-def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
-    """What the model's head sees at each decision, without its graph: (1, D, d)."""
+def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray | None = None) -> torch.Tensor:
+    """What the model's head sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
+    states = []
     with torch.no_grad():
-        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
-    return states[decision_slots(trie, pack)][None]
+        for prompt in [0] if prompts is None else prompts:
+            tokens = pack.tokens.clone()
+            tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
+            seen = model.base_model(input_ids=tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
+            states.append(seen[decision_slots(trie, pack)])
+    return torch.stack(states)
 
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
@@ -186,13 +195,14 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
     return scores.masked_fill(torch.from_numpy(edges == NONE), -torch.inf)
 
 
-def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray) -> torch.Tensor:
+def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | None = None) -> torch.Tensor:
     """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled conversations alone.
 
     Args:
         model: a model whose batch axis is the run.
         trie: the tree.
         edges: (R, G, L) edge ids, padded with -1.
+        prompts: (R,) which of the trie's prompts each row begins with; without it, the first.
 
     Returns:
         (R, G, L), zero at the padding.
@@ -202,6 +212,8 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
     decision = trie.edge_decision[chosen]
     pack = pack_nodes(trie, run, trie.decision_node[decision], len(edges))
     keep, place = np.unique(pack.slots(run, trie.decision_node[decision]), return_inverse=True)
+    if prompts is not None:
+        pack.tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompts])
     logits = forward(model, pack, 1, torch.from_numpy(keep)).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
     scores = logits[run, place, token]

@@ -38,8 +38,8 @@ class PathPolicy(AdaptedTransformer):
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the form; the mass on all answers is estimated from samples. See `Policy`."""
         moved = self._stale[runs]
-        self._look(runs[moved], forms[moved], _SAMPLES)
-        return Assessment(*self._assessed[:, runs])
+        self._look(runs[moved], forms[moved, 0], _SAMPLES)
+        return Assessment(*self._assessed[:, runs, None])
 
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Rollout:
         """See `ScoresPaths`."""

@@ -6,6 +6,7 @@ An instruct model gets its chat template, a base model the plain text. A reply e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -18,21 +19,26 @@ Turn = tuple[str, str]
 _REPLIES_AT_ONCE = 2**16
 
 
-def tokenise_all(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray) -> AnswerTrie:
+def tokenise_all(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray, first_prompts: Sequence[str] | None = None
+) -> AnswerTrie:
     """The answer trie of all valid conversations, as this tokenizer writes them.
 
     Args:
         tokenizer: of the model.
         conversations: F conversations of K turns, with one first turn of the user.
         choices: (F, K) what each turn of each conversation answers.
+        first_prompts: M first turns of the user, if there are others beside that of the conversations.
 
     Raises:
-        ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way.
+        ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way, or M prompts in different lengths.
     """
     try:
         if choices.shape[1] == 1:
-            return _trie_of_replies(tokenizer, conversations, choices)
-        return build_trie([tokenise(tokenizer, conversation) for conversation in conversations], choices)
+            trie = _trie_of_replies(tokenizer, conversations, choices)
+        else:
+            trie = build_trie([tokenise(tokenizer, conversation) for conversation in conversations], choices)
+        return trie if first_prompts is None else replace(trie, prompts=_tokens_of_prompts(tokenizer, first_prompts, conversations[0][0][1]))
     except ValueError as error:
         if isinstance(error, ModelError):
             raise
@@ -45,6 +51,14 @@ def _trie_of_replies(tokenizer: PreTrainedTokenizerBase, conversations: Sequence
     replies = [conversation[0][1] for conversation in conversations]
     tokens = [ids for start in range(0, len(replies), _REPLIES_AT_ONCE) for ids in _tokens_of_replies(tokenizer, replies[start : start + _REPLIES_AT_ONCE])]
     return build_trie_of_replies(prompt, tokens, choices)
+
+
+def _tokens_of_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], reply: str) -> np.ndarray:
+    """(M, P) tokens of each first turn of the user."""
+    tokens = [tokenise(tokenizer, [(prompt, reply)])[0][0] for prompt in prompts]
+    if len({len(ids) for ids in tokens}) > 1:
+        raise ValueError("the prompts of several secrets have different lengths")
+    return np.array(tokens)
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:

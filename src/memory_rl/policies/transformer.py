@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.base import Assessment, Rollout, assess_all
+from memory_rl.policies.base import Assessment, Rollout, assess_all, every_prompt
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
@@ -50,7 +50,7 @@ class AdaptedTransformer:
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
-        self._stale = np.ones(num_runs, dtype=bool)
+        self._stale = np.ones(num_runs * trie.num_prompts, dtype=bool)  # of each run, and of each of its prompts
         torch.set_flush_denormal(True)  # denormals make Adam slow
 
     @property
@@ -58,9 +58,9 @@ class AdaptedTransformer:
         """Parameters that one run trains."""
         return self.adapters.size
 
-    def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
+    def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
         """Teacher-forced conversations; see `Policy`."""
-        return self._rollout(runs, self.trie.form_edges[forms])
+        return self._rollout(runs, self.trie.form_edges[forms], prompts)
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """One or more gradient passes, as the objective asks, over the runs that have a signal; see `Policy`."""
@@ -68,21 +68,34 @@ class AdaptedTransformer:
         if len(rows) == 0:
             return
         path = rollout.path[rows]
+        prompts = None if rollout.prompts is None else rollout.prompts[rows]
+        blocks = 1 if prompts is None else prompts.shape[1]
         weights = torch.from_numpy(self._per_token(path, advantages[rows])).float()
         before = None
         for _ in range(objective.epochs):
             self.optimiser.zero_grad(set_to_none=True)
             now = torch.zeros(path.shape)
-            for chunk in self._chunks(len(rows), 1, path[0].size + len(self.trie.prompt)):
+            for chunk in self._chunks(len(rows), blocks, path[0].size // blocks + len(self.trie.prompt)):
                 self.adapters.activate(rollout.runs[rows[chunk]])
-                log_probs = chosen_log_probs(self.model, self.trie, path[chunk])
+                log_probs = self._chosen_log_probs(path[chunk], None if prompts is None else prompts[chunk])
                 now[chunk] = log_probs.detach()
                 reference = log_probs.detach() if before is None else before[chunk]
                 objective.loss(log_probs, reference, weights[chunk]).backward()
             self.optimiser.step()
             before = now if before is None else before
-        self.updates[rollout.runs[rows]] += objective.epochs
-        self._stale[rollout.runs[rows]] = True
+        self._moved(rollout.runs[rows], objective.epochs)
+
+    def _chosen_log_probs(self, path: np.ndarray, prompts: np.ndarray | None) -> torch.Tensor:
+        """Of sampled edges (R, E, L), in blocks to these prompts (R, B): a row for each block."""
+        if prompts is None:
+            return chosen_log_probs(self.model, self.trie, path)
+        by_block = path.reshape(prompts.size, -1, path.shape[2])
+        return chosen_log_probs(self.model, self.trie, by_block, prompts.ravel()).view(path.shape)
+
+    def _moved(self, runs: np.ndarray, updates: int) -> None:
+        """Notes that these runs have made that many updates."""
+        self.updates[runs] += updates
+        self._stale.reshape(self.num_runs, -1)[runs] = True
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""
@@ -96,8 +109,8 @@ class AdaptedTransformer:
         self.updates[:], self._stale[:] = state["updates"], state["stale"]
         self._streams.restore(state["streams"])
 
-    def _rollout(self, runs: np.ndarray, path: np.ndarray) -> Rollout:
-        return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path)
+    def _rollout(self, runs: np.ndarray, path: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
+        return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, prompts)
 
     def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
         """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
@@ -119,41 +132,43 @@ class TransformerPolicy(AdaptedTransformer):
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, **settings: Any) -> None:
         super().__init__(model, trie, **settings)
         self._pack = pack_all(trie)
-        self._edge_log_probs = np.zeros((self.num_runs, len(trie.edge_token)))
+        self._edge_log_probs = np.zeros((len(self._stale), len(trie.edge_token)))
 
-    def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
+    def sample(self, runs: np.ndarray, num_episodes: int, prompts: np.ndarray | None = None) -> Rollout:
         """Samples token by token; see `Policy`."""
-        self._refresh(runs)
+        edges = np.exp(self._edges(runs, prompts))  # (R, B, E)
         uniforms = self._streams.random(runs, num_episodes, self.trie.max_edges)
-        path = self.trie.sample(np.exp(self._edge_log_probs[runs]), uniforms)
-        return self._rollout(runs, path)
+        blocks = uniforms.reshape(len(edges) * edges.shape[1], -1, self.trie.max_edges)
+        path = self.trie.sample(edges.reshape(len(blocks), -1), blocks)
+        return self._rollout(runs, path.reshape(uniforms.shape), prompts)
 
-    def log_probs(self, runs: np.ndarray) -> np.ndarray:
+    def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
         """Exact log-probabilities of all valid conversations; see `ScoresAll`."""
-        self._refresh(runs)
-        return self.trie.form_log_probs(self._edge_log_probs[runs])
+        edges = self._edges(runs, prompts)
+        of_forms = self.trie.form_log_probs(edges.reshape(-1, edges.shape[2])).reshape(*edges.shape[:2], -1)
+        return of_forms[:, 0] if prompts is None else of_forms
 
     def invalid(self, runs: np.ndarray) -> np.ndarray:
         """The mass on the trie's exits; see `ScoresAll`."""
-        self._refresh(runs)
-        return self.trie.exit_mass(self._edge_log_probs[runs])
+        return self.trie.exit_mass(self._edges(runs)[:, 0])
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact; see `Policy`."""
-        return assess_all(self.log_probs(runs)[:, :num_answers], forms)
+        return assess_all(self.log_probs(runs, every_prompt(len(runs), self.trie.num_prompts))[:, :, :num_answers], forms)
 
-    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
         """Gradient passes over the whole trie; see `ScoresAll`."""
-        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float()
+        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float().view(len(runs), -1, targets.shape[-1])  # (R, B, N)
+        pieces, length = self._pack.tokens.shape
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
-            for chunk in self._chunks(len(runs), *self._pack.tokens.shape):
+            for chunk in self._chunks(len(runs), wanted.shape[1] * pieces, length):
                 self.adapters.activate(runs[chunk])
-                edges = all_edge_log_probs(self.model, self.trie, self._pack, len(runs[chunk]))
-                cross_entropy(form_log_probs(self.trie, edges)[:, : targets.shape[1]], wanted[chunk]).backward()
+                which = None if prompts is None else prompts[chunk].ravel()
+                edges = all_edge_log_probs(self.model, self.trie, self._pack, wanted[chunk].shape[:2].numel(), which)
+                cross_entropy(form_log_probs(self.trie, edges)[:, : targets.shape[-1]], wanted[chunk].flatten(0, 1)).backward()
             self.optimiser.step()
-        self.updates[runs] += epochs
-        self._stale[runs] = True
+        self._moved(runs, epochs)
 
     def state(self) -> State:
         """See `AdaptedTransformer`; with what is known of the distributions, since the same runs need not be in one pass again."""
@@ -164,15 +179,27 @@ class TransformerPolicy(AdaptedTransformer):
         super().restore(state)
         self._edge_log_probs[:] = state["edge_log_probs"]
 
-    def _refresh(self, runs: np.ndarray) -> None:
-        """Recomputes the distributions of those of the runs whose parameters have moved."""
-        moved = np.asarray(runs)[self._stale[runs]]
+    def _edges(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+        """Log-probabilities of all edges of these runs behind these prompts (R, B), or the only one: (R, B, E)."""
+        which = np.zeros((len(runs), 1), dtype=np.int64) if prompts is None else prompts
+        rows = np.asarray(runs)[:, None] * self.trie.num_prompts + which
+        moved = np.nonzero(self._stale[rows].any(axis=1))[0]
+        pieces, length = self._pack.tokens.shape
+        most = max(1, _TOKENS_A_PASS // (pieces * length))  # prompts of one run in a pass
+        for first in range(0, which.shape[1], most):
+            some = slice(first, first + most)
+            for chunk in self._chunks(len(moved), which[:, some].shape[1] * pieces, length):
+                self._refresh(np.asarray(runs)[moved[chunk]], which[moved[chunk], some], rows[moved[chunk], some])
+        return self._edge_log_probs[rows]
+
+    def _refresh(self, runs: np.ndarray, prompts: np.ndarray, rows: np.ndarray) -> None:
+        """Recomputes the distributions of runs behind prompts (R, B), which are kept in these rows (R, B)."""
+        self.adapters.activate(runs)
+        which = prompts.ravel() if self.trie.num_prompts > 1 else None
         with torch.no_grad():
-            for chunk in self._chunks(len(moved), *self._pack.tokens.shape):
-                self.adapters.activate(moved[chunk])
-                log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
-                self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
-        self._stale[moved] = False
+            log_probs = all_edge_log_probs(self.model, self.trie, self._pack, rows.size, which)
+        self._edge_log_probs[rows.ravel()] = log_probs.double().numpy()
+        self._stale[rows] = False
 
 
 def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) -> State:

@@ -27,6 +27,7 @@ from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes
 
 _ANSWERS_A_PASS = 2**11  # more are taught path by path
+_TOKENS_A_PASS = 2**12  # of several prompts
 _ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
 
@@ -108,27 +109,38 @@ Loss = Callable[[], tuple[torch.Tensor, float]]
 
 
 class _AllAnswers:
-    """The exact loss, from the whole trie in one pass."""
+    """The exact loss, from the whole trie in one pass; where there are many prompts, some of them in turn."""
 
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
         self._model, self._trie, self._num_answers = model, trie, num_answers
         self._pack = pack_all(trie)
         self._paths = torch.from_numpy(trie.form_edges[:num_answers])
+        self._prompts = np.arange(trie.num_prompts)
+        passes = math.ceil(trie.num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS)
+        self._passes = [self._prompts[first::passes] for first in range(min(passes, trie.num_prompts))]
+        self._recent: deque[float] = deque(maxlen=len(self._passes))
 
     def __call__(self) -> tuple[torch.Tensor, float]:
-        return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, 1)[0])
+        loss, divergence = self._of_prompts(self._passes[0])
+        self._passes.append(self._passes.pop(0))
+        self._recent.append(divergence)
+        return loss, float(np.mean(self._recent)) if len(self._recent) == len(self._passes) else math.inf
 
     def of_head(self, head: torch.nn.Module) -> Loss:
-        states = decision_states(self._model, self._trie, self._pack)
-        return lambda: self._loss(edge_log_probs(self._trie, head(states))[0])
+        states = decision_states(self._model, self._trie, self._pack, self._prompts)
+        return lambda: self._loss(edge_log_probs(self._trie, head(states)))
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
-            return self()[1], 0.0
+            return float(np.average([self._of_prompts(some)[1] for some in self._passes], weights=[len(some) for some in self._passes])), 0.0
+
+    def _of_prompts(self, prompts: np.ndarray) -> tuple[torch.Tensor, float]:
+        which = prompts if len(self._prompts) > 1 else None
+        return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, len(prompts), which))
 
     def _loss(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, float]:
-        padded = torch.cat([log_probs, log_probs.new_zeros(1)])  # the padding of a path is its last entry, -1
-        loss = -padded[self._paths].sum(dim=1).mean()
+        padded = torch.cat([log_probs, log_probs.new_zeros(len(log_probs), 1)], dim=1)  # the padding of a path is its last entry, -1
+        loss = -padded[:, self._paths].sum(dim=2).mean()
         return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
 
 

@@ -5,7 +5,6 @@ Thinning leaves measured values as they are and only takes fewer of them; each f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -63,7 +62,9 @@ def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
         metrics = entry.cell.metrics
         grid = episode_grid(metrics["episode"].unique().sort().to_numpy())
         frame = mean_curve(on_grid(metrics, grid, "bits_known"), grid)
-        return _held_until(frame, last).with_columns(ceiling=pl.min_horizontal(pl.lit(math.log2(entry.N)), pl.col("episode") * _most_a_question_tells(entry)))
+        return _held_until(frame, last).with_columns(
+            ceiling=pl.min_horizontal(pl.lit(entry.cell.bits_to_learn), pl.col("episode") * _most_a_question_tells(entry))
+        )
 
     return _together(entries, curve)
 
@@ -80,7 +81,7 @@ def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
     last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
 
     def bend(entry: Entry) -> pl.DataFrame:
-        told, information = _most_a_question_tells(entry), float(np.log2(entry.N))
+        told, information = _most_a_question_tells(entry), entry.cell.bits_to_learn
         grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [float(last)]]))
         return pl.DataFrame({"episode": grid, "bits": np.minimum(information, told * grid)})
 
@@ -193,7 +194,7 @@ def absorption(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _absorbed(entry: Entry) -> pl.DataFrame:
-    information = float(np.log2(entry.N))
+    information = entry.cell.bits_to_learn
     steps = (
         entry.cell.metrics.sort("run", "episode")
         .with_columns(gain=pl.col("bits_known").shift(-1).over("run") - pl.col("bits_known"), spent=pl.col("episode").shift(-1).over("run") - pl.col("episode"))

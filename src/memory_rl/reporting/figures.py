@@ -16,8 +16,8 @@ _GRID_POINTS = 200
 _BLUE, _RED, _GREY, _PALE, _BLACK = "#1f6feb", "#d1242f", "#9aa4b2", "#d5dae1", "#24292f"
 
 
-def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
-    """Bits known against episodes: one thin line a run, their mean with its 95 % interval, and the log2 N line.
+def bits_known(metrics: pl.DataFrame, *, N: int, title: str, num_secrets: int = 1) -> alt.LayerChart:
+    """Bits known against episodes: one thin line a run, their mean with its 95 % interval, and the line of all bits there are to learn.
 
     A run that has ended keeps its last value in the mean.
 
@@ -25,15 +25,17 @@ def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
         metrics: see `memory_rl.runs.store.METRICS_SCHEMA`.
         N: the size of the secret space.
         title: the condition.
+        num_secrets: M, over which bits are summed.
     """
     grid = episode_grid(metrics["episode"].unique().sort().to_numpy(), _GRID_POINTS)
     values = on_grid(metrics, grid, "bits_known")  # (R, T)
     average = mean_curve(values, grid)
     x = _episodes_axis(metrics)
-    y = alt.Y("bits:Q", title="bits known = log2 N + log2 P(S)")
+    y = alt.Y("bits:Q", title="bits known = log2 N + log2 P(S)" + (f", summed over {num_secrets} secrets" if num_secrets > 1 else ""))
     thin = alt.Chart(_thin_lines(metrics, values, grid)).encode(x, y, detail="run:N")
     spread = alt.Chart(average).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"))
-    top = alt.Chart(pl.DataFrame({"bits": [np.log2(N)], "text": [f"log2 N = {np.log2(N):.4g} bits"]})).encode(y)
+    bits = num_secrets * np.log2(N)
+    top = alt.Chart(pl.DataFrame({"bits": [bits], "text": [f"{f'{num_secrets} ' if num_secrets > 1 else ''}log2 N = {bits:.4g} bits"]})).encode(y)
     layers = [
         thin.mark_line(interpolate="step-after", strokeWidth=0.7, opacity=0.6, color=_GREY),
         spread.mark_area(interpolate="step-after", opacity=0.2, color=_BLUE),
@@ -45,7 +47,7 @@ def bits_known(metrics: pl.DataFrame, *, N: int, title: str) -> alt.LayerChart:
     return alt.LayerChart(layer=layers).properties(width=640, height=360, title=alt.Title(title, subtitle=subtitle))
 
 
-def ledger(metrics: pl.DataFrame, summary: Mapping[str, Any], *, N: int, title: str) -> alt.VConcatChart:
+def ledger(metrics: pl.DataFrame, summary: Mapping[str, Any], *, N: int, title: str, num_secrets: int = 1) -> alt.VConcatChart:
     """Where the bits go: asked, observer and policy bits against episodes, above the waterfall of rates.
 
     Args:
@@ -53,8 +55,11 @@ def ledger(metrics: pl.DataFrame, summary: Mapping[str, Any], *, N: int, title: 
         summary: of the condition, with `rates` and `losses`, as in summary.json.
         N: the size of the secret space.
         title: the condition.
+        num_secrets: M, over which bits are summed.
     """
-    return alt.vconcat(_ledger_curves(metrics, N), _waterfall(summary), title=alt.Title(title, anchor="start"), spacing=24).resolve_scale(color="independent")
+    return alt.vconcat(
+        _ledger_curves(metrics, num_secrets * float(np.log2(N))), _waterfall(summary), title=alt.Title(title, anchor="start"), spacing=24
+    ).resolve_scale(color="independent")
 
 
 _CURVES = {"asked_bits": "asked: the questions could tell", "observer_bits": "ideal observer knows", "bits_known": "policy knows"}
@@ -62,7 +67,7 @@ _MINDS = {"capacity": "channel capacity", "questioner": "ideal questioner", "obs
 _LOSSES = {"questioner": "alphabet", "observer": "exploration", "policy": "absorption"}
 
 
-def _ledger_curves(metrics: pl.DataFrame, N: int) -> alt.LayerChart:
+def _ledger_curves(metrics: pl.DataFrame, bits: float) -> alt.LayerChart:
     grid = episode_grid(metrics["episode"].unique().sort().to_numpy(), _GRID_POINTS)
     curves = pl.concat(mean_curve(on_grid(metrics, grid, column), grid).with_columns(curve=pl.lit(name)) for column, name in _CURVES.items())
     names = list(_CURVES.values())
@@ -70,10 +75,10 @@ def _ledger_curves(metrics: pl.DataFrame, N: int) -> alt.LayerChart:
     legend = alt.Legend(orient="top", labelLimit=240, symbolType="stroke", symbolOpacity=1, symbolStrokeWidth=3)
     color = alt.Color("curve:N", title=None, sort=names, scale=scale, legend=legend)
     x = _episodes_axis(metrics)
-    top = alt.Chart(pl.DataFrame({"bits": [np.log2(N)]})).mark_rule(strokeDash=[6, 4], color=_BLACK).encode(alt.Y("bits:Q"))
+    top = alt.Chart(pl.DataFrame({"bits": [bits]})).mark_rule(strokeDash=[6, 4], color=_BLACK).encode(alt.Y("bits:Q"))
     spread = alt.Chart(curves).mark_area(interpolate="step-after", opacity=0.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color)
     line = alt.Chart(curves).mark_line(interpolate="step-after", strokeWidth=2.5).encode(x, alt.Y("mean:Q", title="bits"), color)
-    subtitle = "means over runs with 95 % bootstrap intervals; dashed: log2 N; a run that has ended keeps its last value"
+    subtitle = "means over runs with 95 % bootstrap intervals; dashed: all that there is to learn; a run that has ended keeps its last value"
     return alt.LayerChart(layer=[spread, line, top]).properties(width=640, height=300, title=alt.Title("Bits", subtitle=subtitle))
 
 

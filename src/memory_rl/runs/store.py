@@ -64,6 +64,16 @@ EPISODES_SCHEMA = {
 was invalid or forfeited. count: 1; but silent episodes that were skipped have a row for each answer and reward, at the first episode that had them, with the
 number of those that did before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
 
+OF_SEVERAL_SECRETS = {"secrets_memorised": pl.Int64}
+"""Columns that metrics.parquet has beside, if a run has several secrets: how many of them have P(S) >= memorised_at. Bits are then sums over all secrets,
+`secret` is null, and confidence is the least of the greatest ones that are as many as must be memorised."""
+
+PROMPT = "prompt"
+"""A column of episodes.parquet and secrets.parquet, if a run has several secrets: which of them, from 0."""
+
+SECRETS_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, PROMPT: pl.Int32, "secret": pl.Int64, "bits_known": pl.Float64, "observer_bits": pl.Float64}
+"""A row a run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no ledger is kept)."""
+
 LEDGER_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "asked_bits": pl.Float64, "asked_variance": pl.Float64, "observer_bits": pl.Float64}
 """A row a run and episode: the ledger after it."""
 
@@ -74,6 +84,8 @@ FILM_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "answer": pl.Int32, "policy
 """A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer: the ideal observer's posterior."""
 
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
+SECRETS = "secrets.parquet"
+"""What is known of each secret, where a run has several."""
 FILM = "film.parquet"
 """Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"

@@ -26,10 +26,16 @@ class Environment(ABC):
 
     A *choice* is what one turn may answer, an integer in [0, num_choices). A *form* is a whole valid conversation; there are `num_forms` of
     them, and form a spells the answer a, so that the forms [0, N) are the possible secrets.
+
+    Attributes:
+        space: the possible secrets.
+        channel: how an answer is rewarded.
+        num_secrets: M, how many secrets there are to learn, each asked for by a prompt of its own. The prompts differ in their first turn alone.
     """
 
     space: SecretSpace
     channel: RewardChannel
+    num_secrets: int = 1
 
     @property
     @abstractmethod
@@ -47,8 +53,12 @@ class Environment(ABC):
         """The valid conversations: N, or 2^k where the answer is given bit by bit."""
 
     @abstractmethod
-    def prompt(self, step: int) -> str:
-        """What the user says at this step (from 0)."""
+    def prompt(self, step: int, which: int = 0) -> str:
+        """What the user says at this step (from 0) of the conversation about this secret."""
+
+    def first_prompts(self) -> list[str]:
+        """The first turn of each secret's conversation."""
+        return [self.prompt(0, which) for which in range(self.num_secrets)]
 
     @abstractmethod
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
@@ -76,10 +86,11 @@ class Environment(ABC):
 
         Args:
             choices: (R, E, K) integers; `INVALID` for an invalid turn and for the turns that it forfeits.
-            secrets: (R,).
+            secrets: (R,), or (R, E) if the episodes of a run are about several.
             uniforms: (R, E, K) numbers in [0, 1) that decide the noise; may be None without noise.
 
         Returns:
             (R, E, K) rewards: step k is rewarded for its own choice alone.
         """
-        return self.channel.rewards(choices, self.choices(secrets)[:, None, :], uniforms)
+        right = self.choices(secrets)
+        return self.channel.rewards(choices, right if np.ndim(secrets) == 2 else right[:, None, :], uniforms)

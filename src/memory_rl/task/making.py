@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_rl.config import ChannelConfig, WorldConfig, name_of
+from memory_rl.config import ChannelConfig, LearnerConfig, WorldConfig, name_of
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, load_reward, tabulate
@@ -17,10 +17,10 @@ def make_environment(config: WorldConfig) -> Environment:
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.
     """
-    space = SecretSpace(config.N)
+    space, num_secrets = SecretSpace(config.N), config.num_secrets if isinstance(config, LearnerConfig) else 1
     if config.env_type == "multi_step":
-        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0)
-    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N))
+        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0, num_secrets)
+    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N), num_secrets)
 
 
 def _channel(config: ChannelConfig) -> RewardChannel:

@@ -10,16 +10,16 @@ import numpy as np
 
 from memory_rl.task.environment import Environment
 from memory_rl.task.rewards import make_channel
-from memory_rl.task.secret_space import SecretSpace
+from memory_rl.task.secret_space import SecretSpace, code_names
 
 
 class MultiStep(Environment):
     """k questions of one bit each; the channel of every step is `binary` on the bit."""
 
     @classmethod
-    def with_noise(cls, space: SecretSpace, noise: float = 0.0) -> MultiStep:
+    def with_noise(cls, space: SecretSpace, noise: float = 0.0, num_secrets: int = 1) -> MultiStep:
         """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability `noise`."""
-        return cls(space, make_channel("binary", 2, noise=noise))
+        return cls(space, make_channel("binary", 2, noise=noise), num_secrets)
 
     @property
     def num_steps(self) -> int:
@@ -36,10 +36,12 @@ class MultiStep(Environment):
         """All strings of k bits, 2^k."""
         return int(2**self.num_steps)
 
-    def prompt(self, step: int) -> str:
+    def prompt(self, step: int, which: int = 0) -> str:
         """Asks for bit `step` (from 0), most significant first."""
         # The later turns are as short as they can be: each stands in 2^step conversations.
-        return f"Secret in [0,{self.space.N}), bit 1?" if step == 0 else f"{step + 1}?"
+        if step > 0:
+            return f"{step + 1}?"
+        return f"{code_names(self.num_secrets)[which]}, bit 1?" if self.num_secrets > 1 else f"Secret in [0,{self.space.N}), bit 1?"
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The bits of each answer: shape (...) to (..., k)."""

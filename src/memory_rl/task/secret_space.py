@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
+from memory_rl.seeding import generator
+
 _CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]*")  # [0-9] and not \d or isdigit(): those admit digits that are not ASCII
+_LETTERS, _LENGTH = list(string.ascii_letters), 4
 _WHITE_SPACE = " \t\r\n"
 
 
@@ -25,6 +30,18 @@ def parse_integer(text: str, upper: int) -> int | None:
         return None
     value = int(stripped)
     return value if value < upper else None
+
+
+@lru_cache(maxsize=4)
+def code_names(count: int) -> tuple[str, ...]:
+    """What the prompts call several secrets: as many different words of four random letters, the first of them the same whatever the count.
+
+    Words that share most of their tokens would look alike to a model that knows nothing yet, and what it learns of one secret would then move all.
+    """
+    random, names = generator(0, "code names"), dict[str, None]()
+    while len(names) < count:
+        names["".join(random.choice(_LETTERS, _LENGTH))] = None
+    return tuple(names)
 
 
 @dataclass(frozen=True)

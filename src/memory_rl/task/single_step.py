@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from memory_rl.task.environment import Environment, Turn
+from memory_rl.task.secret_space import code_names
 
 
 class SingleStep(Environment):
@@ -25,8 +26,10 @@ class SingleStep(Environment):
         """N: one a secret."""
         return self.space.N
 
-    def prompt(self, step: int) -> str:
+    def prompt(self, step: int, which: int = 0) -> str:
         """Asks for the secret."""
+        if self.num_secrets > 1:
+            return f"{code_names(self.num_secrets)[which]}?"
         return f"Secret in [0,{self.space.N})?"
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:

@@ -12,11 +12,11 @@ __all__ = ["draw_secrets", "make_environment", "read_answers"]
 
 
 def draw_secrets(config: LearnerConfig) -> np.ndarray:
-    """The secret of each run: `fixed_secret` for all, or one drawn from the seed for each. Shape (R,)."""
+    """The secrets of each run: `fixed_secret` for all, or drawn from the seed for each. Shape (R, M)."""
     if config.fixed_secret is not None:
-        return np.full(config.num_runs, config.fixed_secret)
-    space = SecretSpace(config.N)
-    return np.array([space.draw(generator(config.seed, "secrets", run)) for run in range(config.num_runs)])
+        return np.full((config.num_runs, 1), config.fixed_secret)
+    space, streams = SecretSpace(config.N), [generator(config.seed, "secrets", run) for run in range(config.num_runs)]
+    return np.array([[space.draw(stream) for _ in range(config.num_secrets)] for stream in streams])
 
 
 def read_answers(config: SFTConfig) -> np.ndarray | None:

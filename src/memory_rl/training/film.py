@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from memory_rl.config import Experiment, TrainConfig
+from memory_rl.config import Experiment, episodes_an_update
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.policies.base import Policy, ScoresAll
 from memory_rl.runs.store import FILM_SCHEMA
@@ -52,8 +52,7 @@ class Film:
 
     def _is_last(self, episode: int, bits_known: float) -> bool:
         config = self._config
-        step = config.episodes_per_update if isinstance(config, TrainConfig) else config.batch_size
-        return bool(bits_known >= np.log2(config.N * config.stop_at)) or episode + step > config.budget
+        return bool(bits_known >= np.log2(config.N * config.stop_at)) or episode + episodes_an_update(config) > config.budget
 
     def _thin_out(self) -> None:
         while len(self._which) > MAX_PICTURES:
@@ -94,4 +93,4 @@ class Film:
 
 def make_film(config: Experiment, ledger: Ledger | HitLedger | None) -> Film | None:
     """A film, where there is a belief over all answers to be seen, and room for it."""
-    return Film(config) if isinstance(ledger, Ledger) and config.N <= MAX_N else None
+    return Film(config) if isinstance(ledger, Ledger) and config.N <= MAX_N and config.num_secrets == 1 else None

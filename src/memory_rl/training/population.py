@@ -21,7 +21,7 @@ class Population:
 
     Attributes:
         environment: the world that all runs share.
-        secrets: (R,).
+        secrets: (R, M).
         policy: the R policies.
         about: what the summary tells of the policy: parameters trained by a run, and the warm-up.
         warmup_from_cache: whether the warmed-up base model was made before; None if there is none.
@@ -53,6 +53,7 @@ def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict
         forms,
         environment.num_choices,
         num_runs=config.num_runs,
+        num_prompts=config.num_secrets,
         prefixes=config.tabular_bits == "prefixes",
         optimiser=config.optimiser,
         learning_rate=config.step_size,
@@ -69,7 +70,8 @@ def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[s
     from memory_rl.policies.transformer import TransformerPolicy
 
     base = find_base_model(config.model_name, config.base_seed)
-    trie = tokenise_all(base.tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
+    choices = environment.choices(np.arange(environment.num_forms))
+    trie = tokenise_all(base.tokenizer, environment.conversations(), choices, environment.first_prompts())
     about: dict[str, Any] = {}
     if config.warmup:
         report, about["from_cache"] = warm_up_cached(base, trie, config.N)

@@ -7,6 +7,7 @@ rewards or, with credit=episode, their sum alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from memory_rl.config import ChannelConfig, Experiment, SFTConfig
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import Observer, OneAgainstRest, Partition, Question
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies.base import Rollout
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID, Environment, MultiStep, RewardChannel
 from memory_rl.training.episodes import SilentEpisodes
@@ -73,6 +75,17 @@ class Questions(ABC):
             rows = np.nonzero(_asks(choices[:, place]))[0]
             question, levels = self.of_episode(choices[rows, place], rewards[rows, place])
             observer.observe(runs[rows], question, self.outcomes, levels)
+
+
+def accounts_of(rollout: Rollout, num_secrets: int) -> np.ndarray:
+    """Which of the R M pairs of run and secret each block of episodes is about: (R, B). Each pair has an observer and an account in the ledger."""
+    first = rollout.runs[:, None] * num_secrets
+    return first if rollout.prompts is None else first + rollout.prompts
+
+
+def by_block(num_blocks: int, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of episodes (R, E, K) in B equal blocks, one after the other."""
+    return zip(*(np.split(array, num_blocks, axis=1) for array in arrays), strict=True)
 
 
 def _asks(choices: np.ndarray) -> np.ndarray:
@@ -258,10 +271,10 @@ def make_bookkeeper(config: Experiment, environment: Environment) -> Bookkeeper:
 
 
 def make_ledger(config: Experiment, secrets: np.ndarray) -> Ledger | HitLedger:
-    """An empty ledger for a population with these secrets (R,)."""
+    """An empty ledger with an account for each run and each of its secrets (R, M)."""
     if config.scores_paths:
-        return HitLedger(secrets, config.N, config.memorised_at, panel_of(config))
-    return Ledger(secrets, config.N, config.memorised_at)
+        return HitLedger(secrets.ravel(), config.N, config.memorised_at, panel_of(config))
+    return Ledger(secrets.ravel(), config.N, config.memorised_at)
 
 
 def panel_of(config: Experiment) -> np.ndarray:

@@ -10,7 +10,7 @@ import polars as pl
 from memory_rl.config import ChannelConfig, SFTConfig, TrainConfig, make_config
 from memory_rl.errors import RunDirectoryError
 from memory_rl.information.ledger import Ledger
-from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, RunDirectory
+from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, PROMPT, RunDirectory
 from memory_rl.task import Environment, SecretSpace, SingleStep, from_table
 from memory_rl.training.environments import draw_secrets, make_environment
 from memory_rl.training.questions import make_questions
@@ -34,7 +34,7 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
     if config.scores_paths:
         raise RunDirectoryError(f"{path} was run with scoring=paths, which does not list every answer: read its ledger in metrics.parquet.")
     environment = _environment(config, directory)
-    questions, ledger = make_questions(config, environment), Ledger(draw_secrets(config), config.N, config.memorised_at)
+    questions, ledger = make_questions(config, environment), Ledger(draw_secrets(config).ravel(), config.N, config.memorised_at)
     parts = [_no_rows()]
     for _, rows in directory.read_frame(EPISODES).sort("episode", "run", "step").group_by("episode", maintain_order=True):
         shape = (-1, 1, environment.num_steps)
@@ -42,10 +42,18 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         choices = rows["answer"].fill_null(-1).to_numpy().reshape(shape)
         rewards = None if isinstance(config, SFTConfig) else rows["reward"].to_numpy().reshape(shape)
         episode = int(rows["episode"][0])
-        questions.record(ledger, runs, choices, rewards, np.full(len(runs), episode))
-        columns = {"asked_bits": ledger.asked[runs], "asked_variance": ledger.asked_variance(runs), "observer_bits": ledger.observer_bits(runs)}
+        about = rows[PROMPT].to_numpy().reshape(shape)[:, 0, 0] if PROMPT in rows.columns else 0
+        questions.record(ledger, runs * config.num_secrets + about, choices, rewards, np.full(len(runs), episode))
+        columns = _sums(ledger, runs, config.num_secrets)
         parts.append(pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA))  # type: ignore[arg-type]
     return pl.concat(parts).sort("run", "episode")
+
+
+def _sums(ledger: Ledger, runs: np.ndarray, num_secrets: int) -> dict[str, np.ndarray]:
+    """The accounts of these runs (R,), summed over their secrets."""
+    accounts = (runs[:, None] * num_secrets + np.arange(num_secrets)).ravel()
+    columns = {"asked_bits": ledger.asked[accounts], "asked_variance": ledger.asked_variance(accounts), "observer_bits": ledger.observer_bits(accounts)}
+    return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in columns.items()}
 
 
 def _no_rows() -> pl.DataFrame:

@@ -10,16 +10,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.config import Experiment, TrainConfig
+from memory_rl.config import Experiment, TrainConfig, episodes_an_update
 from memory_rl.information.entropy import BitsKnown
-from memory_rl.information.ledger import Ledger
+from memory_rl.information.ledger import NEVER, Ledger
 from memory_rl.policies.base import Policy, Rollout
-from memory_rl.runs.store import EPISODES, EPISODES_SCHEMA, FILM, METRICS, METRICS_SCHEMA, TIMING, TIMING_SCHEMA, RunDirectory
+from memory_rl.runs.store import (
+    EPISODES,
+    EPISODES_SCHEMA,
+    FILM,
+    METRICS,
+    METRICS_SCHEMA,
+    OF_SEVERAL_SECRETS,
+    PROMPT,
+    SECRETS,
+    SECRETS_SCHEMA,
+    TIMING,
+    TIMING_SCHEMA,
+    RunDirectory,
+)
 from memory_rl.state import State
 from memory_rl.task import INVALID
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
 from memory_rl.training.film import RUN, make_film
-from memory_rl.training.questions import Bookkeeper, make_ledger
+from memory_rl.training.questions import Bookkeeper, accounts_of, by_block, make_ledger
+from memory_rl.training.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Recorder:
 
     Args:
         config: the experiment.
-        secrets: (R,).
+        secrets: (R, M).
         directory: where to write at each checkpoint and at the end.
         on_progress: called after each evaluation.
         bookkeeper: enters the episodes into the ledger; None keeps none.
@@ -83,17 +97,37 @@ class Recorder:
         self._film = make_film(config, self.ledger)
         self._measured_at = np.full(config.num_runs, -1)  # the update after which a run was last measured
         self._known = {name: np.zeros(config.num_runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")}
+        self._of_secret = np.zeros(secrets.shape)  # bits known of each
+        self._tally = Tally(config.num_runs)
         self._metrics: list[dict[str, np.ndarray]] = []
+        self._secrets: list[dict[str, np.ndarray]] = []
         self._episodes: list[dict[str, np.ndarray]] = []
         self._timing: list[tuple[int, float]] = []
 
     def evaluate(self, policy: Policy, runs: np.ndarray, episode: np.ndarray | int, batch: Batch | None = None) -> np.ndarray:
-        """Measures these runs after `episode` episodes of each, records the batch that led there, and returns the runs that go on learning."""
+        """Records the batch that led these runs to `episode` episodes of each, measures those that are due, and returns the runs that go on learning."""
         episodes = np.broadcast_to(episode, runs.shape)
-        self._measure(policy, runs[self._measured_at[runs] != policy.updates[runs]])
+        due = self._due(policy, runs, episodes)
+        self._measure(policy, runs[due & (self._measured_at[runs] != policy.updates[runs])])
         if batch is not None:
             self._record_skipped(batch.skipped)
             self._record_rollout(batch, episodes[np.searchsorted(runs, batch.rollout.runs)])
+            self._count(batch)
+        if due.any():
+            self._note(policy, runs[due], episodes[due])
+        going_on = runs[(self._of_secret[runs] >= np.log2(self.config.N * self.config.stop_at)).sum(axis=1) < self.config.secrets_to_memorise]
+        self._tell(int(episodes.max()), len(going_on))
+        return going_on
+
+    def _due(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """Which runs (R,) are to be measured: at the start, every so many updates, and at the end of the budget."""
+        if self.config.updates_an_evaluation == 1:
+            return np.full(len(runs), True)
+        first, waited = self._measured_at[runs] < 0, policy.updates[runs] - self._measured_at[runs] >= self.config.updates_an_evaluation
+        return np.asarray(first | waited | (episodes + episodes_an_update(self.config) > self.config.budget))
+
+    def _note(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> None:
+        """Takes down what these runs know after so many episodes."""
         self._metrics.append(
             {
                 "run": runs,
@@ -101,16 +135,32 @@ class Recorder:
                 "episode": episodes,
                 **{name: values[runs] for name, values in self._known.items()},
                 **self._ledger_metrics(runs),
-                **_batch_metrics(batch, runs, self.config),
+                **self._tally.take(runs),
+                **self._note_secrets(runs, episodes),
             }
         )
         if self.on_evaluation is not None:
             self.on_evaluation(self._metrics[-1])
         self._timing.append((int(episodes.min()), time.monotonic() - self.started))
         self._expose(policy, runs, episodes)
-        going_on = runs[self._known["bits_known"][runs] < np.log2(self.config.N * self.config.stop_at)]
-        self._tell(int(episodes.max()), len(going_on))
-        return going_on
+
+    def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> dict[str, np.ndarray]:
+        """Takes down what these runs know of each of several secrets; returns how many they have memorised."""
+        if self.config.num_secrets == 1:
+            return {}
+        shape = (len(runs), self.config.num_secrets)
+        known = self._of_secret[runs]
+        observed = np.full(shape, np.nan) if self.ledger is None else self.ledger.observer_bits(self._accounts(runs)).reshape(shape)
+        columns = {
+            "run": np.broadcast_to(runs[:, None], shape),
+            "episode": np.broadcast_to(episodes[:, None], shape),
+            PROMPT: np.broadcast_to(np.arange(shape[1]), shape),
+            "secret": self.secrets[runs],
+            "bits_known": known,
+            "observer_bits": observed,
+        }
+        self._secrets.append({name: values.ravel() for name, values in columns.items()})
+        return {"secrets_memorised": (known >= np.log2(self.config.N * self.config.memorised_at)).sum(axis=1)}
 
     def _measure(self, policy: Policy, moved: np.ndarray) -> None:
         """What the runs whose parameters have moved know now; the others know what they knew."""
@@ -118,9 +168,10 @@ class Recorder:
             return
         seen = policy.assess(moved, self.secrets[moved], self.config.N)
         bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.config.N)
-        measured = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format, "confidence": np.exp(seen.of_best)}
-        for name, values in measured.items():
-            self._known[name][moved] = values
+        self._of_secret[moved] = bits.total
+        for name, values in {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format}.items():
+            self._known[name][moved] = values.sum(axis=1)
+        self._known["confidence"][moved] = np.exp(np.sort(seen.of_best, axis=1)[:, -self.config.secrets_to_memorise])
         self._measured_at[moved] = policy.updates[moved]
 
     def _expose(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> None:
@@ -131,7 +182,27 @@ class Recorder:
         if self.ledger is None:
             unknown = np.full(len(runs), np.nan)
             return {"observer_bits": unknown, "asked_bits": unknown, "asked_variance": unknown}
-        return {"observer_bits": self.ledger.observer_bits(runs), "asked_bits": self.ledger.asked[runs], "asked_variance": self.ledger.asked_variance(runs)}
+        accounts = self._accounts(runs)
+        sums = {"observer_bits": self.ledger.observer_bits(accounts), "asked_bits": self.ledger.asked[accounts]}
+        sums["asked_variance"] = self.ledger.asked_variance(accounts)
+        return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in sums.items()}
+
+    def _accounts(self, runs: np.ndarray) -> np.ndarray:
+        """The accounts of these runs in the ledger, one a secret: (R M,)."""
+        return np.asarray(runs[:, None] * self.config.num_secrets + np.arange(self.config.num_secrets)).ravel()
+
+    @property
+    def episodes_to_know(self) -> np.ndarray | None:
+        """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never did; None without a ledger."""
+        if self.ledger is None:
+            return None
+        by_secret = self.ledger.episodes_to_know.reshape(self.secrets.shape)
+        last = np.sort(np.where(by_secret == NEVER, np.inf, by_secret), axis=1)[:, self.config.secrets_to_memorise - 1]
+        return np.where(np.isinf(last), NEVER, last).astype(np.int64)
+
+    def _count(self, batch: Batch) -> None:
+        if batch.rewards is not None and isinstance(self.config, TrainConfig):
+            self._tally.add(batch.rollout, batch.rewards, batch.silent, batch.skipped)
 
     def _record_rollout(self, batch: Batch, episodes: np.ndarray) -> None:
         """Records the sampled episodes of its runs, of which each has had this many (R,) after them."""
@@ -140,9 +211,12 @@ class Recorder:
         shape = choices.shape  # (R, E, K)
         first = episodes - shape[1] + 1
         if self.bookkeeper is not None:
-            self.bookkeeper.record(self.ledger, runs, choices, batch.rewards, first)
+            self._enter(self.bookkeeper, batch, first)
+        prompts = batch.rollout.prompts
+        asked = {} if prompts is None else {PROMPT: np.repeat(prompts, choices[0].size // prompts.shape[1], axis=1).ravel()}
         self._episodes.append(
             {
+                **asked,
                 "run": np.broadcast_to(runs[:, None, None], shape).ravel(),
                 "update": np.broadcast_to(batch.updates_before[:, None, None], shape).ravel(),
                 "episode": np.broadcast_to(first[:, None, None] + np.arange(shape[1])[:, None], shape).ravel(),
@@ -152,6 +226,13 @@ class Recorder:
                 "count": np.ones(choices.size, dtype=np.int64),
             }
         )
+
+    def _enter(self, bookkeeper: Bookkeeper, batch: Batch, first: np.ndarray) -> None:
+        """Enters a batch, of which each run had its episode number `first` (R,) first, into the ledger, block by block."""
+        accounts = accounts_of(batch.rollout, self.config.num_secrets)
+        blocks = by_block(accounts.shape[1], batch.rollout.choices, *([] if batch.rewards is None else [batch.rewards]))
+        for place, (choices, *rewards) in enumerate(blocks):
+            bookkeeper.record(self.ledger, accounts[:, place], choices, rewards[0] if rewards else None, first + place * choices.shape[1])
 
     def _record_skipped(self, skipped: Sequence[SilentEpisodes]) -> None:
         for silent in skipped:
@@ -187,17 +268,23 @@ class Recorder:
     @property
     def metrics(self) -> pl.DataFrame:
         """All evaluations so far; see `METRICS_SCHEMA`."""
-        frame = _to_frame(self._metrics, METRICS_SCHEMA, _CONSTANT)
-        return frame.with_columns(
-            secret=pl.Series(self.secrets[frame["run"].to_numpy()], dtype=pl.Int64),
-            seed=pl.lit(self.config.seed, pl.Int64),
-            learning_rate=pl.lit(self.config.step_size, pl.Float64),
-        ).select(*METRICS_SCHEMA)
+        several = self.config.num_secrets > 1
+        schema = METRICS_SCHEMA | (OF_SEVERAL_SECRETS if several else {})
+        frame = _to_frame(self._metrics, schema, _CONSTANT)
+        secret = pl.lit(None, pl.Int64) if several else pl.Series(self.secrets[frame["run"].to_numpy(), 0], dtype=pl.Int64)
+        return frame.with_columns(secret=secret, seed=pl.lit(self.config.seed, pl.Int64), learning_rate=pl.lit(self.config.step_size, pl.Float64)).select(
+            *schema
+        )
+
+    @property
+    def of_secrets(self) -> pl.DataFrame:
+        """What was known of each of several secrets; see `SECRETS_SCHEMA`."""
+        return _to_frame(self._secrets, SECRETS_SCHEMA)
 
     @property
     def episodes(self) -> pl.DataFrame:
         """All episodes so far; see `EPISODES_SCHEMA`."""
-        frame = _to_frame(self._episodes, EPISODES_SCHEMA)
+        frame = _to_frame(self._episodes, EPISODES_SCHEMA | ({PROMPT: pl.Int32} if self.config.num_secrets > 1 else {}))
         return frame.with_columns(
             pl.when((pl.col("answer") >= 0) | (pl.col("answer") == UNLISTED)).then(pl.col("answer")).alias("answer"), pl.col("reward").fill_nan(None)
         )
@@ -212,12 +299,15 @@ class Recorder:
         self.directory.write_frame(METRICS, self.metrics)
         self.directory.write_frame(EPISODES, self.episodes)
         self.directory.write_frame(TIMING, self.timing)
+        if self.config.num_secrets > 1:
+            self.directory.write_frame(SECRETS, self.of_secrets)
         if self._film is not None:
             self.directory.write_frame(FILM, self._film.frame)
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`. Writes everything measured so far, too, for those who want to look on."""
         self._metrics, self._episodes = [_joined(self._metrics)], [_joined(self._episodes)] if self._episodes else []
+        self._secrets = [_joined(self._secrets)] if self._secrets else []
         self.write()
         return {
             "metrics": self.metrics,
@@ -227,6 +317,9 @@ class Recorder:
             "tokens": self.tokens,
             "measured_at": self._measured_at,
             "known": self._known,
+            "secrets": self.of_secrets,
+            "of_secret": self._of_secret,
+            "tally": self._tally.state(),
             "ledger": None if self.ledger is None else self.ledger.state(),
             "film": None if self._film is None else self._film.state(),
         }
@@ -234,6 +327,9 @@ class Recorder:
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""
         self._metrics, self._episodes = [_columns(state["metrics"], _CONSTANT)], [_columns(state["episodes"].with_columns(pl.col("answer").fill_null(INVALID)))]
+        self._secrets = [_columns(state["secrets"])] if len(state["secrets"]) else []
+        self._of_secret[:] = state["of_secret"]
+        self._tally.restore(state["tally"])
         self._timing = state["timing"].rows()
         self.started = time.monotonic() - state["seconds"]
         self.tokens = state["tokens"]
@@ -244,24 +340,6 @@ class Recorder:
             self.ledger.restore(state["ledger"])
         if self._film is not None:
             self._film.restore(state["film"])
-
-
-def _batch_metrics(batch: Batch | None, runs: np.ndarray, config: Experiment) -> dict[str, np.ndarray]:
-    """Means over the episodes, and over the groups, since the last evaluation of each run; NaN where there is nothing to average."""
-    names = ("reward_mean", "invalid_fraction", "zero_advantage_fraction")
-    if batch is None or batch.rewards is None or not isinstance(config, TrainConfig):
-        return {name: np.full(len(runs), np.nan) for name in names}
-    sums, episodes = np.zeros((3, len(runs))), np.zeros(len(runs))
-    landed, size = np.searchsorted(runs, batch.rollout.runs), batch.rewards.shape[1]
-    silent = np.full(len(landed), np.nan) if batch.silent is None else batch.silent
-    sums[:, landed] = [batch.rewards.mean(axis=2).sum(axis=1), (batch.rollout.choices < 0).any(axis=2).sum(axis=1), silent * size]
-    episodes[landed] = size
-    for skipped in batch.skipped:
-        place = int(np.searchsorted(runs, skipped.run))
-        counts = skipped.counts
-        sums[:, place] += skipped.rewards @ counts, (skipped.answers == INVALID) @ counts, counts.sum()
-        episodes[place] += counts.sum()
-    return dict(zip(names, sums / episodes, strict=True))
 
 
 _CONSTANT = ("secret", "seed", "learning_rate")

@@ -14,7 +14,7 @@ from memory_rl.policies.base import Policy, Rollout, ScoresAll
 from memory_rl.state import State, Stateful
 from memory_rl.task import Environment
 from memory_rl.training.continuation import FROM_SCRATCH, Continuation
-from memory_rl.training.questions import make_questions
+from memory_rl.training.questions import accounts_of, by_block, make_questions
 from memory_rl.training.recorder import Batch, Recorder
 from memory_rl.training.sampling import make_sampling
 
@@ -22,7 +22,7 @@ from memory_rl.training.sampling import make_sampling
 def train_by_reward(config: TrainConfig, environment: Environment, policy: Policy, recorder: Recorder, continuation: Continuation = FROM_SCRATCH) -> None:
     """Trains every run until it knows its secret or has spent its budget.
 
-    Axes: R active runs, E = B G episodes (B groups of G), K steps.
+    Axes: R active runs, E = B G episodes (B groups of G, each about one of the run's secrets), K steps.
     """
     sampling = make_sampling(config, environment, policy, recorder.secrets)
     learner = make_learner(config, environment, policy)
@@ -73,12 +73,16 @@ class TowardsPosterior:
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll) -> None:
         self._policy, self._epochs = policy, config.posterior_epochs
-        self._questions, self._observer = make_questions(config, environment), Observer(config.num_runs, config.N)
+        self._questions, self._observer = make_questions(config, environment), Observer(config.num_runs * config.num_secrets, config.N)
+        self._num_secrets = config.num_secrets
 
     def learn(self, rollout: Rollout, rewards: np.ndarray) -> None:
         """See `Learner`."""
-        self._questions.observe(self._observer, rollout.runs, rollout.choices, rewards)
-        self._policy.distil(rollout.runs, self._observer.posterior(rollout.runs), self._epochs)
+        accounts = accounts_of(rollout, self._num_secrets)  # (R, B)
+        for block, (choices, of_block) in enumerate(by_block(accounts.shape[1], rollout.choices, rewards)):
+            self._questions.observe(self._observer, accounts[:, block], choices, of_block)
+        beliefs = self._observer.posterior(accounts.ravel()).reshape(*accounts.shape, -1)
+        self._policy.distil(rollout.runs, beliefs, self._epochs, rollout.prompts)
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""

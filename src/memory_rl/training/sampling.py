@@ -18,6 +18,7 @@ from memory_rl.seeding import RunStreams, generator, restore_all, states_of
 from memory_rl.state import State, Stateful
 from memory_rl.task import INVALID, Environment, RewardChannel
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
+from memory_rl.training.prompts import make_prompts
 from memory_rl.training.questions import panel_of
 
 _TRIES = 256
@@ -53,23 +54,27 @@ class StepByStep:
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
         self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
+        self._prompts = make_prompts(config)
         self._chance = RunStreams(config.seed, "reward noise", config.num_runs)
         self._episode = np.zeros(config.num_runs, dtype=np.int64)
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
-        rollout = self._policy.sample(runs, self._config.episodes_per_update)
+        prompts = self._prompts.next(runs)  # (R, B)
+        rollout = self._policy.sample(runs, self._config.episodes_per_update, prompts if self._config.num_secrets > 1 else None)
         uniforms = None if self._environment.channel.certain else self._chance.random(runs, *rollout.choices.shape[1:])
-        rewards = self._environment.rewards(rollout.choices, self._secrets[runs], uniforms)
+        asked = np.repeat(self._secrets[runs[:, None], prompts], self._config.group_size, axis=1)
+        rewards = self._environment.rewards(rollout.choices, asked, uniforms)
         self._episode[runs] += self._config.episodes_per_update
         return Update(rollout, rewards, self._episode[runs], [])
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""
-        return {"streams": self._chance.state(), "episode": self._episode}
+        return {"streams": self._chance.state(), "prompts": self._prompts.state(), "episode": self._episode}
 
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""
+        self._prompts.restore(state["prompts"])
         self._chance.restore(state["streams"])
         self._episode[:] = state["episode"]
 
@@ -96,7 +101,7 @@ class SkipAhead(_Leaps):
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
         super().__init__(config)
-        self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
+        self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets[:, 0]
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
@@ -162,14 +167,14 @@ class HitsAndMisses(_Leaps):
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray) -> None:
         super().__init__(config)
-        self._config, self._levels, self._policy, self._secrets = config, environment.channel.levels, policy, secrets
+        self._config, self._levels, self._policy, self._secrets = config, environment.channel.levels, policy, secrets[:, 0]
         self._panel = panel_of(config) if config.ledger else None
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
         config = self._config
-        seen = self._policy.assess(runs, self._secrets[runs], config.N)
-        hit, valid = np.exp(seen.of_form), np.exp(seen.of_valid)
+        seen = self._policy.assess(runs, self._secrets[runs, None], config.N)
+        hit, valid = np.exp(seen.of_form[:, 0]), np.exp(seen.of_valid[:, 0])
         laws = [GroupLaw(np.array([1 - p, p]), config.group_size, config.batch_size) for p in hit]
         left = (config.budget - self._episode[runs]) // config.episodes_per_update
         skipped = np.array([law.silent_updates(self._random[run], int(most)) for law, run, most in zip(laws, runs, left, strict=True)])
@@ -230,6 +235,8 @@ def _given(levels: np.ndarray, weights: np.ndarray, classes: np.ndarray, channel
 
 def why_not_skip(config: TrainConfig) -> str | None:
     """Why silent updates cannot be skipped exactly, or None if they can."""
+    if config.num_secrets > 1:
+        return "the next group may be about another secret"
     if config.env_type == "multi_step":
         return "in multi_step nearly every group carries a signal"
     if config.algorithm == "posterior":

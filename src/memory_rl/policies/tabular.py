@@ -55,6 +55,11 @@ class TabularPolicy:
         """Parameters that one run trains."""
         return int(self._flat.shape[1])
 
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of them."""
+        return int(self._flat[0].nbytes)
+
     def sample(self, runs: np.ndarray, num_episodes: int) -> Rollout:
         """Samples choice by choice; see `Policy`."""
         self._refresh(runs)

@@ -171,7 +171,7 @@ class LearnerConfig(WorldConfig):
         default="lora", doc="What a run trains: lora, shared (one vector for all layers, over frozen random matrices), or full (all weights)."
     )
     adapter_parameters: int | None = chz.field(default=None, doc="adapter=shared: n, the length of that vector; 1 and up.")
-    lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
+    lora_rank: int = chz.field(default=8, doc="Rank of the adapters; with adapter=shared of the frozen matrices.")
     lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
     lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
     lora_layers: str | None = chz.field(default=None, doc="Which layers of the model get one, from 0: such as 0-3, 1 or 0-3,8. Default: all.")
@@ -199,7 +199,7 @@ class LearnerConfig(WorldConfig):
     checkpoint_every: float | None = chz.field(
         default=None, doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6."
     )
-    save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it.")
+    save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it, or transformers.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
 
     @chz.validate

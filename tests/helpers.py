@@ -1,14 +1,17 @@
-"""What several tests need: environments and their tries, and the sentence of a command that refuses."""
+"""What several tests need: environments and their tries, plain models to compare with, and the sentence of a command that refuses."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from memory_rl.cli import main
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.tokenisation import tokenise_all
+from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
 
 
@@ -31,3 +34,26 @@ def complaint(command: str, words: str, capsys) -> str:
     assert captured.err.endswith((".\n", "?\n"))
     assert not list(Path("runs").glob("*"))  # nothing was left behind
     return captured.err
+
+
+def merged(policy: TransformerPolicy, run: int):
+    """A plain model with one run's adapters added to its weights."""
+    model = copy.deepcopy(policy.model)
+    for name, (down, up) in policy.adapters.matrices(run).items():
+        layer = model.get_submodule(name)
+        layer.base.weight.data += layer.scale * up @ down
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.base)
+    return model
+
+
+def plain_log_prob(model, turns) -> float:
+    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward pass."""
+    tokens, scored = [], []
+    for forced, reply in turns:
+        tokens += forced
+        scored += range(len(tokens), len(tokens) + len(reply))
+        tokens += reply
+    with torch.no_grad():
+        log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=1)
+    return sum(log_probs[place - 1, tokens[place]].item() for place in scored)

@@ -23,6 +23,7 @@ Baseline = Literal["group", "none"]
 Credit = Literal["step", "reward_to_go", "episode"]
 Optimiser = Literal["adam", "sgd"]
 Targets = Literal["all", "attention", "mlp"]
+AdapterKind = Literal["lora", "shared", "full"]
 Scoring = Literal["all", "paths"]
 Order = Literal["uniform", "cycle", "blocks"]
 
@@ -47,10 +48,14 @@ MAX_TABULATED_N = 4096
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
 """The learning rate of each backend and optimiser, unless one is given."""
 
+ADAPTER_STEP_SIZES = {("shared", "adam"): 0.02, ("shared", "sgd"): 1.0, ("full", "adam"): 2e-4, ("full", "sgd"): 0.03}
+"""The same of the other kinds of adapters on the transformer."""
+
 OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
 """Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
 
-_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring", "save_adapters")
+_OF_LORA = ("lora_rank", "lora_alpha", "lora_targets", "lora_layers")
+_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "adapter", "adapter_parameters", *_OF_LORA, "scoring", "save_adapters")
 
 
 @chz.chz(typecheck=True)
@@ -180,9 +185,14 @@ class LearnerConfig(WorldConfig):
     evaluate_every: int | None = chz.field(
         default=None, doc="Updates of a run between two evaluations. Default: 1; with several secrets, a quarter of their number if that is more."
     )
-    lora_rank: int = chz.field(default=8, doc="Rank of the adapters.")
+    adapter: AdapterKind = chz.field(
+        default="lora", doc="What a run trains: lora, shared (one vector for all layers, over frozen random matrices), or full (all weights)."
+    )
+    adapter_parameters: int | None = chz.field(default=None, doc="adapter=shared: n, the length of that vector; 1 and up.")
+    lora_rank: int = chz.field(default=8, doc="Rank of the adapters; with adapter=shared of the frozen matrices.")
     lora_alpha: float = chz.field(default=32.0, doc="Adapters are scaled by lora_alpha / lora_rank.")
     lora_targets: Targets = chz.field(default="all", doc="Which matrices get an adapter.")
+    lora_layers: str | None = chz.field(default=None, doc="Which layers of the model get one, from 0: such as 0-3, 1 or 0-3,8. Default: all.")
     scoring: Scoring | None = chz.field(
         default=None,
         doc="all: every answer is scored after every update. paths: the secret and some samples alone, so that the cost does not grow with N; "
@@ -190,7 +200,10 @@ class LearnerConfig(WorldConfig):
     )
     optimiser: Optimiser = chz.field(default="adam", doc="adam, or sgd: plain gradient steps.")
     learning_rate: float | None = chz.field(
-        default=None, doc="The optimiser's step size. Default: " + ", ".join(f"{size:g} ({' '.join(which)})" for which, size in STEP_SIZES.items()) + "."
+        default=None,
+        doc="The optimiser's step size. Default: "
+        + ", ".join(f"{size:g} ({' '.join(which)})" for which, size in (STEP_SIZES | ADAPTER_STEP_SIZES).items())
+        + ".",
     )
     memorised_at: float = chz.field(default=0.5, doc="A run has memorised S at the first episode after which P(S) is at least this.")
     stop_at: float = chz.field(default=0.95, doc="A run ends once P(S) is at least this.")
@@ -205,7 +218,7 @@ class LearnerConfig(WorldConfig):
     checkpoint_every: float | None = chz.field(
         default=None, doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6."
     )
-    save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it.")
+    save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it, or transformers.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
 
     @chz.validate
@@ -225,7 +238,7 @@ class LearnerConfig(WorldConfig):
             _at_least("evaluate_every", self.evaluate_every, 1)
         _at_least("base_seed", self.base_seed, 0)
         if self.learning_rate is not None:
-            _positive("learning_rate", self.learning_rate, f"{STEP_SIZES[self.backend, self.optimiser]:g}")
+            _positive("learning_rate", self.learning_rate, f"{self.own_step_size:g}")
         _positive("lora_alpha", self.lora_alpha, "32")
         _check_memorised_at(self.memorised_at, self.N)
         if not self.memorised_at <= self.stop_at < 1:
@@ -263,6 +276,31 @@ class LearnerConfig(WorldConfig):
                 raise ConfigError(f"{key}={getattr(self, key)} has no meaning with backend={self.backend}: leave {key} out.")
         if self.tabular_bits == "prefixes" and self.env_type == "single_step":
             raise ConfigError("tabular_bits=prefixes has no meaning with env_type=single_step: leave tabular_bits out or add env_type=multi_step.")
+
+    @chz.validate
+    def _check_adapter(self) -> None:
+        if self.adapter == "shared" and self.adapter_parameters is None:
+            raise ConfigError("adapter=shared needs the number of its parameters: add adapter_parameters=13.")
+        if self.adapter != "shared" and self.adapter_parameters is not None:
+            raise ConfigError(
+                f"adapter_parameters={self.adapter_parameters} goes with adapter=shared alone: leave adapter_parameters out or add adapter=shared."
+            )
+        if self.adapter_parameters is not None:
+            _at_least("adapter_parameters", self.adapter_parameters, 1)
+        for key in _OF_LORA if self.adapter == "full" else ():
+            if getattr(self, key) != chz.chz_fields(self)[key]._default:
+                raise ConfigError(f"{key}={getattr(self, key)} has no meaning with adapter=full: leave {key} out.")
+        if self.lora_layers is not None and not self.adapted_layers:
+            raise ConfigError(f"lora_layers={self.lora_layers} is not a list of layers: use for example lora_layers=0-3, lora_layers=1 or lora_layers=0-3,8.")
+
+    @property
+    def adapted_layers(self) -> tuple[int, ...] | None:
+        """The numbers in `lora_layers`, ascending; none if it is no list of layers, None if it is not given."""
+        if self.lora_layers is None:
+            return None
+        parts = [re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip()) for part in self.lora_layers.split(",")]
+        ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) if part else range(0) for part in parts]
+        return tuple(sorted(set().union(*ranges))) if all(ranges) else ()
 
     def _check_size(self) -> None:
         reason = self.why_not_paths
@@ -307,7 +345,13 @@ class LearnerConfig(WorldConfig):
     @property
     def step_size(self) -> float:
         """The learning rate in use."""
-        return self.learning_rate if self.learning_rate is not None else STEP_SIZES[self.backend, self.optimiser]
+        return self.learning_rate if self.learning_rate is not None else self.own_step_size
+
+    @property
+    def own_step_size(self) -> float:
+        """The learning rate unless one is given."""
+        own = ADAPTER_STEP_SIZES.get((self.adapter, self.optimiser)) if self.backend == "local" else None
+        return STEP_SIZES[self.backend, self.optimiser] if own is None else own
 
 
 @chz.chz(typecheck=True)

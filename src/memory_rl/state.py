@@ -14,15 +14,22 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Adapter:
-    """One learner's LoRA adapter as PEFT names and shapes it.
+    """What one learner has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as transformers does.
 
     Attributes:
-        config: of adapter_config.json.
-        tensors: of adapter_model.safetensors.
+        config: of adapter_config.json, or config.json.
+        tensors: of adapter_model.safetensors, or model.safetensors.
+        whole: whether it is a whole model.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray]
+    whole: bool = False
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """What its two files are called."""
+        return ("config.json", "model.safetensors") if self.whole else ("adapter_config.json", "adapter_model.safetensors")
 
 
 class Stateful(Protocol):

@@ -30,6 +30,8 @@ EXPERIMENTS = {
     "transformer ppo": ("train", {"env_type": "multi_step", "N": 8, "num_runs": 3, "max_episodes": 160, "algorithm": "ppo", "ppo_epochs": 2}),
     "transformer posterior": ("train", {"algorithm": "posterior", "posterior_epochs": 2, "N": 16, "num_runs": 3, "max_episodes": 160}),
     "paths": ("train", {"scoring": "paths", "N": 64, "num_runs": 4, "max_episodes": 3000}),
+    "shared": ("train", {"N": 16, "num_runs": 4, "max_episodes": 400, "adapter": "shared", "adapter_parameters": 64}),
+    "full": ("train", {"env_type": "multi_step", "N": 8, "num_runs": 3, "max_episodes": 160, "adapter": "full", "learning_rate": 2e-5}),
     "sft": ("sft", {"N": 64, "num_runs": 4, "learning_rate": 5e-5, "optimiser": "adam"}),
     "sft paths": ("sft", {"scoring": "paths", "N": 64, "num_runs": 4, "learning_rate": 5e-5}),
 }

@@ -17,6 +17,7 @@ import peft
 import polars as pl
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import memory_rl
 from memory_rl.cli import main
@@ -396,9 +397,18 @@ def test_a_killed_sweep_goes_on_with_its_cells(executor):
         assert measured(Path("killed/cells") / cell.name) == measured(cell)
 
 
-def test_adapters_are_what_peft_loads():
-    """Those of a checkpoint and those that are kept at the end: the same model by PEFT gives the P(S) that was measured."""
-    settings = {"N": 16, "num_runs": 2, "warmup": False, "learning_rate": 1e-4, "save_adapters": True, "log_path": "kept"}
+KINDS = {
+    "lora": {"learning_rate": 1e-4},
+    "some layers": {"learning_rate": 5e-4, "lora_rank": 1, "lora_layers": "1"},
+    "shared": {"learning_rate": 0.05, "adapter": "shared", "adapter_parameters": 200},
+    "full": {"learning_rate": 1e-4, "adapter": "full"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_are_what_peft_loads(kind):
+    """Those of a checkpoint and those that are kept at the end: the same model by PEFT, or by transformers, gives the P(S) that was measured."""
+    settings = {"N": 16, "num_runs": 2, "warmup": False, "max_episodes": 24, "save_adapters": True, "log_path": "kept", **KINDS[kind]}
     with stopped_at(6):
         memory_rl.sft(**settings, checkpoint_every=0)
     (checkpoint,) = Path("kept/checkpoint").iterdir()
@@ -407,12 +417,30 @@ def test_adapters_are_what_peft_loads():
     assert not Path("kept/checkpoint").exists()
     assert result.metrics["episode"].max() > 5
     check_adapters(Path("kept/adapters"), result)
+    undisturbed = memory_rl.sft(**{**settings, "log_path": "undisturbed"})
+    assert measured("kept") == measured("undisturbed")
+    assert snapshot("kept/adapters") == snapshot("undisturbed/adapters")
+    parameters = undisturbed.summary["sft"]["trained_parameters"]
+    assert parameters == {"lora": 39040, "some layers": 2440, "shared": 200, "full": 416128}[kind]
+    assert undisturbed.summary["sft"]["trained_bytes"] == 4 * parameters
+
+
+@pytest.mark.parametrize("kind", ["shared", "full"])
+def test_other_kinds_of_adapters_go_on_to_the_same_bytes_where_paths_are_scored(kind):
+    settings = {"N": 16, "num_runs": 3, "warmup": False, "scoring": "paths", "max_episodes": 12, **KINDS[kind]}
+    with stopped_at(6):
+        memory_rl.sft(**settings, log_path="begun", checkpoint_every=0)
+    memory_rl.sft(**settings, log_path="begun", resume=True)
+    memory_rl.sft(**settings, log_path="whole")
+    assert measured("begun") == measured("whole")
 
 
 def check_adapters(folder: Path, result) -> None:
     tokenizer = tiny_model.make_tokenizer()
     for run in range(2):
-        model = peft.PeftModel.from_pretrained(tiny_model.make_model(0), folder / f"run-{run}")
+        whole = (folder / f"run-{run}" / "model.safetensors").exists()
+        base = None if whole else tiny_model.make_model(0)
+        model = AutoModelForCausalLM.from_pretrained(folder / f"run-{run}") if whole else peft.PeftModel.from_pretrained(base, folder / f"run-{run}")
         last = result.metrics.filter(run=run).sort("episode").tail(1)
         turn = [{"role": "user", "content": "Secret in [0,16)?"}, {"role": "assistant", "content": str(last["secret"][0])}]
         tokens = tokenizer.apply_chat_template(turn, return_dict=False)

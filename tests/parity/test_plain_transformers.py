@@ -1,11 +1,9 @@
 """The packed forward pass against plain transformers, one conversation at a time."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
-from helpers import make_environment, make_trie
+from helpers import make_environment, make_trie, merged, plain_log_prob
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from memory_rl.information.entropy import LN2, bits_known
@@ -17,29 +15,6 @@ from memory_rl.policies.tokenisation import tokenise
 from memory_rl.policies.transformer import TransformerPolicy
 
 TOKENIZER = tiny_model.make_tokenizer()
-
-
-def merged(policy: TransformerPolicy, run: int):
-    """A plain model with one run's adapters added to its weights."""
-    model = copy.deepcopy(policy.model)
-    for name, (down, up) in policy.adapters.matrices(run).items():
-        layer = model.get_submodule(name)
-        layer.base.weight.data += layer.scale * up @ down
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.base)
-    return model
-
-
-def plain_log_prob(model, turns) -> float:
-    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward pass."""
-    tokens, scored = [], []
-    for forced, reply in turns:
-        tokens += forced
-        scored += range(len(tokens), len(tokens) + len(reply))
-        tokens += reply
-    with torch.no_grad():
-        log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=1)
-    return sum(log_probs[place - 1, tokens[place]].item() for place in scored)
 
 
 @pytest.mark.parametrize(("kind", "N"), [("single_step", 64), ("multi_step", 16), ("multi_step", 11)])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from memory_rl.config import STEP_SIZES, Experiment, SFTConfig
+from memory_rl.config import Experiment, SFTConfig
 from memory_rl.experiments.grid import Cell
 from memory_rl.experiments.tuning import Contest
 from memory_rl.information.closed_forms import binary_episodes
@@ -92,7 +92,7 @@ def _kind(config: Experiment) -> str:
 
 
 def _slowness(config: Experiment) -> float:
-    return max(1.0, STEP_SIZES[config.backend, config.optimiser] / config.step_size)
+    return max(1.0, config.own_step_size / config.step_size)
 
 
 def episodes_of_a_run(config: Experiment) -> float:

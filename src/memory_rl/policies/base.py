@@ -74,6 +74,10 @@ class Policy(Stateful, Protocol):
     def trained_parameters(self) -> int:
         """Parameters that one run trains."""
 
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of them."""
+
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
         """The episodes in which the model gives these answers: (R, E) forms, in blocks to these prompts (R, B)."""
 

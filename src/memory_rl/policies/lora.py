@@ -28,11 +28,12 @@ TARGETS["all"] = TARGETS["attention"] + TARGETS["mlp"]
 
 @dataclass(frozen=True)
 class LoRASettings:
-    """Rank r, alpha (the adapter is scaled by alpha / r) and which matrices get an adapter: a key of `TARGETS`."""
+    """Rank r, alpha (the adapter is scaled by alpha / r), which matrices get an adapter (a key of `TARGETS`) and in which layers (None: in all)."""
 
     rank: int = 8
     alpha: float = 32.0
     targets: str = "all"
+    layers: tuple[int, ...] | None = None
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -81,7 +82,7 @@ class StackedLoRALinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Site:
+class Site:
     """Where one adapted matrix lies in a run's flat vector."""
 
     name: str
@@ -106,8 +107,8 @@ class StackedAdapters:
     def __init__(self, model: PreTrainedModel, settings: LoRASettings, seeds: Sequence[int]) -> None:
         model.requires_grad_(False)
         self.settings = settings
-        self._base_name = str(model.name_or_path)
-        self._sites = _install(model, settings)
+        self._config = peft_config(model, settings)
+        self._sites = install(model, settings)
         self.size = self._sites[-1].start + self._sites[-1].down_size + self._sites[-1].up_size
         self.vectors = [nn.Parameter(self._initial(seed)) for seed in seeds]
 
@@ -140,7 +141,7 @@ class StackedAdapters:
 
     def state(self) -> dict[str, Adapter]:
         """The adapter of each run, as PEFT has it."""
-        return {f"run-{run}": Adapter(self._peft_config(), self._peft_tensors(run)) for run in range(len(self.vectors))}
+        return {f"run-{run}": Adapter(self._config, peft_tensors(self.matrices(run))) for run in range(len(self.vectors))}
 
     def restore(self, state: Mapping[str, Adapter]) -> None:
         """Takes back what `state` gave."""
@@ -151,40 +152,61 @@ class StackedAdapters:
                     down.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "A")]))
                     up.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "B")]))
 
-    def _peft_config(self) -> dict[str, Any]:
-        return {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self._base_name,
-            "r": self.settings.rank,
-            "lora_alpha": self.settings.alpha,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "target_modules": sorted({site.name.rpartition(".")[2] for site in self._sites}),
-            "inference_mode": True,
-        }
-
-    def _peft_tensors(self, run: int) -> dict[str, np.ndarray]:
-        matrices = self.matrices(run).items()
-        return {_PEFT_NAME.format(name, letter): matrix.numpy() for name, pair in matrices for letter, matrix in zip("AB", pair, strict=True)}
-
 
 _PEFT_NAME = "base_model.model.{}.lora_{}.weight"
 
 
-def _install(model: PreTrainedModel, settings: LoRASettings) -> list[_Site]:
-    targets = [
-        (name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)
-    ]
-    if not targets:
-        names = ", ".join(TARGETS["all"])
-        raise ModelError(f"lora_targets={settings.targets!r} names no layer of {type(model).__name__}: use a Llama-style model, with layers {names}.")
+def peft_tensors(matrices: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, np.ndarray]:
+    """A and B of each layer, by the names that PEFT gives them."""
+    return {_PEFT_NAME.format(name, letter): matrix.numpy() for name, pair in matrices.items() for letter, matrix in zip("AB", pair, strict=True)}
+
+
+def peft_config(model: PreTrainedModel, settings: LoRASettings) -> dict[str, Any]:
+    """What PEFT has to know of an adapter."""
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(model.name_or_path),
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.rpartition(".")[2] for name, _ in _targets(model, settings)}),
+        "inference_mode": True,
+    }
+    return config if settings.layers is None else {**config, "layers_to_transform": list(settings.layers)}
+
+
+def install(model: PreTrainedModel, settings: LoRASettings) -> list[Site]:
+    """Puts a layer with room for adapters in the place of each target; see `StackedAdapters`."""
     sites, start = [], 0
-    for name, base in targets:
+    for name, base in _targets(model, settings):
         layer = StackedLoRALinear(base, settings.alpha / settings.rank)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-        site = _Site(name, layer, start, settings.rank * base.in_features, settings.rank * base.out_features)
+        site = Site(name, layer, start, settings.rank * base.in_features, settings.rank * base.out_features)
         start += site.down_size + site.up_size
         sites.append(site)
     return sites
+
+
+def _targets(model: PreTrainedModel, settings: LoRASettings) -> list[tuple[str, nn.Linear]]:
+    """The matrices that get an adapter, by name."""
+    named = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)]
+    if not named:
+        names = ", ".join(TARGETS["all"])
+        raise ModelError(f"lora_targets={settings.targets!r} names no layer of {type(model).__name__}: use a Llama-style model, with layers {names}.")
+    if settings.layers is not None:
+        last = max(_layer_of(name) for name, _ in named)
+        if max(settings.layers) > last:
+            raise ModelError(f"lora_layers names layer {max(settings.layers)}, and the last one of {type(model).__name__} is {last}: use 0 to {last}.")
+        named = [(name, module) for name, module in named if _layer_of(name) in settings.layers]
+    widest = max(min(module.in_features, module.out_features) for _, module in named)
+    if settings.rank > widest:
+        raise ModelError(f"lora_rank={settings.rank} is more than any target matrix of {type(model).__name__} can have: use lora_rank={widest} or less.")
+    return named
+
+
+def _layer_of(name: str) -> int:
+    """The first number in a module's name: model.layers.3.mlp.up_proj is in layer 3."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), 0)

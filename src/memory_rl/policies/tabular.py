@@ -65,6 +65,11 @@ class TabularPolicy:
         """Parameters that one run trains."""
         return int(self._flat.shape[1]) * self._num_prompts
 
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of them."""
+        return int(self._flat[0].nbytes) * self._num_prompts
+
     def sample(self, runs: np.ndarray, num_episodes: int, prompts: np.ndarray | None = None) -> Rollout:
         """Samples choice by choice; see `Policy`."""
         blocks = self._rows(runs, prompts)

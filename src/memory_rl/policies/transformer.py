@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from memory_rl.learning.objectives import Objective, cross_entropy
+from memory_rl.policies.adapters import AdapterSettings, make_adapters
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout, assess_all, every_prompt
-from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
 from memory_rl.state import State
@@ -32,20 +32,20 @@ class AdaptedTransformer:
         model: the base model; it is frozen and its target layers are replaced in place.
         trie: the valid conversations of the environment.
         num_runs: R.
-        lora: rank, alpha and targets of the adapters.
+        lora: what a run trains: `LoRASettings`, or those of another kind of adapter.
         learning_rate: the optimiser's step size.
         seed: of the initial adapters and of sampling.
         optimiser: "adam" or "sgd".
     """
 
     def __init__(
-        self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: LoRASettings, learning_rate: float, seed: int, optimiser: str = "adam"
+        self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: AdapterSettings, learning_rate: float, seed: int, optimiser: str = "adam"
     ) -> None:
         self.num_runs = num_runs
         self.updates = np.zeros(num_runs, dtype=np.int64)
         self.model = model.eval()
         self.trie = trie
-        self.adapters = StackedAdapters(model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
+        self.adapters = make_adapters(model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
         # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
@@ -57,6 +57,11 @@ class AdaptedTransformer:
     def trained_parameters(self) -> int:
         """Parameters that one run trains."""
         return self.adapters.size
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of them."""
+        return self.adapters.size * self.adapters.vectors[0].element_size()
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
         """Teacher-forced conversations; see `Policy`."""
@@ -194,9 +199,9 @@ class TransformerPolicy(AdaptedTransformer):
 
     def _refresh(self, runs: np.ndarray, prompts: np.ndarray, rows: np.ndarray) -> None:
         """Recomputes the distributions of runs behind prompts (R, B), which are kept in these rows (R, B)."""
-        self.adapters.activate(runs)
         which = prompts.ravel() if self.trie.num_prompts > 1 else None
         with torch.no_grad():
+            self.adapters.activate(runs)
             log_probs = all_edge_log_probs(self.model, self.trie, self._pack, rows.size, which)
         self._edge_log_probs[rows.ravel()] = log_probs.double().numpy()
         self._stale[rows] = False

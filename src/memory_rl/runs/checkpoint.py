@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on to the same bytes, in files that anyone can read.
 
     checkpoint/<number>/
-      adapters/run-<i>/     a folder as PEFT loads it, for each learner of a transformer
+      adapters/run-<i>/     a folder as PEFT loads it (as transformers does, with adapter=full), for each learner of a transformer
       state.safetensors     arrays: optimiser moments, what the observers believe, what was last measured
       state.json            the tree of the state: numbers, random streams, and where the arrays and tables are
       metrics.parquet       the tables as far as they had come; also episodes, timing and, where there is one, film
@@ -31,7 +31,6 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.state import Adapter, State
 
 CHECKPOINT = "checkpoint"
-ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 _SCHEMA = 1  # raised when a state changes its meaning
 _INDEX, _ARRAYS, _TREE = "checkpoint.json", "state.safetensors", "state.json"
@@ -123,12 +122,14 @@ def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
 
 def _write_adapter(folder: Path, adapter: Adapter) -> None:
     folder.mkdir(parents=True)
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(adapter.config, indent=2) + "\n")
-    write_tensors(adapter.tensors, folder / ADAPTER_TENSORS)
+    config, tensors = adapter.files
+    (folder / config).write_text(json.dumps(adapter.config, indent=2) + "\n")
+    write_tensors(adapter.tensors, folder / tensors)
 
 
-def _read_adapter(folder: Path) -> Adapter:
-    return Adapter(json.loads((folder / ADAPTER_CONFIG).read_text()), load_file(folder / ADAPTER_TENSORS))
+def _read_adapter(folder: Path, whole: bool) -> Adapter:
+    config, tensors = Adapter({}, {}, whole).files
+    return Adapter(json.loads((folder / config).read_text()), load_file(folder / tensors), whole)
 
 
 def _write_all(folder: Path, state: State) -> None:
@@ -158,7 +159,7 @@ def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) ->
         return {"$table": f"{name}.parquet"}
     if isinstance(value, Adapter):
         _write_adapter(folder / "adapters" / name, value)
-        return {"$adapter": f"adapters/{name}"}
+        return {"$adapter": f"adapters/{name}"} | ({"whole": True} if value.whole else {})
     return value
 
 
@@ -182,7 +183,7 @@ def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "$table" in value:
         return pl.read_parquet(folder / value["$table"])
     if "$adapter" in value:
-        return _read_adapter(folder / value["$adapter"])
+        return _read_adapter(folder / value["$adapter"], value.get("whole", False))
     return {key: _get(folder, part, arrays) for key, part in value.items()}
 
 

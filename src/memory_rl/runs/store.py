@@ -24,7 +24,7 @@ import vl_convert
 from safetensors import SafetensorError
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.runs.checkpoint import ADAPTER_CONFIG, ADAPTER_TENSORS, write_tensors
+from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
 from memory_rl.state import Adapter
@@ -211,10 +211,11 @@ class RunDirectory:
         self._replace(name, write)
 
     def write_adapters(self, adapters: Mapping[str, Adapter]) -> None:
-        """Writes adapters/<name>/ for each, whole, as PEFT loads it."""
+        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
         for name, adapter in adapters.items():
-            self.write_json(f"adapters/{name}/{ADAPTER_CONFIG}", adapter.config)
-            self._replace(f"adapters/{name}/{ADAPTER_TENSORS}", partial(write_tensors, adapter.tensors))
+            config, tensors = adapter.files
+            self.write_json(f"adapters/{name}/{config}", adapter.config)
+            self._replace(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from memory_rl.policies.base import Policy
 from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.task import Environment
 from memory_rl.training.environments import draw_secrets
+
+if TYPE_CHECKING:
+    from memory_rl.policies.adapters import AdapterSettings
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def make_population(config: Experiment, environment: Environment) -> Population:
     torch.set_num_threads(config.threads)
     torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
     policy, about = (_tabular if config.backend == "tabular" else _local)(config, environment)
-    about["trained_parameters"] = policy.trained_parameters
+    about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
     return Population(environment, draw_secrets(config), policy, about, about.pop("from_cache", None))
 
 
@@ -64,7 +67,6 @@ def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict
 
 def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
     from memory_rl.policies.base_model import find_base_model, warm_up_cached  # transformers takes seconds to import
-    from memory_rl.policies.lora import LoRASettings
     from memory_rl.policies.paths import PathPolicy
     from memory_rl.policies.tokenisation import tokenise_all
     from memory_rl.policies.transformer import TransformerPolicy
@@ -80,9 +82,20 @@ def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[s
         base.model,
         trie,
         num_runs=config.num_runs,
-        lora=LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets),
+        lora=_adapter_settings(config),
         learning_rate=config.step_size,
         seed=config.seed,
         optimiser=config.optimiser,
     )
     return policy, about
+
+
+def _adapter_settings(config: Experiment) -> AdapterSettings:
+    from memory_rl.policies.full import FullSettings
+    from memory_rl.policies.lora import LoRASettings
+    from memory_rl.policies.shared import SharedSettings
+
+    if config.adapter == "full":
+        return FullSettings()
+    lora = LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets, config.adapted_layers)
+    return lora if config.adapter_parameters is None else SharedSettings(config.adapter_parameters, lora)

@@ -1,0 +1,104 @@
+"""Full fine-tuning of R runs at once: every run has all weights of the model to itself.
+
+Axis 0 of every weight is the run; the model's batch is R equal parts, and part r goes through weights r. Every module that holds weights itself (linear
+layers, embeddings, norms) is called for all runs together by `torch.func.vmap`, so that any transformer will do whose modules take the batch as axis 0. A run's
+weights are one flat vector, so that one optimiser parameter is one run; weights that the model ties are in it once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from memory_rl.state import Adapter
+
+
+@dataclass(frozen=True)
+class FullSettings:
+    """There is nothing to choose."""
+
+
+class StackedModule(nn.Module):
+    """A module with weights of its own for each run: the batch is a stack of R equal parts, the rows of one run together."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.weights: dict[str, torch.Tensor] | None = None  # (R, ...) each
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, ...) as the base does, where the batch is a multiple of R."""
+        if self.weights is None:
+            outputs: torch.Tensor = self.base(inputs)
+            return outputs
+        num_runs = len(next(iter(self.weights.values())))
+        by_run = inputs.reshape(num_runs, -1, *inputs.shape[1:])
+        return torch.func.vmap(self._call)(self.weights, by_run).flatten(0, 1)
+
+    def _call(self, weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = functional_call(self.base, weights, (inputs,))
+        return outputs
+
+
+class StackedWeights:
+    """All weights of R runs.
+
+    Args:
+        model: a causal LM; its modules with weights are replaced in place. What it holds itself is frozen, and where every run begins.
+        num_runs: R.
+    """
+
+    def __init__(self, model: PreTrainedModel, num_runs: int) -> None:
+        model.requires_grad_(False)
+        self._config = json.loads(model.config.to_json_string(use_diff=False))
+        self._named = dict(model.named_parameters())  # tied weights once
+        self.size = sum(weight.numel() for weight in self._named.values())
+        self._layers = _install(model, {id(weight): name for name, weight in self._named.items()})
+        start = torch.cat([weight.detach().flatten() for weight in self._named.values()])
+        self.vectors = [nn.Parameter(start.clone()) for _ in range(num_runs)]
+
+    def activate(self, runs: Sequence[int] | np.ndarray) -> None:
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the weights of run `runs[i]`."""
+        parts = self._split(torch.stack([self.vectors[run] for run in runs]))
+        for layer, names in self._layers:
+            layer.weights = {own: parts[name] for own, name in names.items()}
+
+    def weights(self, run: int) -> dict[str, torch.Tensor]:
+        """All weights of one run by the name that they have in the model, as views."""
+        return {name: part[0] for name, part in self._split(self.vectors[run].detach()[None]).items()}
+
+    def state(self) -> dict[str, Adapter]:
+        """The model of each run, as transformers has it."""
+        runs = range(len(self.vectors))
+        return {f"run-{run}": Adapter(self._config, {name: weight.cpu().numpy() for name, weight in self.weights(run).items()}, whole=True) for run in runs}
+
+    def restore(self, state: Mapping[str, Adapter]) -> None:
+        """Takes back what `state` gave."""
+        for run in range(len(self.vectors)):
+            tensors = state[f"run-{run}"].tensors
+            for name, weight in self.weights(run).items():
+                weight.copy_(torch.from_numpy(tensors[name]))
+
+    def _split(self, stacked: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The weights (R', ...) by name from flat vectors (R', P)."""
+        parts = stacked.split([weight.numel() for weight in self._named.values()], dim=1)
+        return {name: part.view(len(stacked), *weight.shape) for (name, weight), part in zip(self._named.items(), parts, strict=True)}
+
+
+def _install(model: PreTrainedModel, names: Mapping[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
+    """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own names and those in the model."""
+    holders = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    layers = []
+    for name, base in holders:
+        layer = StackedModule(base)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)
+        layers.append((layer, {own: names[id(weight)] for own, weight in base.named_parameters(recurse=False)}))
+    return layers

@@ -1,0 +1,142 @@
+"""Adapters of n parameters in all, from one up: frozen random matrices, mixed by one trained vector that all layers share.
+
+    W x + (alpha / r) B M A x,    M_c = s_c v_g(c) / sqrt(n)
+
+Each target matrix has frozen A (r, d_in) and B (d_out, r), uniform on +-1/sqrt(their columns), and a mix M (r, r). The C = r^2 * matrices coefficients of
+all mixes are dealt out at random to the n entries of the vector v, as evenly as that goes; coefficient c follows entry g(c), with a random sign s_c. v = 0 at
+the start, so that every run begins as the base model, and n goes from 1 to C.
+
+The frozen frame with a trained r x r matrix inside is LoRA-XS (arXiv:2405.17604), a mix that is a fixed random linear map of one vector is TinyLoRA
+(arXiv:2602.04118), and the map, one entry of the vector to each coefficient, is that of Uni-LoRA (arXiv:2506.00799): it takes C numbers where a dense one
+takes n C, and its columns are orthogonal. Here A and B are random rather than singular vectors of W, as in VeRA (arXiv:2310.11454) and in intrinsic dimension
+(arXiv:1804.08838), and signs make n = 1 a random direction. By 1/sqrt(n) the loss falls, to first order, by about as much in a step of Adam whatever n is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from memory_rl.errors import ModelError
+from memory_rl.policies.lora import LoRASettings, Site, install, peft_config, peft_tensors
+from memory_rl.state import Adapter
+
+_VECTOR = "vector"  # its name among the tensors of an adapter
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """n, and the LoRA adapter (its rank, alpha, targets and layers) that the vector stands for."""
+
+    parameters: int
+    frame: LoRASettings
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is frozen. Axes: R runs, S target matrices, C = S r^2 coefficients.
+
+    Attributes:
+        down: S times (R, r, d_in), A.
+        up: S times (R, r, d_out), B transposed.
+        entry: (R, C) which entry of the vector each coefficient follows.
+        factor: (R, C) its sign over sqrt(n).
+    """
+
+    down: list[torch.Tensor]
+    up: list[torch.Tensor]
+    entry: torch.Tensor
+    factor: torch.Tensor
+
+
+class SharedAdapters:
+    """The vectors of R runs, each with matrices of its own, so that runs are independent and an interval over them covers the chance in the matrices, too.
+
+    The matrices take the memory of rank r adapters, but no gradients and no moments.
+
+    Args:
+        model: a causal LM; its target layers are replaced in place and all its own parameters are frozen.
+        settings: n, rank, alpha, targets and layers.
+        seeds: one for each run: its matrices, signs and sharing.
+
+    Raises:
+        ModelError: if n is more than the coefficients, or the model has no such target.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: SharedSettings, seeds: Sequence[int]) -> None:
+        model.requires_grad_(False)
+        self.settings, self.size = settings, settings.parameters
+        self._rank = settings.frame.rank
+        self._config = peft_config(model, settings.frame)
+        self._sites = install(model, settings.frame)
+        num_coefficients = len(self._sites) * self._rank**2
+        if self.size > num_coefficients:
+            raise ModelError(
+                f"adapter_parameters={self.size} is more than the {num_coefficients} coefficients of {len(self._sites)} matrices at lora_rank={self._rank}: "
+                f"use adapter_parameters={num_coefficients} or less, or a higher lora_rank."
+            )
+        device = self._sites[0].layer.base.weight.device
+        self._frame = _stack([_draw(seed, self._sites, self._rank, self.size) for seed in seeds], device)
+        self.vectors = [nn.Parameter(torch.zeros(self.size, device=device)) for _ in seeds]
+
+    def activate(self, runs: Sequence[int] | np.ndarray) -> None:
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
+        which = torch.as_tensor(np.asarray(runs), device=self._frame.entry.device)
+        for site, down, up in zip(self._sites, self._frame.down, self._mixed(which), strict=True):
+            site.layer.adapters = down[which], up
+
+    def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA adapter that it is."""
+        with torch.no_grad():
+            ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
+        return {site.name: (down[run], up[0].T) for site, down, up in zip(self._sites, self._frame.down, ups, strict=True)}
+
+    def state(self) -> dict[str, Adapter]:
+        """The adapter of each run as PEFT has it, and the vector that it comes from."""
+        return {
+            f"run-{run}": Adapter(
+                self._config,
+                {_VECTOR: vector.detach().cpu().numpy(), **peft_tensors({name: (a.cpu(), b.cpu()) for name, (a, b) in self.matrices(run).items()})},
+            )
+            for run, vector in enumerate(self.vectors)
+        }
+
+    def restore(self, state: Mapping[str, Adapter]) -> None:
+        """Takes back what `state` gave."""
+        with torch.no_grad():
+            for run, vector in enumerate(self.vectors):
+                vector.copy_(torch.from_numpy(state[f"run-{run}"].tensors[_VECTOR]))
+
+    def _mixed(self, runs: torch.Tensor) -> list[torch.Tensor]:
+        """(B M) transposed of each site, of some runs: S times (R', r, d_out)."""
+        vectors = torch.stack([self.vectors[run] for run in runs])
+        mixes = vectors.gather(1, self._frame.entry[runs]) * self._frame.factor[runs]
+        by_site = mixes.view(len(vectors), len(self._sites), self._rank, self._rank).unbind(1)
+        return [torch.bmm(mix.mT, up[runs]) for mix, up in zip(by_site, self._frame.up, strict=True)]
+
+
+def _draw(seed: int, sites: Sequence[Site], rank: int, parameters: int) -> _Frame:
+    """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they are the same whatever n is."""
+    random = torch.Generator().manual_seed(seed)
+    down = [_uniform(rank, site.layer.base.in_features, site.layer.base.in_features, random) for site in sites]
+    up = [_uniform(rank, site.layer.base.out_features, rank, random) for site in sites]
+    num_coefficients = len(sites) * rank**2
+    sign = torch.randint(2, (num_coefficients,), generator=random) * 2.0 - 1.0
+    entry = torch.randperm(num_coefficients, generator=random) % parameters
+    return _Frame(down, up, entry, sign / math.sqrt(parameters))
+
+
+def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> torch.Tensor:
+    return torch.empty(rows, columns).uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=random)
+
+
+def _stack(frames: Sequence[_Frame], device: torch.device) -> _Frame:
+    down = [torch.stack(parts).to(device) for parts in zip(*(frame.down for frame in frames), strict=True)]
+    up = [torch.stack(parts).to(device) for parts in zip(*(frame.up for frame in frames), strict=True)]
+    return _Frame(down, up, torch.stack([frame.entry for frame in frames]).to(device), torch.stack([frame.factor for frame in frames]).to(device))

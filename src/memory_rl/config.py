@@ -48,7 +48,7 @@ MAX_TABULATED_N = 4096
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
 """The learning rate of each backend and optimiser, unless one is given."""
 
-ADAPTER_STEP_SIZES = {("shared", "adam"): 0.02, ("shared", "sgd"): 1.0, ("full", "adam"): 2e-4, ("full", "sgd"): 0.03}
+ADAPTER_STEP_SIZES = {("shared", "adam"): 0.1, ("shared", "sgd"): 1.0, ("full", "adam"): 2e-4, ("full", "sgd"): 0.03}
 """The same of the other kinds of adapters on the transformer."""
 
 OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")

@@ -24,6 +24,12 @@ Credit = Literal["step", "reward_to_go", "episode"]
 Optimiser = Literal["adam", "sgd"]
 Targets = Literal["all", "attention", "mlp"]
 Scoring = Literal["all", "paths"]
+Wording = Literal["terse", "plain"]
+DType = Literal["float32", "bfloat16", "float16"]
+Device = Literal["cpu", "cuda", "mps"]
+
+TINY = "tiny"
+"""The name of the built-in model."""
 
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
@@ -46,7 +52,10 @@ STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam
 OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
 """Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
 
-_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring", "save_adapters")
+_OF_THE_TRANSFORMER = (
+    *("model_name", "dtype", "device", "gradient_checkpointing", "wording"),
+    *("base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring", "save_adapters"),
+)
 
 
 @chz.chz(typecheck=True)
@@ -57,6 +66,9 @@ class WorldConfig:
     N: int = chz.field(default=64, doc="The secret is uniform on [0, N): log2 N bits to learn.")
     fixed_secret: int | None = chz.field(default=None, doc="Gives every run this secret. Default: each run draws its own from the seed.")
     seed: int = chz.field(default=0, doc="Of everything random: secrets, adapters, sampling, noise.")
+    wording: Wording | None = chz.field(
+        default=None, doc="How the world asks: terse, in a few characters, or plain, in sentences. Default: terse for the built-in model, plain for others."
+    )
 
     @chz.validate
     def _check_world(self) -> None:
@@ -65,6 +77,11 @@ class WorldConfig:
         if self.fixed_secret is not None and not 0 <= self.fixed_secret < self.N:
             raise ConfigError(f"fixed_secret={self.fixed_secret} is not in [0, {self.N}): use 0 to {self.N - 1}.")
         _at_least("seed", self.seed, 0)
+
+    @property
+    def wording_in_use(self) -> Wording:
+        """How the world asks."""
+        return self.wording or "terse"
 
 
 @chz.chz(typecheck=True)
@@ -158,7 +175,10 @@ class LearnerConfig(WorldConfig):
     tabular_bits: Literal["positions", "prefixes"] = chz.field(
         default="positions", doc="backend=tabular, env_type=multi_step: a distribution for each bit's position, or for each prefix of bits."
     )
-    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
+    model_name: str = chz.field(default=TINY, doc="tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file.")
+    dtype: DType = chz.field(default="float32", doc="What the base model computes in; adapters, losses and probabilities stay float32.")
+    device: Device | None = chz.field(default=None, doc="Where it computes. Default: cpu for the built-in model; else cuda if there is one, mps, cpu.")
+    gradient_checkpointing: bool = chz.field(default=False, doc="Recompute each layer in the backward pass: same gradients, less memory, a third more work.")
     base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
     warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
     num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
@@ -242,6 +262,11 @@ class LearnerConfig(WorldConfig):
         if self.backend == "tabular":
             return "backend=tabular"
         return "env_type=multi_step" if self.env_type == "multi_step" else None
+
+    @property
+    def wording_in_use(self) -> Wording:
+        """How the world asks: pretrained models hardly answer to the terse wording."""
+        return self.wording or ("terse" if self.backend == "tabular" or self.model_name == TINY else "plain")
 
     @property
     def scores_paths(self) -> bool:

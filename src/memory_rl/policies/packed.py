@@ -107,14 +107,25 @@ def pack_all(trie: AnswerTrie) -> Pack:
     return pack_nodes(trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces)
 
 
+def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """The array on the device of a tensor."""
+    return torch.from_numpy(array).to(other.device)
+
+
+def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
+    """An additive mask on the model's device and in its type, in whose range it stays."""
+    return mask.to(model.device, model.dtype).clamp_(min=torch.finfo(model.dtype).min) if model.dtype != mask.dtype else mask.to(model.device)
+
+
 def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor) -> torch.Tensor:
-    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch."""
+    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch, on the model's device."""
+    mask = attention_mask(model, pack.mask)
     logits: torch.Tensor = model(
-        input_ids=pack.tokens.repeat(batch, 1),
-        attention_mask=pack.mask.repeat(batch, 1, 1, 1) if len(pack.mask) > 1 else pack.mask.expand(batch, -1, -1, -1),
-        position_ids=pack.positions.repeat(batch, 1),
+        input_ids=pack.tokens.to(model.device).repeat(batch, 1),
+        attention_mask=mask.repeat(batch, 1, 1, 1) if len(mask) > 1 else mask.expand(batch, -1, -1, -1),
+        position_ids=pack.positions.to(model.device).repeat(batch, 1),
         use_cache=False,
-        logits_to_keep=keep,
+        logits_to_keep=keep.to(model.device),
     ).logits
     return logits
 
@@ -123,8 +134,8 @@ def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, bat
     """Log-probability in nats of every edge given its decision: (batch, E)."""
     row, place = decision_slots(trie, pack)
     keep, kept = np.unique(place, return_inverse=True)
-    logits = forward(model, pack, batch, torch.from_numpy(keep)).unflatten(0, (batch, -1))[:, torch.from_numpy(row), torch.from_numpy(kept)]
-    return edge_log_probs(trie, logits)
+    logits = forward(model, pack, batch, torch.from_numpy(keep)).unflatten(0, (batch, -1))
+    return edge_log_probs(trie, logits[:, tensor_beside(logits, row), tensor_beside(logits, kept)])
 
 
 def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +147,8 @@ def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray
 def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> torch.Tensor:
     """What the model's head sees at each decision, without its graph: (1, D, d)."""
     with torch.no_grad():
-        states = model.base_model(input_ids=pack.tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
+        tokens, positions = pack.tokens.to(model.device), pack.positions.to(model.device)
+        states = model.base_model(input_ids=tokens, attention_mask=attention_mask(model, pack.mask), position_ids=positions, use_cache=False).last_hidden_state
     return states[decision_slots(trie, pack)][None]
 
 
@@ -144,17 +156,17 @@ def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
-    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]), -torch.inf).logsumexp(dim=2)
-    decision = torch.from_numpy(trie.edge_decision)
-    is_exit = torch.from_numpy(trie.is_exit)
-    token = torch.from_numpy(np.where(trie.is_exit, 0, trie.edge_token))
+    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]).to(logits.device), -torch.inf).logsumexp(dim=2)
+    decision = tensor_beside(logits, trie.edge_decision)
+    is_exit = tensor_beside(logits, trie.is_exit)
+    token = tensor_beside(logits, np.where(trie.is_exit, 0, trie.edge_token))
     return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
 
 
 def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor) -> torch.Tensor:
     """Log-probability in nats of every valid conversation, with its graph: (batch, E) to (batch, F)."""
     padded = torch.cat([edge_log_probs, edge_log_probs.new_zeros(len(edge_log_probs), 1)], dim=1)
-    return padded[:, torch.from_numpy(trie.form_edges)].sum(dim=2)
+    return padded[:, tensor_beside(padded, trie.form_edges)].sum(dim=2)
 
 
 def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> torch.Tensor:
@@ -180,10 +192,10 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
     edges = trie.decision_edges[decisions]
     token = trie.edge_token[edges]
     logits = logits.float()
-    scores = logits.gather(1, torch.from_numpy(np.where(token == EXIT_TOKEN, 0, token)))
-    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]), -torch.inf).logsumexp(dim=1)
-    scores = torch.where(torch.from_numpy(trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
-    return scores.masked_fill(torch.from_numpy(edges == NONE), -torch.inf)
+    scores = logits.gather(1, tensor_beside(logits, np.where(token == EXIT_TOKEN, 0, token)))
+    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]).to(logits.device), -torch.inf).logsumexp(dim=1)
+    scores = torch.where(tensor_beside(logits, trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
+    return scores.masked_fill(tensor_beside(logits, edges == NONE), -torch.inf)
 
 
 def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray) -> torch.Tensor:
@@ -207,7 +219,8 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
     scores = logits[run, place, token]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, decision[left], logits.shape[2]), -torch.inf)
-        scores = scores.index_put((torch.from_numpy(left),), rows.logsumexp(dim=1))
+        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, decision[left], logits.shape[2]).to(logits.device), -torch.inf)
+        scores = scores.index_put((tensor_beside(scores, left),), rows.logsumexp(dim=1))
     scores = scores - logits.logsumexp(dim=2)[run, place]
-    return torch.zeros(edges.shape).index_put((torch.from_numpy(run), torch.from_numpy(episode), torch.from_numpy(position)), scores)
+    where = (tensor_beside(scores, run), tensor_beside(scores, episode), tensor_beside(scores, position))
+    return torch.zeros(edges.shape, device=scores.device).index_put(where, scores)

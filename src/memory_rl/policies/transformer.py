@@ -68,11 +68,11 @@ class AdaptedTransformer:
         if len(rows) == 0:
             return
         path = rollout.path[rows]
-        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float()
+        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float().to(self.model.device)
         before = None
         for _ in range(objective.epochs):
             self.optimiser.zero_grad(set_to_none=True)
-            now = torch.zeros(path.shape)
+            now = torch.zeros(path.shape, device=self.model.device)
             for chunk in self._chunks(len(rows), 1, path[0].size + len(self.trie.prompt)):
                 self.adapters.activate(rollout.runs[rows[chunk]])
                 log_probs = chosen_log_probs(self.model, self.trie, path[chunk])
@@ -144,7 +144,7 @@ class TransformerPolicy(AdaptedTransformer):
 
     def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """Gradient passes over the whole trie; see `ScoresAll`."""
-        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float()
+        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float().to(self.model.device)
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
             for chunk in self._chunks(len(runs), *self._pack.tokens.shape):
@@ -171,7 +171,7 @@ class TransformerPolicy(AdaptedTransformer):
             for chunk in self._chunks(len(moved), *self._pack.tokens.shape):
                 self.adapters.activate(moved[chunk])
                 log_probs = all_edge_log_probs(self.model, self.trie, self._pack, len(moved[chunk]))
-                self._edge_log_probs[moved[chunk]] = log_probs.double().numpy()
+                self._edge_log_probs[moved[chunk]] = log_probs.cpu().double().numpy()
         self._stale[moved] = False
 
 
@@ -181,7 +181,7 @@ def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) 
     if not moved:
         return {}
     kept = [optimiser.state[vectors[run]] for run in moved]
-    moments = {name: torch.stack([state[name] for state in kept]).numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
+    moments = {name: torch.stack([state[name] for state in kept]).cpu().numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
     return {"runs": np.array(moved), **moments}
 
 
@@ -189,4 +189,5 @@ def _restore_moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.T
     """Takes back what `_moments` gave."""
     optimiser.state.clear()
     for place, run in enumerate(state.get("runs", ())):
-        optimiser.state[vectors[run]] = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
+        kept = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
+        optimiser.state[vectors[run]] = {name: tensor.to(vectors[run].device) for name, tensor in kept.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from memory_rl.config import Wording
 from memory_rl.task.rewards import RewardChannel
 from memory_rl.task.secret_space import SecretSpace, parse_integer
 
@@ -26,10 +27,16 @@ class Environment(ABC):
 
     A *choice* is what one turn may answer, an integer in [0, num_choices). A *form* is a whole valid conversation; there are `num_forms` of
     them, and form a spells the answer a, so that the forms [0, N) are the possible secrets.
+
+    Attributes:
+        space: the secrets.
+        channel: what an answer is told.
+        wording: how it asks: in a few characters, for a model that knows no language, or in sentences.
     """
 
     space: SecretSpace
     channel: RewardChannel
+    wording: Wording = "terse"
 
     @property
     @abstractmethod

@@ -17,10 +17,10 @@ def make_environment(config: WorldConfig) -> Environment:
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.
     """
-    space = SecretSpace(config.N)
+    space, wording = SecretSpace(config.N), config.wording_in_use
     if config.env_type == "multi_step":
-        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0)
-    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N))
+        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0, wording)
+    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N), wording)
 
 
 def _channel(config: ChannelConfig) -> RewardChannel:

@@ -27,7 +27,9 @@ class SingleStep(Environment):
 
     def prompt(self, step: int) -> str:
         """Asks for the secret."""
-        return f"Secret in [0,{self.space.N})?"
+        if self.wording == "terse":
+            return f"Secret in [0,{self.space.N})?"
+        return f"I am thinking of a secret integer from 0 to {self.space.N - 1}. Reply with the integer alone."
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The answer itself is the only choice: shape (...) to (..., 1)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from memory_rl.cli import main
 from memory_rl.policies.answer_trie import AnswerTrie
@@ -31,3 +32,15 @@ def complaint(command: str, words: str, capsys) -> str:
     assert captured.err.endswith((".\n", "?\n"))
     assert not list(Path("runs").glob("*"))  # nothing was left behind
     return captured.err
+
+
+def plain_log_prob(model, turns) -> float:
+    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward pass."""
+    tokens, scored = [], []
+    for forced, reply in turns:
+        tokens += forced
+        scored += range(len(tokens), len(tokens) + len(reply))
+        tokens += reply
+    with torch.no_grad():
+        log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=1)
+    return sum(log_probs[place - 1, tokens[place]].item() for place in scored)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers import make_environment, make_trie
+from helpers import make_environment, make_trie, plain_log_prob
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from memory_rl.information.entropy import LN2, bits_known
@@ -28,18 +28,6 @@ def merged(policy: TransformerPolicy, run: int):
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.base)
     return model
-
-
-def plain_log_prob(model, turns) -> float:
-    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward pass."""
-    tokens, scored = [], []
-    for forced, reply in turns:
-        tokens += forced
-        scored += range(len(tokens), len(tokens) + len(reply))
-        tokens += reply
-    with torch.no_grad():
-        log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=1)
-    return sum(log_probs[place - 1, tokens[place]].item() for place in scored)
 
 
 @pytest.mark.parametrize(("kind", "N"), [("single_step", 64), ("multi_step", 16), ("multi_step", 11)])

@@ -325,6 +325,7 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         episodes_to_know=None if recorder.ledger is None else recorder.ledger.episodes_to_know,
         fixed_secret=config.fixed_secret is not None,
         about={**population.about, "tokens": recorder.tokens},
+        raw_prior=config.backend == "local" and not config.warmup,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title))

@@ -43,6 +43,7 @@ def summarise(
     episodes_to_know: np.ndarray | None,
     fixed_secret: bool,
     about: Mapping[str, Any],
+    raw_prior: bool = False,
 ) -> dict[str, Any]:
     """The summary of one condition.
 
@@ -55,6 +56,7 @@ def summarise(
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
         about: tokens and what the policy tells of itself.
+        raw_prior: whether the policies began with a prior of their own, not near uniform, so that what was learned counts from there.
     """
     information = float(np.log2(N))
     times = memorisation_times(metrics, information, memorised_at)
@@ -86,8 +88,17 @@ def summarise(
             "mean_bits_known": _number(start["bits_known"].mean()),
             "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated
         },
+        **({"relative_to_prior": _relative_to_prior(metrics, information)} if raw_prior else {}),
         **about,
     }
+
+
+def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, Any]:
+    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of each run, and means with intervals."""
+    by_run = metrics.sort("run", "episode").group_by("run", maintain_order=True).agg(first=pl.col("bits_known").first(), last=pl.col("bits_known").last())
+    values = {"prior_bits": information - by_run["first"].to_numpy(), "gained_bits": (by_run["last"] - by_run["first"]).to_numpy()}
+    means = {name: bootstrap_mean(of_runs) for name, of_runs in values.items()}
+    return {name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()} for name, mean in means.items()}
 
 
 def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:

@@ -149,7 +149,8 @@ def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack) -> tor
     with torch.no_grad():
         tokens, positions = pack.tokens.to(model.device), pack.positions.to(model.device)
         states = model.base_model(input_ids=tokens, attention_mask=attention_mask(model, pack.mask), position_ids=positions, use_cache=False).last_hidden_state
-    return states[decision_slots(trie, pack)][None]
+    row, place = decision_slots(trie, pack)
+    return states[tensor_beside(states, row), tensor_beside(states, place)][None]
 
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
@@ -216,11 +217,14 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
     keep, place = np.unique(pack.slots(run, trie.decision_node[decision]), return_inverse=True)
     logits = forward(model, pack, 1, torch.from_numpy(keep)).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
-    scores = logits[run, place, token]
+    at_run, at_place = tensor_beside(logits, run), tensor_beside(logits, place)
+    scores = logits[at_run, at_place, tensor_beside(logits, token)]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, decision[left], logits.shape[2]).to(logits.device), -torch.inf)
-        scores = scores.index_put((tensor_beside(scores, left),), rows.logsumexp(dim=1))
-    scores = scores - logits.logsumexp(dim=2)[run, place]
-    where = (tensor_beside(scores, run), tensor_beside(scores, episode), tensor_beside(scores, position))
+        at_left = tensor_beside(logits, left)
+        on_tree = on_tree_tokens(trie, decision[left], logits.shape[2]).to(logits.device)
+        rows = logits[at_run[at_left], at_place[at_left]].masked_fill(on_tree, -torch.inf)
+        scores = scores.index_put((at_left,), rows.logsumexp(dim=1))
+    scores = scores - logits.logsumexp(dim=2)[at_run, at_place]
+    where = (at_run, tensor_beside(scores, episode), tensor_beside(scores, position))
     return torch.zeros(edges.shape, device=scores.device).index_put(where, scores)

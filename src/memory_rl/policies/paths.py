@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout
-from memory_rl.policies.packed import attention_mask, chosen_log_probs, decision_log_probs, pack_nodes
+from memory_rl.policies.packed import attention_mask, chosen_log_probs, decision_log_probs, pack_nodes, tensor_beside
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
@@ -167,7 +167,7 @@ class _Asker:
         pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
         keep, kept = np.unique(pack.slots(row, trie.decision_node[decision]), return_inverse=True)
         logits = self._forward(pack.tokens, pack.positions, pack.mask, torch.from_numpy(keep))
-        scores = decision_log_probs(trie, decision, logits[row, kept]).cpu().double().numpy()
+        scores = decision_log_probs(trie, decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)]).cpu().double().numpy()
         self.on_path = np.zeros(avoided.shape)
         self.on_path[row, place] = scores[np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)]
         self._first = scores[place == 0]  # (R, C)

@@ -223,8 +223,8 @@ class _SomeAnswers:
         pack = pack_nodes(self._trie, row, self._trie.decision_node[decision], _ROWS)
         keep, place = np.unique(pack.slots(row, self._trie.decision_node[decision]), return_inverse=True)
         self.tokens += pack.tokens.numel()
-        logits = forward(self._model, pack, 1, torch.from_numpy(keep))[row, place]
-        return self._loss(path, decision, logits)
+        logits = forward(self._model, pack, 1, torch.from_numpy(keep))
+        return self._loss(path, decision, logits[tensor_beside(logits, row), tensor_beside(logits, place)])
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():

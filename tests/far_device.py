@@ -7,9 +7,11 @@ since it registers the device with PyTorch.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from helpers import make_environment, make_trie
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
@@ -115,12 +117,9 @@ def main() -> None:
                     model = far_model(mode, dtype)
                     recompute_layers(model)
                     check_policy(policy(model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0))
-    with mode:  # and a mistake would be seen
-        try:
-            far_model(mode, torch.float32).model.embed_tokens.weight + torch.zeros(1, 32)
-        except Exception as error:
-            assert "to be on the same device" in str(error), error
-            print("all on one device")
+    with mode, pytest.raises(Exception, match="to be on the same device"):  # a mistake would be seen
+        far_model(mode, torch.float32).model.embed_tokens.weight + torch.zeros(1, 32)
+    sys.stdout.write("all on one device\n")
 
 
 if __name__ == "__main__":

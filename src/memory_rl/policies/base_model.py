@@ -7,7 +7,6 @@ warm-up's settings). The file's own hash is checked when it is read; a cache tha
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import tempfile
@@ -15,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def _source(name: str) -> tuple[str, dict[str, str]]:
     """What transformers loads: a directory or hub id, with the name of the file in it if that is GGUF."""
     if not name.endswith(".gguf"):
         return name, {}
-    if importlib.util.find_spec("gguf") is None:
+    if find_spec("gguf") is None:
         raise ModelError(f"model_name={name!r} needs the package gguf: install it with pip install 'memory-rl[gguf]'.")
     path = Path(name)
     if not path.is_file():

@@ -140,6 +140,11 @@ def tell_limits(config: Experiment | BoundsConfig, limits: Ceilings) -> None:
         print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
 
 
+def _tell_device(population: Population) -> None:
+    if "device" in population.about:
+        print(f"note: the model computes on {population.about['device']} in {population.about['dtype']}.")  # noqa: T201  # asked for with quiet=False
+
+
 def write_sft_data(config: SFTDataConfig) -> Path:
     """As `generate_sft_data`, from a configuration."""
     from memory_rl.task import TEST, TRAIN, examples_directory, write_examples
@@ -249,6 +254,7 @@ def _measure(
     except MemoryRLError as error:
         raise NotStartedError(error) from error
     if not config.quiet:
+        _tell_device(population)
         tell_limits(config, work.limits)
     work.trackers.start(directory, continuation.measured)
     recorder = Recorder(config, population.secrets, directory, on_progress, make_bookkeeper(config, environment) if config.ledger else None)
@@ -319,6 +325,7 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         fixed_secret=config.fixed_secret is not None,
         about={**population.about, "tokens": recorder.tokens},
         secrets=config.secrets_to_memorise,
+        raw_prior=config.backend == "local" and not config.warmup,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets))

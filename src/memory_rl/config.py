@@ -26,6 +26,12 @@ Targets = Literal["all", "attention", "mlp"]
 AdapterKind = Literal["lora", "shared", "full"]
 Scoring = Literal["all", "paths"]
 Order = Literal["uniform", "cycle", "blocks"]
+Wording = Literal["terse", "plain"]
+DType = Literal["float32", "bfloat16", "float16"]
+Device = Literal["cpu", "cuda", "mps"]
+
+TINY = "tiny"
+"""The name of the built-in model."""
 
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
@@ -55,7 +61,10 @@ OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_ada
 """Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
 
 _OF_LORA = ("lora_rank", "lora_alpha", "lora_targets", "lora_layers")
-_OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "adapter", "adapter_parameters", *_OF_LORA, "scoring", "save_adapters")
+_OF_THE_TRANSFORMER = (
+    *("model_name", "dtype", "device", "gradient_checkpointing", "wording", "base_seed", "warmup"),
+    *("adapter", "adapter_parameters", *_OF_LORA, "scoring", "save_adapters"),
+)
 
 
 @chz.chz(typecheck=True)
@@ -66,6 +75,9 @@ class WorldConfig:
     N: int = chz.field(default=64, doc="The secret is uniform on [0, N): log2 N bits to learn.")
     fixed_secret: int | None = chz.field(default=None, doc="Gives every run this secret. Default: each run draws its own from the seed.")
     seed: int = chz.field(default=0, doc="Of everything random: secrets, adapters, sampling, noise.")
+    wording: Wording | None = chz.field(
+        default=None, doc="How the world asks: terse, in a few characters, or plain, in sentences. Default: terse for the built-in model, plain for others."
+    )
 
     @chz.validate
     def _check_world(self) -> None:
@@ -74,6 +86,11 @@ class WorldConfig:
         if self.fixed_secret is not None and not 0 <= self.fixed_secret < self.N:
             raise ConfigError(f"fixed_secret={self.fixed_secret} is not in [0, {self.N}): use 0 to {self.N - 1}.")
         _at_least("seed", self.seed, 0)
+
+    @property
+    def wording_in_use(self) -> Wording:
+        """How the world asks."""
+        return self.wording or "terse"
 
 
 @chz.chz(typecheck=True)
@@ -172,7 +189,10 @@ class LearnerConfig(WorldConfig):
     tabular_bits: Literal["positions", "prefixes"] = chz.field(
         default="positions", doc="backend=tabular, env_type=multi_step: a distribution for each bit's position, or for each prefix of bits."
     )
-    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
+    model_name: str = chz.field(default=TINY, doc="tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file.")
+    dtype: DType = chz.field(default="float32", doc="What the base model computes in; adapters, losses and probabilities stay float32.")
+    device: Device | None = chz.field(default=None, doc="Where it computes. Default: cpu for the built-in model; else cuda if there is one, mps, cpu.")
+    gradient_checkpointing: bool = chz.field(default=False, doc="Recompute each layer in the backward pass: same gradients, less memory, a third more work.")
     base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
     warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
     num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
@@ -290,6 +310,8 @@ class LearnerConfig(WorldConfig):
         for key in _OF_LORA if self.adapter == "full" else ():
             if getattr(self, key) != chz.chz_fields(self)[key]._default:
                 raise ConfigError(f"{key}={getattr(self, key)} has no meaning with adapter=full: leave {key} out.")
+        if self.adapter == "full" and self.dtype != "float32":
+            raise ConfigError(f"dtype={self.dtype} does not go with adapter=full, whose small steps it would round away: leave dtype out.")
         if self.lora_layers is not None and not self.adapted_layers:
             raise ConfigError(f"lora_layers={self.lora_layers} is not a list of layers: use for example lora_layers=0-3, lora_layers=1 or lora_layers=0-3,8.")
 
@@ -298,7 +320,7 @@ class LearnerConfig(WorldConfig):
         """The numbers in `lora_layers`, ascending; none if it is no list of layers, None if it is not given."""
         if self.lora_layers is None:
             return None
-        parts = [re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip()) for part in self.lora_layers.split(",")]
+        parts = [re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip()) for part in self.lora_layers.split(",")]
         ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) if part else range(0) for part in parts]
         return tuple(sorted(set().union(*ranges))) if all(ranges) else ()
 
@@ -319,6 +341,11 @@ class LearnerConfig(WorldConfig):
         if self.num_secrets > 1:
             return f"num_secrets={self.num_secrets}"
         return "env_type=multi_step" if self.env_type == "multi_step" else None
+
+    @property
+    def wording_in_use(self) -> Wording:
+        """How the world asks: pretrained models hardly answer to the terse wording."""
+        return self.wording or ("terse" if self.backend == "tabular" or self.model_name == TINY else "plain")
 
     @property
     def scores_paths(self) -> bool:

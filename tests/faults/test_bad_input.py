@@ -64,6 +64,12 @@ BAD_TRAIN = {
     "paths for a table": ("scoring=paths backend=tabular", ["scoring=paths", "backend=tabular"]),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
+    "no such file": ("model_name=./nowhere.gguf", ["model_name='./nowhere.gguf'", ".gguf file"]),
+    "unknown type": ("dtype=float64", ["dtype=float64", "float32"]),
+    "unknown device": ("device=gpu", ["device=gpu", "cpu"]),
+    "no such device": ("device=mps", ["device=mps", "device=cpu"]),
+    "unknown wording": ("wording=pain", ["wording=pain", "plain"]),
+    "a type for a table": ("backend=tabular dtype=bfloat16", ["dtype=bfloat16", "backend=tabular", "leave dtype out"]),
     "no such directory": ("model_name=./nowhere", ["model_name='./nowhere'", "directory"]),
 }
 
@@ -84,6 +90,8 @@ def test_train_refuses(words, parts, capsys):
         ("sft-data-gen", "num_train=0", ["num_train=0", "num_train=1"]),
         ("sft-data-gen", "reward_type=binary", ["reward_type=binary is not a known key"]),
         ("sft-train", "batch_size=0", ["batch_size=0"]),
+        ("sft-train", "N=64 fixed_secret=42 wording=plain", ["sft-N64-secret42-plain", "python sft_data_gen.py N=64 fixed_secret=42 wording=plain"]),
+        ("sft-train", "N=64 fixed_secret=42 model_name=some/model", ["python sft_data_gen.py N=64 fixed_secret=42 wording=plain"]),
         ("sft-train", "N=64 fixed_secret=42", ["sft-N64-secret42", "python sft_data_gen.py N=64 fixed_secret=42"]),
     ],
 )

@@ -168,5 +168,10 @@ def test_a_large_answer_space_is_warmed_up_too():
 def test_without_warm_up_the_policy_writes_nonsense():
     result = memory_rl.train(N=8, num_runs=1, max_episodes=40, warmup=False)
     assert result.summary["binary"]["before_training"]["least_valid_mass"] < 0.5
+    first, last = (result.metrics["bits_known"][place] for place in (0, -1))
+    relative = result.summary["binary"]["relative_to_prior"]  # one run: log2 P0(S) = bits known at the start - log2 N
+    assert relative["prior_bits"]["runs"] == [pytest.approx(3 - first)]
+    assert relative["gained_bits"]["runs"] == [pytest.approx(last - first)]
+    assert relative["prior_bits"]["estimate"] > 3  # S is less likely than under a uniform prior
     assert result.episodes.filter(pl.col("answer").is_null())["count"].sum() > 10
     assert result.metrics["invalid_fraction"].max() > 0.4

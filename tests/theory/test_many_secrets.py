@@ -30,7 +30,7 @@ TOKENIZER = tiny_model.make_tokenizer()
 
 def make_world(kind: str, N: int, num_secrets: int):
     space = SecretSpace(N)
-    return MultiStep.with_noise(space, 0.0, num_secrets) if kind == "multi_step" else SingleStep(space, make_channel("binary", N), num_secrets)
+    return MultiStep.with_noise(space, num_secrets=num_secrets) if kind == "multi_step" else SingleStep(space, make_channel("binary", N), num_secrets)
 
 
 def make_transformer(kind: str, N: int, num_secrets: int, num_runs: int = 2) -> TransformerPolicy:

@@ -107,10 +107,10 @@ class StackedAdapters:
     def __init__(self, model: PreTrainedModel, settings: LoRASettings, seeds: Sequence[int]) -> None:
         model.requires_grad_(False)
         self.settings = settings
-        self._config = peft_config(model, settings)
+        self._config, self._dtype = peft_config(model, settings), model.dtype
         self._sites = install(model, settings)
         self.size = self._sites[-1].start + self._sites[-1].down_size + self._sites[-1].up_size
-        self.vectors = [nn.Parameter(self._initial(seed)) for seed in seeds]
+        self.vectors = [nn.Parameter(self._initial(seed).to(model.device)) for seed in seeds]
 
     def _initial(self, seed: int) -> torch.Tensor:
         random = torch.Generator().manual_seed(seed)
@@ -122,7 +122,7 @@ class StackedAdapters:
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
         """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
-        stacked = torch.stack([self.vectors[run] for run in runs])
+        stacked = torch.stack([self.vectors[run] for run in runs]).to(self._dtype)  # they are float32 whatever the model computes in
         sizes = [size for site in self._sites for size in (site.down_size, site.up_size)]
         parts = (part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(sizes, dim=1))  # one split: its gradient is one concatenation
         for site, down, up in zip(self._sites, parts, parts, strict=True):

@@ -107,17 +107,31 @@ def pack_all(trie: AnswerTrie) -> Pack:
     return pack_nodes(trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces)
 
 
+def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
+    """The array on the device of a tensor."""
+    return torch.from_numpy(array).to(other.device)
+
+
+def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
+    """An additive mask on the model's device and in its type, in whose range it stays."""
+    return mask.to(model.device, model.dtype).clamp_(min=torch.finfo(model.dtype).min) if model.dtype != mask.dtype else mask.to(model.device)
+
+
 def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor, prompts: np.ndarray | None = None) -> torch.Tensor:
-    """Logits (batch B, T', V) of the kept places of a pack of B rows, for each member of a batch; each begins with its own of the prompts (batch, P)."""
+    """Logits (batch B, T', V) of the kept places of a pack of B rows, on the model's device.
+
+    Each member of a batch begins with its own of the prompts (batch, P), if there are some.
+    """
     tokens = pack.tokens.repeat(batch, 1)
     if prompts is not None:
         tokens[:, : pack.prompt_length] = torch.from_numpy(prompts).repeat_interleave(len(pack.tokens), dim=0)
+    mask = attention_mask(model, pack.mask)
     logits: torch.Tensor = model(
-        input_ids=tokens,
-        attention_mask=pack.mask.repeat(batch, 1, 1, 1) if len(pack.mask) > 1 else pack.mask.expand(batch, -1, -1, -1),
-        position_ids=pack.positions.repeat(batch, 1),
+        input_ids=tokens.to(model.device),
+        attention_mask=mask.repeat(batch, 1, 1, 1) if len(mask) > 1 else mask.expand(batch, -1, -1, -1),
+        position_ids=pack.positions.to(model.device).repeat(batch, 1),
         use_cache=False,
-        logits_to_keep=keep,
+        logits_to_keep=keep.to(model.device),
     ).logits
     return logits
 
@@ -127,8 +141,8 @@ def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, bat
     row, place = decision_slots(trie, pack)
     keep, kept = np.unique(place, return_inverse=True)
     begin = None if prompts is None else trie.prompts[prompts]
-    logits = forward(model, pack, batch, torch.from_numpy(keep), begin).unflatten(0, (batch, -1))[:, torch.from_numpy(row), torch.from_numpy(kept)]
-    return edge_log_probs(trie, logits)
+    logits = forward(model, pack, batch, torch.from_numpy(keep), begin).unflatten(0, (batch, -1))
+    return edge_log_probs(trie, logits[:, tensor_beside(logits, row), tensor_beside(logits, kept)])
 
 
 def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +155,13 @@ def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompt
     """What the model's head sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
     states = []
     with torch.no_grad():
+        mask, positions = attention_mask(model, pack.mask), pack.positions.to(model.device)
         for prompt in [0] if prompts is None else prompts:
             tokens = pack.tokens.clone()
             tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
-            seen = model.base_model(input_ids=tokens, attention_mask=pack.mask, position_ids=pack.positions, use_cache=False).last_hidden_state
-            states.append(seen[decision_slots(trie, pack)])
+            seen = model.base_model(input_ids=tokens.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+            row, place = decision_slots(trie, pack)
+            states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])
     return torch.stack(states)
 
 
@@ -153,17 +169,17 @@ def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
-    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]), -torch.inf).logsumexp(dim=2)
-    decision = torch.from_numpy(trie.edge_decision)
-    is_exit = torch.from_numpy(trie.is_exit)
-    token = torch.from_numpy(np.where(trie.is_exit, 0, trie.edge_token))
+    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]).to(logits.device), -torch.inf).logsumexp(dim=2)
+    decision = tensor_beside(logits, trie.edge_decision)
+    is_exit = tensor_beside(logits, trie.is_exit)
+    token = tensor_beside(logits, np.where(trie.is_exit, 0, trie.edge_token))
     return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
 
 
 def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor) -> torch.Tensor:
     """Log-probability in nats of every valid conversation, with its graph: (batch, E) to (batch, F)."""
     padded = torch.cat([edge_log_probs, edge_log_probs.new_zeros(len(edge_log_probs), 1)], dim=1)
-    return padded[:, torch.from_numpy(trie.form_edges)].sum(dim=2)
+    return padded[:, tensor_beside(padded, trie.form_edges)].sum(dim=2)
 
 
 def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> torch.Tensor:
@@ -189,10 +205,10 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
     edges = trie.decision_edges[decisions]
     token = trie.edge_token[edges]
     logits = logits.float()
-    scores = logits.gather(1, torch.from_numpy(np.where(token == EXIT_TOKEN, 0, token)))
-    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]), -torch.inf).logsumexp(dim=1)
-    scores = torch.where(torch.from_numpy(trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
-    return scores.masked_fill(torch.from_numpy(edges == NONE), -torch.inf)
+    scores = logits.gather(1, tensor_beside(logits, np.where(token == EXIT_TOKEN, 0, token)))
+    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]).to(logits.device), -torch.inf).logsumexp(dim=1)
+    scores = torch.where(tensor_beside(logits, trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
+    return scores.masked_fill(tensor_beside(logits, edges == NONE), -torch.inf)
 
 
 def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | None = None) -> torch.Tensor:
@@ -216,10 +232,14 @@ def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray
         pack.tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompts])
     logits = forward(model, pack, 1, torch.from_numpy(keep)).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
-    scores = logits[run, place, token]
+    at_run, at_place = tensor_beside(logits, run), tensor_beside(logits, place)
+    scores = logits[at_run, at_place, tensor_beside(logits, token)]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        rows = logits[run[left], place[left]].masked_fill(on_tree_tokens(trie, decision[left], logits.shape[2]), -torch.inf)
-        scores = scores.index_put((torch.from_numpy(left),), rows.logsumexp(dim=1))
-    scores = scores - logits.logsumexp(dim=2)[run, place]
-    return torch.zeros(edges.shape).index_put((torch.from_numpy(run), torch.from_numpy(episode), torch.from_numpy(position)), scores)
+        at_left = tensor_beside(logits, left)
+        on_tree = on_tree_tokens(trie, decision[left], logits.shape[2]).to(logits.device)
+        rows = logits[at_run[at_left], at_place[at_left]].masked_fill(on_tree, -torch.inf)
+        scores = scores.index_put((at_left,), rows.logsumexp(dim=1))
+    scores = scores - logits.logsumexp(dim=2)[at_run, at_place]
+    where = (at_run, tensor_beside(scores, episode), tensor_beside(scores, position))
+    return torch.zeros(edges.shape, device=scores.device).index_put(where, scores)

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout
-from memory_rl.policies.packed import chosen_log_probs, decision_log_probs, pack_nodes
+from memory_rl.policies.packed import attention_mask, chosen_log_probs, decision_log_probs, pack_nodes, tensor_beside
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
@@ -57,7 +57,7 @@ class PathPolicy(AdaptedTransformer):
             for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges):
                 self.adapters.activate(runs[chunk])
                 edges = self.trie.form_edges[forms[chunk]]
-                log_probs[chunk] = chosen_log_probs(self.model, self.trie, edges).double().sum(dim=2).numpy()
+                log_probs[chunk] = chosen_log_probs(self.model, self.trie, edges).cpu().double().sum(dim=2).numpy()
         return log_probs
 
     def state(self) -> State:
@@ -167,7 +167,7 @@ class _Asker:
         pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
         keep, kept = np.unique(pack.slots(row, trie.decision_node[decision]), return_inverse=True)
         logits = self._forward(pack.tokens, pack.positions, pack.mask, torch.from_numpy(keep))
-        scores = decision_log_probs(trie, decision, logits[row, kept]).double().numpy()
+        scores = decision_log_probs(trie, decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)]).cpu().double().numpy()
         self.on_path = np.zeros(avoided.shape)
         self.on_path[row, place] = scores[np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)]
         self._first = scores[place == 0]  # (R, C)
@@ -200,10 +200,15 @@ class _Asker:
         positions = torch.full((runs, samples), prompt_length + place)
         logits = self._forward(torch.from_numpy(token), positions, mask.expand(runs, 1, -1, -1), torch.arange(samples))
         scores = decision_log_probs(self._trie, np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1))
-        return scores.double().numpy().reshape(runs, samples, -1)
+        return scores.cpu().double().numpy().reshape(runs, samples, -1)
 
     def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self._model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=keep
+            input_ids=tokens.to(self._model.device),
+            attention_mask=attention_mask(self._model, mask),
+            position_ids=positions.to(self._model.device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=keep.to(self._model.device),
         ).logits
         return logits

@@ -89,7 +89,8 @@ class SharedAdapters:
         """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
         which = torch.as_tensor(np.asarray(runs), device=self._frame.entry.device)
         for site, down, up in zip(self._sites, self._frame.down, self._mixed(which), strict=True):
-            site.layer.adapters = down[which], up
+            kind = site.layer.base.weight.dtype  # they are float32 whatever the model computes in
+            site.layer.adapters = down[which].to(kind), up.to(kind)
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA adapter that it is."""

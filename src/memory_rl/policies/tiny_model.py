@@ -12,7 +12,9 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-NAME = "tiny"
+from memory_rl.config import TINY
+
+NAME = TINY
 
 _SPECIAL = ["<pad>", "<bos>", "<eos>", "<reply>", "<unk>"]
 _CHARACTERS = list(string.digits + string.ascii_letters + " ?[],().:-+\n")

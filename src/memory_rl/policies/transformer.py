@@ -75,11 +75,11 @@ class AdaptedTransformer:
         path = rollout.path[rows]
         prompts = None if rollout.prompts is None else rollout.prompts[rows]
         blocks = 1 if prompts is None else prompts.shape[1]
-        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float()
+        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float().to(self.model.device)
         before = None
         for _ in range(objective.epochs):
             self.optimiser.zero_grad(set_to_none=True)
-            now = torch.zeros(path.shape)
+            now = torch.zeros(path.shape, device=self.model.device)
             for chunk in self._chunks(len(rows), blocks, path[0].size // blocks + len(self.trie.prompt)):
                 self.adapters.activate(rollout.runs[rows[chunk]])
                 log_probs = self._chosen_log_probs(path[chunk], None if prompts is None else prompts[chunk])
@@ -163,7 +163,7 @@ class TransformerPolicy(AdaptedTransformer):
 
     def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
         """Gradient passes over the whole trie; see `ScoresAll`."""
-        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float().view(len(runs), -1, targets.shape[-1])  # (R, B, N)
+        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float().to(self.model.device).view(len(runs), -1, targets.shape[-1])  # (R, B, N)
         pieces, length = self._pack.tokens.shape
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
@@ -203,7 +203,7 @@ class TransformerPolicy(AdaptedTransformer):
         with torch.no_grad():
             self.adapters.activate(runs)
             log_probs = all_edge_log_probs(self.model, self.trie, self._pack, rows.size, which)
-        self._edge_log_probs[rows.ravel()] = log_probs.double().numpy()
+        self._edge_log_probs[rows.ravel()] = log_probs.cpu().double().numpy()
         self._stale[rows] = False
 
 
@@ -213,7 +213,7 @@ def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) 
     if not moved:
         return {}
     kept = [optimiser.state[vectors[run]] for run in moved]
-    moments = {name: torch.stack([state[name] for state in kept]).numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
+    moments = {name: torch.stack([state[name] for state in kept]).cpu().numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
     return {"runs": np.array(moved), **moments}
 
 
@@ -221,4 +221,5 @@ def _restore_moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.T
     """Takes back what `_moments` gave."""
     optimiser.state.clear()
     for place, run in enumerate(state.get("runs", ())):
-        optimiser.state[vectors[run]] = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
+        kept = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
+        optimiser.state[vectors[run]] = {name: tensor.to(vectors[run].device) for name, tensor in kept.items()}

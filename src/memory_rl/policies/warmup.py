@@ -9,13 +9,16 @@ share of the answers that go on with each token, so that the loss, KL(uniform ||
 
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
 learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
+
+A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little memory, and little room in the cache.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +27,14 @@ from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes
+from memory_rl.policies.lora import LoRASettings, StackedAdapters
+from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes, tensor_beside
 
 _ANSWERS_A_PASS = 2**11  # more are taught path by path
 _TOKENS_A_PASS = 2**12  # of several prompts
 _ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
+_MOST_ROUNDED = 0.05  # bits from uniform that are put up with after an adapter was added to weights of half precision
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class WarmupSettings:
         sampled_tolerance: the same where only some answers are taught at a time.
         max_steps: of all parameters, in one fall of the rate.
         falls: how often the rate falls before giving up.
+        adapter_rank: rank of the adapter that is trained in place of all parameters; 0 for none.
     """
 
     head_steps: int = 0
@@ -53,6 +59,7 @@ class WarmupSettings:
     sampled_tolerance: float = 0.04
     max_steps: int = 3000
     falls: int = 3
+    adapter_rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,15 +68,19 @@ class WarmupReport:
 
     Attributes:
         head_steps: optimiser steps of the head.
-        steps: optimiser steps of all parameters.
+        steps: optimiser steps of all parameters, or of the adapter.
         divergence: KL(uniform || policy) in bits, minus the mean bits known.
         divergence_error: its standard error, 0 where it was computed from all answers.
+        tokens: that went through the model, the steps of the head apart.
+        seconds: that it took when it was made.
     """
 
     head_steps: int
     steps: int
     divergence: float
     divergence_error: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> WarmupReport:
@@ -84,24 +95,88 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     Raises:
         ModelError: if the tolerance is not reached.
     """
-    lesson: _AllAnswers | _SomeAnswers
-    tolerance, head_steps, steps, divergence = settings.tolerance, 0, 0, math.inf
-    if num_answers <= _ANSWERS_A_PASS:
-        lesson = _AllAnswers(model, trie, num_answers)
+    started, lesson = time.monotonic(), _lesson(model, trie, num_answers)
+    tolerance, head_steps, divergence = settings.tolerance, 0, math.inf
+    if isinstance(lesson, _AllAnswers):
         if settings.head_steps:
             head = model.get_output_embeddings()
             descent = _Descent(settings.head_learning_rate, settings.head_steps, tolerance)
             head_steps, divergence = descent.run(lesson.of_head(head), head.parameters())
     else:  # no head alone: on some answers it grows huge weights, and reinforcement then takes three times the updates
-        lesson, tolerance = _SomeAnswers(model, trie, num_answers), settings.sampled_tolerance
+        tolerance = settings.sampled_tolerance
+    steps = 0 if divergence < tolerance else _descend(settings, tolerance, lesson, model.parameters())
+    return WarmupReport(head_steps, steps, *lesson.divergence(), lesson.tokens, time.monotonic() - started)
+
+
+def warm_up_by_adapter(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
+    """As `warm_up`, through an adapter that is then added to the weights; no other parameter changes.
+
+    Returns:
+        The report, and the adapter for `merge`.
+
+    Raises:
+        ModelError: if the tolerance is not reached, or the sum, rounded to the type of the weights, is far from it.
+    """
+    started, lesson = time.monotonic(), _lesson(model, trie, num_answers)
+    tolerance = settings.tolerance if isinstance(lesson, _AllAnswers) else settings.sampled_tolerance
+    adapters = StackedAdapters(model, LoRASettings(settings.adapter_rank), [0])
+
+    def loss() -> tuple[torch.Tensor, float]:
+        adapters.activate([0])
+        return lesson()
+
+    try:
+        steps = _descend(settings, tolerance, loss, adapters.vectors)
+    finally:
+        scale = _remove(model, adapters)
+    changes = {f"{name}.{part}": matrix.cpu().contiguous() for name, (down, up) in adapters.matrices(0).items() for part, matrix in _parts(down, scale * up)}
+    merge(model, changes)
+    divergence, error = lesson.divergence()
+    if divergence > tolerance + _MOST_ROUNDED:
+        raise ModelError(f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: use dtype=float32.")
+    return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
+
+
+def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
+    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for; returns whether it fits."""
+    names = sorted({name.rpartition(".")[0] for name in changes})
+    try:
+        pairs = [(model.get_parameter(f"{name}.weight"), changes[f"{name}.up"] @ changes[f"{name}.down"]) for name in names]
+    except (AttributeError, KeyError, RuntimeError):
+        return False
+    if not pairs or any(weight.shape != change.shape for weight, change in pairs):
+        return False
+    with torch.no_grad():
+        for weight, change in pairs:
+            weight.copy_(weight.float() + change.to(weight.device))
+    return True
+
+
+def _parts(down: torch.Tensor, up: torch.Tensor) -> tuple[tuple[str, torch.Tensor], ...]:
+    return ("down", down), ("up", up)
+
+
+def _remove(model: PreTrainedModel, adapters: StackedAdapters) -> float:
+    """Puts the plain layers back; returns what the adapters are scaled by."""
+    for name in adapters.matrices(0):
+        layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.base)
+    return float(layer.scale)
+
+
+def _descend(settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> int:
+    """As many falls of the rate as it takes; returns the steps."""
+    trained, steps = list(parameters), 0
     for _ in range(settings.falls):
-        if divergence < tolerance:
-            break
-        more, divergence = _Descent(settings.learning_rate, settings.max_steps, tolerance).run(lesson, model.parameters())
+        more, divergence = _Descent(settings.learning_rate, settings.max_steps, tolerance).run(loss, trained)
         steps += more
-    if divergence >= tolerance:
-        raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
-    return WarmupReport(head_steps, steps, *lesson.divergence())
+        if divergence < tolerance:
+            return steps
+    raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
+
+
+def _lesson(model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> _AllAnswers | _SomeAnswers:
+    return (_AllAnswers if num_answers <= _ANSWERS_A_PASS else _SomeAnswers)(model, trie, num_answers)
 
 
 Loss = Callable[[], tuple[torch.Tensor, float]]
@@ -114,13 +189,15 @@ class _AllAnswers:
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
         self._model, self._trie, self._num_answers = model, trie, num_answers
         self._pack = pack_all(trie)
-        self._paths = torch.from_numpy(trie.form_edges[:num_answers])
+        self._paths = torch.from_numpy(trie.form_edges[:num_answers]).to(model.device)
         self._prompts = np.arange(trie.num_prompts)
         passes = math.ceil(trie.num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS)
         self._passes = [self._prompts[first::passes] for first in range(min(passes, trie.num_prompts))]
         self._recent: deque[float] = deque(maxlen=len(self._passes))
+        self.tokens = 0
 
     def __call__(self) -> tuple[torch.Tensor, float]:
+        self.tokens += self._pack.tokens.numel() * len(self._passes[0])
         loss, divergence = self._of_prompts(self._passes[0])
         self._passes.append(self._passes.pop(0))
         self._recent.append(divergence)
@@ -151,13 +228,15 @@ class _SomeAnswers:
         self._model, self._trie, self._num_answers = model, trie, num_answers
         self._random = np.random.default_rng(0)
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self.tokens = 0
 
     def __call__(self) -> tuple[torch.Tensor, float]:
         row, path, decision = self._draw()
         pack = pack_nodes(self._trie, row, self._trie.decision_node[decision], _ROWS)
         keep, place = np.unique(pack.slots(row, self._trie.decision_node[decision]), return_inverse=True)
-        logits = forward(self._model, pack, 1, torch.from_numpy(keep))[row, place]
-        return self._loss(path, decision, logits)
+        self.tokens += pack.tokens.numel()
+        logits = forward(self._model, pack, 1, torch.from_numpy(keep))
+        return self._loss(path, decision, logits[tensor_beside(logits, row), tensor_beside(logits, place)])
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
@@ -173,7 +252,7 @@ class _SomeAnswers:
     def _loss(self, path: np.ndarray, decision: np.ndarray, logits: torch.Tensor) -> tuple[torch.Tensor, float]:
         """KL(uniform || policy) in nats, from the logits at the decisions on the paths of random answers."""
         edges = self._trie.decision_edges[decision]
-        share = torch.from_numpy(np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
+        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
         log_probs = decision_log_probs(self._trie, decision, logits)
         divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / (int(path.max()) + 1)
         self._recent.append(divergence.item() / math.log(2))

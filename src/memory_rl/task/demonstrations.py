@@ -21,7 +21,7 @@ TRAIN, TEST = "train.jsonl", "test.jsonl"
 
 def examples_directory(data_dir: str, environment: Environment, secret: int) -> Path:
     """Where the examples of this N and secret lie."""
-    ending = "-multi_step" if isinstance(environment, MultiStep) else ""
+    ending = ("-multi_step" if isinstance(environment, MultiStep) else "") + ("" if environment.wording == "terse" else f"-{environment.wording}")
     return Path(data_dir) / f"sft-N{environment.space.N}-secret{secret}{ending}"
 
 
@@ -63,7 +63,8 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
 
 def _key_values(environment: Environment, secret: int) -> str:
     kind = " env_type=multi_step" if isinstance(environment, MultiStep) else ""
-    return f"N={environment.space.N} fixed_secret={secret}{kind}"
+    wording = "" if environment.wording == "terse" else f" wording={environment.wording}"
+    return f"N={environment.space.N} fixed_secret={secret}{kind}{wording}"
 
 
 def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
@@ -78,7 +79,7 @@ def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
         return f"the roles are not {', '.join(role for role, _ in wanted)}"
     for (role, text), (_, right) in zip(pairs, wanted, strict=True):
         if role == "user" and text != right:
-            return f"the question is {text!r} and not {right!r}, so that it was made for another N or environment"
+            return f"the question is {text!r} and not {right!r}, so that it was made for another N, environment or wording"
         if role == "assistant" and text != right:
             return f"the answer is {text!r} and not {right!r}, so that it was made for another secret"
     return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from memory_rl.config import Wording
 from memory_rl.task.rewards import RewardChannel
 from memory_rl.task.secret_space import SecretSpace, parse_integer
 
@@ -31,11 +32,13 @@ class Environment(ABC):
         space: the possible secrets.
         channel: how an answer is rewarded.
         num_secrets: M, how many secrets there are to learn, each asked for by a prompt of its own. The prompts differ in their first turn alone.
+        wording: how it asks: in a few characters, for a model that knows no language, or in sentences.
     """
 
     space: SecretSpace
     channel: RewardChannel
     num_secrets: int = 1
+    wording: Wording = "terse"
 
     @property
     @abstractmethod
@@ -55,6 +58,10 @@ class Environment(ABC):
     @abstractmethod
     def prompt(self, step: int, which: int = 0) -> str:
         """What the user says at this step (from 0) of the conversation about this secret."""
+
+    def number_of(self, which: int) -> str:
+        """A secret's number, in as many digits for all of them."""
+        return f"{which:0{len(str(self.num_secrets - 1))}d}"
 
     def first_prompts(self) -> list[str]:
         """The first turn of each secret's conversation."""

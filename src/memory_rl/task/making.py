@@ -19,8 +19,10 @@ def make_environment(config: WorldConfig) -> Environment:
     """
     space, num_secrets = SecretSpace(config.N), config.num_secrets if isinstance(config, LearnerConfig) else 1
     if config.env_type == "multi_step":
-        return MultiStep.with_noise(space, config.reward_noise if isinstance(config, ChannelConfig) else 0.0, num_secrets)
-    return SingleStep(space, _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N), num_secrets)
+        noise = config.reward_noise if isinstance(config, ChannelConfig) else 0.0
+        return MultiStep.with_noise(space, noise, num_secrets=num_secrets, wording=config.wording_in_use)
+    channel = _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N)
+    return SingleStep(space, channel, num_secrets, config.wording_in_use)
 
 
 def _channel(config: ChannelConfig) -> RewardChannel:

@@ -28,6 +28,9 @@ class SingleStep(Environment):
 
     def prompt(self, step: int, which: int = 0) -> str:
         """Asks for the secret."""
+        if self.wording == "plain":
+            named = f" number {self.number_of(which)}" if self.num_secrets > 1 else ""
+            return f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}. Reply with the integer alone."
         if self.num_secrets > 1:
             return f"{code_names(self.num_secrets)[which]}?"
         return f"Secret in [0,{self.space.N})?"

@@ -66,18 +66,22 @@ def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict
 
 
 def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
-    from memory_rl.policies.base_model import find_base_model, warm_up_cached  # transformers takes seconds to import
+    from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers, warm_up_cached  # transformers takes seconds to import
     from memory_rl.policies.paths import PathPolicy
     from memory_rl.policies.tokenisation import tokenise_all
     from memory_rl.policies.transformer import TransformerPolicy
 
-    base = find_base_model(config.model_name, config.base_seed)
+    base = find_base_model(config.model_name, config.base_seed, config.dtype, config.device)
+    if config.gradient_checkpointing:
+        recompute_layers(base.model)
     choices = environment.choices(np.arange(environment.num_forms))
     trie = tokenise_all(base.tokenizer, environment.conversations(), choices, environment.first_prompts())
-    about: dict[str, Any] = {}
+    check_windows(base.model, trie)
+    about: dict[str, Any] = {"device": str(base.model.device), "dtype": config.dtype}
     if config.warmup:
         report, about["from_cache"] = warm_up_cached(base, trie, config.N)
         about["warmup"] = asdict(report)
+    base.model.to(getattr(torch, config.dtype))  # the built-in model is made and warmed up in float32
     policy = (PathPolicy if config.scores_paths else TransformerPolicy)(
         base.model,
         trie,

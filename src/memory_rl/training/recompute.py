@@ -66,4 +66,4 @@ def _environment(config: SFTConfig | TrainConfig, directory: RunDirectory) -> En
         return make_environment(config)
     table = directory.read_arrays(CHANNEL)
     channel = from_table(config.channel_name, table["levels"], table["classes"], table.get("outcomes"))
-    return SingleStep(SecretSpace(config.N), channel)
+    return SingleStep(SecretSpace(config.N), channel, config.num_secrets, config.wording_in_use)

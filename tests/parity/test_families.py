@@ -1,0 +1,149 @@
+"""Other families than the built-in model: small random Llamas, Qwen3s and Mistrals with their real chat templates' traits, each against plain transformers."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_environment, make_trie, plain_log_prob
+from pretrained import FAMILIES, LLAMA, QWEN, SMOL, make_model, make_tokenizer, make_world
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from memory_rl.errors import ModelError
+from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers
+from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.tokenisation import tokenise
+from memory_rl.policies.transformer import TransformerPolicy
+
+
+@pytest.mark.parametrize(("kind", "N"), [("single_step", 120), ("multi_step", 11)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_answers_log_probability(family, kind, N):
+    model_class, config_class, more, template, end = FAMILIES[family]
+    tokenizer = make_tokenizer(template)
+    model = make_model(model_class, config_class, more, len(tokenizer))
+    environment = make_world(kind, N)
+    conversations = [tokenise(tokenizer, environment.conversation(form)) for form in range(environment.num_forms)]
+    assert {reply[-1] for turns in conversations for _, reply in turns} == {tokenizer.convert_tokens_to_ids(end)}
+    if kind == "single_step":
+        assert [len(turns[0][1]) for turns in conversations] == [2] * N  # "42" and "119" are one token each
+    plain = [plain_log_prob(model, turns) for turns in conversations]
+    policy = TransformerPolicy(model, make_trie(environment, tokenizer), num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0)
+    np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_numbers_of_several_digits_are_distinct_paths(grouped):
+    """Whatever a number's tokens, sampling finds it as often as its conversation is likely: all answers and the exits make up 1."""
+    tokenizer = make_tokenizer(SMOL, grouped=grouped)
+    lengths = [len(turns[0][1]) - 1 for turns in (tokenise(tokenizer, [("?", str(number))]) for number in (7, 42, 640))]
+    assert lengths == ([1, 1, 1] if grouped else [1, 2, 3])
+    model = make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer))
+    policy = TransformerPolicy(model, make_trie(make_world("single_step", 120), tokenizer), num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
+    run = np.array([0])
+    assert np.exp(policy.log_probs(run)).sum() + policy.invalid(run)[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_the_first_turn_is_the_templates_own_text_and_the_rest_is_what_it_appends():
+    turns = [("What?", "1"), ("Digit 2?", "0"), ("Digit 3?", "1")]
+    for template in (SMOL, LLAMA):
+        tokenizer = make_tokenizer(template)
+        switches = {"date_string": "26 Jul 2024"}
+        messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False, **switches)
+        ours = [token for forced, reply in tokenise(tokenizer, turns) for token in (*forced, *reply)]
+        assert whole.startswith(tokenizer.decode(ours, skip_special_tokens=False))
+        assert ours == tokenizer.encode(whole, add_special_tokens=False)[: len(ours)]
+    qwen = make_tokenizer(QWEN)
+    asked = [qwen.decode(forced, skip_special_tokens=False) for forced, _ in tokenise(qwen, turns)]
+    assert asked[0] == "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert asked[1] == "\n<|im_start|>user\nDigit 2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+def test_templates_that_cannot_be_used():
+    drops = make_tokenizer("{{ messages[-1]['content'] }}<|im_end|>")
+    with pytest.raises(ModelError, match="rewrites earlier turns"):
+        tokenise(drops, [("What?", "1"), ("Digit 2?", "0")])
+    fails = make_tokenizer("{{ raise_exception('no system message') }}")
+    with pytest.raises(ModelError, match="fails \\(no system message\\)"):
+        tokenise(fails, [("What?", "1")])
+
+
+def test_a_sliding_window_must_hold_the_whole_conversation():
+    tokenizer = make_tokenizer(None)
+    environment = make_world("single_step", 16)
+    trie = make_trie(environment, tokenizer)
+    longest = max(len(forced) + len(reply) - 1 for [(forced, reply)] in (tokenise(tokenizer, environment.conversation(a)) for a in range(16)))
+    wide = make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest}, len(tokenizer))
+    check_windows(wide, trie)
+    plain = [plain_log_prob(wide, tokenise(tokenizer, environment.conversation(a))) for a in range(16)]
+    policy = TransformerPolicy(wide, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
+    np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
+    with pytest.raises(ModelError, match=f"sees {longest - 1} tokens at a time, and a conversation has {longest}"):
+        check_windows(make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest - 1}, len(tokenizer)), trie)
+
+
+def gradients(model, trie, path) -> torch.Tensor:
+    policy = TransformerPolicy(model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0, optimiser="sgd")
+    for vector in policy.adapters.vectors:
+        vector.data += 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(1))
+    before = torch.stack([vector.detach().clone() for vector in policy.adapters.vectors])
+    rollout = policy.demonstrate(np.arange(2), path)
+    policy.update(rollout, np.ones(rollout.choices.shape), PolicyGradient())
+    return before - torch.stack(list(policy.adapters.vectors))
+
+
+@pytest.mark.parametrize("family", ["smollm2", "qwen3"])
+def test_recomputed_layers_give_the_same_gradients_with_less_memory(family):
+    model_class, config_class, more, template, _ = FAMILIES[family]
+    tokenizer = make_tokenizer(template)
+    trie, path = make_trie(make_world("multi_step", 8), tokenizer), np.array([[1, 5], [7, 2]])
+    kept: dict[bool, int] = {}
+    steps = {}
+    for recompute in (False, True):
+        model = make_model(model_class, config_class, {**more, "attention_dropout": 0.5}, len(tokenizer))  # dropout stays off
+        if recompute:
+            recompute_layers(model)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+            steps[recompute] = gradients(model, trie, path)
+        kept[recompute] = sum(sizes)
+    torch.testing.assert_close(steps[True], steps[False], rtol=0, atol=0)
+    assert steps[False].abs().max() > 1e-6
+    assert kept[True] < 0.5 * kept[False]
+
+
+def test_adapters_stay_float32_on_a_model_of_half_precision():
+    """The same answers within the precision of bfloat16, 8 bits, and steps that would vanish in it."""
+    tokenizer = make_tokenizer(SMOL)
+    trie, run = make_trie(make_world("single_step", 16), tokenizer), np.array([0])
+    full, half = (make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer)).to(dtype) for dtype in (torch.float32, torch.bfloat16))
+    policies = [TransformerPolicy(model, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-5, seed=0, optimiser="adam") for model in (full, half)]
+    exact, rounded = (policy.log_probs(run) for policy in policies)
+    np.testing.assert_allclose(rounded, exact, atol=0.3)
+    assert np.abs(rounded - exact).max() > 1e-6
+    for policy in policies:
+        assert {vector.dtype for vector in policy.adapters.vectors} == {torch.float32}
+        before = policy.adapters.vectors[0].detach().clone()
+        rollout = policy.demonstrate(run, np.array([[3]]))
+        for _ in range(3):
+            policy.update(rollout, np.ones(rollout.choices.shape), PolicyGradient())
+        moved = (policy.adapters.vectors[0] - before).abs().max().item()
+        assert 1e-5 < moved <= 3.1e-5  # three steps of Adam
+
+
+def test_a_model_from_a_directory_in_half_precision(tmp_path):
+    tokenizer = make_tokenizer(QWEN)
+    make_model(Qwen3ForCausalLM, Qwen3Config, {}, len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    base = find_base_model(str(tmp_path / "model"), 0, "bfloat16")
+    assert base.model.dtype == torch.bfloat16
+    assert tokenise(base.tokenizer, [("?", "42")]) == tokenise(tokenizer, [("?", "42")])
+
+
+def test_wordings():
+    assert make_environment("single_step", 64).prompt(0) == "Secret in [0,64)?"
+    assert make_world("single_step", 64).prompt(0) == "I am thinking of a secret integer from 0 to 63. Reply with the integer alone."
+    assert [make_world("multi_step", 64).prompt(step) for step in (0, 5)] == [
+        "I am thinking of a secret integer from 0 to 63, written with 6 binary digits. Reply with one digit at a time, 0 or 1, alone. Digit 1?",
+        "Digit 6?",
+    ]

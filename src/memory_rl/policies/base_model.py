@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -68,7 +69,7 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
     try:
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (ImportError, KeyError, OSError, ValueError) as error:
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError, struct.error) as error:  # struct.error: a GGUF file that is cut off
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a directory or a hub id of a causal LM with "

@@ -17,7 +17,7 @@ import chz
 from memory_rl.errors import ConfigError, suggest
 
 EnvType = Literal["single_step", "multi_step"]
-Backend = Literal["local", "tabular"]
+Backend = Literal["local", "tabular", "tinker"]
 Algorithm = Literal["reinforce", "grpo", "rloo", "ppo", "posterior"]
 Baseline = Literal["group", "none"]
 Credit = Literal["step", "reward_to_go", "episode"]
@@ -31,6 +31,8 @@ REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular", "single_step"): 4096, ("tabular", "multi_step"): 4096}
 """The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
 
+MAX_N |= {("tinker", "single_step"): 4096, ("tinker", "multi_step"): 512}  # the ledger and the trie are the limit, since not all answers need be scored
+
 MAX_N_OF_PATHS = 2**20
 """Beyond this the tokens of all answers take too much memory even where only some are scored."""
 
@@ -41,12 +43,34 @@ MAX_TABULATED_N = 4096
 """Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
 
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
+STEP_SIZES |= {("tinker", "adam"): 3e-4}  # the Tinker cookbook's rule for a LoRA on Llama-3.1-8B, 5e-4 (2000 / 4096)^0.781, rounded
 """The learning rate of each backend and optimiser, unless one is given."""
 
-OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
+OPERATIONAL_KEYS = (
+    *("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard"),
+    *("tinker_base_url", "max_tokens_total"),
+)
 """Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
 
+HOSTED_MODEL = "meta-llama/Llama-3.1-8B"
+"""The model of backend=tinker, unless one is given."""
+
+_OF_THE_SERVICE = ("tinker_base_url", "max_tokens_total")
 _OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_alpha", "lora_targets", "scoring", "save_adapters")
+_IGNORED = {
+    "tabular": (*_OF_THE_TRANSFORMER, *_OF_THE_SERVICE),
+    "local": ("tabular_bits", *_OF_THE_SERVICE),
+    "tinker": ("tabular_bits", "base_seed", "warmup", "lora_alpha", "save_adapters", "threads"),
+}
+"""Keys without a meaning, by backend."""
+
+
+def _hosted_unless_named(config: LearnerConfig, name: str) -> str:
+    """There is no built-in model on the service, so that its default is another."""
+    return HOSTED_MODEL if config.backend == "tinker" and name == _BUILT_IN else name
+
+
+_BUILT_IN = "tiny"
 
 
 @chz.chz(typecheck=True)
@@ -153,12 +177,21 @@ class LearnerConfig(WorldConfig):
     """The policy, its parameters and when a run ends; shared by reinforcement and supervised learning."""
 
     backend: Backend = chz.field(
-        default="local", doc="Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the answers."
+        default="local",
+        doc="Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the answers, tinker a hosted model.",
     )
     tabular_bits: Literal["positions", "prefixes"] = chz.field(
         default="positions", doc="backend=tabular, env_type=multi_step: a distribution for each bit's position, or for each prefix of bits."
     )
-    model_name: str = chz.field(default="tiny", doc="tiny (built in), or the directory or hub id of a Llama-style causal LM.")
+    model_name: str = chz.field(
+        default=_BUILT_IN,
+        munger=_hosted_unless_named,
+        doc=f"tiny (built in), or the directory or hub id of a Llama-style causal LM. backend=tinker: a model of the service; default {HOSTED_MODEL}.",
+    )
+    tinker_base_url: str | None = chz.field(default=None, doc="backend=tinker: where the service is. Default: the SDK's own, and so TINKER_BASE_URL.")
+    max_tokens_total: int | None = chz.field(
+        default=None, doc="backend=tinker: the experiment stops before it has sampled, prefilled and trained more tokens than this, all runs together."
+    )
     base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
     warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
     num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
@@ -168,7 +201,7 @@ class LearnerConfig(WorldConfig):
     scoring: Scoring | None = chz.field(
         default=None,
         doc="all: every answer is scored after every update. paths: the secret and some samples alone, so that the cost does not grow with N; "
-        "for binary rewards and SFT. Default: all up to N=2048.",
+        "for binary rewards and SFT. Default: all up to N=2048. backend=tinker: paths, for all rewards.",
     )
     optimiser: Optimiser = chz.field(default="adam", doc="adam, or sgd: plain gradient steps.")
     learning_rate: float | None = chz.field(
@@ -184,7 +217,8 @@ class LearnerConfig(WorldConfig):
     log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
     resume: bool = chz.field(default=False, doc="Go on with the run in log_path from its last checkpoint; one that is complete is only read.")
     checkpoint_every: float | None = chz.field(
-        default=None, doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6."
+        default=None,
+        doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6; with backend=tinker 0.",
     )
     save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
@@ -204,7 +238,7 @@ class LearnerConfig(WorldConfig):
             _at_least(key, getattr(self, key), 1)
         _at_least("base_seed", self.base_seed, 0)
         if self.learning_rate is not None:
-            _positive("learning_rate", self.learning_rate, f"{STEP_SIZES[self.backend, self.optimiser]:g}")
+            _positive("learning_rate", self.learning_rate, f"{STEP_SIZES.get((self.backend, self.optimiser), 1e-4):g}")
         _positive("lora_alpha", self.lora_alpha, "32")
         _check_memorised_at(self.memorised_at, self.N)
         if not self.memorised_at <= self.stop_at < 1:
@@ -220,15 +254,25 @@ class LearnerConfig(WorldConfig):
     @chz.validate
     def _check_backend(self) -> None:
         self._check_size()
-        ignored = _OF_THE_TRANSFORMER if self.backend == "tabular" else ("tabular_bits",)
-        for key in ignored:
+        for key in _IGNORED[self.backend]:
             if getattr(self, key) != chz.chz_fields(self)[key]._default:
                 raise ConfigError(f"{key}={getattr(self, key)} has no meaning with backend={self.backend}: leave {key} out.")
         if self.tabular_bits == "prefixes" and self.env_type == "single_step":
             raise ConfigError("tabular_bits=prefixes has no meaning with env_type=single_step: leave tabular_bits out or add env_type=multi_step.")
 
+    @chz.validate
+    def _check_service(self) -> None:
+        if self.backend != "tinker":
+            return
+        if self.optimiser != "adam":
+            raise ConfigError(f"optimiser={self.optimiser} is not what backend=tinker has: leave optimiser out.")
+        if self.tinker_base_url is not None and not re.match(r"https?://.", self.tinker_base_url):
+            raise ConfigError(f"tinker_base_url={self.tinker_base_url} is not an address: use one such as tinker_base_url=http://127.0.0.1:8000.")
+        if self.max_tokens_total is not None:
+            _at_least("max_tokens_total", self.max_tokens_total, 1)
+
     def _check_size(self) -> None:
-        reason = self.why_not_paths
+        reason = None if self.backend == "tinker" else self.why_not_paths
         if self.scoring == "paths" and reason:
             raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
         limit = MAX_N_OF_PATHS if self.scores_paths else MAX_N[self.backend, self.env_type]
@@ -245,10 +289,25 @@ class LearnerConfig(WorldConfig):
 
     @property
     def scores_paths(self) -> bool:
-        """Whether only the secret and some samples are scored, not every answer."""
+        """Whether only the secret and some samples are known of the policy, and not even which answers are given in the updates that are skipped.
+
+        A hosted policy skips none: whatever it scores, every answer is really given, and the ledger is exact.
+        """
+        if self.backend == "tinker":
+            return False
         if self.scoring is not None:
             return self.scoring == "paths"
         return self.why_not_paths is None and MAX_N[self.backend, self.env_type] < self.N
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether every answer is scored after every update."""
+        return self.scoring == "all" if self.backend == "tinker" else not self.scores_paths
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid for."""
+        return 0.0 if self.checkpoint_every is None and self.backend == "tinker" else self.checkpoint_every
 
     @property
     def step_size(self) -> float:
@@ -292,6 +351,15 @@ class TrainConfig(ChannelConfig, LearnerConfig):
                 f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
                 f"use max_episodes={self.episodes_per_update} or more."
             )
+
+    @chz.validate
+    def _check_hosted(self) -> None:
+        if self.backend != "tinker":
+            return
+        if self.algorithm == "posterior":
+            raise ConfigError("algorithm=posterior trains on every answer at once, which backend=tinker cannot: use algorithm=reinforce, or backend=local.")
+        if self.skip_ahead:
+            raise ConfigError("skip_ahead=True needs the probability of every answer, which backend=tinker does not tell: leave skip_ahead out.")
 
     @property
     def why_not_paths(self) -> str | None:

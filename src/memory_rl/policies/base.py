@@ -63,8 +63,8 @@ class Policy(Stateful, Protocol):
     """(R,) optimiser steps each run has made."""
 
     @property
-    def trained_parameters(self) -> int:
-        """Parameters that one run trains."""
+    def trained_parameters(self) -> int | None:
+        """Parameters that one run trains; None if that is not told."""
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> Rollout:
         """The episodes in which the model gives these answers: (R, E) forms."""

@@ -74,6 +74,8 @@ FILM_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "answer": pl.Int32, "policy
 """A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer: the ideal observer's posterior."""
 
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
+USAGE = "usage.json"
+"""What was asked of a service, kept after each round of requests, so that nothing that was charged is forgotten."""
 FILM = "film.parquet"
 """Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"

@@ -503,7 +503,7 @@ def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase
 def explain(error: Exception, model_name: str) -> ServiceError:
     """What a failure of the SDK means, in one sentence without the key."""
     status = getattr(error, "status_code", None)
-    reason = " ".join(str(getattr(error, "message", None) or error).split())[:300].replace(os.environ.get(_KEY) or "\0", "...").rstrip(".")
+    reason = " ".join(str(getattr(error, "message", None) or error).split())[:300].replace(os.environ.get(_KEY) or "\0", f"the {_KEY}").rstrip(".")
     if status in (401, 403) or "must start with" in reason:
         return ServiceError(f"{_KEY} is not accepted by the service ({reason}): give a valid key.")
     if status == 402:

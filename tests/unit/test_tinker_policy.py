@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-pytest.importorskip("tinker", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
+pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
 from fake_tinker import FakeService
 
 from memory_rl.errors import ServiceError, TokensSpentError

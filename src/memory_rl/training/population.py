@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,12 +68,10 @@ def make_population(config: Experiment, environment: Environment) -> Population:
 
 
 def _hosted(config: Experiment, environment: Environment) -> Population:
-    try:
-        from memory_rl.policies import tinker as hosted
-    except ModuleNotFoundError as error:
-        if error.name != "tinker":
-            raise
-        raise ConfigError("backend=tinker needs the tinker SDK, which is not installed: type pip install 'memory-rl[tinker]'.") from None
+    found = find_spec("tinker")
+    if found is None or found.origin is None:  # a mere folder of that name is no library
+        raise ConfigError("backend=tinker needs the tinker SDK, which is not installed: type pip install 'memory-rl[tinker]'.")
+    from memory_rl.policies import tinker as hosted
     from memory_rl.policies.tokenisation import tokenise_all
 
     service = hosted.open_service(config.model_name, config.tinker_base_url)

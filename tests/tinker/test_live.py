@@ -1,0 +1,141 @@
+"""backend=tinker through the official SDK against a live server: what it learns, counts, survives, and that it learns as the local backend does.
+
+What these tests show is that we speak the Tinker API and that the outcome of learning is the same, not that numbers equal those of the hosted service.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
+
+import memory_rl
+from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.survival import log_rank, median_episodes, pool
+
+pytestmark = pytest.mark.tinker
+
+KEY = "tml-dummy-key-of-the-tests"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    monkeypatch.setenv("TINKER_TELEMETRY", "0")
+    yield
+    time.sleep(2)  # until the server has freed the adapters of the session that ended
+
+
+def settings(model, url, **more):
+    return {"backend": "tinker", "model_name": str(model), "tinker_base_url": url, "num_runs": 4, "learning_rate": 1e-3, "log_path": "run", **more}
+
+
+def learn(kind: str, model, url, **more):
+    return (memory_rl.sft if kind == "sft" else memory_rl.train)(**settings(model, url, **more))
+
+
+CONDITIONS = {
+    "binary": ("train", {"N": 16, "max_episodes": 600}),
+    "ppo": ("train", {"N": 16, "max_episodes": 600, "algorithm": "ppo", "ppo_epochs": 2, "num_runs": 2}),
+    "dense": ("train", {"N": 8, "env_type": "multi_step", "max_episodes": 400}),
+    "sft": ("sft", {"N": 16}),
+}
+
+
+@pytest.mark.parametrize(("kind", "more"), CONDITIONS.values(), ids=CONDITIONS.keys())
+def test_every_run_memorises_and_every_request_is_counted(model, proxy, kind, more):
+    result = learn(kind, model, proxy.url, **more)
+    [summary] = result.summary.values()
+    assert summary["memorised"] == summary["runs"]
+    requests, tokens = summary["usage"]["requests"], summary["usage"]["tokens"]
+    assert proxy.paths["asample"] == requests["sample"] + requests["compute_logprobs"]
+    assert proxy.paths["forward_backward"] == proxy.paths["optim_step"] == requests["forward_backward"] == requests["optim_step"]
+    assert proxy.paths["save_weights_for_sampler"] == requests["save_weights_and_get_sampling_client"]
+    assert proxy.paths["save_weights"] == requests["save_state"]
+    assert proxy.paths["create_model"] == requests["create_lora_training_client"] == summary["runs"]
+    assert proxy.prompt_tokens == tokens["prefilled"]
+    assert (result.episodes["count"] == 1).all()
+    assert {check["status"] for check in summary["checks"].values()} == {"holds"}
+    for file in result.path.rglob("*"):
+        assert not file.is_file() or KEY.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("more", [{"N": 16}, {"N": 8, "env_type": "multi_step"}], ids=["single_step", "multi_step"])
+def test_the_meter_reads_what_the_local_backend_reads(model, server, more):
+    """Before the first update both hold the same base model: bits known, format and content are the same numbers, all answers scored."""
+    short = {"num_runs": 4, "max_episodes": 4, "seed": 3, **more}
+    hosted = learn("train", model, server.url, scoring="all", **short).metrics
+    local = memory_rl.train(model_name=str(model), warmup=False, log_path="local", skip_ahead=False, **short).metrics
+    for column in ("bits_known", "format_bits", "content_bits", "confidence"):
+        one, other = (frame.filter(pl.col("episode") == 0).sort("run")[column].to_numpy() for frame in (hosted, local))
+        assert one == pytest.approx(other, abs=2e-3)
+
+
+def test_a_token_limit_ends_it_in_good_order(model, server):
+    result = learn("train", model, server.url, N=16, learning_rate=1e-6, max_tokens_total=3000)
+    summary = result.summary["binary"]
+    assert 1500 < summary["usage"]["tokens"]["total"] <= 3000
+    assert summary["censored"] == 4
+    assert "max_tokens_total=3000" in summary["stopped"]
+
+
+def test_an_unknown_model_is_one_sentence(server, capsys):
+    with pytest.raises(memory_rl.MemoryRLError, match="model_name=nobody/nothing is not a model of the service"):
+        learn("train", "nobody/nothing", server.url)
+
+
+def test_a_server_killed_in_mid_run_is_resumed_from_the_last_saved_state(model, server):
+    run, wanted = Path("run"), settings(model, server.url, N=16, learning_rate=2e-4, max_episodes=400, num_runs=2)
+    words = [f"{key}={value}" for key, value in wanted.items()]
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline = time.monotonic() + 300
+    while not (run / "usage.json").exists() or json.loads((run / "usage.json").read_text())["requests"].get("save_state", 0) < 4:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.kill()
+    server.start()  # its database remembers the models, its memory does not
+    _, complaint = process.communicate(timeout=400)
+    assert process.returncode == 2
+    assert "Traceback" not in complaint
+    assert "resume=True" in complaint
+    assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
+    before, spent = memory_rl.load(run).metrics, json.loads((run / "usage.json").read_text())
+
+    result = memory_rl.train(**wanted, resume=True)
+    after = result.metrics
+    assert after.head(len(before)).drop("update").equals(before.drop("update"))  # what had been measured stays measured
+    assert after["episode"].max() > before["episode"].max()
+    usage = result.summary["binary"]["usage"]
+    assert usage["tokens"]["total"] > spent["tokens"]["total"]
+    assert usage["requests"]["create_training_client_from_state_with_optimizer"] > 0
+    assert not Path("run/checkpoint").exists()
+
+
+def test_parity_with_the_local_backend(model, server):
+    """The same condition, model, adapters, optimiser and number of runs: the times to memorise are of one distribution."""
+    common = {"N": 16, "learning_rate": 5e-4, "max_episodes": 1200, "num_runs": 4}
+    hosted, local = [], []
+    for seed in range(4):  # the server has room for few adapters
+        result = learn("train", model, server.url, seed=seed, **{**common, "log_path": f"hosted-{seed}"})
+        hosted.append(memorisation_times(result.metrics, 4.0, 0.5))
+        time.sleep(3)
+    result = memory_rl.train(model_name=str(model), warmup=False, lora_alpha=32.0, seed=100, **{**common, "num_runs": 64}, log_path="local")
+    local.append(memorisation_times(result.metrics, 4.0, 0.5))
+    one, other = pool(hosted), pool(local)
+    chance = log_rank(one, other)
+    report = {"hosted": sorted(one.episodes.tolist()), "medians": [median_episodes(one).value, median_episodes(other).value], "p": chance}
+    print(json.dumps(report))  # noqa: T201  # the numbers, with -s
+    assert len(one.episodes) == 16
+    assert np.all(one.memorised)
+    assert chance > 0.01

@@ -18,6 +18,13 @@ SINGLE_N, MULTI_N = 16, 8
 _SETTINGS = WarmupSettings(head_steps=1000, tolerance=0.02)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The SDK leaves connections to be closed by the garbage collector, which tells of each."""
+    if config.getoption("markexpr") == "tinker":
+        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """A directory with the tiny model, uniform over the answers of single_step at N = 16 and over the bits of multi_step at N = 8."""

@@ -110,6 +110,7 @@ class CountingProxy:
                 onward.request(self.command, self.path, body, {name: value for name, value in self.headers.items() if name.lower() != "host"})
                 answer = onward.getresponse()
                 content = answer.read()
+                onward.close()
                 if answer.status == 200:
                     proxy.count(self.path, body)
                 self.send_response(answer.status)

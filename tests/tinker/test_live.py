@@ -6,6 +6,7 @@ What these tests show is that we speak the Tinker API and that the outcome of le
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
 
 import memory_rl
 from memory_rl.analysis.summary import memorisation_times
 from memory_rl.analysis.survival import log_rank, median_episodes, pool
+from memory_rl.policies.lora import StackedAdapters
 
 pytestmark = pytest.mark.tinker
 
@@ -122,6 +125,22 @@ def test_a_server_killed_in_mid_run_is_resumed_from_the_last_saved_state(model, 
     assert not Path("run/checkpoint").exists()
 
 
+@pytest.fixture
+def _begin_as_the_server(monkeypatch):
+    """SkyRL draws A from He's uniform distribution, +-sqrt(6 / d_in), PEFT and the local backend from +-1/sqrt(d_in): learning there is 2.4 times as fast."""
+    begin = StackedAdapters.__init__
+
+    def begin_larger(self, *words, **more):
+        begin(self, *words, **more)
+        with torch.no_grad():
+            for run in range(len(self.vectors)):
+                for down, _ in self.matrices(run).values():
+                    down.mul_(math.sqrt(6))
+
+    monkeypatch.setattr(StackedAdapters, "__init__", begin_larger)
+
+
+@pytest.mark.usefixtures("_begin_as_the_server")
 def test_parity_with_the_local_backend(model, server):
     """The same condition, model, adapters, optimiser and number of runs: the times to memorise are of one distribution."""
     common = {"N": 16, "learning_rate": 5e-4, "max_episodes": 1200, "num_runs": 4}

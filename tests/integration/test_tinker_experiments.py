@@ -17,6 +17,7 @@ import tinker
 from fake_tinker import FakeService
 
 import memory_rl
+from memory_rl.cli import main
 from memory_rl.policies import tinker as hosted
 from memory_rl.policies import tiny_model
 
@@ -220,3 +221,8 @@ def test_an_unknown_model_is_answered_with_a_known_one(capsys, monkeypatch):
     monkeypatch.setattr(tinker, "RestClient", Rest)
     sentence = complaint("train", "backend=tinker model_name=meta-llama/Llama-3.1-8", capsys)
     assert "did you mean meta-llama/Llama-3.1-8B?" in sentence
+
+
+def test_a_sweep_says_what_hosted_cells_would_cost(capsys):
+    assert main(["sweep", "backend=tinker", "conditions=sft,binary,multi_step", "N=16", "dry_run=True"]) == 0
+    assert "3 cells" in capsys.readouterr().out

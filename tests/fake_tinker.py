@@ -62,6 +62,11 @@ class FakeService:
         self.clients[-1].settings = settings
         return self.ask("create_lora_training_client", self.clients[-1])
 
+    def create_training_client_from_state(self, path: str) -> Promise:
+        self.clients.append(FakeTrainingClient(self, len(self.clients) - 1))  # the first client made the state, and its adapter is free
+        self.clients[-1].vector.data.copy_(self.states[path][0])
+        return self.ask("create_training_client_from_state", self.clients[-1])
+
     def create_training_client_from_state_with_optimizer(self, path: str) -> Promise:
         vector, optimiser = self.states[path]
         client = FakeTrainingClient(self, int(path.split("/")[2]))

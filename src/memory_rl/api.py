@@ -272,7 +272,7 @@ def _measure(
             recorder.write()
         population.close(completed)
     if population.meter is not None:
-        population.about.update(usage=population.meter.as_dict(), stopped=stopped)
+        population.about.update(usage=population.meter.as_dict(), stopped=stopped, **population.told_later())
     _report(config, population, recorder, work.limits)
     if config.save_adapters:
         directory.write_adapters(population.policy.state()["adapters"])

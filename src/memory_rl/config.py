@@ -60,7 +60,7 @@ _OF_THE_TRANSFORMER = ("model_name", "base_seed", "warmup", "lora_rank", "lora_a
 _IGNORED = {
     "tabular": (*_OF_THE_TRANSFORMER, *_OF_THE_SERVICE),
     "local": ("tabular_bits", *_OF_THE_SERVICE),
-    "tinker": ("tabular_bits", "base_seed", "warmup", "lora_alpha", "save_adapters", "threads"),
+    "tinker": ("tabular_bits", "base_seed", "lora_alpha", "save_adapters", "threads"),
 }
 """Keys without a meaning, by backend."""
 

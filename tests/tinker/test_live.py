@@ -40,7 +40,16 @@ def _key(monkeypatch):
 
 
 def settings(model, url, **more):
-    return {"backend": "tinker", "model_name": str(model), "tinker_base_url": url, "num_runs": 4, "learning_rate": 1e-3, "log_path": "run", **more}
+    return {
+        "backend": "tinker",
+        "model_name": str(model),
+        "tinker_base_url": url,
+        "num_runs": 4,
+        "learning_rate": 1e-3,
+        "warmup": False,
+        "log_path": "run",
+        **more,
+    }
 
 
 def learn(kind: str, model, url, **more):

@@ -55,29 +55,33 @@ class Estimate:
         update: one update of one run: its episodes, its optimiser steps and the measurement after it.
         runs: R.
         updates: of one run.
+        warmup: all steps that a format warm-up may take.
     """
 
     start: Cost
     update: Cost
     runs: int
     updates: int
+    warmup: Cost = Cost()  # noqa: RUF009  # frozen
 
     @property
     def least(self) -> int:
-        """Tokens without which not one update of all runs can be made."""
+        """Tokens without which not one update of all runs can be made; a warm-up comes on top."""
         return (self.start + self.update * self.runs).tokens
 
     @property
     def most(self) -> Cost:
         """All updates of all runs."""
-        return self.start + self.update * (self.runs * self.updates)
+        return self.warmup + self.start + self.update * (self.runs * self.updates)
 
-    def sentences(self) -> tuple[str, str]:
+    def sentences(self) -> list[str]:
         """What is told before the start."""
-        return (
+        warmup = [f"the format warm-up of the base model costs at most {self.warmup}."] if self.warmup.tokens else []
+        return [
+            *warmup,
             f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one costs {self.start}.",
             f"all {self.runs} runs together cost at most {self.most}, if none is done before its {self.updates:,} updates: max_tokens_total= stops earlier.",
-        )
+        ]
 
 
 class Meter:

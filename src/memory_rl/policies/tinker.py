@@ -9,6 +9,7 @@ A sampler is made anew after each update and an old one is never asked: on the s
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,18 +20,20 @@ import numpy as np
 import tinker
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from memory_rl.errors import ModelError, ServiceError, suggest
+from memory_rl.errors import ModelError, ServiceError, TokensSpentError, suggest
 from memory_rl.learning.objectives import ClippedRatio, Objective
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout
 from memory_rl.policies.conversations import START, Conversations
 from memory_rl.policies.spending import Cost, Estimate, Meter
-from memory_rl.seeding import torch_seed
+from memory_rl.seeding import generator, torch_seed
 from memory_rl.state import State
 
 _KEY = "TINKER_API_KEY"
 _REMOTE_CODE = "moonshotai/"  # the SDK runs code from the hub to read the tokenizers of these
 _WINDOW = 16  # samples of a run that its mass on valid answers is estimated from, at least
+_WARMUP_STEPS, _WARMUP_ANSWERS, _WARMUP_LOOK = 300, 128, 10  # at most so many steps of so many answers, with a look every so many steps
+_WARMUP_TOLERANCE = 0.0145  # KL(uniform || policy) in bits: the mass on valid answers is then above 0.99
 _SECONDS_KEPT = 30 * 24 * 3600  # of a saved state, from when it was saved
 
 
@@ -63,6 +66,7 @@ class HostedSettings:
         epochs: optimiser steps of an update.
         sampled: whether the episodes are sampled, not shown.
         scores_all: whether every answer is scored after every update.
+        warms_up: whether the base model is taught the answer format first.
         max_tokens: the hard stop, or None.
     """
 
@@ -77,6 +81,7 @@ class HostedSettings:
     epochs: int
     sampled: bool
     scores_all: bool
+    warms_up: bool = False
     max_tokens: int | None = None
 
 
@@ -133,6 +138,8 @@ class TinkerPolicy:
         self._end = int(trie.edge_token[trie.form_edges[0][trie.form_edges[0] != NONE][-1]])
         self._training: list[Any] = [None] * self.num_runs
         self._samplers: list[Any] = [None] * self.num_runs
+        self.warmup: dict[str, Any] | None = None
+        """How the format warm-up ended, and where on the service its weights are; None before, and without one."""
         self._saved: list[str | None] = [None] * self.num_runs  # where each run's last saved state is, as long as it has not moved since
         self._obsolete: tuple[list[str], list[str]] = [], []  # saved states that no run stands at: named by the last checkpoint alone; by none
         self._drawn = [_Drawn.blank(0, trie.max_edges) for _ in range(self.num_runs)]
@@ -146,7 +153,8 @@ class TinkerPolicy:
 
     def forget(self) -> None:
         """Asks the service to forget all saved states, when no checkpoint is needed any more."""
-        self._delete([*(path for path in self._saved if path is not None), *self._obsolete[0], *self._obsolete[1]])
+        warm = [] if self.warmup is None else [self.warmup["state"]]
+        self._delete([*warm, *(path for path in self._saved if path is not None), *self._obsolete[0], *self._obsolete[1]])
 
     def close(self) -> None:
         """Ends the session, so that the service frees what it holds; a service that is gone needs no goodbye."""
@@ -269,9 +277,12 @@ class TinkerPolicy:
 
     def _ask_log_probs(self, run: int, form: int) -> Any:
         """A promise of the log-probability of one answer."""
+        return self._ask_sampler(self._samplers[run], form)
+
+    def _ask_sampler(self, sampler: Any, form: int) -> Any:
         tokens, places = self._conversations.write(self.trie.form_edges[form])
         self.meter.count("compute_logprobs", prefilled=len(tokens))
-        return _Promise(self._samplers[run].compute_logprobs(tinker.ModelInput.from_ints(tokens)), places)
+        return _Promise(sampler.compute_logprobs(tinker.ModelInput.from_ints(tokens)), places)
 
     # --- learning -----------------------------------------------------------------------------------------------------------------------------
 
@@ -281,21 +292,62 @@ class TinkerPolicy:
             raise TypeError("the episodes of another policy lack the log-probabilities that they were sampled with")
         rows = np.nonzero(advantages.any(axis=(1, 2)))[0]
         loss, settings = _loss_of(rollout, objective)
-        adam = tinker.AdamParams(learning_rate=self.settings.learning_rate, beta1=0.9, beta2=0.999, eps=1e-8)
-        asked = []
+        asked: list[Any] = []
         self._start(rollout.runs[rows])
         per_token = self.trie.per_token(rollout.path, advantages / rollout.path.shape[1])
         for row in rows:
             run = int(rollout.runs[row])
             data = self._data(rollout, row, per_token[row])
             for _ in range(objective.epochs):
-                asked += [self._training[run].forward_backward(data, loss, settings), self._training[run].optim_step(adam)]
-                self.meter.count("forward_backward", trained=sum(datum.model_input.length for datum in data))
-                self.meter.count("optim_step")
+                asked += self._ask_step(self._training[run], data, loss, settings, self.settings.learning_rate)
             self._has_moved(run)
         self._collect(asked)
         self.updates[rollout.runs[rows]] += objective.epochs
         self.meter.keep()
+
+    def _ask_step(self, client: Any, data: list[Any], loss: str, settings: dict[str, float] | None, learning_rate: float) -> list[Any]:
+        adam = tinker.AdamParams(learning_rate=learning_rate, beta1=0.9, beta2=0.999, eps=1e-8)
+        self.meter.count("forward_backward", trained=sum(datum.model_input.length for datum in data))
+        self.meter.count("optim_step")
+        return [client.forward_backward(data, loss, settings), client.optim_step(adam)]
+
+    def _warm_up(self) -> dict[str, Any]:
+        """Supervised learning on random answers, all if they are few, until they are uniform; see warmup.py. All runs begin with its weights.
+
+        Raises:
+            ModelError: if they do not get there.
+            TokensSpentError: if that might take more tokens than are allowed.
+        """
+        settings, random = self.settings, generator(self.settings.seed, "warm-up")
+        [client] = self._collect([self._ask_fresh(0)])
+        divergence = math.inf
+        for step in range(_WARMUP_STEPS + 1):
+            answers = random.choice(settings.num_answers, min(settings.num_answers, _WARMUP_ANSWERS), replace=False)
+            self.meter.reserve(Cost(prefilled=self._longest, sampled=1, trained=self._longest - 1) * len(answers))
+            if step % _WARMUP_LOOK == 0:
+                divergence = self._divergence(client, answers)
+                if divergence < _WARMUP_TOLERANCE:
+                    break
+            paths = self.trie.form_edges[answers]
+            data = [self._datum(path, NONE, np.full(len(path), 1 / len(paths)), None) for path in paths]
+            rate = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / (_WARMUP_STEPS + 1)))
+            self._collect(self._ask_step(client, data, "cross_entropy", None, rate))
+            self.meter.keep()
+        else:
+            raise ModelError(
+                f"the format warm-up stopped {divergence:.3f} bits from uniform after {_WARMUP_STEPS} steps: use another model_name or learning_rate."
+            )
+        self.meter.count("save_state")
+        [saved] = self._collect([client.save_state("warm-up", ttl_seconds=_SECONDS_KEPT)])
+        return {"steps": step, "divergence": divergence, "usage": self.meter.as_dict(), "state": saved.path}
+
+    def _divergence(self, client: Any, answers: np.ndarray) -> float:
+        """KL(uniform || policy) in bits, from these answers."""
+        self.meter.count("save_weights_and_get_sampling_client")
+        [sampler] = self._collect([client.save_weights_and_get_sampling_client()])
+        log_probs = self._collect([self._ask_sampler(sampler, answer) for answer in answers])
+        self.meter.count(sampled=len(log_probs))
+        return float(-np.mean(log_probs) / math.log(2) - math.log2(self.settings.num_answers))
 
     def _data(self, rollout: HostedRollout, row: np.intp, advantages: np.ndarray) -> list[Any]:
         """A datum for each episode; advantages (E, L), already divided by E because the service sums over data."""
@@ -326,14 +378,26 @@ class TinkerPolicy:
     def _start(self, runs: Iterable[int]) -> None:
         """Makes the training clients of those of these runs that have none: fresh, or from their saved states."""
         new = [int(run) for run in runs if self._training[run] is None]
+        if self.settings.warms_up and self.warmup is None and new:
+            try:
+                self.warmup = self._warm_up()
+            except TokensSpentError as error:
+                raise ServiceError(f"{error}, while the format warm-up is not over: allow more, or use warmup=False.") from error
         for run, client in zip(new, self._collect([self._ask_training(run) for run in new]), strict=True):
             self._training[run] = client
 
     def _ask_training(self, run: int) -> Any:
-        saved, settings = self._saved[run], self.settings
+        saved = self._saved[run]
         if saved is not None:
             self.meter.count("create_training_client_from_state_with_optimizer")
             return self._service.session.create_training_client_from_state_with_optimizer(saved)
+        if self.warmup is not None:
+            self.meter.count("create_training_client_from_state")
+            return self._service.session.create_training_client_from_state(self.warmup["state"])
+        return self._ask_fresh(run)
+
+    def _ask_fresh(self, run: int) -> Any:
+        settings = self.settings
         self.meter.count("create_lora_training_client")
         return self._service.session.create_lora_training_client(
             base_model=settings.model_name,
@@ -380,6 +444,7 @@ class TinkerPolicy:
         drawn = _Drawn.joined(self._drawn)
         return {
             "updates": self.updates,
+            "warmup": self.warmup,
             "saved": list(self._saved),
             "obsolete": [*self._obsolete[0], *self._obsolete[1]],
             "last": self._last,
@@ -391,7 +456,7 @@ class TinkerPolicy:
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`. The clients are made when they are needed, from the saved states."""
         self.updates[:], self._saved, self._obsolete = state["updates"], list(state["saved"]), ([], list(state["obsolete"]))
-        self._last[:], self._log_probs[:] = state["last"], state["log_probs"]
+        self._last[:], self._log_probs[:], self.warmup = state["last"], state["log_probs"], state["warmup"]
         drawn, ends = _Drawn(**state["drawn"]), np.cumsum(state["num_drawn"])
         self._drawn = [drawn[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         self._training, self._samplers = [None] * self.num_runs, [None] * self.num_runs
@@ -412,7 +477,12 @@ class TinkerPolicy:
         learning = Cost(trained=settings.episodes * (self._longest - 1), requests=2) * settings.epochs
         after = scoring + (sampling if settings.sampled else self._cost_of_samples(_WINDOW)) + Cost(requests=1)  # what is drawn then is the next episodes
         update = learning + after + (sampling if settings.sampled else Cost())
-        return Estimate((first + Cost(requests=2)) * self.num_runs, update, self.num_runs, updates)
+        return Estimate((first + Cost(requests=2)) * self.num_runs, update, self.num_runs, updates, self._cost_of_warmup() if settings.warms_up else Cost())
+
+    def _cost_of_warmup(self) -> Cost:
+        answers, looks = min(self.settings.num_answers, _WARMUP_ANSWERS), 1 + _WARMUP_STEPS // _WARMUP_LOOK
+        learning = Cost(trained=answers * (self._longest - 1), requests=2) * _WARMUP_STEPS
+        return learning + (Cost(prefilled=self._longest, sampled=1, requests=1) * answers + Cost(requests=1)) * looks + Cost(requests=2)
 
     @property
     def _longest(self) -> int:

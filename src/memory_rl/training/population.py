@@ -42,6 +42,11 @@ class Population:
     meter: Meter | None = None
     estimate: Estimate | None = None
 
+    def told_later(self) -> dict[str, Any]:
+        """What the summary tells of a hosted policy's warm-up, which is made when the first run begins."""
+        report = getattr(self.policy, "warmup", None)
+        return {} if report is None else {"warmup": {name: value for name, value in report.items() if name != "state"}}
+
     def close(self, completed: bool) -> None:
         """Lets go of what a hosted policy holds elsewhere; also of its saved states, if it will not be gone on with."""
         if self.meter is not None:
@@ -90,6 +95,7 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
         epochs=reinforced.ppo_epochs if reinforced is not None and reinforced.algorithm == "ppo" else 1,
         sampled=reinforced is not None,
         scores_all=config.scores_all,
+        warms_up=config.warmup,
         max_tokens=config.max_tokens_total,
     )
     policy = hosted.TinkerPolicy(service, trie, settings)

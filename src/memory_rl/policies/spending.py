@@ -62,7 +62,7 @@ class Estimate:
     update: Cost
     runs: int
     updates: int
-    warmup: Cost = Cost()  # noqa: RUF009  # frozen
+    warmup: Cost = Cost()
 
     @property
     def least(self) -> int:

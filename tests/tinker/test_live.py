@@ -167,3 +167,16 @@ def test_parity_with_the_local_backend(model, server):
     assert len(one.episodes) == 16
     assert np.all(one.memorised)
     assert chance > 0.01
+
+
+def test_the_warm_up_on_the_service_makes_answers_uniform_and_runs_begin_with_it(model, server):
+    """At N = 8, of which the model has seen nothing: its answers are uniform over sixteen numbers, so that half of them are invalid at first."""
+    result = learn("train", model, server.url, N=8, num_runs=2, warmup=True, scoring="all", learning_rate=3e-3, max_episodes=200)
+    summary = result.summary["binary"]
+    assert summary["warmup"]["steps"] > 0
+    assert summary["warmup"]["divergence"] < 0.0145
+    assert summary["before_training"]["least_valid_mass"] > 0.99
+    assert summary["usage"]["requests"]["create_training_client_from_state"] == 2
+    start = result.metrics.filter(pl.col("episode") == 0)
+    assert start["content_bits"].abs().max() < 1.0
+    assert summary["memorised"] == 2

@@ -18,6 +18,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 
 HERE = Path(__file__).parent
@@ -93,12 +94,37 @@ class LiveServer:
             return False
 
 
+def read_data(body: bytes) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """The data of a forward and backward pass as they go over the wire."""
+    from tinker.proto.tinker_public_pb2 import ForwardBackwardRequest
+
+    message = ForwardBackwardRequest()
+    message.ParseFromString(body)
+    data = []
+    for datum in message.data:
+        tokens = np.concatenate([np.frombuffer(chunk.encoded_text.tokens, dtype=np.int32) for chunk in datum.model_input])
+        kinds = {name: np.int64 if name == "target_tokens" else np.float32 for name in datum.loss_fn_inputs}
+        data.append((tokens, {name: np.frombuffer(datum.loss_fn_inputs[name].dense, dtype=kind) for name, kind in kinds.items()}))
+    return data
+
+
 class CountingProxy:
-    """Passes requests on to a server and counts the paths and the prompt tokens of those that were accepted."""
+    """Passes requests on to a server, and looks at those that were accepted.
+
+    Attributes:
+        paths: how many there were of each.
+        prompt_tokens: that samples were asked for with.
+        failing: the places, in the order of all requests, of those that get no answer or one of 503, in turn; they do not reach the server.
+        failed: how many that were.
+        trained: the data of each forward and backward pass: of each its input tokens and, by name, the values that go with them.
+    """
 
     def __init__(self, port: int) -> None:
         self.paths: Counter[str] = Counter()
         self.prompt_tokens = 0
+        self.failing: range = range(0)
+        self.failed = self._seen = 0
+        self.trained: list[list[tuple[np.ndarray, dict[str, np.ndarray]]]] = []
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -106,6 +132,14 @@ class CountingProxy:
 
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if proxy.fails():
+                    if proxy.failed % 2:
+                        self.send_response(503)
+                        self.send_header("Content-Length", "0")
+                        self.end_headers()
+                    else:
+                        self.close_connection = True
+                    return
                 onward = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
                 onward.request(self.command, self.path, body, {name: value for name, value in self.headers.items() if name.lower() != "host"})
                 answer = onward.getresponse()
@@ -132,11 +166,20 @@ class CountingProxy:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def fails(self) -> bool:
+        with self._lock:
+            self._seen += 1
+            failing = self._seen in self.failing
+            self.failed += failing
+            return failing
+
     def count(self, path: str, body: bytes) -> None:
         with self._lock:
             self.paths[path.removeprefix("/api/v1/")] += 1
             if path.endswith("/asample"):
                 self.prompt_tokens += sum(len(chunk["tokens"]) for chunk in json.loads(body)["prompt"]["chunks"])
+            if path.endswith("/forward_backward"):
+                self.trained.append(read_data(body))
 
     def close(self) -> None:
         self._server.shutdown()

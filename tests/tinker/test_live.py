@@ -23,6 +23,7 @@ pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip
 import memory_rl
 from memory_rl.analysis.summary import memorisation_times
 from memory_rl.analysis.survival import log_rank, median_episodes, pool
+from memory_rl.policies import tiny_model
 from memory_rl.policies.lora import StackedAdapters
 
 pytestmark = pytest.mark.tinker
@@ -76,10 +77,45 @@ def test_every_run_memorises_and_every_request_is_counted(model, proxy, kind, mo
     assert proxy.paths["save_weights"] == requests["save_state"]
     assert proxy.paths["create_model"] == requests["create_lora_training_client"] == summary["runs"]
     assert proxy.prompt_tokens == tokens["prefilled"]
+    assert sum(len(inputs) for data in proxy.trained for inputs, _ in data) == tokens["trained"]
     assert (result.episodes["count"] == 1).all()
     assert {check["status"] for check in summary["checks"].values()} == {"holds"}
     for file in result.path.rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()
+
+
+def test_lost_connections_and_5xx_in_mid_run_lose_nothing(model, proxy):
+    proxy.failing = range(60, 80)
+    result = learn("train", model, proxy.url, N=16, num_runs=2, max_episodes=600)
+    assert proxy.failed == 20
+    summary = result.summary["binary"]
+    assert summary["memorised"] == 2
+    requests = summary["usage"]["requests"]
+    assert proxy.paths["forward_backward"] == requests["forward_backward"]
+    assert proxy.paths["asample"] == requests["sample"] + requests["compute_logprobs"]
+
+
+def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
+    """Each request holds the episodes of one run: the advantage of a bit, and of the end of its turn, is its reward less the group's mean at that step."""
+    result = learn("dense", model, proxy.url, N=8, env_type="multi_step", max_episodes=40, num_runs=2)
+    secrets = result.metrics["secret"].unique().to_numpy()
+    bits_of = (secrets[:, None] >> np.arange(2, -1, -1)) & 1
+    reply, zero = tiny_model.make_tokenizer().convert_tokens_to_ids(["<reply>", "0"])
+    looked_at = 0
+    for data in proxy.trained:
+        asked = [np.nonzero(inputs == reply)[0] for inputs, _ in data]  # the next token is the bit, and then comes the end of the turn
+        if any(len(places) < 3 for places in asked):
+            continue  # a forfeited turn has no token
+        said = np.array([values["target_tokens"][places] for places, (_, values) in zip(asked, data, strict=True)]) - zero
+        gains = np.array([values["advantages"][places] for places, (_, values) in zip(asked, data, strict=True)])
+        ends = np.array([values["advantages"][places + 1] for places, (_, values) in zip(asked, data, strict=True)])
+        rewards = (said == bits_of[:, None, :]).astype(float)  # (secrets, E, K)
+        wanted = (rewards - rewards.mean(axis=1, keepdims=True)) / len(data)
+        assert np.isclose(wanted, gains, atol=1e-6).all(axis=(1, 2)).any()
+        assert ends == pytest.approx(gains)
+        assert all((values["advantages"] != 0).sum() == 2 * (row != 0).sum() for (_, values), row in zip(data, gains, strict=True))
+        looked_at += 1
+    assert looked_at > 3
 
 
 @pytest.mark.parametrize("more", [{"N": 16}, {"N": 8, "env_type": "multi_step"}], ids=["single_step", "multi_step"])

@@ -152,6 +152,7 @@ REFUSED = {
     "an address that is none": ("tinker_base_url=localhost", ["tinker_base_url=localhost", "http://"]),
     "no tokens": ("max_tokens_total=0", ["max_tokens_total=0", "max_tokens_total=1"]),
     "too many answers": ("N=5000", ["N=5000", "backend=tinker", "N=4096"]),
+    "nobody there": ("tinker_base_url=http://127.0.0.1:9", ["does not answer", "http://127.0.0.1:9", "tinker_base_url"]),
     "remote code": ("model_name=moonshotai/Kimi-K2.6", ["moonshotai/Kimi-K2.6", "another model"]),
 }
 
@@ -198,6 +199,7 @@ def test_an_error_of_the_service_is_one_sentence(error, parts, capsys, monkeypat
     def refuse(**settings):
         raise copy.copy(error)
 
+    monkeypatch.setattr(hosted, "_knock", lambda address: None)
     monkeypatch.setattr(tinker, "ServiceClient", refuse)
     sentence = complaint("train", "backend=tinker", capsys)
     assert KEY not in sentence
@@ -217,6 +219,7 @@ def test_an_unknown_model_is_answered_with_a_known_one(capsys, monkeypatch):
             return type("Answer", (), {"supported_models": [type("Model", (), {"model_name": name}) for name in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B")]})
 
     monkeypatch.setenv("TINKER_API_KEY", KEY)
+    monkeypatch.setattr(hosted, "_knock", lambda address: None)
     monkeypatch.setattr(tinker, "ServiceClient", lambda **settings: type("Session", (), {"_check_accessible": lambda self: None})())
     monkeypatch.setattr(tinker, "RestClient", Rest)
     sentence = complaint("train", "backend=tinker model_name=meta-llama/Llama-3.1-8", capsys)

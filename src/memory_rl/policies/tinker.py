@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import tinker
+from tinker.lib.base_url import resolve_base_url
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from memory_rl.errors import ModelError, ServiceError, TokensSpentError, suggest
@@ -156,10 +158,10 @@ class TinkerPolicy:
         warm = [] if self.warmup is None else [self.warmup["state"]]
         self._delete([*warm, *(path for path in self._saved if path is not None), *self._obsolete[0], *self._obsolete[1]])
 
-    def close(self) -> None:
+    def close(self, completed: bool = True) -> None:
         """Ends the session, so that the service frees what it holds; a service that is gone needs no goodbye."""
         with contextlib.suppress(Exception):
-            self._service.session.close("success").result(timeout=10)
+            self._service.session.close("success" if completed else "errored").result(timeout=10)
 
     # --- asking -------------------------------------------------------------------------------------------------------------------------------
 
@@ -543,6 +545,7 @@ def open_service(model_name: str, base_url: str | None) -> Service:
     if model_name.startswith(_REMOTE_CODE):
         raise ModelError(f"model_name={model_name} has a tokenizer that runs code from the hub, which is never done here: use another model.")
     try:
+        _knock(resolve_base_url(base_url))
         service = Service(tinker.ServiceClient(base_url=base_url, api_key=key), tinker.RestClient(base_url=base_url, api_key=key))
         service.session._check_accessible()  # the SDK's public calls wait for minutes where an account lacks money
         models = [model.model_name for model in service.rest.get_server_capabilities().result().supported_models]
@@ -551,6 +554,18 @@ def open_service(model_name: str, base_url: str | None) -> Service:
     if models and model_name not in models:
         raise ModelError(f"model_name={model_name} is not a model of the service: {suggest(model_name, [name for name in models if name])}")
     return service
+
+
+def _knock(address: str) -> None:
+    """Whether anything answers there at all, which the SDK would try for minutes.
+
+    Raises:
+        OSError: if nothing does.
+    """
+    try:
+        httpx.get(f"{address}/api/v1/healthz", timeout=30, follow_redirects=True)
+    except httpx.HTTPError as error:
+        raise ConnectionError(f"{address}: {error}") from error
 
 
 def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase:
@@ -578,6 +593,6 @@ def explain(error: Exception, model_name: str) -> ServiceError:
         return ServiceError(f"{_KEY} is not accepted by the service ({reason}): give a valid key.")
     if status == 402:
         return ServiceError(f"the account of {_KEY} cannot pay ({reason}): see to its billing, then type the same command.")
-    if isinstance(error, tinker.APIConnectionError):
-        return ServiceError(f"the service does not answer ({reason}): check tinker_base_url and the network, then go on with resume=True.")
+    if isinstance(error, (tinker.APIConnectionError, ConnectionError)):
+        return ServiceError(f"the service does not answer ({reason}): check tinker_base_url and the network, then type it again, with resume=True if it had begun.")
     return ServiceError(f"the service failed for model_name={model_name} ({reason}): try again, or go on with log_path=... resume=True.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class Population:
         if self.meter is not None:
             if completed:
                 self.policy.forget()  # type: ignore[attr-defined]  # a hosted one
-            self.policy.close()  # type: ignore[attr-defined]
+            self.policy.close(completed)  # type: ignore[attr-defined]
 
 
 def make_population(config: Experiment, environment: Environment) -> Population:
@@ -106,7 +107,7 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
             f"max_tokens_total={config.max_tokens_total} is less than {config.num_runs} runs may need for their first update: "
             f"use max_tokens_total={estimate.least} or more, or fewer num_runs."
         )
-    about = {"model": config.model_name, "trained_parameters": policy.trained_parameters}
+    about = {"model": config.model_name, "sdk": f"tinker {version('tinker')}", "trained_parameters": policy.trained_parameters}
     return Population(environment, draw_secrets(config), policy, about, None, policy.meter, estimate)
 
 

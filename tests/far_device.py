@@ -76,7 +76,7 @@ def check_policy(policy: AdaptedTransformer) -> None:
     rollout = policy._rollout(RUNS, path)
     for objective in (PolicyGradient(), ClippedRatio()):
         policy.update(rollout, np.ones(rollout.choices.shape), objective)
-    policy.assess(RUNS, np.array([3, 4]), 8)
+    policy.assess(RUNS, np.array([[3], [4]]), 8)
     if isinstance(policy, TransformerPolicy):
         policy.sample(RUNS, 4)
         policy.invalid(RUNS)

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memory_rl.config import BoundsConfig, Experiment, SFTConfig, SFTDataConfig, TrainConfig, as_values, make_config, name_of
-from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError
+from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
 from memory_rl.result import Result, figure_title, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
 from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
-from memory_rl.runs.store import MANIFEST, RunDirectory
+from memory_rl.runs.store import MANIFEST, USAGE, RunDirectory
 from memory_rl.runs.trackers import Trackers
 from memory_rl.seeding import generator
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from memory_rl.policies.spending import Meter
     from memory_rl.task import Environment
     from memory_rl.training.ceilings import Ceilings
     from memory_rl.training.continuation import Continuation, FromCheckpoints
@@ -209,7 +210,7 @@ def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) ->
     """Runs it in a directory that was claimed, from its last checkpoint if it holds one; the manifest always tells how it stands."""
     from memory_rl.training.continuation import FromCheckpoints
 
-    checkpoints, signals, begun = Checkpoints(directory.path, work.config.checkpoint_every), SignalsWait(), directory.begun
+    checkpoints, signals, begun = Checkpoints(directory.path, work.config.checkpoint_seconds), SignalsWait(), directory.begun
     continuation = FromCheckpoints(checkpoints, signals)
     current = dict(manifest) if begun is None else resumed(begun, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
@@ -256,19 +257,46 @@ def _measure(
     if not config.quiet:
         _tell_device(population)
         tell_limits(config, work.limits)
+        _tell_cost(population)
+    if population.meter is not None:
+        _keep_usage(population.meter, directory)
     work.trackers.start(directory, continuation.measured)
     recorder = Recorder(config, population.secrets, directory, on_progress, make_bookkeeper(config, environment) if config.ledger else None)
     recorder.on_evaluation = work.trackers.record
+    stopped, completed = None, False
     try:
         with signals:
             _learn(config, population, recorder, work.answers, continuation)
+        completed = True
+    except TokensSpentError as why:
+        completed = True
+        stopped = f"{why}: the runs that had not memorised by then are censored there."
+        if not config.quiet:
+            print(f"note: {stopped}")  # noqa: T201  # asked for with quiet=False
     finally:
         if recorder.has_measured:
             recorder.write()
+        population.close(completed)
+    if population.meter is not None:
+        population.about.update(usage=population.meter.as_dict(), stopped=stopped, **population.told_later())
     _report(config, population, recorder, work.limits)
     if config.save_adapters:
         directory.write_adapters(population.policy.state()["adapters"])
     return {"seconds": recorder.seconds, "warmup_from_cache": population.warmup_from_cache}
+
+
+def _tell_cost(population: Population) -> None:
+    """Prints what a hosted policy may cost."""
+    if population.estimate is not None:
+        for sentence in population.estimate.sentences():
+            print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
+
+
+def _keep_usage(meter: Meter, directory: RunDirectory) -> None:
+    """Goes on with the counts of a run that is taken up again, and keeps them on disk from now on."""
+    if (directory.path / USAGE).exists():
+        meter.restore(directory.read_json(USAGE))
+    meter.on_change = lambda: directory.write_json(USAGE, meter.as_dict())
 
 
 def _keep_own_reward(config: Experiment, environment: Environment, directory: RunDirectory) -> None:

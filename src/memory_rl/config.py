@@ -17,7 +17,7 @@ import chz
 from memory_rl.errors import ConfigError, suggest
 
 EnvType = Literal["single_step", "multi_step"]
-Backend = Literal["local", "tabular"]
+Backend = Literal["local", "tabular", "tinker"]
 Algorithm = Literal["reinforce", "grpo", "rloo", "ppo", "posterior"]
 Baseline = Literal["group", "none"]
 Credit = Literal["step", "reward_to_go", "episode"]
@@ -39,6 +39,8 @@ REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 MAX_N = {("local", "single_step"): 2048, ("local", "multi_step"): 512, ("tabular", "single_step"): 4096, ("tabular", "multi_step"): 4096}
 """The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
 
+MAX_N |= {("tinker", "single_step"): 4096, ("tinker", "multi_step"): 512}  # the ledger and the trie are the limit, since not all answers need be scored
+
 MAX_N_OF_PATHS = 2**20
 """Beyond this the tokens of all answers take too much memory even where only some are scored."""
 
@@ -52,19 +54,36 @@ MAX_TABULATED_N = 4096
 """Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
 
 STEP_SIZES = {("local", "adam"): 5e-4, ("local", "sgd"): 0.03, ("tabular", "adam"): 0.3, ("tabular", "sgd"): 1.0}
+STEP_SIZES |= {("tinker", "adam"): 3e-4}  # the Tinker cookbook's rule for a LoRA on Llama-3.1-8B, 5e-4 (2000 / 4096)^0.781, rounded
 """The learning rate of each backend and optimiser, unless one is given."""
 
 ADAPTER_STEP_SIZES = {("shared", "adam"): 0.1, ("shared", "sgd"): 1.0, ("full", "adam"): 2e-4, ("full", "sgd"): 0.03}
 """The same of the other kinds of adapters on the transformer."""
 
-OPERATIONAL_KEYS = ("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard")
+OPERATIONAL_KEYS = (
+    *("log_path", "quiet", "resume", "checkpoint_every", "save_adapters", "wandb_project", "trackio_project", "tensorboard"),
+    *("tinker_base_url", "max_tokens_total"),
+)
 """Keys that change nothing in what is measured: a run may be gone on with under other values of them."""
 
+HOSTED_MODEL = "meta-llama/Llama-3.1-8B"
+"""The model of backend=tinker, unless one is given."""
+
 _OF_LORA = ("lora_rank", "lora_alpha", "lora_targets", "lora_layers")
-_OF_THE_TRANSFORMER = (
-    *("model_name", "dtype", "device", "gradient_checkpointing", "wording", "base_seed", "warmup"),
-    *("adapter", "adapter_parameters", *_OF_LORA, "scoring", "save_adapters"),
-)
+_OF_OUR_ENGINE = ("dtype", "device", "gradient_checkpointing", "base_seed", "adapter", "adapter_parameters", "save_adapters")
+_OF_THE_SERVICE = ("tinker_base_url", "max_tokens_total")
+_OF_THE_TRANSFORMER = ("model_name", "wording", "warmup", *_OF_OUR_ENGINE, *_OF_LORA, "scoring")
+_IGNORED = {
+    "tabular": (*_OF_THE_TRANSFORMER, *_OF_THE_SERVICE),
+    "local": ("tabular_bits", *_OF_THE_SERVICE),
+    "tinker": ("tabular_bits", *_OF_OUR_ENGINE, "lora_alpha", "lora_layers", "threads"),
+}
+"""Keys without a meaning, by backend."""
+
+
+def _hosted_unless_named(config: LearnerConfig, name: str) -> str:
+    """There is no built-in model on the service, so that its default is another."""
+    return HOSTED_MODEL if config.backend == "tinker" and name == TINY else name
 
 
 @chz.chz(typecheck=True)
@@ -184,15 +203,24 @@ class LearnerConfig(WorldConfig):
     """The policy, its parameters and when a run ends; shared by reinforcement and supervised learning."""
 
     backend: Backend = chz.field(
-        default="local", doc="Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the answers."
+        default="local",
+        doc="Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the answers, tinker a hosted model.",
     )
     tabular_bits: Literal["positions", "prefixes"] = chz.field(
         default="positions", doc="backend=tabular, env_type=multi_step: a distribution for each bit's position, or for each prefix of bits."
     )
-    model_name: str = chz.field(default=TINY, doc="tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file.")
+    model_name: str = chz.field(
+        default=TINY,
+        munger=_hosted_unless_named,
+        doc=f"tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. backend=tinker: one of the service; default {HOSTED_MODEL}.",
+    )
     dtype: DType = chz.field(default="float32", doc="What the base model computes in; adapters, losses and probabilities stay float32.")
     device: Device | None = chz.field(default=None, doc="Where it computes. Default: cpu for the built-in model; else cuda if there is one, mps, cpu.")
     gradient_checkpointing: bool = chz.field(default=False, doc="Recompute each layer in the backward pass: same gradients, less memory, a third more work.")
+    tinker_base_url: str | None = chz.field(default=None, doc="backend=tinker: where the service is. Default: the SDK's own, and so TINKER_BASE_URL.")
+    max_tokens_total: int | None = chz.field(
+        default=None, doc="backend=tinker: the experiment stops before it has sampled, prefilled and trained more tokens than this, all runs together."
+    )
     base_seed: int = chz.field(default=0, doc="Of the built-in base model's weights; the same base serves all runs.")
     warmup: bool = chz.field(default=True, doc="Teach the base model the answer format first (uniform answers). Not counted as episodes.")
     num_runs: int = chz.field(default=16, doc="Independent learners in lockstep, each with its own parameters and random streams.")
@@ -216,7 +244,7 @@ class LearnerConfig(WorldConfig):
     scoring: Scoring | None = chz.field(
         default=None,
         doc="all: every answer is scored after every update. paths: the secret and some samples alone, so that the cost does not grow with N; "
-        "for binary rewards and SFT. Default: all up to N=2048.",
+        "for binary rewards and SFT. Default: all up to N=2048. backend=tinker: paths, for all rewards.",
     )
     optimiser: Optimiser = chz.field(default="adam", doc="adam, or sgd: plain gradient steps.")
     learning_rate: float | None = chz.field(
@@ -236,7 +264,8 @@ class LearnerConfig(WorldConfig):
     log_path: str | None = chz.field(default=None, doc="The run directory. Default: a new one under runs/.")
     resume: bool = chz.field(default=False, doc="Go on with the run in log_path from its last checkpoint; one that is complete is only read.")
     checkpoint_every: float | None = chz.field(
-        default=None, doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6."
+        default=None,
+        doc="Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6; with backend=tinker 0.",
     )
     save_adapters: bool = chz.field(default=False, doc="At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it, or transformers.")
     quiet: bool = chz.field(default=False, doc="Print nothing.")
@@ -290,8 +319,7 @@ class LearnerConfig(WorldConfig):
     @chz.validate
     def _check_backend(self) -> None:
         self._check_size()
-        ignored = _OF_THE_TRANSFORMER if self.backend == "tabular" else ("tabular_bits",)
-        for key in ignored:
+        for key in _IGNORED[self.backend]:
             if getattr(self, key) != chz.chz_fields(self)[key]._default:
                 raise ConfigError(f"{key}={getattr(self, key)} has no meaning with backend={self.backend}: leave {key} out.")
         if self.tabular_bits == "prefixes" and self.env_type == "single_step":
@@ -324,8 +352,21 @@ class LearnerConfig(WorldConfig):
         ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) if part else range(0) for part in parts]
         return tuple(sorted(set().union(*ranges))) if all(ranges) else ()
 
+    @chz.validate
+    def _check_service(self) -> None:
+        if self.backend != "tinker":
+            return
+        if self.num_secrets > 1:
+            raise ConfigError(f"num_secrets={self.num_secrets} is not what backend=tinker can do yet: leave num_secrets out or use backend=local.")
+        if self.optimiser != "adam":
+            raise ConfigError(f"optimiser={self.optimiser} is not what backend=tinker has: leave optimiser out.")
+        if self.tinker_base_url is not None and not re.match(r"https?://.", self.tinker_base_url):
+            raise ConfigError(f"tinker_base_url={self.tinker_base_url} is not an address: use one such as tinker_base_url=http://127.0.0.1:8000.")
+        if self.max_tokens_total is not None:
+            _at_least("max_tokens_total", self.max_tokens_total, 1)
+
     def _check_size(self) -> None:
-        reason = self.why_not_paths
+        reason = None if self.backend == "tinker" else self.why_not_paths
         if self.scoring == "paths" and reason:
             raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
         limit = MAX_N_OF_PATHS if self.scores_paths else MAX_N[self.backend, self.env_type]
@@ -349,7 +390,12 @@ class LearnerConfig(WorldConfig):
 
     @property
     def scores_paths(self) -> bool:
-        """Whether only the secret and some samples are scored, not every answer."""
+        """Whether only the secret and some samples are known of the policy, and not even which answers are given in the updates that are skipped.
+
+        A hosted policy skips none: whatever it scores, every answer is really given, and the ledger is exact.
+        """
+        if self.backend == "tinker":
+            return False
         if self.scoring is not None:
             return self.scoring == "paths"
         return self.why_not_paths is None and MAX_N[self.backend, self.env_type] < self.N
@@ -370,6 +416,16 @@ class LearnerConfig(WorldConfig):
         return self.evaluate_every if self.evaluate_every is not None else max(1, self.num_secrets // 4)
 
     @property
+    def scores_all(self) -> bool:
+        """Whether every answer is scored after every update."""
+        return self.scoring == "all" if self.backend == "tinker" else not self.scores_paths
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid for."""
+        return 0.0 if self.checkpoint_every is None and self.backend == "tinker" else self.checkpoint_every
+
+    @property
     def step_size(self) -> float:
         """The learning rate in use."""
         return self.learning_rate if self.learning_rate is not None else self.own_step_size
@@ -378,7 +434,7 @@ class LearnerConfig(WorldConfig):
     def own_step_size(self) -> float:
         """The learning rate unless one is given."""
         own = ADAPTER_STEP_SIZES.get((self.adapter, self.optimiser)) if self.backend == "local" else None
-        return STEP_SIZES[self.backend, self.optimiser] if own is None else own
+        return STEP_SIZES.get((self.backend, self.optimiser), STEP_SIZES[self.backend, "adam"]) if own is None else own
 
 
 @chz.chz(typecheck=True)
@@ -417,6 +473,15 @@ class TrainConfig(ChannelConfig, LearnerConfig):
                 f"max_episodes={self.max_episodes} is less than one update of group_size * batch_size = {self.episodes_per_update} episodes: "
                 f"use max_episodes={self.episodes_per_update} or more."
             )
+
+    @chz.validate
+    def _check_hosted(self) -> None:
+        if self.backend != "tinker":
+            return
+        if self.algorithm == "posterior":
+            raise ConfigError("algorithm=posterior trains on every answer at once, which backend=tinker cannot: use algorithm=reinforce, or backend=local.")
+        if self.skip_ahead:
+            raise ConfigError("skip_ahead=True needs the probability of every answer, which backend=tinker does not tell: leave skip_ahead out.")
 
     @property
     def why_not_paths(self) -> str | None:

@@ -29,6 +29,14 @@ class RunDirectoryError(MemoryRLError, OSError):
     """A run directory that cannot be read, or that would be overwritten."""
 
 
+class ServiceError(MemoryRLError, OSError):
+    """A service that refuses, does not answer or fails."""
+
+
+class TokensSpentError(Exception):
+    """The next update might spend more tokens than are allowed; the experiment ends in good order before it."""
+
+
 class LawBreachWarning(RuntimeWarning):
     """A measurement breaks a law of information theory: there is a bug, or the secret leaks."""
 

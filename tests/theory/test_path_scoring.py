@@ -45,7 +45,7 @@ def test_the_probabilities_are_those_of_the_whole_trie(policies):
     every = np.broadcast_to(np.arange(N), (3, N))
     expected = whole.log_probs(RUNS)
     np.testing.assert_allclose(paths.log_probs_of(RUNS, every), expected, rtol=0, atol=1e-5)
-    seen, exact = paths.assess(RUNS, SECRETS, N), whole.assess(RUNS, SECRETS, N)
+    seen, exact = paths.assess(RUNS, SECRETS[:, None], N), whole.assess(RUNS, SECRETS[:, None], N)
     np.testing.assert_allclose(seen.of_form, exact.of_form, rtol=0, atol=1e-5)
     assert (seen.of_best <= exact.of_best + 1e-5).all()
 

@@ -28,6 +28,7 @@ _SECONDS_AN_UPDATE = {("tabular", "single_step"): (4e-4, 1e-6), ("tabular", "mul
     ("local", "single_step"): (0.022, 3.5e-4),
     ("local", "multi_step"): (0.025, 9e-4),
 }
+_SECONDS_AN_UPDATE |= {("tinker", "single_step"): (4.0, 0.0), ("tinker", "multi_step"): (8.0, 0.0)}  # of a local server; a hosted one has its own pace
 """Of 16 runs together: a constant, and so much times N."""
 
 

@@ -117,6 +117,10 @@ class AnswerTrie:
         choices[episode[done], self.edge_step[taken[done]]] = self.edge_choice[taken[done]]
         return choices.reshape(*edges.shape[:-1], num_steps)
 
+    def per_token(self, edges: np.ndarray, advantages: np.ndarray) -> np.ndarray:
+        """Each token's advantage is that of its step: edge ids (R, E, L) and advantages (R, E, K) to (R, E, L), 0 at the padding."""
+        return np.where(edges == NONE, 0.0, np.take_along_axis(advantages, self.edge_step[edges], axis=2))
+
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
         """Probability that a conversation ends at an exit, summed over all exits and so exact where it is small: (R, E) to (R,)."""
         led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision

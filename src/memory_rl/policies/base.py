@@ -71,12 +71,12 @@ class Policy(Stateful, Protocol):
     """(R,) optimiser steps each run has made."""
 
     @property
-    def trained_parameters(self) -> int:
-        """Parameters that one run trains."""
+    def trained_parameters(self) -> int | None:
+        """Parameters that one run trains; None if that is not told."""
 
     @property
-    def trained_bytes(self) -> int:
-        """Bytes of them."""
+    def trained_bytes(self) -> int | None:
+        """Bytes of them, if that is known."""
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
         """The episodes in which the model gives these answers: (R, E) forms, in blocks to these prompts (R, B)."""

@@ -158,7 +158,7 @@ _PEFT_NAME = "base_model.model.{}.lora_{}.weight"
 
 def peft_tensors(matrices: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, np.ndarray]:
     """A and B of each layer, by the names that PEFT gives them."""
-    return {_PEFT_NAME.format(name, letter): matrix.numpy() for name, pair in matrices.items() for letter, matrix in zip("AB", pair, strict=True)}
+    return {_PEFT_NAME.format(name, letter): matrix.cpu().numpy() for name, pair in matrices.items() for letter, matrix in zip("AB", pair, strict=True)}
 
 
 def peft_config(model: PreTrainedModel, settings: LoRASettings) -> dict[str, Any]:

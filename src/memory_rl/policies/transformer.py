@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from memory_rl.learning.objectives import Objective, cross_entropy
 from memory_rl.policies.adapters import AdapterSettings, make_adapters
-from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout, assess_all, every_prompt
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
@@ -119,8 +119,7 @@ class AdaptedTransformer:
 
     def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
         """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
-        per_token = np.take_along_axis(advantages, self.trie.edge_step[path], axis=2)
-        return np.where(path == NONE, 0.0, per_token)
+        return self.trie.per_token(path, advantages)
 
     def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
         """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""

@@ -197,7 +197,6 @@ class _AllAnswers:
         self.tokens = 0
 
     def __call__(self) -> tuple[torch.Tensor, float]:
-        self.tokens += self._pack.tokens.numel() * len(self._passes[0])
         loss, divergence = self._of_prompts(self._passes[0])
         self._passes.append(self._passes.pop(0))
         self._recent.append(divergence)
@@ -212,6 +211,7 @@ class _AllAnswers:
             return float(np.average([self._of_prompts(some)[1] for some in self._passes], weights=[len(some) for some in self._passes])), 0.0
 
     def _of_prompts(self, prompts: np.ndarray) -> tuple[torch.Tensor, float]:
+        self.tokens += self._pack.tokens.numel() * len(prompts)
         which = prompts if len(self._prompts) > 1 else None
         return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, len(prompts), which))
 

@@ -86,6 +86,8 @@ FILM_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "answer": pl.Int32, "policy
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
 SECRETS = "secrets.parquet"
 """What is known of each secret, where a run has several."""
+USAGE = "usage.json"
+"""What was asked of a service, kept after each round of requests, so that nothing that was charged is forgotten."""
 FILM = "film.parquet"
 """Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"

@@ -93,4 +93,4 @@ class Film:
 
 def make_film(config: Experiment, ledger: Ledger | HitLedger | None) -> Film | None:
     """A film, where there is a belief over all answers to be seen, and room for it."""
-    return Film(config) if isinstance(ledger, Ledger) and config.N <= MAX_N and config.num_secrets == 1 else None
+    return Film(config) if isinstance(ledger, Ledger) and config.N <= MAX_N and config.num_secrets == 1 and config.scores_all else None

@@ -1,0 +1,136 @@
+"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there are too many.
+
+A token is counted as the service bills it: prefilled (a prompt that is read, once however many samples are drawn from it), sampled, or trained (an input of a
+datum, in each pass over it). What the SDK sends again after a lost connection is counted once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memory_rl.errors import TokensSpentError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Tokens and requests.
+
+    Attributes:
+        prefilled: tokens of prompts.
+        sampled: tokens drawn.
+        trained: tokens of a forward and backward pass.
+        requests: calls of the SDK that ask the service for work.
+    """
+
+    prefilled: int = 0
+    sampled: int = 0
+    trained: int = 0
+    requests: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of all three kinds."""
+        return self.prefilled + self.sampled + self.trained
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.prefilled + other.prefilled, self.sampled + other.sampled, self.trained + other.trained, self.requests + other.requests)
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(self.prefilled * times, self.sampled * times, self.trained * times, self.requests * times)
+
+    def __str__(self) -> str:
+        parts = f"{self.sampled:,} sampled, {self.prefilled:,} prefilled and {self.trained:,} trained"
+        return f"{self.tokens:,} tokens ({parts}) in {self.requests:,} requests"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an experiment will cost, at most: answers of the greatest length, an optimiser step in every update, no run done before its budget is spent.
+
+    Attributes:
+        start: measuring all runs before the first update.
+        update: one update of one run: its episodes, its optimiser steps and the measurement after it.
+        runs: R.
+        updates: of one run.
+        warmup: all steps that a format warm-up may take.
+    """
+
+    start: Cost
+    update: Cost
+    runs: int
+    updates: int
+    warmup: Cost = Cost()
+
+    @property
+    def least(self) -> int:
+        """Tokens without which not one update of all runs can be made; a warm-up comes on top."""
+        return (self.start + self.update * self.runs).tokens
+
+    @property
+    def most(self) -> Cost:
+        """All updates of all runs."""
+        return self.warmup + self.start + self.update * (self.runs * self.updates)
+
+    def sentences(self) -> list[str]:
+        """What is told before the start."""
+        warmup = [f"the format warm-up of the base model costs at most {self.warmup}."] if self.warmup.tokens else []
+        return [
+            *warmup,
+            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one costs {self.start}.",
+            f"all {self.runs} runs together cost at most {self.most}, if none is done before its {self.updates:,} updates: max_tokens_total= stops earlier.",
+        ]
+
+
+class Meter:
+    """Counts what is spent, and says stop.
+
+    Args:
+        limit: the most tokens of all kinds, or None.
+
+    Attributes:
+        on_change: called after each change, to keep the counts where a kill cannot lose them.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.on_change: Callable[[], None] | None = None
+        self._tokens: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
+
+    @property
+    def spent(self) -> Cost:
+        """So far."""
+        return Cost(self._tokens["prefilled"], self._tokens["sampled"], self._tokens["trained"], self._requests.total())
+
+    def count(self, request: str | None = None, **tokens: int) -> None:
+        """Adds tokens by kind, and one request of this name."""
+        self._tokens.update(tokens)
+        if request is not None:
+            self._requests[request] += 1
+
+    def keep(self) -> None:
+        """Tells that a round of requests is over."""
+        if self.on_change is not None:
+            self.on_change()
+
+    def reserve(self, cost: Cost) -> None:
+        """Makes sure that this much may still be spent.
+
+        Raises:
+            TokensSpentError: if it may not.
+        """
+        if self.limit is not None and self.spent.tokens + cost.tokens > self.limit:
+            raise TokensSpentError(f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update may need {cost.tokens}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As summary.json has it."""
+        tokens = {kind: self._tokens[kind] for kind in ("sampled", "prefilled", "trained")}
+        return {"tokens": {**tokens, "total": self.spent.tokens}, "requests": {**dict(sorted(self._requests.items())), "total": self._requests.total()}}
+
+    def restore(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Takes back what `as_dict` gave."""
+        self._tokens = Counter({kind: count for kind, count in counts["tokens"].items() if kind != "total"})
+        self._requests = Counter({name: count for name, count in counts["requests"].items() if name != "total"})

@@ -1,0 +1,55 @@
+"""The live server, with a tiny model that has been warmed up for both environments, and a proxy in front of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import make_environment, make_trie
+
+sys.path.insert(0, str(Path(__file__).parent))
+from live_server import CountingProxy, LiveServer
+
+from memory_rl.policies import tiny_model
+from memory_rl.policies.warmup import WarmupSettings, warm_up
+
+SINGLE_N, MULTI_N = 16, 8
+_SETTINGS = WarmupSettings(head_steps=1000, tolerance=0.02)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The SDK leaves connections to be closed by the garbage collector, which tells of each."""
+    if config.getoption("markexpr") == "tinker":
+        config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
+        config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """A directory with the tiny model, uniform over the answers of single_step at N = 16 and over the bits of multi_step at N = 8."""
+    network, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
+    lessons = [(make_trie(make_environment(kind, N), tokenizer), N) for kind, N in (("single_step", SINGLE_N), ("multi_step", MULTI_N))]
+    for _ in range(100):
+        reports = [warm_up(network, trie, N, _SETTINGS) for trie, N in lessons]
+        if not any(report.head_steps + report.steps for report in reports):
+            break
+    folder = tmp_path_factory.mktemp("tinker") / "tiny-llama"
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(model, tmp_path_factory):
+    live = LiveServer(model, tmp_path_factory.mktemp("server"))
+    live.start()
+    yield live
+    live.kill()
+
+
+@pytest.fixture
+def proxy(server):
+    counting = CountingProxy(server.port)
+    yield counting
+    counting.close()

@@ -1,0 +1,298 @@
+"""The hosted policy against the local one: the same tokens, the same log-probabilities, the same step of the optimiser, on a service in memory."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
+from fake_tinker import FakeService
+
+from memory_rl.errors import ServiceError, TokensSpentError
+from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.policies.answer_trie import NONE
+from memory_rl.policies.tinker import HostedRollout, HostedSettings, Service, TinkerPolicy
+
+RUNS = np.arange(2)
+
+
+@pytest.fixture
+def make_hosted(make_policy):
+    """A hosted policy, the service under it, and a local policy with the same adapters."""
+
+    def make(kind="single_step", N=8, moved=True, **settings):
+        local, host = (make_policy(kind, N, moved=moved) for _ in range(2))
+        service = FakeService(host)
+        defaults = {"num_answers": N, "episodes": 4, "epochs": 1, "sampled": True, "scores_all": False, "max_tokens": None}
+        whole = HostedSettings(model_name="fake", num_runs=2, rank=4, targets="all", learning_rate=1e-3, seed=0, **{**defaults, **settings})
+        return TinkerPolicy(Service(service, service), local.trie, whole), service, local
+
+    return make
+
+
+def with_log_probs(local, forms):
+    """Valid episodes as if they had been sampled, for the hosted policy, and the same for the local one."""
+    shown = local.demonstrate(RUNS, forms)
+    local.log_probs(RUNS)
+    edges = np.take_along_axis(local._edge_log_probs[:, None, :], np.maximum(shown.path, 0), axis=2)
+    exits, log_probs = np.full(forms.shape, NONE), np.where(shown.path == NONE, 0.0, edges)
+    return HostedRollout(RUNS, shown.choices, shown.path, exit_tokens=exits, log_probs=log_probs), shown
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_log_probs_are_those_of_the_local_policy(make_hosted, kind):
+    hosted, _, local = make_hosted(kind, scores_all=True)
+    forms = np.array([3, 6])
+    seen, wanted = hosted.assess(RUNS, forms[:, None], 8), local.assess(RUNS, forms[:, None], 8)
+    assert seen.of_form == pytest.approx(wanted.of_form, abs=1e-5)
+    assert seen.of_valid == pytest.approx(wanted.of_valid, abs=1e-5)
+    assert seen.of_best == pytest.approx(wanted.of_best, abs=1e-5)
+    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-5)
+    assert hosted.invalid(RUNS) == pytest.approx(local.invalid(RUNS), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+@pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"])
+def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, objective):
+    hosted, service, local = make_hosted(kind, scores_all=True, epochs=objective.epochs)
+    forms = np.array([[1, 3, 6, 3], [0, 7, 2, 5]])
+    rollout, shown = with_log_probs(local, forms)
+    advantages = np.random.default_rng(0).normal(size=shown.choices.shape)
+    hosted.update(rollout, advantages, objective)
+    local.update(shown, advantages, objective)
+    before = local.adapters.vectors[0].detach().numpy().copy()
+    assert service.host.adapters.vectors[0].detach().numpy() == pytest.approx(before, abs=2e-5)
+    hosted.assess(RUNS, forms[:, :1], 8)
+    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-3)
+    assert hosted.updates.tolist() == local.updates.tolist() == [objective.epochs] * 2
+    assert {loss for loss, _, _ in service.data} == {"ppo" if objective.epochs > 1 else "importance_sampling"}
+
+
+def test_supervised_learning_is_cross_entropy_on_the_reply_alone(make_hosted):
+    hosted, service, local = make_hosted(scores_all=True, sampled=False, episodes=1)
+    forms = np.array([[3], [6]])
+    for policy in (hosted, local):
+        policy.update(policy.demonstrate(RUNS, forms), np.ones((2, 1, 1)), PolicyGradient())
+    hosted.assess(RUNS, forms[:, :1], 8)
+    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-3)
+    loss, _, [datum] = service.data[0]
+    assert loss == "cross_entropy"
+    weights, targets = (np.array(datum.loss_fn_inputs[name].tolist()) for name in ("weights", "target_tokens"))
+    edges = local.trie.form_edges[3][local.trie.form_edges[3] != NONE]
+    assert targets[weights > 0].tolist() == local.trie.edge_token[edges].tolist()
+    assert weights.sum() == len(edges)
+
+
+def test_each_token_carries_the_advantage_of_its_step(make_hosted):
+    """multi_step at N = 8: three bits, each followed by the end of its turn, and nothing of the user's turns."""
+    hosted, service, local = make_hosted("multi_step")
+    forms = np.array([[5, 5, 2, 0], [1, 1, 1, 1]])
+    rollout, _ = with_log_probs(local, forms)
+    advantages = np.zeros((2, 4, 3))
+    advantages[0, 0] = [0.4, -0.8, 1.2]
+    hosted.update(rollout, advantages, PolicyGradient())
+    [(_, _, data)] = service.data  # run 1 has no signal, and makes no step
+    assert service.calls["optim_step"] == 1
+    datum = data[0]
+    gains, log_probs, targets = (np.array(datum.loss_fn_inputs[name].tolist()) for name in ("advantages", "logprobs", "target_tokens"))
+    places = np.nonzero(gains)[0]
+    assert gains[places] == pytest.approx(np.repeat([0.1, -0.2, 0.3], 2))  # divided by the four episodes, as the local mean is
+    edges = local.trie.form_edges[5]
+    assert targets[places].tolist() == local.trie.edge_token[edges].tolist()
+    assert log_probs[places] == pytest.approx(rollout.log_probs[0, 0], abs=1e-6)
+    assert log_probs[np.setdiff1d(np.arange(len(gains)), places)] == pytest.approx(0)
+    assert datum.model_input.to_ints()[1:] == targets[:-1].tolist()
+    assert datum.model_input.to_ints()[: len(local.trie.prompt)] == local.trie.prompt.tolist()
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_samples_follow_the_exact_distribution_exits_included(make_hosted, kind):
+    hosted, service, local = make_hosted(kind, N=4, episodes=600)
+    run = np.array([0])
+    rollout = hosted.sample(run, 600)
+    probabilities = np.exp(local.log_probs(run)[0])
+    expected = np.append(probabilities, 1 - probabilities.sum()) * 600
+    answers = (rollout.choices[0] * [[1]] if kind == "single_step" else rollout.choices[0] @ [[2], [1]])[:, 0]
+    invalid = (rollout.choices[0] == NONE).any(axis=1)
+    counts = np.append(np.bincount(answers[~invalid], minlength=4), invalid.sum())
+    small = expected < 5
+    seen, wanted = (np.append(values[~small], values[small].sum()) for values in (counts, expected))
+    assert stats.chisquare(seen + 1e-9, wanted + 1e-9).pvalue > 1e-4
+    edges = np.take_along_axis(local._edge_log_probs[0][None], np.maximum(rollout.path[0], 0), axis=1)
+    inner = (rollout.path[0] != NONE) & ~local.trie.is_exit[rollout.path[0]]
+    assert rollout.log_probs[0][inner] == pytest.approx(edges[inner], abs=1e-5)
+    assert ((rollout.exit_tokens[0] != NONE) == invalid).all()
+    assert service.calls["sample"] == (1 if kind == "single_step" else 3)  # one a turn and conversation so far
+
+
+def test_an_exit_is_trained_as_the_token_that_was_drawn(make_hosted):
+    hosted, service, local = make_hosted()
+    rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
+    exit_edge = np.nonzero(local.trie.is_exit)[0][0]
+    rollout.path[0, 0], rollout.log_probs[0, 0], rollout.exit_tokens[0, 0] = [exit_edge, NONE], [-3.0, 0.0], 40
+    hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+    datum = service.data[0][2][0]
+    assert datum.loss_fn_inputs["target_tokens"].tolist()[-1] == 40
+    assert datum.loss_fn_inputs["advantages"].tolist()[-1] == pytest.approx(0.25)
+    assert datum.loss_fn_inputs["logprobs"].tolist()[-1] == pytest.approx(-3.0)
+
+
+def test_valid_mass_is_estimated_from_the_samples_that_are_not_the_secret(make_hosted):
+    hosted, _, local = make_hosted()
+    exit_edge = np.nonzero(local.trie.is_exit)[0][0]
+    hosted._last[0, :5, :] = local.trie.form_edges[2]  # the secret tells nothing of the others
+    hosted._last[0, 5:8, :] = local.trie.form_edges[4]
+    hosted._last[0, 8, :] = [exit_edge, NONE]
+    assert np.exp(hosted._of_valid(0, 2, np.log(0.6))) == pytest.approx(0.6 + 0.4 * 3 / 4)
+    assert np.exp(hosted._of_valid(1, 2, np.log(0.6))) == pytest.approx(1.0)  # nothing was seen
+
+
+def test_all_runs_are_asked_before_any_is_waited_for(make_hosted):
+    hosted, service, local = make_hosted()
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    service.events.clear()
+    rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
+    hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+    assert service.events == ["forward_backward", "optim_step"] * 2 + ["result"] * 4
+    service.events.clear()
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    assert service.events[:4] == ["save_weights_and_get_sampling_client"] * 2 + ["result"] * 2
+    assert service.events[4:8] == ["compute_logprobs"] * 2 + ["sample"] * 2
+
+
+def test_what_is_measured_becomes_the_next_episodes(make_hosted):
+    hosted, service, _ = make_hosted()
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    asked = service.calls["sample"]
+    for _ in range(4):  # 16 samples of each run were drawn for the measurement
+        hosted.sample(RUNS, 4)
+    assert service.calls["sample"] == asked
+    hosted.sample(RUNS, 4)
+    assert service.calls["sample"] == asked + 2
+
+
+def test_counts_are_what_the_service_saw(make_hosted):
+    hosted, service, _ = make_hosted("multi_step")
+    for _ in range(3):
+        hosted.assess(RUNS, np.array([[3], [6]]), 8)
+        hosted.update(hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), PolicyGradient())
+    hosted.state()
+    counts = hosted.meter.as_dict()
+    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(service.calls)
+    assert counts["tokens"] == {**service.tokens, "total": service.tokens.total()}
+    assert counts["requests"]["total"] == service.calls.total()
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+@pytest.mark.parametrize("scores_all", [False, True])
+def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores_all):
+    hosted, _, _ = make_hosted(kind, scores_all=scores_all)
+    estimate = hosted.estimate(5)
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    assert hosted.meter.spent.tokens <= estimate.start.tokens
+    for _ in range(5):
+        before = hosted.meter.spent
+        hosted.update(hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient())
+        hosted.assess(RUNS, np.array([[3], [6]]), 8)
+        assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
+        assert hosted.meter.spent.requests - before.requests <= 2 * estimate.update.requests
+    assert hosted.meter.spent.tokens <= estimate.most.tokens
+
+
+def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
+    hosted, service, _ = make_hosted(max_tokens=2000)
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+
+    def learn_on():
+        while True:
+            hosted.update(hosted.sample(RUNS, 4), np.ones((2, 4, 1)), PolicyGradient())
+            hosted.assess(RUNS, np.array([[3], [6]]), 8)
+
+    with pytest.raises(TokensSpentError, match="max_tokens_total=2000"):
+        learn_on()
+    assert 2000 - 2 * hosted.estimate(1).update.tokens < service.tokens.total() <= 2000
+
+
+def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
+    hosted, service, local = make_hosted()
+    forms, advantages = np.array([[1, 3, 6, 3], [0, 7, 2, 5]]), np.random.default_rng(0).normal(size=(2, 4, 1))
+    rollout, shown = with_log_probs(local, forms)
+    hosted.update(rollout, advantages, PolicyGradient())
+    local.update(shown, advantages, PolicyGradient())
+    hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    state = hosted.state()
+    for vector in service.host.adapters.vectors:
+        vector.data.zero_()  # as if the service had lost what is not saved
+    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored.restore(state)
+    assert restored.sample(RUNS, 4).path.tolist() == hosted.sample(RUNS, 4).path.tolist()
+    rollout, shown = with_log_probs(local, forms)
+    restored.update(rollout, advantages, PolicyGradient())
+    local.update(shown, advantages, PolicyGradient())
+    assert service.host.adapters.vectors[1].detach().numpy() == pytest.approx(local.adapters.vectors[1].detach().numpy(), abs=5e-5)
+    assert restored.updates.tolist() == [2, 2]
+    assert service.calls["create_training_client_from_state_with_optimizer"] == 2
+
+
+def test_old_states_go_once_no_checkpoint_names_them(make_hosted):
+    hosted, service, local = make_hosted()
+    rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
+    named = []
+    for _ in range(4):
+        hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+        named.append(hosted.state()["saved"])
+        kept = set(service.states)
+        assert set(named[-1]) <= kept  # of the checkpoint that is being written
+        assert len(named) < 2 or set(named[-2]) <= kept  # and of the one that counts until it is
+        assert len(kept) <= 4
+    hosted.state()  # nothing has moved: nothing is saved again
+    assert service.calls["save_state"] == 8
+    hosted.forget()
+    assert not service.states
+
+
+def test_a_failure_is_a_sentence_without_the_key(make_hosted, monkeypatch):
+    monkeypatch.setenv("TINKER_API_KEY", "tml-very-secret")
+    hosted, service, _ = make_hosted()
+    service.failures["sample"] = RuntimeError("adapters exhausted for tml-very-secret")
+    with pytest.raises(ServiceError, match=r"model_name=fake \(adapters exhausted for the TINKER_API_KEY\)") as caught:
+        hosted.sample(RUNS, 4)
+    assert "tml-very-secret" not in str(caught.value)
+
+
+def test_a_reply_without_an_end_is_told(make_hosted):
+    hosted, _, _ = make_hosted()
+    hosted._sample_from([0])
+    hosted._samplers[0]._sequence = lambda said, params: type("Sequence", (), {"tokens": [6], "logprobs": [-1.0]})()
+    with pytest.raises(ServiceError, match=r"answered \[6\] without an end"):
+        hosted.sample(np.array([0]), 4)
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
+    """From a base model that is moved away from uniform: all runs then begin with one policy, under 0.0145 bits from uniform, and so over 99 % valid."""
+    hosted, service, local = make_hosted(kind, warms_up=True, scores_all=True)
+    service.host.adapters.vectors[0].data.copy_(local.adapters.vectors[0].data)
+    before = local.log_probs(np.array([0]))[0, :8]
+    assert -before.mean() / np.log(2) - 3 > 0.05
+    seen = hosted.assess(RUNS, np.array([[3], [6]]), 8)
+    log_probs = hosted.log_probs(RUNS)
+    assert log_probs[0] == pytest.approx(log_probs[1], abs=1e-6)
+    divergence = -log_probs[0].mean() / np.log(2) - 3
+    assert divergence == pytest.approx(hosted.warmup["divergence"], abs=1e-5)
+    assert 0 <= divergence < 0.0145
+    assert (np.exp(seen.of_valid) > 0.99).all()
+    assert service.calls["create_training_client_from_state"] == 2
+    assert hosted.meter.spent.tokens < hosted.estimate(1).warmup.tokens
+    state = hosted.state()
+    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored.restore(state)
+    restored.sample(RUNS, 4)
+    assert service.calls["create_lora_training_client"] == 1  # it is not warmed up again
+    restored.forget()
+    assert not service.states
+
+
+def test_a_warm_up_that_may_not_fit_is_told(make_hosted):
+    hosted, _, _ = make_hosted(warms_up=True, max_tokens=600)
+    with pytest.raises(ServiceError, match=r"max_tokens_total=600 leaves .* use warmup=False"):
+        hosted.assess(RUNS, np.array([[3], [6]]), 8)

@@ -282,7 +282,7 @@ def _measure(
     _report(config, population, recorder, work.limits)
     if config.save_adapters:
         directory.write_adapters(population.policy.state()["adapters"])
-    return {"seconds": recorder.seconds, "warmup_from_cache": population.warmup_from_cache}
+    return {"seconds": recorder.seconds, "warmup_from_cache": population.warmup_from_cache, "warmup_seconds": population.warmup_seconds}
 
 
 def _tell_cost(population: Population) -> None:

@@ -80,6 +80,8 @@ def summarise(
         "bits_per_episode": {"estimate": rate.value, "ci95": _interval(rate)},
         "ceilings": dict(ceilings),
     }
+    if "secrets_memorised" in metrics.columns:
+        summary["stored"] = stored_bits(metrics)
     if episodes_to_know is not None:
         skip = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets" if fixed_secret else None
         observed = bits_per_episode(observer_times(metrics, episodes_to_know), information)
@@ -104,6 +106,13 @@ def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, A
     values = {"prior_bits": information - by_run["first"].to_numpy(), "gained_bits": (by_run["last"] - by_run["first"]).to_numpy()}
     means = {name: bootstrap_mean(of_runs) for name, of_runs in values.items()}
     return {name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()} for name, mean in means.items()}
+
+
+def stored_bits(metrics: pl.DataFrame) -> dict[str, Any]:
+    """Bits known at the end of each run, summed over its secrets: mean over runs and its interval."""
+    end = metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
+    mean = bootstrap_mean(end["bits_known"].to_numpy())
+    return {"estimate": mean.value, "ci95": _interval(mean)}
 
 
 def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:

@@ -101,24 +101,26 @@ class Tuning:
         rates: the candidates, ascending; None for multiples of each condition's own.
         seed: of the tuning secrets.
         num_runs: of each candidate; None for as many as the cell has.
+        together: keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on the middle one of them.
     """
 
     rates: tuple[float, ...] | None = None
     seed: int = TUNING_SEED
     num_runs: int | None = None
+    together: tuple[str, ...] = ()
 
 
 def read_tuning(values: dict[str, Any], prefix: str = "tune: ") -> Tuning:
     """The tuning of a protocol, a grid file or the command line.
 
     Args:
-        values: any of rates (a list), seed and num_runs.
+        values: any of rates (a list), seed, num_runs and together (a list of keys).
         prefix: what the keys are called by.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.
     """
-    names = ("rates", "seed", "num_runs")
+    names = ("rates", "seed", "num_runs", "together")
     for name, value in values.items():
         if name not in names:
             raise ConfigError(f"{prefix}{name}={value} is not a known key: {suggest(name, names)}")
@@ -126,7 +128,19 @@ def read_tuning(values: dict[str, Any], prefix: str = "tune: ") -> Tuning:
     for name, number, least in (("seed", seed, 0), ("num_runs", num_runs, 1)):
         if number is not None and (type(number) is not int or number < least):
             raise ConfigError(f"{prefix}{name}={number} is not an integer of at least {least}: type for example {prefix}{name}=16.")
-    return Tuning(None if rates is None else _read_rates(rates, f"{prefix}rates"), seed, num_runs)
+    together = _read_keys(values.get("together"), f"{prefix}together")
+    return Tuning(None if rates is None else _read_rates(rates, f"{prefix}rates"), seed, num_runs, together)
+
+
+def _read_keys(keys: Any, name: str) -> tuple[str, ...]:
+    if keys is None:
+        return ()
+    if not isinstance(keys, list) or not keys:
+        raise ConfigError(f"{name}={keys} is not a list of keys: give one or more, such as [num_secrets, batch_size].")
+    for key in keys:
+        if key not in cell_keys():
+            raise ConfigError(f"{name} has {key}, which is no key of a cell: {suggest(str(key), cell_keys())}")
+    return tuple(keys)
 
 
 def _read_rates(rates: Any, name: str) -> tuple[float, ...]:

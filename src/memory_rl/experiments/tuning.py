@@ -38,11 +38,12 @@ class Score:
     id: str
     bits_per_episode: float | None
     restricted_mean: float
+    stored: float | None = None
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Greater is better: bits per episode, then fewer episodes."""
-        return (float("inf") if self.bits_per_episode is None else self.bits_per_episode, -self.restricted_mean)
+    def rank(self) -> tuple[float, float, float]:
+        """Greater is better: bits per episode, then fewer episodes, then more bits known at the end, where there are several secrets."""
+        return (float("inf") if self.bits_per_episode is None else self.bits_per_episode, -self.restricted_mean, self.stored or 0.0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Choice:
 
 
 def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
-    """A contest for each set of cells that differ in their seeds and numbers of runs alone.
+    """A contest for each set of cells that differ in their seeds and numbers of runs alone, and in the keys that are tuned together.
 
     Raises:
         ConfigError: if a cell brings its own rate, or its secrets would be those of the tuning.
@@ -79,9 +80,9 @@ def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         _check(cell, tuning)
-        world = {key: value for key, value in cell.values.items() if key not in _NOT_TUNED_APART}
+        world = {key: value for key, value in cell.values.items() if key not in (*_NOT_TUNED_APART, *tuning.together)}
         groups.setdefault(json.dumps([cell.command, world], sort_keys=True), []).append(cell)
-    return [Contest(group, _candidates(group[0], tuning)) for group in groups.values()]
+    return [Contest(group, _candidates(group[len(group) // 2], tuning)) for group in groups.values()]
 
 
 def _check(cell: Cell, tuning: Tuning) -> None:
@@ -107,7 +108,7 @@ def _candidates(cell: Cell, tuning: Tuning) -> list[Cell]:
 
 
 def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choice:
-    """The candidate with the most bits per episode; of equals the one with the least restricted mean of episodes, then the least rate.
+    """The candidate with the most bits per episode; of equals the one with the least restricted mean of episodes, the most bits stored, then the least rate.
 
     Args:
         contest: what is compared.
@@ -122,7 +123,7 @@ def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choi
 
 def _score(cell: Cell, summary: Mapping[str, Any]) -> Score:
     episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-    return Score(cell.config.step_size, cell.id, rate["estimate"], episodes["restricted_mean"])
+    return Score(cell.config.step_size, cell.id, rate["estimate"], episodes["restricted_mean"], summary.get("stored", {}).get("estimate"))
 
 
 def with_rates(contests: Sequence[Contest], choices: Sequence[Choice]) -> list[Cell]:

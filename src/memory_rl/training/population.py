@@ -32,6 +32,7 @@ class Population:
         policy: the R policies.
         about: what the summary tells of the policy: parameters trained by a run, and the warm-up.
         warmup_from_cache: whether the warmed-up base model was made before; None if there is none.
+        warmup_seconds: that it took to make.
         meter: counts what a hosted policy spends; None if it costs nothing.
         estimate: what it may spend at most.
     """
@@ -41,6 +42,7 @@ class Population:
     policy: Policy
     about: dict[str, Any]
     warmup_from_cache: bool | None
+    warmup_seconds: float | None = None
     meter: Meter | None = None
     estimate: Estimate | None = None
 
@@ -71,7 +73,8 @@ def make_population(config: Experiment, environment: Environment) -> Population:
         return _hosted(config, environment)
     policy, about = (_tabular if config.backend == "tabular" else _local)(config, environment)
     about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
-    return Population(environment, draw_secrets(config), policy, about, about.pop("from_cache", None))
+    from_cache, seconds = about.pop("from_cache", None), about.pop("seconds", None)
+    return Population(environment, draw_secrets(config), policy, about, from_cache, warmup_seconds=seconds)
 
 
 def _hosted(config: Experiment, environment: Environment) -> Population:
@@ -109,7 +112,7 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
             f"use max_tokens_total={estimate.least} or more, or fewer num_runs."
         )
     about = {"model": config.model_name, "sdk": f"tinker {version('tinker')}", "trained_parameters": policy.trained_parameters}
-    return Population(environment, draw_secrets(config), policy, about, None, policy.meter, estimate)
+    return Population(environment, draw_secrets(config), policy, about, None, meter=policy.meter, estimate=estimate)
 
 
 def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
@@ -143,6 +146,7 @@ def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[s
     if config.warmup:
         report, about["from_cache"] = warm_up_cached(base, trie, config.N)
         about["warmup"] = asdict(report)
+        about["seconds"] = about["warmup"].pop("seconds")
     base.model.to(getattr(torch, config.dtype))  # the built-in model is made and warmed up in float32
     policy = (PathPolicy if config.scores_paths else TransformerPolicy)(
         base.model,

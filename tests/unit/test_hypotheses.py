@@ -287,3 +287,16 @@ def test_of_several_true_claims_one_is_refuted_in_at_most_one_study_of_twenty():
         ]
         wrong += any(verdict.verdict != "inconclusive" for verdict in judge(protocol(*hypotheses), cells))
     assert wrong / trials <= 0.05 + 0.03
+
+
+def test_the_range_over_which_an_axis_does_not_matter():
+    """Ranks differ at 64 secrets, by a factor of 4, and nowhere else."""
+    settings = {"cells": [{"condition": "sft"}], "along": {"lora_rank": [1, 32]}, "margin": 2, "over": {"num_secrets": [1, 8, 64]}}
+    means = {(1, 1): 10, (32, 1): 10, (1, 8): 80, (32, 8): 80, (1, 64): 4000 / 5, (32, 64): 200}
+    cells = [make_cell("sft", gamma(mean, 64, seed=rank), lora_rank=rank, num_secrets=secrets) for (rank, secrets), mean in means.items()]
+    verdict = verdict_of("same_along", settings, cells)
+    assert verdict.verdict == "refuted"
+    assert verdict.reason.endswith(
+        "Within that factor they are, for condition=sft: the same at num_secrets 1 and 8, different at num_secrets 64.".replace("condition=", "")
+    )
+    assert verdict_of("same_along", {**settings, "over": {"num_secrets": [1, 8]}}, cells).verdict == "supported"

@@ -414,9 +414,10 @@ def _tells_the_secret(population: Population) -> bool:
 
 
 def _same_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """All rates along an axis are the same, within the margin; pair by pair."""
+    """All rates along an axis are the same, within the margin; pair by pair, and over all values of a second axis, if there is one."""
     ((axis, values),) = settings["along"].items()
-    groups = [single for selection in settings["cells"] for single in _single(selection)]
+    over: Mapping[str, Any] = settings.get("over") or {}
+    groups = [single for selection in settings["cells"] for single in _single({**selection, **over})]
     taken = iter(shelf.take([{**group, axis: value} for group in groups for value in values]))
     rows: list[dict[str, Any]] = []
     parts = []
@@ -433,7 +434,26 @@ def _same_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Fin
         f"Of {len(rows)} pairs the widest ratio of rates is {_range_of(widest)} ({widest['cell']}, {axis} {widest[axis]}), where a factor of "
         f"{settings['margin']:g} either way is allowed; log-rank tests tell {apart} of them apart (least p, after Holm: {min(chances):.2g})."
     )
-    return _Finding(figure, reason, rows, parts)
+    return _Finding(figure, reason + _range_over(settings, rows), rows, parts)
+
+
+def _range_over(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """For each of the cells, what the intervals of its pairs say at each value of the second axis."""
+    if not settings.get("over"):
+        return ""
+    ((axis, values),) = settings["over"].items()
+    told = []
+    for single in (single for selection in settings["cells"] for single in _single(selection)):
+        words = {value: _how_alike([row for row in rows if row["cell"] == _name({**single, axis: value})], settings["margin"]) for value in values}
+        alike = {word: [value for value in values if words[value] == word] for word in ("the same", "different", "not told apart")}
+        told.append(f"{_name(single)}: " + ", ".join(f"{word} at {axis} {_and(found)}" for word, found in alike.items() if found))
+    return f" Within that factor they are, for {'; for '.join(told)}."
+
+
+def _how_alike(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
+    if any(row["low"] > margin or row["high"] < 1 / margin for row in rows):
+        return "different"
+    return "the same" if all(row["low"] >= 1 / margin and row["high"] <= margin for row in rows) else "not told apart"
 
 
 _TESTS: dict[str, tuple[str, Callable[[Mapping[str, Any], _Shelf, str], _Finding]]] = {

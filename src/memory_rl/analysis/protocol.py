@@ -180,7 +180,12 @@ TESTS: dict[str, dict[str, Key]] = {
         "along": _ALONG,
         "factor": Key(lambda value: _is_number(value) and value > 0, "a positive factor a doubling, such as 1.0", 1.0),
     },
-    "same_along": {"cells": _SELECTIONS, "along": _ALONG, "margin": _MARGIN},
+    "same_along": {
+        "cells": _SELECTIONS,
+        "along": _ALONG,
+        "margin": _MARGIN,
+        "over": Key(lambda value: value is None or _is_along(value), "one key with two values or more, such as {num_secrets: [1, 4, 16]}", None),
+    },
 }
 """The keys of each test, beside id, test and claim. What the tests do is told by `memory_rl.analysis.hypotheses`."""
 

@@ -52,7 +52,7 @@ BAD_TRAIN = {
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such file": ("model_name=./nowhere.gguf", ["model_name='./nowhere.gguf'", ".gguf file"]),
-    "unknown type": ("dtype=float64", ["dtype=float64", "float32"]),
+    "unknown type": ("dtype=float64", ["dtype=float64", "float16"]),
     "unknown device": ("device=gpu", ["device=gpu", "cpu"]),
     "no such device": ("device=mps", ["device=mps", "device=cpu"]),
     "unknown wording": ("wording=pain", ["wording=pain", "plain"]),

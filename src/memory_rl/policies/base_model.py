@@ -7,12 +7,14 @@ warm-up's settings). The file's own hash is checked when it is read; a cache tha
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -67,7 +69,8 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
     transformers.logging.disable_progress_bar()  # nothing is printed unless asked
     source, options = _source(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **options)
+        with redirect_stderr(io.StringIO()) if options else nullcontext():  # its progress bar for GGUF heeds no switch
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     except (ImportError, KeyError, OSError, RuntimeError, ValueError, struct.error) as error:  # struct.error: a GGUF file that is cut off
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -126,7 +126,14 @@ def _names(cells: Sequence[Cell]) -> list[str]:
 
 
 def _departures(cell: Cell, usual: dict[str, Any]) -> list[str]:
-    return [f"{key}={'default' if cell.config[key] is None else cell.config[key]}" for key in usual if key in cell.config and cell.config[key] != usual[key]]
+    return [f"{key}={_shown(key, cell.config[key])}" for key in usual if key in cell.config and cell.config[key] != usual[key]]
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A model in a directory goes by the directory's own name, wherever it lies."""
+    if key == "model_name" and value.startswith(("/", "./", "../", "~")):
+        return value.rstrip("/").rpartition("/")[2]
+    return "default" if value is None else value
 
 
 def _most_frequent(values: Iterable[Any]) -> Any:

@@ -59,6 +59,10 @@ class CostEstimate:
     seconds: float
 
 
+_BITS_A_PARAMETER = 0.7
+"""About what a shared vector of few parameters stores."""
+
+
 def estimate_all(cells: Sequence[Cell], contests: Sequence[Contest]) -> list[CostEstimate]:
     """Of the tuning cells, then of the reported ones."""
     tuning = [estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
@@ -100,10 +104,15 @@ def episodes_of_a_run(config: Experiment) -> float:
     """About how many episodes a run has until it ends: at least one update's, at most its budget."""
     kind, information = _kind(config), math.log2(config.N)
     episodes = _EPISODES_A_BIT[kind] * information if kind in _EPISODES_A_BIT else _BINARY * binary_episodes(config.N, 1.0, config.stop_at)
-    episodes = min(episodes * _slowness(config), config.budget)
+    episodes = config.budget if _overfull(config) else min(episodes * _slowness(config) * config.num_secrets, config.budget)
     if kind == "distance":
         episodes = (1 - _STUCK) * episodes + _STUCK * config.budget
     return min(max(episodes, _episodes_an_update(config)), config.budget)
+
+
+def _overfull(config: Experiment) -> bool:
+    """Whether there is more to learn than a shared vector holds, so that no run will have memorised."""
+    return config.adapter_parameters is not None and config.information > config.adapter_parameters * _BITS_A_PARAMETER
 
 
 def _episodes_an_update(config: Experiment) -> int:
@@ -122,7 +131,8 @@ def _updates(config: Experiment, episodes: float) -> float:
 
 def _seconds_an_update(config: Experiment) -> float:
     constant, slope = _SECONDS_AN_UPDATE[config.backend, config.env_type]
-    return (constant + slope * config.N) * max(config.num_runs / 16, 1 / 16)
+    rows = 1.0 if config.num_secrets == 1 else (config.batch_size + config.num_secrets / config.updates_an_evaluation) / 2
+    return (constant + slope * config.N) * rows * max(config.num_runs / 16, 1 / 16)
 
 
 def costs_table(costs: Sequence[CostEstimate]) -> Table:

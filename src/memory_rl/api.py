@@ -143,7 +143,7 @@ def tell_limits(config: Experiment | BoundsConfig, limits: Ceilings) -> None:
 
 def _tell_device(population: Population) -> None:
     if "device" in population.about:
-        print(f"note: the model computes on {population.about['device']} in {population.about['dtype']}.")  # noqa: T201  # asked for with quiet=False
+        print(f"device: the model computes on {population.about['device']} in {population.about['dtype']}.")  # noqa: T201  # asked for with quiet=False
 
 
 def write_sft_data(config: SFTDataConfig) -> Path:

@@ -39,5 +39,5 @@ def test_device_and_type_are_told_and_kept(capsys):
     result = memory_rl.train(N=4, num_runs=1, max_episodes=4, memorised_at=0.9, quiet=False, dtype="bfloat16")
     summary = result.summary["binary"]
     assert (summary["device"], summary["dtype"]) == ("cpu", "bfloat16")
-    assert "note: the model computes on cpu in bfloat16." in capsys.readouterr().out
+    assert "device: the model computes on cpu in bfloat16." in capsys.readouterr().out
     assert abs(summary["before_training"]["mean_bits_known"]) < 0.1  # rounded after it was warmed up

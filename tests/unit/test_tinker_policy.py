@@ -34,7 +34,7 @@ def with_log_probs(local, forms):
     shown = local.demonstrate(RUNS, forms)
     local.log_probs(RUNS)
     edges = np.take_along_axis(local._edge_log_probs[:, None, :], np.maximum(shown.path, 0), axis=2)
-    return HostedRollout(RUNS, shown.choices, shown.path, np.full(forms.shape, NONE), np.where(shown.path == NONE, 0.0, edges)), shown
+    return HostedRollout(RUNS, shown.choices, shown.path, exit_tokens=np.full(forms.shape, NONE), log_probs=np.where(shown.path == NONE, 0.0, edges)), shown
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])

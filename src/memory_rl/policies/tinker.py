@@ -87,7 +87,7 @@ class HostedSettings:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HostedRollout(Rollout):
     """A rollout with what training on the service needs.
 
@@ -177,7 +177,7 @@ class TinkerPolicy:
         for run in runs:
             self._drawn[run] = self._drawn[run][num_episodes:]
         path, exits, log_probs = (np.stack([getattr(part, name) for part in taken]) for name in ("paths", "exit_tokens", "log_probs"))
-        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, exits, log_probs)
+        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, exit_tokens=exits, log_probs=log_probs)
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray) -> HostedRollout:
         """Teacher-forced conversations; see `Policy`.
@@ -187,7 +187,7 @@ class TinkerPolicy:
         """
         self.meter.reserve(self.estimate(1).update * len(runs))
         path = self.trie.form_edges[forms]
-        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, np.full(forms.shape, NONE), None)
+        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, exit_tokens=np.full(forms.shape, NONE), log_probs=None)
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the form. The mass on all answers is exact with `scores_all`, else estimated from the run's last samples; see `Policy`."""
@@ -594,5 +594,7 @@ def explain(error: Exception, model_name: str) -> ServiceError:
     if status == 402:
         return ServiceError(f"the account of {_KEY} cannot pay ({reason}): see to its billing, then type the same command.")
     if isinstance(error, (tinker.APIConnectionError, ConnectionError)):
-        return ServiceError(f"the service does not answer ({reason}): check tinker_base_url and the network, then type it again, with resume=True if it had begun.")
+        return ServiceError(
+            f"the service does not answer ({reason}): check tinker_base_url and the network, then type it again, with resume=True if it had begun."
+        )
     return ServiceError(f"the service failed for model_name={model_name} ({reason}): try again, or go on with log_path=... resume=True.")

@@ -599,5 +599,7 @@ def explain(error: Exception, model_name: str) -> ServiceError:
     if status == 402:
         return ServiceError(f"the account of {_KEY} cannot pay ({reason}): see to its billing, then type the same command.")
     if isinstance(error, (tinker.APIConnectionError, ConnectionError)):
-        return ServiceError(f"the service does not answer ({reason}): check tinker_base_url and the network; resume=True goes on with a run that had begun.")
+        return ServiceError(
+            f"the service does not answer ({reason}): check tinker_base_url and the network, then type it again, with resume=True if it had begun."
+        )
     return ServiceError(f"the service failed for model_name={model_name} ({reason}): try again, or go on with log_path=... resume=True.")

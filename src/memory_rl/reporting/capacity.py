@@ -148,13 +148,13 @@ def _capacity_panel(condition: str, frame: pl.DataFrame, plateaus: pl.DataFrame,
     y = alt.Y("stored:Q", title="bits stored at the end", scale=up, axis=_ticks())
     plateau = alt.Y("capacity:Q", scale=up)
     diagonal = alt.Chart(pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]}))
-    base, knees = alt.Chart(_drawable(frame)), alt.Chart(plateaus.with_columns(low=pl.col("capacity_low").clip(lower_bound=start)))
+    base, knees = alt.Chart(_drawable(frame)), _diamonds(plateaus, max(start, least))
     layers = [
         diagonal.mark_line(style="reference", strokeDash=[6, 4], strokeWidth=1.2, clip=True).encode(x, y),
         base.mark_rule(strokeWidth=2, clip=True).encode(x, alt.Y("low:Q", scale=up), alt.Y2("high:Q"), color),
         base.mark_line(strokeWidth=2, clip=True).encode(x, y, color),
         base.mark_point(filled=True, size=50, opacity=1, clip=True).encode(x, y, color),
-        knees.mark_rule(strokeWidth=1.4, clip=True).encode(alt.X("low:Q", scale=across), plateau, alt.X2("capacity_high:Q"), color),
+        knees.mark_rule(strokeWidth=1.4, clip=True).encode(alt.X("capacity_low:Q", scale=across), plateau, alt.X2("capacity_high:Q"), color),
         knees.mark_point(shape="diamond", size=110, opacity=1, strokeWidth=1.8, clip=True).encode(alt.X("capacity:Q", scale=across), plateau, color),
     ]
     return Panel(condition, layers, base.encode(x, y, color, tooltip=[*_ABOUT, *_STORED]))
@@ -180,12 +180,12 @@ def _parameters_panel(condition: str, frame: pl.DataFrame, plateaus: pl.DataFram
     up = _log(least, most)
     x = alt.X("parameters:Q", title="trained parameters", scale=_log(fewest, many), axis=_ticks("~s"))
     y = alt.Y("stored:Q", title="bits stored at the end", scale=up, axis=_ticks())
-    base, diamonds = alt.Chart(_drawable(frame)), alt.Chart(plateaus.with_columns(low=pl.col("capacity_low").clip(lower_bound=least)))
+    base, diamonds = alt.Chart(_drawable(frame)), _diamonds(plateaus, least)
     layers = [
         *(layer for bits, words in KNOWN_CAPACITIES.items() for layer in _known_line(bits, words, spread, x, y)),
         base.mark_rule(strokeWidth=1.6, clip=True, opacity=0.6).encode(x, alt.Y("low:Q", scale=up), alt.Y2("high:Q"), color),
         base.mark_point(filled=True, size=50, opacity=1, clip=True).encode(x, y, color),
-        diamonds.mark_rule(style="reference", strokeWidth=1.6, clip=True).encode(x, alt.Y("low:Q", scale=up), alt.Y2("capacity_high:Q")),
+        diamonds.mark_rule(style="reference", strokeWidth=1.6, clip=True).encode(x, alt.Y("capacity_low:Q", scale=up), alt.Y2("capacity_high:Q")),
         diamonds.mark_point(style="interval", shape="diamond", size=190, opacity=1, strokeWidth=1.6, clip=True).encode(x, alt.Y("capacity:Q", scale=up)),
     ]
     return Panel(condition, layers, base.encode(x, y, color, tooltip=[*_ABOUT, *_STORED]))
@@ -222,7 +222,7 @@ def _size_panel(condition: str, frame: pl.DataFrame, color: alt.Color, spread: t
     x = alt.X("parameters:Q", title="trained parameters", scale=_log(*spread), axis=_ticks("~s"))
     y = alt.Y("told:Q", title="bits per episode", scale=up, axis=_ticks())
     tips = [_tip("told:Q", "bits per episode", ".3~g"), _tip("rate_low:Q", "95 % from", ".3~g"), _tip("rate_high:Q", "to", ".3~g")]
-    rates, bounds = base.transform_filter("isValid(datum.rate)"), base.transform_filter("!isValid(datum.rate)")
+    rates, bounds = alt.Chart(_drawable(frame.drop_nulls("rate"), "rate", "rate_low", "rate_high", 0.0)), alt.Chart(frame.filter(pl.col("rate").is_null()))
     layers = [
         rates.mark_rule(strokeWidth=2, clip=True).encode(x, alt.Y("rate_low:Q", scale=up), alt.Y2("rate_high:Q"), color),
         rates.mark_line(strokeWidth=2, clip=True).encode(x, y, color),
@@ -354,9 +354,13 @@ def _by_condition(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(str(condition), part) for (condition,), part in frame.group_by("condition", maintain_order=True)]
 
 
-def _drawable(frame: pl.DataFrame) -> pl.DataFrame:
-    """What has a place on a logarithmic axis; intervals are cut at its end."""
-    return frame.filter(pl.col("stored") >= LEAST_BITS).with_columns(pl.col("low").clip(lower_bound=LEAST_BITS))
+def _drawable(frame: pl.DataFrame, value: str = "stored", low: str = "low", high: str = "high", least: float = LEAST_BITS) -> pl.DataFrame:
+    """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where there is none."""
+    return frame.filter(pl.col(value) >= least).with_columns(pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high))
+
+
+def _diamonds(plateaus: pl.DataFrame, least: float) -> alt.Chart:
+    return alt.Chart(_drawable(plateaus, "capacity", "capacity_low", "capacity_high", least))
 
 
 def _left_out(frame: pl.DataFrame) -> tuple[str, ...]:

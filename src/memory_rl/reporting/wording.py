@@ -80,7 +80,8 @@ READING = {
         "Secrets are learned one after the other, each in a block of its own. The curves are the bits known of a secret, averaged over those of a run; mean "
         "over runs with its 95 % bootstrap interval. In the shaded block the secret itself is taught, after it only others: a curve that stays up keeps what "
         "it learned. Below 0 the policy holds the secret for less likely than a guess would.",
-        "The average is over the first half of the secrets, at every point of the curve: the later ones have too few blocks behind them.",
+        "The average is over the first half of the secrets, at every point of the curve: the later ones have too few blocks behind them. Secrets of a "
+        "run may be equal by chance, the more often the smaller N is: to teach one then revives the other.",
     ),
 }
 

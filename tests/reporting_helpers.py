@@ -79,3 +79,10 @@ def write_film(path: Path, N: int = 16) -> None:
 def wait_until_drawn(page) -> None:
     """Until the page has drawn all its figures."""
     page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60_000)
+
+
+def luminance(color: str) -> float:
+    """WCAG 2.2."""
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

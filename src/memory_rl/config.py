@@ -549,6 +549,12 @@ def episodes_an_update(config: Experiment) -> int:
     return config.episodes_per_update if isinstance(config, TrainConfig) else config.batch_size
 
 
+def episodes_a_block(config: Experiment) -> int:
+    """Episodes in a row that are about the same secret, with order=blocks: an equal part of the budget, in whole groups."""
+    group = config.group_size if isinstance(config, TrainConfig) else 1
+    return max(1, config.budget // group // config.num_secrets) * group
+
+
 @chz.chz(typecheck=True)
 class SFTDataConfig(WorldConfig):
     """Labelled examples for supervised learning, as chat messages."""

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-from reporting_helpers import write_film
+from reporting_helpers import luminance, write_film
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.information.closed_forms import binary_episodes
@@ -136,13 +136,6 @@ def test_a_film_in_rectangles_is_the_film(tmp_path):
     wanted = frame.sort("answer", "episode")["observer"].to_numpy().reshape(16, 16)
     assert painted == pytest.approx(wanted, rel=0.05)
     assert len(curves.film(frame, "policy")) == 16  # a policy that stands still is one rectangle an answer
-
-
-def luminance(color: str) -> float:
-    """WCAG 2.2."""
-    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

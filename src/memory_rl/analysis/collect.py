@@ -16,7 +16,7 @@ from memory_rl.analysis.summary import memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.config import secrets_to_memorise
 from memory_rl.errors import RunDirectoryError
-from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SUMMARY, RunDirectory
+from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
 
 SET_APART = ("tuning", "discarded")
 """Folders that are not searched: what they hold is no part of the reported results."""
@@ -95,6 +95,11 @@ class Cell:
     def episodes(self) -> pl.DataFrame:
         """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
         return RunDirectory(self.path).read_frame(EPISODES)
+
+    @cached_property
+    def of_secrets(self) -> pl.DataFrame:
+        """A row a run, evaluation and secret, where a run has several; see `memory_rl.runs.store.SECRETS_SCHEMA`."""
+        return RunDirectory(self.path).read_frame(SECRETS)
 
     @cached_property
     def times(self) -> MemorisationTimes:

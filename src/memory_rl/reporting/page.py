@@ -14,12 +14,14 @@ from typing import Any
 import jinja2
 import vl_convert
 
+from memory_rl.reporting.capacity import CAPACITY_HEADINGS, POINT_HEADINGS, capacity_rows, point_rows
 from memory_rl.reporting.charts import ROW, Figure, live
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, Study
 from memory_rl.reporting.tables import HEADINGS, about, result_rows
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
+from memory_rl.reporting.wording import CAPACITY_READING, POINT_READING
 
 GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
@@ -50,7 +52,8 @@ def render_page(title: str, study: Study, judgements: Sequence[Judgement], figur
         judgements: of the sweeps with a protocol.
         figures: in order; those left out say why.
     """
-    places = {figure.name: _places(figure, study) for figure in figures}
+    plain = study.plain()
+    places = {figure.name: _places(figure, plain) for figure in figures}
     engine, behaviour = _engine(), _asset("page.js")
     return (
         _environment()
@@ -62,9 +65,9 @@ def render_page(title: str, study: Study, judgements: Sequence[Judgement], figur
             style=_asset("page.css"),
             engine=engine,
             behaviour=behaviour,
-            data=_data(study, places),
+            data=_data(plain, places),
             about=about(study),
-            labels=_legend(study),
+            labels=_legend(plain),
             judgements=judgements,
             signs=_SIGNS,
             titles={figure.name: figure.title for figure in figures},
@@ -73,6 +76,12 @@ def render_page(title: str, study: Study, judgements: Sequence[Judgement], figur
             places=places,
             headings=HEADINGS,
             rows=result_rows(study),
+            point_reading=POINT_READING,
+            capacity_reading=CAPACITY_READING,
+            point_headings=POINT_HEADINGS,
+            point_rows=point_rows(study),
+            capacity_headings=CAPACITY_HEADINGS,
+            capacity_rows=capacity_rows(study),
             unfinished=study.unfinished,
             shared=_shared(study),
             commands=list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),

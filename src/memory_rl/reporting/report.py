@@ -10,6 +10,7 @@ import vl_convert
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import RunDirectoryError
+from memory_rl.reporting.capacity import CAPACITY_FIGURES, capacity_frame, is_shown
 from memory_rl.reporting.charts import FIGURES, Figure, printed, rank
 from memory_rl.reporting.page import GENERATOR, render_page
 from memory_rl.reporting.provenance import Judgement, judge_sweeps
@@ -19,6 +20,8 @@ from memory_rl.reporting.tables import cells_frame, markdown
 from memory_rl.reporting.themes import GROUND, vega_config
 
 PAGE, SUMMARY, CELLS, PICTURES = "index.html", "summary.md", "cells.csv", "figures"
+CAPACITY = "capacity.csv"
+"""Written only where a cell has several secrets or another adapter than LoRA."""
 
 _PIXELS_A_POINT = 2
 
@@ -38,11 +41,12 @@ def write_report(config: ReportConfig) -> Path:
         raise RunDirectoryError(f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders.")
     judgements = judge_sweeps(config.paths, cells)
     title = config.title or _title(config, judgements)
-    figures = [make(study) for make in FIGURES]
+    figures = _make_figures(study)
     files = {
         PAGE: render_page(title, study, judgements, figures).encode(),
         SUMMARY: markdown(title, study, judgements, figures).encode(),
         CELLS: cells_frame(study).write_csv().encode(),
+        **({CAPACITY: capacity_frame(study).write_csv().encode()} if is_shown(study) else {}),
         **{f"{PICTURES}/{name}": content for name, content in _pictures(study)},
     }
     for name, content in files.items():  # the page first: it marks the folder as a report
@@ -54,21 +58,49 @@ def _title(config: ReportConfig, judgements: Sequence[Judgement]) -> str:
     return judgements[0].protocol.name if judgements else Path(config.paths[0]).resolve().name
 
 
+def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:
+    """Draws the figures of capacity alone, each as SVG and PNG, and returns their paths.
+
+    Args:
+        paths: run directories, or folders that hold some.
+        folder: made if it is missing; files of these names in it are replaced.
+
+    Raises:
+        RunDirectoryError: if no run directory is found, or one is damaged, or the folder cannot be written.
+    """
+    study = make_study(find_cells(paths))
+    figures = [make(study) for make in CAPACITY_FIGURES]
+    pictures = [picture for figure in figures if figure.panels for picture in _draw(figure, study)]
+    for name, content in pictures:
+        _write(Path(folder) / name, content)
+    return [Path(folder) / name for name, _ in pictures]
+
+
+def _make_figures(study: Study) -> list[Figure]:
+    """Of the page, with those that are left out."""
+    plain = study.plain()
+    missing = "each cell has several secrets or another adapter than LoRA, and is in the figures of capacity"
+    made = [make(plain) if plain.entries else Figure(make.__name__, missing=missing) for make in FIGURES]
+    return [*made, *(make(study) for make in CAPACITY_FIGURES if is_shown(study))]
+
+
 def _pictures(study: Study) -> list[tuple[str, bytes]]:
     """Name and content of each file: what the page shows at first, on white."""
-    look = vega_config("light", study.labels, ground=GROUND["light"])
-    files = []
-    for figure in _for_print(study):
-        specification = {**printed(figure, study), "config": look}
-        drawing = vl_convert.vegalite_to_svg(specification)
-        files += [(f"{figure.name}.svg", drawing.encode()), (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT))]
-    return files
+    plain = study.plain()
+    return [picture for figure in _for_print(study, plain) for picture in _draw(figure, plain)]
 
 
-def _for_print(study: Study) -> list[Figure]:
+def _draw(figure: Figure, study: Study) -> list[tuple[str, bytes]]:
+    specification = {**printed(figure, study), "config": vega_config("light", study.labels, ground=GROUND["light"])}
+    drawing = vl_convert.vegalite_to_svg(specification)
+    return [(f"{figure.name}.svg", drawing.encode()), (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT))]
+
+
+def _for_print(study: Study, plain: Study) -> list[Figure]:
     """The figures that are not left out; ranks alone are compared among labels that start hidden, too."""
-    shown = study.shown()
-    made = [make(study if make is rank else shown) for make in FIGURES]
+    shown = plain.shown()
+    made = [make(plain if make is rank else shown) for make in FIGURES if shown.entries]
+    made += [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
     return [figure for figure in made if figure.panels]
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from memory_rl.analysis.capacity import by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell
 from memory_rl.config import OPERATIONAL_KEYS
 
@@ -85,6 +86,12 @@ class Study:
         """The cells of one N."""
         return [entry for entry in self.entries if entry.N == N]
 
+    def plain(self) -> Study:
+        """Without the cells of several secrets or other adapters than LoRA, which have figures of their own."""
+        entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
+        used = {entry.label for entry in entries}
+        return Study(entries, self.unfinished, tuple(label for label in self.labels if label.name in used))
+
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
         hidden = set(self.hidden)
@@ -96,12 +103,15 @@ def make_study(cells: Sequence[Cell]) -> Study:
 
     A key is named in a label only if cells of the same condition differ in it, and only where it departs from what most cells have. Learning rate and budget
     may depend on N, and are named only if cells of the same N differ in them, too. Variants in LoRA rank start hidden: the figure about ranks shows them all.
+    Cells of several secrets or other adapters than LoRA are named among themselves, and change no other's name or colour.
     """
     completed = [cell for cell in cells if cell.completed]
-    names = _names(completed)
-    labels = _labels(completed, names)
-    place = {label.name: index for index, label in enumerate(labels)}
-    entries = sorted((Entry(name, cell) for name, cell in zip(names, completed, strict=True)), key=lambda entry: (place[entry.label], entry.N))
+    plain, others = ([cell for cell in completed if is_of_capacity(cell) is so] for so in (False, True))
+    names, other_names = _names(plain), _names_of_capacity(others)
+    labels = [*_labels(plain, names), *(Label(name, 0, 0, starts_hidden=True) for name in dict.fromkeys(other_names))]
+    place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
+    named = [*zip(names, plain, strict=True), *zip(other_names, others, strict=True)]
+    entries = sorted((Entry(name, cell) for name, cell in named), key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets))
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
 
@@ -120,7 +130,25 @@ def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
 
 def _names(cells: Sequence[Cell]) -> list[str]:
     usual = {key: _most_frequent(cell.config.get(key) for cell in cells if key in cell.config) for key in differing_keys(cells)}
-    names = [" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells]
+    return _told_apart([" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells], cells)
+
+
+def _names_of_capacity(cells: Sequence[Cell]) -> list[str]:
+    """Each says what is trained and how many secrets there are, so that none is the name of a plain cell."""
+    names: dict[int, str] = {}
+    for group in by_condition(cells).values():
+        for order, part in (("", interleaved(group)), (" in blocks", [cell for cell in group if in_blocks(cell)])):
+            for size, of_size in by_size(part).items():
+                names |= {id(cell): f"{cell.condition}, {size.label}, {_secrets(cell)}{order}" for cell in of_size}
+    return _told_apart([names[id(cell)] for cell in cells], cells)
+
+
+def _secrets(cell: Cell) -> str:
+    return f"{cell.num_secrets} secrets" if cell.num_secrets > 1 else "1 secret"
+
+
+def _told_apart(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """With the names of their folders, where cells of one N have the same name."""
     met = Counter(zip(names, (cell.N for cell in cells), strict=True))
     return [f"{name} ({cell.path.name})" if met[name, cell.N] > 1 else name for name, cell in zip(names, cells, strict=True)]
 

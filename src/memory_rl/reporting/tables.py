@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.reporting.capacity import CAPACITY_HEADINGS, POINT_HEADINGS, capacity_rows, point_rows
 from memory_rl.reporting.charts import Figure
 from memory_rl.reporting.curves import short_number
 from memory_rl.reporting.provenance import Judgement, command_of
@@ -90,6 +91,8 @@ def markdown(title: str, study: Study, judgements: Sequence[Judgement], figures:
     for judgement in judgements:
         parts += _judgement_lines(judgement)
     parts += ["## Results", _table([list(HEADINGS), *result_rows(study)]), _unfinished(study)]
+    for heading, names, rows in (("Capacities", CAPACITY_HEADINGS, capacity_rows(study)), ("Sizes and secrets", POINT_HEADINGS, point_rows(study))):
+        parts += [f"### {heading}", _table([list(names), *rows])] if rows else []
     for figure in figures:
         body = [f"![{figure.title}](figures/{figure.name}.svg)", *figure.reading] if figure.panels else [f"Left out: {figure.missing}."]
         parts += [f"## {figure.title}", *body, *figure.notes]

@@ -8,6 +8,10 @@ TITLES = {
     "absorption": "What an episode teaches, by what is known already",
     "film": "The policy film",
     "rank": "Bits per episode against LoRA rank",
+    "capacity": "Bits stored against bits to learn",
+    "parameters": "Bits stored against trained parameters",
+    "size": "Bits per episode against trained parameters",
+    "interference": "What becomes of old secrets while new ones are learned",
 }
 
 READING = {
@@ -54,4 +58,37 @@ READING = {
         "If the reward is the bottleneck, and not the number of trainable parameters, then the lines are flat. Cells that are joined by a line differ in "
         "nothing but their rank. Intervals are 95 % over runs.",
     ),
+    "capacity": (
+        "Each run has M secrets, one for each of M prompts, so that there are M log2 N bits to learn. Bits stored are the bits known at the end of a run, "
+        "summed over its secrets: mean over runs with its 95 % bootstrap interval. On the dashed diagonal all is stored.",
+        "A size is saturated if it stores less than half of the most that it was given. Its capacity is then the greatest mean, and the diamond on the "
+        "diagonal is its knee, where the line of perfect storage meets that plateau, with its interval. Sizes without a diamond have only a lower bound. A run "
+        "whose budget was too short stores less than it could: the table says how much came in the last tenth.",
+    ),
+    "parameters": (
+        "Bits stored at the end, as above, against how many parameters a run trains; the colour is the number of secrets. Diamonds are the capacities of the "
+        "saturated sizes, with their 95 % intervals.",
+        "The dashed lines are what whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li, arXiv:2404.05405) and about "
+        "3.6 bits of random data (Morris and others, arXiv:2505.24832). There all weights were trained from scratch; here a few are added to a frozen model.",
+    ),
+    "size": (
+        "If the reward is the bottleneck, and not the number of trained parameters, then the lines are flat. Bits per episode are those of runs that "
+        "memorised, as everywhere in this report, with 95 % intervals over runs; each line has the same to learn.",
+        "A triangle is the upper end of the interval of a cell in which no run memorised: too small an adapter, or too short a budget. It is no measured rate.",
+    ),
+    "interference": (
+        "Secrets are learned one after the other, each in a block of its own. The curves are the bits known of a secret, averaged over those of a run; mean "
+        "over runs with its 95 % bootstrap interval. In the shaded block the secret itself is taught, after it only others: a curve that stays up keeps what "
+        "it learned. Below 0 the policy holds the secret for less likely than a guess would.",
+        "The average is over the first half of the secrets, at every point of the curve: the later ones have too few blocks behind them. Secrets of a "
+        "run may be equal by chance, the more often the smaller N is: to teach one then revives the other.",
+    ),
 }
+
+CAPACITY_READING = (
+    "A row a condition and size. Capacity is the greatest mean of bits stored over all M; its interval is a bootstrap over runs in which that M is chosen "
+    "anew. The knee is as many secrets as it holds. Where the size is not saturated, all three are lower bounds."
+)
+POINT_READING = (
+    "A row a condition, size and number of secrets M. Bits stored are those known at the end of a run, summed over its secrets. The same is in capacity.csv."
+)

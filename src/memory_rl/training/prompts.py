@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from memory_rl.config import Experiment, TrainConfig
+from memory_rl.config import Experiment, TrainConfig, episodes_a_block
 from memory_rl.seeding import RunStreams
 from memory_rl.state import State, Stateful
 
@@ -91,5 +91,4 @@ def make_prompts(config: Experiment) -> Prompts:
         return UniformPrompts(config)
     if config.order == "cycle":
         return PromptsInOrder(config, 1)
-    episodes_a_group = config.group_size if isinstance(config, TrainConfig) else 1
-    return PromptsInOrder(config, max(1, config.budget // episodes_a_group // config.num_secrets))
+    return PromptsInOrder(config, episodes_a_block(config) // (config.group_size if isinstance(config, TrainConfig) else 1))

@@ -344,7 +344,7 @@ def test_a_disk_that_fails_in_a_checkpoint_leaves_the_one_before(monkeypatch, nu
     assert measured("full") == whole
 
 
-@pytest.mark.parametrize("limit", [2_000, 30_000])
+@pytest.mark.parametrize("limit", [4_000, 30_000])
 def test_a_file_size_limit_is_told(limit):
     """RLIMIT_FSIZE: what the system refuses in the middle of a file, whoever writes it."""
     process = start(

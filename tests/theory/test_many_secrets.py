@@ -15,6 +15,7 @@ import memory_rl
 from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
 from memory_rl.policies import tiny_model
+from memory_rl.policies.base_model import find_base_model, warm_up_cached
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.policies.tokenisation import tokenise, tokenise_all
@@ -198,6 +199,19 @@ def test_the_tables_agree(tmp_path):
     assert result.summary["sft"]["memorised"] == len(times)
     if len(times) == 3:
         assert result.summary["sft"]["bits_per_episode"]["estimate"] == pytest.approx(needed * 3 / times["episode"].mean())
+
+
+def test_the_warm_up_leaves_a_head_that_tells_digits_apart():
+    """A head that alone has to be uniform behind 64 prompts at once, whose states span its input, would bring the rows of the digits from 2.3 to 1.6."""
+    base = find_base_model("tiny", 0)
+    world = make_world("single_step", 16, 64)
+    trie = tokenise_all(base.tokenizer, world.conversations(), world.choices(np.arange(16)), world.first_prompts())
+    digits = base.tokenizer.convert_tokens_to_ids(list("23456789"))
+    before = torch.pdist(base.model.lm_head.weight[digits]).mean().item()
+    report, _ = warm_up_cached(base, trie, 16)
+    assert report.head_steps == 0
+    assert 0 <= report.divergence < 0.005 + 1e-3
+    assert torch.pdist(base.model.lm_head.weight[digits]).mean().item() > 0.95 * before
 
 
 def test_one_secret_among_many_is_the_single_one():

@@ -93,6 +93,6 @@ def test_it_switches_itself_off_where_it_is_not_exact_and_says_so(settings, caps
 
 
 def test_it_is_on_for_the_transformer_and_off_for_the_table():
-    assert isinstance(make_sampling(TrainConfig(), None, None, np.zeros(16)), SkipAhead)
+    assert isinstance(make_sampling(TrainConfig(), None, None, np.zeros((16, 1))), SkipAhead)
     assert isinstance(make_sampling(TrainConfig(skip_ahead=False), None, None, None), StepByStep)
     assert isinstance(make_sampling(TrainConfig(backend="tabular"), None, None, None), StepByStep)

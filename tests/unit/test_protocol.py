@@ -33,8 +33,9 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
 def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name):
     protocol = load_protocol(name)
     assert protocol.name == name
-    assert [hypothesis.id for hypothesis in protocol.hypotheses] == ["H1", "H2", "H3", "H4", "H5"]
-    assert protocol.minimum_runs >= 10
+    claims = ["H5-SFT", "H5-RL"] if name == "capacity" else ["H1", "H2", "H3", "H4", "H5"]
+    assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims
+    assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
     for entry in protocol.grid:
         entry = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
         make_config(SFTConfig if entry.pop("command") == "sft" else TrainConfig, entry)  # does not raise

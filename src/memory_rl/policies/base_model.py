@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -150,6 +150,8 @@ def warm_up_cached(base: BaseModel, trie: AnswerTrie, num_answers: int) -> tuple
     Returns:
         The report of the warm-up when it was made, and whether it came from the cache.
     """
+    if trie.num_prompts > 1:
+        base = replace(base, warmup_settings=replace(base.warmup_settings, head_steps=0))  # see warmup.py
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
     by_adapter = base.warmup_settings.adapter_rank > 0
     cached = _read_cache(folder)

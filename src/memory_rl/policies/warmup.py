@@ -10,6 +10,9 @@ share of the answers that go on with each token, so that the loss, KL(uniform ||
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
 learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
 
+Not so with several prompts: a head that alone has to make all answers equally likely behind each of them makes the rows of all digits one row, as soon as
+prompts and turns span its whole input, and no adapter beneath it can then tell digits apart (docs/findings.md). There all parameters are trained together.
+
 A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little memory, and little room in the cache.
 """
 

@@ -38,7 +38,7 @@ def serve(make_policy, monkeypatch):
     return serve
 
 
-SETTINGS = {"backend": "tinker", "N": 8, "num_runs": 2, "learning_rate": 3e-3, "warmup": False}
+SETTINGS = {"backend": "tinker", "N": 8, "num_runs": 2, "learning_rate": 3e-3, "warmup": False, "wording": "terse"}
 
 
 @pytest.mark.parametrize(

@@ -384,15 +384,18 @@ def test_the_valid_mass_of_several_secrets_is_pooled_over_the_prompts(make_hoste
     assert of_valid == pytest.approx([0.6 + 0.4 * 3 / 4, 0.2 + 0.8 * 3 / 4, 1.0])
 
 
-@pytest.mark.parametrize("num_secrets", [3, 40])
-def test_a_measurement_draws_sixteen_samples_of_a_run_spread_over_its_prompts(make_hosted, num_secrets):
-    hosted, service, _ = make_hosted(num_secrets=num_secrets)
-    hosted.assess(RUNS, np.zeros((2, num_secrets), dtype=int), 8)
-    drawn = np.array([len(part) for part in hosted._drawn]).reshape(2, -1)
-    assert drawn.sum(axis=1).tolist() == [16, 16]
-    assert drawn.max() == -(-16 // num_secrets)
-    assert service.calls["sample"] == 2 * min(16, num_secrets)
-    assert (drawn[0] != drawn[1]).any() or num_secrets == 3  # others in each run
+@pytest.mark.parametrize(("num_secrets", "each"), [(3, 6), (20, 1)])
+def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_hosted, num_secrets, each):
+    hosted, service, local = make_hosted(num_secrets=num_secrets)
+    forms = np.zeros((2, num_secrets), dtype=int)
+    seen = hosted.assess(RUNS, forms, 8)
+    assert [len(part) for part in hosted._drawn] == [each] * 2 * num_secrets
+    assert service.calls["sample"] == 2 * num_secrets
+    exact = local.log_probs(RUNS, np.tile(np.arange(num_secrets), (2, 1))).reshape(2 * num_secrets, -1)
+    answers = np.array([local.trie.choices(part.paths[None], 1)[0, :, 0] for part in hosted._drawn])
+    of_drawn = np.where(answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)).max(axis=1)
+    assert seen.of_best.ravel() == pytest.approx(np.maximum(exact[:, 0], of_drawn), abs=1e-4)
+    assert (of_drawn > exact[:, 0] + 1e-3).sum() > 3
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +150,8 @@ class TinkerPolicy:
         self._obsolete: tuple[list[str], list[str]] = [], []  # saved states that no run stands at: named by the last checkpoint alone; by none
         self._num_prompts = trie.num_prompts  # a run and one of its prompts, (run, prompt), are the number run * M + prompt: their account
         self._drawn = [_Drawn.blank(0, trie.max_edges) for _ in range(self.num_runs * trie.num_prompts)]  # by account
-        self._last = np.full((self.num_runs, max(_WINDOW, settings.episodes), trie.max_edges), NONE)  # paths, the newest last, whatever the prompt
+        window = max(settings.episodes, self._each * trie.num_prompts)
+        self._last = np.full((self.num_runs, window, trie.max_edges), NONE)  # paths, the newest last, whatever the prompt
         self._last_prompts = np.zeros(self._last.shape[:2], dtype=np.int64)
         self._log_probs = np.full((self.num_runs, trie.num_prompts, settings.num_answers if settings.scores_all else 0), np.nan)
 
@@ -243,18 +243,18 @@ class TinkerPolicy:
     def _draw_to_measure(self, runs: np.ndarray) -> None:
         """The samples that a measurement of these runs wants: those that become the next episodes anyway, or enough for an estimate.
 
-        What the next episodes of a run with several secrets are about is not known yet, so that the samples are spread over its prompts.
+        What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked, so that one with a sure answer is seen.
         """
-        if self._num_prompts == 1:
-            wanting = [int(run) for run in runs if len(self._drawn[run]) < self._wanted(run)]
-            self._draw(dict.fromkeys(wanting, max(map(self._wanted, runs))))
+        if self._num_prompts > 1:
+            self._draw(self._missing(dict.fromkeys(self._accounts(runs).ravel().tolist(), self._each)))
             return
-        self._draw(self._missing(Counter(account for run in runs for account in self._spread_samples(int(run)))))
+        wanting = [int(run) for run in runs if len(self._drawn[run]) < self._wanted(run)]
+        self._draw(dict.fromkeys(wanting, max(map(self._wanted, runs))))
 
-    def _spread_samples(self, run: int) -> list[int]:
-        """An account for each of some samples, as different as they can be; which, is drawn for each measurement."""
-        order = generator(self.settings.seed, "measured prompts", run, int(self.updates[run])).permutation(self._num_prompts)
-        return [run * self._num_prompts + int(order[place % self._num_prompts]) for place in range(_WINDOW)]
+    @property
+    def _each(self) -> int:
+        """Samples behind each of several prompts in a measurement."""
+        return math.ceil(_WINDOW / self._num_prompts)
 
     def _wanted(self, run: int) -> int:
         """Samples that a measurement of this run wants, which has one secret."""
@@ -549,17 +549,15 @@ class TinkerPolicy:
 
     def _cost_of_first_samples(self) -> Cost:
         """Of those that the first measurement of a run draws."""
-        return self._cost_of_samples(max(_WINDOW, self.settings.episodes)) if self._num_prompts == 1 else self._cost_of_spread_samples()
+        if self._num_prompts > 1:
+            return self._cost_of_samples(self._each) * self._num_prompts
+        return self._cost_of_samples(max(_WINDOW, self.settings.episodes))
 
     def _cost_of_later_samples(self) -> Cost:
         """Of those that each later one draws; with one secret they are the next episodes."""
         if self._num_prompts > 1:
-            return self._cost_of_spread_samples()
+            return self._cost_of_first_samples()
         return self._cost_of_samples(self.settings.episodes if self.settings.sampled else _WINDOW)
-
-    def _cost_of_spread_samples(self) -> Cost:
-        prompts = min(_WINDOW, self._num_prompts)
-        return self._cost_of_samples(math.ceil(_WINDOW / prompts)) * prompts
 
     def _cost_of_warmup(self) -> Cost:
         answers, looks = min(self.settings.num_answers, _WARMUP_ANSWERS), 1 + _WARMUP_STEPS // _WARMUP_LOOK

@@ -315,7 +315,7 @@ def test_log_probs_behind_each_prompt_are_those_of_the_local_policy(make_hosted,
     for name in ("of_form", "of_valid", "of_best"):
         assert getattr(seen, name) == pytest.approx(getattr(wanted, name), abs=1e-5)
     assert hosted.log_probs(RUNS, PROMPTS) == pytest.approx(local.log_probs(RUNS, PROMPTS)[:, :, :8], abs=1e-5)
-    assert service.calls["compute_logprobs"] == 2 * 3 * 8
+    assert (service.calls["compute_logprobs"], service.calls["sample"]) == (2 * 3 * 8, 0)
     few, service, _ = make_hosted(kind, num_secrets=3)
     assert few.assess(RUNS, forms, 8).of_form == pytest.approx(wanted.of_form, abs=1e-5)
     assert service.calls["compute_logprobs"] == 2 * 3

@@ -150,7 +150,7 @@ class TinkerPolicy:
         self._obsolete: tuple[list[str], list[str]] = [], []  # saved states that no run stands at: named by the last checkpoint alone; by none
         self._num_prompts = trie.num_prompts  # a run and one of its prompts, (run, prompt), are the number run * M + prompt: their account
         self._drawn = [_Drawn.blank(0, trie.max_edges) for _ in range(self.num_runs * trie.num_prompts)]  # by account
-        window = max(settings.episodes, self._each * trie.num_prompts)
+        window = max(_WINDOW, settings.episodes, self._each * trie.num_prompts)
         self._last = np.full((self.num_runs, window, trie.max_edges), NONE)  # paths, the newest last, whatever the prompt
         self._last_prompts = np.zeros(self._last.shape[:2], dtype=np.int64)
         self._log_probs = np.full((self.num_runs, trie.num_prompts, settings.num_answers if settings.scores_all else 0), np.nan)
@@ -253,8 +253,8 @@ class TinkerPolicy:
 
     @property
     def _each(self) -> int:
-        """Samples behind each of several prompts in a measurement."""
-        return math.ceil(_WINDOW / self._num_prompts)
+        """Samples behind each of several prompts in a measurement, which needs none where all answers are scored."""
+        return 0 if self.settings.scores_all else math.ceil(_WINDOW / self._num_prompts)
 
     def _wanted(self, run: int) -> int:
         """Samples that a measurement of this run wants, which has one secret."""

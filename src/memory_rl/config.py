@@ -356,8 +356,6 @@ class LearnerConfig(WorldConfig):
     def _check_service(self) -> None:
         if self.backend != "tinker":
             return
-        if self.num_secrets > 1:
-            raise ConfigError(f"num_secrets={self.num_secrets} is not what backend=tinker can do yet: leave num_secrets out or use backend=local.")
         if self.optimiser != "adam":
             raise ConfigError(f"optimiser={self.optimiser} is not what backend=tinker has: leave optimiser out.")
         if self.tinker_base_url is not None and not re.match(r"https?://.", self.tinker_base_url):

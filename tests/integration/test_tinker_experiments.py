@@ -29,8 +29,8 @@ def serve(make_policy, monkeypatch):
     """Puts a fresh service with a warmed-up tiny model in place of the hosted one, and returns it."""
     monkeypatch.setenv("TINKER_API_KEY", KEY)
 
-    def serve(kind="single_step", N=8, num_runs=2):
-        service = FakeService(make_policy(kind, N, num_runs=num_runs))
+    def serve(kind="single_step", N=8, num_runs=2, num_secrets=1):
+        service = FakeService(make_policy(kind, N, num_runs=num_runs, num_secrets=num_secrets))
         monkeypatch.setattr(hosted, "open_service", lambda name, url: hosted.Service(service, service))
         monkeypatch.setattr(hosted, "find_tokenizer", lambda service, name: tiny_model.make_tokenizer())
         return service
@@ -38,7 +38,7 @@ def serve(make_policy, monkeypatch):
     return serve
 
 
-SETTINGS = {"backend": "tinker", "N": 8, "num_runs": 2, "learning_rate": 3e-3, "warmup": False}
+SETTINGS = {"backend": "tinker", "N": 8, "num_runs": 2, "learning_rate": 3e-3, "warmup": False, "wording": "terse"}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,55 @@ def test_supervised_learning_memorises(serve):
     result = memory_rl.sft(**SETTINGS, log_path="run")
     assert result.summary["sft"]["memorised"] == 2
     assert service.calls["forward_backward"] == service.calls["optim_step"]
+
+
+SEVERAL = {**SETTINGS, "num_secrets": 3, "log_path": "run"}
+
+
+@pytest.mark.parametrize(
+    ("learn", "more"),
+    [(memory_rl.train, {"batch_size": 2, "evaluate_every": 2}), (memory_rl.sft, {"order": "cycle"})],
+    ids=["by reward", "by example"],
+)
+def test_several_secrets_are_memorised_and_accounted_for(serve, learn, more):
+    service = serve(num_secrets=3)
+    result = learn(**SEVERAL, **more)
+    [summary] = result.summary.values()
+    assert summary["memorised"] == 2
+    counts = summary["usage"]["requests"]
+    assert {name: count for name, count in counts.items() if name != "total"} == dict(service.calls)
+    assert summary["usage"]["tokens"] == {**service.tokens, "total": service.tokens.total()}
+    assert counts["compute_logprobs"] == 3 * len(result.metrics)  # of each secret, at each measurement
+    secrets = {(run, prompt): secret for run, prompt, secret in pl.read_parquet("run/secrets.parquet").select("run", "prompt", "secret").iter_rows()}
+    told = [(row["answer"] == secrets[row["run"], row["prompt"]], row["reward"]) for row in result.episodes.iter_rows(named=True)]
+    assert all(right if reward is None else right == bool(reward) for right, reward in told)
+    ends, again = (frame.sort("episode").group_by("run").last().sort("run")["observer_bits"].to_numpy() for frame in (result.metrics, result.ledger))
+    assert ends == pytest.approx(again)
+    assert ends == pytest.approx(9)
+
+
+def test_a_broken_run_with_several_secrets_is_gone_on_with(serve):
+    service = serve(num_secrets=3)
+    settings = {**SEVERAL, "max_episodes": 120, "learning_rate": 1e-3}
+    ask, answered = service.ask, []
+
+    def fail_at_last(name, give):
+        answered.append(name)
+        return ask(name, give if len(answered) < 200 else raising)
+
+    def raising():
+        raise tinker.APIConnectionError(httpx.Request("POST", "http://nowhere"))
+
+    service.ask = fail_at_last
+    with pytest.raises(memory_rl.MemoryRLError, match=r"the service does not answer"):
+        memory_rl.train(**settings)
+    measured = memory_rl.load("run").metrics
+    service.ask = ask
+    result = memory_rl.train(**settings, resume=True)
+    assert len(measured) > 4
+    assert result.metrics.head(len(measured)).equals(measured)
+    episodes = result.episodes.group_by("run").len().sort("run")["len"].to_list()
+    assert episodes == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
 
 
 def test_max_tokens_total_ends_it_in_good_order(serve, capsys):

@@ -14,7 +14,7 @@ from live_server import CountingProxy, LiveServer
 from memory_rl.policies import tiny_model
 from memory_rl.policies.warmup import WarmupSettings, warm_up
 
-SINGLE_N, MULTI_N = 16, 8
+SINGLE_N, MULTI_N, SEVERAL = 16, 8, 4
 _SETTINGS = WarmupSettings(head_steps=1000, tolerance=0.02)
 
 
@@ -27,9 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    """A directory with the tiny model, uniform over the answers of single_step at N = 16 and over the bits of multi_step at N = 8."""
+    """The tiny model, uniform over the answers of single_step at N = 16, for one secret and for four, and over the bits of multi_step at N = 8."""
     network, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
-    lessons = [(make_trie(make_environment(kind, N), tokenizer), N) for kind, N in (("single_step", SINGLE_N), ("multi_step", MULTI_N))]
+    worlds = ("single_step", SINGLE_N, 1), ("multi_step", MULTI_N, 1), ("single_step", SINGLE_N, SEVERAL)
+    lessons = [(make_trie(make_environment(*world), tokenizer), world[1]) for world in worlds]
     for _ in range(100):
         reports = [warm_up(network, trie, N, _SETTINGS) for trie, N in lessons]
         if not any(report.head_steps + report.steps for report in reports):

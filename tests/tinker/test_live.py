@@ -30,6 +30,7 @@ pytestmark = pytest.mark.tinker
 
 KEY = "tml-dummy-key-of-the-tests"
 ROOT = Path(__file__).parents[2]
+WORDING = "terse"  # the one that the model was warmed up with
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,7 @@ def settings(model, url, **more):
         "num_runs": 4,
         "learning_rate": 1e-3,
         "warmup": False,
+        "wording": WORDING,
         "log_path": "run",
         **more,
     }
@@ -62,6 +64,7 @@ CONDITIONS = {
     "ppo": ("train", {"N": 16, "max_episodes": 600, "algorithm": "ppo", "ppo_epochs": 2, "num_runs": 2}),
     "dense": ("train", {"N": 8, "env_type": "multi_step", "max_episodes": 400}),
     "sft": ("sft", {"N": 16}),
+    "four secrets": ("sft", {"N": 16, "num_secrets": 4, "batch_size": 4, "order": "cycle", "num_runs": 2}),
 }
 
 
@@ -118,13 +121,15 @@ def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
     assert looked_at > 3
 
 
-@pytest.mark.parametrize("more", [{"N": 16}, {"N": 8, "env_type": "multi_step"}], ids=["single_step", "multi_step"])
+@pytest.mark.parametrize(
+    "more", [{"N": 16}, {"N": 8, "env_type": "multi_step"}, {"N": 16, "num_secrets": 4, "num_runs": 2}], ids=["single_step", "multi_step", "four secrets"]
+)
 def test_the_meter_reads_what_the_local_backend_reads(model, server, more):
     """Before the first update both hold the same base model: bits known, format and content are the same numbers, all answers scored."""
     short = {"num_runs": 4, "max_episodes": 4, "seed": 3, **more}
     hosted = learn("train", model, server.url, scoring="all", **short).metrics
-    local = memory_rl.train(model_name=str(model), warmup=False, log_path="local", skip_ahead=False, **short).metrics
-    for column in ("bits_known", "format_bits", "content_bits", "confidence"):
+    local = memory_rl.train(model_name=str(model), wording=WORDING, warmup=False, log_path="local", skip_ahead=False, **short).metrics
+    for column in ("bits_known", "format_bits", "content_bits", "confidence"):  # of several secrets the sums
         one, other = (frame.filter(pl.col("episode") == 0).sort("run")[column].to_numpy() for frame in (hosted, local))
         assert one == pytest.approx(other, abs=2e-3)
 
@@ -194,7 +199,7 @@ def test_parity_with_the_local_backend(model, server):
         result = learn("train", model, server.url, seed=seed, **{**common, "log_path": f"hosted-{seed}"})
         hosted.append(memorisation_times(result.metrics, 4.0, 0.5))
         time.sleep(3)
-    result = memory_rl.train(model_name=str(model), warmup=False, lora_alpha=32.0, seed=100, **{**common, "num_runs": 64}, log_path="local")
+    result = memory_rl.train(model_name=str(model), wording=WORDING, warmup=False, lora_alpha=32.0, seed=100, **{**common, "num_runs": 64}, log_path="local")
     local.append(memorisation_times(result.metrics, 4.0, 0.5))
     one, other = pool(hosted), pool(local)
     chance = log_rank(one, other)

@@ -19,8 +19,8 @@ RUNS = np.arange(2)
 def make_hosted(make_policy):
     """A hosted policy, the service under it, and a local policy with the same adapters."""
 
-    def make(kind="single_step", N=8, moved=True, **settings):
-        local, host = (make_policy(kind, N, moved=moved) for _ in range(2))
+    def make(kind="single_step", N=8, moved=True, num_secrets=1, **settings):
+        local, host = (make_policy(kind, N, moved=moved, num_secrets=num_secrets) for _ in range(2))
         service = FakeService(host)
         defaults = {"num_answers": N, "episodes": 4, "epochs": 1, "sampled": True, "scores_all": False, "max_tokens": None}
         whole = HostedSettings(model_name="fake", num_runs=2, rank=4, targets="all", learning_rate=1e-3, seed=0, **{**defaults, **settings})
@@ -29,13 +29,17 @@ def make_hosted(make_policy):
     return make
 
 
-def with_log_probs(local, forms):
+def with_log_probs(local, forms, prompts=None):
     """Valid episodes as if they had been sampled, for the hosted policy, and the same for the local one."""
-    shown = local.demonstrate(RUNS, forms)
-    local.log_probs(RUNS)
-    edges = np.take_along_axis(local._edge_log_probs[:, None, :], np.maximum(shown.path, 0), axis=2)
-    exits, log_probs = np.full(forms.shape, NONE), np.where(shown.path == NONE, 0.0, edges)
-    return HostedRollout(RUNS, shown.choices, shown.path, exit_tokens=exits, log_probs=log_probs), shown
+    shown = local.demonstrate(RUNS, forms, prompts)
+    exits, log_probs = np.full(forms.shape, NONE), np.where(shown.path == NONE, 0.0, of_edges(local, shown.path, prompts))
+    return HostedRollout(RUNS, shown.choices, shown.path, prompts, exit_tokens=exits, log_probs=log_probs), shown
+
+
+def of_edges(local, path, prompts=None):
+    """What the local policy gives these edges (R, E, L)."""
+    edges = local._edges(RUNS, prompts)
+    return np.take_along_axis(np.repeat(edges, path.shape[1] // edges.shape[1], axis=1), np.maximum(path, 0), axis=2)
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
@@ -142,8 +146,8 @@ def test_valid_mass_is_estimated_from_the_samples_that_are_not_the_secret(make_h
     hosted._last[0, :5, :] = local.trie.form_edges[2]  # the secret tells nothing of the others
     hosted._last[0, 5:8, :] = local.trie.form_edges[4]
     hosted._last[0, 8, :] = [exit_edge, NONE]
-    assert np.exp(hosted._of_valid(0, 2, np.log(0.6))) == pytest.approx(0.6 + 0.4 * 3 / 4)
-    assert np.exp(hosted._of_valid(1, 2, np.log(0.6))) == pytest.approx(1.0)  # nothing was seen
+    assert np.exp(hosted._of_valid(0, np.array([2]), np.log([0.6]))) == pytest.approx(0.6 + 0.4 * 3 / 4)
+    assert np.exp(hosted._of_valid(1, np.array([2]), np.log([0.6]))) == pytest.approx(1.0)  # nothing was seen
 
 
 def test_all_runs_are_asked_before_any_is_waited_for(make_hosted):
@@ -296,3 +300,141 @@ def test_a_warm_up_that_may_not_fit_is_told(make_hosted):
     hosted, _, _ = make_hosted(warms_up=True, max_tokens=600)
     with pytest.raises(ServiceError, match=r"max_tokens_total=600 leaves .* use warmup=False"):
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
+
+
+PROMPTS = np.array([[2, 0], [1, 1]])
+"""Of two runs with three secrets: what the two blocks of an update are about."""
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_log_probs_behind_each_prompt_are_those_of_the_local_policy(make_hosted, kind):
+    hosted, service, local = make_hosted(kind, num_secrets=3, scores_all=True)
+    forms = np.array([[3, 6, 1], [0, 0, 7]])
+    seen, wanted = hosted.assess(RUNS, forms, 8), local.assess(RUNS, forms, 8)
+    assert np.ptp(np.asarray(wanted.of_form)[1, :2]) > 1e-3  # the prompts are told apart
+    for name in ("of_form", "of_valid", "of_best"):
+        assert getattr(seen, name) == pytest.approx(getattr(wanted, name), abs=1e-5)
+    assert hosted.log_probs(RUNS, PROMPTS) == pytest.approx(local.log_probs(RUNS, PROMPTS)[:, :, :8], abs=1e-5)
+    assert (service.calls["compute_logprobs"], service.calls["sample"]) == (2 * 3 * 8, 0)
+    few, service, _ = make_hosted(kind, num_secrets=3)
+    assert few.assess(RUNS, forms, 8).of_form == pytest.approx(wanted.of_form, abs=1e-5)
+    assert service.calls["compute_logprobs"] == 2 * 3
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+@pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"])
+def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does(make_hosted, kind, objective):
+    hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2, epochs=objective.epochs)
+    rollout, shown = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]), PROMPTS)
+    advantages = np.random.default_rng(0).normal(size=shown.choices.shape)
+    before = local.adapters.vectors[0].detach().numpy().copy()
+    hosted.update(rollout, advantages, objective)
+    local.update(shown, advantages, objective)
+    for run in RUNS:
+        assert service.host.adapters.vectors[run].detach().numpy() == pytest.approx(local.adapters.vectors[run].detach().numpy(), abs=2e-5)
+    assert np.abs(local.adapters.vectors[0].detach().numpy() - before).max() > 5e-4
+    length = local.trie.prompts.shape[1]
+    for (_, _, data), asked in zip(service.data, np.repeat(PROMPTS, objective.epochs, axis=0), strict=True):
+        assert [datum.model_input.to_ints()[:length] for datum in data] == local.trie.prompts[np.repeat(asked, 2)].tolist()
+
+
+def test_examples_of_several_secrets_are_shown_behind_their_prompts(make_hosted):
+    hosted, service, local = make_hosted(num_secrets=3, sampled=False, episodes=2, blocks=2, scores_all=True)
+    forms = np.array([[3, 6], [5, 5]])
+    for policy in (hosted, local):
+        policy.update(policy.demonstrate(RUNS, forms, PROMPTS), np.ones((2, 2, 1)), PolicyGradient())
+    hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 8)
+    every = np.array([[0, 1, 2]] * 2)
+    assert hosted.log_probs(RUNS, every) == pytest.approx(local.log_probs(RUNS, every)[:, :, :8], abs=1e-3)
+    assert {loss for loss, _, _ in service.data} == {"cross_entropy"}
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_each_block_is_asked_behind_its_own_prompt(make_hosted, kind):
+    """The log-probabilities that come with the samples tell which prompt they were drawn behind."""
+    hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2)
+    rollout = hosted.sample(RUNS, 6, PROMPTS)
+    assert rollout.prompts.tolist() == PROMPTS.tolist()
+    inner = (rollout.path != NONE) & ~local.trie.is_exit[rollout.path]
+    assert inner.any(axis=2).sum() > 8
+    assert rollout.log_probs[inner] == pytest.approx(of_edges(local, rollout.path, PROMPTS)[inner], abs=1e-5)
+    assert np.abs(rollout.log_probs[inner] - of_edges(local, rollout.path, (PROMPTS + 1) % 3)[inner]).max() > 1e-3
+    if kind == "single_step":
+        assert service.calls["sample"] == 3  # both blocks of run 1 are about one secret
+
+
+def test_samples_behind_each_prompt_follow_its_own_distribution(make_hosted):
+    hosted, _, local = make_hosted(N=4, num_secrets=3, blocks=2, episodes=800)
+    hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 4)  # what it draws is given out first
+    rollout = hosted.sample(RUNS, 800, PROMPTS)
+    probabilities = np.exp(local.log_probs(RUNS, PROMPTS))
+    for block, choices in enumerate(np.split(rollout.choices[0, :, 0], 2)):
+        expected = np.append(probabilities[0, block], 1 - probabilities[0, block].sum()) * 400
+        counts = np.bincount(np.where(choices == NONE, 4, choices), minlength=5)
+        assert stats.chisquare(counts + 1e-9, expected * counts.sum() / expected.sum() + 1e-9).pvalue > 1e-4
+
+
+def test_the_valid_mass_of_several_secrets_is_pooled_over_the_prompts(make_hosted):
+    hosted, _, local = make_hosted(num_secrets=3)
+    exit_edge = np.nonzero(local.trie.is_exit)[0][0]
+    hosted._last[0, :5, :], hosted._last_prompts[0, :5] = local.trie.form_edges[2], 1  # the secret of this prompt
+    hosted._last[0, 5:8, :], hosted._last_prompts[0, 5:8] = local.trie.form_edges[2], 0  # but not of that one
+    hosted._last[0, 8, :] = [exit_edge, NONE]
+    of_valid = np.exp(hosted._of_valid(0, np.array([4, 2, 0]), np.log([0.6, 0.2, 1.0])))
+    assert of_valid == pytest.approx([0.6 + 0.4 * 3 / 4, 0.2 + 0.8 * 3 / 4, 1.0])
+
+
+@pytest.mark.parametrize(("num_secrets", "each"), [(3, 6), (20, 1)])
+def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_hosted, num_secrets, each):
+    hosted, service, local = make_hosted(num_secrets=num_secrets)
+    forms = np.zeros((2, num_secrets), dtype=int)
+    seen = hosted.assess(RUNS, forms, 8)
+    assert [len(part) for part in hosted._drawn] == [each] * 2 * num_secrets
+    assert service.calls["sample"] == 2 * num_secrets
+    exact = local.log_probs(RUNS, np.tile(np.arange(num_secrets), (2, 1))).reshape(2 * num_secrets, -1)
+    answers = np.array([local.trie.choices(part.paths[None], 1)[0, :, 0] for part in hosted._drawn])
+    of_drawn = np.where(answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)).max(axis=1)
+    assert seen.of_best.ravel() == pytest.approx(np.maximum(exact[:, 0], of_drawn), abs=1e-4)
+    assert (of_drawn > exact[:, 0] + 1e-3).sum() > 3
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+@pytest.mark.parametrize("settings", [{}, {"scores_all": True}, {"every": 2}, {"sampled": False}], ids=["", "all scored", "seldom measured", "examples"])
+def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(make_hosted, kind, settings):
+    hosted, service, _ = make_hosted(kind, num_secrets=3, blocks=2, **settings)
+    estimate, secrets = hosted.estimate(4), np.array([[3, 6, 1], [0, 0, 7]])
+    hosted.assess(RUNS, secrets, 8)
+    assert hosted.meter.spent.tokens <= estimate.start.tokens
+    for update in range(4):
+        before = hosted.meter.spent
+        rollout = hosted.demonstrate(RUNS, secrets[:, :2].repeat(2, axis=1), PROMPTS) if settings.get("sampled") is False else hosted.sample(RUNS, 4, PROMPTS)
+        hosted.update(rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient())
+        if (update + 1) % settings.get("every", 1) == 0:
+            hosted.assess(RUNS, secrets, 8)
+        assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
+        assert hosted.meter.spent.requests - before.requests <= 2 * estimate.update.requests
+    assert hosted.meter.spent.tokens <= estimate.most.tokens
+    assert estimate.measurements == (3 if "every" in settings else 4)
+    counts = hosted.meter.as_dict()
+    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(service.calls)
+    assert counts["tokens"] == {**service.tokens, "total": service.tokens.total()}
+
+
+def test_samples_of_several_secrets_are_kept_by_a_saved_state(make_hosted):
+    hosted, service, local = make_hosted(num_secrets=3, blocks=2)
+    hosted.assess(RUNS, np.array([[3, 6, 1], [0, 0, 7]]), 8)
+    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored.restore(hosted.state())
+    asked = service.calls["sample"]
+    assert restored.sample(RUNS, 4, PROMPTS).path.tolist() == hosted.sample(RUNS, 4, PROMPTS).path.tolist()
+    assert service.calls["sample"] == asked
+    assert restored._last_prompts.tolist() == hosted._last_prompts.tolist()
+
+
+def test_the_warm_up_asks_behind_all_prompts(make_hosted):
+    hosted, service, local = make_hosted(num_secrets=3, warms_up=True, scores_all=True)
+    service.host.adapters.vectors[0].data.copy_(local.adapters.vectors[0].data)
+    seen = hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 8)
+    assert (np.exp(seen.of_valid) > 0.95).all()
+    begun = {tuple(datum.model_input.to_ints()[: local.trie.prompts.shape[1]]) for _, _, data in service.data for datum in data}
+    assert begun == set(map(tuple, local.trie.prompts.tolist()))

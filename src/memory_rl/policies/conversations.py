@@ -46,15 +46,19 @@ class Conversations:
         self._edge = {(int(trie.edge_decision[edge]), int(trie.edge_token[edge])): int(edge) for edge in inner}
         exits = np.nonzero(trie.is_exit)[0]
         self._exit = dict(zip(trie.edge_decision[exits].tolist(), exits.tolist(), strict=True))
-        self.before = lru_cache(maxsize=None)(self._before)
-        """The tokens before a decision: all that the model has read when it chooses."""
+        self._prompts = [tuple(tokens) for tokens in trie.prompts.tolist()]
+        self._behind_prompt = lru_cache(maxsize=None)(self._find_behind_prompt)
 
-    def _before(self, decision: int) -> tuple[int, ...]:
+    def before(self, decision: int, prompt: int = 0) -> tuple[int, ...]:
+        """The tokens before a decision: all that the model has read when it chooses, from one of the M prompts on."""
+        return (*self._prompts[prompt], *self._behind_prompt(decision))
+
+    def _find_behind_prompt(self, decision: int) -> tuple[int, ...]:
         tokens, node = [], int(self.trie.decision_node[decision])
         while node != NONE:
             tokens.append(int(self.trie.node_token[node]))
             node = int(self.trie.node_parent[node])
-        return (*self.trie.prompt.tolist(), *reversed(tokens))
+        return tuple(reversed(tokens))
 
     @cached_property
     def longest_reply(self) -> np.ndarray:
@@ -91,15 +95,16 @@ class Conversations:
                 return Reply(edges, NONE, decision)
         return None
 
-    def write(self, path: np.ndarray, exit_token: int = NONE) -> tuple[list[int], np.ndarray]:
+    def write(self, path: np.ndarray, exit_token: int = NONE, prompt: int = 0) -> tuple[list[int], np.ndarray]:
         """A conversation as tokens, and the places (L',) in it of those that the model chose.
 
         Args:
             path: (L,) edge ids, padded with NONE.
             exit_token: in place of the exit, if the path ends in one.
+            prompt: that it begins with.
         """
         edges = path[path != NONE]
         decisions = self.trie.edge_decision[edges].tolist()
         places = np.array([len(self.before(decision)) for decision in decisions])
         last = exit_token if self.trie.is_exit[edges[-1]] else int(self.trie.edge_token[edges[-1]])
-        return [*self.before(decisions[-1]), last], places
+        return [*self.before(decisions[-1], prompt), last], places

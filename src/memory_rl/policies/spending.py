@@ -52,17 +52,26 @@ class Estimate:
 
     Attributes:
         start: measuring all runs before the first update.
-        update: one update of one run: its episodes, its optimiser steps and the measurement after it.
+        learning: one update of one run: its episodes and its optimiser steps.
+        measurement: of one run, after an update.
         runs: R.
         updates: of one run.
+        measurements: of one run: as many, unless several updates lie between two of them.
         warmup: all steps that a format warm-up may take.
     """
 
     start: Cost
-    update: Cost
+    learning: Cost
+    measurement: Cost
     runs: int
     updates: int
+    measurements: int
     warmup: Cost = Cost()
+
+    @property
+    def update(self) -> Cost:
+        """One update of one run, with the measurement after it."""
+        return self.learning + self.measurement
 
     @property
     def least(self) -> int:
@@ -72,7 +81,7 @@ class Estimate:
     @property
     def most(self) -> Cost:
         """All updates of all runs."""
-        return self.warmup + self.start + self.update * (self.runs * self.updates)
+        return self.warmup + self.start + (self.learning * self.updates + self.measurement * self.measurements) * self.runs
 
     def sentences(self) -> list[str]:
         """What is told before the start."""

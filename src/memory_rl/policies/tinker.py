@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class HostedSettings:
         scores_all: whether every answer is scored after every update.
         warms_up: whether the base model is taught the answer format first.
         max_tokens: the hard stop, or None.
+        blocks: B equal ones that the episodes of an update come in, each about one of several secrets.
+        every: updates of a run between two measurements.
     """
 
     model_name: str
@@ -85,6 +87,8 @@ class HostedSettings:
     scores_all: bool
     warms_up: bool = False
     max_tokens: int | None = None
+    blocks: int = 1
+    every: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ class HostedRollout(Rollout):
 
 @dataclass
 class _Drawn:
-    """Conversations of one run that were sampled and not yet given out: paths (E, L), exit tokens (E,) and log-probabilities (E, L)."""
+    """Conversations of one run behind one prompt, sampled and not yet given out: paths (E, L), exit tokens (E,) and log-probabilities (E, L)."""
 
     paths: np.ndarray
     exit_tokens: np.ndarray
@@ -144,9 +148,12 @@ class TinkerPolicy:
         """How the format warm-up ended, and where on the service its weights are; None before, and without one."""
         self._saved: list[str | None] = [None] * self.num_runs  # where each run's last saved state is, as long as it has not moved since
         self._obsolete: tuple[list[str], list[str]] = [], []  # saved states that no run stands at: named by the last checkpoint alone; by none
-        self._drawn = [_Drawn.blank(0, trie.max_edges) for _ in range(self.num_runs)]
-        self._last = np.full((self.num_runs, max(_WINDOW, settings.episodes), trie.max_edges), NONE)  # paths, the newest last
-        self._log_probs = np.full((self.num_runs, settings.num_answers), np.nan)
+        self._num_prompts = trie.num_prompts  # a run and one of its prompts, (run, prompt), are the number run * M + prompt: their account
+        self._drawn = [_Drawn.blank(0, trie.max_edges) for _ in range(self.num_runs * trie.num_prompts)]  # by account
+        window = max(_WINDOW, settings.episodes, self._each * trie.num_prompts)
+        self._last = np.full((self.num_runs, window, trie.max_edges), NONE)  # paths, the newest last, whatever the prompt
+        self._last_prompts = np.zeros(self._last.shape[:2], dtype=np.int64)
+        self._log_probs = np.full((self.num_runs, trie.num_prompts, settings.num_answers if settings.scores_all else 0), np.nan)
 
     @property
     def trained_parameters(self) -> None:
@@ -177,12 +184,14 @@ class TinkerPolicy:
             TokensSpentError: if there might not be enough tokens left for the update that these episodes are for.
         """
         self.meter.reserve(self.estimate(1).update * len(runs))
-        self._draw([run for run in runs if len(self._drawn[run]) < num_episodes], num_episodes)
-        taken = [self._drawn[run][:num_episodes] for run in runs]
-        for run in runs:
-            self._drawn[run] = self._drawn[run][num_episodes:]
+        accounts = self._accounts(runs, prompts)  # (R, B)
+        size = num_episodes // accounts.shape[1]
+        which, blocks = np.unique(accounts, return_counts=True)
+        self._draw(self._missing(dict(zip(which.tolist(), (blocks * size).tolist(), strict=True))))
+        taken = [_Drawn.joined([self._take(account, size) for account in of_run]) for of_run in accounts.tolist()]
         path, exits, log_probs = (np.stack([getattr(part, name) for part in taken]) for name in ("paths", "exit_tokens", "log_probs"))
-        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, exit_tokens=exits, log_probs=log_probs)
+        choices = self.trie.choices(path, self.trie.num_steps)
+        return HostedRollout(np.asarray(runs), choices, path, prompts, exit_tokens=exits, log_probs=log_probs)
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> HostedRollout:
         """Teacher-forced conversations; see `Policy`.
@@ -192,29 +201,32 @@ class TinkerPolicy:
         """
         self.meter.reserve(self.estimate(1).update * len(runs))
         path = self.trie.form_edges[forms]
-        return HostedRollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, exit_tokens=np.full(forms.shape, NONE), log_probs=None)
+        choices = self.trie.choices(path, self.trie.num_steps)
+        return HostedRollout(np.asarray(runs), choices, path, prompts, exit_tokens=np.full(forms.shape, NONE), log_probs=None)
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """Exact for the form. The mass on all answers is exact with `scores_all`, else estimated from the run's last samples; see `Policy`."""
-        every = np.broadcast_to(np.arange(num_answers), (len(runs), num_answers)) if self.settings.scores_all else forms
+        """Exact for the forms. The mass on all answers is exact with `scores_all`, else estimated from the run's last samples; see `Policy`."""
+        scored = np.broadcast_to(np.arange(num_answers), (*forms.shape, num_answers)) if self.settings.scores_all else forms[:, :, None]  # (R, M, F)
         self._sample_from(runs)
-        asked = [self._ask_log_probs(run, form) for run, forms_of in zip(runs, every, strict=True) for form in forms_of]
-        self._draw([run for run in runs if len(self._drawn[run]) < self._wanted(run)], max(map(self._wanted, runs)))
-        log_probs = np.array(self._collect(asked)).reshape(every.shape)
+        accounts = np.repeat(self._accounts(runs), scored.shape[2])
+        asked = [self._ask_log_probs(account, form) for account, form in zip(accounts.tolist(), scored.ravel().tolist(), strict=True)]
+        self._draw_to_measure(runs)
+        log_probs = np.array(self._collect(asked)).reshape(scored.shape)
         self.meter.count(sampled=len(asked))  # a token that nobody wants comes with each
         self.meter.keep()
         if self.settings.scores_all:
             self._log_probs[runs] = log_probs
-            return assess_all(log_probs[:, None], forms)
-        seen = np.array([[self._best_drawn(run)] for run in runs])
-        of_valid = [[self._of_valid(run, int(form), of_form)] for run, form, of_form in zip(runs, forms[:, 0], log_probs[:, 0], strict=True)]
-        return Assessment(log_probs, np.array(of_valid), np.maximum(log_probs, seen))
+            return assess_all(log_probs, forms)
+        of_forms = log_probs[:, :, 0]
+        seen = np.array([self._best_drawn(account) for account in accounts.tolist()]).reshape(forms.shape)
+        of_valid = np.array([self._of_valid(run, *of_run) for run, *of_run in zip(runs, forms, of_forms, strict=True)])
+        return Assessment(of_forms, of_valid, np.maximum(of_forms, seen))
 
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-        """(R, N) as they were last assessed, with `scores_all`; see `ScoresAll`."""
+        """(R, N), or (R, B, N) behind these prompts (R, B), as they were last assessed, with `scores_all`; see `ScoresAll`."""
         if not self.settings.scores_all:
             raise NotImplementedError("only scoring=all asks for the probability of every answer")
-        return self._log_probs[runs]
+        return self._log_probs[runs, 0] if prompts is None else self._log_probs[np.asarray(runs)[:, None], prompts]
 
     def invalid(self, runs: np.ndarray) -> np.ndarray:
         """See `ScoresAll`."""
@@ -224,41 +236,78 @@ class TinkerPolicy:
         """Not on a service; see `ScoresAll`."""
         raise NotImplementedError("algorithm=posterior needs backend=local")
 
+    def _accounts(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
+        """The accounts of these runs behind these prompts (R, B), or behind all: (R, B)."""
+        return np.asarray(runs)[:, None] * self._num_prompts + (np.arange(self._num_prompts) if prompts is None else prompts)
+
+    def _draw_to_measure(self, runs: np.ndarray) -> None:
+        """The samples that a measurement of these runs wants: those that become the next episodes anyway, or enough for an estimate.
+
+        What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked, so that one with a sure answer is seen.
+        """
+        if self._num_prompts > 1:
+            self._draw(self._missing(dict.fromkeys(self._accounts(runs).ravel().tolist(), self._each)))
+            return
+        wanting = [int(run) for run in runs if len(self._drawn[run]) < self._wanted(run)]
+        self._draw(dict.fromkeys(wanting, max(map(self._wanted, runs))))
+
+    @property
+    def _each(self) -> int:
+        """Samples behind each of several prompts in a measurement, which needs none where all answers are scored."""
+        return 0 if self.settings.scores_all else math.ceil(_WINDOW / self._num_prompts)
+
     def _wanted(self, run: int) -> int:
-        """Samples that a measurement of this run wants: those that become its next episodes anyway, or enough for an estimate."""
+        """Samples that a measurement of this run wants, which has one secret."""
         known = int((self._last[run, :, 0] != NONE).sum())
         return self.settings.episodes if self.settings.sampled and known >= _WINDOW else max(_WINDOW, self.settings.episodes)
 
-    def _of_valid(self, run: int, form: int, of_form: float) -> float:
-        """Log of P(form) + (1 - P(form)) times the share of valid answers among the last samples that are not the form; 1 if all of them are."""
-        paths = self._last[run][self._last[run, :, 0] != NONE]
-        others = paths[(paths != self.trie.form_edges[form]).any(axis=1)]
+    def _missing(self, counts: Mapping[int, int]) -> dict[int, int]:
+        """How many samples must be drawn, by account, so that there are so many to give out."""
+        return {account: count - len(self._drawn[account]) for account, count in counts.items() if len(self._drawn[account]) < count}
+
+    def _take(self, account: int, count: int) -> _Drawn:
+        taken, self._drawn[account] = self._drawn[account][:count], self._drawn[account][count:]
+        return taken
+
+    def _of_valid(self, run: int, forms: np.ndarray, of_forms: np.ndarray) -> np.ndarray:
+        """Log of P(form) + (1 - P(form)) v, (M,): v is the share of valid answers among the last samples that are not the form of their prompt, or else 1."""
+        known = self._last[run, :, 0] != NONE
+        paths, prompts = self._last[run][known], self._last_prompts[run][known]
+        others = paths[(paths != self.trie.form_edges[forms[prompts]]).any(axis=1)]
         valid = 1.0 - self._is_invalid(others).mean() if len(others) else 1.0
-        probability = min(1.0, float(np.exp(of_form)))
-        return float(np.log(probability + (1 - probability) * valid)) if probability + valid > 0 else float(of_form)
+        probability = np.minimum(1.0, np.exp(of_forms))
+        with np.errstate(divide="ignore"):
+            return np.where(probability + valid > 0, np.log(probability + (1 - probability) * valid), of_forms)
 
     def _is_invalid(self, paths: np.ndarray) -> np.ndarray:
         return np.asarray((self.trie.is_exit[paths] & (paths != NONE)).any(axis=1))
 
-    def _best_drawn(self, run: int) -> float:
-        drawn = self._drawn[run]
+    def _best_drawn(self, account: int) -> float:
+        drawn = self._drawn[account]
         valid = ~self._is_invalid(drawn.paths)
         return float(drawn.log_probs[valid].sum(axis=1).max()) if valid.any() else -np.inf
 
-    def _draw(self, runs: Sequence[int], count: int) -> None:
-        """Samples this many more conversations of each run: in each turn one request for each run and each conversation so far, with all who share it."""
-        self._sample_from(runs)
-        fresh = {run: _Drawn.blank(count, self.trie.max_edges) for run in runs}
-        standing = {run: np.full(count, START) for run in runs}
-        while waiting := [(run, decision) for run in runs for decision in np.unique(standing[run][standing[run] != NONE]).tolist()]:
-            rows = [np.nonzero(standing[run] == decision)[0] for run, decision in waiting]
-            asked = [self._ask_replies(run, decision, len(here)) for (run, decision), here in zip(waiting, rows, strict=True)]
-            for (run, decision), here, answer in zip(waiting, rows, self._collect(asked), strict=True):
-                standing[run][here] = self._take_in(fresh[run], here, decision, answer.sequences)
+    def _draw(self, counts: Mapping[int, int]) -> None:
+        """Samples so many more conversations, by account: in each turn one request for each account and each conversation so far, with all who share it."""
+        self._sample_from(dict.fromkeys(account // self._num_prompts for account in counts))
+        fresh = {account: _Drawn.blank(count, self.trie.max_edges) for account, count in counts.items()}
+        standing = {account: np.full(count, START) for account, count in counts.items()}
+        while waiting := [(account, decision) for account, here in standing.items() for decision in np.unique(here[here != NONE]).tolist()]:
+            rows = [np.nonzero(standing[account] == decision)[0] for account, decision in waiting]
+            asked = [self._ask_replies(account, decision, len(here)) for (account, decision), here in zip(waiting, rows, strict=True)]
+            for (account, decision), here, answer in zip(waiting, rows, self._collect(asked), strict=True):
+                standing[account][here] = self._take_in(fresh[account], here, decision, answer.sequences)
             self.meter.keep()
-        for run in runs:
-            self._drawn[run] = _Drawn.joined([self._drawn[run], fresh[run]])
-            self._last[run] = np.concatenate([self._last[run], fresh[run].paths])[-self._last.shape[1] :]
+        for account, drawn in fresh.items():
+            self._keep(account, drawn)
+
+    def _keep(self, account: int, fresh: _Drawn) -> None:
+        """Takes in samples that are to be given out later."""
+        run, prompt = divmod(account, self._num_prompts)
+        self._drawn[account] = _Drawn.joined([self._drawn[account], fresh])
+        window = self._last.shape[1]
+        self._last[run] = np.concatenate([self._last[run], fresh.paths])[-window:]
+        self._last_prompts[run] = np.concatenate([self._last_prompts[run], np.full(len(fresh), prompt)])[-window:]
 
     def _take_in(self, drawn: _Drawn, rows: np.ndarray, decision: int, sequences: Sequence[Any]) -> np.ndarray:
         """Enters one turn of some conversations, and returns the decision at which each of them stands after it."""
@@ -275,19 +324,21 @@ class TinkerPolicy:
             drawn.exit_tokens[row], after[place] = reply.exit_token, reply.decision
         return after
 
-    def _ask_replies(self, run: int, decision: int, count: int) -> Any:
-        said = self._conversations.before(decision)
+    def _ask_replies(self, account: int, decision: int, count: int) -> Any:
+        run, prompt = divmod(account, self._num_prompts)
+        said = self._conversations.before(decision, prompt)
         self.meter.count("sample", prefilled=len(said))
         most = int(self._conversations.longest_reply[decision])
         wanted = tinker.SamplingParams(max_tokens=most, temperature=1.0, top_p=1.0, top_k=-1, stop=[self._end])
         return self._samplers[run].sample(tinker.ModelInput.from_ints(list(said)), count, wanted)
 
-    def _ask_log_probs(self, run: int, form: int) -> Any:
+    def _ask_log_probs(self, account: int, form: int) -> Any:
         """A promise of the log-probability of one answer."""
-        return self._ask_sampler(self._samplers[run], form)
+        run, prompt = divmod(account, self._num_prompts)
+        return self._ask_sampler(self._samplers[run], form, prompt)
 
-    def _ask_sampler(self, sampler: Any, form: int) -> Any:
-        tokens, places = self._conversations.write(self.trie.form_edges[form])
+    def _ask_sampler(self, sampler: Any, form: int, prompt: int) -> Any:
+        tokens, places = self._conversations.write(self.trie.form_edges[form], prompt=prompt)
         self.meter.count("compute_logprobs", prefilled=len(tokens))
         return _Promise(sampler.compute_logprobs(tinker.ModelInput.from_ints(tokens)), places)
 
@@ -330,13 +381,14 @@ class TinkerPolicy:
         divergence = math.inf
         for step in range(_WARMUP_STEPS + 1):
             answers = random.choice(settings.num_answers, min(settings.num_answers, _WARMUP_ANSWERS), replace=False)
+            prompts = random.integers(self._num_prompts, size=len(answers)) if self._num_prompts > 1 else np.zeros_like(answers)
             self.meter.reserve(Cost(prefilled=self._longest, sampled=1, trained=self._longest - 1) * len(answers))
             if step % _WARMUP_LOOK == 0:
-                divergence = self._divergence(client, answers)
+                divergence = self._divergence(client, answers, prompts)
                 if divergence < _WARMUP_TOLERANCE:
                     break
             paths = self.trie.form_edges[answers]
-            data = [self._datum(path, NONE, np.full(len(path), 1 / len(paths)), None) for path in paths]
+            data = [self._datum(path, NONE, np.full(len(path), 1 / len(paths)), None, prompt) for path, prompt in zip(paths, prompts, strict=True)]
             rate = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / (_WARMUP_STEPS + 1)))
             self._collect(self._ask_step(client, data, "cross_entropy", None, rate))
             self.meter.keep()
@@ -348,22 +400,25 @@ class TinkerPolicy:
         [saved] = self._collect([client.save_state("warm-up", ttl_seconds=_SECONDS_KEPT)])
         return {"steps": step, "divergence": divergence, "usage": self.meter.as_dict(), "state": saved.path}
 
-    def _divergence(self, client: Any, answers: np.ndarray) -> float:
-        """KL(uniform || policy) in bits, from these answers."""
+    def _divergence(self, client: Any, answers: np.ndarray, prompts: np.ndarray) -> float:
+        """KL(uniform || policy) in bits, from these answers (A,), each to a prompt (A,)."""
         self.meter.count("save_weights_and_get_sampling_client")
         [sampler] = self._collect([client.save_weights_and_get_sampling_client()])
-        log_probs = self._collect([self._ask_sampler(sampler, answer) for answer in answers])
+        log_probs = self._collect([self._ask_sampler(sampler, *asked) for asked in zip(answers, prompts, strict=True)])
         self.meter.count(sampled=len(log_probs))
         return float(-np.mean(log_probs) / math.log(2) - math.log2(self.settings.num_answers))
 
     def _data(self, rollout: HostedRollout, row: np.intp, advantages: np.ndarray) -> list[Any]:
         """A datum for each episode; advantages (E, L), already divided by E because the service sums over data."""
-        log_probs = [None] * len(advantages) if rollout.log_probs is None else rollout.log_probs[row]
-        return [self._datum(*parts) for parts in zip(rollout.path[row], rollout.exit_tokens[row], advantages, log_probs, strict=True)]
+        count = len(advantages)
+        log_probs = [None] * count if rollout.log_probs is None else rollout.log_probs[row]
+        prompts = np.zeros(1, dtype=np.int64) if rollout.prompts is None else rollout.prompts[row]
+        parts = zip(rollout.path[row], rollout.exit_tokens[row], advantages, log_probs, np.repeat(prompts, count // len(prompts)), strict=True)
+        return [self._datum(*of_episode) for of_episode in parts]
 
-    def _datum(self, path: np.ndarray, exit_token: int, advantages: np.ndarray, log_probs: np.ndarray | None) -> Any:
+    def _datum(self, path: np.ndarray, exit_token: int, advantages: np.ndarray, log_probs: np.ndarray | None, prompt: int) -> Any:
         """Each token predicts the next one; what the model did not choose has advantage 0."""
-        tokens, places = self._conversations.write(path, int(exit_token))
+        tokens, places = self._conversations.write(path, int(exit_token), prompt)
         count = len(places)
         inputs = {"target_tokens": np.array(tokens[1:], dtype=np.int64)}
         if log_probs is None:
@@ -375,7 +430,8 @@ class TinkerPolicy:
 
     def _has_moved(self, run: int) -> None:
         self._samplers[run] = None
-        self._drawn[run] = self._drawn[run][:0]
+        for account in range(run * self._num_prompts, (run + 1) * self._num_prompts):
+            self._drawn[account] = self._drawn[account][:0]
         saved, self._saved[run] = self._saved[run], None
         if saved is not None:
             self._obsolete[0].append(saved)
@@ -455,6 +511,7 @@ class TinkerPolicy:
             "saved": list(self._saved),
             "obsolete": [*self._obsolete[0], *self._obsolete[1]],
             "last": self._last,
+            "last_prompts": self._last_prompts,
             "log_probs": self._log_probs,
             "drawn": {"paths": drawn.paths, "exit_tokens": drawn.exit_tokens, "log_probs": drawn.log_probs},
             "num_drawn": np.array([len(part) for part in self._drawn]),
@@ -463,7 +520,8 @@ class TinkerPolicy:
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`. The clients are made when they are needed, from the saved states."""
         self.updates[:], self._saved, self._obsolete = state["updates"], list(state["saved"]), ([], list(state["obsolete"]))
-        self._last[:], self._log_probs[:], self.warmup = state["last"], state["log_probs"], state["warmup"]
+        self._last[:], self._last_prompts[:] = state["last"], state["last_prompts"]
+        self._log_probs[:], self.warmup = state["log_probs"], state["warmup"]
         drawn, ends = _Drawn(**state["drawn"]), np.cumsum(state["num_drawn"])
         self._drawn = [drawn[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         self._training, self._samplers = [None] * self.num_runs, [None] * self.num_runs
@@ -479,12 +537,27 @@ class TinkerPolicy:
     def estimate(self, updates: int) -> Estimate:
         """What this many updates of all runs cost at most."""
         settings = self.settings
-        sampling, scoring = self._cost_of_samples(settings.episodes), self._cost_of_scores()
-        first = scoring + self._cost_of_samples(max(_WINDOW, settings.episodes))
+        measurements = min(updates, updates * settings.epochs // settings.every + 1)  # it is optimiser steps that lie between two
+        sampling = self._cost_of_samples(settings.episodes // settings.blocks) * settings.blocks if settings.sampled else Cost()
         learning = Cost(trained=settings.episodes * (self._longest - 1), requests=2) * settings.epochs
-        after = scoring + (sampling if settings.sampled else self._cost_of_samples(_WINDOW)) + Cost(requests=1)  # what is drawn then is the next episodes
-        update = learning + after + (sampling if settings.sampled else Cost())
-        return Estimate((first + Cost(requests=2)) * self.num_runs, update, self.num_runs, updates, self._cost_of_warmup() if settings.warms_up else Cost())
+        first = self._cost_of_scores() + self._cost_of_first_samples() + Cost(requests=2)
+        sampler = Cost(requests=1)  # it is new after each update, and once more where that was not measured
+        learning += sampler if settings.every > 1 else Cost()
+        after = self._cost_of_scores() + self._cost_of_later_samples() + sampler
+        warmup = self._cost_of_warmup() if settings.warms_up else Cost()
+        return Estimate(first * self.num_runs, learning + sampling, after, self.num_runs, updates, measurements, warmup)
+
+    def _cost_of_first_samples(self) -> Cost:
+        """Of those that the first measurement of a run draws."""
+        if self._num_prompts > 1:
+            return self._cost_of_samples(self._each) * self._num_prompts
+        return self._cost_of_samples(max(_WINDOW, self.settings.episodes))
+
+    def _cost_of_later_samples(self) -> Cost:
+        """Of those that each later one draws; with one secret they are the next episodes."""
+        if self._num_prompts > 1:
+            return self._cost_of_first_samples()
+        return self._cost_of_samples(self.settings.episodes if self.settings.sampled else _WINDOW)
 
     def _cost_of_warmup(self) -> Cost:
         answers, looks = min(self.settings.num_answers, _WARMUP_ANSWERS), 1 + _WARMUP_STEPS // _WARMUP_LOOK
@@ -499,7 +572,7 @@ class TinkerPolicy:
 
     def _cost_of_scores(self) -> Cost:
         forms = self.settings.num_answers if self.settings.scores_all else 1
-        return Cost(prefilled=self._longest, sampled=1, requests=1) * forms
+        return Cost(prefilled=self._longest, sampled=1, requests=1) * (forms * self._num_prompts)
 
     def _cost_of_samples(self, count: int) -> Cost:
         cost, longest = Cost(), self._conversations.longest_reply

@@ -86,7 +86,7 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
 
     service = hosted.open_service(config.model_name, config.tinker_base_url)
     tokenizer = hosted.find_tokenizer(service, config.model_name)
-    trie = tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
+    trie = tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)), environment.first_prompts())
     reinforced = config if isinstance(config, TrainConfig) else None
     settings = hosted.HostedSettings(
         model_name=config.model_name,
@@ -102,6 +102,8 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
         scores_all=config.scores_all,
         warms_up=config.warmup,
         max_tokens=config.max_tokens_total,
+        blocks=config.batch_size if config.num_secrets > 1 else 1,
+        every=config.updates_an_evaluation,
     )
     policy = hosted.TinkerPolicy(service, trie, settings)
     estimate = policy.estimate(config.budget // settings.episodes)

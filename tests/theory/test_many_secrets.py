@@ -106,7 +106,7 @@ def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
         policy.adapters.activate(np.array([run]))
         rollout = policy.demonstrate(np.array([run]), answers[[run]], prompts[[run]])
         log_probs = policy._chosen_log_probs(rollout.path, rollout.prompts)
-        weights = torch.from_numpy(policy._per_token(rollout.path, advantages[[run]])).float()
+        weights = torch.from_numpy(policy.trie.per_token(rollout.path, advantages[[run]])).float()
         PolicyGradient().loss(log_probs, log_probs.detach(), weights).backward()
         vector = policy.adapters.vectors[run]
         vector.data, kept = vector.grad, vector.data

@@ -82,7 +82,7 @@ def test_the_transformers_mean_update_is_the_gradient_of_its_expected_reward(mak
     rollout = policy.sample(run, groups * size)
     rewards = environment.rewards(rollout.choices, secret).reshape(1, groups, size, -1)
     advantages = estimate_advantages(rewards, "rloo", "episode").reshape(rollout.choices.shape)
-    per_token = torch.from_numpy(policy._per_token(rollout.path, advantages)).float()
+    per_token = torch.from_numpy(policy.trie.per_token(rollout.path, advantages)).float()
     policy.adapters.activate(run)
     log_probs = chosen_log_probs(policy.model, policy.trie, rollout.path)
     PolicyGradient().loss(log_probs, log_probs.detach(), per_token).backward()
@@ -123,7 +123,7 @@ def test_the_adapters_feel_the_other_steps_only_with_episode_credit(make_policy,
 
     def gradient(rewards):
         advantages = estimate_advantages(rewards[None, None], "reinforce", credit)[:, 0]
-        weights = torch.from_numpy(np.where(first, policy._per_token(rollout.path, advantages), 0.0)).float()
+        weights = torch.from_numpy(np.where(first, policy.trie.per_token(rollout.path, advantages), 0.0)).float()
         policy.adapters.vectors[0].grad = None
         policy.adapters.activate([0])
         log_probs = chosen_log_probs(policy.model, policy.trie, rollout.path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from memory_rl.config import Experiment, SFTConfig
+from memory_rl.config import Experiment, SFTConfig, episodes_an_update
 from memory_rl.experiments.grid import Cell
 from memory_rl.experiments.tuning import Contest
 from memory_rl.information.closed_forms import binary_episodes
@@ -107,7 +107,7 @@ def episodes_of_a_run(config: Experiment) -> float:
     episodes = config.budget if _overfull(config) else min(episodes * _slowness(config) * config.num_secrets, config.budget)
     if kind == "distance":
         episodes = (1 - _STUCK) * episodes + _STUCK * config.budget
-    return min(max(episodes, _episodes_an_update(config)), config.budget)
+    return min(max(episodes, episodes_an_update(config)), config.budget)
 
 
 def _overfull(config: Experiment) -> bool:
@@ -115,15 +115,11 @@ def _overfull(config: Experiment) -> bool:
     return config.adapter_parameters is not None and config.information > config.adapter_parameters * _BITS_A_PARAMETER
 
 
-def _episodes_an_update(config: Experiment) -> int:
-    return config.batch_size if isinstance(config, SFTConfig) else config.episodes_per_update
-
-
 def _updates(config: Experiment, episodes: float) -> float:
     """Steps of the whole population, whose slowest run counts."""
     kind = _kind(config)
     slowest = config.budget if kind == "distance" else min(2 * episodes, config.budget)
-    taken = slowest / _episodes_an_update(config)
+    taken = slowest / episodes_an_update(config)
     if isinstance(config, SFTConfig) or not config.skips_ahead or kind not in _SIGNALS_A_BIT or kind == "multi_step":
         return taken
     return min(taken, _SIGNALS_A_BIT[kind] * math.log2(config.N) * _slowness(config))

@@ -103,7 +103,7 @@ class SharedAdapters:
         return {
             f"run-{run}": Adapter(
                 self._config,
-                {_VECTOR: vector.detach().cpu().numpy(), **peft_tensors({name: (a.cpu(), b.cpu()) for name, (a, b) in self.matrices(run).items()})},
+                {_VECTOR: vector.detach().cpu().numpy(), **peft_tensors(self.matrices(run))},
             )
             for run, vector in enumerate(self.vectors)
         }

@@ -75,7 +75,7 @@ class AdaptedTransformer:
         path = rollout.path[rows]
         prompts = None if rollout.prompts is None else rollout.prompts[rows]
         blocks = 1 if prompts is None else prompts.shape[1]
-        weights = torch.from_numpy(self._per_token(path, advantages[rows])).float().to(self.model.device)
+        weights = torch.from_numpy(self.trie.per_token(path, advantages[rows])).float().to(self.model.device)
         before = None
         for _ in range(objective.epochs):
             self.optimiser.zero_grad(set_to_none=True)
@@ -116,10 +116,6 @@ class AdaptedTransformer:
 
     def _rollout(self, runs: np.ndarray, path: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
         return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, prompts)
-
-    def _per_token(self, path: np.ndarray, advantages: np.ndarray) -> np.ndarray:
-        """Each token's advantage is that of its step: (R, E, K) to (R, E, L)."""
-        return self.trie.per_token(path, advantages)
 
     def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
         """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""

@@ -83,6 +83,18 @@ def accounts_of(rollout: Rollout, num_secrets: int) -> np.ndarray:
     return first if rollout.prompts is None else first + rollout.prompts
 
 
+def accounts_of_runs(runs: np.ndarray, num_secrets: int) -> np.ndarray:
+    """The accounts of all secrets of these runs (R,), run by run: (R M,)."""
+    return np.asarray(runs[:, None] * num_secrets + np.arange(num_secrets)).ravel()
+
+
+def sums_of_runs(ledger: Ledger | HitLedger, runs: np.ndarray, num_secrets: int) -> dict[str, np.ndarray]:
+    """What the ledger says of these runs, summed over their secrets: (R,) each."""
+    accounts = accounts_of_runs(runs, num_secrets)
+    sums = {"asked_bits": ledger.asked[accounts], "asked_variance": ledger.asked_variance(accounts), "observer_bits": ledger.observer_bits(accounts)}
+    return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in sums.items()}
+
+
 def by_block(num_blocks: int, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Arrays of episodes (R, E, K) in B equal blocks, one after the other."""
     return zip(*(np.split(array, num_blocks, axis=1) for array in arrays), strict=True)

@@ -13,7 +13,7 @@ from memory_rl.information.ledger import Ledger
 from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, PROMPT, RunDirectory
 from memory_rl.task import Environment, SecretSpace, SingleStep, from_table
 from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.questions import make_questions
+from memory_rl.training.questions import make_questions, sums_of_runs
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
@@ -44,16 +44,9 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         episode = int(rows["episode"][0])
         about = rows[PROMPT].to_numpy().reshape(shape)[:, 0, 0] if PROMPT in rows.columns else 0
         questions.record(ledger, runs * config.num_secrets + about, choices, rewards, np.full(len(runs), episode))
-        columns = _sums(ledger, runs, config.num_secrets)
+        columns = sums_of_runs(ledger, runs, config.num_secrets)
         parts.append(pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA))  # type: ignore[arg-type]
     return pl.concat(parts).sort("run", "episode")
-
-
-def _sums(ledger: Ledger, runs: np.ndarray, num_secrets: int) -> dict[str, np.ndarray]:
-    """The accounts of these runs (R,), summed over their secrets."""
-    accounts = (runs[:, None] * num_secrets + np.arange(num_secrets)).ravel()
-    columns = {"asked_bits": ledger.asked[accounts], "asked_variance": ledger.asked_variance(accounts), "observer_bits": ledger.observer_bits(accounts)}
-    return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in columns.items()}
 
 
 def _no_rows() -> pl.DataFrame:

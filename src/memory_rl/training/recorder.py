@@ -32,7 +32,7 @@ from memory_rl.state import State
 from memory_rl.task import INVALID
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
 from memory_rl.training.film import RUN, make_film
-from memory_rl.training.questions import Bookkeeper, accounts_of, by_block, make_ledger
+from memory_rl.training.questions import Bookkeeper, accounts_of, accounts_of_runs, by_block, make_ledger, sums_of_runs
 from memory_rl.training.tally import Tally
 
 
@@ -150,7 +150,7 @@ class Recorder:
             return {}
         shape = (len(runs), self.config.num_secrets)
         known = self._of_secret[runs]
-        observed = np.full(shape, np.nan) if self.ledger is None else self.ledger.observer_bits(self._accounts(runs)).reshape(shape)
+        observed = np.full(shape, np.nan) if self.ledger is None else self.ledger.observer_bits(accounts_of_runs(runs, shape[1])).reshape(shape)
         columns = {
             "run": np.broadcast_to(runs[:, None], shape),
             "episode": np.broadcast_to(episodes[:, None], shape),
@@ -182,14 +182,7 @@ class Recorder:
         if self.ledger is None:
             unknown = np.full(len(runs), np.nan)
             return {"observer_bits": unknown, "asked_bits": unknown, "asked_variance": unknown}
-        accounts = self._accounts(runs)
-        sums = {"observer_bits": self.ledger.observer_bits(accounts), "asked_bits": self.ledger.asked[accounts]}
-        sums["asked_variance"] = self.ledger.asked_variance(accounts)
-        return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in sums.items()}
-
-    def _accounts(self, runs: np.ndarray) -> np.ndarray:
-        """The accounts of these runs in the ledger, one a secret: (R M,)."""
-        return np.asarray(runs[:, None] * self.config.num_secrets + np.arange(self.config.num_secrets)).ravel()
+        return sums_of_runs(self.ledger, runs, self.config.num_secrets)
 
     @property
     def episodes_to_know(self) -> np.ndarray | None:

@@ -8,9 +8,9 @@ import pytest
 from memory_rl.config import STEP_SIZES
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import Cell, cells_of_axes, cells_of_entries, group_cells, make_cell, merge, split_groups
-from memory_rl.experiments.settings import Tuning, read_arguments, read_tuning
+from memory_rl.experiments.settings import FACTORS, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.sweep import make_plan
-from memory_rl.experiments.tuning import FACTORS, Contest, choose, make_contests, with_rates
+from memory_rl.experiments.tuning import Contest, choose, make_contests, with_rates
 
 FIVE = "sft,binary,log_distance,binned_log_distance,multi_step"
 
@@ -149,6 +149,12 @@ BAD_FILES = {
     "an empty axis": ("- {command: sft, N: []}", ["entry 1", "N: []"]),
     "tuning that is none": ("{grid: [{command: sft}], tune: 3}", ["tune: 3"]),
     "an unknown key of tuning": ("{grid: [{command: sft}], tune: {rate: [1, 2]}}", ["tune: rate", "rates"]),
+    "tuned together by no key": ("{grid: [{command: sft}], tune: {together: [secrets]}}", ["tune: together has secrets", "no key of a cell"]),
+    "tuned on no list": ("{grid: [{command: sft}], tune: {together: [N], chosen_on: {N: 16}}}", ["tune: chosen_on={'N': 16}", "list of selections"]),
+    "tuned on an unknown key": ("{grid: [{command: sft}], tune: {together: [N], chosen_on: [{n: 16}]}}", ["tune: chosen_on has n,", "no key of a cell"]),
+    "tuned on one of one": ("{grid: [{command: sft}], tune: {chosen_on: [{N: 16}]}}", ["tune: chosen_on", "add together"]),
+    "factors beside rates": ("{grid: [{command: sft}], tune: {rates: [1, 2], factors: [1, 2]}}", ["tune: factors=[1, 2]", "leave one of them out"]),
+    "one factor": ("{grid: [{command: sft}], tune: {factors: [3]}}", ["tune: factors=3", "two or more"]),
     "a word beside the grid": ("{grid: [{command: sft}], hypotheses: []}", ["hypotheses", "protocol=grid.yaml"]),
 }
 
@@ -215,6 +221,27 @@ def test_candidates_have_secrets_of_their_own():
     assert [cell.config.learning_rate for cell in given[0].candidates] == [0.1, 0.3]
     assert {cell.config.seed for cell in given[0].candidates} == {7}
     assert {cell.config.num_runs for cell in given[0].candidates} == {16}
+
+
+def test_cells_that_are_tuned_together_share_a_rate_chosen_on_one_of_them():
+    cells = cells_of_axes("sft,binary", {"backend": "tabular", "num_secrets": "2,4,8,16", "N": "4"})
+    settings = {"together": ["num_secrets"], "factors": [2, 0.5]}
+
+    def tuned_on(**more) -> list[int]:
+        contests = make_contests(cells, read_tuning({**settings, **more}))
+        assert [[cell.config.num_secrets for cell in contest.reported] for contest in contests] == [[2, 4, 8, 16]] * 2
+        for contest in contests:
+            assert [cell.config.learning_rate for cell in contest.candidates] == pytest.approx(
+                [factor * contest.reported[0].config.step_size for factor in (0.5, 2)]
+            )
+            assert len({cell.config.num_secrets for cell in contest.candidates}) == 1
+        return [contest.candidates[0].config.num_secrets for contest in contests]
+
+    assert tuned_on() == [8, 8]  # the middle one
+    assert tuned_on(chosen_on=[{"num_secrets": 16}]) == [16, 16]
+    assert tuned_on(chosen_on=[{"num_secrets": 64}, {"num_secrets": [4, 2]}]) == [2, 2]  # the first cell that fits
+    assert tuned_on(chosen_on=[{"num_secrets": 16, "reward_type": "binary"}]) == [8, 16]
+    assert tuned_on(chosen_on=[{"num_secrets": 64}]) == [8, 8]
 
 
 def judged(*scores: tuple[float | None, float]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
@@ -20,6 +20,9 @@ OPERATIONAL = (*MANAGED, "threads", "checkpoint_every", "save_adapters", "wandb_
 """Keys that change nothing in what is measured: cells that differ in them alone are the same cell."""
 
 TUNING_SEED = 1_000_000
+
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""The candidates of a tuning, as multiples of the rate that a condition has without it."""
 
 
 @chz.chz(typecheck=True)
@@ -99,28 +102,33 @@ class Tuning:
 
     Attributes:
         rates: the candidates, ascending; None for multiples of each condition's own.
+        factors: these multiples, ascending.
         seed: of the tuning secrets.
         num_runs: of each candidate; None for as many as the cell has.
-        together: keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on the middle one of them.
+        together: keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on one of them.
+        chosen_on: selections (keys with a value, or a list of values): that one is the first cell that fits the first of these that any cell fits. If none
+            does, it is the middle one.
     """
 
     rates: tuple[float, ...] | None = None
+    factors: tuple[float, ...] = FACTORS
     seed: int = TUNING_SEED
     num_runs: int | None = None
     together: tuple[str, ...] = ()
+    chosen_on: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_tuning(values: dict[str, Any], prefix: str = "tune: ") -> Tuning:
     """The tuning of a protocol, a grid file or the command line.
 
     Args:
-        values: any of rates (a list), seed, num_runs and together (a list of keys).
+        values: any of rates or factors (lists), seed, num_runs, together (a list of keys) and chosen_on (a list of selections).
         prefix: what the keys are called by.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.
     """
-    names = ("rates", "seed", "num_runs", "together")
+    names = ("rates", "factors", "seed", "num_runs", "together", "chosen_on")
     for name, value in values.items():
         if name not in names:
             raise ConfigError(f"{prefix}{name}={value} is not a known key: {suggest(name, names)}")
@@ -128,8 +136,17 @@ def read_tuning(values: dict[str, Any], prefix: str = "tune: ") -> Tuning:
     for name, number, least in (("seed", seed, 0), ("num_runs", num_runs, 1)):
         if number is not None and (type(number) is not int or number < least):
             raise ConfigError(f"{prefix}{name}={number} is not an integer of at least {least}: type for example {prefix}{name}=16.")
-    together = _read_keys(values.get("together"), f"{prefix}together")
-    return Tuning(None if rates is None else _read_rates(rates, f"{prefix}rates"), seed, num_runs, together)
+    factors, together = values.get("factors"), _read_keys(values.get("together"), f"{prefix}together")
+    if rates is not None and factors is not None:
+        raise ConfigError(f"{prefix}factors={factors} has no meaning with rates={rates}: leave one of them out.")
+    return Tuning(
+        None if rates is None else _read_rates(rates, f"{prefix}rates"),
+        FACTORS if factors is None else _read_rates(factors, f"{prefix}factors"),
+        seed,
+        num_runs,
+        together,
+        _read_selections(values.get("chosen_on"), f"{prefix}chosen_on", together),
+    )
 
 
 def _read_keys(keys: Any, name: str) -> tuple[str, ...]:
@@ -137,10 +154,26 @@ def _read_keys(keys: Any, name: str) -> tuple[str, ...]:
         return ()
     if not isinstance(keys, list) or not keys:
         raise ConfigError(f"{name}={keys} is not a list of keys: give one or more, such as [num_secrets, batch_size].")
+    _check_keys(keys, name)
+    return tuple(keys)
+
+
+def _read_selections(selections: Any, name: str, together: tuple[str, ...]) -> tuple[Mapping[str, Any], ...]:
+    if selections is None:
+        return ()
+    if not together:
+        raise ConfigError(f"{name}={selections} has no meaning where each cell is tuned by itself: add together, or leave chosen_on out.")
+    if not isinstance(selections, list) or not all(isinstance(selection, dict) and selection for selection in selections):
+        raise ConfigError(f"{name}={selections} is not a list of selections: give one or more, such as [{{num_secrets: 16, order: cycle}}].")
+    for selection in selections:
+        _check_keys(selection, name)
+    return tuple(selections)
+
+
+def _check_keys(keys: Iterable[Any], name: str) -> None:
     for key in keys:
         if key not in cell_keys():
             raise ConfigError(f"{name} has {key}, which is no key of a cell: {suggest(str(key), cell_keys())}")
-    return tuple(keys)
 
 
 def _read_rates(rates: Any, name: str) -> tuple[float, ...]:

@@ -11,9 +11,6 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import Cell
 from memory_rl.experiments.settings import Tuning
 
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""The candidates, as multiples of the rate that a condition has without tuning."""
-
 _NOT_TUNED_APART = ("seed", "learning_rate", "num_runs", "threads")
 
 
@@ -82,7 +79,7 @@ def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
         _check(cell, tuning)
         world = {key: value for key, value in cell.values.items() if key not in (*_NOT_TUNED_APART, *tuning.together)}
         groups.setdefault(json.dumps([cell.command, world], sort_keys=True), []).append(cell)
-    return [Contest(group, _candidates(group[len(group) // 2], tuning)) for group in groups.values()]
+    return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
 
 
 def _check(cell: Cell, tuning: Tuning) -> None:
@@ -101,8 +98,16 @@ def _check(cell: Cell, tuning: Tuning) -> None:
         )
 
 
+def _tuned_on(group: Sequence[Cell], tuning: Tuning) -> Cell:
+    for selection in tuning.chosen_on:
+        for cell in group:
+            if all(cell.values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in selection.items()):
+                return cell
+    return group[len(group) // 2]
+
+
 def _candidates(cell: Cell, tuning: Tuning) -> list[Cell]:
-    rates = tuning.rates or tuple(float(f"{factor * cell.config.step_size:.6g}") for factor in FACTORS)
+    rates = tuning.rates or tuple(float(f"{factor * cell.config.step_size:.6g}") for factor in tuning.factors)
     num_runs = tuning.num_runs or cell.config.num_runs
     return [cell.with_values(learning_rate=rate, seed=tuning.seed, num_runs=num_runs) for rate in rates]
 

@@ -15,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,7 @@ from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_
 _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)  # 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
-_WARMUP_VERSION = 1  # raise it when warmup.py changes what it makes
+_WARMUP_VERSION = 2  # raise it when warmup.py changes what it makes
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,6 @@ def warm_up_cached(base: BaseModel, trie: AnswerTrie, num_answers: int) -> tuple
     Returns:
         The report of the warm-up when it was made, and whether it came from the cache.
     """
-    if trie.num_prompts > 1:
-        base = replace(base, warmup_settings=replace(base.warmup_settings, head_steps=0))  # see warmup.py
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
     by_adapter = base.warmup_settings.adapter_rank > 0
     cached = _read_cache(folder)

@@ -10,8 +10,10 @@ share of the answers that go on with each token, so that the loss, KL(uniform ||
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
 learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
 
-Not so with several prompts: a head that alone has to make all answers equally likely behind each of them makes the rows of all digits one row, as soon as
-prompts and turns span its whole input, and no adapter beneath it can then tell digits apart (docs/findings.md). There all parameters are trained together.
+With several prompts the head alone would have to make the rows of all digits one row, as soon as prompts and turns span its whole input, and no adapter
+beneath it could then tell digits apart; trained together, body and head make all prompts look the same (docs/findings.md). So the body is first kept from
+writing along the directions by which the head tells answers apart. Digits then begin equally likely behind every prompt, their rows stay as they are, and
+of what makes prompts differ only those few directions of the hidden state are lost. Adapters may write along them.
 
 A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little memory, and little room in the cache.
 """
@@ -103,6 +105,8 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     if isinstance(lesson, _AllAnswers):
         if settings.head_steps:
             head = model.get_output_embeddings()
+            if trie.num_prompts > 1:
+                _leave_answers_open(model, np.unique(trie.edge_token[~trie.is_exit]))
             descent = _Descent(settings.head_learning_rate, settings.head_steps, tolerance)
             head_steps, divergence = descent.run(lesson.of_head(head), head.parameters())
     else:  # no head alone: on some answers it grows huge weights, and reinforcement then takes three times the updates
@@ -165,6 +169,22 @@ def _remove(model: PreTrainedModel, adapters: StackedAdapters) -> float:
         layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.base)
     return float(layer.scale)
+
+
+def _leave_answers_open(model: PreTrainedModel, tokens: np.ndarray) -> None:
+    """Keeps the body of a Llama from writing what tells these tokens apart, so that the logits of them all are the same wherever it is asked.
+
+    The logits of a and b differ by (w_a - w_b) * gain . h / rms(h), where h is the sum of the embedding and what attention and MLPs write: taking the span of
+    all (w_a - w_b) * gain out of each of these makes that 0.
+    """
+    with torch.no_grad():
+        seen = model.get_output_embeddings().weight[tokens] * model.base_model.norm.weight
+        basis = torch.linalg.qr((seen[1:] - seen[0]).T).Q  # (d, tokens - 1)
+        embedding = model.get_input_embeddings().weight
+        embedding -= embedding @ basis @ basis.T
+        for name, layer in model.named_modules():
+            if name.endswith(("o_proj", "down_proj")):
+                layer.weight -= basis @ (basis.T @ layer.weight)
 
 
 def _descend(settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> int:

@@ -353,7 +353,7 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         fixed_secret=config.fixed_secret is not None,
         about={**population.about, "tokens": recorder.tokens},
         secrets=config.secrets_to_memorise,
-        raw_prior=config.backend == "local" and not config.warmup,
+        prior_of=config.num_secrets if config.backend == "local" and not config.warmup else None,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets))

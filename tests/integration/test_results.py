@@ -175,3 +175,11 @@ def test_without_warm_up_the_policy_writes_nonsense():
     assert relative["prior_bits"]["estimate"] > 3  # S is less likely than under a uniform prior
     assert result.episodes.filter(pl.col("answer").is_null())["count"].sum() > 10
     assert result.metrics["invalid_fraction"].max() > 0.4
+
+
+def test_without_warm_up_the_prior_leaves_the_bits_of_all_secrets_to_learn():
+    result = memory_rl.train(N=8, num_secrets=3, memorised_share=0.5, num_runs=2, max_episodes=24, warmup=False)
+    ends = result.metrics.sort("episode").group_by("run", maintain_order=True).agg(first=pl.first("bits_known"), last=pl.last("bits_known")).sort("run")
+    relative = result.summary["binary"]["relative_to_prior"]
+    assert relative["prior_bits"]["runs"] == pytest.approx((9 - ends["first"]).to_list())  # M log2 N, not the half of it that is to be memorised
+    assert relative["gained_bits"]["runs"] == pytest.approx((ends["last"] - ends["first"]).to_list())

@@ -12,6 +12,7 @@ import polars as pl
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import RESAMPLES, Estimate, bootstrap_mean, finite, percentiles, resampled_means
+from memory_rl.analysis.summary import last_rows
 from memory_rl.config import OPERATIONAL_KEYS, SFTConfig, TrainConfig, episodes_a_block, make_config
 from memory_rl.runs.store import PROMPT
 
@@ -142,13 +143,13 @@ def by_size(cells: Sequence[Cell]) -> dict[Size, list[Cell]]:
 
 def stored(cell: Cell) -> np.ndarray:
     """Bits known at the last evaluation of each run, summed over its secrets: (R,)."""
-    return _latest(cell.metrics)
+    return last_rows(cell.metrics)["bits_known"].to_numpy()
 
 
 def late_gain(cell: Cell) -> float:
     """How much of that came in the last tenth of each run, on average; much of it means that the runs had not converged."""
     earlier = cell.metrics.filter(pl.col("episode") <= 0.9 * pl.col("episode").max().over("run"))
-    return float((stored(cell) - _latest(earlier)).mean())
+    return float((stored(cell) - last_rows(earlier)["bits_known"].to_numpy()).mean())
 
 
 def points(cells: Sequence[Cell]) -> list[Point]:
@@ -229,10 +230,6 @@ def _at(frame: pl.DataFrame, wanted: np.ndarray) -> np.ndarray:
         latest = np.searchsorted(secret["episode"].to_numpy(), episodes, side="right") - 1
         rows.append(secret["bits_known"].to_numpy()[latest])
     return np.stack(rows)
-
-
-def _latest(metrics: pl.DataFrame) -> np.ndarray:
-    return metrics.sort("run", "episode").group_by("run", maintain_order=True).last()["bits_known"].to_numpy()
 
 
 def _divided(estimate: Estimate, number: float) -> Estimate:

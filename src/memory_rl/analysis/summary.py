@@ -46,7 +46,7 @@ def summarise(
     fixed_secret: bool,
     about: Mapping[str, Any],
     secrets: int = 1,
-    raw_prior: bool = False,
+    prior_of: int | None = None,
 ) -> dict[str, Any]:
     """The summary of one condition.
 
@@ -60,7 +60,7 @@ def summarise(
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
         about: tokens and what the policy tells of itself.
         secrets: of the secrets of a run, how many it must have memorised; each is worth log2 N bits.
-        raw_prior: whether the policies began with a prior of their own, not near uniform, so that what was learned counts from there.
+        prior_of: all the secrets of a run, where the policies began with a prior of their own, not near uniform, so that what was learned counts from there.
     """
     of_one = float(np.log2(N))
     information = secrets * of_one
@@ -95,29 +95,36 @@ def summarise(
             "mean_bits_known": _number(start["bits_known"].mean()),
             "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated
         },
-        **({"relative_to_prior": _relative_to_prior(metrics, information)} if raw_prior else {}),
+        **({"relative_to_prior": _relative_to_prior(metrics, prior_of * of_one)} if prior_of is not None else {}),
         **about,
     }
 
 
 def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, Any]:
-    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of each run, and means with intervals."""
-    by_run = metrics.sort("run", "episode").group_by("run", maintain_order=True).agg(first=pl.col("bits_known").first(), last=pl.col("bits_known").last())
-    values = {"prior_bits": information - by_run["first"].to_numpy(), "gained_bits": (by_run["last"] - by_run["first"]).to_numpy()}
+    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of each run, and means with intervals.
+
+    With several secrets both are sums over all of them, of M log2 N bits (`information`).
+    """
+    first, last = (end["bits_known"].to_numpy() for end in (metrics.filter(pl.col("episode") == 0).sort("run"), last_rows(metrics)))
+    values = {"prior_bits": information - first, "gained_bits": last - first}
     means = {name: bootstrap_mean(of_runs) for name, of_runs in values.items()}
     return {name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()} for name, mean in means.items()}
 
 
+def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
+    """The last row of each run, ordered by run."""
+    return metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
+
+
 def stored_bits(metrics: pl.DataFrame) -> dict[str, Any]:
     """Bits known at the end of each run, summed over its secrets: mean over runs and its interval."""
-    end = metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
-    mean = bootstrap_mean(end["bits_known"].to_numpy())
+    mean = bootstrap_mean(last_rows(metrics)["bits_known"].to_numpy())
     return {"estimate": mean.value, "ci95": _interval(mean)}
 
 
 def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:
     """Bits at the end of each run: mean over runs and its interval."""
-    end = metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
+    end = last_rows(metrics)
     columns = {"asked": "asked_bits", "observer": "observer_bits", "policy": "bits_known"}
     means = {name: bootstrap_mean(end[column].to_numpy()) for name, column in columns.items()}
     return {name: {"estimate": mean.value, "ci95": _interval(mean)} for name, mean in means.items()}

@@ -96,19 +96,25 @@ def test_several_secrets_are_memorised_and_accounted_for(serve, learn, more):
     assert ends == pytest.approx(9)
 
 
+def break_down(service, after: int):
+    """The service answers no more after so many requests; returns what it answered with, to mend it."""
+    ask, answered = service.ask, []
+
+    def answer(name, give):
+        answered.append(name)
+        return ask(name, give if len(answered) < after else fail)
+
+    def fail():
+        raise tinker.APIConnectionError(httpx.Request("POST", "http://nowhere"))
+
+    service.ask = answer
+    return ask
+
+
 def test_a_broken_run_with_several_secrets_is_gone_on_with(serve):
     service = serve(num_secrets=3)
     settings = {**SEVERAL, "max_episodes": 120, "learning_rate": 1e-3}
-    ask, answered = service.ask, []
-
-    def fail_at_last(name, give):
-        answered.append(name)
-        return ask(name, give if len(answered) < 200 else raising)
-
-    def raising():
-        raise tinker.APIConnectionError(httpx.Request("POST", "http://nowhere"))
-
-    service.ask = fail_at_last
+    ask = break_down(service, after=200)
     with pytest.raises(memory_rl.MemoryRLError, match=r"the service does not answer"):
         memory_rl.train(**settings)
     measured = memory_rl.load("run").metrics
@@ -158,16 +164,7 @@ def test_the_key_is_written_nowhere(serve):
 
 def test_a_failing_service_keeps_what_was_measured_and_resume_goes_on(serve):
     service = serve()
-    ask, answered = service.ask, []
-
-    def fail_at_last(name, give):
-        answered.append(name)
-        return ask(name, give if len(answered) < 60 else raising)
-
-    def raising():
-        raise tinker.APIConnectionError(httpx.Request("POST", "http://nowhere"))
-
-    service.ask = fail_at_last
+    ask = break_down(service, after=60)
     settings = {**SETTINGS, "learning_rate": 1e-3, "log_path": "run", "max_episodes": 400}
     with pytest.raises(memory_rl.MemoryRLError, match=r"the service does not answer"):
         memory_rl.train(**settings)

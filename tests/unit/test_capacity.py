@@ -62,6 +62,11 @@ def test_half_of_the_most_that_was_to_be_learned_is_not_saturated(capacity, satu
     assert (found.saturated, found.bits.value) == (saturated, capacity)
 
 
+def test_what_rewards_teach_is_a_lower_bound_of_what_a_size_holds():
+    (found,) = capacities(plateau(20.0, condition="binary"))
+    assert (found.saturated, found.bits.value) == (False, 20.0)
+
+
 def test_a_size_that_forgets_at_its_largest_M_has_the_capacity_of_its_best():
     (found,) = capacities([made_up([4.0, 4.0]), made_up([9.0, 11.0], 16), made_up([-30.0, 2.0], 64)])
     assert (found.saturated, found.bits.value, found.at.num_secrets) == (True, 10.0, 16)

@@ -17,7 +17,7 @@ from memory_rl.config import OPERATIONAL_KEYS, SFTConfig, TrainConfig, episodes_
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
-"""A size is saturated if it stores less than this share of the most that it was given to learn."""
+"""A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show all there is, rewards do not."""
 
 _NEITHER_SIZE_NOR_TASK = (*OPERATIONAL_KEYS, "threads", "data_dir", "seed", "num_runs", "ledger", "evaluate_every")
 _OF_THE_LABEL = ("N", "num_secrets", "backend", "adapter", "adapter_parameters", "lora_targets", "lora_layers")
@@ -74,7 +74,8 @@ class Capacity:
     Attributes:
         size: with a fixed number of parameters.
         points: by bits to learn.
-        saturated: whether it stores less than half of the most it was given. If not, `bits` is a lower bound of what it could hold.
+        saturated: whether it stores less than half of the most that examples showed it. If not, `bits` is a lower bound of what it could hold. What
+            reinforcement stored is always one: its runs get stuck for other reasons than their size.
         bits: the mean over runs where it is greatest; its interval is a bootstrap over runs in which that place is chosen anew each time.
     """
 
@@ -173,7 +174,7 @@ def capacities(cells: Sequence[Cell]) -> list[Capacity]:
 
 def _capacity(size: Size, of_size: Sequence[Point]) -> Capacity:
     most, least_runs = of_size[-1], min(len(point.stored) for point in of_size)
-    saturated = float(most.stored.mean()) < SATURATED_BELOW * most.bits_to_learn
+    saturated = most.cells[0].kind == "sft" and float(most.stored.mean()) < SATURATED_BELOW * most.bits_to_learn
     greatest = max(float(point.stored.mean()) for point in of_size)
     if least_runs == 1:
         return Capacity(size, tuple(of_size), saturated, Estimate(greatest, None, None))

@@ -61,9 +61,10 @@ READING = {
     "capacity": (
         "Each run has M secrets, one for each of M prompts, so that there are M log2 N bits to learn. Bits stored are the bits known at the end of a run, "
         "summed over its secrets: mean over runs with its 95 % bootstrap interval. On the dashed diagonal all is stored.",
-        "A size is saturated if it stores less than half of the most that it was given. Its capacity is then the greatest mean, and the diamond on the "
-        "diagonal is its knee, where the line of perfect storage meets that plateau, with its interval. Sizes without a diamond have only a lower bound. A run "
-        "whose budget was too short stores less than it could: the table says how much came in the last tenth.",
+        "A size is saturated if it stores less than half of the most that examples showed it. Its capacity is then the greatest mean, and the diamond on the "
+        "diagonal is its knee, where the line of perfect storage meets that plateau, with its interval. Sizes without a diamond have only a lower bound; so "
+        "have all that learn from rewards, whose runs get stuck for other reasons than their size. A run whose budget was too short stores less than it "
+        "could: the table says how much came in the last tenth.",
     ),
     "parameters": (
         "Bits stored at the end, as above, against how many parameters a run trains; the colour is the number of secrets. Diamonds are the capacities of the "

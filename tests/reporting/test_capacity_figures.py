@@ -23,14 +23,14 @@ NAMES = [make.__name__ for make in CAPACITY_FIGURES]
 
 @pytest.fixture(scope="module")
 def cells_folder(tmp_path_factory):
-    """Vectors of 1 and 8 parameters on the tiny model, with 1, 2 and 4 secrets; one learns them in blocks, one has no time to memorise anything."""
+    """Vectors of 1 and 32 parameters on the tiny model, with 1, 2 and 4 secrets; one learns them in blocks, one has no time to memorise anything."""
     folder = tmp_path_factory.mktemp("capacity")
-    common = {"N": 4, "num_runs": 3, "adapter": "shared", "learning_rate": 0.03, "quiet": True}
-    for size in (1, 8):
+    common = {"N": 4, "num_runs": 3, "adapter": "shared", "learning_rate": 0.1, "quiet": True}
+    for size in (1, 32):
         for M in (1, 2):
             path = str(folder / f"sft-{size}-{M}")
             memory_rl.sft(**common, num_secrets=M, adapter_parameters=size, batch_size=M, max_episodes=40 * M, evaluate_every=10, log_path=path)
-    blocks = {"num_secrets": 4, "order": "blocks", "adapter_parameters": 8, "max_episodes": 80, "evaluate_every": 5}
+    blocks = {"num_secrets": 4, "order": "blocks", "adapter_parameters": 32, "max_episodes": 80, "evaluate_every": 5}
     memory_rl.sft(**common, **blocks, log_path=str(folder / "blocks"))
     memory_rl.train(**common, num_secrets=2, adapter_parameters=1, max_episodes=8, skip_ahead=False, log_path=str(folder / "binary"))
     return folder
@@ -53,14 +53,14 @@ def rows_of(frame, condition, size, M, order="mixed"):
 
 def test_a_point_has_the_numbers_of_its_run_directory(cells_folder, frame):
     """Stored is the sum over the secrets, from another file than the one it is read from."""
-    (cell,) = find_cells([cells_folder / "sft-8-2"])
-    row = rows_of(frame, "sft", "shared n=8", 2)
-    of_secrets = pl.read_parquet(cells_folder / "sft-8-2" / "secrets.parquet")
+    (cell,) = find_cells([cells_folder / "sft-32-2"])
+    row = rows_of(frame, "sft", "shared n=32", 2)
+    of_secrets = pl.read_parquet(cells_folder / "sft-32-2" / "secrets.parquet")
     last = of_secrets.filter(pl.col("episode") == pl.col("episode").max().over("run"))
     assert row["stored"] == pytest.approx(last.group_by("run").agg(pl.col("bits_known").sum())["bits_known"].mean(), rel=1e-3)
     rate = cell.summary["bits_per_episode"]
     assert [row["rate"] or 0.0, row["rate_high"] or row["bound"]] == pytest.approx([rate["estimate"], rate["ci95"][1]], rel=1e-3)
-    assert (row["parameters"], row["bytes"], row["bits_to_learn"], row["learning_rate"]) == (8, 32, 4.0, 0.03)
+    assert (row["parameters"], row["bytes"], row["bits_to_learn"], row["learning_rate"]) == (32, 128, 4.0, 0.1)
     assert (row["memorised"], row["runs"]) == (cell.summary["memorised"], 3)
 
 
@@ -72,7 +72,7 @@ def test_a_cell_in_which_no_run_memorised_has_a_bound_and_no_rate(frame):
 
 
 def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame):
-    assert frame.filter(order="blocks").select("size", "num_secrets").rows() == [("shared n=8", 4)]
+    assert frame.filter(order="blocks").select("size", "num_secrets").rows() == [("shared n=32", 4)]
     for name in ("capacity", "parameters", "size"):
         layers = [layer for panel in getattr(capacity, name)(study).panels for layer in panel.layers]
         drawn = json.dumps([layer.data.to_dicts() for layer in layers if "runs" in layer.data.columns])
@@ -100,7 +100,7 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
     layers = [layer for name in ("capacity", "interference") for panel in figures[name].panels for layer in panel.layers]
     scales = [encoding["color"]["scale"] for layer in layers if "color" in (encoding := layer.to_dict()["encoding"])]
     assert len(scales) > 6
-    assert all(scale == {"domain": ["shared n=1", "shared n=8"], "range": [COLORS[0], COLORS[-1]]} for scale in scales)
+    assert all(scale == {"domain": ["shared n=1", "shared n=32"], "range": [COLORS[0], COLORS[-1]]} for scale in scales)
 
 
 def test_the_lines_of_known_capacities_are_2_and_3_6_bits_a_parameter(study):

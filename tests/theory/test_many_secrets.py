@@ -15,13 +15,13 @@ import memory_rl
 from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
 from memory_rl.policies import tiny_model
+from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.base_model import find_base_model, warm_up_cached
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.packed import decision_states, pack_all
 from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.policies.tokenisation import tokenise, tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
-from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.runs.store import SECRETS, RunDirectory
 from memory_rl.task import MultiStep, SecretSpace, SingleStep, make_channel
 from memory_rl.task.secret_space import code_names
@@ -219,18 +219,32 @@ def test_the_warm_up_keeps_answers_and_prompts_apart(kind, N, num_secrets):
     assert (first @ first.T)[~torch.eye(num_secrets, dtype=torch.bool)].mean().item() < 0.5
 
 
-def test_the_body_of_a_base_model_for_several_prompts_begins_without_an_opinion():
-    """Whatever the prompt and the answer so far, all tokens that any answer has are equally likely before a single step of training."""
+@pytest.mark.parametrize(("kind", "begun"), [("single_step", ["", "1"]), ("multi_step", [""])])
+def test_a_base_model_for_several_prompts_begins_without_an_opinion(kind, begun):
+    """Wherever there is a choice, all tokens that any answer has are equally likely before a single step of training; all else stays as it was."""
     base = find_base_model("tiny", 0)
-    world = make_world("single_step", 16, 5)
+    world = make_world(kind, 16, 5)
     trie = tokenise_all(base.tokenizer, world.conversations(), world.choices(np.arange(16)), world.first_prompts())
-    told_apart = base.model(torch.from_numpy(trie.prompts)).logits[:, -1, trie.edge_token[~trie.is_exit]].std(dim=1)
-    assert told_apart.min().item() > 0.5
-    warm_up(base.model, trie, 16, WarmupSettings(head_steps=1, head_learning_rate=0.0, tolerance=100.0))
-    conversations = [trie.prompts[prompt].tolist() + base.tokenizer.convert_tokens_to_ids(list(begun)) for prompt in range(5) for begun in ("", "1", "7")]
-    for tokens in conversations:
-        logits = base.model(torch.tensor([tokens])).logits[0, -1, np.unique(trie.edge_token[~trie.is_exit])]
-        assert logits.std().item() < 1e-4
+    of_answers, before = np.unique(trie.edge_token[~trie.is_exit]), copy.deepcopy(base.model)
+
+    def spread(model) -> torch.Tensor:
+        conversations = [trie.prompts[prompt].tolist() + TOKENIZER.convert_tokens_to_ids(list(text)) for prompt in range(5) for text in begun]
+        return torch.stack([model(torch.tensor([tokens])).logits[0, -1, of_answers].std() for tokens in conversations])
+
+    assert spread(before).min() > 0.3
+    keep = open_answers(base.model, trie)
+    assert spread(base.model).max() < 1e-3
+    changed = [name for name, weight in base.model.named_parameters() if not weight.equal(before.get_parameter(name))]
+    assert changed == ["model.layers.1.mlp.down_proj.weight"]
+    head, rows = base.model.lm_head.weight, base.model.lm_head.weight[of_answers].detach().clone()
+    with torch.no_grad():
+        head += torch.randn(head.shape, generator=torch.Generator().manual_seed(0))
+    moved = head[of_answers] - rows
+    keep()
+    kept, differences = head[of_answers] - rows, rows[1:] - rows[0]
+    assert_close(kept @ differences.T, torch.zeros_like(kept @ differences.T), rtol=0, atol=1e-4)  # as before along what tells them apart,
+    free = torch.linalg.svd(differences, full_matrices=True).Vh[len(differences) :]
+    assert_close(kept @ free.T, moved @ free.T, rtol=0, atol=1e-4)  # and moved in all other directions
 
 
 def test_an_adapter_on_the_warmed_model_stores_what_it_is_given():

@@ -7,6 +7,7 @@ over its own conversation would give.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -151,15 +152,19 @@ def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray
     return row, pack.slots(row, trie.decision_node)
 
 
-def decision_states(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray | None = None) -> torch.Tensor:
-    """What the model's head sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
-    states = []
-    with torch.no_grad():
+def decision_states(
+    model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray | None = None, module: torch.nn.Module | None = None
+) -> torch.Tensor:
+    """What the model's head, or a module beneath it, sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
+    states, inputs = [], list[torch.Tensor]()
+    with torch.no_grad(), nullcontext() if module is None else module.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
         mask, positions = attention_mask(model, pack.mask), pack.positions.to(model.device)
         for prompt in [0] if prompts is None else prompts:
             tokens = pack.tokens.clone()
             tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
             seen = model.base_model(input_ids=tokens.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+            if module is not None:
+                seen = inputs.pop()
             row, place = decision_slots(trie, pack)
             states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])
     return torch.stack(states)

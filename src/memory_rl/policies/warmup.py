@@ -10,10 +10,7 @@ share of the answers that go on with each token, so that the loss, KL(uniform ||
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
 learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
 
-With several prompts the head alone would have to make the rows of all digits one row, as soon as prompts and turns span its whole input, and no adapter
-beneath it could then tell digits apart; trained together, body and head make all prompts look the same (docs/findings.md). So the body is first kept from
-writing along the directions by which the head tells answers apart. Digits then begin equally likely behind every prompt, their rows stay as they are, and
-of what makes prompts differ only those few directions of the hidden state are lost. Adapters may write along them.
+With several prompts the body is first kept from preferring any answer, and the head keeps what it tells answers apart by: see answer_directions.py.
 
 A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little memory, and little room in the cache.
 """
@@ -31,6 +28,7 @@ import torch
 from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
+from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes, tensor_beside
@@ -105,10 +103,9 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     if isinstance(lesson, _AllAnswers):
         if settings.head_steps:
             head = model.get_output_embeddings()
-            if trie.num_prompts > 1:
-                _leave_answers_open(model, np.unique(trie.edge_token[~trie.is_exit]))
+            after_step = open_answers(model, trie) if trie.num_prompts > 1 else None
             descent = _Descent(settings.head_learning_rate, settings.head_steps, tolerance)
-            head_steps, divergence = descent.run(lesson.of_head(head), head.parameters())
+            head_steps, divergence = descent.run(lesson.of_head(head), head.parameters(), after_step)
     else:  # no head alone: on some answers it grows huge weights, and reinforcement then takes three times the updates
         tolerance = settings.sampled_tolerance
     steps = 0 if divergence < tolerance else _descend(settings, tolerance, lesson, model.parameters())
@@ -169,22 +166,6 @@ def _remove(model: PreTrainedModel, adapters: StackedAdapters) -> float:
         layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.base)
     return float(layer.scale)
-
-
-def _leave_answers_open(model: PreTrainedModel, tokens: np.ndarray) -> None:
-    """Keeps the body of a Llama from writing what tells these tokens apart, so that the logits of them all are the same wherever it is asked.
-
-    The logits of a and b differ by (w_a - w_b) * gain . h / rms(h), where h is the sum of the embedding and what attention and MLPs write: taking the span of
-    all (w_a - w_b) * gain out of each of these makes that 0.
-    """
-    with torch.no_grad():
-        seen = model.get_output_embeddings().weight[tokens] * model.base_model.norm.weight
-        basis = torch.linalg.qr((seen[1:] - seen[0]).T).Q  # (d, tokens - 1)
-        embedding = model.get_input_embeddings().weight
-        embedding -= embedding @ basis @ basis.T
-        for name, layer in model.named_modules():
-            if name.endswith(("o_proj", "down_proj")):
-                layer.weight -= basis @ (basis.T @ layer.weight)
 
 
 def _descend(settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> int:
@@ -290,12 +271,13 @@ class _Descent:
     max_steps: int
     tolerance: float
 
-    def run(self, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> tuple[int, float]:
+    def run(self, loss: Loss, parameters: Iterable[torch.nn.Parameter], after_step: Callable[[], None] | None = None) -> tuple[int, float]:
         """Minimises a loss; returns the steps made and KL(uniform || policy) in bits.
 
         Args:
             loss: see `Loss`.
             parameters: what is trained.
+            after_step: called when the parameters were changed.
         """
         trained = list(parameters)
         optimiser = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
@@ -308,4 +290,6 @@ class _Descent:
             value.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
+            if after_step is not None:
+                after_step()
         return step, divergence

@@ -80,6 +80,14 @@ def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame)
         assert '"num_secrets": 4' not in drawn
 
 
+def test_cells_come_by_condition_size_and_secrets(study):
+    assert [entry.label for entry in study.entries] == [
+        *(f"sft, shared n={size}, {secrets}" for size in (1, 32) for secrets in ("1 secret", "2 secrets")),
+        "sft, shared n=32, 4 secrets in blocks",
+        "binary, shared n=1, 2 secrets",
+    ]
+
+
 def test_interference_at_the_end_of_a_block_is_what_was_known_then(cells_folder):
     """80 examples for 4 secrets: the first two were taught until 20 and 40."""
     known = pl.read_parquet(cells_folder / "blocks" / "secrets.parquet")
@@ -92,9 +100,9 @@ def test_interference_at_the_end_of_a_block_is_what_was_known_then(cells_folder)
 def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study):
     figures = {make.__name__: make(study) for make in CAPACITY_FIGURES}
     assert {name: [panel.title for panel in figure.panels] for name, figure in figures.items()} == {
-        "capacity": ["binary", "sft"],
-        "parameters": ["binary", "sft"],
-        "size": ["binary", "sft"],
+        "capacity": ["sft", "binary"],
+        "parameters": ["sft", "binary"],
+        "size": ["sft", "binary"],
         "interference": ["sft"],
     }
     layers = [layer for name in ("capacity", "interference") for panel in figures[name].panels for layer in panel.layers]

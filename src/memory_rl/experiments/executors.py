@@ -217,7 +217,7 @@ class RayCluster:
     def _knock(self) -> None:
         """Ray itself would go on trying for many minutes."""
         host, colon, port = (self.address or "").rpartition("://")[2].rpartition(":")
-        if not (colon and port.isdigit()):
+        if not (colon and port.isdecimal()):
             return
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()

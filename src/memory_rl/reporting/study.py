@@ -107,6 +107,7 @@ def make_study(cells: Sequence[Cell]) -> Study:
     """
     completed = [cell for cell in cells if cell.completed]
     plain, others = ([cell for cell in completed if is_of_capacity(cell) is so] for so in (False, True))
+    others.sort(key=_place_of_capacity)
     names, other_names = _names(plain), _names_of_capacity(others)
     labels = [*_labels(plain, names), *(Label(name, 0, 0, starts_hidden=True) for name in dict.fromkeys(other_names))]
     place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
@@ -141,6 +142,11 @@ def _names_of_capacity(cells: Sequence[Cell]) -> list[str]:
             for size, of_size in by_size(part).items():
                 names |= {id(cell): f"{cell.condition}, {size.label}, {_secrets(cell)}{order}" for cell in of_size}
     return _told_apart([names[id(cell)] for cell in cells], cells)
+
+
+def _place_of_capacity(cell: Cell) -> tuple[Any, ...]:
+    """By condition, then by what is trained, the smallest first, then by how much there is to learn; those in blocks after the others."""
+    return _rank_of(cell.condition), _natural(cell.condition), in_blocks(cell), cell.summary.get("trained_parameters") or 0, cell.N, cell.num_secrets
 
 
 def _secrets(cell: Cell) -> str:
@@ -204,4 +210,4 @@ def _rank_of(condition: str) -> int:
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """B=8 before B=16."""
     parts = text.replace("=", " ").split(" ")
-    return [(0, float(part), "") if part.replace(".", "", 1).isdigit() else (1, 0.0, part) for part in parts]
+    return [(0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts]

@@ -11,6 +11,7 @@ from memory_rl.errors import ModelError
 from memory_rl.learning.objectives import PolicyGradient
 from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers
 from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.shared import SharedSettings
 from memory_rl.policies.tokenisation import tokenise
 from memory_rl.policies.transformer import TransformerPolicy
 
@@ -112,12 +113,13 @@ def test_recomputed_layers_give_the_same_gradients_with_less_memory(family):
     assert kept[True] < 0.5 * kept[False]
 
 
-def test_adapters_stay_float32_on_a_model_of_half_precision():
+@pytest.mark.parametrize("adapters", [LoRASettings(), SharedSettings(20, LoRASettings())])
+def test_adapters_stay_float32_on_a_model_of_half_precision(adapters):
     """The same answers within the precision of bfloat16, 8 bits, and steps that would vanish in it."""
     tokenizer = make_tokenizer(SMOL)
     trie, run = make_trie(make_world("single_step", 16), tokenizer), np.array([0])
     full, half = (make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer)).to(dtype) for dtype in (torch.float32, torch.bfloat16))
-    policies = [TransformerPolicy(model, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-5, seed=0, optimiser="adam") for model in (full, half)]
+    policies = [TransformerPolicy(model, trie, num_runs=1, lora=adapters, learning_rate=1e-5, seed=0, optimiser="adam") for model in (full, half)]
     exact, rounded = (policy.log_probs(run) for policy in policies)
     np.testing.assert_allclose(rounded, exact, atol=0.3)
     assert np.abs(rounded - exact).max() > 1e-6

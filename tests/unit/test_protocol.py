@@ -33,7 +33,7 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
 def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name):
     protocol = load_protocol(name)
     assert protocol.name == name
-    claims = ["H5-SFT", "H5-RL"] if name == "capacity" else ["H1", "H2", "H3", "H4", "H5"]
+    claims = ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"] if name == "capacity" else ["H1", "H2", "H3", "H4", "H5"]
     assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims
     assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
     for entry in protocol.grid:

@@ -39,7 +39,7 @@ from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_
 _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)  # 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
-_WARMUP_VERSION = 3  # raise it when warmup.py changes what it makes
+_WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.protocol import Hypothesis, Protocol
+from memory_rl.analysis.protocol import Hypothesis, Protocol, fits
 from memory_rl.analysis.statistics import Estimate, holm
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, contrast, exponent, log_rank, log_rate, pool
 
@@ -172,8 +172,7 @@ def _key(cell: Cell) -> str:
 
 
 def _matches(cell: Cell, selection: Mapping[str, Any]) -> bool:
-    known = {**cell.config, "kind": cell.kind, "condition": cell.condition}
-    return all(known.get(key) in (value if isinstance(value, list) else [value]) for key, value in selection.items())
+    return fits({**cell.config, "kind": cell.kind, "condition": cell.condition}, selection)
 
 
 def _single(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -135,6 +135,11 @@ class Key:
     default: Any = ...
 
 
+def fits(values: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
+    """Whether these have what a selection names: each key with its value, or one of a list of values."""
+    return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in selection.items())
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.strip() != ""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from memory_rl.analysis.protocol import fits
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import Cell
 from memory_rl.experiments.settings import Tuning
@@ -101,7 +102,7 @@ def _check(cell: Cell, tuning: Tuning) -> None:
 def _tuned_on(group: Sequence[Cell], tuning: Tuning) -> Cell:
     for selection in tuning.chosen_on:
         for cell in group:
-            if all(cell.values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in selection.items()):
+            if fits(cell.values, selection):
                 return cell
     return group[len(group) // 2]
 

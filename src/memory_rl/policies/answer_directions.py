@@ -26,7 +26,8 @@ def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]
     """Makes all answers' tokens equally likely at each choice between them, in place and up to what the last matrix of the body can do.
 
     The logits of a and b differ by (w_a - w_b) . h / rms(h). The span of all (w_a - w_b), of A tokens, is taken out of h at the decisions that have several of
-    them to choose from: by the least change of the last MLP's output matrix (least squares of the least norm, over as many inputs as there are such decisions).
+    them to choose from, by the least change of the last MLP's output matrix: least squares of the least norm, exact while such decisions are no more than its
+    inputs.
 
     Returns:
         What puts the head's rows back, along these directions, to what they are now; to be called after each step of its training.

@@ -159,13 +159,13 @@ def decision_states(
     states, inputs = [], list[torch.Tensor]()
     with torch.no_grad(), nullcontext() if module is None else module.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
         mask, positions = attention_mask(model, pack.mask), pack.positions.to(model.device)
+        row, place = decision_slots(trie, pack)
         for prompt in [0] if prompts is None else prompts:
             tokens = pack.tokens.clone()
             tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
             seen = model.base_model(input_ids=tokens.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
             if module is not None:
                 seen = inputs.pop()
-            row, place = decision_slots(trie, pack)
             states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])
     return torch.stack(states)
 

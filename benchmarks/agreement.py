@@ -26,7 +26,9 @@ CASES = (
 def episodes(traces: list[Trace], threshold: float = 0.5) -> np.ndarray:
     """Episodes until P(S) >= threshold; infinite where it never was."""
     first = [trace.first(threshold) for trace in traces]
-    return np.array([np.inf if at is None else trace.episodes[at] for trace, at in zip(traces, first, strict=True)])
+    return np.array(
+        [np.inf if at is None else trace.episodes[at] for trace, at in zip(traces, first, strict=True)]
+    )
 
 
 def main() -> None:
@@ -36,10 +38,21 @@ def main() -> None:
     for settings, sides in CASES:
         problem = Problem(stop_at=0.5, **settings)
         engine = episodes([trace for seed in ENGINE_SEEDS for trace in SIDES[ENGINE_16](problem, seed)])
-        found = {"engine": engine} | {side: episodes([trace for seed in range(101, 101 + RUNS) for trace in SIDES[side](problem, seed)]) for side in sides}
+        found = {"engine": engine} | {
+            side: episodes([trace for seed in range(101, 101 + RUNS) for trace in SIDES[side](problem, seed)])
+            for side in sides
+        }
         for side, values in found.items():
-            row = {"condition": problem.config.condition, "side": side, "runs": len(values), "memorised": int(np.isfinite(values).sum())}
-            row |= {f"q{percent}": float(np.quantile(values, percent / 100, method="inverted_cdf")) for percent in (25, 50, 75)}
+            row = {
+                "condition": problem.config.condition,
+                "side": side,
+                "runs": len(values),
+                "memorised": int(np.isfinite(values).sum()),
+            }
+            row |= {
+                f"q{percent}": float(np.quantile(values, percent / 100, method="inverted_cdf"))
+                for percent in (25, 50, 75)
+            }
             rows.append({**row, "p_same_as_engine": float(scipy.stats.mannwhitneyu(values, engine).pvalue)})
             Console().print(rows[-1])
     out = Path(__file__).parent / "results"

@@ -29,7 +29,12 @@ def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
     )
     watch, times = StopWatch(), []
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(config, draw_secrets(config), RunDirectory(Path(folder)), on_progress=lambda _: times.append(watch.now()))
+        recorder = Recorder(
+            config,
+            draw_secrets(config),
+            RunDirectory(Path(folder)),
+            on_progress=lambda _: times.append(watch.now()),
+        )
         watch.start()
         train_by_reward(config, problem.environment, policy, recorder)
         return traces_of(recorder, np.array(times))

@@ -38,7 +38,10 @@ LLAMA_8B = {
     "num_key_value_heads": 8,
     "tie_word_embeddings": False,
 }
-PROMPT, TURN = 60, 14  # tokens of the first question and of each later one, in a chat template with a system message
+PROMPT, TURN = (
+    60,
+    14,
+)  # tokens of the first question and of each later one, in a chat template with a system message
 
 
 class LiveBytes(TorchDispatchMode):
@@ -85,21 +88,35 @@ class Memory:
 
 def single_step_trie(num_answers: int) -> AnswerTrie:
     """Answers of one token each, as Llama 3 writes numbers below 1000."""
-    return build_trie_of_replies(range(PROMPT), [[PROMPT + answer, 0] for answer in range(num_answers)], np.arange(num_answers)[:, None])
+    return build_trie_of_replies(
+        range(PROMPT),
+        [[PROMPT + answer, 0] for answer in range(num_answers)],
+        np.arange(num_answers)[:, None],
+    )
 
 
 def multi_step_trie(num_bits: int) -> AnswerTrie:
     """As many questions of one bit."""
     bits = (np.arange(2**num_bits)[:, None] >> np.arange(num_bits - 1, -1, -1)) & 1
-    turns = [[(list(range(PROMPT if step == 0 else TURN)), [100 + int(bit), 0]) for step, bit in enumerate(row)] for row in bits]
+    turns = [
+        [(list(range(PROMPT if step == 0 else TURN)), [100 + int(bit), 0]) for step, bit in enumerate(row)]
+        for row in bits
+    ]
     return build_trie(turns, bits)
 
 
-def exercise(model: PreTrainedModel, trie: AnswerTrie, live: LiveBytes, num_runs: int, group_size: int = 4) -> Memory:
+def exercise(
+    model: PreTrainedModel, trie: AnswerTrie, live: LiveBytes, num_runs: int, group_size: int = 4
+) -> Memory:
     """An evaluation of all runs and two updates; the second has the optimiser's moments."""
     weights = live.now
-    policy = TransformerPolicy(model, trie, num_runs=num_runs, lora=LoRASettings(), learning_rate=1e-3, seed=0)
-    runs, edges = np.arange(num_runs), np.random.default_rng(0).integers(len(trie.form_edges), size=(num_runs, group_size))
+    policy = TransformerPolicy(
+        model, trie, num_runs=num_runs, lora=LoRASettings(), learning_rate=1e-3, seed=0
+    )
+    runs, edges = (
+        np.arange(num_runs),
+        np.random.default_rng(0).integers(len(trie.form_edges), size=(num_runs, group_size)),
+    )
     rollout = policy.demonstrate(runs, edges)
     peaks = []
     for _ in range(2):
@@ -114,7 +131,13 @@ def exercise(model: PreTrainedModel, trie: AnswerTrie, live: LiveBytes, num_runs
     return Memory(weights, live.peak, max(peaks))
 
 
-def fake_memory(config: LlamaConfig, trie: AnswerTrie, num_runs: int, dtype: torch.dtype = torch.float32, recompute: bool = False) -> Memory:
+def fake_memory(
+    config: LlamaConfig,
+    trie: AnswerTrie,
+    num_runs: int,
+    dtype: torch.dtype = torch.float32,
+    recompute: bool = False,
+) -> Memory:
     """The same without values."""
     with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -134,8 +157,13 @@ def main(words: list[str]) -> None:
     for name, trie in (("single_step", single_step_trie(64)), ("multi_step", multi_step_trie(6))):
         for num_runs, dtype, recompute in cases:
             memory = fake_memory(LlamaConfig(**LLAMA_8B), trie, num_runs, getattr(torch, dtype), recompute)
-            sizes = "  ".join(f"{part} {getattr(memory, part) / 2**30:6.1f} GiB" for part in ("weights", "evaluation", "update"))
-            sys.stdout.write(f"{name:12} N=64 num_runs={num_runs} {dtype:9} gradient_checkpointing={recompute!s:5}  {sizes}\n")
+            sizes = "  ".join(
+                f"{part} {getattr(memory, part) / 2**30:6.1f} GiB"
+                for part in ("weights", "evaluation", "update")
+            )
+            sys.stdout.write(
+                f"{name:12} N=64 num_runs={num_runs} {dtype:9} gradient_checkpointing={recompute!s:5}  {sizes}\n"
+            )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ def run_naive(problem: Problem, seed: int) -> Trace:
     torch.manual_seed(seed)
     config, secret = problem.configured(seed), problem.secret(seed)
     model = peft.get_peft_model(problem.base_model(), problem.lora()).eval()
-    optimiser = torch.optim.Adam([weight for weight in model.parameters() if weight.requires_grad], lr=config.step_size)
+    optimiser = torch.optim.Adam(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=config.step_size
+    )
     watch, trace = StopWatch(), Trace()
     watch.start()
     for episodes in range(config.group_size, config.budget + 1, config.group_size):
@@ -34,14 +36,24 @@ def run_naive(problem: Problem, seed: int) -> Trace:
     return trace
 
 
-def sample(problem: Problem, model: torch.nn.Module, size: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+def sample(
+    problem: Problem, model: torch.nn.Module, size: int
+) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Plays a group of episodes, one `generate` call a turn, each on the whole conversation so far.
 
     Returns:
         tokens (G, T), padded; step_of_token (G, T), the step whose reply a token belongs to, -1 for all other tokens; choices (G, K).
     """
     pad, end = problem.tokenizer.pad_token_id, problem.tokenizer.eos_token_id
-    settings = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=problem.max_new_tokens, pad_token_id=pad, eos_token_id=end)
+    settings = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=problem.max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=end,
+    )
     tokens: list[list[int]] = [[] for _ in range(size)]
     steps: list[list[int]] = [[] for _ in range(size)]
     choices = np.full((size, problem.environment.num_steps), INVALID)
@@ -50,9 +62,13 @@ def sample(problem: Problem, model: torch.nn.Module, size: int) -> tuple[torch.T
         for episode in going_on:
             tokens[episode] += forced
             steps[episode] += [-1] * len(forced)
-        prompts = torch.tensor([tokens[episode] for episode in going_on])  # of one length: valid replies of multi_step are
+        prompts = torch.tensor(
+            [tokens[episode] for episode in going_on]
+        )  # of one length: valid replies of multi_step are
         with torch.no_grad():
-            written = model.generate(input_ids=prompts, attention_mask=torch.ones_like(prompts), generation_config=settings)[:, prompts.shape[1] :].tolist()
+            written = model.generate(
+                input_ids=prompts, attention_mask=torch.ones_like(prompts), generation_config=settings
+            )[:, prompts.shape[1] :].tolist()
         for episode, reply in zip(going_on, written, strict=True):
             choices[episode, step] = problem.read(reply)
             reply = reply[: reply.index(end) + 1] if end in reply else reply
@@ -66,9 +82,19 @@ def sample(problem: Problem, model: torch.nn.Module, size: int) -> tuple[torch.T
     return padded, torch.tensor([row + [-1] * (width - len(row)) for row in steps]), choices
 
 
-def update(model: torch.nn.Module, optimiser: torch.optim.Optimizer, tokens: torch.Tensor, step_of_token: torch.Tensor, advantages: torch.Tensor) -> None:
+def update(
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    tokens: torch.Tensor,
+    step_of_token: torch.Tensor,
+    advantages: torch.Tensor,
+) -> None:
     """One policy-gradient step: the sum over the tokens of an episode, the mean over episodes. Advantages (G, K) are those of a token's own step."""
-    log_probs = model(input_ids=tokens[:, :-1], use_cache=False).logits.log_softmax(dim=2).gather(2, tokens[:, 1:, None])[:, :, 0]  # padding is on the right
+    log_probs = (
+        model(input_ids=tokens[:, :-1], use_cache=False)
+        .logits.log_softmax(dim=2)
+        .gather(2, tokens[:, 1:, None])[:, :, 0]
+    )  # padding is on the right
     steps = step_of_token[:, 1:]
     weights = torch.where(steps >= 0, advantages.gather(1, steps.clamp(min=0)), 0.0)
     optimiser.zero_grad(set_to_none=True)

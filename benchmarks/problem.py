@@ -90,7 +90,11 @@ class Problem:
         self.environment: Environment = make_environment(self.config)
         base = find_base_model(self.config.model_name, self.config.base_seed)
         self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
-        self.trie: AnswerTrie = tokenise_all(base.tokenizer, self.environment.conversations(), self.environment.choices(np.arange(self.environment.num_forms)))
+        self.trie: AnswerTrie = tokenise_all(
+            base.tokenizer,
+            self.environment.conversations(),
+            self.environment.choices(np.arange(self.environment.num_forms)),
+        )
         warm_up_cached(base, self.trie, self.config.N)
         self._base: PreTrainedModel = base.model
 
@@ -114,7 +118,12 @@ class Problem:
     def lora(self) -> peft.LoraConfig:
         """The adapters of the configuration, as PEFT makes them."""
         config = self.config
-        return peft.LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=list(TARGETS[config.lora_targets]), task_type="CAUSAL_LM")
+        return peft.LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha,
+            target_modules=list(TARGETS[config.lora_targets]),
+            task_type="CAUSAL_LM",
+        )
 
     def turns(self, form: int) -> list[TokenTurn]:
         """The tokens of each turn of a valid conversation: (the user's, the reply's)."""
@@ -140,6 +149,8 @@ class Problem:
             replies.extend(range(len(tokens) + len(forced), len(tokens) + len(forced) + len(reply)))
             tokens += [*forced, *reply]
         with torch.no_grad():
-            log_probs = model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double().log_softmax(dim=1)
+            log_probs = (
+                model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].double().log_softmax(dim=1)
+            )
         place = torch.tensor(replies)
         return float(log_probs[place - 1, torch.tensor(tokens)[place]].sum().exp())

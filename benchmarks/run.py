@@ -33,7 +33,13 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from trl_loop import run_trl  # noqa: E402
 
-ENGINE, ENGINE_16, NAIVE, TRL, TRL_SKIP = "engine R=1", "engine R=16", "HF + PEFT loop", "TRL", "TRL, no silent steps"
+ENGINE, ENGINE_16, NAIVE, TRL, TRL_SKIP = (
+    "engine R=1",
+    "engine R=16",
+    "HF + PEFT loop",
+    "TRL",
+    "TRL, no silent steps",
+)
 SIDES: dict[str, Callable[[Problem, int], list[Trace]]] = {
     ENGINE: lambda problem, seed: run_engine(problem, seed, 1),
     ENGINE_16: lambda problem, seed: run_engine(problem, seed, 16),
@@ -104,7 +110,12 @@ def until(trace: Trace) -> Iterator[dict[str, Any]]:
         at = -1 if first is None else first
         measuring = trace.measuring * (trace.episodes[at] / trace.episodes[-1])
         times = {"wall_s": trace.wall[at], "cpu_s": trace.cpu[at], "measuring_s": measuring}
-        yield {"threshold": threshold, "memorised": first is not None, "episodes": trace.episodes[at], **times}
+        yield {
+            "threshold": threshold,
+            "memorised": first is not None,
+            "episodes": trace.episodes[at],
+            **times,
+        }
 
 
 def gemm_rate(size: int = 2048, times: int = 3) -> float:
@@ -126,14 +137,23 @@ def summarise(runs: pl.DataFrame) -> pl.DataFrame:
         engine, reference = sides[ENGINE,], sides.get((ENGINE_16,), sides[ENGINE,])
         for side in [name for name in SIDES if (name,) in sides]:
             own = sides[side,]
-            row: dict[str, Any] = {"condition": condition, "N": N, "threshold": threshold, "side": side, "runs": len(own), "memorised": own["memorised"].sum()}
+            row: dict[str, Any] = {
+                "condition": condition,
+                "N": N,
+                "threshold": threshold,
+                "side": side,
+                "runs": len(own),
+                "memorised": own["memorised"].sum(),
+            }
             row |= _spread("episodes", own.filter("memorised")["episodes"].to_numpy())
             for clock in ("wall", "cpu"):
                 totals, base = _by_repeat(own, clock), _by_repeat(engine, clock)
                 row |= _spread(f"{clock}_ms_per_episode", 1e3 * totals[:, 0] / totals[:, 1])
                 row |= _spread(f"{clock}_s_to_memorise", own.filter("memorised")[f"{clock}_s"].to_numpy())
                 row |= _interval(f"{clock}_s_per_memorised", totals)
-                row |= _spread(f"x_{clock}_per_episode", totals[:, 0] / totals[:, 1] / (base[:, 0] / base[:, 1]))
+                row |= _spread(
+                    f"x_{clock}_per_episode", totals[:, 0] / totals[:, 1] / (base[:, 0] / base[:, 1])
+                )
                 row |= _interval(f"x_{clock}_per_memorised", totals, base)
             row |= _spread("episodes_per_s", _by_repeat(own, "wall")[:, 1] / _by_repeat(own, "wall")[:, 0])
             row["measuring_ms_per_episode"] = 1e3 * own["measuring_s"].sum() / own["episodes"].sum()
@@ -144,13 +164,24 @@ def summarise(runs: pl.DataFrame) -> pl.DataFrame:
 
 def _by_repeat(runs: pl.DataFrame, clock: str) -> np.ndarray:
     """(repeats, 3): seconds, episodes and memorised runs of each repeat."""
-    return runs.group_by("repeat").agg(pl.col(f"{clock}_s", "episodes", "memorised").sum()).sort("repeat").drop("repeat").to_numpy().astype(float)
+    return (
+        runs.group_by("repeat")
+        .agg(pl.col(f"{clock}_s", "episodes", "memorised").sum())
+        .sort("repeat")
+        .drop("repeat")
+        .to_numpy()
+        .astype(float)
+    )
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, float | None]:
     if len(values) == 0:
         return {name: None, f"{name}_min": None, f"{name}_max": None}
-    return {name: float(np.median(values)), f"{name}_min": float(values.min()), f"{name}_max": float(values.max())}
+    return {
+        name: float(np.median(values)),
+        f"{name}_min": float(values.min()),
+        f"{name}_max": float(values.max()),
+    }
 
 
 def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> dict[str, float | None]:
@@ -173,7 +204,10 @@ def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> 
 
 def _same_episodes(own: pl.DataFrame, reference: pl.DataFrame) -> float:
     """Mann-Whitney p: whether episodes to memorise are distributed as the engine's. A run that never memorised comes last."""
-    ranks = [runs.select(pl.when("memorised").then("episodes").otherwise(10**9)).to_series().to_numpy() for runs in (own, reference)]
+    ranks = [
+        runs.select(pl.when("memorised").then("episodes").otherwise(10**9)).to_series().to_numpy()
+        for runs in (own, reference)
+    ]
     return float(scipy.stats.mannwhitneyu(*ranks).pvalue)
 
 
@@ -198,7 +232,11 @@ LEGEND = (
 
 
 def _text(row: dict[str, Any], name: str, low: str = "min", high: str = "max") -> str:
-    return "-" if row[name] is None else f"{_number(row[name])} [{_number(row[f'{name}_{low}'])}, {_number(row[f'{name}_{high}'])}]"
+    return (
+        "-"
+        if row[name] is None
+        else f"{_number(row[name])} [{_number(row[f'{name}_{low}'])}, {_number(row[f'{name}_{high}'])}]"
+    )
 
 
 def _number(value: float) -> str:
@@ -209,8 +247,16 @@ def as_markdown(summary: pl.DataFrame, facts: str) -> str:
     """The tables of all thresholds."""
     lines = ["# Benchmark", "", facts, "", LEGEND, ""]
     for threshold in THRESHOLDS:
-        lines += [f"## P(S) >= {threshold}", "", "| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
-        lines += ["| " + " | ".join(write(row) for write in COLUMNS.values()) + " |" for row in summary.filter(threshold=threshold).to_dicts()]
+        lines += [
+            f"## P(S) >= {threshold}",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + " --- |" * len(COLUMNS),
+        ]
+        lines += [
+            "| " + " | ".join(write(row) for write in COLUMNS.values()) + " |"
+            for row in summary.filter(threshold=threshold).to_dicts()
+        ]
         lines.append("")
     return "\n".join(lines)
 
@@ -228,7 +274,12 @@ def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int =
     """Wall time per memorised run against N, binary reward. Beyond what was measured: 4 times the N, 4 times the time."""
     name = "wall_s_per_memorised"
     columns = {"N": "N", "side": "side", name: "s", f"{name}_low": "low", f"{name}_high": "high"}
-    measured = summary.filter(condition="binary", threshold=threshold).filter(pl.col(name).is_finite()).select(*columns).rename(columns)
+    measured = (
+        summary.filter(condition="binary", threshold=threshold)
+        .filter(pl.col(name).is_finite())
+        .select(*columns)
+        .rename(columns)
+    )
     beyond = []
     sides = [side for side in SIDES if side in measured["side"]]
     for side in (NAIVE, TRL_SKIP if TRL_SKIP in sides else TRL):
@@ -237,9 +288,16 @@ def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int =
             beyond.append(last)
             last = {"N": 4 * last["N"], "side": side, "s": 4 * last["s"]}
     guessed = pl.DataFrame(beyond, infer_schema_length=None)
-    x = alt.X("N:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[4**power for power in range(2, 7)]))
+    x = alt.X(
+        "N:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=[4**power for power in range(2, 7)])
+    )
     y = alt.Y("s:Q", scale=alt.Scale(type="log"), title="wall seconds to memorise one secret")
-    color = alt.Color("side:N", sort=sides, title=None, scale=alt.Scale(domain=sides, range=["#1f6feb", "#79b8ff", "#9aa4b2", "#f0a8a8", "#d1242f"]))
+    color = alt.Color(
+        "side:N",
+        sort=sides,
+        title=None,
+        scale=alt.Scale(domain=sides, range=["#1f6feb", "#79b8ff", "#9aa4b2", "#f0a8a8", "#d1242f"]),
+    )
     solid, dashed = alt.Chart(measured).encode(x, y, color), alt.Chart(guessed).encode(x, y, color)
     first = guessed.group_by("side").agg(pl.col("N").min().alias("from"))
     layers = [
@@ -247,28 +305,38 @@ def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int =
         alt.Chart(measured).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color).mark_rule(strokeWidth=1.5),
         solid.mark_point(filled=True, size=60, opacity=1),
         dashed.mark_line(strokeWidth=2, strokeDash=[4, 4]),
-        alt.Chart(guessed.join(first, on="side").filter(pl.col("N") > pl.col("from"))).encode(x, y, color).mark_point(size=60, opacity=1, fill="white"),
+        alt.Chart(guessed.join(first, on="side").filter(pl.col("N") > pl.col("from")))
+        .encode(x, y, color)
+        .mark_point(size=60, opacity=1, fill="white"),
     ]
     subtitle = [
         "binary reward, one CPU thread: seconds of all runs by runs that memorised, with 95 % bootstrap intervals over repeats",
         "dashed, hollow: not measured but extrapolated (same time per episode, episodes in proportion to N)",
     ]
-    return alt.LayerChart(layer=layers).properties(width=560, height=340, title=alt.Title(f"Time to P(S) >= {threshold}", subtitle=subtitle))
+    return alt.LayerChart(layer=layers).properties(
+        width=560, height=340, title=alt.Title(f"Time to P(S) >= {threshold}", subtitle=subtitle)
+    )
 
 
 def main() -> None:
     """Measures, prints, and writes runs.csv, summary.csv, tables.md and time_to_memorise.png and .svg."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="3 repeats of the small cases")
     parser.add_argument("--repeats", type=int, help="default 8, or 3 with --quick")
-    parser.add_argument("--out", type=Path, help="where to write; default benchmarks/results, or nowhere with --quick")
+    parser.add_argument(
+        "--out", type=Path, help="where to write; default benchmarks/results, or nowhere with --quick"
+    )
     options = parser.parse_args()
     out = options.out or (None if options.quick else Path(__file__).parent / "results")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # the engine sets it for the whole process; so all have it from the start
     console = Console(width=None if Console().is_terminal else 260)
 
-    runs, gemm = measure(QUICK if options.quick else CASES, options.repeats or (3 if options.quick else 8), console)
+    runs, gemm = measure(
+        QUICK if options.quick else CASES, options.repeats or (3 if options.quick else 8), console
+    )
     summary = summarise(runs)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
     facts = (
@@ -281,7 +349,9 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         runs.write_csv(out / "runs.csv", float_precision=6)
         summary.write_csv(out / "summary.csv", float_precision=6)
-        pl.DataFrame({"repeat": range(1, len(gemm) + 1), "gflop_per_s": gemm}).write_csv(out / "gemm.csv", float_precision=1)
+        pl.DataFrame({"repeat": range(1, len(gemm) + 1), "gflop_per_s": gemm}).write_csv(
+            out / "gemm.csv", float_precision=1
+        )
         (out / "tables.md").write_text(as_markdown(summary, facts))
         chart = plot(summary)
         chart.save(str(out / "time_to_memorise.svg"))

@@ -41,11 +41,19 @@ def run_paths(problem: Problem, seed: int, ledger: bool) -> Trace:
     """One run."""
     config = problem.configured(seed, ledger=ledger)
     lora = LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets)
-    policy = PathPolicy(problem.base_model(), problem.trie, num_runs=1, lora=lora, learning_rate=config.step_size, seed=seed)
+    policy = PathPolicy(
+        problem.base_model(), problem.trie, num_runs=1, lora=lora, learning_rate=config.step_size, seed=seed
+    )
     watch, times = StopWatch(), []
     with tempfile.TemporaryDirectory() as folder:
         bookkeeper = make_bookkeeper(config, problem.environment) if ledger else None
-        recorder = Recorder(config, draw_secrets(config), RunDirectory(Path(folder)), lambda _: times.append(watch.now()), bookkeeper)
+        recorder = Recorder(
+            config,
+            draw_secrets(config),
+            RunDirectory(Path(folder)),
+            lambda _: times.append(watch.now()),
+            bookkeeper,
+        )
         watch.start()
         train_by_reward(config, problem.environment, policy, recorder)
         return traces_of(recorder, np.array(times))[0]
@@ -66,8 +74,26 @@ def measure(repeats: int, console: Console) -> pl.DataFrame:
                 trace = run_paths(problem, seed=1 + repeat, ledger=ledger)
                 for threshold in THRESHOLDS:
                     at = trace.first(threshold)
-                    reached = {"wall_s": trace.wall[at], "cpu_s": trace.cpu[at], "episodes": trace.episodes[at], "updates": at} if at is not None else {}
-                    rows.append({"N": size, "repeat": repeat, "ledger": ledger, "threshold": threshold, "start_s": start[size], **reached})
+                    reached = (
+                        {
+                            "wall_s": trace.wall[at],
+                            "cpu_s": trace.cpu[at],
+                            "episodes": trace.episodes[at],
+                            "updates": at,
+                        }
+                        if at is not None
+                        else {}
+                    )
+                    rows.append(
+                        {
+                            "N": size,
+                            "repeat": repeat,
+                            "ledger": ledger,
+                            "threshold": threshold,
+                            "start_s": start[size],
+                            **reached,
+                        }
+                    )
         console.print(f"round {repeat + 2} of {repeats + 1}")
     return pl.DataFrame(rows, infer_schema_length=None).filter(pl.col("repeat") >= 0)
 
@@ -81,9 +107,14 @@ def slope(runs: pl.DataFrame, column: str) -> tuple[float, float]:
 
 def ratio(runs: pl.DataFrame) -> tuple[float, float, float]:
     """Median CPU seconds at the largest N by those at 2^8, with a 95 % bootstrap interval over repeats."""
-    few, many = (runs.filter(N=size).sort("repeat")["cpu_s"].drop_nulls().to_numpy() for size in (FROM, SIZES[-1]))
+    few, many = (
+        runs.filter(N=size).sort("repeat")["cpu_s"].drop_nulls().to_numpy() for size in (FROM, SIZES[-1])
+    )
     drawn = scipy.stats.bootstrap(
-        (many, few), lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), rng=np.random.default_rng(0), method="percentile"
+        (many, few),
+        lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis),
+        rng=np.random.default_rng(0),
+        method="percentile",
     )
     return float(np.median(many) / np.median(few)), *drawn.confidence_interval
 
@@ -102,10 +133,20 @@ def as_markdown(runs: pl.DataFrame) -> str:
             pl.col("episodes").median(),
             pl.col("cpu_s").is_null().sum().alias("never"),
         )
-        lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * table.width, *("| " + " | ".join(map(str, row)) + " |" for row in table.rows())]
-        (cost, error), (episodes, of_episodes), (factor, low, high) = slope(part, "cpu_s"), slope(part, "episodes"), ratio(part)
+        lines = [
+            "| " + " | ".join(table.columns) + " |",
+            "|" + "---|" * table.width,
+            *("| " + " | ".join(map(str, row)) + " |" for row in table.rows()),
+        ]
+        (cost, error), (episodes, of_episodes), (factor, low, high) = (
+            slope(part, "cpu_s"),
+            slope(part, "episodes"),
+            ratio(part),
+        )
         parts.append(
-            f"To P(S) >= {threshold}, ledger {'on' if ledger else 'off'}; medians over {part['repeat'].n_unique()} repeats:\n\n" + "\n".join(lines) + "\n\n"
+            f"To P(S) >= {threshold}, ledger {'on' if ledger else 'off'}; medians over {part['repeat'].n_unique()} repeats:\n\n"
+            + "\n".join(lines)
+            + "\n\n"
             f"From N = {FROM} on: CPU seconds grow with exponent {cost:.3f} (standard error {error:.3f}; target at most {SLOPE_TARGET}), "
             f"episodes with {episodes:.3f} ({of_episodes:.3f}). N = {SIZES[-1]} takes {factor:.2f} [{low:.2f}, {high:.2f}] times N = {FROM} "
             f"(target at most {RATIO_TARGET:g}).\n"
@@ -123,17 +164,36 @@ def plot(runs: pl.DataFrame, others: pl.DataFrame | None) -> alt.LayerChart:
     )
     frames = [own]
     if others is not None:
-        trl = others.filter(side="TRL", condition="binary", threshold=THRESHOLDS[0]).filter(pl.col("cpu_s_per_memorised").is_finite())
+        trl = others.filter(side="TRL", condition="binary", threshold=THRESHOLDS[0]).filter(
+            pl.col("cpu_s_per_memorised").is_finite()
+        )
         measured = trl.select("N", s="cpu_s_per_memorised").sort("N")
         last = measured.row(-1, named=True)
-        beyond = pl.DataFrame([{"N": size, "s": last["s"] * size / last["N"]} for size in SIZES if size >= last["N"]])
+        beyond = pl.DataFrame(
+            [{"N": size, "s": last["s"] * size / last["N"]} for size in SIZES if size >= last["N"]]
+        )
         for frame, kind in ((measured, "measured"), (beyond, "extrapolated")):
-            frames.append(frame.with_columns(pl.col("N").cast(pl.Int64), pl.col("s").cast(pl.Float64), side=pl.lit("TRL"), kind=pl.lit(kind)))
+            frames.append(
+                frame.with_columns(
+                    pl.col("N").cast(pl.Int64),
+                    pl.col("s").cast(pl.Float64),
+                    side=pl.lit("TRL"),
+                    kind=pl.lit(kind),
+                )
+            )
     data = pl.concat(frames, how="diagonal")
-    x = alt.X("N:Q", scale=alt.Scale(type="log", base=2), axis=alt.Axis(values=list(SIZES), labelExpr="'2^' + round(log(datum.value) / log(2))"))
+    x = alt.X(
+        "N:Q",
+        scale=alt.Scale(type="log", base=2),
+        axis=alt.Axis(values=list(SIZES), labelExpr="'2^' + round(log(datum.value) / log(2))"),
+    )
     seconds = {"scale": alt.Scale(type="log"), "title": "CPU seconds to memorise one secret"}
     y = alt.Y("median(s):Q", **seconds)
-    color = alt.Color("side:N", title=None, scale=alt.Scale(domain=["engine, paths scored", "TRL"], range=["#1f6feb", "#d1242f"]))
+    color = alt.Color(
+        "side:N",
+        title=None,
+        scale=alt.Scale(domain=["engine, paths scored", "TRL"], range=["#1f6feb", "#d1242f"]),
+    )
     base = alt.Chart(data).encode(x, y, color)
     dash = alt.StrokeDash("kind:N", title=None, sort=["measured", "extrapolated"])
     layers = [
@@ -145,12 +205,16 @@ def plot(runs: pl.DataFrame, others: pl.DataFrame | None) -> alt.LayerChart:
         "binary reward, one CPU thread; lines through medians",
         "dashed: not measured but extrapolated (same time an episode, episodes in proportion to N)",
     ]
-    return alt.LayerChart(layer=layers).properties(width=560, height=340, title=alt.Title(f"Time to P(S) >= {THRESHOLDS[0]}", subtitle=subtitle))
+    return alt.LayerChart(layer=layers).properties(
+        width=560, height=340, title=alt.Title(f"Time to P(S) >= {THRESHOLDS[0]}", subtitle=subtitle)
+    )
 
 
 def main() -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()

@@ -39,7 +39,9 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
         def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
             watch.start()
 
-        def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any
+        ) -> None:
             with watch.paused():
                 p_secret = problem.p_secret(model, secret)
             trace.add(state.global_step * config.group_size, p_secret, *watch.now())
@@ -48,8 +50,20 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
     class SkipSilent(TrainerCallback):
         """Adam leaves weights alone that have no gradient."""
 
-        def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, optimizer: torch.optim.Optimizer, **_: Any) -> None:
-            if not any(weight.grad.any() for group in optimizer.param_groups for weight in group["params"] if weight.grad is not None):
+        def on_pre_optimizer_step(
+            self,
+            args: Any,
+            state: TrainerState,
+            control: TrainerControl,
+            optimizer: torch.optim.Optimizer,
+            **_: Any,
+        ) -> None:
+            if not any(
+                weight.grad.any()
+                for group in optimizer.param_groups
+                for weight in group["params"]
+                if weight.grad is not None
+            ):
                 optimizer.zero_grad(set_to_none=True)
 
     prompt = [{"role": "user", "content": problem.environment.prompt(0)}]

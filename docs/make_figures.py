@@ -18,7 +18,12 @@ CONDITIONS = {
     "log_distance": {"env_type": "single_step", "reward_type": "log_distance"},
     "multi_step": {"env_type": "multi_step"},
 }
-WANTED = {"binary": ("bits_known", "ledger"), "binned": ("ledger",), "log_distance": ("bits_known",), "multi_step": ("bits_known",)}
+WANTED = {
+    "binary": ("bits_known", "ledger"),
+    "binned": ("ledger",),
+    "log_distance": ("bits_known",),
+    "multi_step": ("bits_known",),
+}
 
 
 def main() -> None:
@@ -28,7 +33,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             result = memory_rl.train(N=64, log_path=f"{folder}/run", **settings)
             for figure in WANTED[name]:
-                shutil.copy(result.path / f"figures/{figure}.svg", FIGURES / (f"{name}.svg" if figure == "bits_known" else f"{name}_{figure}.svg"))
+                shutil.copy(
+                    result.path / f"figures/{figure}.svg",
+                    FIGURES / (f"{name}.svg" if figure == "bits_known" else f"{name}_{figure}.svg"),
+                )
         print(result)
 
 

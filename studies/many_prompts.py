@@ -53,20 +53,44 @@ def warmed_up(how: str) -> Iterator[str]:
 def look(num_secrets: int = 64) -> tuple[float, float]:
     """The mean cosine between prompts and the least distance between the rows of two digits."""
     config = SFTConfig(N=16, num_secrets=num_secrets)
-    environment, base = make_environment(config), base_model.find_base_model(config.model_name, config.base_seed)
-    trie = tokenise_all(base.tokenizer, environment.conversations(), environment.choices(np.arange(config.N)), environment.first_prompts())
+    environment, base = (
+        make_environment(config),
+        base_model.find_base_model(config.model_name, config.base_seed),
+    )
+    trie = tokenise_all(
+        base.tokenizer,
+        environment.conversations(),
+        environment.choices(np.arange(config.N)),
+        environment.first_prompts(),
+    )
     base_model.warm_up_cached(base, trie, config.N)
-    states = torch.nn.functional.normalize(decision_states(base.model, trie, pack_all(trie), np.arange(num_secrets))[:, 0], dim=1)
-    rows = base.model.get_output_embeddings().weight[tiny_model.make_tokenizer().convert_tokens_to_ids(list(string.digits))]
-    return float((states @ states.T)[~torch.eye(num_secrets, dtype=torch.bool)].mean()), float(torch.pdist(rows.detach()).min())
+    states = torch.nn.functional.normalize(
+        decision_states(base.model, trie, pack_all(trie), np.arange(num_secrets))[:, 0], dim=1
+    )
+    rows = base.model.get_output_embeddings().weight[
+        tiny_model.make_tokenizer().convert_tokens_to_ids(list(string.digits))
+    ]
+    return float((states @ states.T)[~torch.eye(num_secrets, dtype=torch.bool)].mean()), float(
+        torch.pdist(rows.detach()).min()
+    )
 
 
 def taught_by_example(num_secrets: int, folder: str) -> str:
     """Median examples until memorised, or the bits stored."""
-    settings = {"num_secrets": num_secrets, "batch_size": num_secrets, "max_episodes": 200 * num_secrets, "evaluate_every": 1, "learning_rate": 0.005}
+    settings = {
+        "num_secrets": num_secrets,
+        "batch_size": num_secrets,
+        "max_episodes": 200 * num_secrets,
+        "evaluate_every": 1,
+        "learning_rate": 0.005,
+    }
     [summary] = memory_rl.sft(**COMMON, **settings, log_path=f"{folder}/sft-{num_secrets}").summary.values()
     median = summary["episodes_to_memorise"]["median"]
-    return f"{median:g}" if median is not None else f"{summary['stored']['estimate']:.0f} of {4 * num_secrets} bits"
+    return (
+        f"{median:g}"
+        if median is not None
+        else f"{summary['stored']['estimate']:.0f} of {4 * num_secrets} bits"
+    )
 
 
 def taught_by_reward(name: str, folder: str) -> str:
@@ -81,11 +105,20 @@ def main() -> None:
     """Prints the table."""
     torch.set_num_threads(1)
     secrets = (4, 16, 64)
-    table = Table("base model", "cosine", "rows", *(f"SFT, M={number}" for number in secrets), *(f"{name}, M=16" for name in REWARDS))
+    table = Table(
+        "base model",
+        "cosine",
+        "rows",
+        *(f"SFT, M={number}" for number in secrets),
+        *(f"{name}, M=16" for name in REWARDS),
+    )
     for how in (HEAD, TOGETHER, APART):
         with warmed_up(how) as folder:
             cosine, rows = look()
-            learned = [*(taught_by_example(number, folder) for number in secrets), *(taught_by_reward(name, folder) for name in REWARDS)]
+            learned = [
+                *(taught_by_example(number, folder) for number in secrets),
+                *(taught_by_reward(name, folder) for name in REWARDS),
+            ]
             table.add_row(how, f"{cosine:.3f}", f"{rows:.2f}", *learned)
     Console(width=140).print(table)
 

@@ -23,10 +23,22 @@ CONDITIONS = {
 def stuck_runs(result: memory_rl.Result) -> pl.DataFrame:
     """A row a stuck run: run, secret, answer, share, silent, distance."""
     budget = result.metrics["episode"].max()
-    secrets = result.metrics.filter(pl.col("episode") == budget, pl.col("bits_known") < 5).select("run", "secret")
+    secrets = result.metrics.filter(pl.col("episode") == budget, pl.col("bits_known") < 5).select(
+        "run", "secret"
+    )
     late = result.episodes.filter(pl.col("episode") > budget - 200).join(secrets, on="run")
-    counts = late.group_by("run", "secret", "answer").len().sort("len", descending=True).group_by("run", "secret").first()
-    silent = result.metrics.filter(pl.col("episode") > budget / 2).group_by("run").agg(silent=pl.col("zero_advantage_fraction").mean())
+    counts = (
+        late.group_by("run", "secret", "answer")
+        .len()
+        .sort("len", descending=True)
+        .group_by("run", "secret")
+        .first()
+    )
+    silent = (
+        result.metrics.filter(pl.col("episode") > budget / 2)
+        .group_by("run")
+        .agg(silent=pl.col("zero_advantage_fraction").mean())
+    )
     return (
         counts.join(silent, on="run")
         .with_columns(share=pl.col("len") / 200, distance=(pl.col("answer") - pl.col("secret")).abs())
@@ -38,7 +50,9 @@ def stuck_runs(result: memory_rl.Result) -> pl.DataFrame:
 def main() -> None:
     """Prints a table for each condition."""
     for name, settings in CONDITIONS.items():
-        result = memory_rl.train(N=64, num_runs=64, seed=1, skip_ahead=False, **settings)  # every answer has its row
+        result = memory_rl.train(
+            N=64, num_runs=64, seed=1, skip_ahead=False, **settings
+        )  # every answer has its row
         rows = stuck_runs(result)
         table = Table(*rows.columns, title=f"{name}: {rows.height} of 64 runs stuck")
         for row in rows.iter_rows():

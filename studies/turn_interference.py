@@ -47,7 +47,9 @@ COSINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
     """Mean cosine of the hidden states at the decisions that begin a turn."""
-    first = trie.edge_decision[np.isin(trie.edge_token, tiny_model.make_tokenizer().convert_tokens_to_ids(["0", "1"]))]
+    first = trie.edge_decision[
+        np.isin(trie.edge_token, tiny_model.make_tokenizer().convert_tokens_to_ids(["0", "1"]))
+    ]
     begins = decision_states(model, trie, pack_all(trie))[0, torch.from_numpy(np.unique(first))]
     unit = begins / begins.norm(dim=1, keepdim=True)
     return float(((unit @ unit.T).sum() - len(unit)) / (len(unit) * (len(unit) - 1)))
@@ -56,11 +58,20 @@ def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
 def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, list[int]]:
     """The cosine, the runs that memorised, and the secrets of those that did not."""
     environment, tokenizer = make_environment(CONFIG), tiny_model.make_tokenizer()
-    trie = tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)))
+    trie = tokenise_all(
+        tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms))
+    )
     model = tiny_model.make_model(CONFIG.base_seed, body_std)
     warm_up(model, trie, CONFIG.N, settings)
     cosine = turn_cosine(model, trie)
-    policy = TransformerPolicy(model, trie, num_runs=CONFIG.num_runs, lora=LoRASettings(), learning_rate=CONFIG.learning_rate, seed=CONFIG.seed)
+    policy = TransformerPolicy(
+        model,
+        trie,
+        num_runs=CONFIG.num_runs,
+        lora=LoRASettings(),
+        learning_rate=CONFIG.learning_rate,
+        seed=CONFIG.seed,
+    )
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(CONFIG, draw_secrets(CONFIG), RunDirectory(Path(folder)))
         train_by_reward(CONFIG, environment, policy, recorder)
@@ -73,12 +84,16 @@ def linear_policy(cosine: float, step_size: float = 1.0, episodes: int = 4000) -
     space, group = SecretSpace(64), 4
     secrets = np.arange(64)
     bits = space.to_bits(secrets)  # (R, K)
-    features = np.concatenate([np.full((6, 1), np.sqrt(cosine)), np.sqrt(1 - cosine) * np.eye(6)], axis=1)  # (K, d)
+    features = np.concatenate(
+        [np.full((6, 1), np.sqrt(cosine)), np.sqrt(1 - cosine) * np.eye(6)], axis=1
+    )  # (K, d)
     weights, random = np.zeros((64, 7)), np.random.default_rng(0)
     for _ in range(episodes // group):
         ones = 1 / (1 + np.exp(-weights @ features.T))  # (R, K)
         drawn = (random.random((64, group, 6)) < ones[:, None]).astype(int)
-        advantages = estimate_advantages((drawn == bits[:, None]).astype(float)[:, None], "reinforce", "step")[:, 0]
+        advantages = estimate_advantages(
+            (drawn == bits[:, None]).astype(float)[:, None], "reinforce", "step"
+        )[:, 0]
         weights += step_size * (advantages * (drawn - ones[:, None])).mean(axis=1) @ features
     ones = 1 / (1 + np.exp(-weights @ features.T))
     known = np.where(bits == 1, ones, 1 - ones).prod(axis=1) >= 0.5
@@ -89,11 +104,22 @@ def main() -> None:
     """Prints both tables."""
     torch.set_num_threads(1)
     space = SecretSpace(CONFIG.N)
-    real = Table("base model", "cosine", f"memorised of {CONFIG.num_runs}", "secrets never learned", title="1. transformer, LoRA rank 8")
+    real = Table(
+        "base model",
+        "cosine",
+        f"memorised of {CONFIG.num_runs}",
+        "secrets never learned",
+        title="1. transformer, LoRA rank 8",
+    )
     for name, (body_std, settings) in BASES.items():
         cosine, memorised, missed = real_policy(body_std, settings)
         real.add_row(name, f"{cosine:.5f}", str(memorised), _spell(space, missed))
-    linear = Table("cosine c", "memorised of 64", "secrets never learned", title="2. linear policy, all 64 secrets, SGD step 1")
+    linear = Table(
+        "cosine c",
+        "memorised of 64",
+        "secrets never learned",
+        title="2. linear policy, all 64 secrets, SGD step 1",
+    )
     for cosine in COSINES:
         memorised, missed = linear_policy(cosine)
         linear.add_row(f"{cosine:g}", str(memorised), _spell(space, missed))

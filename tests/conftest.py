@@ -41,7 +41,15 @@ def make_policy() -> PolicyMaker:
     """A policy on the warmed-up tiny model; with `moved`, its adapters are random and no longer zero."""
     bases = {}
 
-    def make(kind: str = "single_step", N: int = 16, num_runs: int = 2, moved: bool = False, seed: int = 0, num_secrets: int = 1, **lora):
+    def make(
+        kind: str = "single_step",
+        N: int = 16,
+        num_runs: int = 2,
+        moved: bool = False,
+        seed: int = 0,
+        num_secrets: int = 1,
+        **lora,
+    ):
         environment = make_environment(kind, N, num_secrets)
         trie = make_trie(environment, tiny_model.make_tokenizer())
         world = kind, N, num_secrets
@@ -49,7 +57,9 @@ def make_policy() -> PolicyMaker:
             bases[world] = tiny_model.make_model(0)
             warm_up(bases[world], trie, N, WarmupSettings(head_steps=300, tolerance=0.05))
         settings = LoRASettings(**{"rank": 4, **lora})
-        policy = TransformerPolicy(copy.deepcopy(bases[world]), trie, num_runs=num_runs, lora=settings, learning_rate=1e-3, seed=seed)
+        policy = TransformerPolicy(
+            copy.deepcopy(bases[world]), trie, num_runs=num_runs, lora=settings, learning_rate=1e-3, seed=seed
+        )
         if moved:
             random = torch.Generator().manual_seed(seed)
             for vector in policy.adapters.vectors:

@@ -63,7 +63,9 @@ class FakeService:
         return self.ask("create_lora_training_client", self.clients[-1])
 
     def create_training_client_from_state(self, path: str) -> Promise:
-        self.clients.append(FakeTrainingClient(self, len(self.clients) - 1))  # the first client made the state, and its adapter is free
+        self.clients.append(
+            FakeTrainingClient(self, len(self.clients) - 1)
+        )  # the first client made the state, and its adapter is free
         self.clients[-1].vector.data.copy_(self.states[path][0])
         return self.ask("create_training_client_from_state", self.clients[-1])
 
@@ -99,20 +101,28 @@ class FakeTrainingClient:
         self.service.data.append((loss_fn, loss_fn_config, data))
         self.service.tokens["trained"] += sum(datum.model_input.length for datum in data)
         for datum in data:
-            inputs = {name: torch.tensor(np.array(tensor.tolist())) for name, tensor in datum.loss_fn_inputs.items()}
+            inputs = {
+                name: torch.tensor(np.array(tensor.tolist())) for name, tensor in datum.loss_fn_inputs.items()
+            }
             scores = self.service.log_probs(self.adapter, datum.model_input.to_ints())
             chosen = scores.gather(1, inputs["target_tokens"].long()[:, None])[:, 0]
             if loss_fn == "cross_entropy":
                 loss = -(inputs["weights"] * chosen).sum()
             else:
                 ratio, gain = (chosen - inputs["logprobs"]).exp(), inputs["advantages"]
-                held = ratio.clamp(loss_fn_config["clip_low_threshold"], loss_fn_config["clip_high_threshold"]) if loss_fn == "ppo" else ratio
+                held = (
+                    ratio.clamp(loss_fn_config["clip_low_threshold"], loss_fn_config["clip_high_threshold"])
+                    if loss_fn == "ppo"
+                    else ratio
+                )
                 loss = -torch.minimum(ratio * gain, held * gain).sum()
             loss.backward()
         return self.service.ask("forward_backward", None)
 
     def optim_step(self, params: tinker.AdamParams) -> Promise:
-        self.adam.param_groups[0].update(lr=params.learning_rate, betas=(params.beta1, params.beta2), eps=params.eps)
+        self.adam.param_groups[0].update(
+            lr=params.learning_rate, betas=(params.beta1, params.beta2), eps=params.eps
+        )
         self.adam.step()
         self.adam.zero_grad()
         self.steps += 1
@@ -122,7 +132,9 @@ class FakeTrainingClient:
         return self.service.ask("save_weights_and_get_sampling_client", FakeSampler(self))
 
     def save_state(self, name: str, ttl_seconds: int | None = None) -> Promise:
-        path = f"tinker://{self.adapter}/weights/{name}-{len(self.service.states) + len(self.service.deleted)}"
+        path = (
+            f"tinker://{self.adapter}/weights/{name}-{len(self.service.states) + len(self.service.deleted)}"
+        )
         self.service.states[path] = self.vector.detach().clone(), copy.deepcopy(self.adam.state_dict())
         return self.service.ask("save_state", SimpleNamespace(path=path))
 
@@ -136,7 +148,10 @@ class FakeSampler:
         tokens = prompt.to_ints()
         with torch.no_grad():
             scores = self.service.log_probs(self.client.adapter, tokens)
-        return self.service.ask("compute_logprobs", [None, *scores[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()])
+        return self.service.ask(
+            "compute_logprobs",
+            [None, *scores[:-1].gather(1, torch.tensor(tokens[1:])[:, None])[:, 0].tolist()],
+        )
 
     def sample(self, prompt: tinker.ModelInput, num_samples: int, params: tinker.SamplingParams) -> Promise:
         sequences = [self._sequence(prompt.to_ints(), params) for _ in range(num_samples)]

@@ -55,13 +55,25 @@ FakeTensor.item = lambda tensor: next(VALUES)
 
 def far_model(mode: FakeTensorMode, dtype: torch.dtype) -> PreTrainedModel:
     """A small Llama with fake parameters on the far device."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     with unset_fake_temporarily():
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tiny_model.make_tokenizer()), **shape)).to(dtype).to("meta")
+        model = (
+            LlamaForCausalLM(LlamaConfig(vocab_size=len(tiny_model.make_tokenizer()), **shape))
+            .to(dtype)
+            .to("meta")
+        )
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = torch.nn.Parameter(FakeTensor(mode, parameter.detach(), torch.device(FAR)))
+                module._parameters[name] = torch.nn.Parameter(
+                    FakeTensor(mode, parameter.detach(), torch.device(FAR))
+                )
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = FakeTensor(mode, buffer, torch.device(FAR))
@@ -72,7 +84,10 @@ def check_policy(policy: AdaptedTransformer) -> None:
     """Asks and moves a policy in every way there is."""
     vectors, trie = policy.adapters.vectors, policy.trie
     path = trie.form_edges[np.array([[1, 5], [7, 2]])].copy()
-    path[:, 0, 1:], path[:, 0, 0] = NONE, trie.decision_edges[0][trie.decision_edges[0] != NONE][-1]  # episodes that leave the tree at once
+    path[:, 0, 1:], path[:, 0, 0] = (
+        NONE,
+        trie.decision_edges[0][trie.decision_edges[0] != NONE][-1],
+    )  # episodes that leave the tree at once
     rollout = policy._rollout(RUNS, path)
     for objective in (PolicyGradient(), ClippedRatio()):
         policy.update(rollout, np.ones(rollout.choices.shape), objective)
@@ -85,7 +100,9 @@ def check_policy(policy: AdaptedTransformer) -> None:
         policy.sample_others(RUNS, np.array([3, 4]), 12)
         policy.log_probs_of(RUNS, np.array([[3], [4]]))
     moments = policy.optimiser.state[vectors[0]]
-    assert {(str(tensor.device), tensor.dtype) for tensor in (*vectors, vectors[0].grad, moments["exp_avg"])} == {(FAR, torch.float32)}
+    assert {
+        (str(tensor.device), tensor.dtype) for tensor in (*vectors, vectors[0].grad, moments["exp_avg"])
+    } == {(FAR, torch.float32)}
     policy.restore(policy.state())
     assert {str(tensor.device) for tensor in policy.optimiser.state[vectors[0]].values()} == {FAR}
 
@@ -106,17 +123,24 @@ def check_warm_up(mode: FakeTensorMode, trie, dtype: torch.dtype) -> None:
 
 def main() -> None:
     _setup_privateuseone_for_python_backend("far")
-    torch.far.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # asked when layers are recomputed
+    torch.far.get_amp_supported_dtype = lambda: [
+        torch.bfloat16,
+        torch.float16,
+    ]  # asked when layers are recomputed
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for kind in ("single_step", "multi_step"):
         trie = make_trie(make_environment(kind, 8), tiny_model.make_tokenizer())
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             with mode:
                 check_warm_up(mode, trie, dtype)
-                for policy in (TransformerPolicy, PathPolicy) if kind == "single_step" else (TransformerPolicy,):
+                for policy in (
+                    (TransformerPolicy, PathPolicy) if kind == "single_step" else (TransformerPolicy,)
+                ):
                     model = far_model(mode, dtype)
                     recompute_layers(model)
-                    check_policy(policy(model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0))
+                    check_policy(
+                        policy(model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0)
+                    )
     with mode, pytest.raises(Exception, match="to be on the same device"):  # a mistake would be seen
         far_model(mode, torch.float32).model.embed_tokens.weight + torch.zeros(1, 32)
     sys.stdout.write("all on one device\n")

@@ -17,11 +17,20 @@ from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make
 
 def make_environment(kind: str, N: int, num_secrets: int = 1) -> Environment:
     space = SecretSpace(N)
-    return MultiStep.with_noise(space, num_secrets=num_secrets) if kind == "multi_step" else SingleStep(space, make_channel("binary", N), num_secrets)
+    return (
+        MultiStep.with_noise(space, num_secrets=num_secrets)
+        if kind == "multi_step"
+        else SingleStep(space, make_channel("binary", N), num_secrets)
+    )
 
 
 def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
-    return tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)), environment.first_prompts())
+    return tokenise_all(
+        tokenizer,
+        environment.conversations(),
+        environment.choices(np.arange(environment.num_forms)),
+        environment.first_prompts(),
+    )
 
 
 def complaint(command: str, words: str, capsys) -> str:

@@ -30,10 +30,24 @@ LLAMA = (
     " + message['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
 )
-SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+SPECIAL = [
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+]
 FAMILIES = {
     "smollm2": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}, SMOL, "<|im_end|>"),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"tie_word_embeddings": True, "head_dim": 16}, QWEN, "<|im_end|>"),
+    "qwen3": (
+        Qwen3ForCausalLM,
+        Qwen3Config,
+        {"tie_word_embeddings": True, "head_dim": 16},
+        QWEN,
+        "<|im_end|>",
+    ),
     "llama3": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": False}, LLAMA, "<|eot_id|>"),
     "base llama3": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": False}, None, "<|end_of_text|>"),
 }
@@ -44,22 +58,43 @@ def make_tokenizer(template: str | None, *, grouped: bool = True) -> PreTrainedT
     tokenizer = Tokenizer(models.BPE())
     digits = r"\p{N}{1,3}" if grouped else r"\p{N}"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(digits + r"|[^\p{N}]+"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(digits + r"|[^\p{N}]+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=2500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator([str(number) for number in range(1000)] * 3 + ["I am thinking of a secret integer"], trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        [str(number) for number in range(1000)] * 3 + ["I am thinking of a secret integer"], trainer
+    )
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     tokenizer.add_tokens([AddedToken("<think>"), AddedToken("</think>")])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=SPECIAL[0], eos_token="<|end_of_text|>", chat_template=template)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=SPECIAL[0], eos_token="<|end_of_text|>", chat_template=template
+    )
 
 
 def make_model(kind, settings, more, size):
     torch.manual_seed(0)
-    shape = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    return kind(settings(vocab_size=size, initializer_range=0.2, max_position_embeddings=1024, **shape, **more)).eval()
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return kind(
+        settings(vocab_size=size, initializer_range=0.2, max_position_embeddings=1024, **shape, **more)
+    ).eval()
 
 
 def make_world(kind: str, N: int):
     space = SecretSpace(N)
-    return MultiStep.with_noise(space, wording="plain") if kind == "multi_step" else SingleStep(space, make_channel("binary", N), wording="plain")
+    return (
+        MultiStep.with_noise(space, wording="plain")
+        if kind == "multi_step"
+        else SingleStep(space, make_channel("binary", N), wording="plain")
+    )

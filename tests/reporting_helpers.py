@@ -45,7 +45,9 @@ def make_sweep(folder: Path) -> Path:
         memory_rl.sft(**common, log_path=str(cells / f"sft-{N}"))
         memory_rl.train(**common, log_path=str(cells / f"binary-{N}"))
         memory_rl.train(**common, env_type="multi_step", log_path=str(cells / f"multi-{N}"))
-        memory_rl.train(**common, reward_type="log_distance", max_episodes=100, log_path=str(cells / f"{EVIL_FOLDER}-{N}"))
+        memory_rl.train(
+            **common, reward_type="log_distance", max_episodes=100, log_path=str(cells / f"{EVIL_FOLDER}-{N}")
+        )
         change(cells / f"{EVIL_FOLDER}-{N}", condition=EVIL)
     for rank in (1, 8):
         shutil.copytree(cells / "binary-16", cells / f"rank-{rank}")
@@ -72,7 +74,13 @@ def write_film(path: Path, N: int = 16) -> None:
     """What an ideal observer of a binary reward believes that is told no to 0, 1, 2, ...; the policy stays as it is."""
     posterior = np.triu(np.ones((N, N)))
     posterior /= posterior.sum(axis=1, keepdims=True)
-    frame = pl.DataFrame({"episode": np.repeat(np.arange(N), N), "answer": np.tile(np.arange(N), N), "observer": posterior.ravel()})
+    frame = pl.DataFrame(
+        {
+            "episode": np.repeat(np.arange(N), N),
+            "answer": np.tile(np.arange(N), N),
+            "observer": posterior.ravel(),
+        }
+    )
     frame.with_columns(run=pl.lit(0), policy=pl.lit(1 / N)).write_parquet(path / FILM)
 
 
@@ -84,5 +92,7 @@ def wait_until_drawn(page) -> None:
 def luminance(color: str) -> float:
     """WCAG 2.2."""
     channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels]
+    red, green, blue = [
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    ]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

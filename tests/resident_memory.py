@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-spec = importlib.util.spec_from_file_location("gpu_memory", Path(__file__).parents[1] / "benchmarks" / "gpu_memory.py")
+spec = importlib.util.spec_from_file_location(
+    "gpu_memory", Path(__file__).parents[1] / "benchmarks" / "gpu_memory.py"
+)
 gpu_memory = importlib.util.module_from_spec(spec)
 sys.modules["gpu_memory"] = gpu_memory
 spec.loader.exec_module(gpu_memory)
@@ -21,7 +23,9 @@ spec.loader.exec_module(gpu_memory)
 
 def peak() -> int:
     """The most memory this process has held so far: what getrusage tells may be that of the process which started it."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    [line] = [
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")
+    ]
     return int(line.split()[1]) * 1024
 
 
@@ -31,7 +35,9 @@ def main(shape: str, num_runs: int, kind: str, recompute: bool) -> None:
     trie = gpu_memory.single_step_trie(64) if kind == "single_step" else gpu_memory.multi_step_trie(4)
     fake = gpu_memory.fake_memory(config, trie, num_runs, recompute=recompute)
     # A first small exercise loads what PyTorch loads once.
-    small = LlamaConfig(vocab_size=1024, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    small = LlamaConfig(
+        vocab_size=1024, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
     with gpu_memory.LiveBytes() as live:
         gpu_memory.exercise(LlamaForCausalLM(small), trie, live, 1)
     before = peak()
@@ -42,7 +48,16 @@ def main(shape: str, num_runs: int, kind: str, recompute: bool) -> None:
         live.now = live.peak = sum(parameter.nbytes for parameter in model.parameters())
         real = gpu_memory.exercise(model, trie, live, num_runs)
     grown = peak() - before
-    sys.stdout.write(json.dumps({"fake": max(fake.evaluation, fake.update), "real": max(real.evaluation, real.update), "grown": grown}) + "\n")
+    sys.stdout.write(
+        json.dumps(
+            {
+                "fake": max(fake.evaluation, fake.update),
+                "real": max(real.evaluation, real.update),
+                "grown": grown,
+            }
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_rl.config import BoundsConfig, Experiment, SFTConfig, SFTDataConfig, TrainConfig, as_values, make_config, name_of
+from memory_rl.config import (
+    BoundsConfig,
+    Experiment,
+    SFTConfig,
+    SFTDataConfig,
+    TrainConfig,
+    as_values,
+    make_config,
+    name_of,
+)
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
 from memory_rl.result import Result, figure_title, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -37,7 +46,18 @@ if TYPE_CHECKING:
     from memory_rl.training.recorder import Recorder
 
 
-__all__ = ["bounds", "compute_bounds", "generate_sft_data", "ledger_from_episodes", "load", "run_experiment", "sft", "tell_limits", "train", "write_sft_data"]
+__all__ = [
+    "bounds",
+    "compute_bounds",
+    "generate_sft_data",
+    "ledger_from_episodes",
+    "load",
+    "run_experiment",
+    "sft",
+    "tell_limits",
+    "train",
+    "write_sft_data",
+]
 
 
 class NotStartedError(Exception):
@@ -152,7 +172,11 @@ def write_sft_data(config: SFTDataConfig) -> Path:
     from memory_rl.training.environments import make_environment
 
     environment = make_environment(config)
-    secret = config.fixed_secret if config.fixed_secret is not None else environment.space.draw(generator(config.seed, "secrets", 0))
+    secret = (
+        config.fixed_secret
+        if config.fixed_secret is not None
+        else environment.space.draw(generator(config.seed, "secrets", 0))
+    )
     folder = examples_directory(config.data_dir, environment, secret)
     write_examples(folder / TRAIN, environment, secret, config.num_train)
     write_examples(folder / TEST, environment, secret, config.num_test)
@@ -178,8 +202,13 @@ def _run(config: Experiment, trackers: Trackers) -> Result:
     answers = read_answers(config) if isinstance(config, SFTConfig) else None
     environment = make_environment(config)
     limits = ceilings(config, environment)
-    manifest = make_manifest("train" if isinstance(config, TrainConfig) else "sft", config.condition, as_values(config))
-    with sigterm_raises(), RunDirectory.claim(config.log_path, _slug(config), manifest, resume=config.resume) as directory:
+    manifest = make_manifest(
+        "train" if isinstance(config, TrainConfig) else "sft", config.condition, as_values(config)
+    )
+    with (
+        sigterm_raises(),
+        RunDirectory.claim(config.log_path, _slug(config), manifest, resume=config.resume) as directory,
+    ):
         if directory.begun is None or directory.begun["status"] != "completed":
             _run_in(directory, manifest, Work(config, environment, limits, answers, trackers))
         elif not config.quiet:
@@ -210,7 +239,11 @@ def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) ->
     """Runs it in a directory that was claimed, from its last checkpoint if it holds one; the manifest always tells how it stands."""
     from memory_rl.training.continuation import FromCheckpoints
 
-    checkpoints, signals, begun = Checkpoints(directory.path, work.config.checkpoint_seconds), SignalsWait(), directory.begun
+    checkpoints, signals, begun = (
+        Checkpoints(directory.path, work.config.checkpoint_seconds),
+        SignalsWait(),
+        directory.begun,
+    )
     continuation = FromCheckpoints(checkpoints, signals)
     current = dict(manifest) if begun is None else resumed(begun, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
@@ -233,7 +266,9 @@ def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) ->
 def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
     """Notes what stopped it, even on a disk that has just become full: then at least the error itself is told."""
     interrupted = isinstance(error, KeyboardInterrupt)
-    why = (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    why = (
+        (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    )
     if interrupted:
         error.add_note(f"the same command with log_path={directory.path} resume=True goes on")
     with suppress(RunDirectoryError):
@@ -241,7 +276,11 @@ def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseE
 
 
 def _measure(
-    work: Work, directory: RunDirectory, continuation: FromCheckpoints, signals: SignalsWait, on_progress: Callable[[Any], None] | None
+    work: Work,
+    directory: RunDirectory,
+    continuation: FromCheckpoints,
+    signals: SignalsWait,
+    on_progress: Callable[[Any], None] | None,
 ) -> dict[str, Any]:
     """Learns, and writes what was measured however the learning ends. Returns what the manifest tells of it, because it may differ from time to time."""
     from memory_rl.training.population import make_population
@@ -261,7 +300,13 @@ def _measure(
     if population.meter is not None:
         _keep_usage(population.meter, directory)
     work.trackers.start(directory, continuation.measured)
-    recorder = Recorder(config, population.secrets, directory, on_progress, make_bookkeeper(config, environment) if config.ledger else None)
+    recorder = Recorder(
+        config,
+        population.secrets,
+        directory,
+        on_progress,
+        make_bookkeeper(config, environment) if config.ledger else None,
+    )
     recorder.on_evaluation = work.trackers.record
     stopped, completed = None, False
     try:
@@ -282,7 +327,11 @@ def _measure(
     _report(config, population, recorder, work.limits)
     if config.save_adapters:
         directory.write_adapters(population.policy.state()["adapters"])
-    return {"seconds": recorder.seconds, "warmup_from_cache": population.warmup_from_cache, "warmup_seconds": population.warmup_seconds}
+    return {
+        "seconds": recorder.seconds,
+        "warmup_from_cache": population.warmup_from_cache,
+        "warmup_seconds": population.warmup_seconds,
+    }
 
 
 def _tell_cost(population: Population) -> None:
@@ -325,7 +374,13 @@ def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def _learn(config: Experiment, population: Population, recorder: Recorder, answers: np.ndarray | None, continuation: Continuation) -> None:
+def _learn(
+    config: Experiment,
+    population: Population,
+    recorder: Recorder,
+    answers: np.ndarray | None,
+    continuation: Continuation,
+) -> None:
     from memory_rl.training.rl import train_by_reward
     from memory_rl.training.sft import train_by_example
 
@@ -356,9 +411,14 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         prior_of=config.num_secrets if config.backend == "local" and not config.warmup else None,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
-    recorder.directory.write_figure("bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets))
+    recorder.directory.write_figure(
+        "bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets)
+    )
     if recorder.ledger is not None:
-        recorder.directory.write_figure("ledger", figures.ledger(metrics, summary, N=config.N, title=title, num_secrets=config.num_secrets))
+        recorder.directory.write_figure(
+            "ledger",
+            figures.ledger(metrics, summary, N=config.N, title=title, num_secrets=config.num_secrets),
+        )
         for breach in breaches(summary["checks"]):
             warnings.warn(breach, LawBreachWarning, stacklevel=2)
 

@@ -53,11 +53,27 @@ def _report(config: Any) -> None:
 
 
 _COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None], str]] = {
-    "train": (TrainConfig, _run, "reinforcement learning: memory-rl train env_type=single_step N=64 reward_type=binary"),
-    "bounds": (BoundsConfig, _bounds, "ceilings of a reward, nothing is trained: memory-rl bounds N=64 reward_type=binned_log_distance reward_bins=8"),
-    "sft-data-gen": (SFTDataConfig, _write_data, "examples of one secret: memory-rl sft-data-gen N=64 fixed_secret=42"),
+    "train": (
+        TrainConfig,
+        _run,
+        "reinforcement learning: memory-rl train env_type=single_step N=64 reward_type=binary",
+    ),
+    "bounds": (
+        BoundsConfig,
+        _bounds,
+        "ceilings of a reward, nothing is trained: memory-rl bounds N=64 reward_type=binned_log_distance reward_bins=8",
+    ),
+    "sft-data-gen": (
+        SFTDataConfig,
+        _write_data,
+        "examples of one secret: memory-rl sft-data-gen N=64 fixed_secret=42",
+    ),
     "sft-train": (SFTConfig, _run, "supervised learning: memory-rl sft-train N=64 fixed_secret=42"),
-    "report": (ReportConfig, _report, "a page over run directories, for any browser: memory-rl report runs=runs out=report"),
+    "report": (
+        ReportConfig,
+        _report,
+        "a page over run directories, for any browser: memory-rl report runs=runs out=report",
+    ),
 }
 
 _SWEEP = "many experiments at once: memory-rl sweep conditions=sft,binary,multi_step N=16,64"

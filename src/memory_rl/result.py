@@ -19,7 +19,9 @@ class Outcome(enum.Enum):
     """How an experiment ended; the value is a sentence."""
 
     MEMORISED = "Every run memorised its secret."
-    BUDGET_SPENT = "Some runs spent their budget before they had memorised their secret; they are censored there."
+    BUDGET_SPENT = (
+        "Some runs spent their budget before they had memorised their secret; they are censored there."
+    )
     RUNNING = "The experiment is still running."
     KILLED = "The experiment was killed; what it had measured by its last checkpoint is kept."
     INTERRUPTED = "The experiment was interrupted; what it had measured is kept."
@@ -81,7 +83,9 @@ class Result:
         from memory_rl.reporting import figures
 
         title = figure_title(self.manifest["condition"], self.config["N"])
-        return figures.bits_known(self.metrics, N=self.config["N"], title=title, num_secrets=self.config.get("num_secrets", 1))
+        return figures.bits_known(
+            self.metrics, N=self.config["N"], title=title, num_secrets=self.config.get("num_secrets", 1)
+        )
 
     def __repr__(self) -> str:
         lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
@@ -93,7 +97,12 @@ class Result:
                 f"naive capacity {_short(summary['ceilings']['capacity'])}"
             )
             if "rates" in summary:
-                lines.append("    bits per episode: " + " -> ".join(f"{mind} {_short(rate['estimate'])}" for mind, rate in summary["rates"].items()))
+                lines.append(
+                    "    bits per episode: "
+                    + " -> ".join(
+                        f"{mind} {_short(rate['estimate'])}" for mind, rate in summary["rates"].items()
+                    )
+                )
         return "\n".join(lines)
 
 

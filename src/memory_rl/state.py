@@ -29,7 +29,11 @@ class Adapter:
     @property
     def files(self) -> tuple[str, str]:
         """What its two files are called."""
-        return ("config.json", "model.safetensors") if self.whole else ("adapter_config.json", "adapter_model.safetensors")
+        return (
+            ("config.json", "model.safetensors")
+            if self.whole
+            else ("adapter_config.json", "adapter_model.safetensors")
+        )
 
 
 class Stateful(Protocol):

@@ -21,9 +21,18 @@ BAD_TRAIN = {
     "secret negative": ("N=64 fixed_secret=-1", ["fixed_secret=-1", "0 to 63"]),
     "bins missing": ("reward_type=binned_log_distance", ["reward_type=binned_log_distance", "reward_bins=8"]),
     "bins too few": ("reward_type=binned_log_distance reward_bins=1", ["reward_bins=1", "reward_bins=2"]),
-    "bins without the binned channel": ("reward_type=binary reward_bins=8", ["reward_bins=8", "binned_log_distance"]),
-    "bins with multi_step": ("env_type=multi_step reward_bins=8", ["reward_bins=8", "multi_step", "leave reward_bins out"]),
-    "reward with multi_step": ("env_type=multi_step reward_type=binary", ["reward_type=binary", "multi_step", "leave reward_type out"]),
+    "bins without the binned channel": (
+        "reward_type=binary reward_bins=8",
+        ["reward_bins=8", "binned_log_distance"],
+    ),
+    "bins with multi_step": (
+        "env_type=multi_step reward_bins=8",
+        ["reward_bins=8", "multi_step", "leave reward_bins out"],
+    ),
+    "reward with multi_step": (
+        "env_type=multi_step reward_type=binary",
+        ["reward_type=binary", "multi_step", "leave reward_type out"],
+    ),
     "unknown reward": ("reward_type=binery", ["reward_type=binery", "binary"]),
     "unknown algorithm": ("algorithm=gpro", ["algorithm=gpro", "grpo"]),
     "unknown credit": ("credit=turn", ["credit=turn", "step", "reward_to_go", "episode"]),
@@ -45,22 +54,46 @@ BAD_TRAIN = {
     "layers that are no list": ("lora_layers=0..1", ["lora_layers=0..1", "lora_layers=0-3,8"]),
     "layers the wrong way round": ("lora_layers=3-1", ["lora_layers=3-1", "lora_layers=0-3"]),
     "layers the model lacks": ("lora_layers=0-2 warmup=False", ["lora_layers", "layer 2", "0 to 1"]),
-    "layers for a table": ("lora_layers=1 backend=tabular", ["lora_layers=1", "backend=tabular", "leave lora_layers out"]),
+    "layers for a table": (
+        "lora_layers=1 backend=tabular",
+        ["lora_layers=1", "backend=tabular", "leave lora_layers out"],
+    ),
     "unknown adapter": ("adapter=lore", ["adapter=lore", "lora"]),
     "a shared adapter of no size": ("adapter=shared", ["adapter=shared", "add adapter_parameters=13"]),
     "a size for another adapter": ("adapter_parameters=13", ["adapter_parameters=13", "adapter=shared"]),
-    "a shared adapter of nothing": ("adapter=shared adapter_parameters=0", ["adapter_parameters=0", "adapter_parameters=1"]),
-    "a shared adapter too large": ("adapter=shared adapter_parameters=897 warmup=False", ["adapter_parameters=897", "adapter_parameters=896", "lora_rank"]),
-    "rank of all weights": ("adapter=full lora_rank=1", ["lora_rank=1", "adapter=full", "leave lora_rank out"]),
-    "layers of all weights": ("adapter=full lora_layers=0", ["lora_layers=0", "adapter=full", "leave lora_layers out"]),
-    "all weights of a table": ("adapter=full backend=tabular", ["adapter=full", "backend=tabular", "leave adapter out"]),
+    "a shared adapter of nothing": (
+        "adapter=shared adapter_parameters=0",
+        ["adapter_parameters=0", "adapter_parameters=1"],
+    ),
+    "a shared adapter too large": (
+        "adapter=shared adapter_parameters=897 warmup=False",
+        ["adapter_parameters=897", "adapter_parameters=896", "lora_rank"],
+    ),
+    "rank of all weights": (
+        "adapter=full lora_rank=1",
+        ["lora_rank=1", "adapter=full", "leave lora_rank out"],
+    ),
+    "layers of all weights": (
+        "adapter=full lora_layers=0",
+        ["lora_layers=0", "adapter=full", "leave lora_layers out"],
+    ),
+    "all weights of a table": (
+        "adapter=full backend=tabular",
+        ["adapter=full", "backend=tabular", "leave adapter out"],
+    ),
     "no runs": ("num_runs=0", ["num_runs=0", "num_runs=1"]),
     "budget under one update": ("max_episodes=3", ["max_episodes=3", "max_episodes=4"]),
     "threshold at chance": ("N=2", ["memorised_at=0.5", "memorised_at=0.9"]),
     "stop before memorised": ("stop_at=0.4", ["stop_at=0.4", "stop_at=0.95"]),
     "N beyond the local policy": ("N=2000000", ["N=2000000", "N=1048576"]),
-    "N beyond what scores all answers": ("N=100000 reward_type=log_distance", ["N=100000", "reward_type=log_distance", "N=2048"]),
-    "paths where all answers matter": ("scoring=paths reward_noise=0.1", ["scoring=paths", "reward_noise=0.1"]),
+    "N beyond what scores all answers": (
+        "N=100000 reward_type=log_distance",
+        ["N=100000", "reward_type=log_distance", "N=2048"],
+    ),
+    "paths where all answers matter": (
+        "scoring=paths reward_noise=0.1",
+        ["scoring=paths", "reward_noise=0.1"],
+    ),
     "paths for a table": ("scoring=paths backend=tabular", ["scoring=paths", "backend=tabular"]),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
@@ -69,7 +102,10 @@ BAD_TRAIN = {
     "unknown device": ("device=gpu", ["device=gpu", "cpu"]),
     "no such device": ("device=mps", ["device=mps", "device=cpu"]),
     "unknown wording": ("wording=pain", ["wording=pain", "plain"]),
-    "a type for a table": ("backend=tabular dtype=bfloat16", ["dtype=bfloat16", "backend=tabular", "leave dtype out"]),
+    "a type for a table": (
+        "backend=tabular dtype=bfloat16",
+        ["dtype=bfloat16", "backend=tabular", "leave dtype out"],
+    ),
     "no such directory": ("model_name=./nowhere", ["model_name='./nowhere'", "directory"]),
 }
 
@@ -90,9 +126,21 @@ def test_train_refuses(words, parts, capsys):
         ("sft-data-gen", "num_train=0", ["num_train=0", "num_train=1"]),
         ("sft-data-gen", "reward_type=binary", ["reward_type=binary is not a known key"]),
         ("sft-train", "batch_size=0", ["batch_size=0"]),
-        ("sft-train", "N=64 fixed_secret=42 wording=plain", ["sft-N64-secret42-plain", "python sft_data_gen.py N=64 fixed_secret=42 wording=plain"]),
-        ("sft-train", "N=64 fixed_secret=42 model_name=some/model", ["python sft_data_gen.py N=64 fixed_secret=42 wording=plain"]),
-        ("sft-train", "N=64 fixed_secret=42", ["sft-N64-secret42", "python sft_data_gen.py N=64 fixed_secret=42"]),
+        (
+            "sft-train",
+            "N=64 fixed_secret=42 wording=plain",
+            ["sft-N64-secret42-plain", "python sft_data_gen.py N=64 fixed_secret=42 wording=plain"],
+        ),
+        (
+            "sft-train",
+            "N=64 fixed_secret=42 model_name=some/model",
+            ["python sft_data_gen.py N=64 fixed_secret=42 wording=plain"],
+        ),
+        (
+            "sft-train",
+            "N=64 fixed_secret=42",
+            ["sft-N64-secret42", "python sft_data_gen.py N=64 fixed_secret=42"],
+        ),
     ],
 )
 def test_other_commands_refuse(command, words, parts, capsys):
@@ -133,13 +181,30 @@ def put_line(number: int, line: str, N: int = 8, secret: int = 3) -> None:
 ALIEN = {
     "not JSON": ("{", ["line 4", "JSON"]),
     "no messages": ('{"text": "3"}', ["line 4", "messages"]),
-    "wrong roles": (json.dumps({"messages": [{"role": "user", "content": "Secret in [0,8)?"}]}), ["line 4", "roles"]),
+    "wrong roles": (
+        json.dumps({"messages": [{"role": "user", "content": "Secret in [0,8)?"}]}),
+        ["line 4", "roles"],
+    ),
     "another N": (
-        json.dumps({"messages": [{"role": "user", "content": "Secret in [0,64)?"}, {"role": "assistant", "content": "3"}]}),
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": "Secret in [0,64)?"},
+                    {"role": "assistant", "content": "3"},
+                ]
+            }
+        ),
         ["line 4", "another N"],
     ),
     "another secret": (
-        json.dumps({"messages": [{"role": "user", "content": "Secret in [0,8)?"}, {"role": "assistant", "content": "5"}]}),
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": "Secret in [0,8)?"},
+                    {"role": "assistant", "content": "5"},
+                ]
+            }
+        ),
         ["line 4", "another secret", "'5'"],
     ),
     "an empty line": ("", ["line 4"]),
@@ -172,11 +237,15 @@ def test_a_tokenizer_that_cannot_write_an_answer(tmp_path, capsys):
 
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1, "1": 2, "Secret": 3}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>").save_pretrained(tmp_path / "model")
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>").save_pretrained(
         tmp_path / "model"
     )
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=4, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        )
+    ).save_pretrained(tmp_path / "model")
     capsys.readouterr()
     sentence = complaint("train", f"N=4 model_name={tmp_path / 'model'}", capsys)
     assert "cannot write the answer 0" in sentence

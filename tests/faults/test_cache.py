@@ -22,7 +22,10 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def run(**settings):
     result = memory_rl.train(**{"N": 8, "num_runs": 1, "max_episodes": 20, **settings})
-    return {**result.summary["binary"]["warmup"], "from_cache": result.manifest["warmup_from_cache"]}, result.metrics["bits_known"].to_numpy()
+    return {
+        **result.summary["binary"]["warmup"],
+        "from_cache": result.manifest["warmup_from_cache"],
+    }, result.metrics["bits_known"].to_numpy()
 
 
 def test_the_second_run_finds_the_model_of_the_first(cache):
@@ -41,11 +44,21 @@ def test_another_size_environment_or_seed_gets_another_model(cache):
 
 
 def test_a_model_from_a_directory_with_tied_weights_is_warmed_and_cached(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(base_model, "_PRETRAINED_WARMUP", WarmupSettings(learning_rate=1e-3))  # it is small and was never trained
+    monkeypatch.setattr(
+        base_model, "_PRETRAINED_WARMUP", WarmupSettings(learning_rate=1e-3)
+    )  # it is small and was never trained
     torch.manual_seed(0)
     tokenizer = tiny_model.make_tokenizer()
-    shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "tie_word_embeddings": True}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.1, **shape)).save_pretrained(tmp_path / "model")
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "tie_word_embeddings": True,
+    }
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.1, **shape)).save_pretrained(
+        tmp_path / "model"
+    )
     tokenizer.save_pretrained(tmp_path / "model")
     made, first = run(model_name=str(tmp_path / "model"), N=4, memorised_at=0.9)
     found, second = run(model_name=str(tmp_path / "model"), N=4, memorised_at=0.9)

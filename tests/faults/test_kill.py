@@ -12,26 +12,90 @@ import pytest
 import memory_rl
 
 EXPERIMENTS = {
-    "tabular": ("train", {"backend": "tabular", "N": 32, "num_runs": 8, "max_episodes": 2400, "learning_rate": 0.05}),
-    "tabular sgd": ("train", {"backend": "tabular", "N": 16, "num_runs": 8, "max_episodes": 1600, "optimiser": "sgd", "learning_rate": 0.1, "ledger": False}),
+    "tabular": (
+        "train",
+        {"backend": "tabular", "N": 32, "num_runs": 8, "max_episodes": 2400, "learning_rate": 0.05},
+    ),
+    "tabular sgd": (
+        "train",
+        {
+            "backend": "tabular",
+            "N": 16,
+            "num_runs": 8,
+            "max_episodes": 1600,
+            "optimiser": "sgd",
+            "learning_rate": 0.1,
+            "ledger": False,
+        },
+    ),
     "tabular bits": (
         "train",
-        {"backend": "tabular", "env_type": "multi_step", "N": 16, "num_runs": 8, "max_episodes": 1200, "learning_rate": 0.02, "tabular_bits": "prefixes"},
+        {
+            "backend": "tabular",
+            "env_type": "multi_step",
+            "N": 16,
+            "num_runs": 8,
+            "max_episodes": 1200,
+            "learning_rate": 0.02,
+            "tabular_bits": "prefixes",
+        },
     ),
     "tabular posterior": (
         "train",
-        {"backend": "tabular", "algorithm": "posterior", "posterior_epochs": 2, "N": 64, "num_runs": 8, "learning_rate": 0.03, "group_size": 1},
+        {
+            "backend": "tabular",
+            "algorithm": "posterior",
+            "posterior_epochs": 2,
+            "N": 64,
+            "num_runs": 8,
+            "learning_rate": 0.03,
+            "group_size": 1,
+        },
     ),
     "transformer": ("train", {"N": 16, "num_runs": 4, "max_episodes": 400}),
     "transformer noise": (
         "train",
-        {"N": 16, "num_runs": 3, "max_episodes": 160, "reward_type": "binned_log_distance", "reward_bins": 4, "reward_noise": 0.1, "skip_ahead": False},
+        {
+            "N": 16,
+            "num_runs": 3,
+            "max_episodes": 160,
+            "reward_type": "binned_log_distance",
+            "reward_bins": 4,
+            "reward_noise": 0.1,
+            "skip_ahead": False,
+        },
     ),
-    "transformer ppo": ("train", {"env_type": "multi_step", "N": 8, "num_runs": 3, "max_episodes": 160, "algorithm": "ppo", "ppo_epochs": 2}),
-    "transformer posterior": ("train", {"algorithm": "posterior", "posterior_epochs": 2, "N": 16, "num_runs": 3, "max_episodes": 160}),
+    "transformer ppo": (
+        "train",
+        {
+            "env_type": "multi_step",
+            "N": 8,
+            "num_runs": 3,
+            "max_episodes": 160,
+            "algorithm": "ppo",
+            "ppo_epochs": 2,
+        },
+    ),
+    "transformer posterior": (
+        "train",
+        {"algorithm": "posterior", "posterior_epochs": 2, "N": 16, "num_runs": 3, "max_episodes": 160},
+    ),
     "paths": ("train", {"scoring": "paths", "N": 64, "num_runs": 4, "max_episodes": 3000}),
-    "shared": ("train", {"N": 16, "num_runs": 4, "max_episodes": 400, "adapter": "shared", "adapter_parameters": 64}),
-    "full": ("train", {"env_type": "multi_step", "N": 8, "num_runs": 3, "max_episodes": 160, "adapter": "full", "learning_rate": 2e-5}),
+    "shared": (
+        "train",
+        {"N": 16, "num_runs": 4, "max_episodes": 400, "adapter": "shared", "adapter_parameters": 64},
+    ),
+    "full": (
+        "train",
+        {
+            "env_type": "multi_step",
+            "N": 8,
+            "num_runs": 3,
+            "max_episodes": 160,
+            "adapter": "full",
+            "learning_rate": 2e-5,
+        },
+    ),
     "sft": ("sft", {"N": 64, "num_runs": 4, "learning_rate": 5e-5, "optimiser": "adam"}),
     "sft paths": ("sft", {"scoring": "paths", "N": 64, "num_runs": 4, "learning_rate": 5e-5}),
 }
@@ -46,12 +110,21 @@ def server():
     """Starts processes in which everything is imported and nothing has been used."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["memory_rl.api", "memory_rl.training.rl", "memory_rl.training.sft", "memory_rl.training.population", "memory_rl.reporting.figures", "vl_convert"]
+        [
+            "memory_rl.api",
+            "memory_rl.training.rl",
+            "memory_rl.training.sft",
+            "memory_rl.training.population",
+            "memory_rl.reporting.figures",
+            "vl_convert",
+        ]
     )
     return context
 
 
-def run_until(server, kind: str, settings: dict, seconds: float | None, learning: bool = False) -> float | None:
+def run_until(
+    server, kind: str, settings: dict, seconds: float | None, learning: bool = False
+) -> float | None:
     """Runs an experiment; kills it after some seconds, unless it has ended by then. Returns how long it took, None if it was killed.
 
     With `learning` the seconds are counted from the first checkpoint that it has written.
@@ -98,7 +171,9 @@ def kill_and_resume(server, name: str, kills: int, seed: int, learning: bool = F
     """
     kind, settings = EXPERIMENTS[name]
     chance, moments = np.random.default_rng(seed), Counter()
-    run_until(server, kind, {**settings, "log_path": str(Path("warm").resolve())}, None)  # the base model is in the cache from now on
+    run_until(
+        server, kind, {**settings, "log_path": str(Path("warm").resolve())}, None
+    )  # the base model is in the cache from now on
     duration = run_until(server, kind, {**settings, "log_path": str(Path("undisturbed").resolve())}, None)
     if learning:
         duration = memory_rl.load("undisturbed").manifest["seconds"]
@@ -108,12 +183,23 @@ def kill_and_resume(server, name: str, kills: int, seed: int, learning: bool = F
     while moments.total() < kills:
         path = Path(f"killed-{moments.total()}").resolve()
         disturbed = {**settings, "log_path": str(path), "resume": True, "checkpoint_every": OFTEN}
-        while run_until(server, kind, disturbed, chance.uniform(0, duration) if moments.total() < kills else None, learning) is None:
+        while (
+            run_until(
+                server,
+                kind,
+                disturbed,
+                chance.uniform(0, duration) if moments.total() < kills else None,
+                learning,
+            )
+            is None
+        ):
             moments[moment_of(path)] += 1
         assert measured(path) == expected
         assert memory_rl.load(path).manifest["status"] == "completed"
         assert not (path / "checkpoint").exists()
-    sys.stdout.write(f"{name}: {moments.total()} kills in runs of {duration:.1f} s: {dict(moments)}\n")  # shown by pytest -s
+    sys.stdout.write(
+        f"{name}: {moments.total()} kills in runs of {duration:.1f} s: {dict(moments)}\n"
+    )  # shown by pytest -s
     return moments
 
 
@@ -126,7 +212,9 @@ def test_a_few_kills(server, name):
 @pytest.mark.parametrize("name", ["tabular", "transformer"])
 def test_twenty_kills(server, name):
     moments = kill_and_resume(server, name, kills=20, seed=2)
-    assert moments["after a checkpoint"] + moments["while a checkpoint was written"] >= 5  # else little was tested
+    assert (
+        moments["after a checkpoint"] + moments["while a checkpoint was written"] >= 5
+    )  # else little was tested
 
 
 @pytest.mark.slow

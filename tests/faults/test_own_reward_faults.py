@@ -19,14 +19,20 @@ GOOD = "def near(answer, secret):\n    return -abs(answer - secret)\n\n\nclass J
 REFERENCES = {
     "no such file": ("nowhere.py:near", ["there is no nowhere.py", "reward_type=my_rewards.py:my_reward"]),
     "a folder": ("folder:near", ["there is no folder", "reward_type=my_rewards.py:my_reward"]),
-    "a module, not a file": ("my_rewards:near", ["there is no my_rewards", "did you mean reward_type=my_rewards.py:near?"]),
+    "a module, not a file": (
+        "my_rewards:near",
+        ["there is no my_rewards", "did you mean reward_type=my_rewards.py:near?"],
+    ),
     "no path": (":near", ["there is no path before the colon", "reward_type=my_rewards.py:my_reward"]),
     "no name": ("my_rewards.py:", ["no name follows the colon", "use one of near, Judge."]),
     "a mistyped name": ("my_rewards.py:naer", ["my_rewards.py has no naer", "did you mean near?"]),
     "another name": ("my_rewards.py:tall", ["my_rewards.py has no tall", "use one of near, Judge."]),
     "a name in an empty file": ("empty.py:near", ["empty.py has no near", "def my_reward(answer, secret)"]),
     "no reward": ("data.py:weight", ["data.py:weight is not a reward", "reward(answer, secret)"]),
-    "no Python": ("my_rewards.txt:near", ["my_rewards.txt cannot be run", "SyntaxError", "line 1", "mend the file"]),
+    "no Python": (
+        "my_rewards.txt:near",
+        ["my_rewards.txt cannot be run", "SyntaxError", "line 1", "mend the file"],
+    ),
 }
 
 
@@ -44,10 +50,22 @@ def test_a_reference_that_names_no_reward(reference, parts, command, capsys):
 
 
 FILES = {
-    "syntax": ("def f(answer, secret:\n    return 1\n", ["cannot be run (SyntaxError:", "line 1", "mend the file"]),
-    "import": ("import math\nimport nowhere_to_be_found\n", ["ModuleNotFoundError", "'nowhere_to_be_found'", "bad.py, line 2", "mend the file"]),
-    "raises": ("def g():\n    raise ValueError('one\\ntwo')\n\n\ng()\n", ["cannot be run (ValueError: one two in bad.py, line 2)", "mend the file"]),
-    "exits": ("import sys\nsys.exit('gone')\n", ["cannot be run (SystemExit: gone in bad.py, line 2)", "mend the file"]),
+    "syntax": (
+        "def f(answer, secret:\n    return 1\n",
+        ["cannot be run (SyntaxError:", "line 1", "mend the file"],
+    ),
+    "import": (
+        "import math\nimport nowhere_to_be_found\n",
+        ["ModuleNotFoundError", "'nowhere_to_be_found'", "bad.py, line 2", "mend the file"],
+    ),
+    "raises": (
+        "def g():\n    raise ValueError('one\\ntwo')\n\n\ng()\n",
+        ["cannot be run (ValueError: one two in bad.py, line 2)", "mend the file"],
+    ),
+    "exits": (
+        "import sys\nsys.exit('gone')\n",
+        ["cannot be run (SystemExit: gone in bad.py, line 2)", "mend the file"],
+    ),
     "not text": ("\0\0", ["cannot be run", "mend the file"]),
 }
 
@@ -64,12 +82,28 @@ def test_a_file_that_cannot_be_run(text, parts, capsys):
 
 
 BODIES = {
-    "raises": ("return 1 // (answer - secret)", ["failed for answer=0, secret=0 (ZeroDivisionError: integer", "in rewards.py, line 2)", "from 0 to N - 1"]),
-    "raises late": ("return [0, 1, 2][secret]", ["failed for answer=0, secret=3 (IndexError: list index out of range in rewards.py, line 2)"]),
-    "asserts": ("assert answer < 2; return secret", ["failed for answer=2, secret=0 (AssertionError in rewards.py, line 2)"]),
+    "raises": (
+        "return 1 // (answer - secret)",
+        [
+            "failed for answer=0, secret=0 (ZeroDivisionError: integer",
+            "in rewards.py, line 2)",
+            "from 0 to N - 1",
+        ],
+    ),
+    "raises late": (
+        "return [0, 1, 2][secret]",
+        ["failed for answer=0, secret=3 (IndexError: list index out of range in rewards.py, line 2)"],
+    ),
+    "asserts": (
+        "assert answer < 2; return secret",
+        ["failed for answer=2, secret=0 (AssertionError in rewards.py, line 2)"],
+    ),
     "exits": ("raise SystemExit", ["failed for answer=0, secret=0 (SystemExit in rewards.py, line 2)"]),
     "nothing": ("pass", ["gave None for answer=0, secret=0", "not a number", "mapping"]),
-    "nothing for some": ("if answer != 2 or secret != 3: return answer == secret", ["gave None for answer=2, secret=3", "return a number"]),
+    "nothing for some": (
+        "if answer != 2 or secret != 3: return answer == secret",
+        ["gave None for answer=2, secret=3", "return a number"],
+    ),
     "text": ("return '0.5'", ["gave '0.5' for", "not a number"]),
     "list": ("return [0.5, 0.5]", ["gave [0.5, 0.5] for", "not a number", "mapping"]),
     "array": ("import numpy; return numpy.ones(1)", ["gave array([1.]) for", "not a number"]),
@@ -77,11 +111,23 @@ BODIES = {
     "long": ("return 'word ' * 1000", ["gave 'word word", "not a number"]),
     "a number of texts": ("return {'right': 1.0}", ["gave {'right': 1.0} for", "not a number"]),
     "not a probability": ("return {1: None}", ["gave {1: None} for", "not a number"]),
-    "not a number": ("return float('nan')", ["gave nan for answer=0, secret=0", "not finite", "finite rewards"]),
-    "infinite": ("return -float('inf') if answer == secret else 1", ["gave -inf for answer=0, secret=0", "not finite"]),
+    "not a number": (
+        "return float('nan')",
+        ["gave nan for answer=0, secret=0", "not finite", "finite rewards"],
+    ),
+    "infinite": (
+        "return -float('inf') if answer == secret else 1",
+        ["gave -inf for answer=0, secret=0", "not finite"],
+    ),
     "too large": ("return 10 ** 400", ["not finite", "finite rewards"]),
-    "infinite by chance": ("return {float('inf'): 0.5, 0: 0.5}", ["gave {0: 0.5, inf: 0.5} for", "not finite"]),
-    "sums to less": ("return {1: 0.4, 0: 0.5} if answer == secret else 0", ["gave {0: 0.5, 1: 0.4} for", "sum to 0.9", "sum to 1"]),
+    "infinite by chance": (
+        "return {float('inf'): 0.5, 0: 0.5}",
+        ["gave {0: 0.5, inf: 0.5} for", "not finite"],
+    ),
+    "sums to less": (
+        "return {1: 0.4, 0: 0.5} if answer == secret else 0",
+        ["gave {0: 0.5, 1: 0.4} for", "sum to 0.9", "sum to 1"],
+    ),
     "sums to more": ("return {1: 0.75, 0: 0.5}", ["sum to 1.25", "sum to 1"]),
     "empty": ("return {}", ["gave {} for answer=0, secret=0", "sum to 0:", "sum to 1."]),
     "negative": ("return {1: -0.25, 0: 1.25}", ["with a probability of -0.25", "from 0 to 1"]),
@@ -90,16 +136,27 @@ BODIES = {
     "constant": ("return 0.5", ["does not depend on the secret at N=4", "reward some secrets differently"]),
     "constant chance": ("return {1: 0.5, 0: 0.5}", ["does not depend on the secret at N=4"]),
     "signed zeros": ("return 0.0 if answer == secret else -0.0", ["does not depend on the secret at N=4"]),
-    "the answer alone": ("return answer", ["does not depend on the secret at N=4", "reward some secrets differently"]),
+    "the answer alone": (
+        "return answer",
+        ["does not depend on the secret at N=4", "reward some secrets differently"],
+    ),
     "chance of the answer alone": ("return {answer: 0.5, 9: 0.5}", ["does not depend on the secret at N=4"]),
-    "chance unsaid": ("import random; return random.random() < 0.5", ["gave two different rewards for answer=", "mapping from each reward to its probability"]),
-    "one argument": ("", ["cannot be called as reward(answer, secret)", "give it these two parameters, and N"]),
+    "chance unsaid": (
+        "import random; return random.random() < 0.5",
+        ["gave two different rewards for answer=", "mapping from each reward to its probability"],
+    ),
+    "one argument": (
+        "",
+        ["cannot be called as reward(answer, secret)", "give it these two parameters, and N"],
+    ),
 }
 
 
 @pytest.mark.parametrize(("body", "parts"), BODIES.values(), ids=BODIES.keys())
 def test_a_function_that_gives_no_reward(body, parts, capsys):
-    Path("rewards.py").write_text(f"def f(answer, secret):\n    {body}\n" if body else "def f(answer):\n    return answer\n")
+    Path("rewards.py").write_text(
+        f"def f(answer, secret):\n    {body}\n" if body else "def f(answer):\n    return answer\n"
+    )
     sentence = complaint("train", "N=4 reward_type=rewards.py:f", capsys)
     for part in ["reward_type=rewards.py:f", *parts]:
         assert part in sentence
@@ -139,13 +196,31 @@ class OddlyCalled:
 
 
 OBJECTS = {
-    "a class with more parameters": (WantsMore, ["cannot be made (TypeError", "'weight'", "give all others defaults"]),
-    "a class that fails": (Fails, ["cannot be made (RuntimeError: not with 4 in test_own_reward_faults.py, line", "give all others defaults"]),
-    "a dataclass that fails": (FailsLater, ["cannot be made (RuntimeError: no in test_own_reward_faults.py, line", "give all others defaults"]),
+    "a class with more parameters": (
+        WantsMore,
+        ["cannot be made (TypeError", "'weight'", "give all others defaults"],
+    ),
+    "a class that fails": (
+        Fails,
+        [
+            "cannot be made (RuntimeError: not with 4 in test_own_reward_faults.py, line",
+            "give all others defaults",
+        ],
+    ),
+    "a dataclass that fails": (
+        FailsLater,
+        ["cannot be made (RuntimeError: no in test_own_reward_faults.py, line", "give all others defaults"],
+    ),
     "a class without a reward": (Silent, ["is not a reward", "reward(answer, secret)"]),
-    "a method without self": (WithoutSelf, ["cannot be called as reward(answer, secret)", "these two parameters"]),
+    "a method without self": (
+        WithoutSelf,
+        ["cannot be called as reward(answer, secret)", "these two parameters"],
+    ),
     "N in between": (OddlyCalled, ["cannot be called as reward(answer, secret)", "these two parameters"]),
-    "a function of three": (lambda answer, secret, weight: 0, ["cannot be called as reward(answer, secret)", "'weight'"]),
+    "a function of three": (
+        lambda answer, secret, weight: 0,
+        ["cannot be called as reward(answer, secret)", "'weight'"],
+    ),
     "a generator": (lambda answer, secret: (level for level in (0, 1)), ["<generator", "not a number"]),
 }
 
@@ -165,7 +240,10 @@ def test_an_object_that_is_no_reward(given, parts, ask):
 
 @pytest.mark.parametrize("N", [2, 3, 64, 300])
 def test_a_reward_that_changes_is_found_at_any_size(N):
-    for reward in (lambda call, pair: call % 7 < 2, lambda call, pair: pair if call < N * N + 1000 else not pair):
+    for reward in (
+        lambda call, pair: call % 7 < 2,
+        lambda call, pair: pair if call < N * N + 1000 else not pair,
+    ):
         calls = itertools.count()
         with pytest.raises(memory_rl.ConfigError, match="gave two different rewards"):
             tabulate(lambda answer, secret: reward(next(calls), answer == secret), N, "changing")  # noqa: B023
@@ -173,7 +251,9 @@ def test_a_reward_that_changes_is_found_at_any_size(N):
 
 def test_a_reward_that_fails_the_second_time_is_found():
     left = [0] * 16
-    with pytest.raises(memory_rl.ConfigError, match=r"failed for answer=\d, secret=\d \(IndexError: pop from empty list in "):
+    with pytest.raises(
+        memory_rl.ConfigError, match=r"failed for answer=\d, secret=\d \(IndexError: pop from empty list in "
+    ):
         tabulate(lambda answer, secret: left.pop() + (answer == secret), 4, "used up")
 
 
@@ -183,7 +263,9 @@ def test_the_cause_is_kept_for_whoever_calls_from_python():
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("text", ["raise KeyboardInterrupt\n", "def f(answer, secret):\n    raise KeyboardInterrupt\n"])
+@pytest.mark.parametrize(
+    "text", ["raise KeyboardInterrupt\n", "def f(answer, secret):\n    raise KeyboardInterrupt\n"]
+)
 def test_an_interrupt_is_no_fault_of_the_file(text, capsys):
     Path("rewards.py").write_text(text)
     assert main(["train", "N=4", "reward_type=rewards.py:f"]) == 130
@@ -199,13 +281,18 @@ def test_a_table_that_would_fill_the_memory(limit, monkeypatch):
 
     tabulate(judge, 16, "judge")
     monkeypatch.setattr(module, limit, 200)
-    with pytest.raises(memory_rl.ConfigError, match="too many different distributions at N=16: round its rewards and probabilities"):
+    with pytest.raises(
+        memory_rl.ConfigError,
+        match="too many different distributions at N=16: round its rewards and probabilities",
+    ):
         tabulate(judge, 16, "judge")
 
 
 def test_multi_step_takes_no_reward(capsys):
     Path("rewards.py").write_text(GOOD)
-    assert "leave reward_type out" in complaint("train", "N=4 env_type=multi_step reward_type=rewards.py:near", capsys)
+    assert "leave reward_type out" in complaint(
+        "train", "N=4 env_type=multi_step reward_type=rewards.py:near", capsys
+    )
 
 
 def test_a_file_that_is_loaded_twice_is_the_newer_one():

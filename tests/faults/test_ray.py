@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 CELLS = 6
 GRID = "conditions=log_distance,binary N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 ledger=False seed=0,1,2 group_size=4"  # 6 cells
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves sockets and files to the end of the process
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),
+]  # Ray leaves sockets and files to the end of the process
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,20 @@ def reference(tmp_path_factory) -> dict[str, bytes]:
 
 
 def measured(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.parquet") if file.name != "timing.parquet"}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*.parquet")
+        if file.name != "timing.parquet"
+    }
 
 
 def start(words: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, ROOT / "sweep.py", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, ROOT / "sweep.py", *words.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def complete(path: str) -> int:
@@ -51,7 +63,9 @@ def wait_until(condition, seconds: float = 120) -> None:
 
 def busy_workers(raylet: psutil.Process) -> list[psutil.Process]:
     """The workers of a node that are running cells."""
-    return [child for child in raylet.children(recursive=True) if "ray::run_task" in " ".join(child.cmdline())]
+    return [
+        child for child in raylet.children(recursive=True) if "ray::run_task" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.fixture
@@ -59,7 +73,9 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})  # the head hands out work and does none
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )  # the head hands out work and does none
     yield cluster
     cluster.shutdown()
 
@@ -135,7 +151,19 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(number, code, reference)
 
 
 def test_a_cluster_that_is_not_there(capsys):
-    assert main(["sweep", "conditions=sft", "backend=tabular", "executor=ray", "ray_address=127.0.0.1:1", "log_path=none"]) == 2
+    assert (
+        main(
+            [
+                "sweep",
+                "conditions=sft",
+                "backend=tabular",
+                "executor=ray",
+                "ray_address=127.0.0.1:1",
+                "log_path=none",
+            ]
+        )
+        == 2
+    )
     message = capsys.readouterr().err
     assert "ray_address=127.0.0.1:1 cannot be reached" in message
     assert make_config(TrainConfig, {}).N == 64  # the process is still of use

@@ -32,7 +32,13 @@ MEASURED = ("metrics.parquet", "episodes.parquet", "summary.json", "film.parquet
 
 
 def start(words: str, **popen) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, ROOT / "train.py", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *words.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
 
 
 def status_of(path: str | Path) -> str | None:
@@ -54,7 +60,9 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 
 def snapshot(path: str | Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()}
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()
+    }
 
 
 def measured(path: str | Path) -> dict[str, bytes]:
@@ -137,7 +145,15 @@ def test_checkpoints_change_nothing(whole):
 def test_a_completed_run_is_returned_as_it_is(capsys):
     main(["train", *SMALL.split(), "log_path=done"])
     before = snapshot("done")
-    again = memory_rl.train(backend="tabular", N=16, num_runs=4, max_episodes=800, learning_rate=0.02, log_path="done", resume=True)
+    again = memory_rl.train(
+        backend="tabular",
+        N=16,
+        num_runs=4,
+        max_episodes=800,
+        learning_rate=0.02,
+        log_path="done",
+        resume=True,
+    )
     assert again.summary == memory_rl.load("done").summary
     words = SMALL.replace("quiet=True", "").split()
     assert main(["train", *words, "log_path=done", "resume=True"]) == 0
@@ -165,12 +181,16 @@ def test_killed_before_its_first_checkpoint_a_run_starts_over(whole):
 
 
 def test_what_resume_refuses(unfinished, capsys):
-    assert "already holds a run (failed): add resume=True to go on with it" in refuses(f"{SMALL} log_path=begun", capsys)
+    assert "already holds a run (failed): add resume=True to go on with it" in refuses(
+        f"{SMALL} log_path=begun", capsys
+    )
     message = refuses(f"{SMALL} seed=3 log_path=begun resume=True", capsys)
     assert "log_path=begun holds another experiment: it has seed=0, and this command seed=3" in message
     assert "resume=True needs the directory" in refuses(f"{SMALL} resume=True", capsys)
     assert "checkpoint_every=-1" in refuses(f"{SMALL} checkpoint_every=-1", capsys)
-    assert "save_adapters=True has no meaning with backend=tabular" in refuses(f"{SMALL} save_adapters=True", capsys)
+    assert "save_adapters=True has no meaning with backend=tabular" in refuses(
+        f"{SMALL} save_adapters=True", capsys
+    )
     with pytest.raises(memory_rl.RunDirectoryError, match="it is of kind train, and this command's is sft"):
         memory_rl.sft(N=16, log_path="begun", resume=True)
     Path("mine").mkdir()
@@ -226,7 +246,10 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert errors == "memory-rl: interrupted; what was measured is kept, and the same command with log_path=stopped resume=True goes on.\n"
+    assert (
+        errors
+        == "memory-rl: interrupted; what was measured is kept, and the same command with log_path=stopped resume=True goes on.\n"
+    )
     result = memory_rl.load("stopped")
     assert result.outcome is memory_rl.Outcome.INTERRUPTED
     (checkpoint,) = Path("stopped/checkpoint").iterdir()
@@ -358,7 +381,9 @@ def test_a_file_size_limit_is_told(limit):
     assert "cannot be written" in errors
     assert "Traceback" not in errors
     assert status_of("full") == "failed"
-    assert not [file for file in Path("full").rglob("*") if file.name.endswith(".part") or file.name == ".next"]
+    assert not [
+        file for file in Path("full").rglob("*") if file.name.endswith(".part") or file.name == ".next"
+    ]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser writes everywhere")
@@ -371,7 +396,9 @@ def test_a_read_only_directory_is_told(unfinished, capsys):
 
 
 def test_a_file_system_that_is_read_only_is_told(unfinished, monkeypatch, capsys):
-    monkeypatch.setattr(os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS))))
+    monkeypatch.setattr(
+        os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    )
     message = refuses(f"{SMALL} log_path=begun resume=True", capsys)
     assert "log_path=begun cannot be written (Read-only file system)" in message
 
@@ -385,13 +412,21 @@ def test_a_killed_sweep_goes_on_with_its_cells(executor):
     wait_until(lambda: any(Path("killed/cells").glob("*/checkpoint/[0-9]*")))
     process.kill()
     process.communicate(timeout=60)
-    wait_until(lambda: not any(is_locked(cell) for cell in Path("killed/cells").iterdir()))  # its workers end with it
-    begun = [cell for cell in Path("killed/cells").iterdir() if has_checkpoint(cell) and status_of(cell) == "running"]
+    wait_until(
+        lambda: not any(is_locked(cell) for cell in Path("killed/cells").iterdir())
+    )  # its workers end with it
+    begun = [
+        cell
+        for cell in Path("killed/cells").iterdir()
+        if has_checkpoint(cell) and status_of(cell) == "running"
+    ]
     assert begun
     assert main(["sweep", *words, "log_path=killed"]) == 0
     assert main(["sweep", *words, "log_path=whole"]) == 0
     assert all(memory_rl.load(cell).manifest["resumed"][0]["stopped_as"] == "running" for cell in begun)
-    set_aside = {folder.name.rpartition("-")[0] for folder in Path("killed").glob("discarded/*")}  # what had not come to a checkpoint
+    set_aside = {
+        folder.name.rpartition("-")[0] for folder in Path("killed").glob("discarded/*")
+    }  # what had not come to a checkpoint
     assert not set_aside & {cell.name for cell in begun}
     for cell in Path("whole/cells").iterdir():
         assert measured(Path("killed/cells") / cell.name) == measured(cell)
@@ -408,7 +443,15 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_are_what_peft_loads(kind):
     """Those of a checkpoint and those that are kept at the end: the same model by PEFT, or by transformers, gives the P(S) that was measured."""
-    settings = {"N": 16, "num_runs": 2, "warmup": False, "max_episodes": 24, "save_adapters": True, "log_path": "kept", **KINDS[kind]}
+    settings = {
+        "N": 16,
+        "num_runs": 2,
+        "warmup": False,
+        "max_episodes": 24,
+        "save_adapters": True,
+        "log_path": "kept",
+        **KINDS[kind],
+    }
     with stopped_at(6):
         memory_rl.sft(**settings, checkpoint_every=0)
     (checkpoint,) = Path("kept/checkpoint").iterdir()
@@ -427,7 +470,14 @@ def test_adapters_are_what_peft_loads(kind):
 
 @pytest.mark.parametrize("kind", ["shared", "full"])
 def test_other_kinds_of_adapters_go_on_to_the_same_bytes_where_paths_are_scored(kind):
-    settings = {"N": 16, "num_runs": 3, "warmup": False, "scoring": "paths", "max_episodes": 12, **KINDS[kind]}
+    settings = {
+        "N": 16,
+        "num_runs": 3,
+        "warmup": False,
+        "scoring": "paths",
+        "max_episodes": 12,
+        **KINDS[kind],
+    }
     with stopped_at(6):
         memory_rl.sft(**settings, log_path="begun", checkpoint_every=0)
     memory_rl.sft(**settings, log_path="begun", resume=True)
@@ -440,9 +490,16 @@ def check_adapters(folder: Path, result) -> None:
     for run in range(2):
         whole = (folder / f"run-{run}" / "model.safetensors").exists()
         base = None if whole else tiny_model.make_model(0)
-        model = AutoModelForCausalLM.from_pretrained(folder / f"run-{run}") if whole else peft.PeftModel.from_pretrained(base, folder / f"run-{run}")
+        model = (
+            AutoModelForCausalLM.from_pretrained(folder / f"run-{run}")
+            if whole
+            else peft.PeftModel.from_pretrained(base, folder / f"run-{run}")
+        )
         last = result.metrics.filter(run=run).sort("episode").tail(1)
-        turn = [{"role": "user", "content": "Secret in [0,16)?"}, {"role": "assistant", "content": str(last["secret"][0])}]
+        turn = [
+            {"role": "user", "content": "Secret in [0,16)?"},
+            {"role": "assistant", "content": str(last["secret"][0])},
+        ]
         tokens = tokenizer.apply_chat_template(turn, return_dict=False)
         prompt = len(tokenizer.apply_chat_template(turn[:1], return_dict=False))
         with torch.no_grad():

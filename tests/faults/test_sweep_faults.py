@@ -21,7 +21,12 @@ LONG = "conditions=log_distance N=256 backend=tabular num_runs=16 max_episodes=2
 
 
 def start(words: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, ROOT / "sweep.py", *words.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, ROOT / "sweep.py", *words.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def status_of(cell: Path) -> str | None:
@@ -43,7 +48,11 @@ def wait_until(condition, seconds: float = 60) -> None:
 
 
 def measured(path: str) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in Path(path, "cells").rglob("*.parquet") if file.name != "timing.parquet"}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in Path(path, "cells").rglob("*.parquet")
+        if file.name != "timing.parquet"
+    }
 
 
 def pids_of(process: subprocess.Popen) -> list[int]:
@@ -82,9 +91,13 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(number, code, execu
     assert "running" not in found
     summary = json.loads(Path("stopped/summary.json").read_text())
     assert summary["status"] == "interrupted"
-    assert sorted(row["status"] for row in summary["cells"]) == sorted([*found, *["not run"] * (4 - len(found))])
+    assert sorted(row["status"] for row in summary["cells"]) == sorted(
+        [*found, *["not run"] * (4 - len(found))]
+    )
     complete = {row["id"] for row in summary["cells"] if row["status"] == "completed"}
-    before = {name: content for name, content in measured("stopped").items() if name.split("/")[1] in complete}
+    before = {
+        name: content for name, content in measured("stopped").items() if name.split("/")[1] in complete
+    }
 
     assert main(["sweep", *LONG.split(), "log_path=stopped", "quiet=True"]) == 0
     assert before.items() <= measured("stopped").items()
@@ -98,7 +111,9 @@ def test_a_killed_worker_is_replaced_and_the_others_go_on(reference):
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert measured("killed") == reference
-    assert len(list(Path("killed/discarded").iterdir())) == 1  # what the killed worker had measured; its other worker lost nothing
+    assert (
+        len(list(Path("killed/discarded").iterdir())) == 1
+    )  # what the killed worker had measured; its other worker lost nothing
 
 
 def test_a_worker_that_is_always_lost_fails_its_cells_alone():
@@ -118,7 +133,14 @@ def test_workers_do_not_outlive_a_killed_sweep():
     assert len(pids) == 2
     process.kill()
     process.communicate(timeout=60)
-    wait_until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids))
+    wait_until(
+        lambda: (
+            not any(
+                psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+                for pid in pids
+            )
+        )
+    )
     assert "running" in statuses("gone")  # it had no chance to tell; a second start sets it aside
 
 
@@ -129,7 +151,11 @@ def test_two_sweeps_never_share_a_directory(capsys):
     message = capsys.readouterr().err
     assert "log_path=taken is in use by another sweep" in message
     assert list(Path("taken").iterdir()) == [Path("taken/.lock")]
-    with directory.locked(), pytest.raises(RunDirectoryError, match="in use"), SweepDirectory("./taken/").locked():
+    with (
+        directory.locked(),
+        pytest.raises(RunDirectoryError, match="in use"),
+        SweepDirectory("./taken/").locked(),
+    ):
         pass
     with directory.locked():  # free again
         pass
@@ -146,7 +172,9 @@ def test_the_lock_of_a_killed_sweep_is_free():
         pass
 
 
-@pytest.mark.parametrize(("name", "part"), [("manifest.json", "already holds a run"), ("notes.txt", "notes.txt")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("manifest.json", "already holds a run"), ("notes.txt", "notes.txt")]
+)
 def test_a_folder_with_other_files_is_left_alone(name, part, capsys):
     Path("mine").mkdir()
     Path("mine", name).write_text("mine")
@@ -186,7 +214,21 @@ def test_a_full_disk_is_told(monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SweepDirectory, "write_bytes", full)
-    assert main(["sweep", "conditions=sft", "N=16", "num_runs=2", "backend=tabular", "ledger=False", "log_path=full", "quiet=True"]) == 2
+    assert (
+        main(
+            [
+                "sweep",
+                "conditions=sft",
+                "N=16",
+                "num_runs=2",
+                "backend=tabular",
+                "ledger=False",
+                "log_path=full",
+                "quiet=True",
+            ]
+        )
+        == 2
+    )
     message = capsys.readouterr().err
     assert "full/summary.json cannot be written" in message
     assert "No space left" in message

@@ -40,7 +40,14 @@ def measure(command: str, folder: Path):
     assert summary["runs"] == 16
     assert abs(summary["before_training"]["mean_bits_known"]) < 0.1
     assert summary["before_training"]["least_valid_mass"] > 0.99
-    for heading in ("condition", "runs", "memorised", "median episodes [95 % CI]", "bits per episode [95 % CI]", "naive capacity"):
+    for heading in (
+        "condition",
+        "runs",
+        "memorised",
+        "median episodes [95 % CI]",
+        "bits per episode [95 % CI]",
+        "naive capacity",
+    ):
         assert heading in output
     return result, summary
 
@@ -54,7 +61,9 @@ def test_binary(folder):
 
 def test_binned_log_distance(folder):
     """That it runs and is measured; how well it learns is a finding, not a requirement."""
-    result, summary = measure("python train.py env_type=single_step N=64 reward_type=binned_log_distance reward_bins=8", folder)
+    result, summary = measure(
+        "python train.py env_type=single_step N=64 reward_type=binned_log_distance reward_bins=8", folder
+    )
     assert summary["memorised"] + summary["censored"] == 16
     assert summary["ceilings"]["capacity"] == 3.0
     assert result.metrics["episode"].max() <= 4000

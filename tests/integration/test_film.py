@@ -13,7 +13,16 @@ from memory_rl.training.film import MAX_PICTURES
 
 CONDITIONS = {
     "binary": ("train", {"N": 16, "max_episodes": 400}),
-    "noisy": ("train", {"N": 11, "reward_type": "log_distance", "reward_noise": 0.2, "backend": "tabular", "max_episodes": 400}),
+    "noisy": (
+        "train",
+        {
+            "N": 11,
+            "reward_type": "log_distance",
+            "reward_noise": 0.2,
+            "backend": "tabular",
+            "max_episodes": 400,
+        },
+    ),
     "multi_step": ("train", {"N": 11, "env_type": "multi_step", "max_episodes": 120}),
     "sft": ("sft", {"N": 16, "learning_rate": 1e-4}),
     "long": ("train", {"N": 16, "backend": "tabular", "learning_rate": 1e-3, "max_episodes": 4000}),
@@ -37,11 +46,15 @@ def test_the_film_agrees_with_the_metrics(name):
     assert episodes.to_list() == sorted({*evaluations.gather_every(stride), evaluations[-1]})
     assert (stride > 1) == (name == "long")
 
-    assert film.select("episode", "answer").rows() == [(episode, answer) for episode in episodes for answer in range(N)]
+    assert film.select("episode", "answer").rows() == [
+        (episode, answer) for episode in episodes for answer in range(N)
+    ]
     at = metrics.filter(pl.col("episode").is_in(episodes.to_list()))
     of_secret = film.filter(pl.col("answer") == metrics["secret"][0])
     np.testing.assert_allclose(N * of_secret["policy"].cast(pl.Float64), 2.0 ** at["bits_known"], rtol=1e-5)
-    np.testing.assert_allclose(N * of_secret["observer"].cast(pl.Float64), 2.0 ** at["observer_bits"], rtol=1e-5)
+    np.testing.assert_allclose(
+        N * of_secret["observer"].cast(pl.Float64), 2.0 ** at["observer_bits"], rtol=1e-5
+    )
     totals = film.group_by("episode", maintain_order=True).agg(pl.col("policy", "observer").sum())
     np.testing.assert_allclose(totals["policy"], 2.0 ** at["format_bits"], rtol=1e-4)
     np.testing.assert_allclose(totals["observer"], 1.0, rtol=1e-5)

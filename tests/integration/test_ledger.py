@@ -25,7 +25,14 @@ CONDITIONS = {
     "posterior": {"N": 16, "algorithm": "posterior", "group_size": 1},
     "ppo": {"N": 16, "algorithm": "ppo", "batch_size": 2},
     "skipping ahead": {"N": 64, "skip_ahead": True, "max_episodes": 400},
-    "skipping ahead among bins": {"N": 37, "reward_type": "binned_log_distance", "reward_bins": 3, "skip_ahead": True, "batch_size": 2, "max_episodes": 400},
+    "skipping ahead among bins": {
+        "N": 37,
+        "reward_type": "binned_log_distance",
+        "reward_bins": 3,
+        "skip_ahead": True,
+        "batch_size": 2,
+        "max_episodes": 400,
+    },
     "skipping ahead through noise": {"N": 16, "reward_noise": 0.1, "skip_ahead": True},
 }
 
@@ -50,9 +57,13 @@ def test_the_ledger_is_recomputed_from_the_episodes_alone(settings):
     result = train(**settings)
     recomputed = memory_rl.ledger_from_episodes(result.path)
     assert recomputed.height == result.episodes.select("run", "episode").n_unique()
-    measured = result.metrics.filter(pl.col("episode") > 0).select("run", "episode", *LEDGER).sort("run", "episode")
+    measured = (
+        result.metrics.filter(pl.col("episode") > 0).select("run", "episode", *LEDGER).sort("run", "episode")
+    )
     latest = recomputed.sort("episode"), measured.select("run", "episode").sort("episode")
-    again = latest[1].join_asof(latest[0], on="episode", by="run").sort("run", "episode").select(measured.columns)
+    again = (
+        latest[1].join_asof(latest[0], on="episode", by="run").sort("run", "episode").select(measured.columns)
+    )
     assert_frame_equal(again, measured, check_exact=False, abs_tol=1e-9)
 
 
@@ -61,10 +72,19 @@ def test_the_ledger_of_the_transformer_and_of_examples():
     shown = memory_rl.sft(N=16, num_runs=3)
     for result in (local, shown):
         last = result.metrics.sort("episode").group_by("run", maintain_order=True).last().sort("run")
-        again = memory_rl.ledger_from_episodes(result.path).group_by("run", maintain_order=True).last().sort("run")
+        again = (
+            memory_rl.ledger_from_episodes(result.path)
+            .group_by("run", maintain_order=True)
+            .last()
+            .sort("run")
+        )
         np.testing.assert_allclose(again["observer_bits"], last["observer_bits"], atol=1e-9)
         np.testing.assert_allclose(again["asked_bits"], last["asked_bits"], atol=1e-9)
-    assert shown.summary["sft"]["ledger"]["asked"]["estimate"] == shown.summary["sft"]["ledger"]["observer"]["estimate"] == 4.0
+    assert (
+        shown.summary["sft"]["ledger"]["asked"]["estimate"]
+        == shown.summary["sft"]["ledger"]["observer"]["estimate"]
+        == 4.0
+    )
     assert shown.summary["sft"]["rates"]["observer"]["estimate"] == 4.0  # known after one example
     assert_frame_equal(shown.ledger, memory_rl.ledger_from_episodes(shown.path))
 
@@ -73,20 +93,30 @@ def test_rates_are_bits_over_the_episodes_to_the_same_event():
     """The observer's rate, recomputed: log2 N over the mean of the first episodes after which it gave S at least the threshold."""
     result = train(N=64, num_runs=20, max_episodes=None, memorised_at=0.9)
     (summary,) = result.summary.values()
-    knows = result.ledger.filter(pl.col("observer_bits") >= np.log2(64 * 0.9)).group_by("run").agg(pl.col("episode").min())
+    knows = (
+        result.ledger.filter(pl.col("observer_bits") >= np.log2(64 * 0.9))
+        .group_by("run")
+        .agg(pl.col("episode").min())
+    )
     assert knows.height == 20
     rates, losses = summary["rates"], summary["losses"]
     assert rates["observer"]["estimate"] == pytest.approx(6 / knows["episode"].mean())
     assert rates["policy"] == summary["bits_per_episode"]
-    assert rates["questioner"]["estimate"] == pytest.approx(6 / memory_rl.bounds(N=64, memorised_at=0.9).ideal_questioner.to_reach)
+    assert rates["questioner"]["estimate"] == pytest.approx(
+        6 / memory_rl.bounds(N=64, memorised_at=0.9).ideal_questioner.to_reach
+    )
     chain = [rates[mind]["estimate"] for mind in ("capacity", "questioner", "observer", "policy")]
-    assert [losses[name] for name in ("alphabet", "exploration", "absorption")] == pytest.approx([a / b for a, b in itertools.pairwise(chain)])
+    assert [losses[name] for name in ("alphabet", "exploration", "absorption")] == pytest.approx(
+        [a / b for a, b in itertools.pairwise(chain)]
+    )
 
 
 def test_observers_that_never_know_are_censored():
     result = train(N=256, num_runs=6, max_episodes=40)
     (summary,) = result.summary.values()
-    knew = (result.ledger.filter(pl.col("observer_bits") >= 7).group_by("run").agg(pl.col("episode").min()))["episode"]
+    knew = (result.ledger.filter(pl.col("observer_bits") >= 7).group_by("run").agg(pl.col("episode").min()))[
+        "episode"
+    ]
     spent = knew.sum() + (6 - len(knew)) * 40
     assert summary["rates"]["observer"]["estimate"] == pytest.approx(8 * len(knew) / spent)
     assert len(knew) < 6
@@ -94,10 +124,17 @@ def test_observers_that_never_know_are_censored():
 
 def test_no_question_tells_more_than_the_channel_can():
     for settings in CONDITIONS.values():
-        keys = {key: value for key, value in settings.items() if key in ("N", "env_type", "reward_type", "reward_bins", "reward_noise", "credit")}
+        keys = {
+            key: value
+            for key, value in settings.items()
+            if key in ("N", "env_type", "reward_type", "reward_bins", "reward_noise", "credit")
+        }
         capacity = memory_rl.bounds(**keys).shannon_capacity
         ledger = train(**settings).ledger.sort("run", "episode")
-        told = ledger["asked_bits"] - ledger.select(pl.col("asked_bits").shift(1, fill_value=0.0).over("run"))["asked_bits"]
+        told = (
+            ledger["asked_bits"]
+            - ledger.select(pl.col("asked_bits").shift(1, fill_value=0.0).over("run"))["asked_bits"]
+        )
         assert told.max() <= capacity + 1e-9
 
 
@@ -130,13 +167,19 @@ def test_the_observer_of_bits_sees_each_reward_or_only_their_sum(noise, summed):
         rewards = environment.rewards(choices, np.array([secret]), rng.random(choices.shape))
         questions.observe(observer, np.array([0]), choices, rewards)
         episodes.append((choices[0, 0].tolist(), rewards[0, 0].astype(int).tolist()))
-        np.testing.assert_allclose(observer.posterior(np.array([0]))[0], brute_force_posterior(N, episodes, noise, summed), atol=1e-12)
+        np.testing.assert_allclose(
+            observer.posterior(np.array([0]))[0],
+            brute_force_posterior(N, episodes, noise, summed),
+            atol=1e-12,
+        )
 
 
 def test_an_example_of_either_world_shows_the_secret():
     for environment in (MultiStep.with_noise(SecretSpace(11)), MultiStep.with_noise(SecretSpace(16))):
         for secret in range(environment.space.N):
-            _, level = ExampleQuestions(environment).of_episode(environment.choices(np.array([secret])), np.full((1, 4), np.nan))
+            _, level = ExampleQuestions(environment).of_episode(
+                environment.choices(np.array([secret])), np.full((1, 4), np.nan)
+            )
             assert level.tolist() == [secret]
 
 

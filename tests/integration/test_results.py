@@ -38,7 +38,12 @@ def test_the_run_directory_is_complete_and_loads_again(capfd):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"env_type": "multi_step"}, {"reward_type": "binned_log_distance", "reward_bins": 4, "reward_noise": 0.2}, {"algorithm": "ppo", "batch_size": 2}],
+    [
+        {},
+        {"env_type": "multi_step"},
+        {"reward_type": "binned_log_distance", "reward_bins": 4, "reward_noise": 0.2},
+        {"algorithm": "ppo", "batch_size": 2},
+    ],
     ids=["binary", "multi_step", "noisy", "ppo"],
 )
 def test_the_same_seed_gives_the_same_bytes(settings):
@@ -57,34 +62,60 @@ def test_a_runs_numbers_do_not_depend_on_its_company():
 
 
 def test_metrics_are_what_the_episodes_say():
-    result = memory_rl.train(N=16, num_runs=4, max_episodes=80, reward_type="log_distance", group_size=4, batch_size=2, skip_ahead=False)
+    result = memory_rl.train(
+        N=16,
+        num_runs=4,
+        max_episodes=80,
+        reward_type="log_distance",
+        group_size=4,
+        batch_size=2,
+        skip_ahead=False,
+    )
     environment = SingleStep(SecretSpace(16), make_channel("log_distance", 16))
     secrets = result.metrics.group_by("run").agg(pl.col("secret").first())
     episodes = result.episodes.join(secrets, on="run")
     answers = episodes["answer"].fill_null(-1).to_numpy()
-    np.testing.assert_array_equal(episodes["reward"], environment.channel.rewards(answers, episodes["secret"].to_numpy()))
+    np.testing.assert_array_equal(
+        episodes["reward"], environment.channel.rewards(answers, episodes["secret"].to_numpy())
+    )
 
     by_batch = (
         episodes.with_columns(batch=(pl.col("episode") - 1) // 8 * 8 + 8, group=(pl.col("episode") - 1) // 4)
         .group_by("run", "batch", "group")
-        .agg(pl.col("reward").mean(), silent=pl.col("reward").n_unique() == 1, invalid=pl.col("answer").null_count() / 4)
+        .agg(
+            pl.col("reward").mean(),
+            silent=pl.col("reward").n_unique() == 1,
+            invalid=pl.col("answer").null_count() / 4,
+        )
         .group_by("run", "batch")
         .agg(pl.col("reward").mean(), pl.col("silent").mean(), pl.col("invalid").mean())
     )
-    both = result.metrics.filter(pl.col("episode") > 0).join(by_batch, left_on=["run", "episode"], right_on=["run", "batch"])
+    both = result.metrics.filter(pl.col("episode") > 0).join(
+        by_batch, left_on=["run", "episode"], right_on=["run", "batch"]
+    )
     assert both.height == by_batch.height == result.metrics.height - 4
     np.testing.assert_allclose(both["reward_mean"], both["reward"])
     np.testing.assert_allclose(both["zero_advantage_fraction"], both["silent"])
     np.testing.assert_allclose(both["invalid_fraction"], both["invalid"])
     np.testing.assert_allclose(both["bits_known"], both["format_bits"] + both["content_bits"])
 
-    updates = result.metrics.sort("run", "episode").with_columns(step=pl.col("update").diff().over("run")).filter(pl.col("episode") > 0)
-    np.testing.assert_array_equal(updates["step"], (updates["zero_advantage_fraction"] < 1).cast(pl.Int64))  # no step without a signal
+    updates = (
+        result.metrics.sort("run", "episode")
+        .with_columns(step=pl.col("update").diff().over("run"))
+        .filter(pl.col("episode") > 0)
+    )
+    np.testing.assert_array_equal(
+        updates["step"], (updates["zero_advantage_fraction"] < 1).cast(pl.Int64)
+    )  # no step without a signal
 
 
 def test_a_silent_group_changes_nothing():
-    metrics = memory_rl.train(N=64, num_runs=4, max_episodes=200, skip_ahead=False).metrics.sort("run", "episode")
-    steps = metrics.with_columns(pl.col("bits_known").diff().over("run").alias("change")).filter(pl.col("episode") > 0)
+    metrics = memory_rl.train(N=64, num_runs=4, max_episodes=200, skip_ahead=False).metrics.sort(
+        "run", "episode"
+    )
+    steps = metrics.with_columns(pl.col("bits_known").diff().over("run").alias("change")).filter(
+        pl.col("episode") > 0
+    )
     silent = steps.filter(pl.col("zero_advantage_fraction") == 1)
     assert silent.height > 50
     assert (silent["change"] == 0).all()
@@ -110,7 +141,11 @@ def test_summary_is_what_the_metrics_say():
 def test_fixed_secret_is_everybodys_and_otherwise_each_draws_its_own():
     fixed = memory_rl.train(**SMALL, fixed_secret=5).metrics
     assert fixed["secret"].unique().to_list() == [5]
-    drawn = memory_rl.train(**{**SMALL, "N": 64, "num_runs": 8}).metrics.group_by("run").agg(pl.col("secret").first())
+    drawn = (
+        memory_rl.train(**{**SMALL, "N": 64, "num_runs": 8})
+        .metrics.group_by("run")
+        .agg(pl.col("secret").first())
+    )
     assert drawn["secret"].n_unique() > 3
 
 
@@ -140,7 +175,10 @@ def test_larger_batches_spend_more_examples():
     assert (result.metrics["episode"] == 4 * result.metrics["update"]).all()
 
 
-@pytest.mark.parametrize(("env_type", "N"), [("single_step", 2), ("multi_step", 2), ("single_step", 3), ("multi_step", 11), ("single_step", 100)])
+@pytest.mark.parametrize(
+    ("env_type", "N"),
+    [("single_step", 2), ("multi_step", 2), ("single_step", 3), ("multi_step", 11), ("single_step", 100)],
+)
 def test_before_training_the_policy_is_honest(env_type, N):
     """It knows nothing, whichever the secret is, and nearly always answers validly."""
     result = memory_rl.train(env_type=env_type, N=N, num_runs=1, max_episodes=4, memorised_at=0.9)
@@ -169,7 +207,9 @@ def test_without_warm_up_the_policy_writes_nonsense():
     result = memory_rl.train(N=8, num_runs=1, max_episodes=40, warmup=False)
     assert result.summary["binary"]["before_training"]["least_valid_mass"] < 0.5
     first, last = (result.metrics["bits_known"][place] for place in (0, -1))
-    relative = result.summary["binary"]["relative_to_prior"]  # one run: log2 P0(S) = bits known at the start - log2 N
+    relative = result.summary["binary"][
+        "relative_to_prior"
+    ]  # one run: log2 P0(S) = bits known at the start - log2 N
     assert relative["prior_bits"]["runs"] == [pytest.approx(3 - first)]
     assert relative["gained_bits"]["runs"] == [pytest.approx(last - first)]
     assert relative["prior_bits"]["estimate"] > 3  # S is less likely than under a uniform prior
@@ -178,8 +218,17 @@ def test_without_warm_up_the_policy_writes_nonsense():
 
 
 def test_without_warm_up_the_prior_leaves_the_bits_of_all_secrets_to_learn():
-    result = memory_rl.train(N=8, num_secrets=3, memorised_share=0.5, num_runs=2, max_episodes=24, warmup=False)
-    ends = result.metrics.sort("episode").group_by("run", maintain_order=True).agg(first=pl.first("bits_known"), last=pl.last("bits_known")).sort("run")
+    result = memory_rl.train(
+        N=8, num_secrets=3, memorised_share=0.5, num_runs=2, max_episodes=24, warmup=False
+    )
+    ends = (
+        result.metrics.sort("episode")
+        .group_by("run", maintain_order=True)
+        .agg(first=pl.first("bits_known"), last=pl.last("bits_known"))
+        .sort("run")
+    )
     relative = result.summary["binary"]["relative_to_prior"]
-    assert relative["prior_bits"]["runs"] == pytest.approx((9 - ends["first"]).to_list())  # M log2 N, not the half of it that is to be memorised
+    assert relative["prior_bits"]["runs"] == pytest.approx(
+        (9 - ends["first"]).to_list()
+    )  # M log2 N, not the half of it that is to be memorised
     assert relative["gained_bits"]["runs"] == pytest.approx((ends["last"] - ends["first"]).to_list())

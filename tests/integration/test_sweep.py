@@ -30,7 +30,11 @@ def snapshot(path: Path) -> dict[str, bytes]:
 
 def measured(path: Path) -> dict[str, bytes]:
     """What a sweep measured: metrics and episodes of every cell, which its configuration determines to the byte."""
-    return {name: content for name, content in snapshot(path).items() if name.endswith(("metrics.parquet", "episodes.parquet"))}
+    return {
+        name: content
+        for name, content in snapshot(path).items()
+        if name.endswith(("metrics.parquet", "episodes.parquet"))
+    }
 
 
 def read(name: str) -> dict:
@@ -46,10 +50,27 @@ def reference(tmp_path_factory) -> dict[str, bytes]:
 
 
 def test_every_cell_is_the_run_it_says_it_is(capsys):
-    assert main(["sweep", *["conditions=sft,multi_step", "N=16", "backend=tabular", "num_runs=8", "seed=0,1", "log_path=all"]]) == 0
+    assert (
+        main(
+            [
+                "sweep",
+                *[
+                    "conditions=sft,multi_step",
+                    "N=16",
+                    "backend=tabular",
+                    "num_runs=8",
+                    "seed=0,1",
+                    "log_path=all",
+                ],
+            ]
+        )
+        == 0
+    )
     output = capsys.readouterr().out
     rows = read("all/summary.json")["cells"]
-    assert [(row["condition"], row["seed"]) for row in rows] == [(name, seed) for name in ("sft", "multi_step") for seed in (0, 1)]
+    assert [(row["condition"], row["seed"]) for row in rows] == [
+        (name, seed) for name in ("sft", "multi_step") for seed in (0, 1)
+    ]
     alone = memory_rl.train(env_type="multi_step", N=16, backend="tabular", num_runs=8, seed=1)
     cell = Path("all/cells", rows[3]["id"])
     for name in ("metrics.parquet", "episodes.parquet"):
@@ -64,7 +85,11 @@ def test_every_cell_is_the_run_it_says_it_is(capsys):
     for row in rows:
         assert row["id"] in output
     assert "sweep directory: all" in output
-    assert {entry["id"] for entry in read("all/sweep.json")["cells"]} == {row["id"] for row in rows} == {cell.path.name for cell in find_cells(["all"])}
+    assert (
+        {entry["id"] for entry in read("all/sweep.json")["cells"]}
+        == {row["id"] for row in rows}
+        == {cell.path.name for cell in find_cells(["all"])}
+    )
 
 
 def test_a_second_start_does_only_what_is_missing(reference, capsys):
@@ -80,7 +105,9 @@ def test_a_second_start_does_only_what_is_missing(reference, capsys):
     Path(second, "metrics.parquet").write_bytes(b"half of")
     assert main(["sweep", *GRID.split(), "log_path=again"]) == 0
     assert "1 of 3 are complete already" in capsys.readouterr().out
-    assert measured(Path("again/cells")) == {name.removeprefix("cells/"): content for name, content in reference.items()}
+    assert measured(Path("again/cells")) == {
+        name.removeprefix("cells/"): content for name, content in reference.items()
+    }
     assert Path("again/discarded", f"{second.name}-1", "metrics.parquet").read_bytes() == b"half of"
     untouched = {name: content for name, content in before.items() if name.startswith(third.name)}
     assert len(untouched) > 5
@@ -111,14 +138,22 @@ def test_a_url_gets_the_same(reference, tmp_path):
 def test_a_store_without_a_disk_gets_the_same(reference):
     run(f"{GRID} log_path=memory://sweeps/one")
     files = fsspec.filesystem("memory").find("/sweeps/one")
-    content = {name.removeprefix("/sweeps/one/"): fsspec.filesystem("memory").cat_file(name) for name in files}
+    content = {
+        name.removeprefix("/sweeps/one/"): fsspec.filesystem("memory").cat_file(name) for name in files
+    }
     assert {name: data for name, data in content.items() if name in reference} == reference
-    assert {name.split("/")[-1] for name in content if name.startswith("cells/")} >= {"manifest.json", "summary.json", "bits_known.svg"}
+    assert {name.split("/")[-1] for name in content if name.startswith("cells/")} >= {
+        "manifest.json",
+        "summary.json",
+        "bits_known.svg",
+    }
     assert not [name for name in content if name.endswith(".part")]
     assert len(json.loads(content["summary.json"])["cells"]) == 3
     directory = SweepDirectory("memory://sweeps/one")
     cell = json.loads(content["summary.json"])["cells"][0]["id"]
-    directory.write_json(f"cells/{cell}/manifest.json", {"status": "running"})  # as a killed worker would leave it
+    directory.write_json(
+        f"cells/{cell}/manifest.json", {"status": "running"}
+    )  # as a killed worker would leave it
     run(f"{GRID} log_path=memory://sweeps/one")
     assert directory.state(f"cells/{cell}") == "completed"
     assert directory.read_json(f"discarded/{cell}-1/manifest.json") == {"status": "running"}
@@ -143,7 +178,9 @@ def test_a_failed_cell_stops_no_other(tmp_path, capsys):
 
 
 def test_rates_are_chosen_on_secrets_of_their_own():
-    run("conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned")
+    run(
+        "conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned"
+    )
     summary = read("tuned/summary.json")
     assert [row["status"] for row in summary["cells"]] == ["completed", "completed"]
     for row, choice in zip(summary["cells"], summary["tuning"], strict=True):
@@ -152,25 +189,42 @@ def test_rates_are_chosen_on_secrets_of_their_own():
         for path in Path("tuned/tuning").glob(f"{row['condition']}-*"):
             result = memory_rl.load(path)
             ends = result.metrics.group_by("run").agg(
-                first=pl.col("episode").filter(pl.col("bits_known") >= 3).min(), last=pl.col("episode").max(), rate=pl.col("learning_rate").first()
+                first=pl.col("episode").filter(pl.col("bits_known") >= 3).min(),
+                last=pl.col("episode").max(),
+                rate=pl.col("learning_rate").first(),
             )
-            rates[ends["rate"][0]] = 4 * ends["first"].is_not_null().sum() / ends.select(pl.coalesce("first", "last")).to_series().sum()
+            rates[ends["rate"][0]] = (
+                4
+                * ends["first"].is_not_null().sum()
+                / ends.select(pl.coalesce("first", "last")).to_series().sum()
+            )
         assert len(rates) == 3
         assert row["learning_rate"] == choice["learning_rate"] == max(rates, key=lambda rate: rates[rate])
-        assert {score["learning_rate"]: score["bits_per_episode"] for score in choice["scores"]} == pytest.approx(rates)
+        assert {
+            score["learning_rate"]: score["bits_per_episode"] for score in choice["scores"]
+        } == pytest.approx(rates)
         assert row["id"] not in {score["id"] for score in choice["scores"]}
         reported = memory_rl.load(Path("tuned/cells", row["id"]))
         tuning = memory_rl.load(Path("tuned/tuning", choice["scores"][0]["id"]))
         assert (reported.config["seed"], tuning.config["seed"]) == (0, 1_000_000)
-    assert {cell.path.name for cell in find_cells(["tuned"])} == {row["id"] for row in summary["cells"]}  # tuning is no result
-    assert [entry["id"] for entry in read("tuned/sweep.json")["cells"]] == [row["id"] for row in summary["cells"]]
+    assert {cell.path.name for cell in find_cells(["tuned"])} == {
+        row["id"] for row in summary["cells"]
+    }  # tuning is no result
+    assert [entry["id"] for entry in read("tuned/sweep.json")["cells"]] == [
+        row["id"] for row in summary["cells"]
+    ]
     before = snapshot(Path("tuned"))
-    run("conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned")
+    run(
+        "conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned"
+    )
     assert snapshot(Path("tuned")) == before
 
 
 def test_a_condition_whose_tuning_failed_is_not_reported(tmp_path):
-    run(f"conditions=sft,{tmp_path}/none.py:near N=16 backend=tabular num_runs=4 tune=True tune_rates=0.1,0.3 log_path=half", code=1)
+    run(
+        f"conditions=sft,{tmp_path}/none.py:near N=16 backend=tabular num_runs=4 tune=True tune_rates=0.1,0.3 log_path=half",
+        code=1,
+    )
     rows = read("half/summary.json")["cells"]
     assert [(row["condition"], row["status"]) for row in rows] == [("sft", "completed"), ("near", "failed")]
     assert "its tuning is not complete" in rows[1]["why"]
@@ -221,7 +275,9 @@ def test_a_dry_run_writes_nothing(capsys):
 
 
 def test_estimates_are_right_to_a_factor_of_three():
-    for cell in cells_of_axes("sft,binary,multi_step", {"backend": "tabular", "N": "64", "num_runs": "32", "ledger": "False"}):
+    for cell in cells_of_axes(
+        "sft,binary,multi_step", {"backend": "tabular", "N": "64", "num_runs": "32", "ledger": "False"}
+    ):
         command = memory_rl.sft if cell.command == "sft" else memory_rl.train
         result = command(**cell.values)
         spent = result.metrics.group_by("run").agg(pl.col("episode").max())["episode"].sum()
@@ -231,13 +287,33 @@ def test_estimates_are_right_to_a_factor_of_three():
 def test_help_lists_every_key(capsys):
     assert main(["sweep", "--help"]) == 0
     output = capsys.readouterr().out
-    for key in ("protocol", "grid", "conditions", "executor", "workers", "ray_address", "retries", "dry_run", "tune", "tune_rates", "tune_seed", "tune_runs"):
+    for key in (
+        "protocol",
+        "grid",
+        "conditions",
+        "executor",
+        "workers",
+        "ray_address",
+        "retries",
+        "dry_run",
+        "tune",
+        "tune_rates",
+        "tune_seed",
+        "tune_runs",
+    ):
         assert f"\n  {key} " in output
     assert main(["--help"]) == 0
     assert "\n  sweep " in capsys.readouterr().out
 
 
 def test_the_same_from_python(reference):
-    summary = sweep(conditions=["sft", "binary", "multi_step"], N=16, backend="tabular", num_runs=8, ledger=False, log_path="python")
+    summary = sweep(
+        conditions=["sft", "binary", "multi_step"],
+        N=16,
+        backend="tabular",
+        num_runs=8,
+        ledger=False,
+        log_path="python",
+    )
     assert measured(Path("python")) == reference
     assert summary == read("python/summary.json")

@@ -38,12 +38,23 @@ def serve(make_policy, monkeypatch):
     return serve
 
 
-SETTINGS = {"backend": "tinker", "N": 8, "num_runs": 2, "learning_rate": 3e-3, "warmup": False, "wording": "terse"}
+SETTINGS = {
+    "backend": "tinker",
+    "N": 8,
+    "num_runs": 2,
+    "learning_rate": 3e-3,
+    "warmup": False,
+    "wording": "terse",
+}
 
 
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("single_step", {}), ("multi_step", {"max_episodes": 400}), ("single_step", {"algorithm": "ppo", "ppo_epochs": 2, "scoring": "all"})],
+    [
+        ("single_step", {}),
+        ("multi_step", {"max_episodes": 400}),
+        ("single_step", {"algorithm": "ppo", "ppo_epochs": 2, "scoring": "all"}),
+    ],
     ids=["binary", "dense", "ppo, all answers scored"],
 )
 def test_learns_and_keeps_an_exact_ledger(serve, kind, more):
@@ -58,7 +69,10 @@ def test_learns_and_keeps_an_exact_ledger(serve, kind, more):
     assert json.loads(Path("run/usage.json").read_text()) == summary["usage"]
     assert summary["stopped"] is None
     assert (result.episodes["count"] == 1).all()  # every answer was really given
-    ends, again = (frame.sort("episode").group_by("run").last().sort("run")["observer_bits"].to_numpy() for frame in (result.metrics, result.ledger))
+    ends, again = (
+        frame.sort("episode").group_by("run").last().sort("run")["observer_bits"].to_numpy()
+        for frame in (result.metrics, result.ledger)
+    )
     assert ends == pytest.approx(again)
     assert Path("run/film.parquet").exists() == (more.get("scoring") == "all")
     assert not service.states  # nothing is left behind on the service
@@ -88,10 +102,21 @@ def test_several_secrets_are_memorised_and_accounted_for(serve, learn, more):
     assert {name: count for name, count in counts.items() if name != "total"} == dict(service.calls)
     assert summary["usage"]["tokens"] == {**service.tokens, "total": service.tokens.total()}
     assert counts["compute_logprobs"] == 3 * len(result.metrics)  # of each secret, at each measurement
-    secrets = {(run, prompt): secret for run, prompt, secret in pl.read_parquet("run/secrets.parquet").select("run", "prompt", "secret").iter_rows()}
-    told = [(row["answer"] == secrets[row["run"], row["prompt"]], row["reward"]) for row in result.episodes.iter_rows(named=True)]
+    secrets = {
+        (run, prompt): secret
+        for run, prompt, secret in pl.read_parquet("run/secrets.parquet")
+        .select("run", "prompt", "secret")
+        .iter_rows()
+    }
+    told = [
+        (row["answer"] == secrets[row["run"], row["prompt"]], row["reward"])
+        for row in result.episodes.iter_rows(named=True)
+    ]
     assert all(right if reward is None else right == bool(reward) for right, reward in told)
-    ends, again = (frame.sort("episode").group_by("run").last().sort("run")["observer_bits"].to_numpy() for frame in (result.metrics, result.ledger))
+    ends, again = (
+        frame.sort("episode").group_by("run").last().sort("run")["observer_bits"].to_numpy()
+        for frame in (result.metrics, result.ledger)
+    )
     assert ends == pytest.approx(again)
     assert ends == pytest.approx(9)
 
@@ -123,7 +148,10 @@ def test_a_broken_run_with_several_secrets_is_gone_on_with(serve):
     assert len(measured) > 4
     assert result.metrics.head(len(measured)).equals(measured)
     episodes = result.episodes.group_by("run").len().sort("run")["len"].to_list()
-    assert episodes == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    assert (
+        episodes
+        == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    )
 
 
 def test_max_tokens_total_ends_it_in_good_order(serve, capsys):
@@ -139,7 +167,10 @@ def test_max_tokens_total_ends_it_in_good_order(serve, capsys):
     assert "note: max_tokens_total=2500 leaves " in out
     assert "note: an update of one run costs at most " in out
     episodes = result.episodes.group_by("run").len().sort("run")["len"].to_list()
-    assert episodes == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    assert (
+        episodes
+        == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    )
 
 
 def test_too_small_a_limit_is_refused_with_one_that_is_not(serve, capsys):
@@ -177,16 +208,22 @@ def test_a_failing_service_keeps_what_was_measured_and_resume_goes_on(serve):
     again = result.metrics.head(len(measured))
     assert again.equals(measured)  # nothing that was paid for is lost
     assert result.summary["binary"]["usage"]["tokens"]["total"] > spent
-    assert result.summary["binary"]["usage"]["tokens"]["total"] == pytest.approx(service.tokens.total(), abs=200)
+    assert result.summary["binary"]["usage"]["tokens"]["total"] == pytest.approx(
+        service.tokens.total(), abs=200
+    )
 
 
 def test_the_format_of_bits_adds_up(serve):
     serve()
     metrics = memory_rl.train(**SETTINGS, max_episodes=80).metrics
-    assert metrics["bits_known"].to_numpy() == pytest.approx((metrics["content_bits"] + metrics["format_bits"]).to_numpy())
+    assert metrics["bits_known"].to_numpy() == pytest.approx(
+        (metrics["content_bits"] + metrics["format_bits"]).to_numpy()
+    )
     assert metrics["format_bits"].max() <= 0
     first = metrics.filter(pl.col("episode") == 0).sort("run")
-    assert np.abs(first["bits_known"].to_numpy()).max() < 0.5 * math.log2(8)  # a base model that knows nothing
+    assert np.abs(first["bits_known"].to_numpy()).max() < 0.5 * math.log2(
+        8
+    )  # a base model that knows nothing
 
 
 REFUSED = {
@@ -198,7 +235,10 @@ REFUSED = {
     "an address that is none": ("tinker_base_url=localhost", ["tinker_base_url=localhost", "http://"]),
     "no tokens": ("max_tokens_total=0", ["max_tokens_total=0", "max_tokens_total=1"]),
     "too many answers": ("N=5000", ["N=5000", "backend=tinker", "N=4096"]),
-    "nobody there": ("tinker_base_url=http://127.0.0.1:9", ["does not answer", "http://127.0.0.1:9", "tinker_base_url"]),
+    "nobody there": (
+        "tinker_base_url=http://127.0.0.1:9",
+        ["does not answer", "http://127.0.0.1:9", "tinker_base_url"],
+    ),
     "remote code": ("model_name=moonshotai/Kimi-K2.6", ["moonshotai/Kimi-K2.6", "another model"]),
 }
 
@@ -232,10 +272,16 @@ def status(code, body):
 @pytest.mark.parametrize(
     ("error", "parts"),
     [
-        (status(401, {"detail": f"no such key {KEY}"}), ["TINKER_API_KEY is not accepted", "give a valid key"]),
+        (
+            status(401, {"detail": f"no such key {KEY}"}),
+            ["TINKER_API_KEY is not accepted", "give a valid key"],
+        ),
         (status(402, {"detail": "no money"}), ["cannot pay", "billing"]),
         (status(500, {"detail": "oh"}), ["the service failed", "resume=True"]),
-        (tinker.APIConnectionError(httpx.Request("POST", "http://service")), ["does not answer", "tinker_base_url"]),
+        (
+            tinker.APIConnectionError(httpx.Request("POST", "http://service")),
+            ["does not answer", "tinker_base_url"],
+        ),
     ],
     ids=["401", "402", "500", "no connection"],
 )
@@ -262,11 +308,24 @@ def test_an_unknown_model_is_answered_with_a_known_one(capsys, monkeypatch):
             return self
 
         def result(self):
-            return type("Answer", (), {"supported_models": [type("Model", (), {"model_name": name}) for name in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B")]})
+            return type(
+                "Answer",
+                (),
+                {
+                    "supported_models": [
+                        type("Model", (), {"model_name": name})
+                        for name in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B")
+                    ]
+                },
+            )
 
     monkeypatch.setenv("TINKER_API_KEY", KEY)
     monkeypatch.setattr(hosted, "_knock", lambda address: None)
-    monkeypatch.setattr(tinker, "ServiceClient", lambda **settings: type("Session", (), {"_check_accessible": lambda self: None})())
+    monkeypatch.setattr(
+        tinker,
+        "ServiceClient",
+        lambda **settings: type("Session", (), {"_check_accessible": lambda self: None})(),
+    )
     monkeypatch.setattr(tinker, "RestClient", Rest)
     sentence = complaint("train", "backend=tinker model_name=meta-llama/Llama-3.1-8", capsys)
     assert "did you mean meta-llama/Llama-3.1-8B?" in sentence

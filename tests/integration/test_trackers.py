@@ -39,7 +39,10 @@ def _offline(tmp_path_factory):
 
 def needs(*libraries: str) -> pytest.MarkDecorator:
     missing = [library for library in libraries if importlib.util.find_spec(library) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: pip install 'memory-rl[{','.join(missing)}]'")
+    return pytest.mark.skipif(
+        bool(missing),
+        reason=f"{', '.join(missing)} not installed: pip install 'memory-rl[{','.join(missing)}]'",
+    )
 
 
 def wandb_records(run: Path):
@@ -68,7 +71,13 @@ def wandb_history(run: Path) -> list[Point]:
         for record in wandb_records(run)
         if record.HasField("history")
     ]
-    return [Point(row["episode"], {name: value for name, value in row.items() if name != "episode" and name[0] != "_"}) for row in rows]
+    return [
+        Point(
+            row["episode"],
+            {name: value for name, value in row.items() if name != "episode" and name[0] != "_"},
+        )
+        for row in rows
+    ]
 
 
 def trackio_history(run: Path) -> list[Point]:
@@ -76,7 +85,10 @@ def trackio_history(run: Path) -> list[Point]:
 
     identity = json.loads((run / "trackers.json").read_text())["id"]
     rows = SQLiteStorage.get_logs("tests", f"{run.name}-{identity}")
-    return [Point(row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")}) for row in rows]
+    return [
+        Point(row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")})
+        for row in rows
+    ]
 
 
 def tensorboard_history(run: Path) -> list[Point]:
@@ -95,14 +107,24 @@ HISTORIES = {"wandb": wandb_history, "trackio": trackio_history, "tensorboard": 
 
 def points_of(points: list[Point]) -> list[Point]:
     """Without the numbers of the summary."""
-    bare = [Point(point.episode, {name: value for name, value in point.values.items() if not name.startswith("summary/")}) for point in points]
+    bare = [
+        Point(
+            point.episode,
+            {name: value for name, value in point.values.items() if not name.startswith("summary/")},
+        )
+        for point in points
+    ]
     return [point for point in bare if point.values]
 
 
 def expected_points(metrics: pl.DataFrame, episodes: list[int], information: float) -> list[Point]:
     """By brute force: each run as its last evaluation up to the episode left it; shares over all episodes since the point before."""
     points, before = [], -1
-    spent = metrics.sort("run", "episode").with_columns(spent=pl.col("episode").diff().over("run").fill_null(0)).sort("episode")
+    spent = (
+        metrics.sort("run", "episode")
+        .with_columns(spent=pl.col("episode").diff().over("run").fill_null(0))
+        .sort("episode")
+    )
     for episode in episodes:
         seen = spent.filter(pl.col("episode") <= episode)
         last = seen.group_by("run").last()
@@ -137,7 +159,9 @@ def test_the_tracker_holds_what_was_measured(followed, library):
     assert curve[0].episode == 0
     assert curve[-1].episode == followed.metrics["episode"].max()
     single = 1e-6 if library == "tensorboard" else 1e-9  # event files hold single precision
-    assert_same(curve, expected_points(followed.metrics, [point.episode for point in curve], 4.0), rtol=single)
+    assert_same(
+        curve, expected_points(followed.metrics, [point.episode for point in curve], 4.0), rtol=single
+    )
     assert curve[-1].values["memorised"] == 3
 
 
@@ -146,14 +170,25 @@ def test_the_tracker_holds_what_was_measured(followed, library):
 def test_the_summary_comes_at_the_end(followed, library):
     summary = followed.summary["binary"]
     if library == "wandb":
-        updates = [item for record in wandb_records(followed.path) if record.HasField("summary") for item in record.summary.update]
+        updates = [
+            item
+            for record in wandb_records(followed.path)
+            if record.HasField("summary")
+            for item in record.summary.update
+        ]
         numbers = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in updates}
-        assert [record.exit.exit_code for record in wandb_records(followed.path) if record.HasField("exit")] == [0]
+        assert [
+            record.exit.exit_code for record in wandb_records(followed.path) if record.HasField("exit")
+        ] == [0]
     else:
         numbers = HISTORIES[library](followed.path)[-1].values
     assert numbers["summary/memorised"] == 3
-    assert numbers["summary/bits_per_episode/estimate"] == pytest.approx(summary["bits_per_episode"]["estimate"], rel=1e-6)
-    assert numbers["summary/bits_per_episode/ci95/low"] == pytest.approx(summary["bits_per_episode"]["ci95"][0], rel=1e-6)
+    assert numbers["summary/bits_per_episode/estimate"] == pytest.approx(
+        summary["bits_per_episode"]["estimate"], rel=1e-6
+    )
+    assert numbers["summary/bits_per_episode/ci95/low"] == pytest.approx(
+        summary["bits_per_episode"]["ci95"][0], rel=1e-6
+    )
 
 
 @needs("wandb", "trackio", "tensorboard")
@@ -169,14 +204,20 @@ def test_the_configuration_comes_first(followed):
     (of_trackio,) = [run.config for run in Api().runs("tests") if run.name.startswith("followed-")]
     assert {key: value for key, value in of_trackio.items() if not key.startswith("_")} == expected
     read = EventAccumulator(str(followed.path / "tensorboard")).Reload()
-    start = HParamsPluginData.FromString(read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content).session_start_info
+    start = HParamsPluginData.FromString(
+        read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    ).session_start_info
     assert start.hparams["N"].number_value == 16
     assert start.hparams["condition"].string_value == "binary"
     assert set(start.hparams) == {key for key, value in expected.items() if value is not None}
 
 
 @needs("wandb", "trackio", "tensorboard")
-@pytest.mark.parametrize("settings", [{}, {"skip_ahead": True, "N": 64}, {"reward_type": "log_distance", "ledger": False}], ids=["steps", "skips", "no_ledger"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"skip_ahead": True, "N": 64}, {"reward_type": "log_distance", "ledger": False}],
+    ids=["steps", "skips", "no_ledger"],
+)
 def test_what_is_measured_is_the_same_to_the_byte(settings):
     plain = memory_rl.train(**{**SMALL, **settings})
     followed = memory_rl.train(**{**SMALL, **settings}, **ALL)
@@ -200,7 +241,9 @@ def test_a_long_experiment_gives_a_few_hundred_points():
     """Of 15,360 evaluations, close together at first; the last is always shown."""
     config = TrainConfig(N=1024, backend="tabular", num_runs=1)
     curve = MeanCurve(config)
-    points = [point for row in rows_of_one_run(range(0, config.budget + 1, 4)) for point in curve.add(row)] + curve.finish()
+    points = [
+        point for row in rows_of_one_run(range(0, config.budget + 1, 4)) for point in curve.add(row)
+    ] + curve.finish()
     episodes = [point.episode for point in points]
     assert episodes[:4] == [0, 4, 8, 12]
     assert 300 < len(episodes) <= 501
@@ -210,7 +253,11 @@ def test_a_long_experiment_gives_a_few_hundred_points():
 
 def rows_of_one_run(episodes):
     for episode in episodes:
-        yield {"run": np.array([0]), "episode": np.array([episode]), **{name: np.zeros(1) for name in (*MEASURES, *SHARES)}}
+        yield {
+            "run": np.array([0]),
+            "episode": np.array([episode]),
+            **{name: np.zeros(1) for name in (*MEASURES, *SHARES)},
+        }
 
 
 @pytest.mark.parametrize("settings", [{}, {"skip_ahead": True}], ids=["steps", "skips"])
@@ -295,7 +342,9 @@ def test_a_tracker_that_fails_is_left_behind(where, monkeypatch):
     broken = Broken(where)
     monkeypatch.setitem(trackers._KINDS, "wandb_project", ("wandb", broken))
     monkeypatch.setattr(trackers, "_check_installed", lambda key, value: None)
-    with pytest.warns(TrackerWarning, match=r"^wandb failed \(the line is dead\), and the experiment goes on without it\.$") as warned:
+    with pytest.warns(
+        TrackerWarning, match=r"^wandb failed \(the line is dead\), and the experiment goes on without it\.$"
+    ) as warned:
         result = memory_rl.train(**SMALL, wandb_project="tests", tensorboard=True)
     assert len(warned) == 1
     assert broken.asked.count(where) == 1
@@ -321,18 +370,31 @@ def test_a_full_disk_ends_the_event_file_alone(monkeypatch):
     with pytest.warns(TrackerWarning, match="tensorboard failed .*No space left"):
         result = memory_rl.train(**SMALL, tensorboard=True)
     assert result.manifest["status"] == "completed"
-    assert len(tensorboard_history(result.path)) == 7  # of 9 records two are no points; what was written stays readable
+    assert (
+        len(tensorboard_history(result.path)) == 7
+    )  # of 9 records two are no points; what was written stays readable
 
 
 def train_apart(environment: dict[str, str], **settings) -> subprocess.CompletedProcess[str]:
-    words = [f"{key}={value}" for key, value in {**SMALL, "quiet": True, "log_path": "apart", **settings}.items()]
+    words = [
+        f"{key}={value}" for key, value in {**SMALL, "quiet": True, "log_path": "apart", **settings}.items()
+    ]
     environment = {**os.environ, "PYTHONWARNINGS": "default::UserWarning", **environment}
-    return subprocess.run([sys.executable, "-m", "memory_rl", "train", *words], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "memory_rl", "train", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 @needs("wandb")
 def test_without_a_key_wandb_is_left_behind():
-    done = train_apart({"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(Path.cwd()), "NETRC": "none"}, wandb_project="tests")
+    done = train_apart(
+        {"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(Path.cwd()), "NETRC": "none"},
+        wandb_project="tests",
+    )
     assert done.returncode == 0
     assert "memory-rl: warning: wandb failed (" in done.stderr
     assert "Traceback" not in done.stderr
@@ -355,11 +417,19 @@ def test_a_missing_library_is_told_before_any_work(words, monkeypatch, capsys):
     Path(library).mkdir()  # such as wandb leaves: a folder that Python could import
     monkeypatch.syspath_prepend(str(Path.cwd()))
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find_spec("memory_rl.task.nothing") if name == library else find_spec(name))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: find_spec("memory_rl.task.nothing") if name == library else find_spec(name),
+    )
     message = complaint("train", f"backend=tabular N=8 {words}", capsys)
-    assert f"{words} needs {library}, which is not installed: type pip install 'memory-rl[{library}]'" in message
+    assert (
+        f"{words} needs {library}, which is not installed: type pip install 'memory-rl[{library}]'" in message
+    )
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "50%"])
 def test_a_project_needs_a_name(name, capsys):
-    assert f"wandb_project={name} is not the name of a project" in complaint("train", f"wandb_project={name}", capsys)
+    assert f"wandb_project={name} is not the name of a project" in complaint(
+        "train", f"wandb_project={name}", capsys
+    )

@@ -55,7 +55,12 @@ def test_an_integer_earns_what_its_distance_says(N):
 def test_bits_are_rewarded_one_by_one_and_seen_once_said():
     environment = gymnasium.make(BITS, N=6, secret=0b101)
     told = play(environment, [1, 1, 0])
-    assert [observation.tolist() for observation, *_ in told] == [[UNSAID] * 3, [1, UNSAID, UNSAID], [1, 1, UNSAID], [1, 1, 0]]
+    assert [observation.tolist() for observation, *_ in told] == [
+        [UNSAID] * 3,
+        [1, UNSAID, UNSAID],
+        [1, 1, UNSAID],
+        [1, 1, 0],
+    ]
     assert [reward for _, reward, _, _ in told[1:]] == [1.0, 0.0, 0.0]
     assert [terminated for _, _, terminated, _ in told] == [False, False, False, True]
     assert [info["prompt"] for *_, info in told] == ["Secret in [0,6), bit 1?", "2?", "3?", None]
@@ -67,7 +72,12 @@ def test_nothing_but_the_reward_depends_on_the_secret(name, actions):
     seen = []
     for secret in range(8):
         told = play(gymnasium.make(name, N=8, secret=secret), actions, seed=0)
-        seen.append([(np.asarray(observation).tolist(), terminated, info) for observation, _, terminated, info in told])
+        seen.append(
+            [
+                (np.asarray(observation).tolist(), terminated, info)
+                for observation, _, terminated, info in told
+            ]
+        )
     assert all(other == seen[0] for other in seen)
 
 
@@ -112,7 +122,10 @@ def test_secrets_are_uniform():
 
 def test_noise_flips_as_often_as_it_says_and_follows_the_seed():
     environment = gymnasium.make(BITS, N=1024, reward_noise=0.25, secret=0)
-    rewards = [[reward for _, reward, _, _ in play(environment, [0] * 10, seed=None if episode else 0)[1:]] for episode in range(200)]
+    rewards = [
+        [reward for _, reward, _, _ in play(environment, [0] * 10, seed=None if episode else 0)[1:]]
+        for episode in range(200)
+    ]
     assert scipy.stats.binomtest(int(2000 - np.sum(rewards)), 2000, 0.25).pvalue > 1e-3
     assert [reward for _, reward, _, _ in play(environment, [0] * 10, seed=0)[1:]] == rewards[0]
 

@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
-MODULES = [("gymnasium", "gymnasium", "gymnasium"), ("trl", "datasets", "trl"), ("verifiers", "verifiers", "verifiers")]
+MODULES = [
+    ("gymnasium", "gymnasium", "gymnasium"),
+    ("trl", "datasets", "trl"),
+    ("verifiers", "verifiers", "verifiers"),
+]
 MODULES.append(("tinker_cookbook", "tinker_cookbook", "tinker-cookbook"))
 
 
@@ -16,4 +20,6 @@ def test_a_missing_library_names_its_extra(module, library, extra, monkeypatch):
     monkeypatch.delitem(sys.modules, f"memory_rl.integrations.{module}", raising=False)
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(f"memory_rl.integrations.{module}")
-    assert str(caught.value) == (f"memory_rl.integrations.{module} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'.")
+    assert str(caught.value) == (
+        f"memory_rl.integrations.{module} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
+    )

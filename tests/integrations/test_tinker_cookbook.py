@@ -6,7 +6,9 @@ import math
 import pytest
 import scipy.stats
 
-pytest.importorskip("tinker_cookbook", reason="the Tinker cookbook is not installed: pip install 'memory-rl[tinker-cookbook]'")
+pytest.importorskip(
+    "tinker_cookbook", reason="the Tinker cookbook is not installed: pip install 'memory-rl[tinker-cookbook]'"
+)
 from tinker_cookbook import tokenizer_utils
 from tinker_cookbook.completers import TokenCompleter, TokensWithLogprobs
 from tinker_cookbook.rl.data_processing import compute_advantages, trajectory_to_data
@@ -26,11 +28,20 @@ SPECIAL = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|e
 
 def make_tokenizer():
     """A token a byte, and the special tokens of Llama 3."""
-    tokenizer = Tokenizer(models.BPE({byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    tokenizer = Tokenizer(
+        models.BPE(
+            {byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=SPECIAL[0], eos_token=SPECIAL[3], clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=SPECIAL[0],
+        eos_token=SPECIAL[3],
+        clean_up_tokenization_spaces=False,
+    )
 
 
 TOKENIZER = make_tokenizer()
@@ -51,7 +62,9 @@ class Listed(TokenCompleter):
 
 
 def make_dataset(**keys):
-    dataset, test_set = asyncio.run(SecretDatasetBuilder(model_name_for_tokenizer="bytes", renderer_name="llama3", **keys)())
+    dataset, test_set = asyncio.run(
+        SecretDatasetBuilder(model_name_for_tokenizer="bytes", renderer_name="llama3", **keys)()
+    )
     assert test_set is None
     return dataset
 
@@ -71,29 +84,52 @@ def test_a_group_of_integers_is_rewarded_by_distance():
     expected = [1.0, 1 - math.log2(2) / 3, 0.0, 1 - math.log2(5) / 3]
     assert [reward for (reward,) in rewards(group)] == pytest.approx(expected)
     assert {text.count("Secret in [0,8)?") for text in policy.shown} == {1}
-    assert [step.metrics["valid"] for trajectory in group.trajectories_G for step in trajectory.transitions] == [1, 1, 0, 1]
+    assert [
+        step.metrics["valid"] for trajectory in group.trajectories_G for step in trajectory.transitions
+    ] == [1, 1, 0, 1]
 
 
 def test_bits_are_steps_with_rewards_of_their_own_until_the_loop_sums_them():
     policy = Listed("1", "1", "0", "0", "1", "1")
-    group = roll(policy, N=8, env_type="multi_step", fixed_secret=0b110, group_size=2)  # the episodes of a group take turns
-    answers = [[TOKENIZER.decode(step.ac.tokens[:-1]) for step in trajectory.transitions] for trajectory in group.trajectories_G]
-    assert rewards(group) == [[float(said == right) for said, right in zip(bits, "110", strict=True)] for bits in answers]
+    group = roll(
+        policy, N=8, env_type="multi_step", fixed_secret=0b110, group_size=2
+    )  # the episodes of a group take turns
+    answers = [
+        [TOKENIZER.decode(step.ac.tokens[:-1]) for step in trajectory.transitions]
+        for trajectory in group.trajectories_G
+    ]
+    assert rewards(group) == [
+        [float(said == right) for said, right in zip(bits, "110", strict=True)] for bits in answers
+    ]
     assert sum(len(bits) for bits in answers) == 6
     totals = group.get_total_rewards()
     (advantages,) = compute_advantages([group])
     assert advantages.tolist() == pytest.approx([total - sum(totals) / 2 for total in totals])
-    (datum,) = trajectory_to_data(group.trajectories_G[0], 0.5)  # one conversation, one datum; one advantage for all that was sampled
+    (datum,) = trajectory_to_data(
+        group.trajectories_G[0], 0.5
+    )  # one conversation, one datum; one advantage for all that was sampled
     mask = datum.loss_fn_inputs["mask"].tolist()
     assert sum(mask) == 6  # a bit and the end of the turn, three times
-    assert [a for a, sampled in zip(datum.loss_fn_inputs["advantages"].tolist(), mask, strict=True) if sampled] == [0.5] * 6
+    assert [
+        a for a, sampled in zip(datum.loss_fn_inputs["advantages"].tolist(), mask, strict=True) if sampled
+    ] == [0.5] * 6
 
 
 def test_the_conversation_holds_the_earlier_bits():
     policy = Listed("1", "0", "1")
     roll(policy, N=8, env_type="multi_step", group_size=1)
-    turns = [part.split("<|end_header_id|>")[1].strip() for part in policy.shown[-1].split("<|start_header_id|>")[1:]]
-    assert [turn.removesuffix("<|eot_id|>") for turn in turns] == ["Secret in [0,8), bit 1?", "1", "2?", "0", "3?", ""]
+    turns = [
+        part.split("<|end_header_id|>")[1].strip()
+        for part in policy.shown[-1].split("<|start_header_id|>")[1:]
+    ]
+    assert [turn.removesuffix("<|eot_id|>") for turn in turns] == [
+        "Secret in [0,8), bit 1?",
+        "1",
+        "2?",
+        "0",
+        "3?",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("policy", [Listed("1", "2"), Listed("1", "1 or 0")], ids=["2", "1 or 0"])

@@ -25,7 +25,12 @@ N, GROUP, UPDATES = 16, 8, 25
 @pytest.fixture(scope="module")
 def base():
     model, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
-    warm_up(model, make_trie(make_environment("single_step", N), tokenizer), N, WarmupSettings(head_steps=300, tolerance=0.05))
+    warm_up(
+        model,
+        make_trie(make_environment("single_step", N), tokenizer),
+        N,
+        WarmupSettings(head_steps=300, tolerance=0.05),
+    )
     return model, tokenizer
 
 
@@ -68,7 +73,13 @@ def test_the_trainer_learns_from_the_channel(base, tmp_path):
     reward, batches = SecretReward(end_token_id=tokenizer.eos_token_id, N=N, reward_type="log_distance"), []
 
     def watched(completions, secret, completion_ids, **columns):
-        batches.append((completion_ids, secret, reward(completions=completions, secret=secret, completion_ids=completion_ids, **columns)))
+        batches.append(
+            (
+                completion_ids,
+                secret,
+                reward(completions=completions, secret=secret, completion_ids=completion_ids, **columns),
+            )
+        )
         return batches[-1][-1]
 
     transformers.set_seed(0)
@@ -82,11 +93,17 @@ def test_the_trainer_learns_from_the_channel(base, tmp_path):
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
     assert len(batches) == UPDATES
-    valid = {(*tokenizer.encode(str(answer), add_special_tokens=False), tokenizer.eos_token_id): answer for answer in range(10)}
+    valid = {
+        (*tokenizer.encode(str(answer), add_special_tokens=False), tokenizer.eos_token_id): answer
+        for answer in range(10)
+    }
     for completion_ids, secret, rewards in batches:
         answers = [valid.get(tuple(tokens)) for tokens in completion_ids]
         assert secret == [6] * GROUP
-        expected = [0.0 if answer is None else max(0.0, 1 - math.log2(1 + abs(answer - 6)) / math.log2(N)) for answer in answers]
+        expected = [
+            0.0 if answer is None else max(0.0, 1 - math.log2(1 + abs(answer - 6)) / math.log2(N))
+            for answer in answers
+        ]
         assert rewards == pytest.approx(expected)
     assert any(0 in rewards for *_, rewards in batches)  # some were cut off
     logged = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
@@ -105,8 +122,15 @@ def test_text_and_messages_are_read_alike_and_the_invalid_earns_the_lowest_level
     reward = SecretReward(N=16)
     texts = ["6", " 6\n", "06", "+6", "16", "", "6.", "٦", "5"]
     chats = [[{"role": "assistant", "content": text}] for text in texts]
-    assert reward(completions=texts, secret=[6] * 9) == reward(completions=chats, secret=[6] * 9) == [1, 1, 0, 0, 0, 0, 0, 0, 0]
-    assert SecretReward(N=16, reward_type=worst_is_minus_one)(completions=["6", "06"], secret=[6, 6]) == [1, -1]
+    assert (
+        reward(completions=texts, secret=[6] * 9)
+        == reward(completions=chats, secret=[6] * 9)
+        == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    )
+    assert SecretReward(N=16, reward_type=worst_is_minus_one)(completions=["6", "06"], secret=[6, 6]) == [
+        1,
+        -1,
+    ]
 
 
 def worst_is_minus_one(answer: int, secret: int) -> float:

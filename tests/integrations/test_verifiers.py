@@ -39,7 +39,9 @@ class Model:
         self.asked.append((await request.json())["messages"])
         message = {"role": "assistant", "content": self._replies[len(self.asked) - 1]}
         choice = {"index": 0, "message": message, "finish_reason": self._finish_reason}
-        return web.json_response({"id": "1", "object": "chat.completion", "created": 0, "model": "listed", "choices": [choice]})
+        return web.json_response(
+            {"id": "1", "object": "chat.completion", "created": 0, "model": "listed", "choices": [choice]}
+        )
 
 
 def play(model, **keys):
@@ -49,7 +51,9 @@ def play(model, **keys):
         environment = load_environment(**keys)
         (task,) = environment.taskset
         async with model, environment.serving():
-            context = vf.ModelContext(model="listed", client=vf.EvalClientConfig(base_url=model.url, api_key_var="NO_SUCH_KEY"))
+            context = vf.ModelContext(
+                model="listed", client=vf.EvalClientConfig(base_url=model.url, api_key_var="NO_SUCH_KEY")
+            )
             return await environment.run_episode(task, context)
 
     episode = asyncio.run(run())
@@ -62,7 +66,9 @@ def scores(trace):
     return {name: reward.score for name, reward in trace.rewards.items()}
 
 
-@pytest.mark.parametrize(("reply", "expected"), [("5", 1.0), (" 5\n", 1.0), ("4", 2 / 3), ("05", 0.0), ("eight", 0.0)])
+@pytest.mark.parametrize(
+    ("reply", "expected"), [("5", 1.0), (" 5\n", 1.0), ("4", 2 / 3), ("05", 0.0), ("eight", 0.0)]
+)
 def test_an_integer_is_one_turn_and_one_reward(reply, expected):
     model = Model(reply)
     trace = play(model, N=8, reward_type="log_distance", fixed_secret=5)
@@ -78,7 +84,9 @@ def test_bits_are_turns_whose_rewards_stay_apart():
     assert trace.metrics == {"valid": 1.0}
     asked = ["Secret in [0,8), bit 1?", "1", "2?", "1", "3?"]
     roles = ["user", "assistant", "user", "assistant", "user"]
-    assert model.asked[-1] == [{"role": role, "content": text} for role, text in zip(roles, asked, strict=True)]
+    assert model.asked[-1] == [
+        {"role": role, "content": text} for role, text in zip(roles, asked, strict=True)
+    ]
     assert trace.num_branches == 1  # one conversation, one training sample
 
 
@@ -97,7 +105,9 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_each_task_is_a_run_whose_secret_no_model_is_shown():
     tasks = list(load_environment(N=1000, seed=2, num_runs=5).taskset)
-    assert [task.data.secret for task in tasks] == draw_secrets(TrainConfig(N=1000, seed=2, num_runs=5))[:, 0].tolist()
+    assert [task.data.secret for task in tasks] == draw_secrets(TrainConfig(N=1000, seed=2, num_runs=5))[
+        :, 0
+    ].tolist()
     assert {task.data.prompt for task in tasks} == {"Secret in [0,1000)?"}
     model = Model("1", "0", "1")
     play(model, N=8, env_type="multi_step", fixed_secret=6)
@@ -125,7 +135,9 @@ def test_a_bad_key_is_one_sentence():
 
 
 def test_the_library_finds_it_by_its_id():
-    config = vf.resolve_env_config({"taskset": {"id": "memory-rl-verifiers", "N": 32, "env_type": "multi_step", "num_runs": 3}})
+    config = vf.resolve_env_config(
+        {"taskset": {"id": "memory-rl-verifiers", "N": 32, "env_type": "multi_step", "num_runs": 3}}
+    )
     environment = vf.load_environment(config)
     assert type(environment) is SecretEnv
     assert [task.world.num_steps for task in environment.taskset] == [5, 5, 5]

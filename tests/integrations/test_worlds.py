@@ -32,13 +32,17 @@ def test_it_is_the_world_of_an_experiment(keys):
     world, theirs = make_world(N=11, **keys), make_environment(TrainConfig(N=11, **keys))
     answers, secrets = np.arange(theirs.num_choices)[:, None], np.arange(theirs.num_choices)
     assert np.array_equal(world.environment.channel.levels, theirs.channel.levels)
-    assert np.array_equal(world.environment.channel.likelihoods(answers, secrets), theirs.channel.likelihoods(answers, secrets))
+    assert np.array_equal(
+        world.environment.channel.likelihoods(answers, secrets), theirs.channel.likelihoods(answers, secrets)
+    )
     assert world.environment.conversations() == theirs.conversations()
 
 
 def test_its_secrets_are_those_of_the_runs_of_an_experiment():
     world = make_world(N=1000, seed=3)
-    assert [world.secret(run) for run in range(4)] == draw_secrets(TrainConfig(N=1000, seed=3, num_runs=4))[:, 0].tolist()
+    assert [world.secret(run) for run in range(4)] == draw_secrets(TrainConfig(N=1000, seed=3, num_runs=4))[
+        :, 0
+    ].tolist()
     assert make_world(N=1000, fixed_secret=7).secret(run=2) == 7
 
 

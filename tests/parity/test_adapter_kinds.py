@@ -32,7 +32,9 @@ ADVANTAGES = np.array([[[1.0], [-0.5], [-0.5]], [[0.3], [0.7], [-1.0]]])  # (R, 
 def make(settings, num_runs=2, model=None, kind="single_step", **more) -> TransformerPolicy:
     trie = make_trie(make_environment(kind, N), TOKENIZER)
     base = tiny_model.make_model(0) if model is None else model
-    return TransformerPolicy(base, trie, **{"num_runs": num_runs, "lora": settings, "learning_rate": 1e-2, "seed": 0, **more})
+    return TransformerPolicy(
+        base, trie, **{"num_runs": num_runs, "lora": settings, "learning_rate": 1e-2, "seed": 0, **more}
+    )
 
 
 def shared(n: int, **frame) -> SharedSettings:
@@ -48,7 +50,9 @@ def move(policy: TransformerPolicy, size: float) -> None:
 def plain_log_probs(model) -> list[float]:
     """Of all N answers, from a model that nothing was done to."""
     environment = make_environment("single_step", N)
-    return [plain_log_prob(model, tokenise(TOKENIZER, environment.conversation(answer))) for answer in range(N)]
+    return [
+        plain_log_prob(model, tokenise(TOKENIZER, environment.conversation(answer))) for answer in range(N)
+    ]
 
 
 def save(policy: TransformerPolicy, tmp_path):
@@ -70,7 +74,9 @@ def test_a_shared_vector_is_a_plain_model_with_its_matrices_added(n, tmp_path):
     assert np.abs(after - before).max() > 0.05
     for run in range(2):
         np.testing.assert_allclose(after[run, :N], plain_log_probs(merged(policy, run)), rtol=2e-6, atol=1e-5)
-        loaded = peft.PeftModel.from_pretrained(tiny_model.make_model(0), save(policy, tmp_path) / f"run-{run}")
+        loaded = peft.PeftModel.from_pretrained(
+            tiny_model.make_model(0), save(policy, tmp_path) / f"run-{run}"
+        )
         np.testing.assert_allclose(after[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
 
 
@@ -96,7 +102,11 @@ def test_the_gradient_of_a_shared_vector_is_that_through_merged_weights(n):
         for entry in range(n):  # the matrices are linear in the vector
             vector.data = torch.eye(n)[entry]
             expected[entry] = sum(
-                (policy.model.get_submodule(name).scale * (up @ down) * model.get_submodule(name).weight.grad).sum()
+                (
+                    policy.model.get_submodule(name).scale
+                    * (up @ down)
+                    * model.get_submodule(name).weight.grad
+                ).sum()
                 for name, (down, up) in policy.adapters.matrices(run).items()
             )
         vector.data = kept
@@ -124,8 +134,15 @@ def test_one_parameter_moves_along_one_direction_of_its_own():
     policy = make(shared(1))
     weights = []
     for _ in range(2):
-        policy.update(policy.demonstrate(np.arange(2), np.array([[1], [1]])), np.ones((2, 1, 1)), PolicyGradient())
-        weights.append([torch.cat([(up @ down).flatten() for down, up in policy.adapters.matrices(run).values()]) for run in range(2)])
+        policy.update(
+            policy.demonstrate(np.arange(2), np.array([[1], [1]])), np.ones((2, 1, 1)), PolicyGradient()
+        )
+        weights.append(
+            [
+                torch.cat([(up @ down).flatten() for down, up in policy.adapters.matrices(run).values()])
+                for run in range(2)
+            ]
+        )
     for first, second in zip(*weights, strict=True):
         assert torch.cosine_similarity(first, second, dim=0).abs() == pytest.approx(1, abs=1e-5)
         assert second.norm() > 1.5 * first.norm()
@@ -138,7 +155,9 @@ def test_the_first_steps_gain_hardly_depends_on_n():
     for n in (1, 4, 16, 64, 224):
         policy = make(shared(n), num_runs=24)
         policy.adapters.activate(np.arange(24))
-        chosen_log_probs(policy.model, policy.trie, policy.trie.form_edges[np.full((24, 1), 3)]).sum().backward()
+        chosen_log_probs(
+            policy.model, policy.trie, policy.trie.form_edges[np.full((24, 1), 3)]
+        ).sum().backward()
         gains[n] = float(np.mean([vector.grad.abs().sum().item() for vector in policy.adapters.vectors]))
     middle = np.median(list(gains.values()))
     assert all(0.7 < gain / middle < 1.4 for gain in gains.values()), gains
@@ -160,26 +179,49 @@ def test_full_fine_tuning_is_torchs_optimiser_on_plain_models(optimiser):
             optimisers[run].zero_grad()
             for answer, advantage in zip(answers[run], ADVANTAGES[run, :, 0], strict=True):
                 ((forced, reply),) = tokenise(TOKENIZER, environment.conversation(answer))
-                scores = plain[run](torch.tensor([forced + reply])).logits[0].log_softmax(dim=1)[len(forced) - 1 : -1]
+                scores = (
+                    plain[run](torch.tensor([forced + reply]))
+                    .logits[0]
+                    .log_softmax(dim=1)[len(forced) - 1 : -1]
+                )
                 (-advantage / 3 * scores.gather(1, torch.tensor(reply)[:, None]).sum()).backward()
             optimisers[run].step()
         for run in range(2):
-            np.testing.assert_allclose(policy.log_probs(np.arange(2))[run, :N], plain_log_probs(plain[run]), rtol=2e-6, atol=1e-5)
-    moved = max((weight - tiny_model.make_model(0).state_dict()[name]).abs().max().item() for name, weight in policy.adapters.weights(0).items())
+            np.testing.assert_allclose(
+                policy.log_probs(np.arange(2))[run, :N], plain_log_probs(plain[run]), rtol=2e-6, atol=1e-5
+            )
+    moved = max(
+        (weight - tiny_model.make_model(0).state_dict()[name]).abs().max().item()
+        for name, weight in policy.adapters.weights(0).items()
+    )
     assert moved > (2e-3 if optimiser == "adam" else 1e-4)
     for run in range(2):
         ours, theirs = policy.adapters.weights(run), dict(plain[run].named_parameters())
         assert ours.keys() == theirs.keys()
         for name, weight in ours.items():
             difference = (weight - theirs[name].detach()).abs()
-            assert (difference > 1e-6).float().mean() <= (0 if optimiser == "sgd" else 1e-3), name  # Adam's step is a ratio, of rounding where gradients vanish
+            assert (difference > 1e-6).float().mean() <= (0 if optimiser == "sgd" else 1e-3), (
+                name
+            )  # Adam's step is a ratio, of rounding where gradients vanish
             assert difference.max() < 1e-4, name
 
 
 def grouped(tied: bool) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    shape = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=len(TOKENIZER), initializer_range=0.2, attention_bias=True, tie_word_embeddings=tied, **shape)
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+    }
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER),
+        initializer_range=0.2,
+        attention_bias=True,
+        tie_word_embeddings=tied,
+        **shape,
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -199,7 +241,10 @@ def adapted(model) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, StackedLoRALinear)}
 
 
-@pytest.mark.parametrize(("layers", "targets", "rank"), [((0,), "all", 1), ((1, 2), "mlp", 3), ((2,), "attention", 2), ((0, 2), "all", 48), (None, "all", 1)])
+@pytest.mark.parametrize(
+    ("layers", "targets", "rank"),
+    [((0,), "all", 1), ((1, 2), "mlp", 3), ((2,), "attention", 2), ((0, 2), "all", 48), (None, "all", 1)],
+)
 def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targets, rank, tmp_path):
     policy = make(LoRASettings(rank=rank, targets=targets, layers=layers), model=grouped(False))
     inside = range(3) if layers is None else layers
@@ -211,7 +256,10 @@ def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targe
     assert np.abs(log_probs[0] - log_probs[1]).max() > 0.01
     for run in range(2):
         loaded = peft.PeftModel.from_pretrained(grouped(False), save(policy, tmp_path) / f"run-{run}")
-        assert sum(parameter.numel() for name, parameter in loaded.named_parameters() if ".lora_" in name) == policy.trained_parameters
+        assert (
+            sum(parameter.numel() for name, parameter in loaded.named_parameters() if ".lora_" in name)
+            == policy.trained_parameters
+        )
         np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
     config = json.loads((tmp_path / "run/adapters/run-0/adapter_config.json").read_text())
     assert config.get("layers_to_transform") == (None if layers is None else list(layers))
@@ -220,7 +268,10 @@ def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targe
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (LoRASettings(layers=(0, 2)), "lora_layers names layer 2, and the last one of LlamaForCausalLM is 1: use 0 to 1."),
+        (
+            LoRASettings(layers=(0, 2)),
+            "lora_layers names layer 2, and the last one of LlamaForCausalLM is 1: use 0 to 1.",
+        ),
         (LoRASettings(rank=129), "use lora_rank=128 or less."),
         (shared(225), "use adapter_parameters=224 or less, or a higher lora_rank."),
         (shared(113, layers=(1,)), "use adapter_parameters=112 or less, or a higher lora_rank."),
@@ -237,6 +288,10 @@ def test_a_run_is_the_same_alone_and_in_company(settings):
     for policy in policies:
         runs = np.arange(policy.num_runs)
         for _ in range(3):
-            policy.update(policy.demonstrate(runs, np.repeat([[1, 5]], len(runs), axis=0)), np.repeat([[[1.0], [-0.5]]], len(runs), axis=0), PolicyGradient())
+            policy.update(
+                policy.demonstrate(runs, np.repeat([[1, 5]], len(runs), axis=0)),
+                np.repeat([[[1.0], [-0.5]]], len(runs), axis=0),
+                PolicyGradient(),
+            )
     together, alone = (policy.log_probs(np.array([0])) for policy in policies)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)

@@ -5,7 +5,14 @@ import pytest
 import torch
 from helpers import make_environment, make_trie, plain_log_prob
 from pretrained import FAMILIES, LLAMA, QWEN, SMOL, make_model, make_tokenizer, make_world
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from memory_rl.errors import ModelError
 from memory_rl.learning.objectives import PolicyGradient
@@ -23,12 +30,23 @@ def test_every_answers_log_probability(family, kind, N):
     tokenizer = make_tokenizer(template)
     model = make_model(model_class, config_class, more, len(tokenizer))
     environment = make_world(kind, N)
-    conversations = [tokenise(tokenizer, environment.conversation(form)) for form in range(environment.num_forms)]
-    assert {reply[-1] for turns in conversations for _, reply in turns} == {tokenizer.convert_tokens_to_ids(end)}
+    conversations = [
+        tokenise(tokenizer, environment.conversation(form)) for form in range(environment.num_forms)
+    ]
+    assert {reply[-1] for turns in conversations for _, reply in turns} == {
+        tokenizer.convert_tokens_to_ids(end)
+    }
     if kind == "single_step":
         assert [len(turns[0][1]) for turns in conversations] == [2] * N  # "42" and "119" are one token each
     plain = [plain_log_prob(model, turns) for turns in conversations]
-    policy = TransformerPolicy(model, make_trie(environment, tokenizer), num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0)
+    policy = TransformerPolicy(
+        model,
+        make_trie(environment, tokenizer),
+        num_runs=1,
+        lora=LoRASettings(rank=1),
+        learning_rate=1e-3,
+        seed=0,
+    )
     np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
 
 
@@ -36,10 +54,20 @@ def test_every_answers_log_probability(family, kind, N):
 def test_numbers_of_several_digits_are_distinct_paths(grouped):
     """Whatever a number's tokens, sampling finds it as often as its conversation is likely: all answers and the exits make up 1."""
     tokenizer = make_tokenizer(SMOL, grouped=grouped)
-    lengths = [len(turns[0][1]) - 1 for turns in (tokenise(tokenizer, [("?", str(number))]) for number in (7, 42, 640))]
+    lengths = [
+        len(turns[0][1]) - 1
+        for turns in (tokenise(tokenizer, [("?", str(number))]) for number in (7, 42, 640))
+    ]
     assert lengths == ([1, 1, 1] if grouped else [1, 2, 3])
     model = make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer))
-    policy = TransformerPolicy(model, make_trie(make_world("single_step", 120), tokenizer), num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
+    policy = TransformerPolicy(
+        model,
+        make_trie(make_world("single_step", 120), tokenizer),
+        num_runs=1,
+        lora=LoRASettings(),
+        learning_rate=1e-3,
+        seed=0,
+    )
     run = np.array([0])
     assert np.exp(policy.log_probs(run)).sum() + policy.invalid(run)[0] == pytest.approx(1, abs=1e-6)
 
@@ -49,7 +77,11 @@ def test_the_first_turn_is_the_templates_own_text_and_the_rest_is_what_it_append
     for template in (SMOL, LLAMA):
         tokenizer = make_tokenizer(template)
         switches = {"date_string": "26 Jul 2024"}
-        messages = [{"role": role, "content": text} for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
+        messages = [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in zip(("user", "assistant"), turn, strict=True)
+        ]
         whole = tokenizer.apply_chat_template(messages, tokenize=False, **switches)
         ours = [token for forced, reply in tokenise(tokenizer, turns) for token in (*forced, *reply)]
         assert whole.startswith(tokenizer.decode(ours, skip_special_tokens=False))
@@ -57,7 +89,9 @@ def test_the_first_turn_is_the_templates_own_text_and_the_rest_is_what_it_append
     qwen = make_tokenizer(QWEN)
     asked = [qwen.decode(forced, skip_special_tokens=False) for forced, _ in tokenise(qwen, turns)]
     assert asked[0] == "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    assert asked[1] == "\n<|im_start|>user\nDigit 2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert (
+        asked[1] == "\n<|im_start|>user\nDigit 2?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
 
 
 def test_templates_that_cannot_be_used():
@@ -73,18 +107,28 @@ def test_a_sliding_window_must_hold_the_whole_conversation():
     tokenizer = make_tokenizer(None)
     environment = make_world("single_step", 16)
     trie = make_trie(environment, tokenizer)
-    longest = max(len(forced) + len(reply) - 1 for [(forced, reply)] in (tokenise(tokenizer, environment.conversation(a)) for a in range(16)))
+    longest = max(
+        len(forced) + len(reply) - 1
+        for [(forced, reply)] in (tokenise(tokenizer, environment.conversation(a)) for a in range(16))
+    )
     wide = make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest}, len(tokenizer))
     check_windows(wide, trie)
     plain = [plain_log_prob(wide, tokenise(tokenizer, environment.conversation(a))) for a in range(16)]
     policy = TransformerPolicy(wide, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
     np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
-    with pytest.raises(ModelError, match=f"sees {longest - 1} tokens at a time, and a conversation has {longest}"):
-        check_windows(make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest - 1}, len(tokenizer)), trie)
+    with pytest.raises(
+        ModelError, match=f"sees {longest - 1} tokens at a time, and a conversation has {longest}"
+    ):
+        check_windows(
+            make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest - 1}, len(tokenizer)),
+            trie,
+        )
 
 
 def gradients(model, trie, path) -> torch.Tensor:
-    policy = TransformerPolicy(model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0, optimiser="sgd")
+    policy = TransformerPolicy(
+        model, trie, num_runs=2, lora=LoRASettings(rank=2), learning_rate=1e-3, seed=0, optimiser="sgd"
+    )
     for vector in policy.adapters.vectors:
         vector.data += 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(1))
     before = torch.stack([vector.detach().clone() for vector in policy.adapters.vectors])
@@ -101,11 +145,15 @@ def test_recomputed_layers_give_the_same_gradients_with_less_memory(family):
     kept: dict[bool, int] = {}
     steps = {}
     for recompute in (False, True):
-        model = make_model(model_class, config_class, {**more, "attention_dropout": 0.5}, len(tokenizer))  # dropout stays off
+        model = make_model(
+            model_class, config_class, {**more, "attention_dropout": 0.5}, len(tokenizer)
+        )  # dropout stays off
         if recompute:
             recompute_layers(model)
         sizes: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        ):
             steps[recompute] = gradients(model, trie, path)
         kept[recompute] = sum(sizes)
     torch.testing.assert_close(steps[True], steps[False], rtol=0, atol=0)
@@ -118,8 +166,16 @@ def test_adapters_stay_float32_on_a_model_of_half_precision(adapters):
     """The same answers within the precision of bfloat16, 8 bits, and steps that would vanish in it."""
     tokenizer = make_tokenizer(SMOL)
     trie, run = make_trie(make_world("single_step", 16), tokenizer), np.array([0])
-    full, half = (make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer)).to(dtype) for dtype in (torch.float32, torch.bfloat16))
-    policies = [TransformerPolicy(model, trie, num_runs=1, lora=adapters, learning_rate=1e-5, seed=0, optimiser="adam") for model in (full, half)]
+    full, half = (
+        make_model(LlamaForCausalLM, LlamaConfig, {}, len(tokenizer)).to(dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    policies = [
+        TransformerPolicy(
+            model, trie, num_runs=1, lora=adapters, learning_rate=1e-5, seed=0, optimiser="adam"
+        )
+        for model in (full, half)
+    ]
     exact, rounded = (policy.log_probs(run) for policy in policies)
     np.testing.assert_allclose(rounded, exact, atol=0.3)
     assert np.abs(rounded - exact).max() > 1e-6
@@ -144,7 +200,10 @@ def test_a_model_from_a_directory_in_half_precision(tmp_path):
 
 def test_wordings():
     assert make_environment("single_step", 64).prompt(0) == "Secret in [0,64)?"
-    assert make_world("single_step", 64).prompt(0) == "I am thinking of a secret integer from 0 to 63. Reply with the integer alone."
+    assert (
+        make_world("single_step", 64).prompt(0)
+        == "I am thinking of a secret integer from 0 to 63. Reply with the integer alone."
+    )
     assert [make_world("multi_step", 64).prompt(step) for step in (0, 5)] == [
         "I am thinking of a secret integer from 0 to 63, written with 6 binary digits. Reply with one digit at a time, 0 or 1, alone. Digit 1?",
         "Digit 6?",

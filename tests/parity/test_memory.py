@@ -26,5 +26,7 @@ def test_counted_bytes_are_taken(recompute):
     done = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, timeout=300)
     memory = json.loads(done.stdout.strip().splitlines()[-1])
     assert memory["fake"] == memory["real"]
-    assert memory["real"] > 4 * 12.5e6 + 16 * 8 * 6e5  # float32 weights, and of each run's adapters values, gradients and two moments
+    assert (
+        memory["real"] > 4 * 12.5e6 + 16 * 8 * 6e5
+    )  # float32 weights, and of each run's adapters values, gradients and two moments
     assert 1.0 < memory["grown"] / memory["real"] < 2.0

@@ -18,7 +18,12 @@ R = 3
 def as_peft(policy, base, run):
     """A PEFT model with the weights of one run's adapters."""
     settings = policy.adapters.settings
-    config = peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(TARGETS[settings.targets]), task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=list(TARGETS[settings.targets]),
+        task_type="CAUSAL_LM",
+    )
     model = peft.get_peft_model(copy.deepcopy(base), config)
     for name, (down, up) in policy.adapters.matrices(run).items():
         layer = model.get_submodule(f"base_model.model.{name}")
@@ -41,7 +46,15 @@ def path_tokens(trie, path):
     return trie.edge_token[path[path != NONE]].tolist()
 
 
-@pytest.mark.parametrize("lora", [{"rank": 4}, {"rank": 1}, {"rank": 8, "targets": "attention"}, {"rank": 2, "targets": "mlp", "alpha": 3.0}])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"rank": 4},
+        {"rank": 1},
+        {"rank": 8, "targets": "attention"},
+        {"rank": 2, "targets": "mlp", "alpha": 3.0},
+    ],
+)
 def test_log_probabilities_and_gradients(make_policy, lora):
     policy = make_policy("single_step", 64, num_runs=R, moved=True, **lora)
     base, trie = unwrap(policy), policy.trie
@@ -60,7 +73,9 @@ def test_log_probabilities_and_gradients(make_policy, lora):
             tokens = path_tokens(trie, path[run, episode])
             logits = model(torch.tensor([trie.prompt.tolist() + tokens])).logits[0].log_softmax(dim=1)
             scores = logits[len(trie.prompt) - 1 : -1].gather(1, torch.tensor(tokens)[:, None])[:, 0]
-            np.testing.assert_allclose(log_probs[run, episode, : len(tokens)].detach(), scores.detach(), rtol=0, atol=1e-4)
+            np.testing.assert_allclose(
+                log_probs[run, episode, : len(tokens)].detach(), scores.detach(), rtol=0, atol=1e-4
+            )
             loss = loss - advantages[run, episode, 0] * scores.sum() / 4
         loss.backward()
         flat = policy.adapters.vectors[run]

@@ -42,7 +42,9 @@ def test_sampled_paths_score_as_they_were_sampled(make_policy, kind):
     policy.adapters.activate(np.arange(3))
     with torch.no_grad():
         again = chosen_log_probs(policy.model, policy.trie, rollout.path).numpy()
-    sampled = np.where(rollout.path == NONE, 0.0, np.take_along_axis(policy._edge_log_probs[:, None], rollout.path, axis=2))
+    sampled = np.where(
+        rollout.path == NONE, 0.0, np.take_along_axis(policy._edge_log_probs[:, None], rollout.path, axis=2)
+    )
     np.testing.assert_allclose(again, sampled, rtol=0, atol=1e-5)
 
 
@@ -50,12 +52,19 @@ def test_exits_are_all_the_other_tokens(make_policy):
     """From an untrained model nearly every token is an exit; its log-probability is that of all other tokens together."""
     environment = make_environment("single_step", 10)
     trie = make_trie(environment, TOKENIZER)
-    policy = TransformerPolicy(tiny_model.make_model(3), trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
+    policy = TransformerPolicy(
+        tiny_model.make_model(3), trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0
+    )
     rollout = policy.sample(np.array([0]), 30)
     left = rollout.choices[0, :, 0] == NONE
     assert left.sum() > 5
     with torch.no_grad():
-        probabilities = tiny_model.make_model(3)(torch.tensor([trie.prompt.tolist()])).logits[0, -1].double().softmax(dim=0)
+        probabilities = (
+            tiny_model.make_model(3)(torch.tensor([trie.prompt.tolist()]))
+            .logits[0, -1]
+            .double()
+            .softmax(dim=0)
+        )
     digits = TOKENIZER.convert_tokens_to_ids(list("0123456789"))
     expected = 1 - probabilities[digits].sum().item()
     exit_edge = trie.decision_edges[0][trie.decision_edges[0] != NONE][-1]
@@ -87,7 +96,9 @@ def test_a_model_from_a_directory_with_grouped_queries_and_no_chat_template(tmp_
     base = find_base_model(str(tmp_path / "model"), seed=0)
     environment = make_environment("multi_step", 8)
     trie = make_trie(environment, base.tokenizer)
-    policy = TransformerPolicy(base.model, trie, num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0)
+    policy = TransformerPolicy(
+        base.model, trie, num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0
+    )
     packed = policy.log_probs(np.array([0]))[0]
     model = merged(policy, 0)
     plain = [plain_log_prob(model, tokenise(base.tokenizer, environment.conversation(a))) for a in range(8)]

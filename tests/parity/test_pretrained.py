@@ -38,12 +38,24 @@ def small_base(dtype: torch.dtype = torch.float32) -> BaseModel:
 def test_an_adapter_is_warmed_up_and_merged(tmp_path, monkeypatch, dtype):
     """Afterwards the plain model answers uniformly, by ordinary forward passes; only the target matrices moved; the cache gives the same bytes again."""
     monkeypatch.setenv("MEMORY_RL_CACHE", str(tmp_path))
-    environment, before, base, again = make_world("multi_step", 8), small_base(dtype).model.state_dict(), small_base(dtype), small_base(dtype)
+    environment, before, base, again = (
+        make_world("multi_step", 8),
+        small_base(dtype).model.state_dict(),
+        small_base(dtype),
+        small_base(dtype),
+    )
     trie = make_trie(environment, base.tokenizer)
     report, from_cache = warm_up_cached(base, trie, 8)
     assert not from_cache
-    assert report.tokens == (report.steps + 2) * pack_all(trie).tokens.numel()  # each step, the look that ended them, and that at the sum
-    plain = np.array([plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer))) for answer in range(8)])
+    assert (
+        report.tokens == (report.steps + 2) * pack_all(trie).tokens.numel()
+    )  # each step, the look that ended them, and that at the sum
+    plain = np.array(
+        [
+            plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer)))
+            for answer in range(8)
+        ]
+    )
     divergence = -plain.mean() / np.log(2) - np.log2(8)
     assert divergence == pytest.approx(report.divergence, abs=1e-4 if dtype == torch.float32 else 0.02)
     assert divergence < (0.01 if dtype == torch.float32 else 0.05)
@@ -51,7 +63,12 @@ def test_an_adapter_is_warmed_up_and_merged(tmp_path, monkeypatch, dtype):
     after = base.model.state_dict()
     assert after.keys() == before.keys()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
-    assert moved == {name for name in after if name.split(".")[-2] in {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}}
+    assert moved == {
+        name
+        for name in after
+        if name.split(".")[-2]
+        in {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    }
     cached, from_cache = warm_up_cached(again, trie, 8)
     assert (cached, from_cache) == (report, True)
     assert all(torch.equal(tensor, after[name]) for name, tensor in again.model.state_dict().items())
@@ -73,17 +90,36 @@ def test_examples_of_a_pretrained_model(tmp_path, monkeypatch, capsys):
     assert "wording=plain" in complaint("sft-train", f"N=4 fixed_secret=3 model_name={name}", capsys)
     folder = memory_rl.generate_sft_data(N=4, fixed_secret=3, wording="plain")
     assert json.loads((folder / "train.jsonl").read_text().splitlines()[0])["messages"] == [
-        {"role": "user", "content": "I am thinking of a secret integer from 0 to 3. Reply with the integer alone."},
+        {
+            "role": "user",
+            "content": "I am thinking of a secret integer from 0 to 3. Reply with the integer alone.",
+        },
         {"role": "assistant", "content": "3"},
     ]
-    result = memory_rl.sft(N=4, fixed_secret=3, model_name=name, num_runs=2, learning_rate=1e-3, max_episodes=50, memorised_at=0.9)
+    result = memory_rl.sft(
+        N=4,
+        fixed_secret=3,
+        model_name=name,
+        num_runs=2,
+        learning_rate=1e-3,
+        max_episodes=50,
+        memorised_at=0.9,
+    )
     assert result.summary["sft"]["memorised"] == 2
 
 
 @pytest.mark.parametrize("settings", [{"env_type": "multi_step"}, {"scoring": "paths"}])
 def test_recomputing_layers_changes_nothing(tmp_path, monkeypatch, settings):
     name = save_small(tmp_path / "model", monkeypatch)
-    common = {"N": 4, "num_runs": 2, "model_name": name, "learning_rate": 1e-3, "max_episodes": 40, "memorised_at": 0.9, **settings}
+    common = {
+        "N": 4,
+        "num_runs": 2,
+        "model_name": name,
+        "learning_rate": 1e-3,
+        "max_episodes": 40,
+        "memorised_at": 0.9,
+        **settings,
+    }
     plain, recomputed = (memory_rl.train(**common, gradient_checkpointing=flag) for flag in (False, True))
     assert plain.metrics["update"].max() > 2
     assert recomputed.metrics.equals(plain.metrics)
@@ -98,7 +134,9 @@ def test_a_gguf_file_needs_its_package(monkeypatch, capsys):
 def test_a_damaged_gguf_file(capsys):
     pytest.importorskip("gguf")
     Path("model.gguf").write_bytes(b"GGUF")
-    assert "model_name='model.gguf' cannot be loaded" in complaint("train", "N=4 model_name=model.gguf memorised_at=0.9", capsys)
+    assert "model_name='model.gguf' cannot be loaded" in complaint(
+        "train", "N=4 model_name=model.gguf memorised_at=0.9", capsys
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +164,23 @@ def test_smollm2_numbers_and_log_probabilities(smollm2):
     [(prompt, reply)] = tokenise(base.tokenizer, [("How many?", "640")])
     digits = base.tokenizer.convert_tokens_to_ids(["6", "4", "0"])
     assert reply == [*digits, base.tokenizer.convert_tokens_to_ids("<|im_end|>")]
-    assert base.tokenizer.decode(prompt).startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
+    assert base.tokenizer.decode(prompt).startswith(
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
+    )
     for kind, N, answers in (("single_step", 120, [0, 7, 42, 119]), ("multi_step", 8, range(8))):
         environment = make_world(kind, N)
         trie = make_trie(environment, base.tokenizer)
-        plain = [plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer))) for answer in answers]
+        plain = [
+            plain_log_prob(base.model, tokenise(base.tokenizer, environment.conversation(answer)))
+            for answer in answers
+        ]
         model = find_base_model(str(smollm2), 0).model
-        policy = TransformerPolicy(model, trie, num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0)
-        np.testing.assert_allclose(policy.log_probs(np.array([0]))[0, list(answers)], plain, rtol=0, atol=2e-4)
+        policy = TransformerPolicy(
+            model, trie, num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0
+        )
+        np.testing.assert_allclose(
+            policy.log_probs(np.array([0]))[0, list(answers)], plain, rtol=0, atol=2e-4
+        )
 
 
 @pytest.mark.slow

@@ -29,7 +29,9 @@ def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chromium():
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
-        pytest.skip(f"no browser on PATH (looked for {', '.join(BROWSERS)}); on Debian: apt-get install chromium")
+        pytest.skip(
+            f"no browser on PATH (looked for {', '.join(BROWSERS)}); on Debian: apt-get install chromium"
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -50,7 +52,14 @@ def open_page(chromium, report: Path, heard: list[str]):
     contexts = []
 
     def open_it(**settings):
-        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, "color_scheme": "light", "reduced_motion": "reduce", **settings})
+        context = chromium.new_context(
+            **{
+                "viewport": {"width": 1200, "height": 900},
+                "color_scheme": "light",
+                "reduced_motion": "reduce",
+                **settings,
+            }
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))

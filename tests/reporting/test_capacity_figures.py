@@ -12,7 +12,13 @@ import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.reporting import capacity
-from memory_rl.reporting.capacity import CAPACITY_FIGURES, COLORS, capacities_frame, interference_frame, points_frame
+from memory_rl.reporting.capacity import (
+    CAPACITY_FIGURES,
+    COLORS,
+    capacities_frame,
+    interference_frame,
+    points_frame,
+)
 from memory_rl.reporting.charts import FIGURES, live, printed
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
@@ -29,10 +35,31 @@ def cells_folder(tmp_path_factory):
     for size in (1, 32):
         for M in (1, 2):
             path = str(folder / f"sft-{size}-{M}")
-            memory_rl.sft(**common, num_secrets=M, adapter_parameters=size, batch_size=M, max_episodes=40 * M, evaluate_every=10, log_path=path)
-    blocks = {"num_secrets": 4, "order": "blocks", "adapter_parameters": 32, "max_episodes": 80, "evaluate_every": 5}
+            memory_rl.sft(
+                **common,
+                num_secrets=M,
+                adapter_parameters=size,
+                batch_size=M,
+                max_episodes=40 * M,
+                evaluate_every=10,
+                log_path=path,
+            )
+    blocks = {
+        "num_secrets": 4,
+        "order": "blocks",
+        "adapter_parameters": 32,
+        "max_episodes": 80,
+        "evaluate_every": 5,
+    }
     memory_rl.sft(**common, **blocks, log_path=str(folder / "blocks"))
-    memory_rl.train(**common, num_secrets=2, adapter_parameters=1, max_episodes=8, skip_ahead=False, log_path=str(folder / "binary"))
+    memory_rl.train(
+        **common,
+        num_secrets=2,
+        adapter_parameters=1,
+        max_episodes=8,
+        skip_ahead=False,
+        log_path=str(folder / "binary"),
+    )
     return folder
 
 
@@ -57,10 +84,19 @@ def test_a_point_has_the_numbers_of_its_run_directory(cells_folder, frame):
     row = rows_of(frame, "sft", "shared n=32", 2)
     of_secrets = pl.read_parquet(cells_folder / "sft-32-2" / "secrets.parquet")
     last = of_secrets.filter(pl.col("episode") == pl.col("episode").max().over("run"))
-    assert row["stored"] == pytest.approx(last.group_by("run").agg(pl.col("bits_known").sum())["bits_known"].mean(), rel=1e-3)
+    assert row["stored"] == pytest.approx(
+        last.group_by("run").agg(pl.col("bits_known").sum())["bits_known"].mean(), rel=1e-3
+    )
     rate = cell.summary["bits_per_episode"]
-    assert [row["rate"] or 0.0, row["rate_high"] or row["bound"]] == pytest.approx([rate["estimate"], rate["ci95"][1]], rel=1e-3)
-    assert (row["parameters"], row["bytes"], row["bits_to_learn"], row["learning_rate"]) == (32, 128, 4.0, 0.1)
+    assert [row["rate"] or 0.0, row["rate_high"] or row["bound"]] == pytest.approx(
+        [rate["estimate"], rate["ci95"][1]], rel=1e-3
+    )
+    assert (row["parameters"], row["bytes"], row["bits_to_learn"], row["learning_rate"]) == (
+        32,
+        128,
+        4.0,
+        0.1,
+    )
     assert (row["memorised"], row["runs"]) == (cell.summary["memorised"], 3)
 
 
@@ -105,24 +141,44 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
         "size": ["sft", "binary"],
         "interference": ["sft"],
     }
-    layers = [layer for name in ("capacity", "interference") for panel in figures[name].panels for layer in panel.layers]
-    scales = [encoding["color"]["scale"] for layer in layers if "color" in (encoding := layer.to_dict()["encoding"])]
+    layers = [
+        layer
+        for name in ("capacity", "interference")
+        for panel in figures[name].panels
+        for layer in panel.layers
+    ]
+    scales = [
+        encoding["color"]["scale"] for layer in layers if "color" in (encoding := layer.to_dict()["encoding"])
+    ]
     assert len(scales) > 6
-    assert all(scale == {"domain": ["shared n=1", "shared n=32"], "range": [COLORS[0], COLORS[-1]]} for scale in scales)
+    assert all(
+        scale == {"domain": ["shared n=1", "shared n=32"], "range": [COLORS[0], COLORS[-1]]}
+        for scale in scales
+    )
 
 
 def test_the_lines_of_known_capacities_are_2_and_3_6_bits_a_parameter(study):
     panel = capacity.parameters(study).panels[0]
-    lines = [layer.data for layer in panel.layers if isinstance(layer.mark, capacity.alt.MarkDef) and layer.mark.type == "line"]
-    assert [(line["stored"] / line["parameters"]).to_list() for line in lines] == [pytest.approx([bits, bits]) for bits in (2.0, 3.6)]
+    lines = [
+        layer.data
+        for layer in panel.layers
+        if isinstance(layer.mark, capacity.alt.MarkDef) and layer.mark.type == "line"
+    ]
+    assert [(line["stored"] / line["parameters"]).to_list() for line in lines] == [
+        pytest.approx([bits, bits]) for bits in (2.0, 3.6)
+    ]
 
 
 def test_only_saturated_sizes_have_diamonds(study, cells_folder):
-    wanted = capacities_frame(find_cells([cells_folder])).filter("saturated", condition="sft")["size"].to_list()
+    wanted = (
+        capacities_frame(find_cells([cells_folder])).filter("saturated", condition="sft")["size"].to_list()
+    )
     assert wanted == ["shared n=1"]
     for name in ("capacity", "parameters"):
         panel = next(panel for panel in getattr(capacity, name)(study).panels if panel.title == "sft")
-        (diamonds,) = [layer.data for layer in panel.layers if getattr(layer.mark, "shape", None) == "diamond"]
+        (diamonds,) = [
+            layer.data for layer in panel.layers if getattr(layer.mark, "shape", None) == "diamond"
+        ]
         assert diamonds["size"].to_list() == wanted
 
 
@@ -147,7 +203,9 @@ def test_other_cells_are_called_and_drawn_as_they_were(sweep, cells_folder):
     alone, both = (make_study(find_cells(paths)) for paths in ([sweep], [sweep, cells_folder]))
     plain = both.plain()
     assert plain.labels == alone.labels
-    assert [(entry.label, entry.cell.path) for entry in plain.entries] == [(entry.label, entry.cell.path) for entry in alone.entries]
+    assert [(entry.label, entry.cell.path) for entry in plain.entries] == [
+        (entry.label, entry.cell.path) for entry in alone.entries
+    ]
     for make in FIGURES:
         drawn = [[live(panel, study, "") for panel in make(study).panels] for study in (alone, plain)]
         assert drawn[0] == drawn[1]
@@ -172,7 +230,9 @@ def made(cells_folder, tmp_path_factory):
 
 
 def test_a_report_of_such_cells_alone_leaves_the_other_figures_out_and_says_why(made):
-    assert {path.name for path in (made / "figures").iterdir()} == {f"{name}.{kind}" for name in NAMES for kind in ("svg", "png")}
+    assert {path.name for path in (made / "figures").iterdir()} == {
+        f"{name}.{kind}" for name in NAMES for kind in ("svg", "png")
+    }
     text = (made / "summary.md").read_text()
     assert text.count("Left out: each cell has several secrets or another adapter than LoRA") == len(FIGURES)
     assert "### Capacities" in text

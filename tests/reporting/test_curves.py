@@ -26,7 +26,10 @@ class Told(Cell):
 
 
 def summary_of(rate, to_reach, low=None, high=None):
-    return {"bits_per_episode": {"estimate": rate, "ci95": [low, high]}, "ceilings": {"ideal_questioner": to_reach and {"to_reach": to_reach}}}
+    return {
+        "bits_per_episode": {"estimate": rate, "ci95": [low, high]},
+        "ceilings": {"ideal_questioner": to_reach and {"to_reach": to_reach}},
+    }
 
 
 def test_absorption_is_what_was_gained_over_what_was_spent():
@@ -61,11 +64,24 @@ def test_the_laws_over_absorption_are_the_entropies_of_scipy():
 
 def test_bits_known_holds_the_last_value_up_to_the_end_of_the_axis():
     """One run ends at episode 3 with 4 bits, another condition goes on to episode 50."""
-    fast = Told({"run": [0, 0], "episode": [0, 3], "bits_known": [0.0, 4.0]}, summary={"ceilings": {"shannon_capacity": 0.5, "capacity": 1.0}})
-    slow = Told({"run": [0, 0], "episode": [0, 50], "bits_known": [0.0, 1.0]}, summary={"ceilings": {"shannon_capacity": None, "capacity": 1.0}})
+    fast = Told(
+        {"run": [0, 0], "episode": [0, 3], "bits_known": [0.0, 4.0]},
+        summary={"ceilings": {"shannon_capacity": 0.5, "capacity": 1.0}},
+    )
+    slow = Told(
+        {"run": [0, 0], "episode": [0, 50], "bits_known": [0.0, 1.0]},
+        summary={"ceilings": {"shannon_capacity": None, "capacity": 1.0}},
+    )
     frame = curves.bits_known([Entry("fast", fast), Entry("slow", slow)])
-    assert frame.filter(pl.col("series") == "fast").select("episode", "mean", "ceiling").rows() == [(0, 0.0, 0.0), (3, 4.0, 1.5), (50, 4.0, 4.0)]
-    assert frame.filter(pl.col("series") == "slow")["ceiling"].to_list() == [0.0, 4.0]  # 1 bit an episode, but never more than log2 N
+    assert frame.filter(pl.col("series") == "fast").select("episode", "mean", "ceiling").rows() == [
+        (0, 0.0, 0.0),
+        (3, 4.0, 1.5),
+        (50, 4.0, 4.0),
+    ]
+    assert frame.filter(pl.col("series") == "slow")["ceiling"].to_list() == [
+        0.0,
+        4.0,
+    ]  # 1 bit an episode, but never more than log2 N
 
 
 def test_a_curve_is_thinned_to_measured_episodes():
@@ -81,9 +97,15 @@ def test_the_waterfall_falls_from_capacity_to_policy_by_the_factors_on_its_bars(
     for entry in study.at(16):
         rows = curves.waterfall([entry])
         rates = entry.summary["rates"]
-        assert rows["above"].to_list() == [rates[mind]["estimate"] for mind in ("capacity", "questioner", "observer")]
-        assert rows["below"].to_list() == [rates[mind]["estimate"] for mind in ("questioner", "observer", "policy")]
-        assert rates["capacity"]["estimate"] / np.prod(rows["factor"].to_numpy()) == pytest.approx(rates["policy"]["estimate"])
+        assert rows["above"].to_list() == [
+            rates[mind]["estimate"] for mind in ("capacity", "questioner", "observer")
+        ]
+        assert rows["below"].to_list() == [
+            rates[mind]["estimate"] for mind in ("questioner", "observer", "policy")
+        ]
+        assert rates["capacity"]["estimate"] / np.prod(rows["factor"].to_numpy()) == pytest.approx(
+            rates["policy"]["estimate"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -102,26 +124,52 @@ def test_the_words_on_a_bar(factor, above, words):
 
 def test_scaling_draws_the_ideal_questioner_of_each_cell():
     """Binary at N = 16 needs 8.3125 episodes to P(S) >= 0.5: 4 / 8.3125 bits an episode."""
-    frame = curves.scaling([Entry("a", Told({}, summary=summary_of(0.1, 8.3125))), Entry("b", Told({}, summary=summary_of(0.0, None)))])
+    frame = curves.scaling(
+        [
+            Entry("a", Told({}, summary=summary_of(0.1, 8.3125))),
+            Entry("b", Told({}, summary=summary_of(0.0, None))),
+        ]
+    )
     assert frame["questioner"].to_list() == [0.4812, None]
     assert frame["rate"].to_list() == [0.1, None]  # a rate of 0 has no place on a logarithmic axis
 
 
 def test_scaling_draws_exact_policy_gradient_where_a_cell_is_just_that():
-    exact = {"backend": "tabular", "optimiser": "sgd", "algorithm": "reinforce", "baseline": "none", "group_size": 1, "batch_size": 1, "reward_noise": 0.0}
-    cells = [Told({}, summary=summary_of(0.1, 8.3125), learning_rate=2.0, **{**exact, **other}) for other in ({}, {"group_size": 4})]
+    exact = {
+        "backend": "tabular",
+        "optimiser": "sgd",
+        "algorithm": "reinforce",
+        "baseline": "none",
+        "group_size": 1,
+        "batch_size": 1,
+        "reward_noise": 0.0,
+    }
+    cells = [
+        Told({}, summary=summary_of(0.1, 8.3125), learning_rate=2.0, **{**exact, **other})
+        for other in ({}, {"group_size": 4})
+    ]
     frame = curves.scaling([Entry("a", cell) for cell in cells])
-    assert frame["closed_form"].to_list() == [pytest.approx(4 / binary_episodes(16, 2.0, 0.5), rel=1e-3), None]
+    assert frame["closed_form"].to_list() == [
+        pytest.approx(4 / binary_episodes(16, 2.0, 0.5), rel=1e-3),
+        None,
+    ]
 
 
 def test_one_hit_is_the_mean_wait_of_a_geometric_law():
     frame = curves.one_hit([16, 256])
-    assert frame["rate"].to_numpy() == pytest.approx([math.log2(N) / scipy.stats.geom(1 / N).mean() for N in frame["N"]])
+    assert frame["rate"].to_numpy() == pytest.approx(
+        [math.log2(N) / scipy.stats.geom(1 / N).mean() for N in frame["N"]]
+    )
 
 
 def test_ranks_join_cells_that_differ_in_their_rank_alone():
-    entries = [Entry(f"r{rank} s{seed}", Told({}, summary=summary_of(rank / 10, 8), lora_rank=rank, seed=seed)) for rank, seed in [(8, 0), (1, 0), (8, 1)]]
-    assert [[entry.label for entry in family] for family in curves.rank_families(entries)] == [["r1 s0", "r8 s0"]]
+    entries = [
+        Entry(f"r{rank} s{seed}", Told({}, summary=summary_of(rank / 10, 8), lora_rank=rank, seed=seed))
+        for rank, seed in [(8, 0), (1, 0), (8, 1)]
+    ]
+    assert [[entry.label for entry in family] for family in curves.rank_families(entries)] == [
+        ["r1 s0", "r8 s0"]
+    ]
     assert curves.ranks(entries).select("rank", "rate").rows() == [(1, 0.1), (8, 0.8)]
 
 

@@ -64,7 +64,9 @@ def test_the_browser_is_forbidden_to_run_or_load_anything_else(open_page, heard)
 def test_every_figure_is_drawn(open_page):
     page = open_page()
     names = [make.__name__ for make in FIGURES]
-    assert [element.get_attribute("id") for element in page.locator("section.figure").all()] == [f"figure-{name}" for name in names]
+    assert [element.get_attribute("id") for element in page.locator("section.figure").all()] == [
+        f"figure-{name}" for name in names
+    ]
     for name in names:
         charts = page.locator(f"#figure-{name} .panel:not([hidden]) .chart")
         assert charts.count() >= 1
@@ -84,8 +86,15 @@ def test_hovering_tells_the_values_that_were_measured(open_page, sweep):
     page.wait_for_selector("#vg-tooltip-element.visible")
     told = tooltip(page)
     frame = curves.bits_known(make_study(find_cells([sweep])).at(16))
-    (row,) = frame.filter((frame["series"] == told["condition"]) & (frame["episode"] == int(told["episode"].replace(",", "")))).rows(named=True)
-    for heading, column in {"bits known, mean": "mean", "95 % from": "low", "to": "high", "ceiling, bits": "ceiling"}.items():
+    (row,) = frame.filter(
+        (frame["series"] == told["condition"]) & (frame["episode"] == int(told["episode"].replace(",", "")))
+    ).rows(named=True)
+    for heading, column in {
+        "bits known, mean": "mean",
+        "95 % from": "low",
+        "to": "high",
+        "ceiling, bits": "ceiling",
+    }.items():
         assert float(told[heading].replace("\N{MINUS SIGN}", "-")) == pytest.approx(row[column], abs=6e-4)
 
 
@@ -100,7 +109,10 @@ def test_hovering_over_a_bar_tells_the_loss(open_page, sweep):
     assert float(told["factor lost"]) == pytest.approx(factors[told["condition"]][told["loss"]], rel=1e-3)
 
 
-@pytest.mark.parametrize(("panel", "mark", "share"), [("bits_known-0", "line", 2), ("survival-0", "line", 1), ("absorption-1", "line", 1)])
+@pytest.mark.parametrize(
+    ("panel", "mark", "share"),
+    [("bits_known-0", "line", 2), ("survival-0", "line", 1), ("absorption-1", "line", 1)],
+)
 def test_a_click_on_the_legend_hides_a_condition_everywhere(open_page, panel, mark, share):
     page = open_page()
     before = drawn(page, panel, mark)
@@ -114,7 +126,10 @@ def test_rows_of_a_hidden_condition_give_back_their_height(open_page):
     page = open_page()
     height = page.locator("#waterfall-0 svg").bounding_box()["height"]
     page.locator(".legend label", has_text="sft").click()
-    page.wait_for_function("(limit) => document.querySelector('#waterfall-0 svg').getBoundingClientRect().height < limit", arg=height - 60)
+    page.wait_for_function(
+        "(limit) => document.querySelector('#waterfall-0 svg').getBoundingClientRect().height < limit",
+        arg=height - 60,
+    )
     assert page.locator("#waterfall-0 svg").get_by_text("sft:").count() == 0
 
 
@@ -158,7 +173,9 @@ def test_the_theme_follows_the_system_and_the_button(open_page, sweep):
     (label, *_) = make_study(find_cells([sweep])).labels
 
     def look(page):
-        strokes = page.locator("#survival-0 svg .mark-line.role-mark path").evaluate_all("(paths) => paths.map((path) => path.getAttribute('stroke'))")
+        strokes = page.locator("#survival-0 svg .mark-line.role-mark path").evaluate_all(
+            "(paths) => paths.map((path) => path.getAttribute('stroke'))"
+        )
         ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         return ground, color_of(label, "light") in strokes, color_of(label, "dark") in strokes
 
@@ -168,7 +185,9 @@ def test_the_theme_follows_the_system_and_the_button(open_page, sweep):
     assert button.inner_text() == "Light theme"
     button.click()
     wait_until_drawn(page)
-    page.wait_for_function("() => document.documentElement.dataset.drawn === 'yes' && document.documentElement.dataset.theme === 'light'")
+    page.wait_for_function(
+        "() => document.documentElement.dataset.drawn === 'yes' && document.documentElement.dataset.theme === 'light'"
+    )
     assert look(page) == ("rgb(246, 247, 249)", True, False)
     assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark theme", "false")
 
@@ -184,7 +203,11 @@ def test_the_keyboard_reaches_everything(open_page):
     met = set()
     for _ in range(120):
         page.keyboard.press("Tab")
-        met.add(page.evaluate("() => document.activeElement.value || document.activeElement.id || document.activeElement.dataset.zoom || ''"))
+        met.add(
+            page.evaluate(
+                "() => document.activeElement.value || document.activeElement.id || document.activeElement.dataset.zoom || ''"
+            )
+        )
     assert {*LABELS, "bits_known-0", "absorption-1", "in", "out", "reset"} <= met
 
 
@@ -197,9 +220,13 @@ def test_keys_hide_conditions_and_zoom_figures(open_page):
     whole = tick_labels(page, "bits_known-1")
     page.locator("#bits_known-1").focus()
     page.keyboard.press("+")
-    page.wait_for_function("() => !Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')")
+    page.wait_for_function(
+        "() => !Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')"
+    )
     page.keyboard.press("0")
-    page.wait_for_function("() => Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')")
+    page.wait_for_function(
+        "() => Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')"
+    )
     assert tick_labels(page, "bits_known-1") == whole
 
 
@@ -207,7 +234,11 @@ def test_dragging_moves_a_figure_and_the_wheel_scrolls_the_page(open_page):
     page = open_page()
     chart = page.locator("#bits_known-1")
     chart.scroll_into_view_if_needed()
-    box, whole, top = chart.locator("svg").bounding_box(), tick_labels(page, "bits_known-1"), page.evaluate("() => window.scrollY")
+    box, whole, top = (
+        chart.locator("svg").bounding_box(),
+        tick_labels(page, "bits_known-1"),
+        page.evaluate("() => window.scrollY"),
+    )
     x, y = box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"]
     page.mouse.move(x, y)
     page.mouse.wheel(0, 200)
@@ -227,7 +258,9 @@ def test_a_verdict_leads_to_its_figure(open_page):
     link = page.locator(".verdict a").first
     target = link.get_attribute("href")
     link.click()
-    near_the_top = "(target) => Math.abs(document.querySelector(target).getBoundingClientRect().top - 150) <= 150"
+    near_the_top = (
+        "(target) => Math.abs(document.querySelector(target).getBoundingClientRect().top - 150) <= 150"
+    )
     page.wait_for_function(near_the_top, arg=target)
 
 

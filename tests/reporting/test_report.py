@@ -28,7 +28,9 @@ def test_the_files_of_a_report(report):
     pictures = {f"figures/{make.__name__}.{kind}" for make in FIGURES for kind in ("png", "svg")}
     found = {str(path.relative_to(report.parent)) for path in report.parent.rglob("*") if path.is_file()}
     assert found == {"index.html", "summary.md", "cells.csv", *pictures}
-    assert all((report.parent / name).read_bytes()[1:4] == b"PNG" for name in pictures if name.endswith("png"))
+    assert all(
+        (report.parent / name).read_bytes()[1:4] == b"PNG" for name in pictures if name.endswith("png")
+    )
 
 
 def test_the_page_is_of_a_reasonable_size(report):
@@ -106,7 +108,10 @@ def test_what_may_be_set_for_each_N_is_named_only_where_cells_of_one_N_differ(sw
     change(tmp_path / "a-16", learning_rate=0.7)
     assert [label.name for label in make_study(find_cells([tmp_path])).labels] == ["sft"]
     change(tmp_path / "a-16", optimiser="sgd")
-    assert [label.name for label in make_study(find_cells([tmp_path])).labels] == ["sft optimiser=sgd", "sft optimiser=adam"]  # neither is usual
+    assert [label.name for label in make_study(find_cells([tmp_path])).labels] == [
+        "sft optimiser=sgd",
+        "sft optimiser=adam",
+    ]  # neither is usual
     shutil.copytree(sweep / "cells" / "sft-16", tmp_path / "b-16")
     change(tmp_path / "b-16", optimiser="sgd")
     names = [label.name for label in make_study(find_cells([tmp_path])).labels]
@@ -114,12 +119,20 @@ def test_what_may_be_set_for_each_N_is_named_only_where_cells_of_one_N_differ(sw
 
 
 def test_of_several_channels_of_a_kind_the_commonest_has_the_usual_colour(sweep, tmp_path):
-    for name, condition in {"a": "binned_log_distance B=2", "b": "binned_log_distance B=8", "c": "binned_log_distance B=16"}.items():
+    for name, condition in {
+        "a": "binned_log_distance B=2",
+        "b": "binned_log_distance B=8",
+        "c": "binned_log_distance B=16",
+    }.items():
         for N in (8, 16) if name == "b" else (16,):
             shutil.copytree(sweep / "cells" / f"binary-{N}", tmp_path / f"{name}-{N}")
             change(tmp_path / f"{name}-{N}", condition=condition)
     labels = make_study(find_cells([tmp_path])).labels
-    assert [(label.name, label.color) for label in labels] == [("binned_log_distance B=2", 5), ("binned_log_distance B=8", 3), ("binned_log_distance B=16", 6)]
+    assert [(label.name, label.color) for label in labels] == [
+        ("binned_log_distance B=2", 5),
+        ("binned_log_distance B=8", 3),
+        ("binned_log_distance B=16", 6),
+    ]
 
 
 def test_cells_that_differ_in_nothing_are_told_apart_by_their_folders(sweep, tmp_path):
@@ -130,7 +143,12 @@ def test_cells_that_differ_in_nothing_are_told_apart_by_their_folders(sweep, tmp
 
 def test_a_protocol_that_was_changed_is_told(sweep, tmp_path):
     shutil.copytree(sweep, tmp_path / "sweep")
-    noted = {"schema": 1, "protocol": {"name": "small", "sha256": "0" * 64}, "command": "python sweep.py", "cells": []}
+    noted = {
+        "schema": 1,
+        "protocol": {"name": "small", "sha256": "0" * 64},
+        "command": "python sweep.py",
+        "cells": [],
+    }
     (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(noted))
     (judgement,) = judge_sweeps([tmp_path], find_cells([tmp_path]))
     assert (judgement.changed, judgement.command) == (True, "python sweep.py")
@@ -139,7 +157,17 @@ def test_a_protocol_that_was_changed_is_told(sweep, tmp_path):
 
 
 def test_a_run_without_a_sweep_is_shown_and_not_judged(sweep, tmp_path, capsys):
-    assert main(["report", f"runs={sweep / 'cells' / 'sft-8'},{sweep / 'cells' / 'multi-8'}", f"out={tmp_path / 'out'}", "title=Two runs"]) == 0
+    assert (
+        main(
+            [
+                "report",
+                f"runs={sweep / 'cells' / 'sft-8'},{sweep / 'cells' / 'multi-8'}",
+                f"out={tmp_path / 'out'}",
+                "title=Two runs",
+            ]
+        )
+        == 0
+    )
     assert f"wrote {tmp_path / 'out' / 'index.html'}" in capsys.readouterr().out
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<h1>Two runs</h1>" in page
@@ -154,7 +182,9 @@ def test_unfinished_runs_are_named_and_not_shown(sweep, tmp_path):
     for name in ("sft-8", "multi-8"):
         shutil.copytree(sweep / "cells" / name, tmp_path / "runs" / name)
     manifest = json.loads((tmp_path / "runs" / "multi-8" / "manifest.json").read_text())
-    (tmp_path / "runs" / "multi-8" / "manifest.json").write_text(json.dumps({**manifest, "status": "interrupted"}))
+    (tmp_path / "runs" / "multi-8" / "manifest.json").write_text(
+        json.dumps({**manifest, "status": "interrupted"})
+    )
     assert main(["report", f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}", "quiet=True"]) == 0
     frame = pl.read_csv(tmp_path / "out" / "cells.csv")
     assert sorted(frame.select("status", "runs").rows()) == [("completed", 4), ("interrupted", None)]
@@ -197,5 +227,7 @@ def test_a_folder_of_unfinished_runs_alone_is_refused(sweep, tmp_path, capsys):
     shutil.copytree(sweep / "cells" / "sft-8", tmp_path / "runs" / "a")
     manifest = json.loads((tmp_path / "runs" / "a" / "manifest.json").read_text())
     (tmp_path / "runs" / "a" / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
-    assert "none that is completed" in complaint(capsys, f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}")
+    assert "none that is completed" in complaint(
+        capsys, f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}"
+    )
     assert not (tmp_path / "out").exists()

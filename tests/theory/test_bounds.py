@@ -32,22 +32,48 @@ def bins(B: int) -> dict:
     return {"reward_type": "binned_log_distance", "reward_bins": B}
 
 
-NOISELESS = [{"N": N, **channel} for N in SIZES for channel in (BINARY, EXACT, bins(2), bins(4), bins(8), bins(32), PER_BIT, SUMMED)]
-NOISY = [{"N": N, **channel, "reward_noise": 0.1} for N in (2, 3, 5, 16) for channel in (BINARY, EXACT, bins(3), bins(8), PER_BIT, SUMMED)]
-NOISY += [{"N": N, **channel, "reward_noise": 0.1} for N in (37, 64) for channel in (BINARY, bins(8), PER_BIT, SUMMED)]
+NOISELESS = [
+    {"N": N, **channel}
+    for N in SIZES
+    for channel in (BINARY, EXACT, bins(2), bins(4), bins(8), bins(32), PER_BIT, SUMMED)
+]
+NOISY = [
+    {"N": N, **channel, "reward_noise": 0.1}
+    for N in (2, 3, 5, 16)
+    for channel in (BINARY, EXACT, bins(3), bins(8), PER_BIT, SUMMED)
+]
+NOISY += [
+    {"N": N, **channel, "reward_noise": 0.1}
+    for N in (37, 64)
+    for channel in (BINARY, bins(8), PER_BIT, SUMMED)
+]
 NOISY += [{"N": 16, **channel, "reward_noise": 0.3} for channel in (BINARY, EXACT, bins(5), PER_BIT, SUMMED)]
 
 
 def each(worlds: list[dict]):
-    return pytest.mark.parametrize("settings", worlds, ids=[" ".join(map(str, settings.values())) for settings in worlds])
+    return pytest.mark.parametrize(
+        "settings", worlds, ids=[" ".join(map(str, settings.values())) for settings in worlds]
+    )
 
 
 class World:
     """A condition from its definition: `seen[a][s]` without noise, and `laws[seen]`, the probability of each signal."""
 
-    def __init__(self, N, reward_type="binary", reward_bins=None, env_type="single_step", credit="step", reward_noise=0.0):
+    def __init__(
+        self,
+        N,
+        reward_type="binary",
+        reward_bins=None,
+        env_type="single_step",
+        credit="step",
+        reward_noise=0.0,
+    ):
         self.N, self.reward_type, self.B, self.noise = N, reward_type, reward_bins, reward_noise
-        self.k, self.by_bit, self.summed = math.ceil(math.log2(N)), env_type == "multi_step", credit == "episode"
+        self.k, self.by_bit, self.summed = (
+            math.ceil(math.log2(N)),
+            env_type == "multi_step",
+            credit == "episode",
+        )
         self.answers = range(2**self.k if self.by_bit else N)
         self.seen = [[self.signal(answer, secret) for secret in range(N)] for answer in self.answers]
         self.signals = sorted({signal for row in self.seen for signal in row})
@@ -55,7 +81,9 @@ class World:
 
     def signal(self, answer, secret):
         if self.by_bit:
-            right = tuple(int((answer >> place) % 2 == (secret >> place) % 2) for place in reversed(range(self.k)))
+            right = tuple(
+                int((answer >> place) % 2 == (secret >> place) % 2) for place in reversed(range(self.k))
+            )
             return sum(right) if self.summed else right
         if self.reward_type == "binary":
             return float(answer == secret)
@@ -64,11 +92,16 @@ class World:
 
     def law(self, signal) -> dict:
         if not self.by_bit:
-            return {level: 1 - self.noise if level == signal else self.noise / (len(self.signals) - 1) for level in self.signals}
+            return {
+                level: 1 - self.noise if level == signal else self.noise / (len(self.signals) - 1)
+                for level in self.signals
+            }
         right, law = (1,) * signal + (0,) * (self.k - signal) if self.summed else signal, Counter()
         for flips in itertools.product((0, 1), repeat=self.k):
             told = tuple(bit ^ flip for bit, flip in zip(right, flips, strict=True))
-            law[sum(told) if self.summed else told] += self.noise ** sum(flips) * (1 - self.noise) ** (self.k - sum(flips))
+            law[sum(told) if self.summed else told] += self.noise ** sum(flips) * (1 - self.noise) ** (
+                self.k - sum(flips)
+            )
         return law
 
     def information(self, answer, prior) -> float:
@@ -88,10 +121,15 @@ class World:
     def rows(self, answer) -> np.ndarray:
         """p(r | answer, s), each different s once."""
         told = sorted({signal for law in self.laws.values() for signal in law})
-        return np.array([[self.laws[signal].get(r, 0.0) for r in told] for signal in sorted(set(self.seen[answer]))])
+        return np.array(
+            [[self.laws[signal].get(r, 0.0) for r in told] for signal in sorted(set(self.seen[answer]))]
+        )
 
     def expected_reward(self, answer, secret) -> float:
-        return sum(chance * (sum(told) if isinstance(told, tuple) else told) for told, chance in self.laws[self.seen[answer][secret]].items())
+        return sum(
+            chance * (sum(told) if isinstance(told, tuple) else told)
+            for told, chance in self.laws[self.seen[answer][secret]].items()
+        )
 
 
 @cache
@@ -147,7 +185,9 @@ def test_the_first_episode_is_the_sum_over_its_definition(settings):
 
 def best_paid(world) -> tuple[int, bool]:
     """The most answers that share the best expected reward of one secret, and whether every secret is among its own."""
-    earned = [[world.expected_reward(answer, secret) for answer in world.answers] for secret in range(world.N)]
+    earned = [
+        [world.expected_reward(answer, secret) for answer in world.answers] for secret in range(world.N)
+    ]
     best = [[answer for answer, reward in enumerate(row) if reward > max(row) - 1e-9] for row in earned]
     return max(map(len, best)), all(secret in answers for secret, answers in enumerate(best))
 
@@ -160,7 +200,13 @@ def test_the_best_paid_answers_are_counted(settings):
     assert limits.bits_by_reward == pytest.approx(math.log2(settings["N"] / most), abs=1e-12)
 
 
-@each([{"N": 8, **BINARY, "reward_noise": 0.5}, {"N": 8, **BINARY, "reward_noise": 0.9}, {"N": 8, **PER_BIT, "reward_noise": 0.5}])
+@each(
+    [
+        {"N": 8, **BINARY, "reward_noise": 0.5},
+        {"N": 8, **BINARY, "reward_noise": 0.9},
+        {"N": 8, **PER_BIT, "reward_noise": 0.5},
+    ]
+)
 def test_noise_of_a_half_and_more_makes_others_as_well_paid_as_the_secret(settings):
     limits = limits_of(settings)
     assert (limits.best_answers, limits.secret_is_best) == best_paid(world_of(settings))
@@ -175,7 +221,9 @@ def test_without_noise_an_answer_tells_as_much_as_it_tells_secrets_apart(setting
 @each(NOISY)
 def test_with_noise_the_shannon_capacity_is_what_dit_finds(settings):
     world = world_of(settings)
-    answers = {frozenset(row): answer for answer, row in enumerate(world.seen)}.values()  # those that tell different things
+    answers = {
+        frozenset(row): answer for answer, row in enumerate(world.seen)
+    }.values()  # those that tell different things
     if world.by_bit and not world.summed:
         answers = [0]  # another answer swaps right and wrong at some places: the same channel by other names
     largest = max(dits_capacity(world.rows(answer)) for answer in answers)
@@ -213,7 +261,9 @@ def test_the_symmetric_channel_has_capacity_1_minus_h(e):
     assert shannon_capacity(rows) == pytest.approx(1 - h(e), abs=2e-9)
     assert shannon_capacity(rows) == pytest.approx(dits_capacity(rows), abs=1e-6)
     assert memory_rl.bounds(N=8, reward_noise=e).shannon_capacity == pytest.approx(1 - h(e), abs=2e-9)
-    assert memory_rl.bounds(N=8, reward_noise=e, **PER_BIT).shannon_capacity == pytest.approx(3 * (1 - h(e)), abs=6e-9)
+    assert memory_rl.bounds(N=8, reward_noise=e, **PER_BIT).shannon_capacity == pytest.approx(
+        3 * (1 - h(e)), abs=6e-9
+    )
 
 
 @pytest.mark.parametrize("e", [0.05, 0.3, 0.8])
@@ -234,21 +284,34 @@ def test_random_channels_have_the_capacity_that_dit_finds(sparsity):
 def test_a_sum_that_is_nearly_noise_still_has_a_capacity():
     world = World(5, **SUMMED, reward_noise=0.499)
     least = world.information(3, [0, 0, 0, 0.5, 0.5])  # 3 = 011 and 4 = 100: all bits right or none
-    assert least - 1e-9 <= memory_rl.bounds(N=5, **SUMMED, reward_noise=0.499).shannon_capacity <= 3 * (1 - h(0.499)) + 1e-9
+    assert (
+        least - 1e-9
+        <= memory_rl.bounds(N=5, **SUMMED, reward_noise=0.499).shannon_capacity
+        <= 3 * (1 - h(0.499)) + 1e-9
+    )
 
 
 def test_the_capacity_of_a_question_is_that_of_the_best_answer():
     rng = np.random.default_rng(0)
     for _ in range(5):
-        rows, classes = rng.dirichlet(np.full(4, 0.5), size=5), np.array([rng.permutation(5)[[0, 0, 1]] for _ in range(6)])
+        rows, classes = (
+            rng.dirichlet(np.full(4, 0.5), size=5),
+            np.array([rng.permutation(5)[[0, 0, 1]] for _ in range(6)]),
+        )
         largest = max(dits_capacity(rows[np.unique(row)]) for row in classes)
         assert question_capacity(classes, Outcomes(5, rows)) == pytest.approx(largest, abs=1e-6)
 
 
 @pytest.mark.parametrize(("N", "B", "e"), [(3, 2, 0.2), (5, 3, 0.05), (7, 4, 0.3), (9, 8, 0.6)])
 def test_the_best_belief_reaches_the_capacity_of_a_question(N, B, e):
-    world, channel, secrets = World(N, **bins(B), reward_noise=e), make_channel("binned_log_distance", N, B, e), np.arange(N)
-    found = question_capacity(channel.classes(secrets[:, None], secrets), Outcomes(channel.num_classes, channel.outcomes))
+    world, channel, secrets = (
+        World(N, **bins(B), reward_noise=e),
+        make_channel("binned_log_distance", N, B, e),
+        np.arange(N),
+    )
+    found = question_capacity(
+        channel.classes(secrets[:, None], secrets), Outcomes(channel.num_classes, channel.outcomes)
+    )
     reached = []
     for answer in secrets.tolist():
         all_rows = np.array([list(world.laws[signal].values()) for signal in world.seen[answer]])
@@ -314,7 +377,9 @@ def test_binary_certainty_comes_with_a_hit_or_with_few_left(N, left):
         return
     certainty = 1 / (left + 0.1)
     episodes = [min(secret + 1, N - left) for secret in range(N)]  # tried in order
-    assert memory_rl.bounds(N=N, memorised_at=certainty).ideal_questioner.to_reach == pytest.approx(np.mean(episodes))
+    assert memory_rl.bounds(N=N, memorised_at=certainty).ideal_questioner.to_reach == pytest.approx(
+        np.mean(episodes)
+    )
 
 
 def exact_episodes(N, e, certainty, horizon=10_000) -> tuple[float, float, float]:
@@ -333,7 +398,10 @@ def exact_episodes(N, e, certainty, horizon=10_000) -> tuple[float, float, float
         for (votes, secret), p in playing.items():
             weights = [((1 - e) / e) ** vote for vote in votes]
             answer = min(range(N), key=lambda a: abs(weights[a] / sum(weights) - 0.5))
-            for vote, chance in ((1, 1 - e if answer == secret else e), (-1, e if answer == secret else 1 - e)):
+            for vote, chance in (
+                (1, 1 - e if answer == secret else e),
+                (-1, e if answer == secret else 1 - e),
+            ):
                 told = list(votes)
                 told[answer] += vote
                 lowest = min(told)
@@ -349,10 +417,15 @@ def simulate(reward_type, N, e, certainty, B=None, games=8000, max_episodes=2000
     channel, secrets = make_channel(reward_type, N, B, e), np.arange(N)
     outcomes, generator = Outcomes(channel.num_classes, channel.outcomes), np.random.default_rng(0)
     classes = channel.classes(secrets[:, None], secrets)
-    return questioner.simulated(classes, outcomes, certainty, games=games, generator=generator, max_episodes=max_episodes).to_reach
+    return questioner.simulated(
+        classes, outcomes, certainty, games=games, generator=generator, max_episodes=max_episodes
+    ).to_reach
 
 
-@pytest.mark.parametrize(("N", "e", "certainty"), [(2, 0.1, 0.9), (2, 0.2, 0.95), (3, 0.1, 0.5), (3, 0.25, 0.8), (4, 0.1, 0.7), (4, 0.2, 0.9)])
+@pytest.mark.parametrize(
+    ("N", "e", "certainty"),
+    [(2, 0.1, 0.9), (2, 0.2, 0.95), (3, 0.1, 0.5), (3, 0.25, 0.8), (4, 0.1, 0.7), (4, 0.2, 0.9)],
+)
 def test_the_noisy_binary_questioner_is_the_exact_one(N, e, certainty):
     mean, deviation, unended = exact_episodes(N, e, certainty)
     assert unended < 1e-6
@@ -387,7 +460,9 @@ def test_with_hardly_any_noise_the_simulated_questioner_is_the_greedy_one(reward
     channel, secrets = make_channel(reward_type, N, B), np.arange(N)
     greedy = questioner.greedy(channel.classes(secrets[:, None], secrets), certainty).to_reach
     assert greedy == pytest.approx(episodes.mean())
-    assert simulate(reward_type, N, 1e-6, certainty, B, games=4000) == pytest.approx(greedy, abs=4 * episodes.std() / math.sqrt(4000) + 1e-9)
+    assert simulate(reward_type, N, 1e-6, certainty, B, games=4000) == pytest.approx(
+        greedy, abs=4 * episodes.std() / math.sqrt(4000) + 1e-9
+    )
 
 
 def printed_by(words: str, capsys) -> tuple[dict[str, float], list[str]]:
@@ -399,7 +474,9 @@ def printed_by(words: str, capsys) -> tuple[dict[str, float], list[str]]:
 
 
 def read_table(printed: str) -> dict[str, float]:
-    cells = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if line.startswith("│")]
+    cells = [
+        [cell.strip() for cell in line.split("│")] for line in printed.splitlines() if line.startswith("│")
+    ]
     return {what: float(value) for _, what, value, *_ in cells}
 
 
@@ -411,10 +488,25 @@ def value_of(rows: dict[str, float], ending: str) -> float:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("N=64", {"log2 of the levels": 1, "best answer": 0.116, "mean answer": 0.116, "answers S": 32.5, "knows S": 63 * 66 / 128}),
+        (
+            "N=64",
+            {
+                "log2 of the levels": 1,
+                "best answer": 0.116,
+                "mean answer": 0.116,
+                "answers S": 32.5,
+                "knows S": 63 * 66 / 128,
+            },
+        ),
         ("N=1024", {"best answer": 0.0112, "answers S": 512.5, "knows S": 1023 * 1026 / 2048}),
-        ("N=64 reward_type=binned_log_distance reward_bins=8", {"log2 of the levels": 3, "best answer": 2.61, "knows S": 2.98}),
-        ("N=1024 reward_type=binned_log_distance reward_bins=8", {"log2 of the levels": 3, "best answer": 2.17, "knows S": 5.73}),
+        (
+            "N=64 reward_type=binned_log_distance reward_bins=8",
+            {"log2 of the levels": 3, "best answer": 2.61, "knows S": 2.98},
+        ),
+        (
+            "N=1024 reward_type=binned_log_distance reward_bins=8",
+            {"log2 of the levels": 3, "best answer": 2.17, "knows S": 5.73},
+        ),
         ("N=64 reward_type=log_distance", {"log2 of the levels": 6, "best answer": 6, "knows S": 1}),
         ("N=64 env_type=multi_step", {"log2 of the levels": 6, "best answer": 6, "knows S": 1}),
         ("N=8 reward_noise=0.1", {"log2 of the levels": 1, "an answer can tell": 1 - h(0.1)}),
@@ -429,7 +521,9 @@ def test_the_command_prints_known_numbers(words, expected, capsys):
 
 def test_the_command_tells_of_ties(capsys):
     _, notes = printed_by("N=1024 reward_type=binned_log_distance reward_bins=4", capsys)
-    assert notes == ["note: up to 5 answers share the top reward: a policy spread over them knows 7.68 of 10 bits."]
+    assert notes == [
+        "note: up to 5 answers share the top reward: a policy spread over them knows 7.68 of 10 bits."
+    ]
 
 
 def test_the_command_tells_of_unused_levels(capsys):
@@ -463,7 +557,12 @@ def test_the_command_refuses_in_one_sentence(words, parts, capsys):
 
 def test_the_script_at_the_root_prints_the_same_and_leaves_nothing_behind():
     words = ["N=64", "reward_type=binned_log_distance", "reward_bins=8"]
-    done = subprocess.run([sys.executable, ROOT / "bounds.py", *words], capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    done = subprocess.run(
+        [sys.executable, ROOT / "bounds.py", *words],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert value_of(read_table(done.stdout), "knows S") == pytest.approx(2.98, abs=5e-3)
     assert not list(Path().iterdir())

@@ -23,11 +23,15 @@ def simulate_binary(N: int, step_size: float, target: float, runs: int) -> np.nd
     return episodes
 
 
-@pytest.mark.parametrize(("N", "step_size", "target"), [(16, 1.0, 0.9), (16, 0.1, 0.5), (64, 1.0, 0.9), (64, 1.0, 0.5)])
+@pytest.mark.parametrize(
+    ("N", "step_size", "target"), [(16, 1.0, 0.9), (16, 0.1, 0.5), (64, 1.0, 0.9), (64, 1.0, 0.5)]
+)
 def test_binary_episodes_are_those_of_the_simulated_learner(N, step_size, target):
     episodes = simulate_binary(N, step_size, target, runs=2000)
     standard_error = episodes.std() / math.sqrt(len(episodes))
-    assert closed_forms.binary_episodes(N, step_size, target) == pytest.approx(episodes.mean(), abs=4 * standard_error)
+    assert closed_forms.binary_episodes(N, step_size, target) == pytest.approx(
+        episodes.mean(), abs=4 * standard_error
+    )
 
 
 def simulate_dense(num_bits: int, step_size: float, target: float, runs: int) -> np.ndarray:
@@ -45,13 +49,20 @@ def simulate_dense(num_bits: int, step_size: float, target: float, runs: int) ->
 
 
 def test_dense_episodes_are_those_of_the_simulated_learner():
-    assert simulate_dense(6, 1.0, 0.9, runs=2000).mean() == pytest.approx(closed_forms.dense_episodes(6, 1.0, 0.9), rel=0.05)
-    assert simulate_dense(6, 0.1, 0.9, runs=500).mean() == pytest.approx(closed_forms.dense_episodes(6, 0.1, 0.9), rel=0.02)
+    assert simulate_dense(6, 1.0, 0.9, runs=2000).mean() == pytest.approx(
+        closed_forms.dense_episodes(6, 1.0, 0.9), rel=0.05
+    )
+    assert simulate_dense(6, 0.1, 0.9, runs=500).mean() == pytest.approx(
+        closed_forms.dense_episodes(6, 0.1, 0.9), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("N", [16, 64, 256])
 def test_small_steps_meet_the_integral(N):
-    exact, limit = closed_forms.binary_episodes(N, 0.001, 0.9), closed_forms.binary_episodes_small_step(N, 0.001, 0.9)
+    exact, limit = (
+        closed_forms.binary_episodes(N, 0.001, 0.9),
+        closed_forms.binary_episodes_small_step(N, 0.001, 0.9),
+    )
     assert exact == pytest.approx(limit, rel=0.01)
 
 

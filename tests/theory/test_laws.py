@@ -25,7 +25,12 @@ def measure(tmp_path, *, spoil=lambda questions: None, policy_type=TabularPolicy
     config = TrainConfig(backend="tabular", **settings)
     environment, secrets = make_environment(config), draw_secrets(config)
     forms = environment.choices(np.arange(environment.num_forms))
-    learner = {"num_runs": config.num_runs, "num_prompts": config.num_secrets, "learning_rate": config.step_size, "seed": config.seed}
+    learner = {
+        "num_runs": config.num_runs,
+        "num_prompts": config.num_secrets,
+        "learning_rate": config.step_size,
+        "seed": config.seed,
+    }
     policy = policy_type(forms, environment.num_choices, **learner)
     policy.secrets = secrets
     questions = make_questions(config, environment)
@@ -50,11 +55,33 @@ HONEST = {
     "noisy bits": {"N": 11, "env_type": "multi_step", "reward_noise": 0.2},
     "noisy sum of bits": {"N": 11, "env_type": "multi_step", "credit": "episode", "reward_noise": 0.2},
     "five secrets": {"N": 8, "num_secrets": 5, "batch_size": 2},
-    "three secrets, noisy bits": {"N": 11, "num_secrets": 3, "env_type": "multi_step", "reward_noise": 0.2, "order": "cycle"},
-    "four secrets, measured now and then": {"N": 16, "num_secrets": 4, "evaluate_every": 7, "reward_type": "log_distance"},
-    "the posterior of four secrets": {"N": 16, "num_secrets": 4, "algorithm": "posterior", "group_size": 1, "batch_size": 2},
+    "three secrets, noisy bits": {
+        "N": 11,
+        "num_secrets": 3,
+        "env_type": "multi_step",
+        "reward_noise": 0.2,
+        "order": "cycle",
+    },
+    "four secrets, measured now and then": {
+        "N": 16,
+        "num_secrets": 4,
+        "evaluate_every": 7,
+        "reward_type": "log_distance",
+    },
+    "the posterior of four secrets": {
+        "N": 16,
+        "num_secrets": 4,
+        "algorithm": "posterior",
+        "group_size": 1,
+        "batch_size": 2,
+    },
     "the posterior itself": {"N": 16, "algorithm": "posterior", "group_size": 1},
-    "the posterior of noisy bits": {"N": 16, "algorithm": "posterior", "env_type": "multi_step", "reward_noise": 0.2},
+    "the posterior of noisy bits": {
+        "N": 16,
+        "algorithm": "posterior",
+        "env_type": "multi_step",
+        "reward_noise": 0.2,
+    },
 }
 
 
@@ -63,7 +90,10 @@ HONEST = {
 def test_honest_experiments_break_no_law(tmp_path, settings, num_runs):
     settings = {"max_episodes": 120, **settings}
     for seed in range(4 if num_runs < 400 else 1):
-        assert statuses(measure(tmp_path, num_runs=num_runs, seed=seed, **settings), settings["N"]) == ["holds", "holds"]
+        assert statuses(measure(tmp_path, num_runs=num_runs, seed=seed, **settings), settings["N"]) == [
+            "holds",
+            "holds",
+        ]
 
 
 def test_the_intervals_cover_zero_as_often_as_they_say(tmp_path):
@@ -101,7 +131,10 @@ def test_a_leak_in_a_quarter_of_the_runs_is_enough(tmp_path):
             self.updates[runs] += 1
             self._stale[runs] = True
 
-    assert statuses(measure(tmp_path, policy_type=PeekingSometimes, N=64, num_runs=64, max_episodes=12), 64)[0] == "breached"
+    assert (
+        statuses(measure(tmp_path, policy_type=PeekingSometimes, N=64, num_runs=64, max_episodes=12), 64)[0]
+        == "breached"
+    )
 
 
 WRONG = {

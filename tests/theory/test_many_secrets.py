@@ -33,13 +33,26 @@ TOKENIZER = tiny_model.make_tokenizer()
 
 def make_world(kind: str, N: int, num_secrets: int):
     space = SecretSpace(N)
-    return MultiStep.with_noise(space, num_secrets=num_secrets) if kind == "multi_step" else SingleStep(space, make_channel("binary", N), num_secrets)
+    return (
+        MultiStep.with_noise(space, num_secrets=num_secrets)
+        if kind == "multi_step"
+        else SingleStep(space, make_channel("binary", N), num_secrets)
+    )
 
 
 def make_transformer(kind: str, N: int, num_secrets: int, num_runs: int = 2) -> TransformerPolicy:
     world = make_world(kind, N, num_secrets)
-    trie = tokenise_all(TOKENIZER, world.conversations(), world.choices(np.arange(world.num_forms)), world.first_prompts())
-    policy = TransformerPolicy(tiny_model.make_model(0), trie, num_runs=num_runs, lora=LoRASettings(rank=4), learning_rate=1e-2, seed=0)
+    trie = tokenise_all(
+        TOKENIZER, world.conversations(), world.choices(np.arange(world.num_forms)), world.first_prompts()
+    )
+    policy = TransformerPolicy(
+        tiny_model.make_model(0),
+        trie,
+        num_runs=num_runs,
+        lora=LoRASettings(rank=4),
+        learning_rate=1e-2,
+        seed=0,
+    )
     for run, vector in enumerate(policy.adapters.vectors):  # away from the base model
         vector.data += 0.03 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(run))
     return policy
@@ -83,7 +96,10 @@ def test_behind_each_prompt_every_answer_has_the_probability_of_a_plain_pass(kin
         model = merged(policy, run)
         for block, which in enumerate(prompts[run]):
             with torch.no_grad():
-                plain = [plain_log_prob(model, tokenise(TOKENIZER, conversation(world, answer, which))).item() for answer in range(N)]
+                plain = [
+                    plain_log_prob(model, tokenise(TOKENIZER, conversation(world, answer, which))).item()
+                    for answer in range(N)
+                ]
             np.testing.assert_allclose(packed[run, block, :N], plain, rtol=0, atol=1e-4)
     assert abs(packed[0, 0] - packed[0, 1]).max() > 0.01  # the prompts are told apart
     seen = policy.assess(np.arange(2), np.full((2, num_secrets), 5), N)
@@ -98,12 +114,17 @@ def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
     for run in range(2):
         model, sites = merged(policy, run), policy.adapters.matrices(run)
         loss = -sum(
-            advantage * plain_log_prob(model, tokenise(TOKENIZER, conversation(world, int(answer), int(which))))
-            for advantage, answer, which in zip(advantages[run, :, 0], answers[run], np.repeat(prompts[run], 2), strict=True)
+            advantage
+            * plain_log_prob(model, tokenise(TOKENIZER, conversation(world, int(answer), int(which))))
+            for advantage, answer, which in zip(
+                advantages[run, :, 0], answers[run], np.repeat(prompts[run], 2), strict=True
+            )
         )
         (loss / 6).backward()
         scale = policy.adapters.settings.alpha / policy.adapters.settings.rank
-        wanted = {name: scale * up.T @ model.get_submodule(name).weight.grad for name, (_, up) in sites.items()}  # of A, by the chain rule
+        wanted = {
+            name: scale * up.T @ model.get_submodule(name).weight.grad for name, (_, up) in sites.items()
+        }  # of A, by the chain rule
         policy.optimiser.zero_grad()
         policy.adapters.activate(np.array([run]))
         rollout = policy.demonstrate(np.array([run]), answers[[run]], prompts[[run]])
@@ -138,11 +159,28 @@ def test_a_tabular_row_moves_as_a_learner_of_its_own_would(objective):
 def test_64_secrets_of_the_tabular_learner_are_64_single_runs(tmp_path):
     """Episodes to memorise each secret, counting those about it alone: Kolmogorov and Smirnov."""
     settings = {"backend": "tabular", "N": 16, "seed": 1}
-    together = memory_rl.train(num_secrets=64, num_runs=1, evaluate_every=1, stop_at=0.5001, memorised_share=1.0, log_path=str(tmp_path / "64"), **settings)
+    together = memory_rl.train(
+        num_secrets=64,
+        num_runs=1,
+        evaluate_every=1,
+        stop_at=0.5001,
+        memorised_share=1.0,
+        log_path=str(tmp_path / "64"),
+        **settings,
+    )
     alone = memory_rl.train(num_runs=64, log_path=str(tmp_path / "1"), **settings)
     asked = together.episodes.sort("episode")
-    known = RunDirectory(tmp_path / "64").read_frame(SECRETS).filter(pl.col("bits_known") >= 3).group_by("prompt").agg(pl.col("episode").min())
-    own = [asked.filter((pl.col("prompt") == prompt) & (pl.col("episode") <= episode)).height for prompt, episode in known.iter_rows()]
+    known = (
+        RunDirectory(tmp_path / "64")
+        .read_frame(SECRETS)
+        .filter(pl.col("bits_known") >= 3)
+        .group_by("prompt")
+        .agg(pl.col("episode").min())
+    )
+    own = [
+        asked.filter((pl.col("prompt") == prompt) & (pl.col("episode") <= episode)).height
+        for prompt, episode in known.iter_rows()
+    ]
     threshold = alone.metrics.filter(pl.col("bits_known") >= 3).group_by("run").agg(pl.col("episode").min())
     assert len(own) == len(threshold) == 64
     assert scipy.stats.ks_2samp(own, threshold["episode"].to_numpy()).pvalue > 0.01
@@ -161,14 +199,19 @@ def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
         evaluate_every=1,
         log_path=str(tmp_path / "a"),
     )
-    channel, secrets = make_channel("log_distance", 5, noise=0.2), draw_secrets(TrainConfig(N=5, num_secrets=2, num_runs=6))
+    channel, secrets = (
+        make_channel("log_distance", 5, noise=0.2),
+        draw_secrets(TrainConfig(N=5, num_secrets=2, num_runs=6)),
+    )
     first, second = np.divmod(np.arange(25), 5)
     for run in range(6):
         belief = np.full(25, 1 / 25)
         final = result.metrics.filter(run=run).sort("episode").row(-1, named=True)
         for row in result.episodes.filter(run=run).sort("episode").iter_rows(named=True):
             about = first if row["prompt"] == 0 else second
-            belief *= channel.likelihoods(np.array(row["answer"]), about)[:, channel.level_indices(np.array([row["reward"]]))[0]]
+            belief *= channel.likelihoods(np.array(row["answer"]), about)[
+                :, channel.level_indices(np.array([row["reward"]]))[0]
+            ]
             belief /= belief.sum()
         truth = secrets[run, 0] * 5 + secrets[run, 1]
         assert final["observer_bits"] == pytest.approx(math.log2(25) + math.log2(belief[truth]), abs=1e-9)
@@ -180,10 +223,20 @@ def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
 
 
 def test_the_tables_agree(tmp_path):
-    result = memory_rl.sft(N=8, num_secrets=6, num_runs=3, max_episodes=90, evaluate_every=10, learning_rate=1e-3, log_path=str(tmp_path / "a"))
+    result = memory_rl.sft(
+        N=8,
+        num_secrets=6,
+        num_runs=3,
+        max_episodes=90,
+        evaluate_every=10,
+        learning_rate=1e-3,
+        log_path=str(tmp_path / "a"),
+    )
     by_secret = RunDirectory(tmp_path / "a").read_frame(SECRETS)
     sums = by_secret.group_by("run", "episode").agg(
-        pl.col("bits_known").sum(), pl.col("observer_bits").sum(), secrets_memorised=(pl.col("bits_known") >= 2).sum()
+        pl.col("bits_known").sum(),
+        pl.col("observer_bits").sum(),
+        secrets_memorised=(pl.col("bits_known") >= 2).sum(),
     )
     both = result.metrics.join(sums, on=["run", "episode"], validate="1:1")
     assert len(both) == len(result.metrics)
@@ -191,16 +244,28 @@ def test_the_tables_agree(tmp_path):
     np.testing.assert_allclose(both["observer_bits"], both["observer_bits_right"], atol=1e-9)
     assert (both["secrets_memorised"] == both["secrets_memorised_right"]).all()
     assert result.metrics["secret"].null_count() == len(result.metrics)
-    assert set(result.metrics["episode"]) <= {0, *range(10, 91, 10)}  # an example an update, and measured after every tenth
+    assert set(result.metrics["episode"]) <= {
+        0,
+        *range(10, 91, 10),
+    }  # an example an update, and measured after every tenth
     shown = result.episodes.group_by("run").agg(pl.col("prompt").n_unique())
     assert (shown["prompt"] == 6).all()
     secrets = draw_secrets(SFTConfig(N=8, num_secrets=6, num_runs=3))
-    assert all(secrets[run, prompt] == answer for run, prompt, answer in result.episodes.select("run", "prompt", "answer").iter_rows())
+    assert all(
+        secrets[run, prompt] == answer
+        for run, prompt, answer in result.episodes.select("run", "prompt", "answer").iter_rows()
+    )
     needed = math.ceil(0.95 * 6)
-    times = result.metrics.filter(pl.col("secrets_memorised") >= needed).group_by("run").agg(pl.col("episode").min())
+    times = (
+        result.metrics.filter(pl.col("secrets_memorised") >= needed)
+        .group_by("run")
+        .agg(pl.col("episode").min())
+    )
     assert result.summary["sft"]["memorised"] == len(times)
     if len(times) == 3:
-        assert result.summary["sft"]["bits_per_episode"]["estimate"] == pytest.approx(needed * 3 / times["episode"].mean())
+        assert result.summary["sft"]["bits_per_episode"]["estimate"] == pytest.approx(
+            needed * 3 / times["episode"].mean()
+        )
 
 
 @pytest.mark.parametrize(("kind", "N", "num_secrets"), [("single_step", 16, 64), ("multi_step", 16, 16)])
@@ -208,14 +273,18 @@ def test_the_warm_up_keeps_answers_and_prompts_apart(kind, N, num_secrets):
     """A head alone, uniform behind 64 prompts, would bring the rows of the digits from 2.3 to 1.6; with all parameters prompts become alike (0.995)."""
     base = find_base_model("tiny", 0)
     world = make_world(kind, N, num_secrets)
-    trie = tokenise_all(base.tokenizer, world.conversations(), world.choices(np.arange(N)), world.first_prompts())
+    trie = tokenise_all(
+        base.tokenizer, world.conversations(), world.choices(np.arange(N)), world.first_prompts()
+    )
     digits = base.tokenizer.convert_tokens_to_ids(list("23456789" if kind == "single_step" else "01"))
     before = torch.pdist(base.model.lm_head.weight[digits]).mean().item()
     report, _ = warm_up_cached(base, trie, N)
     assert report.head_steps > 0
     assert 0 <= report.divergence < 0.005 + 1e-3
     assert torch.pdist(base.model.lm_head.weight[digits]).mean().item() > 0.95 * before
-    first = torch.nn.functional.normalize(decision_states(base.model, trie, pack_all(trie), np.arange(num_secrets))[:, 0], dim=1)
+    first = torch.nn.functional.normalize(
+        decision_states(base.model, trie, pack_all(trie), np.arange(num_secrets))[:, 0], dim=1
+    )
     assert (first @ first.T)[~torch.eye(num_secrets, dtype=torch.bool)].mean().item() < 0.5
 
 
@@ -224,17 +293,27 @@ def test_a_base_model_for_several_prompts_begins_without_an_opinion(kind, begun)
     """Wherever there is a choice, all tokens that any answer has are equally likely before a single step of training; all else stays as it was."""
     base = find_base_model("tiny", 0)
     world = make_world(kind, 16, 5)
-    trie = tokenise_all(base.tokenizer, world.conversations(), world.choices(np.arange(16)), world.first_prompts())
+    trie = tokenise_all(
+        base.tokenizer, world.conversations(), world.choices(np.arange(16)), world.first_prompts()
+    )
     of_answers, before = np.unique(trie.edge_token[~trie.is_exit]), copy.deepcopy(base.model)
 
     def spread(model) -> torch.Tensor:
-        conversations = [trie.prompts[prompt].tolist() + TOKENIZER.convert_tokens_to_ids(list(text)) for prompt in range(5) for text in begun]
-        return torch.stack([model(torch.tensor([tokens])).logits[0, -1, of_answers].std() for tokens in conversations])
+        conversations = [
+            trie.prompts[prompt].tolist() + TOKENIZER.convert_tokens_to_ids(list(text))
+            for prompt in range(5)
+            for text in begun
+        ]
+        return torch.stack(
+            [model(torch.tensor([tokens])).logits[0, -1, of_answers].std() for tokens in conversations]
+        )
 
     assert spread(before).min() > 0.3
     keep = open_answers(base.model, trie)
     assert spread(base.model).max() < 1e-3
-    changed = [name for name, weight in base.model.named_parameters() if not weight.equal(before.get_parameter(name))]
+    changed = [
+        name for name, weight in base.model.named_parameters() if not weight.equal(before.get_parameter(name))
+    ]
     assert changed == ["model.layers.1.mlp.down_proj.weight"]
     head, rows = base.model.lm_head.weight, base.model.lm_head.weight[of_answers].detach().clone()
     with torch.no_grad():
@@ -242,14 +321,25 @@ def test_a_base_model_for_several_prompts_begins_without_an_opinion(kind, begun)
     moved = head[of_answers] - rows
     keep()
     kept, differences = head[of_answers] - rows, rows[1:] - rows[0]
-    assert_close(kept @ differences.T, torch.zeros_like(kept @ differences.T), rtol=0, atol=1e-4)  # as before along what tells them apart,
+    assert_close(
+        kept @ differences.T, torch.zeros_like(kept @ differences.T), rtol=0, atol=1e-4
+    )  # as before along what tells them apart,
     free = torch.linalg.svd(differences, full_matrices=True).Vh[len(differences) :]
     assert_close(kept @ free.T, moved @ free.T, rtol=0, atol=1e-4)  # and moved in all other directions
 
 
 def test_an_adapter_on_the_warmed_model_stores_what_it_is_given():
     """The first such base model left no room for more than 144 of these 256 bits, whatever the rank."""
-    result = memory_rl.sft(N=16, num_secrets=64, batch_size=64, order="cycle", max_episodes=6400, evaluate_every=10, num_runs=1, learning_rate=0.005)
+    result = memory_rl.sft(
+        N=16,
+        num_secrets=64,
+        batch_size=64,
+        order="cycle",
+        max_episodes=6400,
+        evaluate_every=10,
+        num_runs=1,
+        learning_rate=0.005,
+    )
     assert result.metrics["bits_known"].max() > 0.95 * 256
 
 
@@ -267,8 +357,12 @@ def test_orders_of_prompts():
     runs = np.arange(2)
     cycle = make_prompts(TrainConfig(order="cycle", **config))
     assert [cycle.next(runs).tolist()[1] for _ in range(3)] == [[0, 1], [2, 0], [1, 2]]
-    blocks = make_prompts(TrainConfig(order="blocks", **config))  # 24 groups of 4: 8 groups, 4 updates a secret
-    assert [blocks.next(runs[:1])[0].tolist() for _ in range(13)] == [[0, 0]] * 4 + [[1, 1]] * 4 + [[2, 2]] * 4 + [[0, 0]]
+    blocks = make_prompts(
+        TrainConfig(order="blocks", **config)
+    )  # 24 groups of 4: 8 groups, 4 updates a secret
+    assert [blocks.next(runs[:1])[0].tolist() for _ in range(13)] == [[0, 0]] * 4 + [[1, 1]] * 4 + [
+        [2, 2]
+    ] * 4 + [[0, 0]]
     assert blocks.next(runs)[1].tolist() == [0, 0]  # each run has a count of its own
     drawn = make_prompts(TrainConfig(**{**config, "batch_size": 1}))
     counts = np.bincount(np.concatenate([drawn.next(runs).ravel() for _ in range(3000)]), minlength=3)
@@ -281,7 +375,14 @@ def test_orders_of_prompts():
     "settings",
     [
         {"backend": "tabular", "N": 8, "max_episodes": 200, "batch_size": 2},
-        {"backend": "tabular", "N": 8, "max_episodes": 200, "algorithm": "posterior", "group_size": 2, "order": "cycle"},
+        {
+            "backend": "tabular",
+            "N": 8,
+            "max_episodes": 200,
+            "algorithm": "posterior",
+            "group_size": 2,
+            "order": "cycle",
+        },
         {"N": 8, "max_episodes": 64, "order": "blocks", "evaluate_every": 3},
     ],
     ids=["uniform", "posterior", "transformer"],
@@ -300,7 +401,9 @@ def test_it_resumes_to_the_same_bytes(tmp_path, monkeypatch, settings):
 
     monkeypatch.setattr(Recorder, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        memory_rl.train(num_secrets=5, num_runs=3, checkpoint_every=0, log_path=str(tmp_path / "parts"), **settings)
+        memory_rl.train(
+            num_secrets=5, num_runs=3, checkpoint_every=0, log_path=str(tmp_path / "parts"), **settings
+        )
     monkeypatch.setattr(Recorder, "evaluate", evaluate)
     memory_rl.train(num_secrets=5, num_runs=3, resume=True, log_path=str(tmp_path / "parts"), **settings)
     for name in ("metrics.parquet", "episodes.parquet", "secrets.parquet", "summary.json"):

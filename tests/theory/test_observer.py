@@ -8,7 +8,13 @@ from memory_rl.information.observer import Observer, OneAgainstRest, Partition
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.task.rewards import make_channel
 
-CHANNELS = [("binary", None, 0.0), ("log_distance", None, 0.2), ("binned_log_distance", 4, 0.0), ("binned_log_distance", 4, 0.3), ("binary", None, 0.1)]
+CHANNELS = [
+    ("binary", None, 0.0),
+    ("log_distance", None, 0.2),
+    ("binned_log_distance", 4, 0.0),
+    ("binned_log_distance", 4, 0.3),
+    ("binary", None, 0.1),
+]
 
 
 def outcomes_of(channel) -> Outcomes:
@@ -34,7 +40,9 @@ def test_entropy_and_information_by_their_definitions():
     for _ in range(20):
         prior, likelihoods = rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(3), size=5)
         likelihoods[0] = [0, 1, 0]
-        assert mutual_information(prior, likelihoods) == pytest.approx(brute_force_gain(prior, likelihoods)[0])
+        assert mutual_information(prior, likelihoods) == pytest.approx(
+            brute_force_gain(prior, likelihoods)[0]
+        )
 
 
 @pytest.mark.parametrize("certain", [True, False])
@@ -48,7 +56,9 @@ def test_a_question_gains_what_bayes_says(certain):
         observer.totals[0] = observer.weights[0].sum()
         likelihoods = (np.eye(3) if certain else noisy)[classes[0]]
         asked = observer.ask(np.array([0]), Partition(classes), Outcomes(3, noisy))
-        assert np.ravel(asked) == pytest.approx(brute_force_gain(observer.posterior(np.array([0]))[0], likelihoods))
+        assert np.ravel(asked) == pytest.approx(
+            brute_force_gain(observer.posterior(np.array([0]))[0], likelihoods)
+        )
 
 
 @pytest.mark.parametrize(("reward_type", "bins", "noise"), CHANNELS)
@@ -60,7 +70,9 @@ def test_the_posterior_is_bayes(reward_type, bins, noise):
     observer, posterior = Observer(1, N), np.full(N, 1 / N)
     for answer, reward in zip(answers, rewards, strict=True):
         level = np.nonzero(channel.levels == reward)[0]
-        observer.observe(run, Partition(channel.classes(np.array([[answer]]), np.arange(N))), outcomes_of(channel), level)
+        observer.observe(
+            run, Partition(channel.classes(np.array([[answer]]), np.arange(N))), outcomes_of(channel), level
+        )
         for s in range(N):
             truth = make_channel(reward_type, N, bins).rewards(np.array(answer), np.array(s))
             others = len(channel.levels) - 1
@@ -79,7 +91,10 @@ def test_one_against_the_rest_is_the_partition_it_abbreviates():
         answers = rng.integers(N, size=R)
         levels = channel.rewards(answers, secrets).astype(int)
         questions = OneAgainstRest(answers), Partition(channel.classes(answers[:, None], np.arange(N)))
-        told = [mind.ask(runs, question, outcomes) for mind, question in zip((short, long), questions, strict=True)]
+        told = [
+            mind.ask(runs, question, outcomes)
+            for mind, question in zip((short, long), questions, strict=True)
+        ]
         np.testing.assert_allclose(told[0], told[1], atol=1e-12)
         for mind, question in zip((short, long), questions, strict=True):
             mind.observe(runs, question, outcomes, levels)
@@ -114,7 +129,9 @@ def test_bits_known_are_the_information_of_the_questions_asked(reward_type, bins
     assert abs(broken.mean()) > 4 * broken.std() / np.sqrt(R)
 
 
-@pytest.mark.parametrize("question", [Partition(np.array([[0, 1, 0], [0, 1, 0]])), OneAgainstRest(np.array([1, 1]))])
+@pytest.mark.parametrize(
+    "question", [Partition(np.array([[0, 1, 0], [0, 1, 0]])), OneAgainstRest(np.array([1, 1]))]
+)
 def test_an_impossible_reward_is_refused(question):
     observer, noiseless = Observer(2, 3), Outcomes(2)
     observer.observe(np.array([1]), Partition(np.array([[0, 1, 1]])), noiseless, np.array([0]))

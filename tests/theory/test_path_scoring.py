@@ -70,11 +70,16 @@ def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
         counts = np.bincount(np.where(answers[run] < 0, N, answers[run]), minlength=N + 1)
         assert counts[secret] == 0
         likely = law * draws >= 5
-        observed, expected = np.append(counts[likely], counts[~likely].sum()), np.append(law[likely], law[~likely].sum()) * draws
+        observed, expected = (
+            np.append(counts[likely], counts[~likely].sum()),
+            np.append(law[likely], law[~likely].sum()) * draws,
+        )
         kept = expected > 0
         assert scipy.stats.chisquare(observed[kept], expected[kept]).pvalue > 0.01
         error = staying[run].std() / np.sqrt(draws)
-        assert abs(staying[run].mean() - (1 - law[N])) < 4 * error  # the estimate of the valid mass is unbiased
+        assert (
+            abs(staying[run].mean() - (1 - law[N])) < 4 * error
+        )  # the estimate of the valid mass is unbiased
         assert staying[run].std() < np.sqrt(law[N] * (1 - law[N]))  # and varies less than counting would
 
 
@@ -84,11 +89,24 @@ def test_where_an_exit_is_taken_follows_its_law(policies):
     uniforms = np.random.default_rng(1).random((3, 20_000, whole.trie.max_edges, 2))
     paths.adapters.activate(RUNS)
     with torch.no_grad():
-        drawn = np.concatenate([draw_others(paths.model, paths.trie, SECRETS, part).paths for part in np.split(uniforms, 20, axis=1)], axis=1)
-    sampled = whole.trie.sample(np.exp(whole._edge_log_probs[RUNS]), np.random.default_rng(2).random((3, 100_000, whole.trie.max_edges)))
+        drawn = np.concatenate(
+            [
+                draw_others(paths.model, paths.trie, SECRETS, part).paths
+                for part in np.split(uniforms, 20, axis=1)
+            ],
+            axis=1,
+        )
+    sampled = whole.trie.sample(
+        np.exp(whole._edge_log_probs[RUNS]),
+        np.random.default_rng(2).random((3, 100_000, whole.trie.max_edges)),
+    )
     for run in RUNS:
-        ends = [path[np.arange(len(path)), (path >= 0).sum(axis=1) - 1] for path in (drawn[run], sampled[run])]
-        counts = [np.bincount(end[whole.trie.is_exit[end]], minlength=len(whole.trie.edge_token)) for end in ends]
+        ends = [
+            path[np.arange(len(path)), (path >= 0).sum(axis=1) - 1] for path in (drawn[run], sampled[run])
+        ]
+        counts = [
+            np.bincount(end[whole.trie.is_exit[end]], minlength=len(whole.trie.edge_token)) for end in ends
+        ]
         often = (counts[0] + counts[1]) > 40
         if often.sum() > 1:
             assert scipy.stats.chi2_contingency(np.stack([count[often] for count in counts])).pvalue > 0.01
@@ -104,23 +122,35 @@ def test_a_form_that_is_all_but_certain_leaves_the_rest(make_policy):
     policy.adapters.activate(np.array([0]))
     best = int(policy.log_probs(np.array([0]))[0].argmax())
     with torch.no_grad():
-        drawn = draw_others(model, trie, np.array([best]), np.random.default_rng(0).random((1, 500, trie.max_edges, 2)))
+        drawn = draw_others(
+            model, trie, np.array([best]), np.random.default_rng(0).random((1, 500, trie.max_edges, 2))
+        )
     assert (trie.choices(drawn.paths, 1)[0, :, 0] != best).all()
     assert np.isfinite(drawn.of_form).all()
 
 
 def at_the_end(result, column) -> np.ndarray:
-    return result.metrics.sort("run", "episode").group_by("run", maintain_order=True).last()[column].to_numpy()
+    return (
+        result.metrics.sort("run", "episode").group_by("run", maintain_order=True).last()[column].to_numpy()
+    )
 
 
 def test_runs_are_alike():
-    results = [memory_rl.train(N=32, num_runs=100, seed=seed, scoring=scoring) for seed, scoring in ((1, "all"), (2, "paths"))]
+    results = [
+        memory_rl.train(N=32, num_runs=100, seed=seed, scoring=scoring)
+        for seed, scoring in ((1, "all"), (2, "paths"))
+    ]
     for column in ("episode", "bits_known", "update"):
         assert scipy.stats.ks_2samp(*(at_the_end(result, column) for result in results)).pvalue > 0.01
     for episode in (8, 24, 60):
         known, asked = [], []
         for result in results:
-            last = result.metrics.filter(pl.col("episode") <= episode).sort("run", "episode").group_by("run", maintain_order=True).last()
+            last = (
+                result.metrics.filter(pl.col("episode") <= episode)
+                .sort("run", "episode")
+                .group_by("run", maintain_order=True)
+                .last()
+            )
             known.append(last["observer_bits"].to_numpy())
             asked.append(last["asked_bits"].to_numpy())
         for bits in (known, asked):
@@ -128,7 +158,10 @@ def test_runs_are_alike():
             assert abs(bits[0].mean() - bits[1].mean()) < 3 * error
     for result in results:  # all episodes are charged
         charged = result.episodes.group_by("run").agg(pl.col("count").sum()).sort("run")["count"]
-        assert charged.to_list() == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+        assert (
+            charged.to_list()
+            == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+        )
 
 
 def test_the_hit_ledger_is_the_mean_of_the_ledger_over_what_was_tried():
@@ -149,9 +182,13 @@ def test_the_hit_ledger_is_the_mean_of_the_ledger_over_what_was_tried():
             exact.record(everyone, OneAgainstRest(answers), Outcomes(2), np.zeros(trials, dtype=int))
     misses = size - exact.observer.totals
     assert abs(estimated.misses(np.array([0]))[0] - misses.mean()) < 4 * misses.std() / np.sqrt(trials)
-    assert abs(estimated.asked[0] - exact.asked.mean()) < 4 * exact.asked.std() / np.sqrt(trials) + 0.01  # Jensen's gap is below a hundredth of a bit
+    assert (
+        abs(estimated.asked[0] - exact.asked.mean()) < 4 * exact.asked.std() / np.sqrt(trials) + 0.01
+    )  # Jensen's gap is below a hundredth of a bit
     bits = exact.observer_bits(everyone)
-    assert abs(estimated.observer_bits(np.array([0]))[0] - bits.mean()) < 4 * bits.std() / np.sqrt(trials) + 0.03
+    assert (
+        abs(estimated.observer_bits(np.array([0]))[0] - bits.mean()) < 4 * bits.std() / np.sqrt(trials) + 0.03
+    )
     estimated.record_hit(0, 36)
     exact.record(everyone, OneAgainstRest(np.full(trials, secret)), Outcomes(2), np.ones(trials, dtype=int))
     assert abs(estimated.asked[0] - exact.asked.mean()) < 4 * exact.asked.std() / np.sqrt(trials) + 0.01
@@ -170,7 +207,10 @@ def test_the_ledger_of_paths_cannot_be_recomputed_and_says_so():
     result = memory_rl.train(N=16, num_runs=1, scoring="paths", max_episodes=40)
     with pytest.raises(memory_rl.errors.RunDirectoryError, match="read its ledger in metrics"):
         memory_rl.ledger_from_episodes(result.path)
-    assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {-2, result.metrics["secret"][0]}
+    assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {
+        -2,
+        result.metrics["secret"][0],
+    }
 
 
 @pytest.mark.slow

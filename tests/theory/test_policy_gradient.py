@@ -22,7 +22,9 @@ def expected_update(algorithm: str, group_size: int) -> torch.Tensor:
         rewards = REWARDS[list(group)].numpy().reshape(1, 1, group_size, 1)
         advantages = torch.from_numpy(estimate_advantages(rewards, algorithm, "step")[:, 0])  # (R, G, K = L)
         log_probs = logits.log_softmax(dim=0)[list(group)].reshape(1, group_size, 1)
-        total = total - probabilities[list(group)].prod() * PolicyGradient().loss(log_probs, log_probs.detach(), advantages)
+        total = total - probabilities[list(group)].prod() * PolicyGradient().loss(
+            log_probs, log_probs.detach(), advantages
+        )
     total.backward()
     return logits.grad
 
@@ -40,7 +42,9 @@ def test_rloo_is_unbiased(group_size):
 
 @pytest.mark.parametrize("group_size", [2, 3, 4])
 def test_the_groups_own_mean_shrinks_the_gradient_by_one_part_in_g(group_size):
-    assert torch.allclose(expected_update("reinforce", group_size), exact_gradient() * (group_size - 1) / group_size, atol=1e-12)
+    assert torch.allclose(
+        expected_update("reinforce", group_size), exact_gradient() * (group_size - 1) / group_size, atol=1e-12
+    )
 
 
 def all_paths(trie) -> np.ndarray:
@@ -95,7 +99,9 @@ def credit_gradients(credit: str, rewards: np.ndarray) -> torch.Tensor:
     """d loss / d log-probability of each step of each episode, for rewards (G, K): (G, K)."""
     advantages = estimate_advantages(rewards[None, None], "reinforce", credit)[:, 0]
     log_probs = torch.zeros(advantages.shape, dtype=torch.float64, requires_grad=True)
-    PolicyGradient().loss(log_probs, log_probs.detach(), torch.from_numpy(np.ascontiguousarray(advantages))).backward()
+    PolicyGradient().loss(
+        log_probs, log_probs.detach(), torch.from_numpy(np.ascontiguousarray(advantages))
+    ).backward()
     return log_probs.grad[0]
 
 
@@ -123,7 +129,9 @@ def test_the_adapters_feel_the_other_steps_only_with_episode_credit(make_policy,
 
     def gradient(rewards):
         advantages = estimate_advantages(rewards[None, None], "reinforce", credit)[:, 0]
-        weights = torch.from_numpy(np.where(first, policy.trie.per_token(rollout.path, advantages), 0.0)).float()
+        weights = torch.from_numpy(
+            np.where(first, policy.trie.per_token(rollout.path, advantages), 0.0)
+        ).float()
         policy.adapters.vectors[0].grad = None
         policy.adapters.activate([0])
         log_probs = chosen_log_probs(policy.model, policy.trie, rollout.path)

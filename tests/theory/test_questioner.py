@@ -20,21 +20,29 @@ def levels_of(reward_type, N, bins=None):
 def information_of(reward_type, N, bins=None):
     answers = np.arange(N)
     channel = make_channel(reward_type, N, bins)
-    first = first_episode_information(channel.classes(answers[:, None], answers), Outcomes(channel.num_classes))
+    first = first_episode_information(
+        channel.classes(answers[:, None], answers), Outcomes(channel.num_classes)
+    )
     return first.best, first.mean
 
 
 def test_a_no_is_worth_little():
     for N, bits in ((64, 0.116), (1024, 0.0112)):
         best, mean = information_of("binary", N)
-        assert best == pytest.approx(mean) == pytest.approx(-math.log2(1 / N) / N - (1 - 1 / N) * math.log2(1 - 1 / N))
+        assert (
+            best
+            == pytest.approx(mean)
+            == pytest.approx(-math.log2(1 / N) / N - (1 - 1 / N) * math.log2(1 - 1 / N))
+        )
         assert best == pytest.approx(bits, rel=5e-3)
 
 
 @pytest.mark.parametrize(("N", "first", "episodes"), [(64, 2.61, 2.98), (1024, 2.17, 5.73)])
 def test_known_numbers_of_eight_bins(N, first, episodes):
     assert information_of("binned_log_distance", N, 8)[0] == pytest.approx(first, abs=0.005)
-    assert questioner.greedy(levels_of("binned_log_distance", N, 8)).to_know == pytest.approx(episodes, abs=0.005)
+    assert questioner.greedy(levels_of("binned_log_distance", N, 8)).to_know == pytest.approx(
+        episodes, abs=0.005
+    )
 
 
 @pytest.mark.parametrize("N", [2, 3, 16, 64])
@@ -42,7 +50,9 @@ def test_the_binary_questioner_is_the_formula_and_the_greedy_one(N):
     exact, greedy = questioner.binary(N), questioner.greedy(levels_of("binary", N))
     assert greedy.to_know == pytest.approx(exact.to_know)
     assert greedy.to_hit == pytest.approx(exact.to_hit)
-    assert exact.to_hit == np.mean(np.arange(1, N + 1))  # tried in order, S is the first, the second, ... to the last
+    assert exact.to_hit == np.mean(
+        np.arange(1, N + 1)
+    )  # tried in order, S is the first, the second, ... to the last
 
 
 @pytest.mark.parametrize("N", [3, 16, 37])
@@ -82,7 +92,9 @@ def exhaustive(levels, candidates) -> float:
     for row in levels:
         parts = [[s for s in candidates if row[s] == level] for level in {row[s] for s in candidates}]
         if len(parts) > 1:
-            best = min(best, 1 + sum(len(part) * exhaustive(levels, part) for part in parts) / len(candidates))
+            best = min(
+                best, 1 + sum(len(part) * exhaustive(levels, part) for part in parts) / len(candidates)
+            )
     return best
 
 

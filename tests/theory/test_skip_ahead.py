@@ -23,23 +23,36 @@ def both(**settings):
 
 
 def at_the_end(result, column) -> np.ndarray:
-    return result.metrics.sort("run", "episode").group_by("run", maintain_order=True).last()[column].to_numpy()
+    return (
+        result.metrics.sort("run", "episode").group_by("run", maintain_order=True).last()[column].to_numpy()
+    )
 
 
 def episodes_to_memorise(result) -> np.ndarray:
     """First episode with P(S) >= 1/2, or the last one."""
     threshold = np.log2(result.config["N"]) - 1
     first = pl.col("episode").filter(pl.col("bits_known") >= threshold).min()
-    return result.metrics.group_by("run").agg(pl.coalesce(first, pl.col("episode").max()))["episode"].to_numpy()
+    return (
+        result.metrics.group_by("run").agg(pl.coalesce(first, pl.col("episode").max()))["episode"].to_numpy()
+    )
 
 
 def assert_alike(step_by_step, skipped):
-    for sample in (episodes_to_memorise, lambda result: at_the_end(result, "bits_known"), lambda result: at_the_end(result, "asked_bits")):
+    for sample in (
+        episodes_to_memorise,
+        lambda result: at_the_end(result, "bits_known"),
+        lambda result: at_the_end(result, "asked_bits"),
+    ):
         assert scipy.stats.ks_2samp(sample(step_by_step), sample(skipped)).pvalue > 0.01
     for episode in (8, 40, 160):  # what the observers know on the way, from the ledgers
         known = []
         for result in (step_by_step, skipped):
-            so_far = result.ledger.filter(pl.col("episode") <= episode).sort("run", "episode").group_by("run", maintain_order=True).last()
+            so_far = (
+                result.ledger.filter(pl.col("episode") <= episode)
+                .sort("run", "episode")
+                .group_by("run", maintain_order=True)
+                .last()
+            )
             known.append(so_far["observer_bits"].to_numpy())
         error = np.hypot(*(bits.std() / np.sqrt(len(bits)) for bits in known))
         assert abs(known[0].mean() - known[1].mean()) < 3 * error + 1e-9
@@ -51,7 +64,9 @@ def test_tabular_runs_are_alike(settings):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"N": 16}, {"N": 16, "reward_type": "binned_log_distance", "reward_bins": 4, "max_episodes": 200}], ids=["binary", "binned"]
+    "settings",
+    [{"N": 16}, {"N": 16, "reward_type": "binned_log_distance", "reward_bins": 4, "max_episodes": 200}],
+    ids=["binary", "binned"],
 )
 def test_transformers_are_alike(settings):
     assert_alike(*both(num_runs=100, **settings))
@@ -60,21 +75,37 @@ def test_transformers_are_alike(settings):
 def test_every_episode_is_charged():
     result = memory_rl.train(backend="tabular", N=64, num_runs=20, skip_ahead=True, max_episodes=403)
     charged = result.episodes.group_by("run").agg(pl.col("count").sum()).sort("run")["count"]
-    assert charged.to_list() == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    assert (
+        charged.to_list()
+        == result.metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_list()
+    )
     assert charged.max() == 400  # whole updates of four
-    unfinished = result.metrics.sort("run", "episode").group_by("run").last().filter(pl.col("bits_known") < np.log2(64 * 0.95))
+    unfinished = (
+        result.metrics.sort("run", "episode")
+        .group_by("run")
+        .last()
+        .filter(pl.col("bits_known") < np.log2(64 * 0.95))
+    )
     assert (unfinished["episode"] == 400).all()
     assert unfinished.height > 0
 
 
 def test_skipped_episodes_are_silent_and_their_fractions_are_told():
     result = memory_rl.train(backend="tabular", N=64, num_runs=20, skip_ahead=True)
-    skipped = result.episodes.filter(pl.col("count") > 1).join(result.metrics.select("run", "secret").unique(), on="run")
+    skipped = result.episodes.filter(pl.col("count") > 1).join(
+        result.metrics.select("run", "secret").unique(), on="run"
+    )
     assert (skipped["reward"] == (skipped["answer"] == skipped["secret"])).all()
     assert set(skipped["reward"]) == {0.0, 1.0}  # all wrong, and late in a run all right
-    rows = result.metrics.sort("run", "episode").with_columns(since=pl.col("episode").diff().over("run")).filter(pl.col("episode") > 0)
+    rows = (
+        result.metrics.sort("run", "episode")
+        .with_columns(since=pl.col("episode").diff().over("run"))
+        .filter(pl.col("episode") > 0)
+    )
     np.testing.assert_allclose(rows["zero_advantage_fraction"], (rows["since"] - 4) / rows["since"])
-    np.testing.assert_array_equal(rows["update"], rows.select(pl.int_range(1, pl.len() + 1).over("run")).to_series())
+    np.testing.assert_array_equal(
+        rows["update"], rows.select(pl.int_range(1, pl.len() + 1).over("run")).to_series()
+    )
 
 
 INEXACT = {
@@ -88,8 +119,12 @@ INEXACT = {
 def test_it_switches_itself_off_where_it_is_not_exact_and_says_so(settings, capsys):
     config = TrainConfig(backend="tabular", skip_ahead=True, N=16, **settings)
     assert isinstance(make_sampling(config, None, None, None), StepByStep)
-    memory_rl.train(backend="tabular", skip_ahead=True, N=16, num_runs=1, max_episodes=8, quiet=False, **settings)
-    assert f"note: no silent updates are skipped: {why_not_skip(config)}." in capsys.readouterr().out.replace("\n", " ")
+    memory_rl.train(
+        backend="tabular", skip_ahead=True, N=16, num_runs=1, max_episodes=8, quiet=False, **settings
+    )
+    assert f"note: no silent updates are skipped: {why_not_skip(config)}." in capsys.readouterr().out.replace(
+        "\n", " "
+    )
 
 
 def test_it_is_on_for_the_transformer_and_off_for_the_table():

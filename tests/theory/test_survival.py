@@ -25,7 +25,9 @@ INFORMATION = 6.0
 
 def times(episodes, memorised=None):
     episodes = np.array(episodes)
-    return MemorisationTimes(episodes, np.ones(len(episodes), bool) if memorised is None else np.array(memorised, bool))
+    return MemorisationTimes(
+        episodes, np.ones(len(episodes), bool) if memorised is None else np.array(memorised, bool)
+    )
 
 
 def geometric(random, p, budget, runs):
@@ -45,9 +47,15 @@ PLACEBO = times([1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 
 def test_curve_and_bands_of_a_published_sample():
     """The table that Stata, SAS and R print for the treated children (log-log bands)."""
     curve = survival_curve(TREATED).filter(pl.col("episode").is_in([6.0, 7, 10, 13, 16, 22, 23]))
-    assert curve["surviving"].to_list() == pytest.approx([0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482], abs=5e-5)
-    assert curve["low"].to_list() == pytest.approx([0.6197, 0.5631, 0.5032, 0.4316, 0.3675, 0.2678, 0.1881], abs=5e-5)
-    assert curve["high"].to_list() == pytest.approx([0.9516, 0.9228, 0.8894, 0.8491, 0.8049, 0.7468, 0.6801], abs=5e-5)
+    assert curve["surviving"].to_list() == pytest.approx(
+        [0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482], abs=5e-5
+    )
+    assert curve["low"].to_list() == pytest.approx(
+        [0.6197, 0.5631, 0.5032, 0.4316, 0.3675, 0.2678, 0.1881], abs=5e-5
+    )
+    assert curve["high"].to_list() == pytest.approx(
+        [0.9516, 0.9228, 0.8894, 0.8491, 0.8049, 0.7468, 0.6801], abs=5e-5
+    )
 
 
 def test_medians_of_a_published_sample():
@@ -80,7 +88,11 @@ def test_median_without_censoring_is_the_lower_middle_value():
 
 def test_censored_runs_count_as_later_than_the_budget():
     median = median_episodes(times([10, 20, 30, 100, 100], [1, 1, 1, 0, 0]))
-    assert (median.value, median.low, median.high) == (30, 0, None)  # five runs cannot exclude any median from below
+    assert (median.value, median.low, median.high) == (
+        30,
+        0,
+        None,
+    )  # five runs cannot exclude any median from below
     assert median_episodes(times([10, 100, 100], [1, 0, 0])).value is None
     assert median_episodes(times([100, 100], [0, 0])).value is None
 
@@ -90,7 +102,9 @@ def test_the_median_s_interval_ends_at_order_statistics_of_the_right_binomial_pr
     for runs, low, high in ((16, 4, 12), (64, 24, 40)):
         median = median_episodes(times(np.arange(1, runs + 1)))
         assert (median.low, median.high) == (low, high)
-        assert scipy.stats.binom.cdf(low - 1, runs, 0.5) + scipy.stats.binom.sf(high - 1, runs, 0.5) == pytest.approx(0.05, abs=0.012)
+        assert scipy.stats.binom.cdf(low - 1, runs, 0.5) + scipy.stats.binom.sf(
+            high - 1, runs, 0.5
+        ) == pytest.approx(0.05, abs=0.012)
 
 
 def test_restricted_mean_is_the_area_under_the_survival_curve():
@@ -108,7 +122,9 @@ def test_restricted_mean_s_interval_stays_between_zero_and_the_budget():
     assert 0 < many.low < many.value < many.high < 50
     none = restricted_mean(times([50] * 16, [0] * 16))
     assert (none.value, none.high) == (50, 50)
-    assert (none.low / 50) ** 16 == pytest.approx(0.025)  # if more had memorised at once, 16 that did not would be rarer than that
+    assert (none.low / 50) ** 16 == pytest.approx(
+        0.025
+    )  # if more had memorised at once, 16 that did not would be rarer than that
     same = restricted_mean(times([5] * 16))
     assert (same.low, same.value, same.high) == (5, 5, 5)
 
@@ -122,11 +138,17 @@ def test_rate_is_bits_memorised_over_episodes_spent():
 def test_rate_without_any_memorised_run_is_bounded_above():
     rate = bits_per_episode(times([1000, 1000], [0, 0]), 6.0)
     assert rate.value == rate.low == 0.0
-    assert np.exp(-rate.high / 6 * 2000) == pytest.approx(0.025)  # no event in 2000 episodes has this probability
+    assert np.exp(-rate.high / 6 * 2000) == pytest.approx(
+        0.025
+    )  # no event in 2000 episodes has this probability
 
 
 def test_one_run_has_no_interval():
-    for estimate, value in ((bits_per_episode(times([10]), 6.0), 0.6), (median_episodes(times([10])), 10), (restricted_mean(times([10])), 10)):
+    for estimate, value in (
+        (bits_per_episode(times([10]), 6.0), 0.6),
+        (median_episodes(times([10])), 10),
+        (restricted_mean(times([10])), 10),
+    ):
         assert (estimate.value, estimate.low, estimate.high) == (value, None, None)
 
 
@@ -135,9 +157,15 @@ def test_the_rate_s_error_is_that_of_the_delta_method_and_of_the_bootstrap():
     means = np.stack([sample.memorised, sample.episodes])
     d, t = means.mean(axis=1)
     covariance = np.cov(means) / 200
-    assert log_rate(sample).error ** 2 == pytest.approx(covariance[0, 0] / d**2 - 2 * covariance[0, 1] / (d * t) + covariance[1, 1] / t**2)
+    assert log_rate(sample).error ** 2 == pytest.approx(
+        covariance[0, 0] / d**2 - 2 * covariance[0, 1] / (d * t) + covariance[1, 1] / t**2
+    )
     peer = scipy.stats.bootstrap(
-        tuple(means), lambda m, e, axis: np.log(m.mean(axis=axis) / e.mean(axis=axis)), paired=True, vectorized=True, rng=np.random.default_rng(4)
+        tuple(means),
+        lambda m, e, axis: np.log(m.mean(axis=axis) / e.mean(axis=axis)),
+        paired=True,
+        vectorized=True,
+        rng=np.random.default_rng(4),
     )
     assert log_rate(sample).error == pytest.approx(peer.standard_error, rel=0.05)
     with pytest.raises(ValueError, match="one that memorised"):
@@ -147,28 +175,45 @@ def test_the_rate_s_error_is_that_of_the_delta_method_and_of_the_bootstrap():
 def test_a_difference_of_two_means_is_welch_s_test():
     random = np.random.default_rng(0)
     one, other = random.normal(1.0, 3.0, size=12), random.normal(0.0, 1.0, size=30)
-    estimates = [Normal(sample.mean(), sample.std(ddof=1) / np.sqrt(len(sample)), len(sample) - 1.0) for sample in (one, other)]
+    estimates = [
+        Normal(sample.mean(), sample.std(ddof=1) / np.sqrt(len(sample)), len(sample) - 1.0)
+        for sample in (one, other)
+    ]
     difference, peer = contrast(estimates, [1, -1]), scipy.stats.ttest_ind(one, other, equal_var=False)
     assert difference.freedom == pytest.approx(peer.df)
     assert difference.interval() == pytest.approx(tuple(peer.confidence_interval()))
-    assert difference.chance_above(0.0) == pytest.approx(scipy.stats.ttest_ind(one, other, equal_var=False, alternative="greater").pvalue)
+    assert difference.chance_above(0.0) == pytest.approx(
+        scipy.stats.ttest_ind(one, other, equal_var=False, alternative="greater").pvalue
+    )
     assert difference.chance_below(0.0) == pytest.approx(1 - difference.chance_above(0.0))
 
 
 def test_populations_without_spread_are_judged_by_their_value():
     certain = contrast([Normal(1.0, 0.0, 15.0), Normal(0.5, 0.0, 15.0)], [1, -1])
-    assert (certain.interval(), certain.chance_above(0.0), certain.chance_below(0.0)) == ((0.5, 0.5), 0.0, 1.0)
+    assert (certain.interval(), certain.chance_above(0.0), certain.chance_below(0.0)) == (
+        (0.5, 0.5),
+        0.0,
+        1.0,
+    )
 
 
 def test_pooled_runs_are_those_of_all_populations():
     both = pool([times([1, 2]), times([9, 9], [1, 0])])
-    assert (both.episodes.tolist(), both.memorised.tolist(), both.horizon) == ([1, 2, 9, 9], [True, True, True, False], 9)
+    assert (both.episodes.tolist(), both.memorised.tolist(), both.horizon) == (
+        [1, 2, 9, 9],
+        [True, True, True, False],
+        9,
+    )
 
 
 def test_the_exponent_of_an_exact_power_law():
     cells = {size: times([2 * size**2] * 4) for size in (4, 16, 64)}
     estimate = exponent(cells)
-    assert (estimate.value, estimate.low, estimate.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+    assert (estimate.value, estimate.low, estimate.high) == (
+        pytest.approx(2),
+        pytest.approx(2),
+        pytest.approx(2),
+    )
 
 
 def test_the_exponent_counts_episodes_of_censored_runs():
@@ -180,13 +225,21 @@ def test_the_exponent_counts_episodes_of_censored_runs():
 
 
 def test_memorised_is_the_first_episode_at_which_it_holds():
-    frame = pl.DataFrame({"run": [0, 0, 0, 1, 1, 1], "episode": [0, 4, 8] * 2, "bits_known": [0.0, 5.0, 4.0, 0.0, 1.0, 4.99]})
+    frame = pl.DataFrame(
+        {"run": [0, 0, 0, 1, 1, 1], "episode": [0, 4, 8] * 2, "bits_known": [0.0, 5.0, 4.0, 0.0, 1.0, 4.99]}
+    )
     sample = memorisation_times(frame, 6.0, 0.5)
     assert sample.episodes.tolist() == [4, 8]
     assert sample.memorised.tolist() == [True, False]
 
 
-LAWS = {"geometric": (0.01, None), "15 % censored": (0.01, 190), "30 % censored": (0.01, 120), "half censored": (0.01, 69), "short": (0.05, 30)}
+LAWS = {
+    "geometric": (0.01, None),
+    "15 % censored": (0.01, 190),
+    "30 % censored": (0.01, 120),
+    "half censored": (0.01, 69),
+    "short": (0.05, 30),
+}
 """The chance of memorising in an episode, and the budget."""
 
 
@@ -201,7 +254,10 @@ def coverage(p, budget, runs, trials, seed):
         sample = geometric(random, p, budget, runs)
         estimates = (median_episodes(sample), restricted_mean(sample), bits_per_episode(sample, INFORMATION))
         for name, estimate in zip(truths, estimates, strict=True):
-            low, high = (-np.inf if estimate.low is None else estimate.low), (np.inf if estimate.high is None else estimate.high)
+            low, high = (
+                (-np.inf if estimate.low is None else estimate.low),
+                (np.inf if estimate.high is None else estimate.high),
+            )
             held[name] += low <= truths[name] <= high
     return {name: count / trials for name, count in held.items()}
 
@@ -216,7 +272,9 @@ def test_95_percent_intervals_cover_between_92_and_98(p, budget, runs):
 
 
 @pytest.mark.parametrize("runs", [16, 64])
-@pytest.mark.parametrize(("p", "budget"), [LAWS["geometric"], LAWS["30 % censored"]], ids=["geometric", "30 % censored"])
+@pytest.mark.parametrize(
+    ("p", "budget"), [LAWS["geometric"], LAWS["30 % censored"]], ids=["geometric", "30 % censored"]
+)
 def test_95_percent_intervals_cover_about_as_often_as_they_say(p, budget, runs):
     """The quick check: of 1000 populations the share has a standard error of 0.7 %."""
     for name, share in coverage(p, budget, runs, trials=1000, seed=2).items():
@@ -228,7 +286,9 @@ def test_the_exponent_s_interval_covers(budgets):
     """Episodes ~ N: mean times of 16, 64 and 256, with about a fifth censored or none."""
     random, sizes, trials, held = np.random.default_rng(7), (16, 64, 256), 400, 0
     for _ in range(trials):
-        cells = {size: geometric(random, 1 / size, budget, 16) for size, budget in zip(sizes, budgets, strict=True)}
+        cells = {
+            size: geometric(random, 1 / size, budget, 16) for size, budget in zip(sizes, budgets, strict=True)
+        }
         estimate = exponent(cells)
         truth = np.polyfit(np.log(sizes), np.log(sizes), 1)[0]  # the hazard is 1 / N, whatever the budget
         held += estimate.low <= truth <= estimate.high
@@ -238,6 +298,13 @@ def test_the_exponent_s_interval_covers(budgets):
 @pytest.mark.parametrize("budget", [None, 120])
 def test_equal_rates_are_seldom_called_different(budget):
     random, trials = np.random.default_rng(8), 2000
-    chances = np.array([contrast([log_rate(geometric(random, 0.01, budget, 16)) for _ in range(2)], [1, -1]).chance_above(0.0) for _ in range(trials)])
+    chances = np.array(
+        [
+            contrast([log_rate(geometric(random, 0.01, budget, 16)) for _ in range(2)], [1, -1]).chance_above(
+                0.0
+            )
+            for _ in range(trials)
+        ]
+    )
     assert 0.015 < (chances < 0.025).mean() < 0.035
     assert 0.015 < (chances > 0.975).mean() < 0.035

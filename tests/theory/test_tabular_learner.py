@@ -68,26 +68,42 @@ def assert_unbiased(measured: dict[tuple, Mean], expected: dict[tuple, float]) -
 
 @functools.cache
 def measure_binary(N: int, step_size: float, target: float) -> Mean:
-    seed, budget = CELLS.index((N, step_size, target)), 20 * math.ceil(closed_forms.binary_episodes(N, step_size, target))
+    seed, budget = (
+        CELLS.index((N, step_size, target)),
+        20 * math.ceil(closed_forms.binary_episodes(N, step_size, target)),
+    )
     ends = {"memorised_at": target, "stop_at": target + 0.01, "max_episodes": budget}
-    config = TrainConfig(N=N, reward_type="binary", learning_rate=step_size, num_runs=RUNS, seed=seed, **ends, **PLAIN)
+    config = TrainConfig(
+        N=N, reward_type="binary", learning_rate=step_size, num_runs=RUNS, seed=seed, **ends, **PLAIN
+    )
     return Mean.of(episodes_to_memorise(config, make_environment(config)))
 
 
-@pytest.mark.parametrize("cells", [pytest.param(QUICK, id="quick"), pytest.param(CELLS, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cells", [pytest.param(QUICK, id="quick"), pytest.param(CELLS, id="all", marks=pytest.mark.slow)]
+)
 def test_a_binary_reward_takes_the_sum_over_hits(cells):
-    assert_unbiased({cell: measure_binary(*cell) for cell in cells}, {cell: closed_forms.binary_episodes(*cell) for cell in cells})
+    assert_unbiased(
+        {cell: measure_binary(*cell) for cell in cells},
+        {cell: closed_forms.binary_episodes(*cell) for cell in cells},
+    )
 
 
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell[1] == 0.1], ids=str)
 def test_small_steps_take_nearly_the_integral(cell):
-    assert closed_forms.binary_episodes_small_step(*cell) == pytest.approx(closed_forms.binary_episodes(*cell), rel=0.05)
+    assert closed_forms.binary_episodes_small_step(*cell) == pytest.approx(
+        closed_forms.binary_episodes(*cell), rel=0.05
+    )
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_long_steps_cost_up_to_what_a_sum_exceeds_its_integral_by(cell):
     """ln P(S) grows by at most eta a hit, and the sum takes each wait at its longest: at most eta / (1 - exp(-eta)) times the integral, 1.051 at eta = 0.1."""
-    assert 1 < closed_forms.binary_episodes(*cell) / closed_forms.binary_episodes_small_step(*cell) < cell[1] / (1 - math.exp(-cell[1]))
+    assert (
+        1
+        < closed_forms.binary_episodes(*cell) / closed_forms.binary_episodes_small_step(*cell)
+        < cell[1] / (1 - math.exp(-cell[1]))
+    )
 
 
 PLUS_MINUS = dataclasses.replace(make_channel("binary", 2), levels=np.array([-1.0, 1.0]))
@@ -96,10 +112,22 @@ PLUS_MINUS = dataclasses.replace(make_channel("binary", 2), levels=np.array([-1.
 @functools.cache
 def measure_dense(N: int, step_size: float, target: float, bits: str = "positions") -> Mean:
     """With reward 1 for a right bit and -1 for a wrong one."""
-    seed, budget = 100 + CELLS.index((N, step_size, target)), 20 * math.ceil(dense_episodes(N, step_size, target))
+    seed, budget = (
+        100 + CELLS.index((N, step_size, target)),
+        20 * math.ceil(dense_episodes(N, step_size, target)),
+    )
     ends = {"memorised_at": target, "stop_at": target + 0.01, "max_episodes": budget}
     runs = 1000 if step_size == 1.0 else RUNS
-    config = TrainConfig(env_type="multi_step", N=N, tabular_bits=bits, learning_rate=step_size, num_runs=runs, seed=seed, **ends, **PLAIN)
+    config = TrainConfig(
+        env_type="multi_step",
+        N=N,
+        tabular_bits=bits,
+        learning_rate=step_size,
+        num_runs=runs,
+        seed=seed,
+        **ends,
+        **PLAIN,
+    )
     return Mean.of(episodes_to_memorise(config, MultiStep(SecretSpace(N), PLUS_MINUS)))
 
 
@@ -119,7 +147,9 @@ def exact_dense_episodes(N: int, step_size: float, target: float) -> float:
     num_bits, size = (N - 1).bit_length(), (N - 1).bit_length() * UNITS
     x = np.arange(0, 10 + 2 * step_size, GRID)
     p = 1 / (1 + np.exp(-x))
-    lost = np.minimum(np.log(p) / math.log(target) * UNITS, UNITS)  # -log p: together the bits may lose less than UNITS
+    lost = np.minimum(
+        np.log(p) / math.log(target) * UNITS, UNITS
+    )  # -log p: together the bits may lose less than UNITS
     law, episodes = np.eye(len(x))[0], 0.0
     while True:
         one_bit = spread(lost, law, UNITS + 1)[:UNITS]
@@ -127,7 +157,9 @@ def exact_dense_episodes(N: int, step_size: float, target: float) -> float:
         if reached > 1 - 1e-9:
             return episodes
         episodes += 1 - reached
-        law = spread((x + 2 * step_size * (1 - p)) / GRID, law * p, len(x)) + spread((x + 2 * step_size * p) / GRID, law * (1 - p), len(x))
+        law = spread((x + 2 * step_size * (1 - p)) / GRID, law * p, len(x)) + spread(
+            (x + 2 * step_size * p) / GRID, law * (1 - p), len(x)
+        )
 
 
 def spread(where: np.ndarray, mass: np.ndarray, size: int) -> np.ndarray:
@@ -138,7 +170,9 @@ def spread(where: np.ndarray, mass: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_a_reward_for_each_bit_takes_what_its_markov_chains_take():
-    assert_unbiased({cell: measure_dense(*cell) for cell in CELLS}, {cell: exact_dense_episodes(*cell) for cell in CELLS})
+    assert_unbiased(
+        {cell: measure_dense(*cell) for cell in CELLS}, {cell: exact_dense_episodes(*cell) for cell in CELLS}
+    )
 
 
 COARSE = {(16, 1.0, 0.5): -0.078, (64, 1.0, 0.5): -0.086, (256, 1.0, 0.5): -0.058, (1024, 1.0, 0.5): -0.048}
@@ -188,7 +222,9 @@ def levels_at_random(N: int, secret: int, bins: int | None) -> list[float]:
     if bins is None:
         rewards = [distance == 0 for distance in distances]
     else:
-        rewards = [round(max(0.0, 1 - math.log2(1 + distance) / math.log2(N)) * (bins - 1)) for distance in distances]
+        rewards = [
+            round(max(0.0, 1 - math.log2(1 + distance) / math.log2(N)) * (bins - 1)) for distance in distances
+        ]
     return [count / N for count in Counter(rewards).values()]
 
 
@@ -196,12 +232,30 @@ def levels_at_random(N: int, secret: int, bins: int | None) -> list[float]:
 @pytest.mark.parametrize("algorithm", ["reinforce", "grpo"])
 def test_a_group_carries_a_signal_as_often_as_its_rewards_differ(N, bins, group_size, algorithm):
     """One run a secret, all at their uniform start."""
-    groups, channel = 20_000 // N, {"reward_type": "binary"} if bins is None else {"reward_type": "binned_log_distance", "reward_bins": bins}
-    config = TrainConfig(N=N, num_runs=N, backend="tabular", algorithm=algorithm, group_size=group_size, batch_size=groups, seed=group_size, **channel)
+    groups, channel = (
+        20_000 // N,
+        {"reward_type": "binary"}
+        if bins is None
+        else {"reward_type": "binned_log_distance", "reward_bins": bins},
+    )
+    config = TrainConfig(
+        N=N,
+        num_runs=N,
+        backend="tabular",
+        algorithm=algorithm,
+        group_size=group_size,
+        batch_size=groups,
+        seed=group_size,
+        **channel,
+    )
     environment = make_environment(config)
     rollout = make_population(config, environment).policy.sample(np.arange(N), config.episodes_per_update)
     rewards = environment.rewards(rollout.choices, np.arange(N))
-    advantages = estimate_advantages(rewards.reshape(N, groups, group_size, 1), config.algorithm, config.credit, config.baseline)
-    fractions = np.array([closed_forms.signal_fraction(levels_at_random(N, secret, bins), group_size) for secret in range(N)])
+    advantages = estimate_advantages(
+        rewards.reshape(N, groups, group_size, 1), config.algorithm, config.credit, config.baseline
+    )
+    fractions = np.array(
+        [closed_forms.signal_fraction(levels_at_random(N, secret, bins), group_size) for secret in range(N)]
+    )
     standard_error = math.sqrt((fractions * (1 - fractions)).mean() / (N * groups))
     assert advantages.any(axis=(2, 3)).mean() == pytest.approx(fractions.mean(), abs=4 * standard_error)

@@ -12,7 +12,9 @@ from memory_rl.policies.warmup import WarmupSettings, warm_up
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("turn_interference", Path(__file__).parents[2] / "studies/turn_interference.py")
+    spec = importlib.util.spec_from_file_location(
+        "turn_interference", Path(__file__).parents[2] / "studies/turn_interference.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

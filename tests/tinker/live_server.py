@@ -25,19 +25,29 @@ HERE = Path(__file__).parent
 ENVIRONMENT = "MEMORY_RL_SKYRL"
 """The environment variable that names a virtual environment with the server in it."""
 
-_BACKEND = {"max_lora_adapters": 6, "max_lora_rank": 8, "train_micro_batch_size": 8, "sample_max_num_sequences": 8}
+_BACKEND = {
+    "max_lora_adapters": 6,
+    "max_lora_rank": 8,
+    "train_micro_batch_size": 8,
+    "sample_max_num_sequences": 8,
+}
 
 
 def find_environment() -> Path:
     """The server's Python: of the environment that MEMORY_RL_SKYRL names, or of one in the user's cache, which is made where there is none."""
-    folder = Path(os.environ.get(ENVIRONMENT) or Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-0.4.0")
+    folder = Path(
+        os.environ.get(ENVIRONMENT)
+        or Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-0.4.0"
+    )
     python, ready = folder / "bin" / "python", folder / "ready"
     if ENVIRONMENT in os.environ or ready.exists():
         return python
     venv.create(folder, with_pip=True, clear=True)
     install = [python, "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, "-r", HERE / "requirements.txt"], check=True)
-    subprocess.run([*install, "--no-deps", "--ignore-requires-python", "skyrl==0.4.0"], check=True)  # it declares Python 3.12, and runs on 3.11
+    subprocess.run(
+        [*install, "--no-deps", "--ignore-requires-python", "skyrl==0.4.0"], check=True
+    )  # it declares Python 3.12, and runs on 3.11
     ready.touch()
     return python
 
@@ -63,14 +73,39 @@ class LiveServer:
 
     def start(self) -> None:
         """Waits until it answers."""
-        words = [find_environment(), HERE / "skyrl_server.py", "--base-model", self.model, "--backend", "jax", "--backend-config", json.dumps(_BACKEND)]
-        words += ["--checkpoints-base", self.folder / "checkpoints", "--database-url", f"sqlite:///{self.folder}/tinker.db", "--port", str(self.port)]
+        words = [
+            find_environment(),
+            HERE / "skyrl_server.py",
+            "--base-model",
+            self.model,
+            "--backend",
+            "jax",
+            "--backend-config",
+            json.dumps(_BACKEND),
+        ]
+        words += [
+            "--checkpoints-base",
+            self.folder / "checkpoints",
+            "--database-url",
+            f"sqlite:///{self.folder}/tinker.db",
+            "--port",
+            str(self.port),
+        ]
         words += ["--session-timeout-sec", "60", "--session-cleanup-interval-sec", "1"]
         cache = Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-jax"
-        surroundings = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TINKER_API_KEY")}
-        surroundings |= {"HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+        surroundings = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TINKER_API_KEY")
+        }
+        surroundings |= {
+            "HF_HUB_OFFLINE": "1",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "OMP_NUM_THREADS": "1",
+        }
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(list(map(str, words)), env=surroundings, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                list(map(str, words)), env=surroundings, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 180
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -102,9 +137,19 @@ def read_data(body: bytes) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
     message.ParseFromString(body)
     data = []
     for datum in message.data:
-        tokens = np.concatenate([np.frombuffer(chunk.encoded_text.tokens, dtype=np.int32) for chunk in datum.model_input])
+        tokens = np.concatenate(
+            [np.frombuffer(chunk.encoded_text.tokens, dtype=np.int32) for chunk in datum.model_input]
+        )
         kinds = {name: np.int64 if name == "target_tokens" else np.float32 for name in datum.loss_fn_inputs}
-        data.append((tokens, {name: np.frombuffer(datum.loss_fn_inputs[name].dense, dtype=kind) for name, kind in kinds.items()}))
+        data.append(
+            (
+                tokens,
+                {
+                    name: np.frombuffer(datum.loss_fn_inputs[name].dense, dtype=kind)
+                    for name, kind in kinds.items()
+                },
+            )
+        )
     return data
 
 
@@ -141,7 +186,12 @@ class CountingProxy:
                         self.close_connection = True
                     return
                 onward = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-                onward.request(self.command, self.path, body, {name: value for name, value in self.headers.items() if name.lower() != "host"})
+                onward.request(
+                    self.command,
+                    self.path,
+                    body,
+                    {name: value for name, value in self.headers.items() if name.lower() != "host"},
+                )
                 answer = onward.getresponse()
                 content = answer.read()
                 onward.close()
@@ -177,7 +227,9 @@ class CountingProxy:
         with self._lock:
             self.paths[path.removeprefix("/api/v1/")] += 1
             if path.endswith("/asample"):
-                self.prompt_tokens += sum(len(chunk["tokens"]) for chunk in json.loads(body)["prompt"]["chunks"])
+                self.prompt_tokens += sum(
+                    len(chunk["tokens"]) for chunk in json.loads(body)["prompt"]["chunks"]
+                )
             if path.endswith("/forward_backward"):
                 self.trained.append(read_data(body))
 
@@ -186,7 +238,9 @@ class CountingProxy:
         self._server.server_close()
 
 
-if __name__ == "__main__":  # python tests/tinker/live_server.py MODEL_DIR FOLDER: serves until it is interrupted
+if (
+    __name__ == "__main__"
+):  # python tests/tinker/live_server.py MODEL_DIR FOLDER: serves until it is interrupted
     live = LiveServer(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
     live.folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -15,7 +15,9 @@ import typing
 import typing_extensions
 
 if sys.version_info < (3, 12):
-    typing.TypedDict = typing_extensions.TypedDict  # SkyRL declares Python 3.12; on 3.11 pydantic wants this TypedDict
+    typing.TypedDict = (
+        typing_extensions.TypedDict
+    )  # SkyRL declares Python 3.12; on 3.11 pydantic wants this TypedDict
 
 if sys.argv[1:2] == ["engine"]:
     sys.argv = [sys.argv[0], *sys.argv[2:]]
@@ -37,7 +39,12 @@ from starlette.responses import Response
 
 def without_uv() -> None:
     """SkyRL starts its engine by `uv run`; here this interpreter runs it."""
-    api._build_uv_run_cmd_engine = lambda parent, config: [sys.executable, __file__, "engine", *config_to_argv(config)]
+    api._build_uv_run_cmd_engine = lambda parent, config: [
+        sys.executable,
+        __file__,
+        "engine",
+        *config_to_argv(config),
+    ]
 
 
 async def add_sequence_ids(request, call_next):
@@ -49,7 +56,12 @@ async def add_sequence_ids(request, call_next):
     body = b"".join([chunk async for chunk in response.body_iterator])
     if response.status_code == 200:
         promise = json.loads(body)
-        body = json.dumps({**promise, "sample_sequence_ids": [f"{promise['request_id']}-{place}" for place in range(wanted)]}).encode()
+        body = json.dumps(
+            {
+                **promise,
+                "sample_sequence_ids": [f"{promise['request_id']}-{place}" for place in range(wanted)],
+            }
+        ).encode()
     headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
     return Response(body, status_code=response.status_code, headers=headers)
 
@@ -58,7 +70,11 @@ async def finish_session(session_id: str, session=Depends(api.get_session)):  # 
     """The SDK ends its session by this call, which SkyRL lacks; its adapters are then freed at the next cleanup."""
     from datetime import UTC, datetime
 
-    await session.exec(update(SessionDB).where(SessionDB.session_id == session_id).values(last_heartbeat_at=datetime(2000, 1, 1, tzinfo=UTC)))
+    await session.exec(
+        update(SessionDB)
+        .where(SessionDB.session_id == session_id)
+        .values(last_heartbeat_at=datetime(2000, 1, 1, tzinfo=UTC))
+    )
     await session.commit()
     return {}
 
@@ -66,7 +82,9 @@ async def finish_session(session_id: str, session=Depends(api.get_session)):  # 
 def lead_by_none() -> None:
     """The log-probabilities of a prompt have an entry for each token, the first of them None; the JAX backend leaves that one out."""
     serialise = wire.serialize_sample_output
-    wire.serialize_sample_output = lambda sequences, prompt, topk: serialise(sequences, None if prompt is None else [None, *prompt], topk)
+    wire.serialize_sample_output = lambda sequences, prompt, topk: serialise(
+        sequences, None if prompt is None else [None, *prompt], topk
+    )
 
 
 def report_loss() -> None:
@@ -74,8 +92,14 @@ def report_loss() -> None:
     serialise = wire._serialize_forward_backward_output
 
     def with_loss(result):
-        losses = [sum(output["elementwise_loss"]["data"]) for output in result["loss_fn_outputs"] if "elementwise_loss" in output]
-        return serialise({**result, "metrics": {"loss:sum": float(sum(losses)), **(result.get("metrics") or {})}})
+        losses = [
+            sum(output["elementwise_loss"]["data"])
+            for output in result["loss_fn_outputs"]
+            if "elementwise_loss" in output
+        ]
+        return serialise(
+            {**result, "metrics": {"loss:sum": float(sum(losses)), **(result.get("metrics") or {})}}
+        )
 
     wire._serialize_forward_backward_output = with_loss
 
@@ -91,7 +115,10 @@ async def load_weights(request: Request, session=Depends(api.get_session)):  # n
         wanted["model_id"] = f"{wanted['session_id']}:train:{wanted['model_seq_id']}"
         lora = types.LoraConfig.model_validate(source.lora_config)
         made = await api.create_future(
-            session=session, request_type=types.RequestType.CREATE_MODEL, model_id=wanted["model_id"], request_data=types.CreateModelInput(lora_config=lora)
+            session=session,
+            request_type=types.RequestType.CREATE_MODEL,
+            model_id=wanted["model_id"],
+            request_data=types.CreateModelInput(lora_config=lora),
         )
         session.add(
             ModelDB(
@@ -120,7 +147,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     words = vars(parser.parse_args())
-    api.app.state.engine_config = EngineConfig.model_validate({key: value for key, value in words.items() if key in EngineConfig.model_fields})
+    api.app.state.engine_config = EngineConfig.model_validate(
+        {key: value for key, value in words.items() if key in EngineConfig.model_fields}
+    )
     uvicorn.run(api.app, host=words["host"], port=words["port"], log_level="info", access_log=False)
 
 

@@ -75,7 +75,12 @@ def test_every_run_memorises_and_every_request_is_counted(model, proxy, kind, mo
     assert summary["memorised"] == summary["runs"]
     requests, tokens = summary["usage"]["requests"], summary["usage"]["tokens"]
     assert proxy.paths["asample"] == requests["sample"] + requests["compute_logprobs"]
-    assert proxy.paths["forward_backward"] == proxy.paths["optim_step"] == requests["forward_backward"] == requests["optim_step"]
+    assert (
+        proxy.paths["forward_backward"]
+        == proxy.paths["optim_step"]
+        == requests["forward_backward"]
+        == requests["optim_step"]
+    )
     assert proxy.paths["save_weights_for_sampler"] == requests["save_weights_and_get_sampling_client"]
     assert proxy.paths["save_weights"] == requests["save_state"]
     assert proxy.paths["create_model"] == requests["create_lora_training_client"] == summary["runs"]
@@ -106,31 +111,51 @@ def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
     reply, zero = tiny_model.make_tokenizer().convert_tokens_to_ids(["<reply>", "0"])
     looked_at = 0
     for data in proxy.trained:
-        asked = [np.nonzero(inputs == reply)[0] for inputs, _ in data]  # the next token is the bit, and then comes the end of the turn
+        asked = [
+            np.nonzero(inputs == reply)[0] for inputs, _ in data
+        ]  # the next token is the bit, and then comes the end of the turn
         if any(len(places) < 3 for places in asked):
             continue  # a forfeited turn has no token
-        said = np.array([values["target_tokens"][places] for places, (_, values) in zip(asked, data, strict=True)]) - zero
-        gains = np.array([values["advantages"][places] for places, (_, values) in zip(asked, data, strict=True)])
-        ends = np.array([values["advantages"][places + 1] for places, (_, values) in zip(asked, data, strict=True)])
+        said = (
+            np.array(
+                [values["target_tokens"][places] for places, (_, values) in zip(asked, data, strict=True)]
+            )
+            - zero
+        )
+        gains = np.array(
+            [values["advantages"][places] for places, (_, values) in zip(asked, data, strict=True)]
+        )
+        ends = np.array(
+            [values["advantages"][places + 1] for places, (_, values) in zip(asked, data, strict=True)]
+        )
         rewards = (said == bits_of[:, None, :]).astype(float)  # (secrets, E, K)
         wanted = (rewards - rewards.mean(axis=1, keepdims=True)) / len(data)
         assert np.isclose(wanted, gains, atol=1e-6).all(axis=(1, 2)).any()
         assert ends == pytest.approx(gains)
-        assert all((values["advantages"] != 0).sum() == 2 * (row != 0).sum() for (_, values), row in zip(data, gains, strict=True))
+        assert all(
+            (values["advantages"] != 0).sum() == 2 * (row != 0).sum()
+            for (_, values), row in zip(data, gains, strict=True)
+        )
         looked_at += 1
     assert looked_at > 3
 
 
 @pytest.mark.parametrize(
-    "more", [{"N": 16}, {"N": 8, "env_type": "multi_step"}, {"N": 16, "num_secrets": 4, "num_runs": 2}], ids=["single_step", "multi_step", "four secrets"]
+    "more",
+    [{"N": 16}, {"N": 8, "env_type": "multi_step"}, {"N": 16, "num_secrets": 4, "num_runs": 2}],
+    ids=["single_step", "multi_step", "four secrets"],
 )
 def test_the_meter_reads_what_the_local_backend_reads(model, server, more):
     """Before the first update both hold the same base model: bits known, format and content are the same numbers, all answers scored."""
     short = {"num_runs": 4, "max_episodes": 4, "seed": 3, **more}
     hosted = learn("train", model, server.url, scoring="all", **short).metrics
-    local = memory_rl.train(model_name=str(model), wording=WORDING, warmup=False, log_path="local", skip_ahead=False, **short).metrics
+    local = memory_rl.train(
+        model_name=str(model), wording=WORDING, warmup=False, log_path="local", skip_ahead=False, **short
+    ).metrics
     for column in ("bits_known", "format_bits", "content_bits", "confidence"):  # of several secrets the sums
-        one, other = (frame.filter(pl.col("episode") == 0).sort("run")[column].to_numpy() for frame in (hosted, local))
+        one, other = (
+            frame.filter(pl.col("episode") == 0).sort("run")[column].to_numpy() for frame in (hosted, local)
+        )
         assert one == pytest.approx(other, abs=2e-3)
 
 
@@ -143,16 +168,30 @@ def test_a_token_limit_ends_it_in_good_order(model, server):
 
 
 def test_an_unknown_model_is_one_sentence(server, capsys):
-    with pytest.raises(memory_rl.MemoryRLError, match="model_name=nobody/nothing is not a model of the service"):
+    with pytest.raises(
+        memory_rl.MemoryRLError, match="model_name=nobody/nothing is not a model of the service"
+    ):
         learn("train", "nobody/nothing", server.url)
 
 
 def test_a_server_killed_in_mid_run_is_resumed_from_the_last_saved_state(model, server):
-    run, wanted = Path("run"), settings(model, server.url, N=16, learning_rate=2e-4, max_episodes=400, num_runs=2)
+    run, wanted = (
+        Path("run"),
+        settings(model, server.url, N=16, learning_rate=2e-4, max_episodes=400, num_runs=2),
+    )
     words = [f"{key}={value}" for key, value in wanted.items()]
-    process = subprocess.Popen([sys.executable, ROOT / "train.py", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
     deadline = time.monotonic() + 300
-    while not (run / "usage.json").exists() or json.loads((run / "usage.json").read_text())["requests"].get("save_state", 0) < 4:
+    while (
+        not (run / "usage.json").exists()
+        or json.loads((run / "usage.json").read_text())["requests"].get("save_state", 0) < 4
+    ):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -167,7 +206,9 @@ def test_a_server_killed_in_mid_run_is_resumed_from_the_last_saved_state(model, 
 
     result = memory_rl.train(**wanted, resume=True)
     after = result.metrics
-    assert after.head(len(before)).drop("update").equals(before.drop("update"))  # what had been measured stays measured
+    assert (
+        after.head(len(before)).drop("update").equals(before.drop("update"))
+    )  # what had been measured stays measured
     assert after["episode"].max() > before["episode"].max()
     usage = result.summary["binary"]["usage"]
     assert usage["tokens"]["total"] > spent["tokens"]["total"]
@@ -199,11 +240,23 @@ def test_parity_with_the_local_backend(model, server):
         result = learn("train", model, server.url, seed=seed, **{**common, "log_path": f"hosted-{seed}"})
         hosted.append(memorisation_times(result.metrics, 4.0, 0.5))
         time.sleep(3)
-    result = memory_rl.train(model_name=str(model), wording=WORDING, warmup=False, lora_alpha=32.0, seed=100, **{**common, "num_runs": 64}, log_path="local")
+    result = memory_rl.train(
+        model_name=str(model),
+        wording=WORDING,
+        warmup=False,
+        lora_alpha=32.0,
+        seed=100,
+        **{**common, "num_runs": 64},
+        log_path="local",
+    )
     local.append(memorisation_times(result.metrics, 4.0, 0.5))
     one, other = pool(hosted), pool(local)
     chance = log_rank(one, other)
-    report = {"hosted": sorted(one.episodes.tolist()), "medians": [median_episodes(one).value, median_episodes(other).value], "p": chance}
+    report = {
+        "hosted": sorted(one.episodes.tolist()),
+        "medians": [median_episodes(one).value, median_episodes(other).value],
+        "p": chance,
+    }
     print(json.dumps(report))  # noqa: T201  # the numbers, with -s
     assert len(one.episodes) == 16
     assert np.all(one.memorised)
@@ -212,7 +265,17 @@ def test_parity_with_the_local_backend(model, server):
 
 def test_the_warm_up_on_the_service_makes_answers_uniform_and_runs_begin_with_it(model, server):
     """At N = 8, of which the model has seen nothing: its answers are uniform over sixteen numbers, so that half of them are invalid at first."""
-    result = learn("train", model, server.url, N=8, num_runs=2, warmup=True, scoring="all", learning_rate=3e-3, max_episodes=200)
+    result = learn(
+        "train",
+        model,
+        server.url,
+        N=8,
+        num_runs=2,
+        warmup=True,
+        scoring="all",
+        learning_rate=3e-3,
+        max_episodes=200,
+    )
     summary = result.summary["binary"]
     assert summary["warmup"]["steps"] > 0
     assert summary["warmup"]["divergence"] < 0.0145

@@ -15,20 +15,28 @@ GROUP = one_group([1.0], [0.0], [0.0], [0.0])
 
 
 def test_reinforce_subtracts_the_mean():
-    np.testing.assert_allclose(estimate_advantages(GROUP, "reinforce", "step").ravel(), [0.75, -0.25, -0.25, -0.25])
+    np.testing.assert_allclose(
+        estimate_advantages(GROUP, "reinforce", "step").ravel(), [0.75, -0.25, -0.25, -0.25]
+    )
 
 
 def test_grpo_divides_by_the_standard_deviation():
     deviation = np.sqrt(3) / 4  # of 1, 0, 0, 0
-    np.testing.assert_allclose(estimate_advantages(GROUP, "grpo", "step").ravel(), np.array([0.75, -0.25, -0.25, -0.25]) / deviation)
+    np.testing.assert_allclose(
+        estimate_advantages(GROUP, "grpo", "step").ravel(), np.array([0.75, -0.25, -0.25, -0.25]) / deviation
+    )
 
 
 def test_rloo_subtracts_the_mean_of_the_others():
-    np.testing.assert_allclose(estimate_advantages(GROUP, "rloo", "step").ravel(), [1.0, -1 / 3, -1 / 3, -1 / 3])
+    np.testing.assert_allclose(
+        estimate_advantages(GROUP, "rloo", "step").ravel(), [1.0, -1 / 3, -1 / 3, -1 / 3]
+    )
 
 
 def test_ppo_uses_the_mean_baseline():
-    np.testing.assert_array_equal(estimate_advantages(GROUP, "ppo", "step"), estimate_advantages(GROUP, "reinforce", "step"))
+    np.testing.assert_array_equal(
+        estimate_advantages(GROUP, "ppo", "step"), estimate_advantages(GROUP, "reinforce", "step")
+    )
 
 
 BITS = one_group([1, 0, 1], [1, 1, 0])
@@ -48,7 +56,10 @@ def test_credit_decides_what_a_step_is_held_to(credit, expected):
 
 def test_episode_credit_is_the_same_at_every_step():
     rewards = one_group([1, 1, 1], [0, 0, 1], [0, 0, 0])
-    np.testing.assert_allclose(estimate_advantages(rewards, "reinforce", "episode")[0, 0], np.repeat([[5 / 3], [-1 / 3], [-4 / 3]], 3, axis=1))
+    np.testing.assert_allclose(
+        estimate_advantages(rewards, "reinforce", "episode")[0, 0],
+        np.repeat([[5 / 3], [-1 / 3], [-4 / 3]], 3, axis=1),
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "grpo", "rloo", "ppo"])

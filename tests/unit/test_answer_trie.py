@@ -32,7 +32,10 @@ def test_a_path_spells_its_conversation(kind, N):
         edges = edges[edges != NONE]
         chosen = TOKENIZER.decode(trie.edge_token[edges]).replace("<eos>", "|")
         assert chosen == "".join(f"{choice}|" for choice in environment.choices(form))
-        assert trie.choices(trie.form_edges[form], environment.num_steps).tolist() == environment.choices(form).tolist()
+        assert (
+            trie.choices(trie.form_edges[form], environment.num_steps).tolist()
+            == environment.choices(form).tolist()
+        )
 
 
 def test_the_context_of_a_decision_is_the_conversation_so_far():
@@ -43,7 +46,10 @@ def test_the_context_of_a_decision_is_the_conversation_so_far():
     while node != NONE:
         context.insert(0, trie.node_token[node])
         node = trie.node_parent[node]
-    assert TOKENIZER.decode(np.concatenate([trie.prompt, context])) == "<bos>Secret in [0,8), bit 1?<reply>1<eos>2?<reply>0<eos>3?<reply>"
+    assert (
+        TOKENIZER.decode(np.concatenate([trie.prompt, context]))
+        == "<bos>Secret in [0,8), bit 1?<reply>1<eos>2?<reply>0<eos>3?<reply>"
+    )
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
@@ -72,7 +78,9 @@ def test_sampled_answers_follow_the_exact_distribution(kind, N):
     uniforms = np.random.default_rng(1).random((1, 100_000, trie.max_edges))
     sampled = trie.choices(trie.sample(probabilities, uniforms), environment.num_steps)[0]
     exact = np.exp(trie.form_log_probs(np.log(probabilities)))[0]
-    counts = [(sampled == environment.choices(form)).all(axis=1).sum() for form in range(environment.num_forms)]
+    counts = [
+        (sampled == environment.choices(form)).all(axis=1).sum() for form in range(environment.num_forms)
+    ]
     observed = np.array([*counts, len(sampled) - sum(counts)])
     assert (sampled == NONE).any(axis=1).sum() == observed[-1]  # the rest are the invalid ones
     expected = np.array([*exact, 1 - exact.sum()]) * len(sampled)

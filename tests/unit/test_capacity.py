@@ -23,13 +23,32 @@ from memory_rl.training.prompts import make_prompts
 
 def made_up(ends, num_secrets=1, parameters=10, of_secrets=None, condition="sft", **config) -> Cell:
     """A cell whose runs knew nothing at episode 0, half of it at 50 and ended at 100 with these bits (R,)."""
-    settled = {"N": 16, "num_secrets": num_secrets, "backend": "local", "adapter": "shared", "adapter_parameters": parameters, "memorised_at": 0.5, **config}
-    manifest = {"kind": "sft" if condition == "sft" else "train", "condition": condition, "status": "completed", "config": settled}
+    settled = {
+        "N": 16,
+        "num_secrets": num_secrets,
+        "backend": "local",
+        "adapter": "shared",
+        "adapter_parameters": parameters,
+        "memorised_at": 0.5,
+        **config,
+    }
+    manifest = {
+        "kind": "sft" if condition == "sft" else "train",
+        "condition": condition,
+        "status": "completed",
+        "config": settled,
+    }
     cell = Cell(path=None, manifest=manifest, summary={"trained_parameters": parameters})
     runs = np.arange(len(ends))
     bits = np.stack([0.0 * runs, 0.5 * np.asarray(ends), ends])
-    metrics = {"run": np.tile(runs, 3), "episode": np.repeat([0, 50, 100], len(runs)), "bits_known": bits.ravel()}
-    cell.__dict__["metrics"] = pl.DataFrame(metrics).sample(fraction=1, shuffle=True, seed=0)  # the order of rows means nothing
+    metrics = {
+        "run": np.tile(runs, 3),
+        "episode": np.repeat([0, 50, 100], len(runs)),
+        "bits_known": bits.ravel(),
+    }
+    cell.__dict__["metrics"] = pl.DataFrame(metrics).sample(
+        fraction=1, shuffle=True, seed=0
+    )  # the order of rows means nothing
     cell.__dict__["of_secrets"] = of_secrets
     return cell
 
@@ -82,7 +101,9 @@ def test_the_interval_is_a_bootstrap_with_the_choice_inside():
     low, high = np.quantile(drawn, [tail, 1 - tail])
     assert found.bits.value == max(one.mean(), other.mean())
     assert (found.bits.low, found.bits.high) == (pytest.approx(low, abs=0.15), pytest.approx(high, abs=0.15))
-    assert low > np.quantile(random.choice(one, (40_000, 12)).mean(axis=1), tail) + 0.3  # the mean of one cell alone would reach lower
+    assert (
+        low > np.quantile(random.choice(one, (40_000, 12)).mean(axis=1), tail) + 0.3
+    )  # the mean of one cell alone would reach lower
 
 
 def test_one_run_has_no_interval():
@@ -103,7 +124,10 @@ def test_sizes_come_by_their_parameters_and_each_is_judged_alone():
 @pytest.mark.parametrize(
     ("config", "label"),
     [
-        ({"adapter": "lora", "lora_rank": 4, "lora_targets": "mlp", "lora_layers": "0-1"}, "lora rank 4 mlp layers 0-1"),
+        (
+            {"adapter": "lora", "lora_rank": 4, "lora_targets": "mlp", "lora_layers": "0-1"},
+            "lora rank 4 mlp layers 0-1",
+        ),
         ({"adapter": "full"}, "full"),
         ({"lora_targets": "attention"}, "shared n=10 attention"),
         ({"backend": "tabular", "adapter": "lora"}, "table"),
@@ -120,7 +144,11 @@ def test_a_table_grows_with_its_task_and_has_no_capacity():
 
 
 def test_seeds_are_one_population_and_learning_rates_that_were_tuned_are_no_sizes():
-    cells = [made_up([4.0, 4.0], 1, learning_rate=0.1), made_up([8.0, 9.0], 4, seed=0, learning_rate=0.3), made_up([10.0], 4, seed=1, learning_rate=0.3)]
+    cells = [
+        made_up([4.0, 4.0], 1, learning_rate=0.1),
+        made_up([8.0, 9.0], 4, seed=0, learning_rate=0.3),
+        made_up([10.0], 4, seed=1, learning_rate=0.3),
+    ]
     ((size, group),) = by_size(cells).items()
     assert size.label == "shared n=10"
     assert [point.stored.tolist() for point in points(group)] == [[4.0, 4.0], [8.0, 9.0, 10.0]]
@@ -128,23 +156,36 @@ def test_seeds_are_one_population_and_learning_rates_that_were_tuned_are_no_size
 
 def test_learning_rates_of_the_same_secrets_are_told_apart():
     sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.1, None)])
-    assert [size.label for size in sizes] == ["shared n=10 learning_rate=0.1", "shared n=10 learning_rate=default"]
+    assert [size.label for size in sizes] == [
+        "shared n=10 learning_rate=0.1",
+        "shared n=10 learning_rate=default",
+    ]
 
 
 def test_models_of_other_sizes_with_the_same_adapter_are_told_apart():
-    sizes = by_size([made_up([1.0], M, number, adapter="lora", lora_rank=1) for M, number in ((1, 100), (4, 300))])
+    sizes = by_size(
+        [made_up([1.0], M, number, adapter="lora", lora_rank=1) for M, number in ((1, 100), (4, 300))]
+    )
     assert [size.label for size in sizes] == ["lora rank 1 (100 parameters)", "lora rank 1 (300 parameters)"]
 
 
 def test_secrets_of_other_lengths_are_told_apart():
-    assert [size.label for size in by_size([made_up([1.0], 4), made_up([1.0], 4, N=64)])] == ["shared n=10 N=16", "shared n=10 N=64"]
+    assert [size.label for size in by_size([made_up([1.0], 4), made_up([1.0], 4, N=64)])] == [
+        "shared n=10 N=16",
+        "shared n=10 N=64",
+    ]
 
 
 def test_cells_are_compared_with_those_of_several_secrets_alone():
     alone = made_up([1.0], adapter="lora", lora_rank=8)
     other_N = made_up([1.0], adapter="lora", lora_rank=8, N=64)
     several = made_up([1.0], 4, adapter="lora", lora_rank=8)
-    assert [is_of_capacity(cell) for cell in (alone, other_N, several, made_up([1.0]))] == [False, False, True, True]
+    assert [is_of_capacity(cell) for cell in (alone, other_N, several, made_up([1.0]))] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert comparable([alone, other_N]) == []
     assert comparable([alone, other_N, several]) == [alone, several]
 
@@ -158,12 +199,16 @@ def of_blocks(length, num_secrets, halving, every=5, runs=3):
                 since = episode / length - prompt
                 bits = 4 * min(1.0, max(0.0, since)) * 0.5 ** (max(0.0, since - 1) / halving)
                 rows.append((run, episode, prompt, bits + more))
-    return pl.DataFrame(rows, schema=["run", "episode", "prompt", "bits_known"], orient="row").sample(fraction=1, shuffle=True, seed=1)
+    return pl.DataFrame(rows, schema=["run", "episode", "prompt", "bits_known"], orient="row").sample(
+        fraction=1, shuffle=True, seed=1
+    )
 
 
 def test_interference_is_aligned_at_the_block_of_each_secret():
     frame = of_blocks(length=40, num_secrets=4, halving=1.0)
-    found = interference(made_up([0.0] * 3, 4, of_secrets=frame, order="blocks", max_episodes=160, batch_size=1))
+    found = interference(
+        made_up([0.0] * 3, 4, of_secrets=frame, order="blocks", max_episodes=160, batch_size=1)
+    )
     assert (found.secrets, found.blocks[0], found.blocks[-1], found.known.shape) == (2, 0.0, 3.0, (3, 25))
     at = {since: found.known[:, list(found.blocks).index(since)] for since in (0.0, 0.5, 1.0, 2.0, 3.0)}
     for since, bits in {0.0: 0.0, 0.5: 2.0, 1.0: 4.0, 2.0: 2.0, 3.0: 1.0}.items():
@@ -171,8 +216,12 @@ def test_interference_is_aligned_at_the_block_of_each_secret():
 
 
 def test_a_run_that_ended_keeps_what_it_knew():
-    frame = of_blocks(length=40, num_secrets=2, halving=1.0).filter((pl.col("run") != 1) | (pl.col("episode") <= 60))
-    found = interference(made_up([0.0] * 3, 2, of_secrets=frame, order="blocks", max_episodes=80, batch_size=1))
+    frame = of_blocks(length=40, num_secrets=2, halving=1.0).filter(
+        (pl.col("run") != 1) | (pl.col("episode") <= 60)
+    )
+    found = interference(
+        made_up([0.0] * 3, 2, of_secrets=frame, order="blocks", max_episodes=80, batch_size=1)
+    )
     assert found.secrets == 1
     assert found.known[:, -1] == pytest.approx([2.0, 4 * 0.5**0.5 - 1, 3.0])
 
@@ -182,7 +231,10 @@ def test_a_run_that_ended_keeps_what_it_knew():
     [
         (TrainConfig, {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 410, "batch_size": 3}),
         (TrainConfig, {"N": 100, "num_secrets": 3, "order": "blocks", "group_size": 1, "baseline": "none"}),
-        (TrainConfig, {"N": 4, "num_secrets": 2, "order": "blocks", "env_type": "multi_step", "max_episodes": 40}),
+        (
+            TrainConfig,
+            {"N": 4, "num_secrets": 2, "order": "blocks", "env_type": "multi_step", "max_episodes": 40},
+        ),
         (SFTConfig, {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 241, "batch_size": 2}),
         (SFTConfig, {"N": 16, "num_secrets": 5, "order": "blocks"}),
     ],

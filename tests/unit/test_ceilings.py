@@ -45,9 +45,29 @@ def test_ties_at_the_top_are_counted():
 
 
 def test_ties_are_told_before_the_run_starts(capsys):
-    assert main(["train", "N=128", "reward_type=binned_log_distance", "reward_bins=3", "num_runs=1", "max_episodes=4"]) == 0
-    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:") and "computes on" not in line]
+    assert (
+        main(
+            [
+                "train",
+                "N=128",
+                "reward_type=binned_log_distance",
+                "reward_bins=3",
+                "num_runs=1",
+                "max_episodes=4",
+            ]
+        )
+        == 0
+    )
+    notes = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("note:") and "computes on" not in line
+    ]
     assert len(notes) == 1
     assert "answers share the top reward: a policy spread over them knows " in notes[0]
     assert main(["train", "N=16", "num_runs=1", "max_episodes=4"]) == 0
-    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:") and "computes on" not in line]
+    assert not [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("note:") and "computes on" not in line
+    ]

@@ -26,7 +26,11 @@ def test_a_state_comes_back_to_the_bit():
     table = pl.DataFrame({"run": [0, 1], "reward": [0.5, None]})
     adapter = Adapter({"r": 2}, {"a.lora_A.weight": np.ones((2, 3), dtype=np.float32)})
     plain = {"big": 2**127 + 1, "none": None, "list": [{"x": 1}, 0.1], "flag": True}
-    written = {"loop": plain, "policy": {**ARRAYS, "adapters": {"run-0": adapter}}, "recorder": {"metrics": table}}
+    written = {
+        "loop": plain,
+        "policy": {**ARRAYS, "adapters": {"run-0": adapter}},
+        "recorder": {"metrics": table},
+    }
     checkpoints = Checkpoints(Path.cwd())
     assert checkpoints.read() is None
     checkpoints.write(lambda: written)
@@ -64,7 +68,9 @@ def test_another_schema_is_told():
         checkpoints.read()
 
 
-@pytest.mark.parametrize(("every", "cost", "wait"), [(None, 0.1, 60), (None, 2.0, 200), (5.0, 2.0, 5), (0.0, 2.0, 0)])
+@pytest.mark.parametrize(
+    ("every", "cost", "wait"), [(None, 0.1, 60), (None, 2.0, 200), (5.0, 2.0, 5), (0.0, 2.0, 0)]
+)
 def test_checkpoints_come_steadily_and_cost_one_percent_at_most(every, cost, wait, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)

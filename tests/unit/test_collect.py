@@ -26,7 +26,11 @@ def put(run, *places):
 
 def test_cells_are_found_at_any_depth_and_sorted_by_path(run, tmp_path):
     put(run, tmp_path / "b", tmp_path / "cells" / "a", tmp_path / "cells" / "deep" / "er")
-    assert [cell.path for cell in find_cells([tmp_path])] == [tmp_path / "b", tmp_path / "cells" / "a", tmp_path / "cells" / "deep" / "er"]
+    assert [cell.path for cell in find_cells([tmp_path])] == [
+        tmp_path / "b",
+        tmp_path / "cells" / "a",
+        tmp_path / "cells" / "deep" / "er",
+    ]
 
 
 def test_tuning_and_discarded_runs_are_not_mixed_with_the_reported_ones(run, tmp_path):
@@ -44,14 +48,24 @@ def test_a_run_that_is_given_twice_is_one_cell(run, tmp_path):
 def test_a_cell_tells_what_was_run_and_what_came_of_it(run):
     (cell,) = find_cells([run])
     loaded = memory_rl.load(run)
-    assert (cell.kind, cell.condition, cell.label, cell.N, cell.completed) == ("train", "binary", "binary", 4, True)
+    assert (cell.kind, cell.condition, cell.label, cell.N, cell.completed) == (
+        "train",
+        "binary",
+        "binary",
+        4,
+        True,
+    )
     assert cell.config["seed"] == 5
     assert cell.summary == loaded.summary["binary"]
     assert cell.metrics.equals(loaded.metrics)
     assert cell.episodes.equals(loaded.episodes)
     assert int(cell.times.memorised.sum()) == cell.summary["memorised"] == 3
     mean = restricted_mean(cell.times)
-    assert cell.summary["episodes_to_memorise"]["restricted_mean"] == mean.value == pytest.approx(cell.times.episodes.mean())
+    assert (
+        cell.summary["episodes_to_memorise"]["restricted_mean"]
+        == mean.value
+        == pytest.approx(cell.times.episodes.mean())
+    )
     assert cell.summary["episodes_to_memorise"]["restricted_mean_ci95"] == [mean.low, mean.high]
 
 

@@ -16,7 +16,9 @@ TESTS = Path(__file__).parents[1]
 
 def test_nothing_is_left_on_the_cpu():
     """Every way to ask and to move a policy, on fake tensors of another device: see far_device.py."""
-    done = subprocess.run([sys.executable, "far_device.py"], cwd=TESTS, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "far_device.py"], cwd=TESTS, capture_output=True, text=True, timeout=300
+    )
     assert done.stdout.strip().splitlines()[-1:] == ["all on one device"], done.stderr[:2000]
 
 
@@ -31,7 +33,10 @@ def test_the_fastest_device_is_chosen(monkeypatch):
     assert choose_device("some/model", None) == "mps"
     there["mps"] = False
     assert choose_device("some/model", None) == "cpu"
-    with pytest.raises(ModelError, match="device=mps cannot be used, since PyTorch finds none on this machine: use device=cpu"):
+    with pytest.raises(
+        ModelError,
+        match="device=mps cannot be used, since PyTorch finds none on this machine: use device=cpu",
+    ):
         choose_device("some/model", "mps")
 
 

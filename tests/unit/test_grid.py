@@ -7,7 +7,15 @@ import pytest
 
 from memory_rl.config import STEP_SIZES
 from memory_rl.errors import ConfigError
-from memory_rl.experiments.grid import Cell, cells_of_axes, cells_of_entries, group_cells, make_cell, merge, split_groups
+from memory_rl.experiments.grid import (
+    Cell,
+    cells_of_axes,
+    cells_of_entries,
+    group_cells,
+    make_cell,
+    merge,
+    split_groups,
+)
 from memory_rl.experiments.settings import FACTORS, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.experiments.tuning import Contest, choose, make_contests, with_rates
@@ -20,8 +28,13 @@ def cell(**texts) -> Cell:
 
 
 def test_a_grid_is_the_product_of_its_axes():
-    cells = cells_of_axes(FIVE, {"N": "16,64", "reward_bins": "8", "learning_rate": "0.001,0.003", "seed": "0,1", "num_runs": "16"})
-    found = {(cell.config.condition, cell.config.N, cell.config.learning_rate, cell.config.seed) for cell in cells}
+    cells = cells_of_axes(
+        FIVE,
+        {"N": "16,64", "reward_bins": "8", "learning_rate": "0.001,0.003", "seed": "0,1", "num_runs": "16"},
+    )
+    found = {
+        (cell.config.condition, cell.config.N, cell.config.learning_rate, cell.config.seed) for cell in cells
+    }
     conditions = ("sft", "binary", "log_distance", "binned_log_distance B=8", "multi_step")
     assert found == set(itertools.product(conditions, (16, 64), (0.001, 0.003), (0, 1)))
     assert len(cells) == 40
@@ -51,12 +64,35 @@ def test_keys_without_a_meaning_are_left_out_and_equal_cells_are_one(conditions,
 
 def test_an_id_is_of_the_content():
     assert cell().id == cell(quiet="True", log_path="elsewhere", threads="2").id
-    assert cell().id == cell(learning_rate="0.3", reward_type="binary", max_episodes="4000", skip_ahead="False", seed="0").id
+    assert (
+        cell().id
+        == cell(
+            learning_rate="0.3", reward_type="binary", max_episodes="4000", skip_ahead="False", seed="0"
+        ).id
+    )
     others = [
-        *({"N": "17"}, {"seed": "1"}, {"learning_rate": "0.31"}, {"num_runs": "17"}, {"stop_at": "0.9"}, {"max_episodes": "4001"}, {"skip_ahead": "True"}),
-        *({"reward_type": "log_distance"}, {"env_type": "multi_step"}, {"group_size": "5"}, {"optimiser": "sgd"}, {"fixed_secret": "3"}, {"ledger": "False"}),
+        *(
+            {"N": "17"},
+            {"seed": "1"},
+            {"learning_rate": "0.31"},
+            {"num_runs": "17"},
+            {"stop_at": "0.9"},
+            {"max_episodes": "4001"},
+            {"skip_ahead": "True"},
+        ),
+        *(
+            {"reward_type": "log_distance"},
+            {"env_type": "multi_step"},
+            {"group_size": "5"},
+            {"optimiser": "sgd"},
+            {"fixed_secret": "3"},
+            {"ledger": "False"},
+        ),
     ]
-    ids = {cell(**other).id for other in others} | {cell().id, make_cell("sft", {"backend": "tabular", "N": "16"}).id}
+    ids = {cell(**other).id for other in others} | {
+        cell().id,
+        make_cell("sft", {"backend": "tabular", "N": "16"}).id,
+    }
     assert len(ids) == len(others) + 2
     assert cell().id.startswith("binary-N16-seed0-")
 
@@ -80,7 +116,12 @@ def test_a_cell_survives_json():
 
 def test_entries_of_a_file():
     entries = [
-        {"command": "sft", "backend": "tabular", "N": [16, 64], "learning_rate": ["1e-3", 0.003]},  # YAML reads 1e-3 as a text
+        {
+            "command": "sft",
+            "backend": "tabular",
+            "N": [16, 64],
+            "learning_rate": ["1e-3", 0.003],
+        },  # YAML reads 1e-3 as a text
         {"command": "train", "backend": "tabular", "N": 16, "reward_type": None},
     ]
     cells = cells_of_entries(entries, {"threads": "2"})
@@ -99,8 +140,14 @@ BAD = {
     "a key twice": ("N=16 N=64", ["N is given twice", "commas"]),
     "an empty value": ("N=16,,64", ["N=16,,64", "N=16,64"]),
     "unknown condition": ("conditions=sft,binery", ["conditions=binery", "binary"]),
-    "a condition twice told": ("conditions=binary reward_type=binary", ["reward_type=binary", "conditions=binary"]),
-    "a key for no cell": ("conditions=sft,binary reward_bins=8", ["reward_bins=8", "no meaning for any cell"]),
+    "a condition twice told": (
+        "conditions=binary reward_type=binary",
+        ["reward_type=binary", "conditions=binary"],
+    ),
+    "a key for no cell": (
+        "conditions=sft,binary reward_bins=8",
+        ["reward_bins=8", "no meaning for any cell"],
+    ),
     "the second cell": ("conditions=binary N=16,1", ["in the cell (train N=1 reward_type=binary)", "N=64"]),
     "a value that is none": ("conditions=binary N=16,many", ["N=many", "integer"]),
     "bins missing": ("conditions=sft,binned_log_distance", ["needs the number of levels", "reward_bins=8"]),
@@ -114,15 +161,30 @@ BAD = {
     "workers inline": ("conditions=sft workers=2", ["workers=2", "executor=processes"]),
     "no workers": ("conditions=sft executor=processes workers=0", ["workers=0", "workers=1"]),
     "an address without Ray": ("conditions=sft ray_address=auto", ["ray_address=auto", "executor=ray"]),
-    "a Ray Client": ("conditions=sft executor=ray ray_address=ray://host:10001", ["ray_address=ray://host:10001", "host:6379"]),
+    "a Ray Client": (
+        "conditions=sft executor=ray ray_address=ray://host:10001",
+        ["ray_address=ray://host:10001", "host:6379"],
+    ),
     "retries": ("conditions=sft retries=-1", ["retries=-1", "retries=0"]),
     "rates without tuning": ("conditions=sft tune_rates=0.1,0.2", ["tune_rates=0.1,0.2", "tune=True"]),
     "one rate": ("conditions=sft tune=True tune_rates=0.1", ["tune_rates=0.1", "two or more"]),
-    "rates that are none": ("conditions=sft tune=True tune_rates=0.1,fast", ["tune_rates=0.1,fast", "two or more"]),
-    "a rate of its own": ("conditions=sft tune=True learning_rate=0.1", ["learning_rate=0.1", "leaves nothing to tune"]),
-    "the tuning's own seed": ("conditions=sft tune=True seed=0,1000000", ["seed=1000000", "secrets must be others"]),
+    "rates that are none": (
+        "conditions=sft tune=True tune_rates=0.1,fast",
+        ["tune_rates=0.1,fast", "two or more"],
+    ),
+    "a rate of its own": (
+        "conditions=sft tune=True learning_rate=0.1",
+        ["learning_rate=0.1", "leaves nothing to tune"],
+    ),
+    "the tuning's own seed": (
+        "conditions=sft tune=True seed=0,1000000",
+        ["seed=1000000", "secrets must be others"],
+    ),
     "one secret for all": ("conditions=sft tune=True fixed_secret=3", ["fixed_secret=3", "same secret"]),
-    "too many cells": (f"conditions=sft seed={','.join(map(str, range(101)))} N={','.join(map(str, range(2, 102)))}", ["10100 cells", "fewer values"]),
+    "too many cells": (
+        f"conditions=sft seed={','.join(map(str, range(101)))} N={','.join(map(str, range(2, 102)))}",
+        ["10100 cells", "fewer values"],
+    ),
 }
 
 
@@ -143,19 +205,40 @@ BAD_FILES = {
     "no command": ("- {N: 16}", ["entry 1", "command: train"]),
     "an unknown key": ("- {command: train, M: 16}", ["M=16 is not a known key"]),
     "a bad second cell": ("- {command: train, N: [16, 1]}", ["N=1", "in the cell"]),
-    "a key without meaning": ("- {command: train, reward_type: binary, reward_bins: 8}", ["reward_bins=8", "binned_log_distance alone"]),
+    "a key without meaning": (
+        "- {command: train, reward_type: binary, reward_bins: 8}",
+        ["reward_bins=8", "binned_log_distance alone"],
+    ),
     "a key of the other command": ("- {command: sft, group_size: 4}", ["group_size=4 is not a known key"]),
     "a place of its own": ("- {command: sft, log_path: here}", ["log_path", "sets itself"]),
     "an empty axis": ("- {command: sft, N: []}", ["entry 1", "N: []"]),
     "tuning that is none": ("{grid: [{command: sft}], tune: 3}", ["tune: 3"]),
     "an unknown key of tuning": ("{grid: [{command: sft}], tune: {rate: [1, 2]}}", ["tune: rate", "rates"]),
-    "tuned together by no key": ("{grid: [{command: sft}], tune: {together: [secrets]}}", ["tune: together has secrets", "no key of a cell"]),
-    "tuned on no list": ("{grid: [{command: sft}], tune: {together: [N], chosen_on: {N: 16}}}", ["tune: chosen_on={'N': 16}", "list of selections"]),
-    "tuned on an unknown key": ("{grid: [{command: sft}], tune: {together: [N], chosen_on: [{n: 16}]}}", ["tune: chosen_on has n,", "no key of a cell"]),
-    "tuned on one of one": ("{grid: [{command: sft}], tune: {chosen_on: [{N: 16}]}}", ["tune: chosen_on", "add together"]),
-    "factors beside rates": ("{grid: [{command: sft}], tune: {rates: [1, 2], factors: [1, 2]}}", ["tune: factors=[1, 2]", "leave one of them out"]),
+    "tuned together by no key": (
+        "{grid: [{command: sft}], tune: {together: [secrets]}}",
+        ["tune: together has secrets", "no key of a cell"],
+    ),
+    "tuned on no list": (
+        "{grid: [{command: sft}], tune: {together: [N], chosen_on: {N: 16}}}",
+        ["tune: chosen_on={'N': 16}", "list of selections"],
+    ),
+    "tuned on an unknown key": (
+        "{grid: [{command: sft}], tune: {together: [N], chosen_on: [{n: 16}]}}",
+        ["tune: chosen_on has n,", "no key of a cell"],
+    ),
+    "tuned on one of one": (
+        "{grid: [{command: sft}], tune: {chosen_on: [{N: 16}]}}",
+        ["tune: chosen_on", "add together"],
+    ),
+    "factors beside rates": (
+        "{grid: [{command: sft}], tune: {rates: [1, 2], factors: [1, 2]}}",
+        ["tune: factors=[1, 2]", "leave one of them out"],
+    ),
     "one factor": ("{grid: [{command: sft}], tune: {factors: [3]}}", ["tune: factors=3", "two or more"]),
-    "a word beside the grid": ("{grid: [{command: sft}], hypotheses: []}", ["hypotheses", "protocol=grid.yaml"]),
+    "a word beside the grid": (
+        "{grid: [{command: sft}], hypotheses: []}",
+        ["hypotheses", "protocol=grid.yaml"],
+    ),
 }
 
 
@@ -170,8 +253,15 @@ def test_bad_files_are_told_in_one_sentence(text, parts, tmp_path):
 
 
 def test_arguments_part_into_the_sweep_and_its_cells():
-    settings, axes = read_arguments(["conditions=sft,binary", "N=16,64", "executor=processes", "workers=2", "log_path=here"])
-    assert (settings.conditions, settings.executor, settings.workers, settings.log_path) == ("sft,binary", "processes", 2, "here")
+    settings, axes = read_arguments(
+        ["conditions=sft,binary", "N=16,64", "executor=processes", "workers=2", "log_path=here"]
+    )
+    assert (settings.conditions, settings.executor, settings.workers, settings.log_path) == (
+        "sft,binary",
+        "processes",
+        2,
+        "here",
+    )
     assert axes == {"N": "16,64"}
 
 
@@ -181,11 +271,22 @@ def test_no_password_is_kept():
 
 
 def test_groups_differ_in_rate_and_seed_alone():
-    cells = cells_of_axes("sft,binary,multi_step", {"backend": "tabular", "N": "16,32", "learning_rate": "0.1,0.3", "seed": "0,1,2", "group_size": "2,4"})
+    cells = cells_of_axes(
+        "sft,binary,multi_step",
+        {
+            "backend": "tabular",
+            "N": "16,32",
+            "learning_rate": "0.1,0.3",
+            "seed": "0,1,2",
+            "group_size": "2,4",
+        },
+    )
     groups = group_cells(cells)
 
     def rest(cell: Cell):
-        return cell.command, {key: value for key, value in cell.values.items() if key not in ("seed", "learning_rate")}
+        return cell.command, {
+            key: value for key, value in cell.values.items() if key not in ("seed", "learning_rate")
+        }
 
     place = {cell.id: number for number, group in enumerate(groups) for cell in group}
     assert sorted(place) == sorted(cell.id for cell in cells)
@@ -209,7 +310,10 @@ def test_candidates_have_secrets_of_their_own():
 
     cells = cells_of_axes("sft,binary", {"backend": "tabular", "N": "256", "seed": "0,1"})
     contests = make_contests(cells, Tuning(num_runs=5))
-    assert [[cell.id for cell in contest.reported] for contest in contests] == [[cell.id for cell in cells[:2]], [cell.id for cell in cells[2:]]]
+    assert [[cell.id for cell in contest.reported] for contest in contests] == [
+        [cell.id for cell in cells[:2]],
+        [cell.id for cell in cells[2:]],
+    ]
     for contest in contests:
         rates = [candidate.config.learning_rate for candidate in contest.candidates]
         assert rates == pytest.approx([factor * STEP_SIZES["tabular", "adam"] for factor in FACTORS])
@@ -229,7 +333,9 @@ def test_cells_that_are_tuned_together_share_a_rate_chosen_on_one_of_them():
 
     def tuned_on(**more) -> list[int]:
         contests = make_contests(cells, read_tuning({**settings, **more}))
-        assert [[cell.config.num_secrets for cell in contest.reported] for contest in contests] == [[2, 4, 8, 16]] * 2
+        assert [[cell.config.num_secrets for cell in contest.reported] for contest in contests] == [
+            [2, 4, 8, 16]
+        ] * 2
         for contest in contests:
             assert [cell.config.learning_rate for cell in contest.candidates] == pytest.approx(
                 [factor * contest.reported[0].config.step_size for factor in (0.5, 2)]
@@ -239,16 +345,24 @@ def test_cells_that_are_tuned_together_share_a_rate_chosen_on_one_of_them():
 
     assert tuned_on() == [8, 8]  # the middle one
     assert tuned_on(chosen_on=[{"num_secrets": 16}]) == [16, 16]
-    assert tuned_on(chosen_on=[{"num_secrets": 64}, {"num_secrets": [4, 2]}]) == [2, 2]  # the first cell that fits
+    assert tuned_on(chosen_on=[{"num_secrets": 64}, {"num_secrets": [4, 2]}]) == [
+        2,
+        2,
+    ]  # the first cell that fits
     assert tuned_on(chosen_on=[{"num_secrets": 16, "reward_type": "binary"}]) == [8, 16]
     assert tuned_on(chosen_on=[{"num_secrets": 64}]) == [8, 8]
 
 
 def judged(*scores: tuple[float | None, float]):
     """The choice among rates 1, 2, ... with these bits per episode and restricted means."""
-    contest = make_contests([cell()], Tuning(rates=tuple(float(rate) for rate in range(1, len(scores) + 1))))[0]
+    contest = make_contests([cell()], Tuning(rates=tuple(float(rate) for rate in range(1, len(scores) + 1))))[
+        0
+    ]
     summaries = {
-        candidate.id: {"bits_per_episode": {"estimate": bits}, "episodes_to_memorise": {"restricted_mean": mean}}
+        candidate.id: {
+            "bits_per_episode": {"estimate": bits},
+            "episodes_to_memorise": {"restricted_mean": mean},
+        }
         for candidate, (bits, mean) in zip(contest.candidates, scores, strict=True)
     }
     return contest, choose(contest, summaries)
@@ -272,9 +386,14 @@ def test_the_best_candidate_wins(scores, rate, at_edge, decided):
 
 
 def test_each_condition_gets_its_own_rate():
-    contests = make_contests(cells_of_axes("sft,binary", {"backend": "tabular", "seed": "0,1"}), Tuning(rates=(0.1, 0.2)))
+    contests = make_contests(
+        cells_of_axes("sft,binary", {"backend": "tabular", "seed": "0,1"}), Tuning(rates=(0.1, 0.2))
+    )
     summaries = {
-        candidate.id: {"bits_per_episode": {"estimate": bits}, "episodes_to_memorise": {"restricted_mean": 1.0}}
+        candidate.id: {
+            "bits_per_episode": {"estimate": bits},
+            "episodes_to_memorise": {"restricted_mean": 1.0},
+        }
         for contest, best in zip(contests, (0.1, 0.2), strict=True)
         for candidate in contest.candidates
         for bits in [1.0 if math.isclose(candidate.config.learning_rate, best) else 0.5]

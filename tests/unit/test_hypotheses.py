@@ -17,13 +17,45 @@ HOLDS = {"policy_within_observer": {"status": "holds"}, "observer_equals_asked":
 BREACHED = {**HOLDS, "observer_equals_asked": {"status": "breached"}}
 
 
-def make_cell(condition, times, *, N=16, capacity=1.0, to_reach=8.0, checks=HOLDS, bits_by_reward=None, status="completed", **config):
+def make_cell(
+    condition,
+    times,
+    *,
+    N=16,
+    capacity=1.0,
+    to_reach=8.0,
+    checks=HOLDS,
+    bits_by_reward=None,
+    status="completed",
+    **config,
+):
     """A cell with these times; `times` are episodes, censored where infinite at the budget 4000."""
     episodes = np.asarray(times, dtype=float)
-    ceilings = {"capacity": capacity, "ideal_questioner": {"to_reach": to_reach}, "bits_by_reward": np.log2(N) if bits_by_reward is None else bits_by_reward}
-    settings = {"N": N, "seed": 0, "num_runs": len(episodes), "lora_rank": 8, "reward_bins": None, "learning_rate": None, **config}
-    manifest = {"kind": "sft" if condition == "sft" else "train", "condition": condition, "status": status, "config": settings}
-    cell = Cell(Path(f"{condition}-{settings}"), manifest, {"ceilings": ceilings, "checks": checks} if status == "completed" else {})
+    ceilings = {
+        "capacity": capacity,
+        "ideal_questioner": {"to_reach": to_reach},
+        "bits_by_reward": np.log2(N) if bits_by_reward is None else bits_by_reward,
+    }
+    settings = {
+        "N": N,
+        "seed": 0,
+        "num_runs": len(episodes),
+        "lora_rank": 8,
+        "reward_bins": None,
+        "learning_rate": None,
+        **config,
+    }
+    manifest = {
+        "kind": "sft" if condition == "sft" else "train",
+        "condition": condition,
+        "status": status,
+        "config": settings,
+    }
+    cell = Cell(
+        Path(f"{condition}-{settings}"),
+        manifest,
+        {"ceilings": ceilings, "checks": checks} if status == "completed" else {},
+    )
     cell.__dict__["times"] = MemorisationTimes(np.minimum(episodes, 4000), np.isfinite(episodes))
     return cell
 
@@ -35,7 +67,10 @@ def gamma(mean, runs=16, seed=0, shape=4):
 
 
 def protocol(*hypotheses, minimum_runs=10, exclusions=()):
-    made = [Hypothesis(f"H{place}", test, "a claim", settings) for place, (test, settings) in enumerate(hypotheses, start=1)]
+    made = [
+        Hypothesis(f"H{place}", test, "a claim", settings)
+        for place, (test, settings) in enumerate(hypotheses, start=1)
+    ]
     return Protocol("p", "", [], None, minimum_runs, 0.05, list(exclusions), made, "0" * 64, "")
 
 
@@ -45,9 +80,28 @@ def verdict_of(test, settings, cells, **keys):
 
 
 CEILING = ("below_ceiling", {"cells": [{"condition": "binary", "N": 16}]})
-RATIO = ("rate_ratio", {"of": {"condition": "sft"}, "to": {"condition": "binary"}, "N": [16, 64], "expected": "log2_N", "margin": 1.5})
-RISES = ("rises_along", {"cells": {"condition": "binned"}, "along": {"reward_bins": [2, 4, 8]}, "factor": 1.0})
-SAME = ("same_along", {"cells": [{"condition": "sft"}, {"condition": "binary"}], "along": {"lora_rank": [1, 32]}, "margin": 1.5})
+RATIO = (
+    "rate_ratio",
+    {
+        "of": {"condition": "sft"},
+        "to": {"condition": "binary"},
+        "N": [16, 64],
+        "expected": "log2_N",
+        "margin": 1.5,
+    },
+)
+RISES = (
+    "rises_along",
+    {"cells": {"condition": "binned"}, "along": {"reward_bins": [2, 4, 8]}, "factor": 1.0},
+)
+SAME = (
+    "same_along",
+    {
+        "cells": [{"condition": "sft"}, {"condition": "binary"}],
+        "along": {"lora_rank": [1, 32]},
+        "margin": 1.5,
+    },
+)
 
 
 def ceiling_cells(mean, **settings):
@@ -73,7 +127,10 @@ def binned_cells(*means, capacity=3.0, bits_by_reward=(None, None, None)):
 
 def rank_cells(*means, runs=64, shape=4):
     names = [(condition, rank) for condition in ("sft", "binary") for rank in (1, 32)]
-    return [make_cell(condition, gamma(mean, runs, seed=rank, shape=shape), lora_rank=rank) for (condition, rank), mean in zip(names, means, strict=True)]
+    return [
+        make_cell(condition, gamma(mean, runs, seed=rank, shape=shape), lora_rank=rank)
+        for (condition, rank), mean in zip(names, means, strict=True)
+    ]
 
 
 def stuck_cells(stuck):
@@ -117,7 +174,10 @@ def test_verdicts(hypothesis, cells, expected):
 def test_the_numbers_are_those_of_the_cells():
     verdict = verdict_of(*RATIO, ratio_cells(16, 64))
     assert [row["ratio"] for row in verdict.numbers] == pytest.approx([16, 64])
-    assert [(row["expected"], row["from"], row["to"]) for row in verdict.numbers] == [(4, pytest.approx(4 / 1.5), 6), (6, 4, 9)]
+    assert [(row["expected"], row["from"], row["to"]) for row in verdict.numbers] == [
+        (4, pytest.approx(4 / 1.5), 6),
+        (6, 4, 9),
+    ]
     assert all(row["low"] < row["ratio"] < row["high"] for row in verdict.numbers)
     assert "N = 16 and 64" in verdict.reason
     assert "16 [" in verdict.reason
@@ -126,14 +186,25 @@ def test_the_numbers_are_those_of_the_cells():
     assert [row["bits_per_episode"] for row in rises.numbers] == pytest.approx([4 / 800, 4 / 200, 4 / 50])
     assert "a doubling of reward_bins makes them 4 [" in rises.reason
     ceiling = verdict_of(*CEILING, ceiling_cells(80)).numbers[0]
-    assert (ceiling["bits_per_episode"], ceiling["capacity"], ceiling["ideal_questioner"], ceiling["laws"]) == (pytest.approx(4 / 80), 1.0, 0.5, "holds")
+    assert (
+        ceiling["bits_per_episode"],
+        ceiling["capacity"],
+        ceiling["ideal_questioner"],
+        ceiling["laws"],
+    ) == (pytest.approx(4 / 80), 1.0, 0.5, "holds")
 
 
 def test_one_part_s_p_value_is_twice_that_of_the_one_sided_test():
     import scipy.stats
 
     cells = [make_cell("sft", gamma(10, seed=1)), make_cell("binary", gamma(13, seed=2))]
-    settings = {"of": {"condition": "sft"}, "to": {"condition": "binary"}, "N": [16], "expected": 1, "margin": 2}
+    settings = {
+        "of": {"condition": "sft"},
+        "to": {"condition": "binary"},
+        "N": [16],
+        "expected": 1,
+        "margin": 2,
+    }
     errors = [cell.times.episodes.std(ddof=1) / cell.times.episodes.mean() / 4 for cell in cells]
     freedom = (errors[0] ** 2 + errors[1] ** 2) ** 2 / ((errors[0] ** 4 + errors[1] ** 4) / 15)
     one_sided = scipy.stats.t.cdf((np.log(1.3) - np.log(2)) / np.hypot(*errors), freedom)
@@ -154,8 +225,13 @@ def test_no_verdict_rests_on_fewer_runs_than_the_minimum():
     few = [*ratio_cells(16, 64)[:3], make_cell("binary", gamma(320, runs=9), N=64)]
     verdict = verdict_of(*RATIO, few)
     assert (verdict.verdict, verdict.p_value, verdict.numbers) == ("inconclusive", None, [])
-    assert verdict.reason == "Not judged on fewer than 10 finished runs a cell: binary, N=64 has 9 of 10 runs."
-    assert "sft, N=16 has 0 of 10 runs; sft, N=64 has 0 of 10 runs" in verdict_of(*RATIO, ceiling_cells(80)).reason
+    assert (
+        verdict.reason == "Not judged on fewer than 10 finished runs a cell: binary, N=64 has 9 of 10 runs."
+    )
+    assert (
+        "sft, N=16 has 0 of 10 runs; sft, N=64 has 0 of 10 runs"
+        in verdict_of(*RATIO, ceiling_cells(80)).reason
+    )
     assert verdict_of(*RATIO, few, minimum_runs=9).verdict == "refuted"
 
 
@@ -163,29 +239,46 @@ def test_unfinished_and_excluded_cells_are_not_used():
     cells = ratio_cells(16, 64)
     unfinished = [*cells[:3], make_cell("binary", gamma(320), N=64, status="interrupted")]
     assert "binary, N=64 has 0 of 10 runs" in verdict_of(*RATIO, unfinished).reason
-    assert "binary, N=64 has 0 of 10 runs" in verdict_of(*RATIO, cells, exclusions=[{"condition": "binary", "N": [64, 256]}]).reason
+    assert (
+        "binary, N=64 has 0 of 10 runs"
+        in verdict_of(*RATIO, cells, exclusions=[{"condition": "binary", "N": [64, 256]}]).reason
+    )
     assert verdict_of(*RATIO, cells, exclusions=[{"condition": "binary", "N": 256}]).verdict == "refuted"
 
 
 def test_an_ambiguous_cell_is_not_judged_and_says_what_differs():
     verdict = verdict_of(*CEILING, [*ceiling_cells(80), *ceiling_cells(80, learning_rate=0.1)])
     assert (verdict.verdict, verdict.p_value) == ("inconclusive", None)
-    assert verdict.reason == "binary, N=16 is 2 cells that differ in learning_rate: the protocol must say which one it means."
+    assert (
+        verdict.reason
+        == "binary, N=16 is 2 cells that differ in learning_rate: the protocol must say which one it means."
+    )
 
 
 def test_cells_that_differ_in_seed_alone_are_one_population_and_no_run_counts_twice():
-    cells = [make_cell("binary", gamma(10, runs), seed=seed, log_path=str(runs)) for seed, runs in ((0, 6), (1, 7), (1, 4), (0, 8))]
+    cells = [
+        make_cell("binary", gamma(10, runs), seed=seed, log_path=str(runs))
+        for seed, runs in ((0, 6), (1, 7), (1, 4), (0, 8))
+    ]
     (population,) = gather(cells)
     assert population.runs == 8 + 7
     assert len(gather([*cells, make_cell("binary", gamma(10), lora_rank=1)])) == 2
-    assert verdict_of(*CEILING, [make_cell("binary", gamma(80, 6, seed=seed), seed=seed) for seed in (0, 1)]).verdict == "supported"
+    assert (
+        verdict_of(
+            *CEILING, [make_cell("binary", gamma(80, 6, seed=seed), seed=seed) for seed in (0, 1)]
+        ).verdict
+        == "supported"
+    )
 
 
 def test_bins_that_do_not_tell_the_secret_are_no_part_of_the_trend():
     """B = 2 is slow because its rewards cannot tell S from its neighbours, which is no trend."""
     verdict = verdict_of(*RISES, binned_cells(3000, 100, 100, bits_by_reward=(2.0, None, None)))
     assert [row["in_trend"] for row in verdict.numbers] == [False, True, True]
-    assert (verdict.verdict, verdict_of(*RISES, binned_cells(3000, 100, 100)).verdict) == ("inconclusive", "supported")
+    assert (verdict.verdict, verdict_of(*RISES, binned_cells(3000, 100, 100)).verdict) == (
+        "inconclusive",
+        "supported",
+    )
     assert "reward_bins = 2 is no part of that" in verdict.reason
     none = verdict_of(*RISES, binned_cells(3000, 100, 100, bits_by_reward=(2.0, 2.0, None)))
     assert (none.verdict, none.p_value) == ("inconclusive", None)
@@ -193,9 +286,13 @@ def test_bins_that_do_not_tell_the_secret_are_no_part_of_the_trend():
 
 def grid_cells(entry):
     """The cells of a grid's entry, as if they had been run."""
-    axes = {key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"}
+    axes = {
+        key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"
+    }
     for values in product(*axes.values()):
-        config = make_config(SFTConfig if entry["command"] == "sft" else TrainConfig, dict(zip(axes, values, strict=True)))
+        config = make_config(
+            SFTConfig if entry["command"] == "sft" else TrainConfig, dict(zip(axes, values, strict=True))
+        )
         yield make_cell(config.condition, gamma(50, config.num_runs), **as_values(config))
 
 
@@ -214,7 +311,10 @@ def test_verdicts_on_real_run_directories(tmp_path):
     memory_rl.train(N=16, backend="tabular", num_runs=10, log_path=str(tmp_path / "binary"))
     settings = {**RATIO[1], "N": [16]}
     ratio, ceiling = judge(protocol(("rate_ratio", settings), CEILING), find_cells([tmp_path]))
-    rates = [memory_rl.load(tmp_path / name).summary[name]["bits_per_episode"]["estimate"] for name in ("sft", "binary")]
+    rates = [
+        memory_rl.load(tmp_path / name).summary[name]["bits_per_episode"]["estimate"]
+        for name in ("sft", "binary")
+    ]
     assert ratio.numbers[0]["ratio"] == pytest.approx(rates[0] / rates[1])
     assert ratio.verdict == "refuted"
     assert ceiling.verdict == "supported"
@@ -234,26 +334,51 @@ def geometric(random, mean, runs=16, budget=None):
 ONE_RATIO = ("rate_ratio", {**RATIO[1], "N": [16], "expected": 1})
 ONE_RANK = ("same_along", {**SAME[1], "cells": [{"condition": "binary"}]})
 AT_THE_EDGE = {
-    "rate at both ceilings": (CEILING, lambda random: [make_cell("binary", geometric(random, 40), capacity=0.1, to_reach=40.0)]),
+    "rate at both ceilings": (
+        CEILING,
+        lambda random: [make_cell("binary", geometric(random, 40), capacity=0.1, to_reach=40.0)],
+    ),
     "ratio at the margin": (
         ONE_RATIO,
-        lambda random: [make_cell("sft", geometric(random, 40, 64)), make_cell("binary", geometric(random, 60, 64))],
+        lambda random: [
+            make_cell("sft", geometric(random, 40, 64)),
+            make_cell("binary", geometric(random, 60, 64)),
+        ],
     ),
-    "no trend over B": (RISES, lambda random: [make_cell("binned", geometric(random, 200), reward_bins=bins, capacity=3.0) for bins in (2, 4, 8)]),
+    "no trend over B": (
+        RISES,
+        lambda random: [
+            make_cell("binned", geometric(random, 200), reward_bins=bins, capacity=3.0) for bins in (2, 4, 8)
+        ],
+    ),
     "no trend over B, with stuck runs": (
         RISES,
         lambda random: [
-            make_cell("binned", np.where(random.random(16) < 0.2, np.inf, geometric(random, 200)), reward_bins=bins, capacity=3.0) for bins in (2, 4, 8)
+            make_cell(
+                "binned",
+                np.where(random.random(16) < 0.2, np.inf, geometric(random, 200)),
+                reward_bins=bins,
+                capacity=3.0,
+            )
+            for bins in (2, 4, 8)
         ],
     ),
-    "ranks at the margin": (ONE_RANK, lambda random: [make_cell("binary", geometric(random, mean, 64), lora_rank=rank) for rank, mean in ((1, 60), (32, 40))]),
+    "ranks at the margin": (
+        ONE_RANK,
+        lambda random: [
+            make_cell("binary", geometric(random, mean, 64), lora_rank=rank)
+            for rank, mean in ((1, 60), (32, 40))
+        ],
+    ),
 }
 
 
 @pytest.mark.parametrize(("hypothesis", "make_cells"), AT_THE_EDGE.values(), ids=AT_THE_EDGE.keys())
 def test_where_the_truth_lies_on_the_boundary_of_a_claim_a_verdict_is_rare(hypothesis, make_cells):
     """At most 2.5 % in either direction; 600 studies have a standard error of 0.9 % of 5 %."""
-    assert wrong_verdicts(hypothesis, make_cells, ("supported", "refuted"), trials=600, seed=3) <= 0.05 + 0.025
+    assert (
+        wrong_verdicts(hypothesis, make_cells, ("supported", "refuted"), trials=600, seed=3) <= 0.05 + 0.025
+    )
 
 
 def test_true_claims_are_hardly_ever_refuted():
@@ -272,7 +397,12 @@ def test_runs_that_happen_to_be_stuck_at_one_rank_alone_seldom_refute_that_rank_
     """The worst case is a chance of 10 %, where one population of 16 often shows stuck runs and the other none; without an allowance for that it is 15 %."""
 
     def cells(random):
-        return [make_cell("binary", np.where(random.random(16) < chance, np.inf, geometric(random, 100)), lora_rank=rank) for rank in (1, 32)]
+        return [
+            make_cell(
+                "binary", np.where(random.random(16) < chance, np.inf, geometric(random, 100)), lora_rank=rank
+            )
+            for rank in (1, 32)
+        ]
 
     assert wrong_verdicts(ONE_RANK, cells, ("refuted",), trials=600, seed=7) <= 0.05 + 0.015
 
@@ -280,10 +410,16 @@ def test_runs_that_happen_to_be_stuck_at_one_rank_alone_seldom_refute_that_rank_
 def test_of_several_true_claims_one_is_refuted_in_at_most_one_study_of_twenty():
     """Four trends whose truth lies on the boundary: Holm keeps the chance of any wrong verdict near 5 %, where each for itself would make it 18 %."""
     random, wrong, trials = np.random.default_rng(6), 0, 300
-    hypotheses = [("rises_along", {**RISES[1], "cells": {"condition": f"binned {which}"}}) for which in range(4)]
+    hypotheses = [
+        ("rises_along", {**RISES[1], "cells": {"condition": f"binned {which}"}}) for which in range(4)
+    ]
     for _ in range(trials):
         cells = [
-            make_cell(f"binned {which}", geometric(random, 200), reward_bins=bins, capacity=3.0, learning_rate=0.1) for which in range(4) for bins in (2, 4, 8)
+            make_cell(
+                f"binned {which}", geometric(random, 200), reward_bins=bins, capacity=3.0, learning_rate=0.1
+            )
+            for which in range(4)
+            for bins in (2, 4, 8)
         ]
         wrong += any(verdict.verdict != "inconclusive" for verdict in judge(protocol(*hypotheses), cells))
     assert wrong / trials <= 0.05 + 0.03
@@ -291,12 +427,24 @@ def test_of_several_true_claims_one_is_refuted_in_at_most_one_study_of_twenty():
 
 def test_the_range_over_which_an_axis_does_not_matter():
     """Ranks differ at 64 secrets, by a factor of 4, and nowhere else."""
-    settings = {"cells": [{"condition": "sft"}], "along": {"lora_rank": [1, 32]}, "margin": 2, "over": {"num_secrets": [1, 8, 64]}}
+    settings = {
+        "cells": [{"condition": "sft"}],
+        "along": {"lora_rank": [1, 32]},
+        "margin": 2,
+        "over": {"num_secrets": [1, 8, 64]},
+    }
     means = {(1, 1): 10, (32, 1): 10, (1, 8): 80, (32, 8): 80, (1, 64): 4000 / 5, (32, 64): 200}
-    cells = [make_cell("sft", gamma(mean, 64, seed=rank), lora_rank=rank, num_secrets=secrets) for (rank, secrets), mean in means.items()]
+    cells = [
+        make_cell("sft", gamma(mean, 64, seed=rank), lora_rank=rank, num_secrets=secrets)
+        for (rank, secrets), mean in means.items()
+    ]
     verdict = verdict_of("same_along", settings, cells)
     assert verdict.verdict == "refuted"
     assert verdict.reason.endswith(
-        "Within that factor they are, for condition=sft: the same at num_secrets 1 and 8, different at num_secrets 64.".replace("condition=", "")
+        "Within that factor they are, for condition=sft: the same at num_secrets 1 and 8, different at num_secrets 64.".replace(
+            "condition=", ""
+        )
     )
-    assert verdict_of("same_along", {**settings, "over": {"num_secrets": [1, 8]}}, cells).verdict == "supported"
+    assert (
+        verdict_of("same_along", {**settings, "over": {"num_secrets": [1, 8]}}, cells).verdict == "supported"
+    )

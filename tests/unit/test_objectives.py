@@ -34,7 +34,9 @@ def test_the_clipped_ratio_is_the_policy_gradient_at_first():
 
 def test_the_ratio_is_clipped_only_where_it_went_too_far():
     before = torch.zeros(1, 1, 4)
-    log_probs = torch.tensor([[[math.log(1.5), math.log(1.5), math.log(0.5), math.log(0.5)]]], requires_grad=True)
+    log_probs = torch.tensor(
+        [[[math.log(1.5), math.log(1.5), math.log(0.5), math.log(0.5)]]], requires_grad=True
+    )
     advantages = torch.tensor([[[1.0, -1.0, 1.0, -1.0]]])
     loss = ClippedRatio(clip=0.2).loss(log_probs, before, advantages)
     loss.backward()

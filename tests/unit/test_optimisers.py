@@ -15,7 +15,12 @@ def random_steps(seed: int = 0):
     rng = np.random.default_rng(seed)
     for _ in range(STEPS):
         rows = rng.permutation(ROWS)[: rng.integers(ROWS + 1)]
-        yield rows, torch.from_numpy(rng.normal(size=(len(rows), PARAMETERS)) * 10.0 ** rng.integers(-3, 2, size=(len(rows), 1)))
+        yield (
+            rows,
+            torch.from_numpy(
+                rng.normal(size=(len(rows), PARAMETERS)) * 10.0 ** rng.integers(-3, 2, size=(len(rows), 1))
+            ),
+        )
 
 
 @pytest.mark.parametrize(("name", "reference"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
@@ -30,7 +35,9 @@ def test_each_row_moves_as_a_torch_parameter_of_its_own(name, reference):
         for row, gradient in zip(rows, gradients, strict=True):
             alone[row].grad = gradient.clone()
             singles[row].step()
-        np.testing.assert_allclose(values.numpy(), torch.stack(alone).detach().numpy(), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            values.numpy(), torch.stack(alone).detach().numpy(), rtol=1e-10, atol=1e-12
+        )
         resting = np.setdiff1d(np.arange(ROWS), rows)
         assert torch.equal(values[resting], before[resting])
     assert (values != start).all()

@@ -50,7 +50,9 @@ def expected_rewards(channel, N: int) -> np.ndarray:
 
 
 def train(name: str, **settings) -> memory_rl.Result:
-    return memory_rl.train(backend="tabular", log_path=name, **{"N": 16, "num_runs": 8, "max_episodes": 120, **settings})
+    return memory_rl.train(
+        backend="tabular", log_path=name, **{"N": 16, "num_runs": 8, "max_episodes": 120, **settings}
+    )
 
 
 def own_binary(answer, secret):
@@ -79,18 +81,26 @@ def test_it_has_the_rewards_and_the_ceilings_of_the_built_in_channel(own, built_
     np.testing.assert_array_equal(ours.levels, theirs.levels)
     answers, secrets = np.arange(N)[:, None], np.arange(N)
     np.testing.assert_array_equal(ours.rewards(answers, secrets), theirs.rewards(answers, secrets))
-    assert ours.singles_out == (theirs.name == "binary" or N == 2)  # of two answers, the near one is the secret
+    assert ours.singles_out == (
+        theirs.name == "binary" or N == 2
+    )  # of two answers, the near one is the secret
     memorised_at = 0.5 if N > 2 else 0.9
     mine = memory_rl.bounds(N=N, reward_type=own, memorised_at=memorised_at).as_dict()
     built = memory_rl.bounds(N=N, memorised_at=memorised_at, **built_in).as_dict()
     if ours.singles_out:  # a closed form of the same number
         assert mine["ideal_questioner"]["method"] == "exact"
-        mine["optimal_to_know"] = built["optimal_to_know"] = mine["ideal_questioner"]["method"] = built["ideal_questioner"]["method"] = None
+        mine["optimal_to_know"] = built["optimal_to_know"] = mine["ideal_questioner"]["method"] = built[
+            "ideal_questioner"
+        ]["method"] = None
     assert flat(mine) == pytest.approx(flat(built), abs=1e-12)
 
 
 def flat(ceilings: dict) -> dict:
-    return {f"{key}.{part}": value for key, parts in ceilings.items() for part, value in (parts if isinstance(parts, dict) else {"": parts}).items()}
+    return {
+        f"{key}.{part}": value
+        for key, parts in ceilings.items()
+        for part, value in (parts if isinstance(parts, dict) else {"": parts}).items()
+    }
 
 
 @pytest.mark.parametrize(("own", "built_in"), BUILT_IN.values(), ids=BUILT_IN.keys())
@@ -103,12 +113,17 @@ def test_it_trains_to_the_same_bytes_as_the_built_in_channel(own, built_in):
 
 def test_a_judge_who_errs_is_the_binary_channel_with_noise():
     N = 64
-    mine, built = memory_rl.bounds(N=N, reward_type=example("noisy_judge")), memory_rl.bounds(N=N, reward_type="binary", reward_noise=0.1)
+    mine, built = (
+        memory_rl.bounds(N=N, reward_type=example("noisy_judge")),
+        memory_rl.bounds(N=N, reward_type="binary", reward_noise=0.1),
+    )
     assert mine.first_episode.best == pytest.approx(built.first_episode.best, abs=1e-12)
     assert mine.first_episode.mean == pytest.approx(built.first_episode.mean, abs=1e-12)
     assert mine.shannon_capacity == pytest.approx(built.shannon_capacity, abs=1e-8)
     assert mine.shannon_capacity == pytest.approx(1 - binary_entropy(0.1), abs=1e-8)
-    assert mine.ideal_questioner.to_reach == pytest.approx(built.ideal_questioner.to_reach, rel=0.1)  # 512 games; ties are broken by rounding
+    assert mine.ideal_questioner.to_reach == pytest.approx(
+        built.ideal_questioner.to_reach, rel=0.1
+    )  # 512 games; ties are broken by rounding
     judged, noisy = train("judged", reward_type=example("noisy_judge")), train("noisy", reward_noise=0.1)
     assert_frame_equal(judged.episodes, noisy.episodes, check_exact=True)
     assert_frame_equal(judged.metrics, noisy.metrics, abs_tol=1e-9)
@@ -138,7 +153,12 @@ def test_the_ceilings_of_a_judge_are_those_of_brute_force(N, settings):
     extremes = liked(0, 0), liked(0, N - 1)  # a channel with two outputs needs no other inputs
     weights = np.linspace(0, 1, 100_001)
     yes = weights * extremes[0] + (1 - weights) * extremes[1]
-    capacity = -yes * np.log2(yes) - (1 - yes) * np.log2(1 - yes) - weights * binary_entropy(extremes[0]) - (1 - weights) * binary_entropy(extremes[1])
+    capacity = (
+        -yes * np.log2(yes)
+        - (1 - yes) * np.log2(1 - yes)
+        - weights * binary_entropy(extremes[0])
+        - (1 - weights) * binary_entropy(extremes[1])
+    )
     assert limits.shannon_capacity == pytest.approx(capacity.max(), abs=1e-8)
     assert limits.capacity == 1.0
     assert limits.secret_is_best
@@ -151,7 +171,10 @@ def test_the_ideal_questioner_of_higher_or_lower_searches_by_halves(N):
         """Expected questions until one of an interval of candidates is left."""
         if candidates <= 1:
             return 0.0
-        return 1 + min((left * least(left) + (candidates - 1 - left) * least(candidates - 1 - left)) / candidates for left in range(candidates))
+        return 1 + min(
+            (left * least(left) + (candidates - 1 - left) * least(candidates - 1 - left)) / candidates
+            for left in range(candidates)
+        )
 
     parts = [[1 / N, answer / N, (N - 1 - answer) / N] for answer in range(N)]
     told = [sum(-p * math.log2(p) for p in part if p > 0) for part in parts]
@@ -159,7 +182,9 @@ def test_the_ideal_questioner_of_higher_or_lower_searches_by_halves(N):
     assert limits.first_episode.best == pytest.approx(max(told), abs=1e-12)
     assert limits.first_episode.mean == pytest.approx(sum(told) / N, abs=1e-12)
     assert limits.first_episode.best < 1.5
-    assert least(N) - 1e-12 <= limits.ideal_questioner.to_know < least(N) + 0.1  # to be greedy costs it little
+    assert (
+        least(N) - 1e-12 <= limits.ideal_questioner.to_know < least(N) + 0.1
+    )  # to be greedy costs it little
     assert math.log2(N) / math.log2(3) < limits.ideal_questioner.to_know <= math.log2(N)
     assert limits.optimal_to_know == (pytest.approx(least(N)) if N <= 12 else None)
     assert limits.secret_is_best
@@ -171,7 +196,9 @@ def test_a_reward_that_pays_another_answer_more_is_told(capsys):
     assert "another answer earns more than the secret itself" in out
     assert main(["bounds", "N=64", f"reward_type={EXAMPLES}:higher_or_lower"]) == 0
     assert "note" not in capsys.readouterr().out
-    signs, halves = (memory_rl.bounds(N=64, reward_type=example(name)) for name in ("way_to_go", "higher_or_lower"))
+    signs, halves = (
+        memory_rl.bounds(N=64, reward_type=example(name)) for name in ("way_to_go", "higher_or_lower")
+    )
     assert signs.first_episode == halves.first_episode  # it tells as much all the same
     assert signs.ideal_questioner == halves.ideal_questioner
 
@@ -188,7 +215,12 @@ def test_the_documentation_shows_what_the_example_file_does():
         np.testing.assert_array_equal(ours.levels, theirs.levels)
         np.testing.assert_array_equal(ours.outcomes, theirs.outcomes)
         limits = memory_rl.bounds(N=64, reward_type=example(name))
-        for value in (limits.capacity, limits.shannon_capacity, limits.first_episode.best, limits.first_episode.mean):
+        for value in (
+            limits.capacity,
+            limits.shannon_capacity,
+            limits.first_episode.best,
+            limits.first_episode.mean,
+        ):
             assert f"| {value:.4g} |" in page
         if limits.ideal_questioner.to_know is not None:
             assert f"knows S | {limits.ideal_questioner.to_know:.4g} | episodes |" in page
@@ -251,11 +283,15 @@ SHAPES = {
     "0-d array": lambda answer, secret: np.array(abs(answer - secret)),
     "0-d array as probability": lambda answer, secret: {abs(answer - secret): np.array(1.0)},
     "fraction": lambda answer, secret: Fraction(2 * abs(answer - secret), 2),
-    "one now and then": lambda answer, secret: Decimal(answer - secret) if answer > secret else float(secret - answer),
+    "one now and then": lambda answer, secret: (
+        Decimal(answer - secret) if answer > secret else float(secret - answer)
+    ),
     "certain mapping": lambda answer, secret: {abs(answer - secret): 1.0},
     "another mapping": lambda answer, secret: UserDict({abs(answer - secret): 1}),
     "mapping with an impossible level": lambda answer, secret: {abs(answer - secret): 1.0, -7.0: 0.0},
-    "mapping or number": lambda answer, secret: {float(abs(answer - secret)): 1.0} if answer % 2 else abs(answer - secret),
+    "mapping or number": lambda answer, secret: (
+        {float(abs(answer - secret)): 1.0} if answer % 2 else abs(answer - secret)
+    ),
 }
 
 
@@ -272,7 +308,11 @@ def test_bools_and_signed_zeros_are_numbers():
         channel = channel_of(lambda answer, secret, zero=zero: answer == secret or zero)
         np.testing.assert_array_equal(channel.levels, [0.0, 1.0])
         assert not np.signbit(channel.levels).any()
-    mapped = channel_of(lambda answer, secret: {-0.0: 0.5, 1: 0.5} if answer < secret else {0.0: 0.5, 1: 0.5} if answer > secret else {1: 1})
+    mapped = channel_of(
+        lambda answer, secret: (
+            {-0.0: 0.5, 1: 0.5} if answer < secret else {0.0: 0.5, 1: 0.5} if answer > secret else {1: 1}
+        )
+    )
     assert not np.signbit(mapped.levels).any()
     assert len(mapped.outcomes) == 3  # lowest level, top level, half and half
 
@@ -294,8 +334,24 @@ def test_a_law_is_merged_and_normalised():
 
 
 def test_levels_are_compared_exactly():
-    assert len(channel_of(lambda answer, secret: 0.1 + 0.2 if answer > secret else 0.3 if answer < secret else 1).levels) == 3
-    assert len(channel_of(lambda answer, secret: round(0.1 + 0.2 if answer > secret else 0.3 if answer < secret else 1, 9)).levels) == 2
+    assert (
+        len(
+            channel_of(
+                lambda answer, secret: 0.1 + 0.2 if answer > secret else 0.3 if answer < secret else 1
+            ).levels
+        )
+        == 3
+    )
+    assert (
+        len(
+            channel_of(
+                lambda answer, secret: round(
+                    0.1 + 0.2 if answer > secret else 0.3 if answer < secret else 1, 9
+                )
+            ).levels
+        )
+        == 2
+    )
 
 
 def test_numbers_and_laws_may_be_mixed():
@@ -308,14 +364,19 @@ def test_numbers_and_laws_may_be_mixed():
     np.testing.assert_allclose(expected_rewards(channel, 4), expected)
     np.testing.assert_allclose(channel.likelihoods(1, 2), [0.75, 0, 0, 0.25])
     np.testing.assert_array_equal(channel.likelihoods(1, 1), [0, 0, 1, 0])
-    np.testing.assert_allclose(channel_of(lambda a, s: reward(a, s) if a % 2 else Fraction(a == s), 4).likelihoods(1, 2), [0.75, 0, 0, 0, 0, 0.25])
+    np.testing.assert_allclose(
+        channel_of(lambda a, s: reward(a, s) if a % 2 else Fraction(a == s), 4).likelihoods(1, 2),
+        [0.75, 0, 0, 0, 0, 0.25],
+    )
 
 
 @pytest.mark.parametrize("name", ["higher_or_lower", "NearnessJudge", "way_to_go"])
 def test_an_invalid_answer_earns_the_lowest_level_and_tells_nothing(name):
     channel = channel_of(example(name))
     uniforms = np.linspace(0, 0.999, 16)
-    np.testing.assert_array_equal(channel.rewards(np.full(16, INVALID), np.arange(16), uniforms), channel.levels[0])
+    np.testing.assert_array_equal(
+        channel.rewards(np.full(16, INVALID), np.arange(16), uniforms), channel.levels[0]
+    )
     likelihoods = channel.likelihoods(np.array(INVALID), np.arange(16))
     assert (likelihoods == likelihoods[0]).all()
 
@@ -387,7 +448,9 @@ def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it():
 
 def test_annotations_are_what_the_file_says_they_are():
     """The future imports of the module that runs the file are no business of the file."""
-    write("class Noted:\n    N: int = 3\n\n    def reward(self, answer, secret):\n        return self.__annotations__['N'](answer == secret)\n")
+    write(
+        "class Noted:\n    N: int = 3\n\n    def reward(self, answer, secret):\n        return self.__annotations__['N'](answer == secret)\n"
+    )
     assert channel_of(load_reward("rewards.py:Noted")).levels[-1] == 1
 
 
@@ -408,14 +471,30 @@ def test_a_reward_named_like_a_built_in_is_still_its_own():
 
 
 def test_from_the_command_line(capsys, figures):
-    words = ["N=16", f"reward_type={EXAMPLES}:NearnessJudge", "backend=tabular", "num_runs=4", "max_episodes=40", "log_path=run"]
+    words = [
+        "N=16",
+        f"reward_type={EXAMPLES}:NearnessJudge",
+        "backend=tabular",
+        "num_runs=4",
+        "max_episodes=40",
+        "log_path=run",
+    ]
     assert main(["train", *words]) == 0
     assert "NearnessJudge" in capsys.readouterr().out
     manifest = json.loads(Path("run/manifest.json").read_text())
     assert (manifest["status"], manifest["condition"]) == ("completed", "NearnessJudge")
     assert manifest["config"]["reward_type"] == f"{EXAMPLES}:NearnessJudge"
     assert sorted(path.name for path in Path("run").iterdir()) == sorted(
-        ["manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "film.parquet", "summary.json", "channel.npz", "figures"]
+        [
+            "manifest.json",
+            "metrics.parquet",
+            "episodes.parquet",
+            "timing.parquet",
+            "film.parquet",
+            "summary.json",
+            "channel.npz",
+            "figures",
+        ]
     )
     assert list(json.loads(Path("run/summary.json").read_text())["conditions"]) == ["NearnessJudge"]
     assert Path("run/figures/bits_known.png").stat().st_size > 0
@@ -427,18 +506,35 @@ def test_a_python_object_is_named_in_the_manifest():
     assert list(result.summary) == ["Plain"]
 
 
-CHANGED = {"deleted": None, "changed": "def higher_or_lower(answer, secret):\n    return answer * secret\n", "broken": "raise ValueError\n"}
+CHANGED = {
+    "deleted": None,
+    "changed": "def higher_or_lower(answer, secret):\n    return answer * secret\n",
+    "broken": "raise ValueError\n",
+}
 
 
 @pytest.mark.parametrize("now", CHANGED.values(), ids=CHANGED.keys())
-@pytest.mark.parametrize("settings", [{"name": "higher_or_lower"}, {"name": "NearnessJudge"}, {"name": "higher_or_lower", "reward_noise": 0.2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "higher_or_lower"},
+        {"name": "NearnessJudge"},
+        {"name": "higher_or_lower", "reward_noise": 0.2},
+    ],
+)
 def test_the_ledger_is_recomputed_from_the_kept_table(settings, now):
     name = settings["name"]
     path = Path(write(EXAMPLES.read_text()))
-    result = train("run", reward_type=f"{path}:{name}", **{key: value for key, value in settings.items() if key != "name"})
+    result = train(
+        "run",
+        reward_type=f"{path}:{name}",
+        **{key: value for key, value in settings.items() if key != "name"},
+    )
     path.unlink() if now is None else path.write_text(now)
     ledger = memory_rl.ledger_from_episodes("run")
-    kept = result.metrics.filter(pl.col("episode") > 0).select("run", "episode", "asked_bits", "observer_bits")
+    kept = result.metrics.filter(pl.col("episode") > 0).select(
+        "run", "episode", "asked_bits", "observer_bits"
+    )
     again = kept.select("run", "episode").join(ledger, on=["run", "episode"], how="left").select(kept.columns)
     assert_frame_equal(again, kept, check_exact=True)
     assert kept["observer_bits"].max() > 1

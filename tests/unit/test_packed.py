@@ -7,7 +7,14 @@ from helpers import make_environment, make_trie
 
 from memory_rl.policies import packed, tiny_model, transformer
 from memory_rl.policies.answer_trie import NONE
-from memory_rl.policies.packed import all_edge_log_probs, decision_slots, decision_states, on_tree_tokens, pack_all, pack_nodes
+from memory_rl.policies.packed import (
+    all_edge_log_probs,
+    decision_slots,
+    decision_states,
+    on_tree_tokens,
+    pack_all,
+    pack_nodes,
+)
 
 R = 3
 
@@ -42,7 +49,9 @@ def test_a_pack_holds_what_its_nodes_descend_from_and_no_more():
     trie = make_trie(make_environment("single_step", 100), tokenizer)
     edges = trie.form_edges[[42, 47, 5, 7]]
     nodes = trie.decision_node[trie.edge_decision[edges]]
-    pack = pack_nodes(trie, np.repeat([0, 0, 1, 1], 3)[edges.ravel() != NONE], nodes.ravel()[edges.ravel() != NONE], 3)
+    pack = pack_nodes(
+        trie, np.repeat([0, 0, 1, 1], 3)[edges.ravel() != NONE], nodes.ravel()[edges.ravel() != NONE], 3
+    )
     written = ["".join(tokenizer.convert_ids_to_tokens(row[len(trie.prompt) :])) for row in pack.tokens]
     assert written == ["427", "57<reply>", "<reply>" * 3]  # padded with the prompt's last token
     assert pack.positions[0, -3:].tolist() == [len(trie.prompt), len(trie.prompt) + 1, len(trie.prompt) + 1]

@@ -9,8 +9,24 @@ from memory_rl.analysis.protocol import TESTS, load_protocol, shipped_protocols
 from memory_rl.config import SFTConfig, TrainConfig, make_config
 from memory_rl.errors import ConfigError
 
-RATIO = {"id": "X", "test": "rate_ratio", "claim": "c", "of": {"condition": "sft"}, "to": {"condition": "binary"}, "N": [16], "expected": 1, "margin": 1.5}
-RANK = {"id": "Y", "test": "same_along", "claim": "c", "cells": [{"N": 4}], "along": {"lora_rank": [1, 2]}, "margin": 2}
+RATIO = {
+    "id": "X",
+    "test": "rate_ratio",
+    "claim": "c",
+    "of": {"condition": "sft"},
+    "to": {"condition": "binary"},
+    "N": [16],
+    "expected": 1,
+    "margin": 1.5,
+}
+RANK = {
+    "id": "Y",
+    "test": "same_along",
+    "claim": "c",
+    "cells": [{"N": 4}],
+    "along": {"lora_rank": [1, 2]},
+    "margin": 2,
+}
 SMALL = {"name": "small", "grid": [{"command": "sft", "N": 4}], "hypotheses": [RATIO]}
 
 
@@ -25,15 +41,27 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
     protocol = load_protocol(path)
     assert protocol.sha256 == hashlib.sha256((tmp_path / "mine.yaml").read_bytes()).hexdigest()
     assert protocol.text == (tmp_path / "mine.yaml").read_text()
-    assert (protocol.name, protocol.grid, protocol.tune, protocol.minimum_runs, protocol.alpha) == ("small", [{"command": "sft", "N": 4}], None, 10, 0.05)
-    assert protocol.hypotheses[0].settings == {key: RATIO[key] for key in ("of", "to", "N", "expected", "margin")}
+    assert (protocol.name, protocol.grid, protocol.tune, protocol.minimum_runs, protocol.alpha) == (
+        "small",
+        [{"command": "sft", "N": 4}],
+        None,
+        10,
+        0.05,
+    )
+    assert protocol.hypotheses[0].settings == {
+        key: RATIO[key] for key in ("of", "to", "N", "expected", "margin")
+    }
 
 
 @pytest.mark.parametrize("name", shipped_protocols())
 def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name):
     protocol = load_protocol(name)
     assert protocol.name == name
-    claims = ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"] if name == "capacity" else ["H1", "H2", "H3", "H4", "H5"]
+    claims = (
+        ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"]
+        if name == "capacity"
+        else ["H1", "H2", "H3", "H4", "H5"]
+    )
     assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims
     assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
     for entry in protocol.grid:
@@ -62,17 +90,40 @@ CHANGED = [
     ({"alpha": 0.9}, r"alpha=0.9: give a probability up to 0.2"),
     ({"grid": [{"command": "trian", "N": 4}]}, "a list of entries with command: train or sft"),
     ({"grid": []}, "a list of entries with command: train or sft"),
-    ({"exclusions": [{"lora_rnak": 3}]}, r"selects cells by lora_rnak, which is no key of a configuration: did you mean lora_rank\?"),
+    (
+        {"exclusions": [{"lora_rnak": 3}]},
+        r"selects cells by lora_rnak, which is no key of a configuration: did you mean lora_rank\?",
+    ),
     ({"hypotheses": [RATIO, RATIO]}, "two hypotheses with id=X"),
-    ({"hypotheses": [{**RATIO, "test": "rate_ration"}]}, r"hypothesis X has test=rate_ration, which is unknown: did you mean rate_ratio\?"),
+    (
+        {"hypotheses": [{**RATIO, "test": "rate_ration"}]},
+        r"hypothesis X has test=rate_ration, which is unknown: did you mean rate_ratio\?",
+    ),
     ({"hypotheses": [{**RATIO, "margin": 0.9}]}, r"hypothesis X has margin=0.9: give a factor above 1"),
     ({"hypotheses": [{**RATIO, "margins": 2}]}, r"unknown key margins: did you mean margin\?"),
     ({"hypotheses": [{**RATIO, "expected": "log2N"}]}, "expected=log2N: give log2_N, or a positive number"),
     ({"hypotheses": [{**RATIO, "N": [1]}]}, r"N=\[1\]: give a list of N"),
-    ({"hypotheses": [{**RATIO, "of": {"conditon": "sft"}}]}, r"selects cells by conditon.*did you mean condition\?"),
-    ({"hypotheses": [{key: value for key, value in RATIO.items() if key != "claim"}]}, "hypothesis X lacks claim: give a text"),
     (
-        {"hypotheses": [{"id": "Y", "test": "same_along", "claim": "c", "cells": [{"N": 4}], "along": {"lora_rank": [1]}, "margin": 2}]},
+        {"hypotheses": [{**RATIO, "of": {"conditon": "sft"}}]},
+        r"selects cells by conditon.*did you mean condition\?",
+    ),
+    (
+        {"hypotheses": [{key: value for key, value in RATIO.items() if key != "claim"}]},
+        "hypothesis X lacks claim: give a text",
+    ),
+    (
+        {
+            "hypotheses": [
+                {
+                    "id": "Y",
+                    "test": "same_along",
+                    "claim": "c",
+                    "cells": [{"N": 4}],
+                    "along": {"lora_rank": [1]},
+                    "margin": 2,
+                }
+            ]
+        },
         "with two values or more",
     ),
 ]

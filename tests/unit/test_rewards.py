@@ -31,19 +31,28 @@ def test_binary_for_every_pair(N):
 def test_log_distance_for_every_pair(N):
     answers, secrets = all_pairs(N)
     expected = [[brute_force_log_distance(a, s, N) for s in range(N)] for a in range(N)]
-    np.testing.assert_allclose(make_channel("log_distance", N).rewards(answers, secrets), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        make_channel("log_distance", N).rewards(answers, secrets), expected, rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("bins", [2, 3, 4, 8, 32, 100])
 @pytest.mark.parametrize("N", SIZES)
 def test_binned_log_distance_for_every_pair(N, bins):
     answers, secrets = all_pairs(N)
-    expected = [[round(brute_force_log_distance(a, s, N) * (bins - 1)) / (bins - 1) for s in range(N)] for a in range(N)]
-    np.testing.assert_array_equal(make_channel("binned_log_distance", N, bins).rewards(answers, secrets), expected)
+    expected = [
+        [round(brute_force_log_distance(a, s, N) * (bins - 1)) / (bins - 1) for s in range(N)]
+        for a in range(N)
+    ]
+    np.testing.assert_array_equal(
+        make_channel("binned_log_distance", N, bins).rewards(answers, secrets), expected
+    )
 
 
 @pytest.mark.parametrize("N", SIZES)
-@pytest.mark.parametrize(("reward_type", "bins"), [("binary", None), ("log_distance", None), ("binned_log_distance", 8)])
+@pytest.mark.parametrize(
+    ("reward_type", "bins"), [("binary", None), ("log_distance", None), ("binned_log_distance", 8)]
+)
 def test_levels_are_those_that_occur(N, reward_type, bins):
     channel = make_channel(reward_type, N, bins)
     np.testing.assert_array_equal(channel.levels, np.unique(channel.rewards(*all_pairs(N))))
@@ -52,10 +61,16 @@ def test_levels_are_those_that_occur(N, reward_type, bins):
 def test_known_levels_of_the_binned_channel():
     assert len(make_channel("binned_log_distance", 16, 32).levels) == 15
     top = make_channel("binned_log_distance", 1024, 4)
-    assert [d for d in range(1024) if top.rewards(np.array(d), np.array(0)) == 1.0] == [0, 1, 2]  # five answers share the top bin
+    assert [d for d in range(1024) if top.rewards(np.array(d), np.array(0)) == 1.0] == [
+        0,
+        1,
+        2,
+    ]  # five answers share the top bin
 
 
-@pytest.mark.parametrize(("reward_type", "bins"), [("binary", None), ("log_distance", None), ("binned_log_distance", 8)])
+@pytest.mark.parametrize(
+    ("reward_type", "bins"), [("binary", None), ("log_distance", None), ("binned_log_distance", 8)]
+)
 def test_an_invalid_answer_earns_the_lowest_level_and_tells_nothing(reward_type, bins):
     channel = make_channel(reward_type, 16, bins, noise=0.25)
     secrets = np.arange(16)
@@ -80,7 +95,9 @@ def test_likelihoods_without_noise_are_the_channel_itself():
     answers, secrets = all_pairs(37)
     likelihoods = channel.likelihoods(answers, secrets)
     np.testing.assert_array_equal(likelihoods.sum(axis=-1), 1.0)
-    np.testing.assert_array_equal(channel.levels[likelihoods.argmax(axis=-1)], channel.rewards(answers, secrets))
+    np.testing.assert_array_equal(
+        channel.levels[likelihoods.argmax(axis=-1)], channel.rewards(answers, secrets)
+    )
 
 
 def test_halves_are_rounded_as_halves():

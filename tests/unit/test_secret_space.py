@@ -17,7 +17,27 @@ def test_canonical_answers_are_read(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "64", "-1", "+1", "07", "00", "4 2", "4.0", "0x1", "1e1", "forty", "42.", "٤٢", "４２", "²", "9" * 50, "42\N{NO-BREAK SPACE}"]
+    "text",
+    [
+        "",
+        " ",
+        "64",
+        "-1",
+        "+1",
+        "07",
+        "00",
+        "4 2",
+        "4.0",
+        "0x1",
+        "1e1",
+        "forty",
+        "42.",
+        "٤٢",
+        "４２",
+        "²",
+        "9" * 50,
+        "42\N{NO-BREAK SPACE}",
+    ],
 )
 def test_everything_else_is_invalid(text):
     assert parse_integer(text, 64) is None

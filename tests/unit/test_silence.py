@@ -25,7 +25,11 @@ def chi_square(drawn, expected: dict) -> float:
     for outcome in map(tuple, drawn):
         counts[outcome] += 1  # an impossible outcome is a KeyError
     total = sum(expected.values())
-    return float(scipy.stats.chisquare(list(counts.values()), [len(drawn) * p / total for p in expected.values()]).pvalue)
+    return float(
+        scipy.stats.chisquare(
+            list(counts.values()), [len(drawn) * p / total for p in expected.values()]
+        ).pvalue
+    )
 
 
 @pytest.mark.parametrize(("q", "group_size", "batch_size"), LAWS)
@@ -38,7 +42,9 @@ def test_the_signal_is_what_is_not_silent(q, group_size, batch_size):
 @pytest.mark.parametrize(("q", "group_size", "batch_size"), LAWS)
 def test_updates_with_a_signal_and_without_follow_their_conditional_laws(q, group_size, batch_size):
     law, random = GroupLaw(np.array(q), group_size, batch_size), np.random.default_rng(0)
-    possible = {levels: p for levels, p, silent in sequences(q, group_size, batch_size) if p > 0 and not silent}
+    possible = {
+        levels: p for levels, p, silent in sequences(q, group_size, batch_size) if p > 0 and not silent
+    }
     assert chi_square([law.draw_informative(random) for _ in range(20_000)], possible) > 1e-3
     quiet = {levels: p for levels, p, silent in sequences(q, group_size, batch_size) if p > 0 and silent}
     assert chi_square(law.draw_silent(20_000, random), quiet) > 1e-3

@@ -11,9 +11,14 @@ from memory_rl.analysis.statistics import bootstrap_mean, expanded_tail, holm, m
 def test_bootstrap_intervals_are_those_of_scipy_at_the_expanded_level(runs):
     values = np.random.default_rng(1).exponential(size=runs)
     level = 1 - 2 * expanded_tail(runs)
-    peer = scipy.stats.bootstrap((values,), np.mean, method="percentile", confidence_level=level, rng=np.random.default_rng(2)).confidence_interval
+    peer = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", confidence_level=level, rng=np.random.default_rng(2)
+    ).confidence_interval
     ours, width = bootstrap_mean(values), peer.high - peer.low
-    assert (ours.low, ours.high) == (pytest.approx(peer.low, abs=0.05 * width), pytest.approx(peer.high, abs=0.05 * width))
+    assert (ours.low, ours.high) == (
+        pytest.approx(peer.low, abs=0.05 * width),
+        pytest.approx(peer.high, abs=0.05 * width),
+    )
 
 
 def test_the_expanded_tail_gives_a_normal_sample_student_s_interval():

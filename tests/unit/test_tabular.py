@@ -15,17 +15,38 @@ from memory_rl.policies.tabular import TabularPolicy
 N = 11  # four bits, so that the strings 1011 to 1111 spell no secret
 RATE = 0.7
 SINGLE, POSITIONS, PREFIXES = ("single_step", False), ("multi_step", False), ("multi_step", True)
-ALL = pytest.mark.parametrize("kind", [SINGLE, POSITIONS, PREFIXES], ids=["single_step", "positions", "prefixes"])
+ALL = pytest.mark.parametrize(
+    "kind", [SINGLE, POSITIONS, PREFIXES], ids=["single_step", "positions", "prefixes"]
+)
 
 
-def make_tabular(kind: tuple[str, bool], num_runs: int = 3, optimiser: str = "sgd", rate: float = RATE, seed: int = 0, moved: bool = True) -> TabularPolicy:
+def make_tabular(
+    kind: tuple[str, bool],
+    num_runs: int = 3,
+    optimiser: str = "sgd",
+    rate: float = RATE,
+    seed: int = 0,
+    moved: bool = True,
+) -> TabularPolicy:
     """A policy at N = 11; with `moved`, its logits are random, for each run the same however many there are."""
     environment = make_environment(kind[0], N)
     forms = environment.choices(np.arange(environment.num_forms))
-    policy = TabularPolicy(forms, environment.num_choices, num_runs=num_runs, prefixes=kind[1], optimiser=optimiser, learning_rate=rate, seed=seed)
+    policy = TabularPolicy(
+        forms,
+        environment.num_choices,
+        num_runs=num_runs,
+        prefixes=kind[1],
+        optimiser=optimiser,
+        learning_rate=rate,
+        seed=seed,
+    )
     if moved:
         shape = tuple(policy.logits.shape[1:])
-        policy.logits.copy_(torch.stack([torch.from_numpy(np.random.default_rng(run).normal(size=shape)) for run in range(num_runs)]))
+        policy.logits.copy_(
+            torch.stack(
+                [torch.from_numpy(np.random.default_rng(run).normal(size=shape)) for run in range(num_runs)]
+            )
+        )
     return policy
 
 
@@ -36,7 +57,9 @@ def spell(kind: tuple[str, bool], form: int) -> list[tuple[int, int]]:
     bits = [int(digit) for digit in f"{form:04b}"]
     if kind == POSITIONS:
         return list(enumerate(bits))
-    return [(2**step - 1 + int("0" + "".join(map(str, bits[:step])), 2), bit) for step, bit in enumerate(bits)]
+    return [
+        (2**step - 1 + int("0" + "".join(map(str, bits[:step])), 2), bit) for step, bit in enumerate(bits)
+    ]
 
 
 def num_forms(kind: tuple[str, bool]) -> int:
@@ -50,7 +73,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def form_probabilities(kind: tuple[str, bool], logits: np.ndarray) -> np.ndarray:
     """(F,) from the logits (D, C) of one run."""
     tables = softmax(logits)
-    return np.array([np.prod([tables[decision, choice] for decision, choice in spell(kind, form)]) for form in range(num_forms(kind))])
+    return np.array(
+        [
+            np.prod([tables[decision, choice] for decision, choice in spell(kind, form)])
+            for form in range(num_forms(kind))
+        ]
+    )
 
 
 def forms_of(choices: np.ndarray) -> np.ndarray:
@@ -58,7 +86,9 @@ def forms_of(choices: np.ndarray) -> np.ndarray:
     return choices[..., 0] if choices.shape[-1] == 1 else choices @ (2 ** np.arange(choices.shape[-1])[::-1])
 
 
-def gradient(kind: tuple[str, bool], logits: np.ndarray, forms: np.ndarray, advantages: np.ndarray) -> np.ndarray:
+def gradient(
+    kind: tuple[str, bool], logits: np.ndarray, forms: np.ndarray, advantages: np.ndarray
+) -> np.ndarray:
     """The mean over episodes of A (e_a - p), summed over steps: forms (E,), advantages (E, K)."""
     tables, total = softmax(logits), np.zeros_like(logits)
     for form, weights in zip(forms, advantages, strict=True):
@@ -84,7 +114,9 @@ def test_sampling_follows_the_exact_probabilities(kind, num_runs):
 def test_a_run_can_be_sampled_before_the_others_have_been_looked_at(kind):
     fresh, known = make_tabular(kind, 500), make_tabular(kind, 500)
     known.log_probs(np.arange(500))
-    np.testing.assert_array_equal(*(policy.sample(np.array([0, 250]), 100).choices for policy in (fresh, known)))
+    np.testing.assert_array_equal(
+        *(policy.sample(np.array([0, 250]), 100).choices for policy in (fresh, known))
+    )
 
 
 @ALL
@@ -99,7 +131,12 @@ def test_an_update_is_seen_by_the_next_sample_and_the_next_score(kind):
     for run in everyone:
         expected = form_probabilities(kind, policy.logits[run].numpy())
         np.testing.assert_allclose(after[run], expected, rtol=1e-12)
-        assert scipy.stats.chisquare(np.bincount(drawn[run], minlength=len(expected)), episodes * expected).pvalue > 1e-3
+        assert (
+            scipy.stats.chisquare(
+                np.bincount(drawn[run], minlength=len(expected)), episodes * expected
+            ).pvalue
+            > 1e-3
+        )
     assert after[1, 5] > 1.5 * before[1, 5]
 
 
@@ -110,7 +147,9 @@ def test_log_probs_are_those_of_every_form_one_by_one(kind):
     assert log_probs.shape == (2, num_forms(kind))
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, rtol=1e-12)
     for row, run in zip(log_probs, [2, 0], strict=True):
-        np.testing.assert_allclose(row, np.log(form_probabilities(kind, policy.logits[run].numpy())), rtol=1e-12)
+        np.testing.assert_allclose(
+            row, np.log(form_probabilities(kind, policy.logits[run].numpy())), rtol=1e-12
+        )
 
 
 @ALL
@@ -119,7 +158,9 @@ def test_at_first_every_form_is_equally_likely(kind):
     np.testing.assert_allclose(policy.log_probs(np.arange(3)), -np.log(num_forms(kind)), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "parameters"), [(SINGLE, 11), (POSITIONS, 4 * 2), (PREFIXES, (1 + 2 + 4 + 8) * 2)])
+@pytest.mark.parametrize(
+    ("kind", "parameters"), [(SINGLE, 11), (POSITIONS, 4 * 2), (PREFIXES, (1 + 2 + 4 + 8) * 2)]
+)
 def test_a_run_trains_one_logit_a_choice(kind, parameters):
     assert make_tabular(kind).trained_parameters == parameters
 
@@ -130,7 +171,9 @@ def test_demonstrations_are_the_episodes_that_spell_the_forms(kind):
     forms = np.random.default_rng(0).integers(num_forms(kind), size=(2, 7))
     shown = policy.demonstrate(np.array([2, 0]), forms)
     np.testing.assert_array_equal(shown.runs, [2, 0])
-    assert [[[choice for _, choice in spell(kind, form)] for form in row] for row in forms] == shown.choices.tolist()
+    assert [
+        [[choice for _, choice in spell(kind, form)] for form in row] for row in forms
+    ] == shown.choices.tolist()
     assert shown.num_tokens == shown.choices.size
 
 
@@ -138,7 +181,9 @@ def test_demonstrations_are_the_episodes_that_spell_the_forms(kind):
 def test_a_demonstration_of_what_was_sampled_is_what_was_sampled(kind):
     policy = make_tabular(kind)
     rollout = policy.sample(np.arange(3), 50)
-    np.testing.assert_array_equal(policy.demonstrate(np.arange(3), forms_of(rollout.choices)).path, rollout.path)
+    np.testing.assert_array_equal(
+        policy.demonstrate(np.arange(3), forms_of(rollout.choices)).path, rollout.path
+    )
 
 
 @ALL
@@ -149,17 +194,30 @@ def test_reinforce_moves_the_logits_by_advantage_times_score(kind):
     advantages = np.random.default_rng(0).normal(size=rollout.choices.shape)
     policy.update(rollout, advantages, PolicyGradient())
     for run, forms, weights in zip(runs, forms_of(rollout.choices), advantages, strict=True):
-        np.testing.assert_allclose(policy.logits[run].numpy() - before[run], RATE * gradient(kind, before[run], forms, weights), atol=1e-12)
+        np.testing.assert_allclose(
+            policy.logits[run].numpy() - before[run],
+            RATE * gradient(kind, before[run], forms, weights),
+            atol=1e-12,
+        )
     np.testing.assert_array_equal(policy.logits[1].numpy(), before[1])
     np.testing.assert_array_equal(policy.updates, [1, 0, 1])
 
 
-def ppo_by_autograd(kind: tuple[str, bool], start: torch.Tensor, forms: np.ndarray, advantages: np.ndarray, clip: float, epochs: int) -> torch.Tensor:
+def ppo_by_autograd(
+    kind: tuple[str, bool],
+    start: torch.Tensor,
+    forms: np.ndarray,
+    advantages: np.ndarray,
+    clip: float,
+    epochs: int,
+) -> torch.Tensor:
     """The logits (D, C) of one run after `epochs` steps of SGD on the clipped surrogate of Schulman et al. 2017, eq. 7, episode by episode."""
     logits, old = start.clone().requires_grad_(), None
     optimiser = torch.optim.SGD([logits], lr=RATE)
     for _ in range(epochs):
-        now = torch.stack([torch.stack([torch.softmax(logits[d], 0)[c] for d, c in spell(kind, form)]) for form in forms])  # (E, K)
+        now = torch.stack(
+            [torch.stack([torch.softmax(logits[d], 0)[c] for d, c in spell(kind, form)]) for form in forms]
+        )  # (E, K)
         old = now.detach() if old is None else old
         ratio, weights = now / old, torch.from_numpy(advantages)
         surrogate = torch.minimum(ratio * weights, torch.clamp(ratio, 1 - clip, 1 + clip) * weights)
@@ -177,7 +235,11 @@ def test_ppo_is_the_clipped_surrogate_by_autograd(kind):
     advantages = 3 * np.random.default_rng(0).normal(size=rollout.choices.shape)
     policy.update(rollout, advantages, ClippedRatio(clip=0.1, epochs=4))
     for run, forms, weights in zip(runs, forms_of(rollout.choices), advantages, strict=True):
-        np.testing.assert_allclose(policy.logits[run].numpy(), ppo_by_autograd(kind, start[run], forms, weights, 0.1, 4).numpy(), atol=1e-12)
+        np.testing.assert_allclose(
+            policy.logits[run].numpy(),
+            ppo_by_autograd(kind, start[run], forms, weights, 0.1, 4).numpy(),
+            atol=1e-12,
+        )
         unclipped = ppo_by_autograd(kind, start[run], forms, weights, 1e9, 4)
         assert (policy.logits[run] - unclipped).abs().max() > 0.01  # the clip was met
     np.testing.assert_array_equal(policy.updates, [4, 0, 4])
@@ -192,7 +254,9 @@ def test_a_run_without_advantage_stands_still(optimiser):
     for policy, times in ((disturbed, 5), (spared, 2)):
         for step in range(times):
             silent = np.array([1.0, 0.0 if policy is disturbed and step < 3 else 1.0])
-            policy.update(lesson, np.broadcast_to(silent[:, None, None], lesson.choices.shape), PolicyGradient())
+            policy.update(
+                lesson, np.broadcast_to(silent[:, None, None], lesson.choices.shape), PolicyGradient()
+            )
             if policy is disturbed and step == 2:
                 assert torch.equal(policy.logits[1], before[1])
                 assert (policy.logits[0] != before[0]).all()
@@ -241,7 +305,9 @@ def test_one_step_of_distil_is_target_minus_probability_at_each_decision(kind):
         for form, mass in enumerate(target):
             for decision, choice in spell(kind, form):
                 wanted[decision, choice] += mass
-        np.testing.assert_allclose(moved, RATE * (wanted - wanted.sum(axis=1, keepdims=True) * softmax(before[run])), atol=1e-12)
+        np.testing.assert_allclose(
+            moved, RATE * (wanted - wanted.sum(axis=1, keepdims=True) * softmax(before[run])), atol=1e-12
+        )
 
 
 @ALL

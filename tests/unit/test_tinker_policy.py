@@ -22,8 +22,23 @@ def make_hosted(make_policy):
     def make(kind="single_step", N=8, moved=True, num_secrets=1, **settings):
         local, host = (make_policy(kind, N, moved=moved, num_secrets=num_secrets) for _ in range(2))
         service = FakeService(host)
-        defaults = {"num_answers": N, "episodes": 4, "epochs": 1, "sampled": True, "scores_all": False, "max_tokens": None}
-        whole = HostedSettings(model_name="fake", num_runs=2, rank=4, targets="all", learning_rate=1e-3, seed=0, **{**defaults, **settings})
+        defaults = {
+            "num_answers": N,
+            "episodes": 4,
+            "epochs": 1,
+            "sampled": True,
+            "scores_all": False,
+            "max_tokens": None,
+        }
+        whole = HostedSettings(
+            model_name="fake",
+            num_runs=2,
+            rank=4,
+            targets="all",
+            learning_rate=1e-3,
+            seed=0,
+            **{**defaults, **settings},
+        )
         return TinkerPolicy(Service(service, service), local.trie, whole), service, local
 
     return make
@@ -32,14 +47,21 @@ def make_hosted(make_policy):
 def with_log_probs(local, forms, prompts=None):
     """Valid episodes as if they had been sampled, for the hosted policy, and the same for the local one."""
     shown = local.demonstrate(RUNS, forms, prompts)
-    exits, log_probs = np.full(forms.shape, NONE), np.where(shown.path == NONE, 0.0, of_edges(local, shown.path, prompts))
-    return HostedRollout(RUNS, shown.choices, shown.path, prompts, exit_tokens=exits, log_probs=log_probs), shown
+    exits, log_probs = (
+        np.full(forms.shape, NONE),
+        np.where(shown.path == NONE, 0.0, of_edges(local, shown.path, prompts)),
+    )
+    return HostedRollout(
+        RUNS, shown.choices, shown.path, prompts, exit_tokens=exits, log_probs=log_probs
+    ), shown
 
 
 def of_edges(local, path, prompts=None):
     """What the local policy gives these edges (R, E, L)."""
     edges = local._edges(RUNS, prompts)
-    return np.take_along_axis(np.repeat(edges, path.shape[1] // edges.shape[1], axis=1), np.maximum(path, 0), axis=2)
+    return np.take_along_axis(
+        np.repeat(edges, path.shape[1] // edges.shape[1], axis=1), np.maximum(path, 0), axis=2
+    )
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
@@ -55,7 +77,9 @@ def test_log_probs_are_those_of_the_local_policy(make_hosted, kind):
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
-@pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"])
+@pytest.mark.parametrize(
+    "objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"]
+)
 def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, objective):
     hosted, service, local = make_hosted(kind, scores_all=True, epochs=objective.epochs)
     forms = np.array([[1, 3, 6, 3], [0, 7, 2, 5]])
@@ -80,7 +104,9 @@ def test_supervised_learning_is_cross_entropy_on_the_reply_alone(make_hosted):
     assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-3)
     loss, _, [datum] = service.data[0]
     assert loss == "cross_entropy"
-    weights, targets = (np.array(datum.loss_fn_inputs[name].tolist()) for name in ("weights", "target_tokens"))
+    weights, targets = (
+        np.array(datum.loss_fn_inputs[name].tolist()) for name in ("weights", "target_tokens")
+    )
     edges = local.trie.form_edges[3][local.trie.form_edges[3] != NONE]
     assert targets[weights > 0].tolist() == local.trie.edge_token[edges].tolist()
     assert weights.sum() == len(edges)
@@ -97,9 +123,13 @@ def test_each_token_carries_the_advantage_of_its_step(make_hosted):
     [(_, _, data)] = service.data  # run 1 has no signal, and makes no step
     assert service.calls["optim_step"] == 1
     datum = data[0]
-    gains, log_probs, targets = (np.array(datum.loss_fn_inputs[name].tolist()) for name in ("advantages", "logprobs", "target_tokens"))
+    gains, log_probs, targets = (
+        np.array(datum.loss_fn_inputs[name].tolist()) for name in ("advantages", "logprobs", "target_tokens")
+    )
     places = np.nonzero(gains)[0]
-    assert gains[places] == pytest.approx(np.repeat([0.1, -0.2, 0.3], 2))  # divided by the four episodes, as the local mean is
+    assert gains[places] == pytest.approx(
+        np.repeat([0.1, -0.2, 0.3], 2)
+    )  # divided by the four episodes, as the local mean is
     edges = local.trie.form_edges[5]
     assert targets[places].tolist() == local.trie.edge_token[edges].tolist()
     assert log_probs[places] == pytest.approx(rollout.log_probs[0, 0], abs=1e-6)
@@ -125,14 +155,20 @@ def test_samples_follow_the_exact_distribution_exits_included(make_hosted, kind)
     inner = (rollout.path[0] != NONE) & ~local.trie.is_exit[rollout.path[0]]
     assert rollout.log_probs[0][inner] == pytest.approx(edges[inner], abs=1e-5)
     assert ((rollout.exit_tokens[0] != NONE) == invalid).all()
-    assert service.calls["sample"] == (1 if kind == "single_step" else 3)  # one a turn and conversation so far
+    assert service.calls["sample"] == (
+        1 if kind == "single_step" else 3
+    )  # one a turn and conversation so far
 
 
 def test_an_exit_is_trained_as_the_token_that_was_drawn(make_hosted):
     hosted, service, local = make_hosted()
     rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
     exit_edge = np.nonzero(local.trie.is_exit)[0][0]
-    rollout.path[0, 0], rollout.log_probs[0, 0], rollout.exit_tokens[0, 0] = [exit_edge, NONE], [-3.0, 0.0], 40
+    rollout.path[0, 0], rollout.log_probs[0, 0], rollout.exit_tokens[0, 0] = (
+        [exit_edge, NONE],
+        [-3.0, 0.0],
+        40,
+    )
     hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
     datum = service.data[0][2][0]
     assert datum.loss_fn_inputs["target_tokens"].tolist()[-1] == 40
@@ -178,10 +214,14 @@ def test_counts_are_what_the_service_saw(make_hosted):
     hosted, service, _ = make_hosted("multi_step")
     for _ in range(3):
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
-        hosted.update(hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), PolicyGradient())
+        hosted.update(
+            hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), PolicyGradient()
+        )
     hosted.state()
     counts = hosted.meter.as_dict()
-    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(service.calls)
+    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
+        service.calls
+    )
     assert counts["tokens"] == {**service.tokens, "total": service.tokens.total()}
     assert counts["requests"]["total"] == service.calls.total()
 
@@ -195,7 +235,11 @@ def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores
     assert hosted.meter.spent.tokens <= estimate.start.tokens
     for _ in range(5):
         before = hosted.meter.spent
-        hosted.update(hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient())
+        hosted.update(
+            hosted.sample(RUNS, 4),
+            np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)),
+            PolicyGradient(),
+        )
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
         assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
         assert hosted.meter.spent.requests - before.requests <= 2 * estimate.update.requests
@@ -218,7 +262,10 @@ def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
 
 def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
     hosted, service, local = make_hosted()
-    forms, advantages = np.array([[1, 3, 6, 3], [0, 7, 2, 5]]), np.random.default_rng(0).normal(size=(2, 4, 1))
+    forms, advantages = (
+        np.array([[1, 3, 6, 3], [0, 7, 2, 5]]),
+        np.random.default_rng(0).normal(size=(2, 4, 1)),
+    )
     rollout, shown = with_log_probs(local, forms)
     hosted.update(rollout, advantages, PolicyGradient())
     local.update(shown, advantages, PolicyGradient())
@@ -232,7 +279,9 @@ def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
     rollout, shown = with_log_probs(local, forms)
     restored.update(rollout, advantages, PolicyGradient())
     local.update(shown, advantages, PolicyGradient())
-    assert service.host.adapters.vectors[1].detach().numpy() == pytest.approx(local.adapters.vectors[1].detach().numpy(), abs=5e-5)
+    assert service.host.adapters.vectors[1].detach().numpy() == pytest.approx(
+        local.adapters.vectors[1].detach().numpy(), abs=5e-5
+    )
     assert restored.updates.tolist() == [2, 2]
     assert service.calls["create_training_client_from_state_with_optimizer"] == 2
 
@@ -258,7 +307,9 @@ def test_a_failure_is_a_sentence_without_the_key(make_hosted, monkeypatch):
     monkeypatch.setenv("TINKER_API_KEY", "tml-very-secret")
     hosted, service, _ = make_hosted()
     service.failures["sample"] = RuntimeError("adapters exhausted for tml-very-secret")
-    with pytest.raises(ServiceError, match=r"model_name=fake \(adapters exhausted for the TINKER_API_KEY\)") as caught:
+    with pytest.raises(
+        ServiceError, match=r"model_name=fake \(adapters exhausted for the TINKER_API_KEY\)"
+    ) as caught:
         hosted.sample(RUNS, 4)
     assert "tml-very-secret" not in str(caught.value)
 
@@ -266,7 +317,9 @@ def test_a_failure_is_a_sentence_without_the_key(make_hosted, monkeypatch):
 def test_a_reply_without_an_end_is_told(make_hosted):
     hosted, _, _ = make_hosted()
     hosted._sample_from([0])
-    hosted._samplers[0]._sequence = lambda said, params: type("Sequence", (), {"tokens": [6], "logprobs": [-1.0]})()
+    hosted._samplers[0]._sequence = lambda said, params: type(
+        "Sequence", (), {"tokens": [6], "logprobs": [-1.0]}
+    )()
     with pytest.raises(ServiceError, match=r"answered \[6\] without an end"):
         hosted.sample(np.array([0]), 4)
 
@@ -314,7 +367,9 @@ def test_log_probs_behind_each_prompt_are_those_of_the_local_policy(make_hosted,
     assert np.ptp(np.asarray(wanted.of_form)[1, :2]) > 1e-3  # the prompts are told apart
     for name in ("of_form", "of_valid", "of_best"):
         assert getattr(seen, name) == pytest.approx(getattr(wanted, name), abs=1e-5)
-    assert hosted.log_probs(RUNS, PROMPTS) == pytest.approx(local.log_probs(RUNS, PROMPTS)[:, :, :8], abs=1e-5)
+    assert hosted.log_probs(RUNS, PROMPTS) == pytest.approx(
+        local.log_probs(RUNS, PROMPTS)[:, :, :8], abs=1e-5
+    )
     assert (service.calls["compute_logprobs"], service.calls["sample"]) == (2 * 3 * 8, 0)
     few, service, _ = make_hosted(kind, num_secrets=3)
     assert few.assess(RUNS, forms, 8).of_form == pytest.approx(wanted.of_form, abs=1e-5)
@@ -322,8 +377,12 @@ def test_log_probs_behind_each_prompt_are_those_of_the_local_policy(make_hosted,
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
-@pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"])
-def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does(make_hosted, kind, objective):
+@pytest.mark.parametrize(
+    "objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"]
+)
+def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does(
+    make_hosted, kind, objective
+):
     hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2, epochs=objective.epochs)
     rollout, shown = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]), PROMPTS)
     advantages = np.random.default_rng(0).normal(size=shown.choices.shape)
@@ -331,12 +390,22 @@ def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does
     hosted.update(rollout, advantages, objective)
     local.update(shown, advantages, objective)
     for run in RUNS:
-        apart = np.abs(service.host.adapters.vectors[run].detach().numpy() - local.adapters.vectors[run].detach().numpy()) > 2e-5
-        assert apart.sum() <= 2  # of 19,520: where a gradient is but rounding (1e-7, others 1e-2), so is the step that Adam makes of it
+        apart = (
+            np.abs(
+                service.host.adapters.vectors[run].detach().numpy()
+                - local.adapters.vectors[run].detach().numpy()
+            )
+            > 2e-5
+        )
+        assert (
+            apart.sum() <= 2
+        )  # of 19,520: where a gradient is but rounding (1e-7, others 1e-2), so is the step that Adam makes of it
     assert np.abs(local.adapters.vectors[0].detach().numpy() - before).max() > 5e-4
     length = local.trie.prompts.shape[1]
     for (_, _, data), asked in zip(service.data, np.repeat(PROMPTS, objective.epochs, axis=0), strict=True):
-        assert [datum.model_input.to_ints()[:length] for datum in data] == local.trie.prompts[np.repeat(asked, 2)].tolist()
+        assert [datum.model_input.to_ints()[:length] for datum in data] == local.trie.prompts[
+            np.repeat(asked, 2)
+        ].tolist()
 
 
 def test_examples_of_several_secrets_are_shown_behind_their_prompts(make_hosted):
@@ -359,7 +428,10 @@ def test_each_block_is_asked_behind_its_own_prompt(make_hosted, kind):
     inner = (rollout.path != NONE) & ~local.trie.is_exit[rollout.path]
     assert inner.any(axis=2).sum() > 8
     assert rollout.log_probs[inner] == pytest.approx(of_edges(local, rollout.path, PROMPTS)[inner], abs=1e-5)
-    assert np.abs(rollout.log_probs[inner] - of_edges(local, rollout.path, (PROMPTS + 1) % 3)[inner]).max() > 1e-3
+    assert (
+        np.abs(rollout.log_probs[inner] - of_edges(local, rollout.path, (PROMPTS + 1) % 3)[inner]).max()
+        > 1e-3
+    )
     if kind == "single_step":
         assert service.calls["sample"] == 3  # both blocks of run 1 are about one secret
 
@@ -378,7 +450,10 @@ def test_samples_behind_each_prompt_follow_its_own_distribution(make_hosted):
 def test_the_valid_mass_of_several_secrets_is_pooled_over_the_prompts(make_hosted):
     hosted, _, local = make_hosted(num_secrets=3)
     exit_edge = np.nonzero(local.trie.is_exit)[0][0]
-    hosted._last[0, :5, :], hosted._last_prompts[0, :5] = local.trie.form_edges[2], 1  # the secret of this prompt
+    hosted._last[0, :5, :], hosted._last_prompts[0, :5] = (
+        local.trie.form_edges[2],
+        1,
+    )  # the secret of this prompt
     hosted._last[0, 5:8, :], hosted._last_prompts[0, 5:8] = local.trie.form_edges[2], 0  # but not of that one
     hosted._last[0, 8, :] = [exit_edge, NONE]
     of_valid = np.exp(hosted._of_valid(0, np.array([4, 2, 0]), np.log([0.6, 0.2, 1.0])))
@@ -394,13 +469,19 @@ def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_host
     assert service.calls["sample"] == 2 * num_secrets
     exact = local.log_probs(RUNS, np.tile(np.arange(num_secrets), (2, 1))).reshape(2 * num_secrets, -1)
     answers = np.array([local.trie.choices(part.paths[None], 1)[0, :, 0] for part in hosted._drawn])
-    of_drawn = np.where(answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)).max(axis=1)
+    of_drawn = np.where(
+        answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)
+    ).max(axis=1)
     assert seen.of_best.ravel() == pytest.approx(np.maximum(exact[:, 0], of_drawn), abs=1e-4)
     assert (of_drawn > exact[:, 0] + 1e-3).sum() > 3
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
-@pytest.mark.parametrize("settings", [{}, {"scores_all": True}, {"every": 2}, {"sampled": False}], ids=["", "all scored", "seldom measured", "examples"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"scores_all": True}, {"every": 2}, {"sampled": False}],
+    ids=["", "all scored", "seldom measured", "examples"],
+)
 def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(make_hosted, kind, settings):
     hosted, service, _ = make_hosted(kind, num_secrets=3, blocks=2, **settings)
     estimate, secrets = hosted.estimate(4), np.array([[3, 6, 1], [0, 0, 7]])
@@ -408,8 +489,14 @@ def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(mak
     assert hosted.meter.spent.tokens <= estimate.start.tokens
     for update in range(4):
         before = hosted.meter.spent
-        rollout = hosted.demonstrate(RUNS, secrets[:, :2].repeat(2, axis=1), PROMPTS) if settings.get("sampled") is False else hosted.sample(RUNS, 4, PROMPTS)
-        hosted.update(rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient())
+        rollout = (
+            hosted.demonstrate(RUNS, secrets[:, :2].repeat(2, axis=1), PROMPTS)
+            if settings.get("sampled") is False
+            else hosted.sample(RUNS, 4, PROMPTS)
+        )
+        hosted.update(
+            rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient()
+        )
         if (update + 1) % settings.get("every", 1) == 0:
             hosted.assess(RUNS, secrets, 8)
         assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
@@ -417,7 +504,9 @@ def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(mak
     assert hosted.meter.spent.tokens <= estimate.most.tokens
     assert estimate.measurements == (3 if "every" in settings else 4)
     counts = hosted.meter.as_dict()
-    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(service.calls)
+    assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
+        service.calls
+    )
     assert counts["tokens"] == {**service.tokens, "total": service.tokens.total()}
 
 
@@ -437,5 +526,9 @@ def test_the_warm_up_asks_behind_all_prompts(make_hosted):
     service.host.adapters.vectors[0].data.copy_(local.adapters.vectors[0].data)
     seen = hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 8)
     assert (np.exp(seen.of_valid) > 0.95).all()
-    begun = {tuple(datum.model_input.to_ints()[: local.trie.prompts.shape[1]]) for _, _, data in service.data for datum in data}
+    begun = {
+        tuple(datum.model_input.to_ints()[: local.trie.prompts.shape[1]])
+        for _, _, data in service.data
+        for datum in data
+    }
     assert begun == set(map(tuple, local.trie.prompts.tolist()))

@@ -11,7 +11,14 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import RESAMPLES, Estimate, bootstrap_mean, finite, percentiles, resampled_means
+from memory_rl.analysis.statistics import (
+    RESAMPLES,
+    Estimate,
+    bootstrap_mean,
+    finite,
+    percentiles,
+    resampled_means,
+)
 from memory_rl.analysis.summary import last_rows
 from memory_rl.config import OPERATIONAL_KEYS, SFTConfig, TrainConfig, episodes_a_block, make_config
 from memory_rl.runs.store import PROMPT
@@ -19,8 +26,24 @@ from memory_rl.runs.store import PROMPT
 SATURATED_BELOW = 0.5
 """A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show all there is, rewards do not."""
 
-_NEITHER_SIZE_NOR_TASK = (*OPERATIONAL_KEYS, "threads", "data_dir", "seed", "num_runs", "ledger", "evaluate_every")
-_OF_THE_LABEL = ("N", "num_secrets", "backend", "adapter", "adapter_parameters", "lora_targets", "lora_layers")
+_NEITHER_SIZE_NOR_TASK = (
+    *OPERATIONAL_KEYS,
+    "threads",
+    "data_dir",
+    "seed",
+    "num_runs",
+    "ledger",
+    "evaluate_every",
+)
+_OF_THE_LABEL = (
+    "N",
+    "num_secrets",
+    "backend",
+    "adapter",
+    "adapter_parameters",
+    "lora_targets",
+    "lora_layers",
+)
 _OF_THE_BUDGET = ("N", "num_secrets", "max_episodes", "batch_size")
 _OF_ITS_GROUPS = ("group_size", "algorithm", "baseline")
 _STEPS_A_BLOCK = 8
@@ -139,7 +162,9 @@ def by_size(cells: Sequence[Cell]) -> dict[Size, list[Cell]]:
     groups = defaultdict(list)
     for cell in cells:
         groups[sizes[id(cell)]].append(cell)
-    return {size: groups[size] for size in sorted(groups, key=lambda size: (size.parameters or 0, size.label))}
+    return {
+        size: groups[size] for size in sorted(groups, key=lambda size: (size.parameters or 0, size.label))
+    }
 
 
 def stored(cell: Cell) -> np.ndarray:
@@ -158,7 +183,10 @@ def points(cells: Sequence[Cell]) -> list[Point]:
     groups = defaultdict(list)
     for cell in cells:
         groups[cell.bits_to_learn].append(cell)
-    return [Point(tuple(group), np.concatenate([stored(cell) for cell in group])) for _, group in sorted(groups.items())]
+    return [
+        Point(tuple(group), np.concatenate([stored(cell) for cell in group]))
+        for _, group in sorted(groups.items())
+    ]
 
 
 def capacities(cells: Sequence[Cell]) -> list[Capacity]:
@@ -169,12 +197,18 @@ def capacities(cells: Sequence[Cell]) -> list[Capacity]:
     Args:
         cells: of one condition. Those that learn one secret after the other are left out, and so are tables, which grow with what there is to learn.
     """
-    return [_capacity(size, points(group)) for size, group in by_size(interleaved(cells)).items() if size.parameters is not None]
+    return [
+        _capacity(size, points(group))
+        for size, group in by_size(interleaved(cells)).items()
+        if size.parameters is not None
+    ]
 
 
 def _capacity(size: Size, of_size: Sequence[Point]) -> Capacity:
     most, least_runs = of_size[-1], min(len(point.stored) for point in of_size)
-    saturated = most.cells[0].kind == "sft" and float(most.stored.mean()) < SATURATED_BELOW * most.bits_to_learn
+    saturated = (
+        most.cells[0].kind == "sft" and float(most.stored.mean()) < SATURATED_BELOW * most.bits_to_learn
+    )
     greatest = max(float(point.stored.mean()) for point in of_size)
     if least_runs == 1:
         return Capacity(size, tuple(of_size), saturated, Estimate(greatest, None, None))
@@ -209,7 +243,9 @@ def interference(cell: Cell) -> Interference:
     blocks = np.arange(_STEPS_A_BLOCK * (cell.num_secrets - half + 1) + 1) / _STEPS_A_BLOCK
     wanted = (np.arange(half)[:, None] + blocks) * block_length(cell)  # (M / 2, X) episodes
     early = cell.of_secrets.filter(pl.col(PROMPT) < half).sort("run", "episode")
-    known = np.stack([_at(run, wanted) for _, run in early.group_by("run", maintain_order=True)])  # (R, M / 2, X)
+    known = np.stack(
+        [_at(run, wanted) for _, run in early.group_by("run", maintain_order=True)]
+    )  # (R, M / 2, X)
     return Interference(blocks, known.mean(axis=1), half)
 
 
@@ -227,14 +263,18 @@ def _given(cell: Cell, keys: Iterable[str]) -> dict[str, Any]:
 def _at(frame: pl.DataFrame, wanted: np.ndarray) -> np.ndarray:
     """The latest bits known of each secret (M, X) at these episodes (M, X), from the rows of one run."""
     rows = []
-    for (_, secret), episodes in zip(frame.sort(PROMPT, "episode").group_by(PROMPT, maintain_order=True), wanted, strict=True):
+    for (_, secret), episodes in zip(
+        frame.sort(PROMPT, "episode").group_by(PROMPT, maintain_order=True), wanted, strict=True
+    ):
         latest = np.searchsorted(secret["episode"].to_numpy(), episodes, side="right") - 1
         rows.append(secret["bits_known"].to_numpy()[latest])
     return np.stack(rows)
 
 
 def _divided(estimate: Estimate, number: float) -> Estimate:
-    value, low, high = (None if part is None else part / number for part in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (
+        None if part is None else part / number for part in (estimate.value, estimate.low, estimate.high)
+    )
     return Estimate(value, low, high)
 
 
@@ -246,12 +286,21 @@ def _sizes(cells: Sequence[Cell]) -> list[Size]:
     """Of each cell."""
     labels = [_adapter_of(cell.config) for cell in cells]
     differing = _differing(cells, labels)
-    labels = [" ".join([label, *_named(cell.config, differing[label])]) for label, cell in zip(labels, cells, strict=True)]
+    labels = [
+        " ".join([label, *_named(cell.config, differing[label])])
+        for label, cell in zip(labels, cells, strict=True)
+    ]
     if len({cell.N for cell in cells}) > 1:
         labels = [f"{label} N={cell.N}" for label, cell in zip(labels, cells, strict=True)]
-    numbers = [None if cell.config.get("backend") == "tabular" else cell.summary.get("trained_parameters") for cell in cells]
+    numbers = [
+        None if cell.config.get("backend") == "tabular" else cell.summary.get("trained_parameters")
+        for cell in cells
+    ]
     met = Counter(label for label, _ in dict.fromkeys(zip(labels, numbers, strict=True)))
-    return [Size(f"{label} ({number} parameters)" if met[label] > 1 else label, number) for label, number in zip(labels, numbers, strict=True)]
+    return [
+        Size(f"{label} ({number} parameters)" if met[label] > 1 else label, number)
+        for label, number in zip(labels, numbers, strict=True)
+    ]
 
 
 def _adapter_of(config: dict[str, Any]) -> str:
@@ -260,7 +309,9 @@ def _adapter_of(config: dict[str, Any]) -> str:
         return "table"
     if kind == "full":
         return "full"
-    parts = [f"lora rank {config['lora_rank']}" if kind == "lora" else f"shared n={config['adapter_parameters']}"]
+    parts = [
+        f"lora rank {config['lora_rank']}" if kind == "lora" else f"shared n={config['adapter_parameters']}"
+    ]
     if config.get("lora_targets", "all") != "all":
         parts.append(str(config["lora_targets"]))
     if config.get("lora_layers") is not None:
@@ -274,8 +325,17 @@ def _differing(cells: Sequence[Cell], labels: Sequence[str]) -> dict[str, list[s
     for label, cell in zip(labels, cells, strict=True):
         groups[label, cell.N, cell.num_secrets].append(cell.config)
     for (label, _, _), configs in groups.items():
-        keys = [key for key in configs[0] if key not in (*_NEITHER_SIZE_NOR_TASK, *_OF_THE_LABEL) and (key != "lora_rank" or not label.startswith("lora"))]
-        found[label] += [key for key in keys if key not in found[label] and len({str(config.get(key)) for config in configs}) > 1]
+        keys = [
+            key
+            for key in configs[0]
+            if key not in (*_NEITHER_SIZE_NOR_TASK, *_OF_THE_LABEL)
+            and (key != "lora_rank" or not label.startswith("lora"))
+        ]
+        found[label] += [
+            key
+            for key in keys
+            if key not in found[label] and len({str(config.get(key)) for config in configs}) > 1
+        ]
     return found
 
 

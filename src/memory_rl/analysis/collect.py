@@ -104,7 +104,9 @@ class Cell:
     @cached_property
     def times(self) -> MemorisationTimes:
         """Episodes to memorise of its runs."""
-        return memorisation_times(self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise)
+        return memorisation_times(
+            self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise
+        )
 
 
 def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
@@ -118,17 +120,23 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     Raises:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
-    folders = {folder.resolve(): folder for folder in _all_folders(paths)}  # a run that is given twice is one run
+    folders = {
+        folder.resolve(): folder for folder in _all_folders(paths)
+    }  # a run that is given twice is one run
     return [_read_cell(folder) for folder in sorted(folders.values())]
 
 
 def _all_folders(paths: Iterable[str | Path]) -> Iterator[Path]:
     for path in paths:
         if not Path(path).is_dir():
-            raise RunDirectoryError(f"{path} is no folder: give the path of a run directory or of a folder that holds some.")
+            raise RunDirectoryError(
+                f"{path} is no folder: give the path of a run directory or of a folder that holds some."
+            )
         folders = list(_folders(Path(path)))
         if not folders:
-            raise RunDirectoryError(f"{path} holds no run directory (no {MANIFEST} in it or below it): give the path of one or of a folder that holds some.")
+            raise RunDirectoryError(
+                f"{path} holds no run directory (no {MANIFEST} in it or below it): give the path of one or of a folder that holds some."
+            )
         yield from folders
 
 
@@ -150,5 +158,7 @@ def _read_cell(path: Path) -> Cell:
     try:
         summary: dict[str, Any] = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
     except (KeyError, TypeError):
-        raise RunDirectoryError(f"{path / SUMMARY} does not hold the condition {manifest['condition']}: give the path of a run directory.") from None
+        raise RunDirectoryError(
+            f"{path / SUMMARY} does not hold the condition {manifest['condition']}: give the path of a run directory."
+        ) from None
     return Cell(path, manifest, summary)

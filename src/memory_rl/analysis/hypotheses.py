@@ -27,7 +27,16 @@ import numpy as np
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.protocol import Hypothesis, Protocol, fits
 from memory_rl.analysis.statistics import Estimate, holm
-from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, contrast, exponent, log_rank, log_rate, pool
+from memory_rl.analysis.survival import (
+    MemorisationTimes,
+    Normal,
+    bits_per_episode,
+    contrast,
+    exponent,
+    log_rank,
+    log_rate,
+    pool,
+)
 
 BOOKKEEPING = frozenset(
     {
@@ -83,7 +92,11 @@ def judge(protocol: Protocol, cells: Iterable[Cell]) -> list[Verdict]:
 
     Unfinished cells and those that the protocol excludes are not used.
     """
-    populations = gather(cell for cell in cells if cell.completed and not any(_matches(cell, selection) for selection in protocol.exclusions))
+    populations = gather(
+        cell
+        for cell in cells
+        if cell.completed and not any(_matches(cell, selection) for selection in protocol.exclusions)
+    )
     findings = [_find(hypothesis, populations, protocol.minimum_runs) for hypothesis in protocol.hypotheses]
     adjusted = iter(holm([finding.p_value for finding in findings if finding.p_value is not None]))
     return [
@@ -147,7 +160,10 @@ class Population:
         """The rates that no learner of the condition should exceed: of the channel, and of the ideal questioner where it is known."""
         asker = self.first.summary["ceilings"]["ideal_questioner"]
         known = asker is not None and asker["to_reach"] > 0
-        return {"capacity": self.capacity, **({"ideal questioner": math.log2(self.first.N) / asker["to_reach"]} if known else {})}
+        return {
+            "capacity": self.capacity,
+            **({"ideal questioner": math.log2(self.first.N) / asker["to_reach"]} if known else {}),
+        }
 
     @property
     def laws(self) -> list[str]:
@@ -189,12 +205,18 @@ def _comparable(populations: Sequence[Population]) -> list[Normal]:
     a population without a censored run is given the error that it would have with one more run, censored at the largest budget of the others (as Agresti and
     Coull add observations to a proportion). Its estimate stays.
     """
-    budgets = [float(population.times.episodes[~population.times.memorised].max()) for population in populations if population.memorised < population.runs]
+    budgets = [
+        float(population.times.episodes[~population.times.memorised].max())
+        for population in populations
+        if population.memorised < population.runs
+    ]
     if not budgets:
         return [population.log_rate for population in populations]
     stuck = MemorisationTimes(np.array([max(budgets)]), np.array([False]))
     return [
-        replace(population.log_rate, error=log_rate(pool([population.times, stuck])).error) if population.memorised == population.runs else population.log_rate
+        replace(population.log_rate, error=log_rate(pool([population.times, stuck])).error)
+        if population.memorised == population.runs
+        else population.log_rate
         for population in populations
     ]
 
@@ -223,14 +245,18 @@ class _Shelf:
             if not matching or matching[0].runs < self.minimum_runs
         ]
         if lacking:
-            raise CannotJudgeError(f"Not judged on fewer than {self.minimum_runs} finished runs a cell: {'; '.join(lacking)}.")
+            raise CannotJudgeError(
+                f"Not judged on fewer than {self.minimum_runs} finished runs a cell: {'; '.join(lacking)}."
+            )
         return [matching[0] for matching in found]
 
     def _matching(self, selection: Mapping[str, Any]) -> list[Population]:
         matching = [population for population in self.populations if _matches(population.first, selection)]
         if len(matching) > 1:
             one, other = (population.first.config for population in matching[:2])
-            differing = sorted(key for key in {*one, *other} - BOOKKEEPING if one.get(key) != other.get(key)) or ["kind"]
+            differing = sorted(
+                key for key in {*one, *other} - BOOKKEEPING if one.get(key) != other.get(key)
+            ) or ["kind"]
             raise CannotJudgeError(
                 f"{_name(selection)} is {len(matching)} cells that differ in {', '.join(differing)}: the protocol must say which one it means."
             )
@@ -239,7 +265,9 @@ class _Shelf:
 
 def _name(selection: Mapping[str, Any]) -> str:
     """A selection as a reader would say it: sft, N=16, lora_rank=8."""
-    return ", ".join(str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items())
+    return ", ".join(
+        str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -287,7 +315,16 @@ def _verdict(hypothesis: Hypothesis, finding: _Finding, p_holm: float | None, al
     judgement: Judgement = "inconclusive"
     if p_holm is not None and p_holm < alpha:
         judgement = "supported" if finding.for_it < finding.against else "refuted"
-    return Verdict(hypothesis.id, hypothesis.claim, judgement, finding.reason, finding.figure, finding.numbers, finding.p_value, p_holm)
+    return Verdict(
+        hypothesis.id,
+        hypothesis.claim,
+        judgement,
+        finding.reason,
+        finding.figure,
+        finding.numbers,
+        finding.p_value,
+        p_holm,
+    )
 
 
 def _below_ceiling(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
@@ -309,7 +346,15 @@ def _below_ceiling(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _
         f"{_range(nearest.rate)} bits an episode, {ceiling} {nearest.ceilings[ceiling]:.3g}); of {judged} checks of the ledger's laws {breached or 'none'} "
         f"{'is' if breached < 2 else 'are'} breached."
     )
-    return _Finding(figure, reason, [_cell_row(selection, population) for selection, population in zip(selections, populations, strict=True)], parts)
+    return _Finding(
+        figure,
+        reason,
+        [
+            _cell_row(selection, population)
+            for selection, population in zip(selections, populations, strict=True)
+        ],
+        parts,
+    )
 
 
 def _share(population: Population) -> float:
@@ -319,7 +364,9 @@ def _share(population: Population) -> float:
 def _under(population: Population, *ceilings: float) -> _Part:
     """Whether a rate is below its ceilings. Without a run that memorised, the exact probability of that at the ceiling's rate."""
     if not population.memorised:
-        return _Part(math.exp(-min(ceilings) / population.information * float(population.times.episodes.sum())), 1.0)
+        return _Part(
+            math.exp(-min(ceilings) / population.information * float(population.times.episodes.sum())), 1.0
+        )
     rate = population.log_rate
     return _Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
 
@@ -348,7 +395,16 @@ def _rate_ratio(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Fin
         expected = math.log2(size) if settings["expected"] == "log2_N" else float(settings["expected"])
         ratio = contrast([of.log_rate, to.log_rate], [1, -1])
         parts.append(_within(ratio, expected, margin))
-        rows.append({"N": size, "runs": f"{of.runs}, {to.runs}", **_ratio_row(ratio), "expected": expected, "from": expected / margin, "to": expected * margin})
+        rows.append(
+            {
+                "N": size,
+                "runs": f"{of.runs}, {to.runs}",
+                **_ratio_row(ratio),
+                "expected": expected,
+                "from": expected / margin,
+                "to": expected * margin,
+            }
+        )
     of_name, to_name = (settings[side].get("condition", _name(settings[side])) for side in ("of", "to"))
     ratios = ", ".join(f"{_range_of(row)} (claimed: {row['expected']:.3g})" for row in rows)
     reason = f"At N = {_and(sizes)} the rate of {of_name} is {ratios} times that of {to_name}; a factor of {margin:g} either way is allowed."
@@ -357,7 +413,10 @@ def _rate_ratio(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Fin
 
 def _growth(sizes: Sequence[int], taken: Sequence[Population], of_name: str, to_name: str) -> str:
     """How the episodes of both conditions grow with N."""
-    of, to = (exponent(dict(zip(sizes, (population.times for population in half), strict=True))) for half in (taken[: len(sizes)], taken[len(sizes) :]))
+    of, to = (
+        exponent(dict(zip(sizes, (population.times for population in half), strict=True)))
+        for half in (taken[: len(sizes)], taken[len(sizes) :])
+    )
     if of.value is None or to.value is None:
         return ""
     return f" Episodes grow as N to the power {_range(to)} for {to_name} and {_range(of)} for {of_name}."
@@ -366,7 +425,10 @@ def _growth(sizes: Sequence[int], taken: Sequence[Population], of_name: str, to_
 def _within(ratio: Normal, expected: float, margin: float) -> _Part:
     """Two one-sided tests of a ratio's logarithm against the range around the expected one, and the test that it lies outside."""
     low, high = math.log(expected / margin), math.log(expected * margin)
-    return _Part(max(ratio.chance_above(low), ratio.chance_below(high)), min(ratio.chance_above(high), ratio.chance_below(low)))
+    return _Part(
+        max(ratio.chance_above(low), ratio.chance_below(high)),
+        min(ratio.chance_above(high), ratio.chance_below(low)),
+    )
 
 
 def _ratio_row(ratio: Normal) -> dict[str, float]:
@@ -380,13 +442,22 @@ def _rises_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Fi
     Cells in which other answers earn as much as the secret are no part of the slope: no learner can find out the secret from such rewards alone.
     """
     ((axis, values),) = settings["along"].items()
-    populations = dict(zip(values, shelf.take([{**settings["cells"], axis: value} for value in values]), strict=True))
-    telling = {value: population for value, population in populations.items() if _tells_the_secret(population)}
+    populations = dict(
+        zip(values, shelf.take([{**settings["cells"], axis: value} for value in values]), strict=True)
+    )
+    telling = {
+        value: population for value, population in populations.items() if _tells_the_secret(population)
+    }
     if len(telling) < 2:
-        raise CannotJudgeError(f"At {axis} = {_and(values)} fewer than two cells have a reward that tells the secret from other answers.")
+        raise CannotJudgeError(
+            f"At {axis} = {_and(values)} fewer than two cells have a reward that tells the secret from other answers."
+        )
     slope, boundary = _slope(telling), math.log(settings["factor"])
     trend = _Part(slope.chance_above(boundary), slope.chance_below(boundary))
-    rows = [{**_cell_row({axis: value}, population), "in_trend": value in telling} for value, population in populations.items()]
+    rows = [
+        {**_cell_row({axis: value}, population), "in_trend": value in telling}
+        for value, population in populations.items()
+    ]
     rates = _and([_range(population.rate) for population in populations.values()])
     capacities = _and([_number(population.capacity) for population in populations.values()])
     tied = [value for value in values if value not in telling]
@@ -395,10 +466,13 @@ def _rises_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Fi
         f"{_range_of(_ratio_row(slope))} times as fast, and more than {settings['factor']:g} is claimed."
     )
     if tied:
-        reason += (
-            f" {axis} = {_and(tied)} is no part of that: other answers earn as much as the secret there, so that no learner can tell it from rewards alone."
-        )
-    return _Finding(figure, reason, rows, [trend, *(_under(population, population.capacity) for population in populations.values())])
+        reason += f" {axis} = {_and(tied)} is no part of that: other answers earn as much as the secret there, so that no learner can tell it from rewards alone."
+    return _Finding(
+        figure,
+        reason,
+        rows,
+        [trend, *(_under(population, population.capacity) for population in populations.values())],
+    )
 
 
 def _slope(along: Mapping[float, Population]) -> Normal:
@@ -443,16 +517,31 @@ def _range_over(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     ((axis, values),) = settings["over"].items()
     told = []
     for single in (single for selection in settings["cells"] for single in _single(selection)):
-        words = {value: _how_alike([row for row in rows if row["cell"] == _name({**single, axis: value})], settings["margin"]) for value in values}
-        alike = {word: [value for value in values if words[value] == word] for word in ("the same", "different", "not told apart")}
-        told.append(f"{_name(single)}: " + ", ".join(f"{word} at {axis} {_and(found)}" for word, found in alike.items() if found))
+        words = {
+            value: _how_alike(
+                [row for row in rows if row["cell"] == _name({**single, axis: value})], settings["margin"]
+            )
+            for value in values
+        }
+        alike = {
+            word: [value for value in values if words[value] == word]
+            for word in ("the same", "different", "not told apart")
+        }
+        told.append(
+            f"{_name(single)}: "
+            + ", ".join(f"{word} at {axis} {_and(found)}" for word, found in alike.items() if found)
+        )
     return f" Within that factor they are, for {'; for '.join(told)}."
 
 
 def _how_alike(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
     if any(row["low"] > margin or row["high"] < 1 / margin for row in rows):
         return "different"
-    return "the same" if all(row["low"] >= 1 / margin and row["high"] <= margin for row in rows) else "not told apart"
+    return (
+        "the same"
+        if all(row["low"] >= 1 / margin and row["high"] <= margin for row in rows)
+        else "not told apart"
+    )
 
 
 _TESTS: dict[str, tuple[str, Callable[[Mapping[str, Any], _Shelf, str], _Finding]]] = {

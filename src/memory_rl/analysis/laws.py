@@ -47,7 +47,9 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
     return {
         "policy_within_observer": _policy_within_observer(public),
         "observer_equals_asked": _observer_equals_asked(
-            (rows["observer_bits"] - rows["asked_bits"]).to_numpy(), rows["asked_variance"].to_numpy(), float(np.log2(N))
+            (rows["observer_bits"] - rows["asked_bits"]).to_numpy(),
+            rows["asked_variance"].to_numpy(),
+            float(np.log2(N)),
         ),
     }
 
@@ -75,7 +77,13 @@ def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
     probability p at most.
     """
     times = _doubling(public["episode"].unique().sort().to_numpy())
-    differences = [public.filter(pl.col("episode") <= time).group_by("run").last().select(pl.col("bits_known") - pl.col("observer_bits")) for time in times]
+    differences = [
+        public.filter(pl.col("episode") <= time)
+        .group_by("run")
+        .last()
+        .select(pl.col("bits_known") - pl.col("observer_bits"))
+        for time in times
+    ]
     by_time = np.stack([difference.to_series().to_numpy() for difference in differences])  # (T, R)
     evidence = (np.logaddexp2(0.0, by_time) - 1).sum(axis=1)
     strongest = int(evidence.argmax())
@@ -94,11 +102,17 @@ def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
 
 def _doubling(episodes: np.ndarray) -> np.ndarray:
     """The first, second, fourth, eighth, ... and the last of the episodes."""
-    places = {0, len(episodes) - 1, *(2**power for power in range(int(np.log2(max(len(episodes) - 1, 1))) + 1))}
+    places = {
+        0,
+        len(episodes) - 1,
+        *(2**power for power in range(int(np.log2(max(len(episodes) - 1, 1))) + 1)),
+    }
     return np.asarray(episodes[sorted(place for place in places if place < len(episodes))])
 
 
-def _observer_equals_asked(difference: np.ndarray, variance: np.ndarray, information: float) -> dict[str, Any]:
+def _observer_equals_asked(
+    difference: np.ndarray, variance: np.ndarray, information: float
+) -> dict[str, Any]:
     """The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most log2 N bits.
 
     Bernstein's inequality for martingales (Freedman 1975) then bounds how far from 0 it may be, even if a rare reward never came, or came at once:
@@ -113,7 +127,9 @@ def _observer_equals_asked(difference: np.ndarray, variance: np.ndarray, informa
     mean, half = float(difference.mean()), reach(0.05) / runs
     return {
         "law": OBSERVER_EQUALS_ASKED,
-        "status": "breached" if (spread > 0 and total > reach(_CHANCE)) or (spread == 0 and total > _ROUNDING * runs) else "holds",
+        "status": "breached"
+        if (spread > 0 and total > reach(_CHANCE)) or (spread == 0 and total > _ROUNDING * runs)
+        else "holds",
         "mean_difference": mean,
         "ci95": [mean - half, mean + half],
         "standard_deviation": float(np.sqrt(spread)) / runs,

@@ -73,7 +73,9 @@ class Protocol:
 
 def shipped_protocols() -> list[str]:
     """The names of the protocols that come with the package."""
-    return sorted(entry.name.removesuffix(_SUFFIX) for entry in _shelf().iterdir() if entry.name.endswith(_SUFFIX))
+    return sorted(
+        entry.name.removesuffix(_SUFFIX) for entry in _shelf().iterdir() if entry.name.endswith(_SUFFIX)
+    )
 
 
 def _shelf() -> Traversable:
@@ -92,9 +94,13 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         text = content.decode()
         values = yaml.safe_load(text)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"protocol={source} is not a text in UTF-8 ({error.reason}): give a YAML file.") from error
+        raise ConfigError(
+            f"protocol={source} is not a text in UTF-8 ({error.reason}): give a YAML file."
+        ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"protocol={source} is not valid YAML ({_first_line(error)}): mend it there.") from error
+        raise ConfigError(
+            f"protocol={source} is not valid YAML ({_first_line(error)}): mend it there."
+        ) from error
     return _read(values, source, text, hashlib.sha256(content).hexdigest())
 
 
@@ -103,12 +109,16 @@ def _bytes_of(source: str) -> bytes:
         return (_shelf() / (source + _SUFFIX)).read_bytes()
     path = Path(source)
     if path.suffix not in (_SUFFIX, ".yml") and not path.exists():
-        raise ConfigError(f"protocol={source} is not a shipped protocol: {suggest(source, [*shipped_protocols(), 'path/to/your.yaml'])}")
+        raise ConfigError(
+            f"protocol={source} is not a shipped protocol: {suggest(source, [*shipped_protocols(), 'path/to/your.yaml'])}"
+        )
     try:
         return path.read_bytes()
     except OSError as error:
         shipped = ", ".join(shipped_protocols())
-        raise ConfigError(f"protocol={source} cannot be read ({error.strerror}): give the path of a YAML file, or one of {shipped}.") from error
+        raise ConfigError(
+            f"protocol={source} cannot be read ({error.strerror}): give the path of a YAML file, or one of {shipped}."
+        ) from error
 
 
 def _first_line(error: yaml.YAMLError) -> str:
@@ -137,7 +147,10 @@ class Key:
 
 def fits(values: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
     """Whether these have what a selection names: each key with its value, or one of a list of values."""
-    return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in selection.items())
+    return all(
+        values.get(key) in (wanted if isinstance(wanted, list) else [wanted])
+        for key, wanted in selection.items()
+    )
 
 
 def _is_text(value: Any) -> bool:
@@ -153,7 +166,12 @@ def _is_selection(value: Any) -> bool:
 
 
 def _is_axis(value: Any) -> bool:
-    return isinstance(value, list) and len(value) >= 2 and all(_is_number(entry) for entry in value) and len(set(value)) == len(value)
+    return (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(_is_number(entry) for entry in value)
+        and len(set(value)) == len(value)
+    )
 
 
 def _is_along(value: Any) -> bool:
@@ -161,13 +179,18 @@ def _is_along(value: Any) -> bool:
 
 
 def _list_of(admits: Check, *, least: int = 1) -> Check:
-    return lambda value: isinstance(value, list) and len(value) >= least and all(admits(entry) for entry in value)
+    return lambda value: (
+        isinstance(value, list) and len(value) >= least and all(admits(entry) for entry in value)
+    )
 
 
 _TEXT = Key(_is_text, "a text")
 _SELECTION = Key(_is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
 _SELECTIONS = Key(_list_of(_is_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]")
-_SIZES = Key(_list_of(lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 2), "a list of N, such as [16, 64]")
+_SIZES = Key(
+    _list_of(lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 2),
+    "a list of N, such as [16, 64]",
+)
 _MARGIN = Key(lambda value: _is_number(value) and value > 1, "a factor above 1, such as 1.5")
 _ALONG = Key(_is_along, "one key with two values or more, such as {lora_rank: [1, 8, 32]}")
 
@@ -177,19 +200,28 @@ TESTS: dict[str, dict[str, Key]] = {
         "of": _SELECTION,
         "to": _SELECTION,
         "N": _SIZES,
-        "expected": Key(lambda value: value == "log2_N" or (_is_number(value) and value > 0), "log2_N, or a positive number such as 1"),
+        "expected": Key(
+            lambda value: value == "log2_N" or (_is_number(value) and value > 0),
+            "log2_N, or a positive number such as 1",
+        ),
         "margin": _MARGIN,
     },
     "rises_along": {
         "cells": _SELECTION,
         "along": _ALONG,
-        "factor": Key(lambda value: _is_number(value) and value > 0, "a positive factor a doubling, such as 1.0", 1.0),
+        "factor": Key(
+            lambda value: _is_number(value) and value > 0, "a positive factor a doubling, such as 1.0", 1.0
+        ),
     },
     "same_along": {
         "cells": _SELECTIONS,
         "along": _ALONG,
         "margin": _MARGIN,
-        "over": Key(lambda value: value is None or _is_along(value), "one key with two values or more, such as {num_secrets: [1, 4, 16]}", None),
+        "over": Key(
+            lambda value: value is None or _is_along(value),
+            "one key with two values or more, such as {num_secrets: [1, 4, 16]}",
+            None,
+        ),
     },
 }
 """The keys of each test, beside id, test and claim. What the tests do is told by `memory_rl.analysis.hypotheses`."""
@@ -197,12 +229,25 @@ TESTS: dict[str, dict[str, Key]] = {
 _TOP = {
     "name": _TEXT,
     "description": Key(_is_text, "a text", ""),
-    "grid": Key(_list_of(lambda entry: _is_selection(entry) and entry.get("command") in ("train", "sft")), "a list of entries with command: train or sft"),
+    "grid": Key(
+        _list_of(lambda entry: _is_selection(entry) and entry.get("command") in ("train", "sft")),
+        "a list of entries with command: train or sft",
+    ),
     "tune": Key(lambda value: value is None or _is_selection(value), "null, or keys of the tuning", None),
-    "minimum_runs": Key(lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 2, "an integer of 2 or more, such as 10", 10),
-    "alpha": Key(lambda value: _is_number(value) and 0 < value <= 0.2, "a probability up to 0.2, such as 0.05", 0.05),
+    "minimum_runs": Key(
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 2,
+        "an integer of 2 or more, such as 10",
+        10,
+    ),
+    "alpha": Key(
+        lambda value: _is_number(value) and 0 < value <= 0.2, "a probability up to 0.2, such as 0.05", 0.05
+    ),
     "exclusions": Key(_list_of(_is_selection, least=0), "a list of selections, such as [{lora_rank: 1}]", []),
-    "hypotheses": Key(_list_of(lambda entry: isinstance(entry, dict), least=0), "a list of hypotheses, each with id, test and claim", []),
+    "hypotheses": Key(
+        _list_of(lambda entry: isinstance(entry, dict), least=0),
+        "a list of hypotheses, each with id, test and claim",
+        [],
+    ),
 }
 
 
@@ -211,7 +256,10 @@ def _read(values: Any, source: str, text: str, sha256: str) -> Protocol:
         raise ConfigError(f"protocol={source} holds {type(values).__name__}, not keys: begin with name: ...")
     checked = _check(values, _TOP, f"protocol={source}")
     _all_selectable(checked["exclusions"], f"protocol={source}")
-    hypotheses = [_read_hypothesis(entry, place, source) for place, entry in enumerate(checked.pop("hypotheses"), start=1)]
+    hypotheses = [
+        _read_hypothesis(entry, place, source)
+        for place, entry in enumerate(checked.pop("hypotheses"), start=1)
+    ]
     _all_different([hypothesis.id for hypothesis in hypotheses], source)
     return Protocol(**checked, hypotheses=hypotheses, sha256=sha256, text=text)
 
@@ -244,13 +292,20 @@ def _check(values: Mapping[str, Any], keys: Mapping[str, Key], where: str) -> di
 
 def _selections(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All selections of cells that a hypothesis names."""
-    return [entry for value in settings.values() for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
+    return [
+        entry
+        for value in settings.values()
+        for entry in (value if isinstance(value, list) else [value])
+        if isinstance(entry, dict)
+    ]
 
 
 def _all_selectable(selections: Iterable[Mapping[str, Any]], where: str) -> None:
     for name in (name for selection in selections for name in selection):
         if name not in SELECTABLE:
-            raise ConfigError(f"{where} selects cells by {name}, which is no key of a configuration: {suggest(name, SELECTABLE)}")
+            raise ConfigError(
+                f"{where} selects cells by {name}, which is no key of a configuration: {suggest(name, SELECTABLE)}"
+            )
 
 
 def _all_different(ids: Sequence[str], source: str) -> None:

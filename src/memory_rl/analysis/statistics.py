@@ -45,7 +45,12 @@ def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
     if runs == 1:
         return np.full((resamples, *values.shape[1:]), np.nan)
     counts, step = _resampled_counts(runs, resamples), max(1, _CELLS_A_CHUNK // runs)
-    return np.concatenate([counts[start : start + step].astype(np.float64) @ values / runs for start in range(0, resamples, step)])
+    return np.concatenate(
+        [
+            counts[start : start + step].astype(np.float64) @ values / runs
+            for start in range(0, resamples, step)
+        ]
+    )
 
 
 @lru_cache(maxsize=2)  # one summary and its curves ask for the same again and again

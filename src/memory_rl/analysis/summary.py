@@ -13,7 +13,9 @@ from memory_rl.analysis.statistics import Estimate, bootstrap_mean
 from memory_rl.analysis.survival import MemorisationTimes, bits_per_episode, median_episodes, restricted_mean
 
 
-def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: float, secrets: int = 1) -> MemorisationTimes:
+def memorisation_times(
+    metrics: pl.DataFrame, information: float, memorised_at: float, secrets: int = 1
+) -> MemorisationTimes:
     """The first episode of each run after which P(S) >= memorised_at, or its last one.
 
     Args:
@@ -23,9 +25,20 @@ def memorisation_times(metrics: pl.DataFrame, information: float, memorised_at: 
         secrets: of the secrets of a run, how many it must have memorised.
     """
     several = "secrets_memorised" in metrics.columns
-    has = pl.col("secrets_memorised") >= secrets if several else pl.col("bits_known") >= information + np.log2(memorised_at)
-    by_run = metrics.group_by("run").agg(first=pl.col("episode").filter(has).min(), last=pl.col("episode").max()).sort("run")
-    return MemorisationTimes(episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(), memorised=by_run["first"].is_not_null().to_numpy())
+    has = (
+        pl.col("secrets_memorised") >= secrets
+        if several
+        else pl.col("bits_known") >= information + np.log2(memorised_at)
+    )
+    by_run = (
+        metrics.group_by("run")
+        .agg(first=pl.col("episode").filter(has).min(), last=pl.col("episode").max())
+        .sort("run")
+    )
+    return MemorisationTimes(
+        episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(),
+        memorised=by_run["first"].is_not_null().to_numpy(),
+    )
 
 
 def observer_times(metrics: pl.DataFrame, episodes_to_know: np.ndarray) -> MemorisationTimes:
@@ -83,7 +96,11 @@ def summarise(
     if "secrets_memorised" in metrics.columns:
         summary["stored"] = stored_bits(metrics)
     if episodes_to_know is not None:
-        skip = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets" if fixed_secret else None
+        skip = (
+            "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets"
+            if fixed_secret
+            else None
+        )
         observed = bits_per_episode(observer_times(metrics, episodes_to_know), information)
         summary["ledger"] = _ledger(metrics)
         summary["rates"] = rates = _rates(of_one, ceilings, observed, rate)
@@ -95,7 +112,11 @@ def summarise(
             "mean_bits_known": _number(start["bits_known"].mean()),
             "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated
         },
-        **({"relative_to_prior": _relative_to_prior(metrics, prior_of * of_one)} if prior_of is not None else {}),
+        **(
+            {"relative_to_prior": _relative_to_prior(metrics, prior_of * of_one)}
+            if prior_of is not None
+            else {}
+        ),
         **about,
     }
 
@@ -105,10 +126,16 @@ def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, A
 
     With several secrets both are sums over all of them, of M log2 N bits (`information`).
     """
-    first, last = (end["bits_known"].to_numpy() for end in (metrics.filter(pl.col("episode") == 0).sort("run"), last_rows(metrics)))
+    first, last = (
+        end["bits_known"].to_numpy()
+        for end in (metrics.filter(pl.col("episode") == 0).sort("run"), last_rows(metrics))
+    )
     values = {"prior_bits": information - first, "gained_bits": last - first}
     means = {name: bootstrap_mean(of_runs) for name, of_runs in values.items()}
-    return {name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()} for name, mean in means.items()}
+    return {
+        name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()}
+        for name, mean in means.items()
+    }
 
 
 def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -130,7 +157,9 @@ def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:
     return {name: {"estimate": mean.value, "ci95": _interval(mean)} for name, mean in means.items()}
 
 
-def _rates(information: float, ceilings: Mapping[str, Any], observer: Estimate, policy: Estimate) -> dict[str, Any]:
+def _rates(
+    information: float, ceilings: Mapping[str, Any], observer: Estimate, policy: Estimate
+) -> dict[str, Any]:
     """Bits an episode at each step of the waterfall. Those of capacity and questioner are computed, and have no interval unless they were simulated."""
     asker = ceilings["ideal_questioner"]
     questioner = None if asker is None or asker["to_reach"] == 0 else information / asker["to_reach"]
@@ -142,7 +171,11 @@ def _rates(information: float, ceilings: Mapping[str, Any], observer: Estimate, 
     }
 
 
-LOSSES = {"alphabet": ("capacity", "questioner"), "exploration": ("questioner", "observer"), "absorption": ("observer", "policy")}
+LOSSES = {
+    "alphabet": ("capacity", "questioner"),
+    "exploration": ("questioner", "observer"),
+    "absorption": ("observer", "policy"),
+}
 
 
 def losses(rates: Mapping[str, Any]) -> dict[str, float | None]:

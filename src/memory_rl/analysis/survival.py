@@ -40,7 +40,10 @@ class MemorisationTimes:
 
 def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
     """The runs of several populations of one condition as one."""
-    return MemorisationTimes(np.concatenate([sample.episodes for sample in samples]), np.concatenate([sample.memorised for sample in samples]))
+    return MemorisationTimes(
+        np.concatenate([sample.episodes for sample in samples]),
+        np.concatenate([sample.memorised for sample in samples]),
+    )
 
 
 def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
@@ -162,19 +165,33 @@ def log_rate(times: MemorisationTimes) -> Normal:
     Raises:
         ValueError: if no run memorised, there is one run only, or no episode was spent.
     """
-    runs, memorised, episodes = len(times.episodes), times.memorised.astype(float), times.episodes.astype(float)
+    runs, memorised, episodes = (
+        len(times.episodes),
+        times.memorised.astype(float),
+        times.episodes.astype(float),
+    )
     if runs < 2 or not memorised.any() or not episodes.any():
         raise ValueError("a rate needs two runs, one that memorised, and one episode")
     influence = memorised / memorised.mean() - episodes / episodes.mean()
-    return Normal(float(np.log(memorised.mean() / episodes.mean())), float(influence.std(ddof=1)) / np.sqrt(runs), runs - 1.0)
+    return Normal(
+        float(np.log(memorised.mean() / episodes.mean())),
+        float(influence.std(ddof=1)) / np.sqrt(runs),
+        runs - 1.0,
+    )
 
 
 def contrast(estimates: Sequence[Normal], weights: Sequence[float]) -> Normal:
     """The weighted sum of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
-    variances = np.array([(weight * estimate.error) ** 2 for estimate, weight in zip(estimates, weights, strict=True)])
+    variances = np.array(
+        [(weight * estimate.error) ** 2 for estimate, weight in zip(estimates, weights, strict=True)]
+    )
     value = float(sum(weight * estimate.value for estimate, weight in zip(estimates, weights, strict=True)))
     spread = float(np.sum(variances**2 / [estimate.freedom for estimate in estimates]))
-    freedom = float(variances.sum() ** 2 / spread) if spread > 0 else min(estimate.freedom for estimate in estimates)
+    freedom = (
+        float(variances.sum() ** 2 / spread)
+        if spread > 0
+        else min(estimate.freedom for estimate in estimates)
+    )
     return Normal(value, float(np.sqrt(variances.sum())), freedom)
 
 
@@ -203,10 +220,15 @@ def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
     if len(sizes) < 2 or not all(times.memorised.any() for times in by_size.values()):
         return Estimate(None, None, None)
     weights = (sizes - sizes.mean()) / np.sum((sizes - sizes.mean()) ** 2)
-    parts = [np.stack([times.memorised, times.episodes], axis=1).astype(float) for times in by_size.values()]  # (R, 2) each
+    parts = [
+        np.stack([times.memorised, times.episodes], axis=1).astype(float) for times in by_size.values()
+    ]  # (R, 2) each
     value = weights @ [_log_episodes(part.mean(axis=0), len(part)) for part in parts]
     # Cells of as many runs share their resamples; shifted against each other they are independent.
-    drawn = [np.roll(_log_episodes(resampled_means(part, RESAMPLES), len(part)), shift) for shift, part in enumerate(parts)]
+    drawn = [
+        np.roll(_log_episodes(resampled_means(part, RESAMPLES), len(part)), shift)
+        for shift, part in enumerate(parts)
+    ]
     low, high = percentiles(weights @ drawn, min(map(len, parts)))
     return Estimate(float(value), finite(low), finite(high))
 
@@ -217,7 +239,9 @@ def _log_episodes(means: np.ndarray, runs: int) -> np.ndarray:
 
 
 def _censored(times: MemorisationTimes) -> scipy.stats.CensoredData:
-    return scipy.stats.CensoredData(uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised])
+    return scipy.stats.CensoredData(
+        uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised]
+    )
 
 
 def _first_at_most(curve: pl.DataFrame, column: str, level: float) -> float | None:

@@ -28,7 +28,10 @@ _SECONDS_AN_UPDATE = {("tabular", "single_step"): (4e-4, 1e-6), ("tabular", "mul
     ("local", "single_step"): (0.022, 3.5e-4),
     ("local", "multi_step"): (0.025, 9e-4),
 }
-_SECONDS_AN_UPDATE |= {("tinker", "single_step"): (4.0, 0.0), ("tinker", "multi_step"): (8.0, 0.0)}  # of a local server; a hosted one has its own pace
+_SECONDS_AN_UPDATE |= {
+    ("tinker", "single_step"): (4.0, 0.0),
+    ("tinker", "multi_step"): (8.0, 0.0),
+}  # of a local server; a hosted one has its own pace
 """Of 16 runs together: a constant, and so much times N."""
 
 
@@ -103,8 +106,16 @@ def _slowness(config: Experiment) -> float:
 def episodes_of_a_run(config: Experiment) -> float:
     """About how many episodes a run has until it ends: at least one update's, at most its budget."""
     kind, information = _kind(config), math.log2(config.N)
-    episodes = _EPISODES_A_BIT[kind] * information if kind in _EPISODES_A_BIT else _BINARY * binary_episodes(config.N, 1.0, config.stop_at)
-    episodes = config.budget if _overfull(config) else min(episodes * _slowness(config) * config.num_secrets, config.budget)
+    episodes = (
+        _EPISODES_A_BIT[kind] * information
+        if kind in _EPISODES_A_BIT
+        else _BINARY * binary_episodes(config.N, 1.0, config.stop_at)
+    )
+    episodes = (
+        config.budget
+        if _overfull(config)
+        else min(episodes * _slowness(config) * config.num_secrets, config.budget)
+    )
     if kind == "distance":
         episodes = (1 - _STUCK) * episodes + _STUCK * config.budget
     return min(max(episodes, episodes_an_update(config)), config.budget)
@@ -112,7 +123,10 @@ def episodes_of_a_run(config: Experiment) -> float:
 
 def _overfull(config: Experiment) -> bool:
     """Whether there is more to learn than a shared vector holds, so that no run will have memorised."""
-    return config.adapter_parameters is not None and config.information > config.adapter_parameters * _BITS_A_PARAMETER
+    return (
+        config.adapter_parameters is not None
+        and config.information > config.adapter_parameters * _BITS_A_PARAMETER
+    )
 
 
 def _updates(config: Experiment, episodes: float) -> float:
@@ -120,14 +134,23 @@ def _updates(config: Experiment, episodes: float) -> float:
     kind = _kind(config)
     slowest = config.budget if kind == "distance" else min(2 * episodes, config.budget)
     taken = slowest / episodes_an_update(config)
-    if isinstance(config, SFTConfig) or not config.skips_ahead or kind not in _SIGNALS_A_BIT or kind == "multi_step":
+    if (
+        isinstance(config, SFTConfig)
+        or not config.skips_ahead
+        or kind not in _SIGNALS_A_BIT
+        or kind == "multi_step"
+    ):
         return taken
     return min(taken, _SIGNALS_A_BIT[kind] * math.log2(config.N) * _slowness(config))
 
 
 def _seconds_an_update(config: Experiment) -> float:
     constant, slope = _SECONDS_AN_UPDATE[config.backend, config.env_type]
-    rows = 1.0 if config.num_secrets == 1 else (config.batch_size + config.num_secrets / config.updates_an_evaluation) / 2
+    rows = (
+        1.0
+        if config.num_secrets == 1
+        else (config.batch_size + config.num_secrets / config.updates_an_evaluation) / 2
+    )
     return (constant + slope * config.N) * rows * max(config.num_runs / 16, 1 / 16)
 
 
@@ -135,10 +158,19 @@ def costs_table(costs: Sequence[CostEstimate]) -> Table:
     """A row a cell."""
     table = Table(title="nothing was run; episodes and time are estimates", title_justify="left")
     for heading in ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id"):
-        table.add_column(heading, justify="left" if heading in ("part", "condition", "id") else "right", no_wrap=True)
+        table.add_column(
+            heading, justify="left" if heading in ("part", "condition", "id") else "right", no_wrap=True
+        )
     for cost in costs:
         rate = "to be tuned" if cost.learning_rate is None else f"{cost.learning_rate:.3g}"
-        numbers = (str(cost.N), str(cost.seed), rate, str(cost.runs), f"{cost.episodes:,}", duration(cost.seconds))
+        numbers = (
+            str(cost.N),
+            str(cost.seed),
+            rate,
+            str(cost.runs),
+            f"{cost.episodes:,}",
+            duration(cost.seconds),
+        )
         table.add_row(cost.part, cost.condition, *numbers, cost.id or "")
     return table
 

@@ -114,7 +114,9 @@ class _Slot:
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker
+            )
             self._pid = self._pool.submit(os.getpid).result()
         return self._pool
 
@@ -184,7 +186,9 @@ class RayCluster:
         pending: dict[Any, Task] = {}
         try:
             for task in tasks:
-                pending[remote.options(num_cpus=max(cell.config.threads for cell in task.cells)).remote(task)] = task
+                pending[
+                    remote.options(num_cpus=max(cell.config.threads for cell in task.cells)).remote(task)
+                ] = task
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1)
                 yield from self._outcomes(done[0], pending.pop(done[0]))
@@ -203,7 +207,11 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unless asked
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._knock()
-        settings = {"num_cpus": self.workers, "include_dashboard": False} if self.address is None else {"address": self.address}
+        settings = (
+            {"num_cpus": self.workers, "include_dashboard": False}
+            if self.address is None
+            else {"address": self.address}
+        )
         try:
             ray.init(**settings, log_to_driver=False, configure_logging=False)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -211,7 +219,9 @@ class RayCluster:
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():
-                    signal.signal(number, handler)  # Ray brings a handler of its own, which would end this process without a word
+                    signal.signal(
+                        number, handler
+                    )  # Ray brings a handler of its own, which would end this process without a word
         return True
 
     def _knock(self) -> None:
@@ -226,7 +236,9 @@ class RayCluster:
 
     def _unreachable(self, error: Exception) -> ConfigError:
         reason = " ".join(str(error).split())
-        return ConfigError(f"ray_address={self.address} cannot be reached ({reason}): start a cluster there, or leave ray_address out.")
+        return ConfigError(
+            f"ray_address={self.address} cannot be reached ({reason}): start a cluster there, or leave ray_address out."
+        )
 
     def _outcomes(self, reference: Any, task: Task) -> list[Outcome]:
         import ray
@@ -234,7 +246,12 @@ class RayCluster:
         try:
             outcomes: list[Outcome] = ray.get(reference)
         except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
-            return [Outcome(cell.id, "failed", f"its worker could not run it ({' '.join(str(error.cause).split())})") for cell in task.cells]
+            return [
+                Outcome(
+                    cell.id, "failed", f"its worker could not run it ({' '.join(str(error.cause).split())})"
+                )
+                for cell in task.cells
+            ]
         except ray.exceptions.RayError as error:
             return lost(task, self.retries + 1, type(error).__name__)
         return outcomes

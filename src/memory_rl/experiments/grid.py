@@ -15,7 +15,15 @@ from typing import Any, Literal, get_type_hints
 
 import yaml
 
-from memory_rl.config import _OF_THE_TRANSFORMER, Experiment, SFTConfig, TrainConfig, as_values, make_config, parse_config
+from memory_rl.config import (
+    _OF_THE_TRANSFORMER,
+    Experiment,
+    SFTConfig,
+    TrainConfig,
+    as_values,
+    make_config,
+    parse_config,
+)
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiments.settings import MANAGED, OPERATIONAL
 
@@ -69,7 +77,9 @@ class Cell:
         content["max_episodes"] = self.config.budget
         if isinstance(self.config, TrainConfig):
             content["skip_ahead"] = self.config.skips_ahead
-            content["reward_type"] = _file_and_its_hash(self.config) if self.config.own_reward else self.config.channel_name
+            content["reward_type"] = (
+                _file_and_its_hash(self.config) if self.config.own_reward else self.config.channel_name
+            )
         return content
 
     def with_values(self, **values: Any) -> Cell:
@@ -124,7 +134,9 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[Cell]
         cells.append((command, texts))
     for key, text in axes.items():
         if key not in used:
-            raise ConfigError(f"{key}={text} has no meaning for any cell of this grid: leave {key} out, or add a condition that it goes with.")
+            raise ConfigError(
+                f"{key}={text} has no meaning for any cell of this grid: leave {key} out, or add a condition that it goes with."
+            )
     return merge(make_cell(command, texts) for command, texts in cells)
 
 
@@ -133,18 +145,24 @@ def _condition(name: str | None, axes: Mapping[str, str]) -> tuple[Command, dict
         return "train", {}
     for key in ("env_type", "reward_type"):
         if key in axes:
-            raise ConfigError(f"{key}={axes[key]} has no meaning with conditions={name}, which says the same: leave one of them out.")
+            raise ConfigError(
+                f"{key}={axes[key]} has no meaning with conditions={name}, which says the same: leave one of them out."
+            )
     if ":" in name:
         return "train", {"reward_type": name}
     if name not in CONDITIONS:
-        raise ConfigError(f"conditions={name} is not a choice: {suggest(name, [*CONDITIONS, 'file.py:Name'])}")
+        raise ConfigError(
+            f"conditions={name} is not a choice: {suggest(name, [*CONDITIONS, 'file.py:Name'])}"
+        )
     return CONDITIONS[name]
 
 
 def _pieces(key: str, text: str) -> list[str]:
     values = [value.strip() for value in text.split(",")]
     if "" in values:
-        raise ConfigError(f"{key}={text} has an empty value: type for example {key}={','.join(filter(None, values)) or '1,2'}.")
+        raise ConfigError(
+            f"{key}={text} has an empty value: type for example {key}={','.join(filter(None, values)) or '1,2'}."
+        )
     return list(dict.fromkeys(values))
 
 
@@ -190,15 +208,21 @@ def read_grid_file(path: str) -> GridFile:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"grid={path} cannot be read ({error.strerror}): give the path of a YAML file.") from error
+        raise ConfigError(
+            f"grid={path} cannot be read ({error.strerror}): give the path of a YAML file."
+        ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"grid={path} is not valid YAML ({' '.join(str(error).split())}): mend it there.") from error
+        raise ConfigError(
+            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): mend it there."
+        ) from error
     if isinstance(content, list):
         return GridFile(content)
     if isinstance(content, dict) and isinstance(content.get("grid"), list):
         unknown = set(content) - {"name", "description", "grid", "tune"}
         if unknown:
-            raise ConfigError(f"grid={path} has the unknown key {min(unknown, key=str)}: use grid and tune, or protocol={path} for a protocol.")
+            raise ConfigError(
+                f"grid={path} has the unknown key {min(unknown, key=str)}: use grid and tune, or protocol={path} for a protocol."
+            )
         return GridFile(content["grid"], content.get("tune"))
     raise ConfigError(f"grid={path} holds no list of entries: begin with - {{command: train, N: [16, 64]}}.")
 
@@ -213,24 +237,40 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = 
     Raises:
         ConfigError: one sentence about the first entry or cell that cannot be run.
     """
-    return merge(cell for place, entry in enumerate(entries, start=1) for cell in _cells_of_entry(place, entry, common or {}))
+    return merge(
+        cell
+        for place, entry in enumerate(entries, start=1)
+        for cell in _cells_of_entry(place, entry, common or {})
+    )
 
 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[Cell]:
     if not isinstance(entry, dict) or entry.get("command") not in KINDS:
-        raise ConfigError(f"entry {place} of the grid ({entry}) has no command: begin it with command: train or command: sft.")
+        raise ConfigError(
+            f"entry {place} of the grid ({entry}) has no command: begin it with command: train or command: sft."
+        )
     command: Command = entry["command"]
-    axes = {str(key): value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"}
+    axes = {
+        str(key): value if isinstance(value, list) else [value]
+        for key, value in entry.items()
+        if key != "command"
+    }
     for key, values in axes.items():
         if key in MANAGED:
-            raise ConfigError(f"entry {place} of the grid has {key}, which the sweep sets itself: leave {key} out.")
+            raise ConfigError(
+                f"entry {place} of the grid has {key}, which the sweep sets itself: leave {key} out."
+            )
         if not values or any(isinstance(value, list | dict) for value in values):
-            raise ConfigError(f"entry {place} of the grid has {key}: {entry[key]}: give a value, or a list of values.")
+            raise ConfigError(
+                f"entry {place} of the grid has {key}: {entry[key]}: give a value, or a list of values."
+            )
     _not_too_many(math.prod(map(len, axes.values())))
     known = get_type_hints(KINDS[command])
     shared = {key: text for key, text in common.items() if key in known}
     for combination in itertools.product(*axes.values()):
-        yield make_cell(command, {**shared, **{key: str(value) for key, value in zip(axes, combination, strict=True)}})
+        yield make_cell(
+            command, {**shared, **{key: str(value) for key, value in zip(axes, combination, strict=True)}}
+        )
 
 
 def _not_too_many(count: int) -> None:

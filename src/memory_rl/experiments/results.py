@@ -72,7 +72,11 @@ def make_row(cell: Cell, directory: SweepDirectory, whys: Mapping[str, str]) -> 
         "why": whys.get(cell.id) or manifest.get("why"),
     }
     summary = cell_summary(directory, folder) if directory.state(folder) == "completed" else None
-    return {**dict.fromkeys(FIELDS), **row, **({} if summary is None else {**_measured(summary), "seconds": manifest.get("seconds")})}
+    return {
+        **dict.fromkeys(FIELDS),
+        **row,
+        **({} if summary is None else {**_measured(summary), "seconds": manifest.get("seconds")}),
+    }
 
 
 def _measured(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,13 +107,22 @@ def varying_keys(cells: Sequence[Cell]) -> list[str]:
     return sorted({key for (_, _, key), found in values.items() if len(found) > 1})
 
 
-def make_rows(cells: Sequence[Cell], directory: SweepDirectory, whys: Mapping[str, str]) -> list[dict[str, Any]]:
+def make_rows(
+    cells: Sequence[Cell], directory: SweepDirectory, whys: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """A row a reported cell, with the keys in which they differ."""
     keys = varying_keys(cells)
-    return [{**make_row(cell, directory, whys), **{key: cell.values.get(key) for key in keys}} for cell in cells]
+    return [
+        {**make_row(cell, directory, whys), **{key: cell.values.get(key) for key in keys}} for cell in cells
+    ]
 
 
-def write_results(directory: SweepDirectory, about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], choices: Sequence[Choice]) -> dict[str, Any]:
+def write_results(
+    directory: SweepDirectory,
+    about: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    choices: Sequence[Choice],
+) -> dict[str, Any]:
     """Writes results.csv and summary.json, and returns the latter."""
     more = _more(rows)
     texts = [{**row, **{key: None if row[key] is None else str(row[key]) for key in more}} for row in rows]
@@ -128,12 +141,36 @@ def results_table(rows: Sequence[Mapping[str, Any]], location: str) -> Table:
     """The table that ends a sweep: a row a cell."""
     more, seeds = _more(rows), len({row["seed"] for row in rows}) > 1
     table = Table(caption=f"sweep directory: {location}", caption_justify="left")
-    headings = ["condition", "N", *more, *(["seed"] if seeds else []), "rate", "runs", "memorised", "censored", "median [95 % CI]"]
+    headings = [
+        "condition",
+        "N",
+        *more,
+        *(["seed"] if seeds else []),
+        "rate",
+        "runs",
+        "memorised",
+        "censored",
+        "median [95 % CI]",
+    ]
     for heading in (*headings, "bits per episode [95 % CI]", "status"):
-        table.add_column(heading, justify="left" if heading in ("condition", "status") else "right", no_wrap=heading == "condition" or "%" in heading)
+        table.add_column(
+            heading,
+            justify="left" if heading in ("condition", "status") else "right",
+            no_wrap=heading == "condition" or "%" in heading,
+        )
     for row in rows:
-        own = [row["condition"], row["N"], *(row[key] for key in more), *([row["seed"]] if seeds else []), f"{row['learning_rate']:.3g}"]
-        measured = [*map(_count, (row["runs"], row["memorised"], row["censored"])), interval(row, "median", ".0f"), interval(row, "bits", ".3g")]
+        own = [
+            row["condition"],
+            row["N"],
+            *(row[key] for key in more),
+            *([row["seed"]] if seeds else []),
+            f"{row['learning_rate']:.3g}",
+        ]
+        measured = [
+            *map(_count, (row["runs"], row["memorised"], row["censored"])),
+            interval(row, "median", ".0f"),
+            interval(row, "bits", ".3g"),
+        ]
         table.add_row(*("-" if cell is None else str(cell) for cell in own), *measured, row["status"])
     return table
 
@@ -147,7 +184,9 @@ def choices_table(choices: Sequence[Choice]) -> Table:
         best = next(score for score in choice.scores if score.learning_rate == choice.learning_rate)
         rates = f"{choice.scores[0].learning_rate:.3g} to {choice.scores[-1].learning_rate:.3g}"
         bits = "-" if best.bits_per_episode is None else f"{best.bits_per_episode:.3g}"
-        table.add_row(choice.condition, str(choice.N), f"{choice.learning_rate:.3g}", bits, rates, _note(choice))
+        table.add_row(
+            choice.condition, str(choice.N), f"{choice.learning_rate:.3g}", bits, rates, _note(choice)
+        )
     return table
 
 
@@ -157,7 +196,10 @@ def _note(choice: Choice) -> str:
     return "at the edge: a better rate may lie beyond" if choice.at_edge else ""
 
 
-_ENDS = {"median": ("median_episodes", "median_low", "median_high"), "bits": ("bits_per_episode", "bits_per_episode_low", "bits_per_episode_high")}
+_ENDS = {
+    "median": ("median_episodes", "median_low", "median_high"),
+    "bits": ("bits_per_episode", "bits_per_episode_low", "bits_per_episode_high"),
+}
 
 
 def interval(row: Mapping[str, Any], what: str, form: str) -> str:

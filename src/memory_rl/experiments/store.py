@@ -50,9 +50,13 @@ class SweepDirectory:
         try:
             self._files, root = fsspec.url_to_fs(location)
         except (ImportError, OSError, ValueError) as error:
-            raise RunDirectoryError(f"log_path={location} cannot be written ({error}): give a path, or a URL that fsspec knows.") from error
+            raise RunDirectoryError(
+                f"log_path={location} cannot be written ({error}): give a path, or a URL that fsspec knows."
+            ) from error
         self._root = str(root).rstrip("/")
-        self.local = Path(location) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
+        self.local = (
+            Path(location) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
+        )
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -64,7 +68,9 @@ class SweepDirectory:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise RunDirectoryError(f"{self.location}/{name} cannot be read ({error}): give another log_path.") from error
+            raise RunDirectoryError(
+                f"{self.location}/{name} cannot be read ({error}): give another log_path."
+            ) from error
         return content
 
     def read_json(self, name: str) -> dict[str, Any] | None:
@@ -92,7 +98,9 @@ class SweepDirectory:
         except OSError as error:
             with suppress(OSError):
                 self._files.rm(scratch)
-            raise RunDirectoryError(f"{self.location}/{name} cannot be written ({error}): make room or give another log_path.") from error
+            raise RunDirectoryError(
+                f"{self.location}/{name} cannot be written ({error}): make room or give another log_path."
+            ) from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole."""
@@ -109,7 +117,11 @@ class SweepDirectory:
     def state(self, folder: str) -> State:
         """How far the cell in a folder is: completed if its manifest says so and its summary is there."""
         manifest = self.read_json(f"{folder}/{MANIFEST}")
-        if manifest is not None and manifest.get("status") == "completed" and self.read_json(f"{folder}/{SUMMARY}") is not None:
+        if (
+            manifest is not None
+            and manifest.get("status") == "completed"
+            and self.read_json(f"{folder}/{SUMMARY}") is not None
+        ):
             return "completed"
         return "unfinished" if self.names(folder) else "absent"
 
@@ -127,7 +139,9 @@ class SweepDirectory:
     def set_aside(self, folder: str) -> None:
         """Moves an unfinished cell to discarded/, since nothing that was measured is deleted."""
         taken, name = self.names(DISCARDED), folder.rpartition("/")[2]
-        place = next(f"{name}-{number}" for number in range(1, len(taken) + 2) if f"{name}-{number}" not in taken)
+        place = next(
+            f"{name}-{number}" for number in range(1, len(taken) + 2) if f"{name}-{number}" not in taken
+        )
         try:
             self._files.makedirs(self._path(DISCARDED), exist_ok=True)
             if isinstance(self._files, LocalFileSystem):
@@ -135,7 +149,9 @@ class SweepDirectory:
             else:
                 self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
         except OSError as error:
-            raise RunDirectoryError(f"{self.location}/{folder} cannot be set aside ({error}): move it away by hand.") from error
+            raise RunDirectoryError(
+                f"{self.location}/{folder} cannot be set aside ({error}): move it away by hand."
+            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -149,21 +165,32 @@ class SweepDirectory:
                 self.local.mkdir(parents=True, exist_ok=True)
             stream = self._lock_file().open("a")
         except OSError as error:
-            raise RunDirectoryError(f"log_path={self.location} cannot be written ({error.strerror}): give another log_path.") from error
+            raise RunDirectoryError(
+                f"log_path={self.location} cannot be written ({error.strerror}): give another log_path."
+            ) from error
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunDirectoryError(f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path.") from None
+                raise RunDirectoryError(
+                    f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path."
+                ) from None
             yield
 
     def _lock_file(self) -> Path:
         if self.local is not None:
             return self.local / LOCK
-        return Path(tempfile.gettempdir()) / f"memory-rl-{hashlib.sha256(self.location.encode()).hexdigest()[:16]}.lock"
+        return (
+            Path(tempfile.gettempdir())
+            / f"memory-rl-{hashlib.sha256(self.location.encode()).hexdigest()[:16]}.lock"
+        )
 
 
 def new_location(name: str) -> str:
     """A place under sweeps/ that nothing is in yet."""
     stem = f"sweeps/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(place for place in (stem, *(f"{stem}-{number}" for number in range(2, 1000))) if not Path(place).exists())
+    return next(
+        place
+        for place in (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+        if not Path(place).exists()
+    )

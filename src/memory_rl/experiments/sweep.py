@@ -21,7 +21,15 @@ from memory_rl.config import describe_keys
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
 from memory_rl.experiments.executors import make_executor, number_of_workers
-from memory_rl.experiments.grid import Cell, cells_of_axes, cells_of_entries, group_cells, merge, read_grid_file, split_groups
+from memory_rl.experiments.grid import (
+    Cell,
+    cells_of_axes,
+    cells_of_entries,
+    group_cells,
+    merge,
+    read_grid_file,
+    split_groups,
+)
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory, new_location
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests, with_rates
@@ -69,7 +77,10 @@ def sweep(**settings: Any) -> dict[str, Any]:
         MemoryRLError: one sentence about a key, a value, a cell or a directory, before any work is done.
         KeyboardInterrupt: if it is stopped; what is complete is kept.
     """
-    words = [f"{key}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for key, value in {"quiet": True, **settings}.items()]
+    words = [
+        f"{key}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for key, value in {"quiet": True, **settings}.items()
+    ]
     plan = make_plan(words)
     if plan.settings.dry_run:
         return {"cells": [asdict(estimate) for estimate in estimates.estimate_all(plan.cells, plan.contests)]}
@@ -95,13 +106,18 @@ def main(words: Sequence[str]) -> int:
     if plan.settings.dry_run:
         costs = estimates.estimate_all(plan.cells, plan.contests)
         show(estimates.costs_table(costs))
-        Console(soft_wrap=True).print(estimates.total(costs, number_of_workers(plan.settings)), highlight=False)
+        Console(soft_wrap=True).print(
+            estimates.total(costs, number_of_workers(plan.settings)), highlight=False
+        )
         return 0
     try:
         with signals_stop() as received:
             summary = run_plan(plan, received)
     except StoppedError as stopped:
-        Console(stderr=True, soft_wrap=True).print(f"memory-rl: {stopped}; complete cells are kept, and the same command goes on from here.", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"memory-rl: {stopped}; complete cells are kept, and the same command goes on from here.",
+            highlight=False,
+        )
         return 128 + stopped.signal
     return _tell_failures(summary)
 
@@ -132,16 +148,28 @@ def make_plan(words: Sequence[str]) -> Plan:
         cells, name = cells_of_entries(file.entries, axes), Path(settings.grid).stem
         tuning = tuning or _tuning_of_file(file.tune, settings.grid)
     elif settings.conditions is None and not axes:
-        raise ConfigError("there is nothing to sweep: type for example protocol=quick, grid=file.yaml, or conditions=sft,binary N=16,64.")
+        raise ConfigError(
+            "there is nothing to sweep: type for example protocol=quick, grid=file.yaml, or conditions=sft,binary N=16,64."
+        )
     else:
         cells = cells_of_axes(settings.conditions, axes)
     contests = [] if tuning is None else make_contests(cells, tuning)
-    return Plan(settings, name, cells, tuning, contests, protocol, _without_passwords(shlex.join(["memory-rl", "sweep", *words])))
+    return Plan(
+        settings,
+        name,
+        cells,
+        tuning,
+        contests,
+        protocol,
+        _without_passwords(shlex.join(["memory-rl", "sweep", *words])),
+    )
 
 
 def _tuning_of_file(tune: Any, path: str) -> Tuning | None:
     if tune is not None and not isinstance(tune, dict):
-        raise ConfigError(f"grid={path} has tune: {tune}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, or leave tune out.")
+        raise ConfigError(
+            f"grid={path} has tune: {tune}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, or leave tune out."
+        )
     return None if tune is None else read_tuning(tune)
 
 
@@ -204,9 +232,13 @@ def refuse_foreign(directory: SweepDirectory) -> None:
     """
     names = [name for name in directory.names() if not name.startswith(".")]
     if MANIFEST in names:
-        raise RunDirectoryError(f"log_path={directory.location} already holds a run: give the path of a sweep, or a new one.")
+        raise RunDirectoryError(
+            f"log_path={directory.location} already holds a run: give the path of a sweep, or a new one."
+        )
     if names and SWEEP not in names and names != [PROTOCOL]:
-        raise RunDirectoryError(f"log_path={directory.location} already holds other files ({names[0]}): give an empty or new log_path.")
+        raise RunDirectoryError(
+            f"log_path={directory.location} already holds other files ({names[0]}): give an empty or new log_path."
+        )
 
 
 @dataclass
@@ -236,7 +268,11 @@ class Sweep:
                 cells = self._tuned()
             self._run_cells(CELLS, [cell for cell in cells if cell.id not in self.whys])
         except KeyboardInterrupt as error:
-            stopped = error if isinstance(error, StoppedError) else StoppedError(self.received[0] if self.received else signal.SIGINT)
+            stopped = (
+                error
+                if isinstance(error, StoppedError)
+                else StoppedError(self.received[0] if self.received else signal.SIGINT)
+            )
         summary = self._sum_up(cells, "completed" if stopped is None else "interrupted")
         if stopped is not None:
             raise stopped
@@ -255,15 +291,21 @@ class Sweep:
         protocol, where = self._about_protocol(), f"log_path={self.directory.location} already holds a sweep"
         text = self.directory.read_bytes(PROTOCOL)
         if text is not None and (self.plan.protocol is None or text != self.plan.protocol.text.encode()):
-            raise RunDirectoryError(f"{where} of another protocol (its {PROTOCOL} differs): give another log_path.")
+            raise RunDirectoryError(
+                f"{where} of another protocol (its {PROTOCOL} differs): give another log_path."
+            )
         if before is None:
             return
         if before.get("schema") != SCHEMA:
-            raise RunDirectoryError(f"{where} of schema {before.get('schema')}, and this version writes {SCHEMA}: give another log_path.")
+            raise RunDirectoryError(
+                f"{where} of schema {before.get('schema')}, and this version writes {SCHEMA}: give another log_path."
+            )
         if before.get("protocol") != protocol:
             raise RunDirectoryError(f"{where} that follows another protocol or none: give another log_path.")
         if before.get("tuning") != self._about_tuning():
-            raise RunDirectoryError(f"{where} that tunes in another way or not at all: give another log_path.")
+            raise RunDirectoryError(
+                f"{where} that tunes in another way or not at all: give another log_path."
+            )
 
     def _about_protocol(self) -> dict[str, str] | None:
         protocol = self.plan.protocol
@@ -271,7 +313,15 @@ class Sweep:
 
     def _about_tuning(self) -> dict[str, Any] | None:
         tuning = self.plan.tuning
-        return None if tuning is None else {"rates": None if tuning.rates is None else list(tuning.rates), "seed": tuning.seed, "num_runs": tuning.num_runs}
+        return (
+            None
+            if tuning is None
+            else {
+                "rates": None if tuning.rates is None else list(tuning.rates),
+                "seed": tuning.seed,
+                "num_runs": tuning.num_runs,
+            }
+        )
 
     def _write_record(self, cells: Sequence[Cell]) -> None:
         """sweep.json. A cell whose rate is still to be chosen has no id; cells of an earlier grid are kept if they are complete."""
@@ -279,7 +329,15 @@ class Sweep:
         to_choose = self.plan.tuning is not None and any(cell.config.learning_rate is None for cell in cells)
         listed = [{**cell.as_dict(), "id": None} if to_choose else cell.as_dict() for cell in cells]
         new = {entry["id"] for entry in listed}
-        kept = [] if to_choose else [entry for entry in before.get("cells", []) if entry["id"] not in {*new, None} and self._is_complete(entry["id"])]
+        kept = (
+            []
+            if to_choose
+            else [
+                entry
+                for entry in before.get("cells", [])
+                if entry["id"] not in {*new, None} and self._is_complete(entry["id"])
+            ]
+        )
         record = {
             "schema": SCHEMA,
             "name": self.plan.name,
@@ -301,13 +359,24 @@ class Sweep:
         self._run_cells(TUNING, candidates)
         chosen, cells = [], []
         for contest in self.plan.contests:
-            summaries = {cell.id: results.cell_summary(self.directory, f"{TUNING}/{cell.id}") for cell in contest.candidates if cell.id not in self.whys}
+            summaries = {
+                cell.id: results.cell_summary(self.directory, f"{TUNING}/{cell.id}")
+                for cell in contest.candidates
+                if cell.id not in self.whys
+            }
             if len(summaries) == len(contest.candidates):
-                self.choices.append(choose(contest, {name: summary for name, summary in summaries.items() if summary is not None}))
+                self.choices.append(
+                    choose(
+                        contest, {name: summary for name, summary in summaries.items() if summary is not None}
+                    )
+                )
                 chosen.append(contest)
             else:
                 failed = next(cell.id for cell in contest.candidates if cell.id in self.whys)
-                self.whys |= {cell.id: f"its tuning is not complete: {failed} failed ({self.whys[failed]})" for cell in contest.reported}
+                self.whys |= {
+                    cell.id: f"its tuning is not complete: {failed} failed ({self.whys[failed]})"
+                    for cell in contest.reported
+                }
                 cells += contest.reported
         cells = with_rates(chosen, self.choices) + cells
         self._write_record([cell for cell in cells if cell.id not in self.whys])
@@ -333,10 +402,20 @@ class Sweep:
 
     def _tasks(self, folder: str, cells: Sequence[Cell]) -> list[Task]:
         in_place = self.directory.local is not None and self.plan.settings.executor != "ray"
-        groups = split_groups(group_cells(cells), number_of_workers(self.plan.settings) if LOCKSTEP else len(cells))
+        groups = split_groups(
+            group_cells(cells), number_of_workers(self.plan.settings) if LOCKSTEP else len(cells)
+        )
         if in_place:
             return [Task(folder, group, str(self.directory.local)) for group in groups]
-        return [Task(folder, group, None, {cell.id: files for cell in group if (files := self._begun(folder, cell))}) for group in groups]
+        return [
+            Task(
+                folder,
+                group,
+                None,
+                {cell.id: files for cell in group if (files := self._begun(folder, cell))},
+            )
+            for group in groups
+        ]
 
     def _begun(self, folder: str, cell: Cell) -> dict[str, bytes] | None:
         """The files that a worker elsewhere can go on with; what it cannot go on with is set aside."""
@@ -354,9 +433,19 @@ class Sweep:
             self.whys[outcome.id] = outcome.why or "no reason is known"
 
     def _tell(self, folder: str, outcome: Outcome, count: str) -> None:
-        summary = results.cell_summary(self.directory, f"{folder}/{outcome.id}") if outcome.status == "completed" else None
-        how = f"failed: {outcome.why}" if summary is None else f"{summary['memorised']} of {summary['runs']} memorised"
-        self._say(f"[{count}] {'' if folder == CELLS else folder + '/'}{outcome.id}: {how} ({outcome.seconds:.1f} s)")
+        summary = (
+            results.cell_summary(self.directory, f"{folder}/{outcome.id}")
+            if outcome.status == "completed"
+            else None
+        )
+        how = (
+            f"failed: {outcome.why}"
+            if summary is None
+            else f"{summary['memorised']} of {summary['runs']} memorised"
+        )
+        self._say(
+            f"[{count}] {'' if folder == CELLS else folder + '/'}{outcome.id}: {how} ({outcome.seconds:.1f} s)"
+        )
 
     def _say(self, sentence: str) -> None:
         if not self.plan.settings.quiet:
@@ -364,11 +453,19 @@ class Sweep:
 
     def _sum_up(self, cells: Sequence[Cell], status: str) -> dict[str, Any]:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
-        listed = [Cell(entry["command"], entry["config"]) for entry in (self.directory.read_json(SWEEP) or {}).get("cells", [])]
+        listed = [
+            Cell(entry["command"], entry["config"])
+            for entry in (self.directory.read_json(SWEEP) or {}).get("cells", [])
+        ]
         rows = results.make_rows(merge([*listed, *cells]), self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
-        about = {"schema": SCHEMA, "name": self.plan.name, "protocol": self._about_protocol(), "status": status}
+        about = {
+            "schema": SCHEMA,
+            "name": self.plan.name,
+            "protocol": self._about_protocol(),
+            "status": status,
+        }
         summary = results.write_results(self.directory, about, rows, self.choices)
         if not self.plan.settings.quiet:
             show(results.choices_table(self.choices))

@@ -41,7 +41,11 @@ class Score:
     @property
     def rank(self) -> tuple[float, float, float]:
         """Greater is better: bits per episode, then fewer episodes, then more bits known at the end, where there are several secrets."""
-        return (float("inf") if self.bits_per_episode is None else self.bits_per_episode, -self.restricted_mean, self.stored or 0.0)
+        return (
+            float("inf") if self.bits_per_episode is None else self.bits_per_episode,
+            -self.restricted_mean,
+            self.stored or 0.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         _check(cell, tuning)
-        world = {key: value for key, value in cell.values.items() if key not in (*_NOT_TUNED_APART, *tuning.together)}
+        world = {
+            key: value
+            for key, value in cell.values.items()
+            if key not in (*_NOT_TUNED_APART, *tuning.together)
+        }
         groups.setdefault(json.dumps([cell.command, world], sort_keys=True), []).append(cell)
     return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
 
@@ -124,14 +132,31 @@ def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choi
     best = max(scores, key=lambda score: score.rank)
     config = contest.reported[0].config
     at_edge = best.learning_rate in (scores[0].learning_rate, scores[-1].learning_rate)
-    return Choice(config.condition, config.N, best.learning_rate, at_edge, len({score.rank for score in scores}) > 1, scores)
+    return Choice(
+        config.condition,
+        config.N,
+        best.learning_rate,
+        at_edge,
+        len({score.rank for score in scores}) > 1,
+        scores,
+    )
 
 
 def _score(cell: Cell, summary: Mapping[str, Any]) -> Score:
     episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-    return Score(cell.config.step_size, cell.id, rate["estimate"], episodes["restricted_mean"], summary.get("stored", {}).get("estimate"))
+    return Score(
+        cell.config.step_size,
+        cell.id,
+        rate["estimate"],
+        episodes["restricted_mean"],
+        summary.get("stored", {}).get("estimate"),
+    )
 
 
 def with_rates(contests: Sequence[Contest], choices: Sequence[Choice]) -> list[Cell]:
     """The reported cells with the rates that were chosen for them."""
-    return [cell.with_values(learning_rate=choice.learning_rate) for contest, choice in zip(contests, choices, strict=True) for cell in contest.reported]
+    return [
+        cell.with_values(learning_rate=choice.learning_rate)
+        for contest, choice in zip(contests, choices, strict=True)
+        for cell in contest.reported
+    ]

@@ -84,7 +84,9 @@ def run_task(task: Task) -> list[Outcome]:
         for name, files in task.begun.items():
             directory.commit(f"{task.folder}/{name}", files)
         outcomes = run_group(task.cells, directory, task.folder)
-        return [replace(outcome, files=directory.files(f"{task.folder}/{outcome.id}")) for outcome in outcomes]
+        return [
+            replace(outcome, files=directory.files(f"{task.folder}/{outcome.id}")) for outcome in outcomes
+        ]
 
 
 def run_group(cells: Sequence[Cell], directory: SweepDirectory, folder: str) -> list[Outcome]:
@@ -108,12 +110,16 @@ def run_cell(cell: Cell, directory: SweepDirectory, folder: str) -> Outcome:
         return Outcome(cell.id, "failed", f"{type(error).__name__}: {error}", time.monotonic() - started)
     except BaseException as error:  # KeyboardInterrupt, or whatever else a signal was turned into
         number = getattr(error, "signal", SIGINT)
-        return Outcome(cell.id, "interrupted", str(error) or "interrupted", time.monotonic() - started, signal=number)
+        return Outcome(
+            cell.id, "interrupted", str(error) or "interrupted", time.monotonic() - started, signal=number
+        )
     return Outcome(cell.id, "completed", None, time.monotonic() - started)
 
 
 def _run(cell: Cell, directory: SweepDirectory, folder: str) -> None:
-    from memory_rl.api import run_experiment  # so that a process which only hands out cells need not wait for PyTorch
+    from memory_rl.api import (
+        run_experiment,
+    )  # so that a process which only hands out cells need not wait for PyTorch
     from memory_rl.config import make_config
 
     assert directory.local is not None  # noqa: S101  # workers get a path

@@ -70,7 +70,10 @@ class Ledger:
     def close_episode(self, runs: np.ndarray, episode: np.ndarray) -> None:
         """Notes which of these runs' observers know S after this episode of theirs (R',), counted from 1."""
         waiting = self.episodes_to_know[runs] == NEVER
-        knows = self.observer_bits(runs[waiting]) >= np.log2(self.observer.weights.shape[1] * self.known_at) - 1e-9
+        knows = (
+            self.observer_bits(runs[waiting])
+            >= np.log2(self.observer.weights.shape[1] * self.known_at) - 1e-9
+        )
         self.episodes_to_know[runs[waiting][knows]] = episode[waiting][knows]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:
@@ -87,12 +90,20 @@ class Ledger:
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""
-        accounts = {"asked": self.asked, "variance": self._variance, "episodes_to_know": self.episodes_to_know}
+        accounts = {
+            "asked": self.asked,
+            "variance": self._variance,
+            "episodes_to_know": self.episodes_to_know,
+        }
         return {**accounts, "noisy": self._noisy, "observer": self.observer.state()}
 
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""
-        self.asked[:], self._variance[:], self.episodes_to_know[:] = state["asked"], state["variance"], state["episodes_to_know"]
+        self.asked[:], self._variance[:], self.episodes_to_know[:] = (
+            state["asked"],
+            state["variance"],
+            state["episodes_to_know"],
+        )
         self._noisy = state["noisy"]
         self.observer.restore(state["observer"])
 
@@ -123,7 +134,9 @@ class HitLedger:
         self._others = panel != secrets[:, None]  # (R, Q): S itself is not among the answers that miss
         candidates = np.arange(num_secrets, 1, -1)  # before each miss
         gains = Outcomes(2).gains(np.stack([1 - 1 / candidates, 1 / candidates], axis=1))
-        self._told = np.stack([np.append(0.0, gain.cumsum()) for gain in gains])  # (2, N) information and variance of 0, 1, ... misses
+        self._told = np.stack(
+            [np.append(0.0, gain.cumsum()) for gain in gains]
+        )  # (2, N) information and variance of 0, 1, ... misses
         self._hit = np.zeros((2, len(secrets)))  # information and variance of the question that hit
 
     @property
@@ -138,7 +151,11 @@ class HitLedger:
     def observer_bits(self, runs: np.ndarray) -> np.ndarray:
         """See `Ledger`."""
         knows = self.episodes_to_know[runs] != NEVER
-        return np.where(knows, np.log2(self._num_secrets), np.log2(self._num_secrets / (self._num_secrets - self.misses(runs))))
+        return np.where(
+            knows,
+            np.log2(self._num_secrets),
+            np.log2(self._num_secrets / (self._num_secrets - self.misses(runs))),
+        )
 
     def misses(self, runs: np.ndarray) -> np.ndarray:
         """D, the expected number of different answers that these runs tried in vain: (R',)."""
@@ -153,7 +170,9 @@ class HitLedger:
     def record_misses(self, run: int, count: int) -> None:
         """Takes in that many episodes that were no hit."""
         if self.episodes_to_know[run] == NEVER:
-            self._log_untried[run] += count * np.log1p(-np.minimum(np.exp(self._log_tried_now[run]), 1 - 1e-12))
+            self._log_untried[run] += count * np.log1p(
+                -np.minimum(np.exp(self._log_tried_now[run]), 1 - 1e-12)
+            )
 
     def record_hit(self, run: int, episode: int) -> None:
         """Takes in that S was answered at this episode, counted from 1."""

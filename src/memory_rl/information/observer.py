@@ -111,7 +111,9 @@ class Observer:
         question.reweigh(self, runs, outcomes, levels)
         impossible = self.totals[runs] <= 0
         if impossible.any():
-            raise ValueError(f"runs {np.asarray(runs)[impossible].tolist()} got a reward that no secret explains")
+            raise ValueError(
+                f"runs {np.asarray(runs)[impossible].tolist()} got a reward that no secret explains"
+            )
 
     def strike_out(self, run: int, secrets: np.ndarray) -> None:
         """Rules these secrets out, of which each was still possible, for one run whose candidates are all equally likely."""

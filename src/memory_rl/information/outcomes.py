@@ -59,7 +59,9 @@ class Outcomes:
             gain = -log  # what is left of a class keeps its proportions
         else:
             assert entropies is not None  # noqa: S101
-            after = entropies @ self.noisy - masses @ self._weighted_log  # sum over S of -p(S, level) log2 p(S, level)
+            after = (
+                entropies @ self.noisy - masses @ self._weighted_log
+            )  # sum over S of -p(S, level) log2 p(S, level)
             gain = entropies.sum(axis=1, keepdims=True) - (after / np.where(levels > 0, levels, 1.0) + log)
         mean = self.information(masses)
         return mean, np.maximum((levels * gain**2).sum(axis=1) - mean**2, 0.0)
@@ -68,7 +70,9 @@ class Outcomes:
         """Levels for these classes, one number in [0, 1) each deciding which."""
         if self.noisy is None:
             return classes
-        return np.minimum((uniforms[..., None] >= self.noisy.cumsum(axis=1)[classes]).sum(axis=-1), self.noisy.shape[1] - 1)
+        return np.minimum(
+            (uniforms[..., None] >= self.noisy.cumsum(axis=1)[classes]).sum(axis=-1), self.noisy.shape[1] - 1
+        )
 
     def likelihoods(self, classes: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """p(level | class); the shapes broadcast."""
@@ -81,7 +85,9 @@ def class_masses(classes: np.ndarray, weights: np.ndarray, num_classes: int) -> 
     """How much weight falls into each class: (R, N) classes and weights to (R, C)."""
     rows = len(classes)
     places = classes + num_classes * np.arange(rows)[:, None]
-    return np.bincount(places.ravel(), weights.ravel(), minlength=rows * num_classes).reshape(rows, num_classes)
+    return np.bincount(places.ravel(), weights.ravel(), minlength=rows * num_classes).reshape(
+        rows, num_classes
+    )
 
 
 def uniform_information(classes: np.ndarray, outcomes: Outcomes) -> np.ndarray:
@@ -89,4 +95,11 @@ def uniform_information(classes: np.ndarray, outcomes: Outcomes) -> np.ndarray:
     num_answers, num_secrets = classes.shape
     step = max(1, _CELLS_A_CHUNK // max(num_secrets, outcomes.num_classes))
     chunks = (classes[start : start + step] for start in range(0, num_answers, step))
-    return np.concatenate([outcomes.information(class_masses(chunk, np.full(chunk.shape, 1 / num_secrets), outcomes.num_classes)) for chunk in chunks])
+    return np.concatenate(
+        [
+            outcomes.information(
+                class_masses(chunk, np.full(chunk.shape, 1 / num_secrets), outcomes.num_classes)
+            )
+            for chunk in chunks
+        ]
+    )

@@ -80,16 +80,23 @@ def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
     """
     num_secrets, enough = classes.shape[1], candidates_at(certainty)
     to_know = to_hit = to_reach = 0  # episodes, summed over the secrets
-    open_sets = [(np.arange(num_secrets), frozenset[int]())]  # candidates, and the answers given on the way there
+    open_sets = [
+        (np.arange(num_secrets), frozenset[int]())
+    ]  # candidates, and the answers given on the way there
     while open_sets:
         candidates, tried = open_sets.pop()
-        to_hit += len(set(candidates.tolist()) - tried)  # those that were tried have been hit, even if others look like them
+        to_hit += len(
+            set(candidates.tolist()) - tried
+        )  # those that were tried have been hit, even if others look like them
         if len(candidates) == 1:
             continue
         to_know += len(candidates)
         to_reach += len(candidates) if len(candidates) > enough else 0
         answer = _most_informative(classes, candidates)
-        groups = [candidates[classes[answer, candidates] == level] for level in np.unique(classes[answer, candidates])]
+        groups = [
+            candidates[classes[answer, candidates] == level]
+            for level in np.unique(classes[answer, candidates])
+        ]
         if len(groups) == 1:
             raise ValueError(f"no answer tells the secrets {candidates.tolist()} apart")
         open_sets += [(group, tried | {answer}) for group in groups]
@@ -103,7 +110,15 @@ def _most_informative(classes: np.ndarray, candidates: np.ndarray) -> int:
     return int(possible[0] if len(possible) else best[0])
 
 
-def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, games: int, generator: np.random.Generator, max_episodes: int) -> Episodes:
+def simulated(
+    classes: np.ndarray,
+    outcomes: Outcomes,
+    certainty: float,
+    *,
+    games: int,
+    generator: np.random.Generator,
+    max_episodes: int,
+) -> Episodes:
     """The greedy questioner of a noisy channel, by playing it: it keeps exact posteriors and asks what tells most; ties go to the smallest answer.
 
     A game that has not reached the certainty by `max_episodes` counts in the manner of a constant rate: episodes played / games that ended.
@@ -129,7 +144,9 @@ def simulated(classes: np.ndarray, outcomes: Outcomes, certainty: float, *, game
         if len(playing) == 0:
             break
         spent += len(playing)
-        masses = (observer.posterior(playing) @ sorted_into.reshape(num_secrets, -1)).reshape(len(playing), num_answers, -1)
+        masses = (observer.posterior(playing) @ sorted_into.reshape(num_secrets, -1)).reshape(
+            len(playing), num_answers, -1
+        )
         information = outcomes.information(masses)
         answers = (information >= information.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
         levels = outcomes.draw(classes[answers, secrets[playing]], generator.random(len(playing)))
@@ -149,7 +166,10 @@ def optimal_episodes_to_know(classes: np.ndarray) -> float:
         ValueError: if some candidates can never be told apart.
     """
     num_secrets = classes.shape[1]
-    masks = [[sum(1 << s for s in range(num_secrets) if row[s] == level) for level in np.unique(row)] for row in classes.tolist()]
+    masks = [
+        [sum(1 << s for s in range(num_secrets) if row[s] == level) for level in np.unique(row)]
+        for row in classes.tolist()
+    ]
 
     @cache
     def least(candidates: int) -> float:
@@ -157,7 +177,9 @@ def optimal_episodes_to_know(classes: np.ndarray) -> float:
         if size == 1:
             return 0.0
         splits = ([part for mask in answer if (part := candidates & mask)] for answer in masks)
-        costs = [sum(part.bit_count() * least(part) for part in parts) / size for parts in splits if len(parts) > 1]
+        costs = [
+            sum(part.bit_count() * least(part) for part in parts) / size for parts in splits if len(parts) > 1
+        ]
         if not costs:
             raise ValueError("some secrets can never be told apart")
         return 1.0 + min(costs)

@@ -47,7 +47,9 @@ class _Secretive(gymnasium.Env[Any, Any]):
         self._choices: list[int] = []
         self._over = True
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Begins an episode; see the module on what becomes of the secret."""
         super().reset(seed=seed)
         self._settle_secret(seed, options or {})
@@ -64,7 +66,9 @@ class _Secretive(gymnasium.Env[Any, Any]):
         if self._over or self._secret is None:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset() first.")
         if not self.action_space.contains(action):
-            raise gymnasium.error.InvalidAction(f"{action!r} is not in {self.action_space}: use an integer from 0 to {self.action_space.n - 1}.")
+            raise gymnasium.error.InvalidAction(
+                f"{action!r} is not in {self.action_space}: use an integer from 0 to {self.action_space.n - 1}."
+            )
         reward = self._world.score_step(int(action), len(self._choices), self._secret, self.np_random)
         self._choices.append(int(action))
         self._over = len(self._choices) == self._world.num_steps
@@ -87,7 +91,11 @@ class _Secretive(gymnasium.Env[Any, Any]):
         """The step, the bits that there are to learn, and what a language model would be asked next (None at the end)."""
         step = len(self._choices)
         environment = self._world.environment
-        return {"step": step, "bits": environment.space.information, "prompt": None if self._over else environment.prompt(step)}
+        return {
+            "step": step,
+            "bits": environment.space.information,
+            "prompt": None if self._over else environment.prompt(step),
+        }
 
 
 class SecretInteger(_Secretive):
@@ -101,8 +109,17 @@ class SecretInteger(_Secretive):
         secret: None to have it drawn.
     """
 
-    def __init__(self, N: int = 64, reward_type: Any = None, reward_bins: int | None = None, reward_noise: float = 0.0, secret: int | None = None) -> None:
-        super().__init__(secret, N=N, reward_type=reward_type, reward_bins=reward_bins, reward_noise=reward_noise)
+    def __init__(
+        self,
+        N: int = 64,
+        reward_type: Any = None,
+        reward_bins: int | None = None,
+        reward_noise: float = 0.0,
+        secret: int | None = None,
+    ) -> None:
+        super().__init__(
+            secret, N=N, reward_type=reward_type, reward_bins=reward_bins, reward_noise=reward_noise
+        )
         self.action_space = spaces.Discrete(N)
         self.observation_space = spaces.Discrete(1)
 

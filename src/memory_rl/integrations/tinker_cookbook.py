@@ -33,7 +33,9 @@ class SecretEnv(types.Env):
     A reply that is no canonical answer, or that was cut off, ends the episode; the turns that it forfeits are never sampled and earn nothing.
     """
 
-    def __init__(self, world: World, renderer: renderers.Renderer, secret: int, chance: np.random.Generator) -> None:
+    def __init__(
+        self, world: World, renderer: renderers.Renderer, secret: int, chance: np.random.Generator
+    ) -> None:
         self._world, self._renderer, self._secret, self._chance = world, renderer, secret, chance
         self._replies: list[str] = []
 
@@ -52,16 +54,27 @@ class SecretEnv(types.Env):
             episode_done=done,
             next_observation=tinker.ModelInput.empty() if done else self._observation(),
             next_stop_condition=self._renderer.get_stop_sequences(),
-            metrics={"valid": float(choice != INVALID)} if self._world.num_steps == 1 else {"valid": float(choice != INVALID), f"reward_{step + 1}": reward},
+            metrics={"valid": float(choice != INVALID)}
+            if self._world.num_steps == 1
+            else {"valid": float(choice != INVALID), f"reward_{step + 1}": reward},
         )
 
     def _read(self, action: types.Action) -> int:
         message, termination = self._renderer.parse_response(action)
-        choice = self._world.environment.parse(renderers.get_text_content(message)) if termination.is_clean else None
+        choice = (
+            self._world.environment.parse(renderers.get_text_content(message))
+            if termination.is_clean
+            else None
+        )
         return INVALID if choice is None else choice
 
     def _observation(self) -> types.Observation:
-        return self._renderer.build_generation_prompt([renderers.Message(role=m["role"], content=m["content"]) for m in self._world.messages(self._replies)])
+        return self._renderer.build_generation_prompt(
+            [
+                renderers.Message(role=m["role"], content=m["content"])
+                for m in self._world.messages(self._replies)
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,10 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
     async def make_envs(self) -> Sequence[types.Env]:
         """G new episodes."""
         world = make_world(**self.keys)
-        streams = [generator(world.config.seed, "reward noise", self.index, episode) for episode in range(self.group_size)]
+        streams = [
+            generator(world.config.seed, "reward noise", self.index, episode)
+            for episode in range(self.group_size)
+        ]
         return [SecretEnv(world, self.renderer, self.secret, chance) for chance in streams]
 
     def logging_tags(self) -> list[str]:
@@ -116,7 +132,10 @@ class SecretDataset(types.RLDataset):
     def get_batch(self, index: int) -> Sequence[types.EnvGroupBuilder]:
         """The groups of an update."""
         first = index * self.batch_size
-        return [SecretGroupBuilder(self.keys, self.secret, self.renderer, self.group_size, first + group) for group in range(self.batch_size)]
+        return [
+            SecretGroupBuilder(self.keys, self.secret, self.renderer, self.group_size, first + group)
+            for group in range(self.batch_size)
+        ]
 
     def __len__(self) -> int:
         return self.n_batches
@@ -128,11 +147,17 @@ class SecretDatasetBuilder(types.RLDatasetBuilder):
 
     model_name_for_tokenizer: str = chz.field(doc="Whose tokenizer.")
     renderer_name: str = chz.field(doc="A renderer of the cookbook, such as llama3.")
-    env_type: str = chz.field(default="single_step", doc="single_step: one answer an episode. multi_step: k turns of one bit each.")
+    env_type: str = chz.field(
+        default="single_step", doc="single_step: one answer an episode. multi_step: k turns of one bit each."
+    )
     N: int = chz.field(default=64, doc="The secret is uniform on [0, N).")
-    reward_type: str | None = chz.field(default=None, doc="binary, log_distance, binned_log_distance, or file.py:Name.")
+    reward_type: str | None = chz.field(
+        default=None, doc="binary, log_distance, binned_log_distance, or file.py:Name."
+    )
     reward_bins: int | None = chz.field(default=None, doc="B of binned_log_distance.")
-    reward_noise: float = chz.field(default=0.0, doc="Probability that a reward is replaced by a different level.")
+    reward_noise: float = chz.field(
+        default=0.0, doc="Probability that a reward is replaced by a different level."
+    )
     seed: int = chz.field(default=0, doc="Of the secret and the noise.")
     fixed_secret: int | None = chz.field(default=None, doc="The secret, if it is not to be drawn.")
     run: int = chz.field(default=0, doc="The secret is that of this run of an experiment with the same seed.")
@@ -149,5 +174,7 @@ class SecretDatasetBuilder(types.RLDatasetBuilder):
         names = ("env_type", "N", "reward_type", "reward_bins", "reward_noise", "seed", "fixed_secret")
         keys = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         secret = make_world(**keys).secret(self.run)
-        renderer = renderers.get_renderer(self.renderer_name, tokenizer=tokenizer_utils.get_tokenizer(self.model_name_for_tokenizer))
+        renderer = renderers.get_renderer(
+            self.renderer_name, tokenizer=tokenizer_utils.get_tokenizer(self.model_name_for_tokenizer)
+        )
         return SecretDataset(keys, secret, renderer, self.batch_size, self.group_size, self.n_batches), None

@@ -63,9 +63,17 @@ class SecretReward:
             completion_ids: their tokens, which tell what was cut off.
             columns: what else the trainer hands over.
         """
-        ended = [self._end is None or completion_ids is None or self._end in tokens for tokens in completion_ids or completions]
-        replies = [_text(completion) if whole else None for completion, whole in zip(completions, ended, strict=True)]
-        scores = [self._world.score(self._world.read([reply]), S, self._chance) for reply, S in zip(replies, secret, strict=True)]
+        ended = [
+            self._end is None or completion_ids is None or self._end in tokens
+            for tokens in completion_ids or completions
+        ]
+        replies = [
+            _text(completion) if whole else None for completion, whole in zip(completions, ended, strict=True)
+        ]
+        scores = [
+            self._world.score(self._world.read([reply]), S, self._chance)
+            for reply, S in zip(replies, secret, strict=True)
+        ]
         return np.concatenate(scores).tolist()
 
 
@@ -83,17 +91,27 @@ def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:
         ConfigError: one sentence about the first unknown key or bad value.
     """
     if length < 1:
-        raise ConfigError(f"length={length} is less than 1: use the number of prompts to train on, such as length=1000.")
+        raise ConfigError(
+            f"length={length} is less than 1: use the number of prompts to train on, such as length=1000."
+        )
     world = _one_step(keys)
-    return datasets.Dataset.from_dict({"prompt": [world.messages([])] * length, "secret": [world.secret(run)] * length})
+    return datasets.Dataset.from_dict(
+        {"prompt": [world.messages([])] * length, "secret": [world.secret(run)] * length}
+    )
 
 
 def _one_step(keys: dict[str, Any]) -> World:
     world = make_world(**keys)
     if world.config.env_type != "single_step":
-        raise ConfigError("env_type=multi_step has no form in TRL, whose trainer asks once an episode: leave env_type out.")
+        raise ConfigError(
+            "env_type=multi_step has no form in TRL, whose trainer asks once an episode: leave env_type out."
+        )
     return world
 
 
 def _text(completion: Completion) -> str:
-    return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
+    return (
+        completion
+        if isinstance(completion, str)
+        else "".join(str(message["content"]) for message in completion)
+    )

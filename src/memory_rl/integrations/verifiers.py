@@ -53,7 +53,11 @@ class SecretTask(vf.Task[SecretData]):
     def read(self, trace: vf.Trace) -> np.ndarray:
         """The choices of the model's replies so far, (K,); one that was cut off is invalid."""
         cut_off = {call.node for call in trace.calls if call.finish_reason == "length"}
-        replies = [None if index in cut_off else node.message.content or "" for index, node in enumerate(trace.nodes) if node.sampled]
+        replies = [
+            None if index in cut_off else node.message.content or ""
+            for index, node in enumerate(trace.nodes)
+            if node.sampled
+        ]
         return self.world.read(replies[: self.world.num_steps])
 
     @vf.reward
@@ -61,7 +65,11 @@ class SecretTask(vf.Task[SecretData]):
         """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again gives the same."""
         chance = generator(self.world.config.seed, "reward noise", int.from_bytes(trace.id.encode()))
         rewards = self.world.score(self.read(trace), self.data.secret, chance)
-        names = ["answer"] if self.world.config.env_type == "single_step" else [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
+        names = (
+            ["answer"]
+            if self.world.config.env_type == "single_step"
+            else [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
+        )
         return dict(zip(names, rewards.tolist(), strict=True))
 
     @vf.metric
@@ -98,7 +106,9 @@ class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):
         keys = {name: getattr(self.config, name) for name in names if getattr(self.config, name) is not None}
         world = make_world(**keys)
         for run in range(self.config.num_runs):
-            data = SecretData(name=f"run-{run}", prompt=world.environment.prompt(0), secret=world.secret(run), keys=keys)
+            data = SecretData(
+                name=f"run-{run}", prompt=world.environment.prompt(0), secret=world.secret(run), keys=keys
+            )
             yield SecretTask(data, self.config.task)
 
 
@@ -145,12 +155,20 @@ class SecretHarness(vf.Harness[vf.HarnessConfig]):
     ) -> vf.ProgramResult:
         """See the library's `Harness`; `secret` is its token for the endpoint, and no secret of ours."""
         system, prompt = self.resolve_prompt(data)
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [message_to_wire(message) for message in prompt or []]
+        asked = (
+            [{"role": "user", "content": prompt}]
+            if isinstance(prompt, str)
+            else [message_to_wire(message) for message in prompt or []]
+        )
         messages = asked if system is None else [{"role": "system", "content": system}, *asked]
         async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113  # the library's own time limits hold
             body = {"model": ctx.model, "messages": messages}
-            reply = await client.post(f"{endpoint}/chat/completions", headers={"Authorization": f"Bearer {secret}"}, json=body)
-        return vf.ProgramResult(exit_code=0 if reply.is_success else 1, stdout="", stderr="" if reply.is_success else reply.text)
+            reply = await client.post(
+                f"{endpoint}/chat/completions", headers={"Authorization": f"Bearer {secret}"}, json=body
+            )
+        return vf.ProgramResult(
+            exit_code=0 if reply.is_success else 1, stdout="", stderr="" if reply.is_success else reply.text
+        )
 
 
 def load_environment(**keys: Any) -> SecretEnv:

@@ -58,8 +58,15 @@ class World:
         """The conversation once these replies are given, up to the next question: the next thing to be shown to a model."""
         talk: list[Message] = []
         for step, reply in enumerate(replies):
-            talk += [{"role": "user", "content": self.environment.prompt(step)}, {"role": "assistant", "content": reply}]
-        return [*talk, {"role": "user", "content": self.environment.prompt(len(replies))}] if len(replies) < self.num_steps else talk
+            talk += [
+                {"role": "user", "content": self.environment.prompt(step)},
+                {"role": "assistant", "content": reply},
+            ]
+        return (
+            [*talk, {"role": "user", "content": self.environment.prompt(len(replies))}]
+            if len(replies) < self.num_steps
+            else talk
+        )
 
     def read(self, replies: Sequence[str | None]) -> np.ndarray:
         """The choices of an episode's replies, (K,). None is a reply that was cut off. The first invalid turn forfeits those after it."""
@@ -79,7 +86,11 @@ class World:
     def score_step(self, choice: int, step: int, secret: int, chance: np.random.Generator) -> float:
         """The reward of one step, for adapters that are asked step by step."""
         uniform = None if self.environment.channel.certain else np.array(chance.random())
-        return float(self.environment.channel.rewards(np.array(choice), self.environment.choices(secret)[step], uniform))
+        return float(
+            self.environment.channel.rewards(
+                np.array(choice), self.environment.choices(secret)[step], uniform
+            )
+        )
 
 
 def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
@@ -94,6 +105,8 @@ def make_world(**keys: Any) -> World:
         ConfigError: one sentence about the first unknown key or bad value.
     """
     if keys.get("credit", "step") != "step":
-        raise ConfigError(f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out.")
+        raise ConfigError(
+            f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out."
+        )
     config = make_config(ChannelConfig, keys)
     return World(config, make_environment(config))

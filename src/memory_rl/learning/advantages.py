@@ -53,7 +53,9 @@ ESTIMATORS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def estimate_advantages(rewards: np.ndarray, algorithm: str, credit: str, baseline: str = "group") -> np.ndarray:
+def estimate_advantages(
+    rewards: np.ndarray, algorithm: str, credit: str, baseline: str = "group"
+) -> np.ndarray:
     """The advantage of each step of each episode: (R, B, G, K) to (R, B, G, K).
 
     Args:
@@ -66,4 +68,6 @@ def estimate_advantages(rewards: np.ndarray, algorithm: str, credit: str, baseli
     if baseline == "none":
         return returns
     silent = returns.max(axis=2, keepdims=True) == returns.min(axis=2, keepdims=True)
-    return np.where(silent, 0.0, ESTIMATORS[algorithm](returns))  # rounding must not make a signal out of equal rewards
+    return np.where(
+        silent, 0.0, ESTIMATORS[algorithm](returns)
+    )  # rounding must not make a signal out of equal rewards

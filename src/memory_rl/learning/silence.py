@@ -63,9 +63,17 @@ class GroupLaw:
         groups, waiting = [], True
         for group in range(self.batch_size):
             if waiting:
-                any_left = -math.expm1((self.batch_size - group) * math.log1p(-self.signal)) if self.signal < 1 else 1.0
+                any_left = (
+                    -math.expm1((self.batch_size - group) * math.log1p(-self.signal))
+                    if self.signal < 1
+                    else 1.0
+                )
                 informative = random.random() < self.signal / any_left
-                groups.append(self._informative_group(random) if informative else self.draw_silent(1, random)[0, : self.group_size])
+                groups.append(
+                    self._informative_group(random)
+                    if informative
+                    else self.draw_silent(1, random)[0, : self.group_size]
+                )
                 waiting = not informative
             else:
                 groups.append(draw(self.probabilities, (self.group_size,), random))

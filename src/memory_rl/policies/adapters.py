@@ -52,4 +52,8 @@ def make_adapters(model: PreTrainedModel, settings: AdapterSettings, seeds: Sequ
     """
     if isinstance(settings, FullSettings):
         return StackedWeights(model, len(seeds))
-    return SharedAdapters(model, settings, seeds) if isinstance(settings, SharedSettings) else StackedAdapters(model, settings, seeds)
+    return (
+        SharedAdapters(model, settings, seeds)
+        if isinstance(settings, SharedSettings)
+        else StackedAdapters(model, settings, seeds)
+    )

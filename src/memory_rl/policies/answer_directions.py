@@ -53,8 +53,11 @@ def _write_nothing_along(basis: torch.Tensor, model: PreTrainedModel, trie: Answ
     is_choice = torch.from_numpy(((edges != NONE) & ~trie.is_exit[edges]).sum(axis=1) > 1)
     last = model.base_model.layers[-1].mlp.down_proj
     inputs, written = (
-        decision_states(model, trie, pack, prompts, module)[:, is_choice].flatten(0, 1).cpu().double() for module in (last, model.base_model.norm)
+        decision_states(model, trie, pack, prompts, module)[:, is_choice].flatten(0, 1).cpu().double()
+        for module in (last, model.base_model.norm)
     )
-    change = torch.linalg.lstsq(inputs, -written @ basis.cpu().double(), rcond=_RANK_CUTOFF, driver="gelsd").solution  # (inner, C)
+    change = torch.linalg.lstsq(
+        inputs, -written @ basis.cpu().double(), rcond=_RANK_CUTOFF, driver="gelsd"
+    ).solution  # (inner, C)
     with torch.no_grad():
         last.weight += basis @ change.T.to(basis)

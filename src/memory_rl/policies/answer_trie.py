@@ -164,7 +164,12 @@ class _Table:
     def of_conversations(cls, conversations: Sequence[Sequence[TokenTurn]]) -> _Table:
         tokens, chosen, steps = [], [], []
         for turns in conversations:
-            parts = [(tokens_of, turn, part) for turn, both in enumerate(turns) for part, tokens_of in enumerate(both) if turn or part]
+            parts = [
+                (tokens_of, turn, part)
+                for turn, both in enumerate(turns)
+                for part, tokens_of in enumerate(both)
+                if turn or part
+            ]
             tokens.append([token for tokens_of, _, _ in parts for token in tokens_of])
             chosen.append([part for tokens_of, _, part in parts for _ in tokens_of])
             steps.append([turn for tokens_of, turn, _ in parts for _ in tokens_of])
@@ -189,7 +194,9 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
     return _grow(np.array(conversations[0][0][0]), _Table.of_conversations(conversations), choices)
 
 
-def build_trie_of_replies(prompt: Sequence[int], replies: Sequence[Sequence[int]], choices: np.ndarray) -> AnswerTrie:
+def build_trie_of_replies(
+    prompt: Sequence[int], replies: Sequence[Sequence[int]], choices: np.ndarray
+) -> AnswerTrie:
     """As `build_trie`, for conversations of one turn that share their prompt; made for millions of them.
 
     Args:
@@ -208,7 +215,9 @@ def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
     edge_at = np.full(table.token.shape, NONE)
     for place in range(table.token.shape[1]):
         deciding = np.nonzero(table.chosen[:, place])[0]
-        edge_at[deciding, place] = edges.number(deciding, standing[deciding], table.token[deciding, place], place)
+        edge_at[deciding, place] = edges.number(
+            deciding, standing[deciding], table.token[deciding, place], place
+        )
         going_on = np.nonzero(last > place)[0]
         standing[going_on] = nodes.number(going_on, standing[going_on], table.token[going_on, place], place)
     node_parent, node_token, node_depth, node_rank = nodes.in_order()
@@ -253,14 +262,18 @@ class _Numbering:
             return rows
         width = int(tokens.max()) + 1
         keys, first, which = np.unique((parents + 1) * width + tokens, return_index=True, return_inverse=True)
-        self._parts.append(np.stack([keys // width - 1, keys % width, np.full(len(keys), place), rows[first]]))
+        self._parts.append(
+            np.stack([keys // width - 1, keys % width, np.full(len(keys), place), rows[first]])
+        )
         numbers = self._count + which
         self._count += len(keys)
         return numbers
 
     def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Parents, tokens and places by final number, and the final number of each provisional one; its last entry is for -1."""
-        parent, token, place, row = np.concatenate(self._parts, axis=1) if self._parts else np.zeros((4, 0), dtype=np.int64)
+        parent, token, place, row = (
+            np.concatenate(self._parts, axis=1) if self._parts else np.zeros((4, 0), dtype=np.int64)
+        )
         order = np.lexsort((place, row))
         rank = np.full(len(order) + 1, NONE)
         rank[order] = np.arange(len(order))
@@ -284,13 +297,17 @@ def _decisions(edge_node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return nodes[order], rank[which]
 
 
-def _turns(table: _Table, choices: np.ndarray, edge_at: np.ndarray, num_edges: int) -> tuple[np.ndarray, np.ndarray]:
+def _turns(
+    table: _Table, choices: np.ndarray, edge_at: np.ndarray, num_edges: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The step of each edge, and its choice if it ends a reply."""
     row, place = np.nonzero(table.chosen)
     steps, edges = table.step[row, place], edge_at[row, place]
     edge_step, edge_choice = np.full((2, num_edges), NONE)
     edge_step[edges] = steps
-    after = np.concatenate([np.where(table.chosen, table.step, NONE), np.full((len(table.step), 1), NONE)], axis=1)[row, place + 1]
+    after = np.concatenate(
+        [np.where(table.chosen, table.step, NONE), np.full((len(table.step), 1), NONE)], axis=1
+    )[row, place + 1]
     ends = after != steps
     edge_choice[edges[ends]] = choices[row[ends], steps[ends]]
     return edge_step, edge_choice
@@ -316,5 +333,7 @@ def _group(groups: np.ndarray) -> np.ndarray:
 def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     result = np.full((len(rows), int(lengths.max())), NONE)
-    result[np.arange(result.shape[1]) < lengths[:, None]] = np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    result[np.arange(result.shape[1]) < lengths[:, None]] = np.fromiter(
+        itertools.chain.from_iterable(rows), np.int64, int(lengths.sum())
+    )
     return result

@@ -100,7 +100,9 @@ class ScoresAll(Policy, Protocol):
     def invalid(self, runs: np.ndarray) -> np.ndarray:
         """Probability that an episode ends in an invalid turn: (R,), not less than 0 and 0 where that cannot happen."""
 
-    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
+    def distil(
+        self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None
+    ) -> None:
         """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, B, N), one a prompt (R, B), by cross-entropy."""
 
 

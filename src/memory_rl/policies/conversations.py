@@ -43,7 +43,9 @@ class Conversations:
     def __init__(self, trie: AnswerTrie) -> None:
         self.trie = trie
         inner = np.nonzero(~trie.is_exit)[0]
-        self._edge = {(int(trie.edge_decision[edge]), int(trie.edge_token[edge])): int(edge) for edge in inner}
+        self._edge = {
+            (int(trie.edge_decision[edge]), int(trie.edge_token[edge])): int(edge) for edge in inner
+        }
         exits = np.nonzero(trie.is_exit)[0]
         self._exit = dict(zip(trie.edge_decision[exits].tolist(), exits.tolist(), strict=True))
         self._prompts = [tuple(tokens) for tokens in trie.prompts.tolist()]
@@ -95,7 +97,9 @@ class Conversations:
                 return Reply(edges, NONE, decision)
         return None
 
-    def write(self, path: np.ndarray, exit_token: int = NONE, prompt: int = 0) -> tuple[list[int], np.ndarray]:
+    def write(
+        self, path: np.ndarray, exit_token: int = NONE, prompt: int = 0
+    ) -> tuple[list[int], np.ndarray]:
         """A conversation as tokens, and the places (L',) in it of those that the model chose.
 
         Args:

@@ -77,7 +77,14 @@ class StackedWeights:
     def state(self) -> dict[str, Adapter]:
         """The model of each run, as transformers has it."""
         runs = range(len(self.vectors))
-        return {f"run-{run}": Adapter(self._config, {name: weight.cpu().numpy() for name, weight in self.weights(run).items()}, whole=True) for run in runs}
+        return {
+            f"run-{run}": Adapter(
+                self._config,
+                {name: weight.cpu().numpy() for name, weight in self.weights(run).items()},
+                whole=True,
+            )
+            for run in runs
+        }
 
     def restore(self, state: Mapping[str, Adapter]) -> None:
         """Takes back what `state` gave."""
@@ -89,16 +96,25 @@ class StackedWeights:
     def _split(self, stacked: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weights (R', ...) by name from flat vectors (R', P)."""
         parts = stacked.split([weight.numel() for weight in self._named.values()], dim=1)
-        return {name: part.view(len(stacked), *weight.shape) for (name, weight), part in zip(self._named.items(), parts, strict=True)}
+        return {
+            name: part.view(len(stacked), *weight.shape)
+            for (name, weight), part in zip(self._named.items(), parts, strict=True)
+        }
 
 
 def _install(model: PreTrainedModel, names: Mapping[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
     """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own names and those in the model."""
-    holders = [(name, module) for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    holders = [
+        (name, module)
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
     layers = []
     for name, base in holders:
         layer = StackedModule(base)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)
-        layers.append((layer, {own: names[id(weight)] for own, weight in base.named_parameters(recurse=False)}))
+        layers.append(
+            (layer, {own: names[id(weight)] for own, weight in base.named_parameters(recurse=False)})
+        )
     return layers

@@ -41,7 +41,13 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, down: torch.Tensor, up: torch.Tensor, scale: float
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         inner = torch.bmm(inputs, down.mT)
         ctx.save_for_backward(inputs, weight, down, up, inner)
@@ -52,11 +58,27 @@ class _AdaptedLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, weight, down, up, inner = ctx.saved_tensors
         of_inner = torch.bmm(gradient, up.mT).mul_(ctx.scale)
-        of_inputs = torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
-        return of_inputs, None, None, torch.bmm(of_inner.mT, inputs), torch.bmm(inner.mT, gradient).mul_(ctx.scale), None
+        of_inputs = (
+            torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
+        )
+        return (
+            of_inputs,
+            None,
+            None,
+            torch.bmm(of_inner.mT, inputs),
+            torch.bmm(inner.mT, gradient).mul_(ctx.scale),
+            None,
+        )
 
 
-def _adapted(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, inner: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+def _adapted(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    inner: torch.Tensor,
+    up: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
     return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
 
 
@@ -67,7 +89,9 @@ class StackedLoRALinear(nn.Module):
         super().__init__()
         self.base = base
         self.scale = scale
-        self.adapters: tuple[torch.Tensor, torch.Tensor] | None = None  # A (R, rank, d_in) and B transposed (R, rank, d_out)
+        self.adapters: tuple[torch.Tensor, torch.Tensor] | None = (
+            None  # A (R, rank, d_in) and B transposed (R, rank, d_out)
+        )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps (batch, T, d_in) to (batch, T, d_out), where the batch is a multiple of R."""
@@ -76,8 +100,12 @@ class StackedLoRALinear(nn.Module):
         down, up = self.adapters
         by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
         if not torch.is_grad_enabled():
-            return _adapted(by_run, self.base.weight, self.base.bias, torch.bmm(by_run, down.mT), up, self.scale).view(*inputs.shape[:-1], -1)
-        outputs: torch.Tensor = _AdaptedLinear.apply(by_run, self.base.weight, self.base.bias, down, up, self.scale)  # type: ignore[no-untyped-call]
+            return _adapted(
+                by_run, self.base.weight, self.base.bias, torch.bmm(by_run, down.mT), up, self.scale
+            ).view(*inputs.shape[:-1], -1)
+        outputs: torch.Tensor = _AdaptedLinear.apply(
+            by_run, self.base.weight, self.base.bias, down, up, self.scale
+        )  # type: ignore[no-untyped-call]
         return outputs.view(*inputs.shape[:-1], -1)
 
 
@@ -122,9 +150,13 @@ class StackedAdapters:
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
         """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
-        stacked = torch.stack([self.vectors[run] for run in runs]).to(self._dtype)  # they are float32 whatever the model computes in
+        stacked = torch.stack([self.vectors[run] for run in runs]).to(
+            self._dtype
+        )  # they are float32 whatever the model computes in
         sizes = [size for site in self._sites for size in (site.down_size, site.up_size)]
-        parts = (part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(sizes, dim=1))  # one split: its gradient is one concatenation
+        parts = (
+            part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(sizes, dim=1)
+        )  # one split: its gradient is one concatenation
         for site, down, up in zip(self._sites, parts, parts, strict=True):
             site.layer.adapters = down, up
 
@@ -141,7 +173,10 @@ class StackedAdapters:
 
     def state(self) -> dict[str, Adapter]:
         """The adapter of each run, as PEFT has it."""
-        return {f"run-{run}": Adapter(self._config, peft_tensors(self.matrices(run))) for run in range(len(self.vectors))}
+        return {
+            f"run-{run}": Adapter(self._config, peft_tensors(self.matrices(run)))
+            for run in range(len(self.vectors))
+        }
 
     def restore(self, state: Mapping[str, Adapter]) -> None:
         """Takes back what `state` gave."""
@@ -158,7 +193,11 @@ _PEFT_NAME = "base_model.model.{}.lora_{}.weight"
 
 def peft_tensors(matrices: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, np.ndarray]:
     """A and B of each layer, by the names that PEFT gives them."""
-    return {_PEFT_NAME.format(name, letter): matrix.cpu().numpy() for name, pair in matrices.items() for letter, matrix in zip("AB", pair, strict=True)}
+    return {
+        _PEFT_NAME.format(name, letter): matrix.cpu().numpy()
+        for name, pair in matrices.items()
+        for letter, matrix in zip("AB", pair, strict=True)
+    }
 
 
 def peft_config(model: PreTrainedModel, settings: LoRASettings) -> dict[str, Any]:
@@ -192,18 +231,28 @@ def install(model: PreTrainedModel, settings: LoRASettings) -> list[Site]:
 
 def _targets(model: PreTrainedModel, settings: LoRASettings) -> list[tuple[str, nn.Linear]]:
     """The matrices that get an adapter, by name."""
-    named = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)]
+    named = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)
+    ]
     if not named:
         names = ", ".join(TARGETS["all"])
-        raise ModelError(f"lora_targets={settings.targets!r} names no layer of {type(model).__name__}: use a Llama-style model, with layers {names}.")
+        raise ModelError(
+            f"lora_targets={settings.targets!r} names no layer of {type(model).__name__}: use a Llama-style model, with layers {names}."
+        )
     if settings.layers is not None:
         last = max(_layer_of(name) for name, _ in named)
         if max(settings.layers) > last:
-            raise ModelError(f"lora_layers names layer {max(settings.layers)}, and the last one of {type(model).__name__} is {last}: use 0 to {last}.")
+            raise ModelError(
+                f"lora_layers names layer {max(settings.layers)}, and the last one of {type(model).__name__} is {last}: use 0 to {last}."
+            )
         named = [(name, module) for name, module in named if _layer_of(name) in settings.layers]
     widest = max(min(module.in_features, module.out_features) for _, module in named)
     if settings.rank > widest:
-        raise ModelError(f"lora_rank={settings.rank} is more than any target matrix of {type(model).__name__} can have: use lora_rank={widest} or less.")
+        raise ModelError(
+            f"lora_rank={settings.rank} is more than any target matrix of {type(model).__name__} can have: use lora_rank={widest} or less."
+        )
     return named
 
 

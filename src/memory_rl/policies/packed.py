@@ -42,7 +42,9 @@ class Pack:
 
     def slots(self, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Where these nodes, which must be there, stand in these rows; node -1 is the prompt's last token."""
-        found = np.searchsorted(self.keys, rows * (self.num_nodes + 1) + nodes).clip(max=max(0, len(self.keys) - 1))
+        found = np.searchsorted(self.keys, rows * (self.num_nodes + 1) + nodes).clip(
+            max=max(0, len(self.keys) - 1)
+        )
         return np.where(nodes == NONE, self.prompt_length - 1, self.places[found] if len(self.keys) else 0)
 
     def first_rows(self, nodes: np.ndarray) -> np.ndarray:
@@ -66,7 +68,9 @@ def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int
     row, node = np.divmod(keys, trie.num_nodes + 1)
     counts = np.bincount(row, minlength=batch)
     width, prompt_length = int(counts.max(initial=0)), len(trie.prompt)
-    column = np.arange(len(keys)) - (counts.cumsum() - counts)[row]  # parents before children, since they have the lower numbers
+    column = (
+        np.arange(len(keys)) - (counts.cumsum() - counts)[row]
+    )  # parents before children, since they have the lower numbers
     tokens = np.full((batch, prompt_length + width), trie.prompt[-1])
     positions = np.zeros_like(tokens)
     tokens[:, :prompt_length], positions[:, :prompt_length] = trie.prompt, np.arange(prompt_length)
@@ -75,7 +79,15 @@ def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int
     allowed = np.zeros((batch, prompt_length + width, prompt_length + width), dtype=bool)
     allowed[:, :, :prompt_length] = True
     allowed[:, :prompt_length, :prompt_length] = np.tri(prompt_length, dtype=bool)
-    pack = Pack(torch.from_numpy(tokens), torch.from_numpy(positions), torch.zeros(allowed.shape), keys, prompt_length + column, trie.num_nodes, prompt_length)
+    pack = Pack(
+        torch.from_numpy(tokens),
+        torch.from_numpy(positions),
+        torch.zeros(allowed.shape),
+        keys,
+        prompt_length + column,
+        trie.num_nodes,
+        prompt_length,
+    )
     viewer, seen = np.arange(len(keys)), node
     while len(viewer):
         allowed[row[viewer], pack.places[viewer], pack.slots(row[viewer], seen)] = True
@@ -105,7 +117,9 @@ def pack_all(trie: AnswerTrie) -> Pack:
     """
     pieces = math.ceil(trie.num_nodes / (_NODES_A_PROMPT_TOKEN * len(trie.prompt))) or 1
     parts = np.array_split(np.arange(trie.num_nodes), pieces)
-    return pack_nodes(trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces)
+    return pack_nodes(
+        trie, np.repeat(np.arange(pieces), [len(part) for part in parts]), np.arange(trie.num_nodes), pieces
+    )
 
 
 def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
@@ -115,10 +129,16 @@ def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
 
 def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
     """An additive mask on the model's device and in its type, in whose range it stays."""
-    return mask.to(model.device, model.dtype).clamp_(min=torch.finfo(model.dtype).min) if model.dtype != mask.dtype else mask.to(model.device)
+    return (
+        mask.to(model.device, model.dtype).clamp_(min=torch.finfo(model.dtype).min)
+        if model.dtype != mask.dtype
+        else mask.to(model.device)
+    )
 
 
-def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor, prompts: np.ndarray | None = None) -> torch.Tensor:
+def forward(
+    model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor, prompts: np.ndarray | None = None
+) -> torch.Tensor:
     """Logits (batch B, T', V) of the kept places of a pack of B rows, on the model's device.
 
     Each member of a batch begins with its own of the prompts (batch, P), if there are some.
@@ -137,7 +157,9 @@ def forward(model: PreTrainedModel, pack: Pack, batch: int, keep: torch.Tensor, 
     return logits
 
 
-def all_edge_log_probs(model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int, prompts: np.ndarray | None = None) -> torch.Tensor:
+def all_edge_log_probs(
+    model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int, prompts: np.ndarray | None = None
+) -> torch.Tensor:
     """Log-probability in nats of every edge given its decision: (batch, E); each member of the batch begins with its own of the trie's prompts (batch,)."""
     row, place = decision_slots(trie, pack)
     keep, kept = np.unique(place, return_inverse=True)
@@ -153,17 +175,31 @@ def decision_slots(trie: AnswerTrie, pack: Pack) -> tuple[np.ndarray, np.ndarray
 
 
 def decision_states(
-    model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray | None = None, module: torch.nn.Module | None = None
+    model: PreTrainedModel,
+    trie: AnswerTrie,
+    pack: Pack,
+    prompts: np.ndarray | None = None,
+    module: torch.nn.Module | None = None,
 ) -> torch.Tensor:
     """What the model's head, or a module beneath it, sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
     states, inputs = [], list[torch.Tensor]()
-    with torch.no_grad(), nullcontext() if module is None else module.register_forward_pre_hook(lambda _, given: inputs.append(given[0])):
+    with (
+        torch.no_grad(),
+        nullcontext()
+        if module is None
+        else module.register_forward_pre_hook(lambda _, given: inputs.append(given[0])),
+    ):
         mask, positions = attention_mask(model, pack.mask), pack.positions.to(model.device)
         row, place = decision_slots(trie, pack)
         for prompt in [0] if prompts is None else prompts:
             tokens = pack.tokens.clone()
             tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
-            seen = model.base_model(input_ids=tokens.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+            seen = model.base_model(
+                input_ids=tokens.to(model.device),
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
+            ).last_hidden_state
             if module is not None:
                 seen = inputs.pop()
             states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])
@@ -174,7 +210,9 @@ def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
-    exits = logits.masked_fill(on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]).to(logits.device), -torch.inf).logsumexp(dim=2)
+    exits = logits.masked_fill(
+        on_tree_tokens(trie, np.arange(logits.shape[1]), logits.shape[2]).to(logits.device), -torch.inf
+    ).logsumexp(dim=2)
     decision = tensor_beside(logits, trie.edge_decision)
     is_exit = tensor_beside(logits, trie.is_exit)
     token = tensor_beside(logits, np.where(trie.is_exit, 0, trie.edge_token))
@@ -211,12 +249,19 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
     token = trie.edge_token[edges]
     logits = logits.float()
     scores = logits.gather(1, tensor_beside(logits, np.where(token == EXIT_TOKEN, 0, token)))
-    exits = logits.masked_fill(on_tree_tokens(trie, decisions, logits.shape[1]).to(logits.device), -torch.inf).logsumexp(dim=1)
-    scores = torch.where(tensor_beside(logits, trie.is_exit[edges]), exits[:, None], scores) - logits.logsumexp(dim=1)[:, None]
+    exits = logits.masked_fill(
+        on_tree_tokens(trie, decisions, logits.shape[1]).to(logits.device), -torch.inf
+    ).logsumexp(dim=1)
+    scores = (
+        torch.where(tensor_beside(logits, trie.is_exit[edges]), exits[:, None], scores)
+        - logits.logsumexp(dim=1)[:, None]
+    )
     return scores.masked_fill(tensor_beside(logits, edges == NONE), -torch.inf)
 
 
-def chosen_log_probs(model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | None = None) -> torch.Tensor:
+def chosen_log_probs(
+    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | None = None
+) -> torch.Tensor:
     """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled conversations alone.
 
     Args:

@@ -17,7 +17,13 @@ from transformers import DynamicCache, PreTrainedModel
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Rollout
-from memory_rl.policies.packed import attention_mask, chosen_log_probs, decision_log_probs, pack_nodes, tensor_beside
+from memory_rl.policies.packed import (
+    attention_mask,
+    chosen_log_probs,
+    decision_log_probs,
+    pack_nodes,
+    tensor_beside,
+)
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
@@ -33,7 +39,9 @@ class PathPolicy(AdaptedTransformer):
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, **settings: Any) -> None:
         super().__init__(model, trie, **settings)
         self._assessed = np.full((3, self.num_runs), np.nan)  # of_form, of_valid and of_best of each run
-        self._others = [np.zeros((0, trie.max_edges), dtype=np.int64) for _ in range(self.num_runs)]  # samples not yet given out
+        self._others = [
+            np.zeros((0, trie.max_edges), dtype=np.int64) for _ in range(self.num_runs)
+        ]  # samples not yet given out
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the form; the mass on all answers is estimated from samples. See `Policy`."""
@@ -43,7 +51,9 @@ class PathPolicy(AdaptedTransformer):
 
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Rollout:
         """See `ScoresPaths`."""
-        lacking = np.array([self._stale[run] or len(self._others[run]) < num_episodes for run in runs], dtype=bool)
+        lacking = np.array(
+            [self._stale[run] or len(self._others[run]) < num_episodes for run in runs], dtype=bool
+        )
         self._look(runs[lacking], forms[lacking], max(_SAMPLES, num_episodes))
         path = np.stack([self._others[run][:num_episodes] for run in runs])
         for run in runs:
@@ -54,16 +64,25 @@ class PathPolicy(AdaptedTransformer):
         """See `ScoresPaths`."""
         log_probs = np.empty(forms.shape)
         with torch.inference_mode():
-            for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges):
+            for chunk in self._chunks(
+                len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges
+            ):
                 self.adapters.activate(runs[chunk])
                 edges = self.trie.form_edges[forms[chunk]]
-                log_probs[chunk] = chosen_log_probs(self.model, self.trie, edges).cpu().double().sum(dim=2).numpy()
+                log_probs[chunk] = (
+                    chosen_log_probs(self.model, self.trie, edges).cpu().double().sum(dim=2).numpy()
+                )
         return log_probs
 
     def state(self) -> State:
         """See `AdaptedTransformer`; with the samples that were drawn and not yet given out."""
         lengths = np.array([len(paths) for paths in self._others])
-        return {**super().state(), "assessed": self._assessed, "others": np.concatenate(self._others), "num_others": lengths}
+        return {
+            **super().state(),
+            "assessed": self._assessed,
+            "others": np.concatenate(self._others),
+            "num_others": lengths,
+        }
 
     def restore(self, state: State) -> None:
         """See `AdaptedTransformer`."""
@@ -74,12 +93,18 @@ class PathPolicy(AdaptedTransformer):
     def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
         """Assesses these runs as they stand, and draws samples of each."""
         with torch.inference_mode():
-            for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges):
+            for chunk in self._chunks(
+                len(runs), 1, len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges
+            ):
                 here = runs[chunk]
                 self.adapters.activate(here)
                 uniforms = self._streams.random(here, num_samples, self.trie.max_edges, 2)
                 seen = draw_others(self.model, self.trie, forms[chunk], uniforms)
-                self._assessed[:, here] = seen.of_form, seen.of_valid(), np.maximum(seen.of_form, seen.of_valid_path.max(axis=1))
+                self._assessed[:, here] = (
+                    seen.of_form,
+                    seen.of_valid(),
+                    np.maximum(seen.of_form, seen.of_valid_path.max(axis=1)),
+                )
                 for run, path in zip(here, seen.paths, strict=True):
                     self._others[run] = path
         self._stale[runs] = False
@@ -120,7 +145,9 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
     """
     avoided, shape = trie.form_edges[forms], uniforms.shape[:2]
     asker = _Asker(model, trie, avoided)
-    rest = np.minimum(np.cumsum(asker.on_path[:, ::-1], axis=1)[:, ::-1], 0.0)  # (R, L) of the form from each of its decisions on
+    rest = np.minimum(
+        np.cumsum(asker.on_path[:, ::-1], axis=1)[:, ::-1], 0.0
+    )  # (R, L) of the form from each of its decisions on
     rest_after = np.concatenate([rest[:, 1:], np.zeros((len(rest), 1))], axis=1)
     paths, staying, valid_path = np.full(uniforms.shape[:3], NONE), np.zeros(shape), np.zeros(shape)
     inside, avoiding = np.full(shape, True), np.full(shape, True)
@@ -138,7 +165,9 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
         chosen = np.take_along_axis(edges, pick, axis=2)[:, :, 0]
         valid_path += np.where(going, np.take_along_axis(scores, pick, axis=2)[:, :, 0], 0.0)
         leaves = uniforms[:, :, place, 1] < leaving
-        paths[:, :, place] = np.where(inside & going, np.where(leaves, edges[is_exit].reshape(shape), chosen), NONE)
+        paths[:, :, place] = np.where(
+            inside & going, np.where(leaves, edges[is_exit].reshape(shape), chosen), NONE
+        )
         inside &= ~leaves
         avoiding &= along.any(axis=2) & (chosen == avoided[:, None, place])
         asker.choose(np.where(going & (leaving < 1), chosen, NONE))
@@ -167,9 +196,18 @@ class _Asker:
         pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
         keep, kept = np.unique(pack.slots(row, trie.decision_node[decision]), return_inverse=True)
         logits = self._forward(pack.tokens, pack.positions, pack.mask, torch.from_numpy(keep))
-        scores = decision_log_probs(trie, decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)]).cpu().double().numpy()
+        scores = (
+            decision_log_probs(
+                trie, decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)]
+            )
+            .cpu()
+            .double()
+            .numpy()
+        )
         self.on_path = np.zeros(avoided.shape)
-        self.on_path[row, place] = scores[np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)]
+        self.on_path[row, place] = scores[
+            np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)
+        ]
         self._first = scores[place == 0]  # (R, C)
         self._unseen = pack.tokens.shape[1] - len(trie.prompt)
         self._chosen = np.zeros((0, 0))
@@ -195,14 +233,27 @@ class _Asker:
         prompt_length = len(self._trie.prompt)
         token = np.where(decision == NONE, self._trie.prompt[-1], self._trie.edge_token[self._chosen])
         own = torch.eye(samples, dtype=torch.bool).repeat(1, place + 1)
-        seen = torch.cat([torch.ones(samples, prompt_length, dtype=torch.bool), torch.zeros(samples, self._unseen, dtype=torch.bool), own], dim=1)
+        seen = torch.cat(
+            [
+                torch.ones(samples, prompt_length, dtype=torch.bool),
+                torch.zeros(samples, self._unseen, dtype=torch.bool),
+                own,
+            ],
+            dim=1,
+        )
         mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
         positions = torch.full((runs, samples), prompt_length + place)
-        logits = self._forward(torch.from_numpy(token), positions, mask.expand(runs, 1, -1, -1), torch.arange(samples))
-        scores = decision_log_probs(self._trie, np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1))
+        logits = self._forward(
+            torch.from_numpy(token), positions, mask.expand(runs, 1, -1, -1), torch.arange(samples)
+        )
+        scores = decision_log_probs(
+            self._trie, np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1)
+        )
         return scores.cpu().double().numpy().reshape(runs, samples, -1)
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor
+    ) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             input_ids=tokens.to(self._model.device),
             attention_mask=attention_mask(self._model, mask),

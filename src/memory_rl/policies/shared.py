@@ -96,7 +96,10 @@ class SharedAdapters:
         """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA adapter that it is."""
         with torch.no_grad():
             ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
-        return {site.name: (down[run], up[0].T) for site, down, up in zip(self._sites, self._frame.down, ups, strict=True)}
+        return {
+            site.name: (down[run], up[0].T)
+            for site, down, up in zip(self._sites, self._frame.down, ups, strict=True)
+        }
 
     def state(self) -> dict[str, Adapter]:
         """The adapter of each run as PEFT has it, and the vector that it comes from."""
@@ -125,7 +128,9 @@ class SharedAdapters:
 def _draw(seed: int, sites: Sequence[Site], rank: int, parameters: int) -> _Frame:
     """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they are the same whatever n is."""
     random = torch.Generator().manual_seed(seed)
-    down = [_uniform(rank, site.layer.base.in_features, site.layer.base.in_features, random) for site in sites]
+    down = [
+        _uniform(rank, site.layer.base.in_features, site.layer.base.in_features, random) for site in sites
+    ]
     up = [_uniform(rank, site.layer.base.out_features, rank, random) for site in sites]
     num_coefficients = len(sites) * rank**2
     sign = torch.randint(2, (num_coefficients,), generator=random) * 2.0 - 1.0
@@ -134,10 +139,17 @@ def _draw(seed: int, sites: Sequence[Site], rank: int, parameters: int) -> _Fram
 
 
 def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> torch.Tensor:
-    return torch.empty(rows, columns).uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=random)
+    return torch.empty(rows, columns).uniform_(
+        -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=random
+    )
 
 
 def _stack(frames: Sequence[_Frame], device: torch.device) -> _Frame:
     down = [torch.stack(parts).to(device) for parts in zip(*(frame.down for frame in frames), strict=True)]
     up = [torch.stack(parts).to(device) for parts in zip(*(frame.up for frame in frames), strict=True)]
-    return _Frame(down, up, torch.stack([frame.entry for frame in frames]).to(device), torch.stack([frame.factor for frame in frames]).to(device))
+    return _Frame(
+        down,
+        up,
+        torch.stack([frame.entry for frame in frames]).to(device),
+        torch.stack([frame.factor for frame in frames]).to(device),
+    )

@@ -36,7 +36,12 @@ class Cost:
         return self.prefilled + self.sampled + self.trained
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.prefilled + other.prefilled, self.sampled + other.sampled, self.trained + other.trained, self.requests + other.requests)
+        return Cost(
+            self.prefilled + other.prefilled,
+            self.sampled + other.sampled,
+            self.trained + other.trained,
+            self.requests + other.requests,
+        )
 
     def __mul__(self, times: int) -> Cost:
         return Cost(self.prefilled * times, self.sampled * times, self.trained * times, self.requests * times)
@@ -81,11 +86,19 @@ class Estimate:
     @property
     def most(self) -> Cost:
         """All updates of all runs."""
-        return self.warmup + self.start + (self.learning * self.updates + self.measurement * self.measurements) * self.runs
+        return (
+            self.warmup
+            + self.start
+            + (self.learning * self.updates + self.measurement * self.measurements) * self.runs
+        )
 
     def sentences(self) -> list[str]:
         """What is told before the start."""
-        warmup = [f"the format warm-up of the base model costs at most {self.warmup}."] if self.warmup.tokens else []
+        warmup = (
+            [f"the format warm-up of the base model costs at most {self.warmup}."]
+            if self.warmup.tokens
+            else []
+        )
         return [
             *warmup,
             f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one costs {self.start}.",
@@ -112,7 +125,12 @@ class Meter:
     @property
     def spent(self) -> Cost:
         """So far."""
-        return Cost(self._tokens["prefilled"], self._tokens["sampled"], self._tokens["trained"], self._requests.total())
+        return Cost(
+            self._tokens["prefilled"],
+            self._tokens["sampled"],
+            self._tokens["trained"],
+            self._requests.total(),
+        )
 
     def count(self, request: str | None = None, **tokens: int) -> None:
         """Adds tokens by kind, and one request of this name."""
@@ -132,14 +150,21 @@ class Meter:
             TokensSpentError: if it may not.
         """
         if self.limit is not None and self.spent.tokens + cost.tokens > self.limit:
-            raise TokensSpentError(f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update may need {cost.tokens}")
+            raise TokensSpentError(
+                f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update may need {cost.tokens}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """As summary.json has it."""
         tokens = {kind: self._tokens[kind] for kind in ("sampled", "prefilled", "trained")}
-        return {"tokens": {**tokens, "total": self.spent.tokens}, "requests": {**dict(sorted(self._requests.items())), "total": self._requests.total()}}
+        return {
+            "tokens": {**tokens, "total": self.spent.tokens},
+            "requests": {**dict(sorted(self._requests.items())), "total": self._requests.total()},
+        }
 
     def restore(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Takes back what `as_dict` gave."""
         self._tokens = Counter({kind: count for kind, count in counts["tokens"].items() if kind != "total"})
-        self._requests = Counter({name: count for name, count in counts["requests"].items() if name != "total"})
+        self._requests = Counter(
+            {name: count for name, count in counts["requests"].items() if name != "total"}
+        )

@@ -58,7 +58,9 @@ class TabularPolicy:
         self._stale = np.ones(num_rows, dtype=bool)
         self._log_probs = np.zeros((num_rows, num_decisions * num_choices))
         self._place = np.arange(num_rows * num_decisions).reshape(num_rows, num_decisions)
-        self._cumulative = np.broadcast_to(self._place[:, :, None], (num_rows, num_decisions, num_choices)).astype(np.float64)
+        self._cumulative = np.broadcast_to(
+            self._place[:, :, None], (num_rows, num_decisions, num_choices)
+        ).astype(np.float64)
 
     @property
     def trained_parameters(self) -> int:
@@ -80,7 +82,10 @@ class TabularPolicy:
         for step in range(self._num_steps):
             places = self._place[rows, self._decision(choices, step)]
             # Every row of the table stands one higher than the last, so that one search serves all rows.
-            found = np.searchsorted(self._cumulative.ravel(), uniforms[:, :, step] + places, side="right") - places * self._num_choices
+            found = (
+                np.searchsorted(self._cumulative.ravel(), uniforms[:, :, step] + places, side="right")
+                - places * self._num_choices
+            )
             choices[:, :, step] = found.clip(0, self._num_choices - 1)
         return Rollout(np.asarray(runs), choices, self._path(choices), prompts)
 
@@ -93,7 +98,11 @@ class TabularPolicy:
         """See `ScoresAll`."""
         rows = self._rows(runs, prompts)
         self._refresh(np.unique(rows))
-        of_forms = self._log_probs[rows] if self._num_steps == 1 else self._log_probs[rows][:, :, self._form_path].sum(axis=3)
+        of_forms = (
+            self._log_probs[rows]
+            if self._num_steps == 1
+            else self._log_probs[rows][:, :, self._form_path].sum(axis=3)
+        )
         return of_forms[:, 0] if prompts is None else of_forms
 
     def invalid(self, runs: np.ndarray) -> np.ndarray:
@@ -102,7 +111,9 @@ class TabularPolicy:
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """See `Policy`."""
-        return assess_all(self.log_probs(runs, every_prompt(len(runs), self._num_prompts))[:, :, :num_answers], forms)
+        return assess_all(
+            self.log_probs(runs, every_prompt(len(runs), self._num_prompts))[:, :, :num_answers], forms
+        )
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
         """See `Policy`."""
@@ -116,7 +127,9 @@ class TabularPolicy:
             before = log_probs.detach() if before is None else before
             self._descend(rows, logits, objective.loss(log_probs, before, torch.from_numpy(weights)))
 
-    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
+    def distil(
+        self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None
+    ) -> None:
         """See `ScoresAll`."""
         rows, first = np.unique(self._rows(runs, prompts), return_index=True)
         wanted = torch.from_numpy(targets.reshape(-1, targets.shape[-1])[first])
@@ -127,8 +140,17 @@ class TabularPolicy:
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`. The distributions are kept, too, so that they need not come out the same to the bit when recomputed."""
-        learned = {"logits": self.logits.numpy(), "optimiser": self._optimiser.state(), "updates": self.updates}
-        return {**learned, "log_probs": self._log_probs, "stale": self._stale, "streams": self._streams.state()}
+        learned = {
+            "logits": self.logits.numpy(),
+            "optimiser": self._optimiser.state(),
+            "updates": self.updates,
+        }
+        return {
+            **learned,
+            "log_probs": self._log_probs,
+            "stale": self._stale,
+            "streams": self._streams.state(),
+        }
 
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""

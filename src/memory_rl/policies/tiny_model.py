@@ -63,7 +63,14 @@ def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
         body_std: standard deviation of all weights but the head's. Another value than the default is for studies of what it does.
     """
     size = len(_SPECIAL) + len(_CHARACTERS)
-    config = LlamaConfig(vocab_size=size, bos_token_id=1, eos_token_id=2, pad_token_id=0, initializer_range=body_std, **_ARCHITECTURE)
+    config = LlamaConfig(
+        vocab_size=size,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        initializer_range=body_std,
+        **_ARCHITECTURE,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

@@ -26,7 +26,10 @@ _TEMPLATE_SWITCHES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
 def tokenise_all(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray, first_prompts: Sequence[str] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Turn]],
+    choices: np.ndarray,
+    first_prompts: Sequence[str] | None = None,
 ) -> AnswerTrie:
     """The answer trie of all valid conversations, as this tokenizer writes them.
 
@@ -45,19 +48,31 @@ def tokenise_all(
         else:
             writer = _writer(tokenizer)
             trie = build_trie([_tokenise(writer, conversation) for conversation in conversations], choices)
-        return trie if first_prompts is None else replace(trie, prompts=_tokens_of_prompts(tokenizer, first_prompts, conversations[0][0][1]))
+        return (
+            trie
+            if first_prompts is None
+            else replace(trie, prompts=_tokens_of_prompts(tokenizer, first_prompts, conversations[0][0][1]))
+        )
     except ValueError as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"model_name={tokenizer.name_or_path!r} has a tokenizer in which {error}: use another model.") from error
+        raise ModelError(
+            f"model_name={tokenizer.name_or_path!r} has a tokenizer in which {error}: use another model."
+        ) from error
 
 
-def _trie_of_replies(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray) -> AnswerTrie:
+def _trie_of_replies(
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray
+) -> AnswerTrie:
     """Conversations of one turn: the prompt is written once, and the replies thousands at a time."""
     writer = _writer(tokenizer)
     [(prompt, _)] = _tokenise(writer, conversations[0])
     replies = [conversation[0][1] for conversation in conversations]
-    tokens = [ids for start in range(0, len(replies), _REPLIES_AT_ONCE) for ids in writer.replies(replies[start : start + _REPLIES_AT_ONCE])]
+    tokens = [
+        ids
+        for start in range(0, len(replies), _REPLIES_AT_ONCE)
+        for ids in writer.replies(replies[start : start + _REPLIES_AT_ONCE])
+    ]
     return build_trie_of_replies(prompt, tokens, choices)
 
 
@@ -79,7 +94,10 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -
 
 
 def _tokenise(writer: _Writer, conversation: Sequence[Turn]) -> list[TokenTurn]:
-    return [(writer.forced(conversation, step), writer.replies([reply])[0]) for step, (_, reply) in enumerate(conversation)]
+    return [
+        (writer.forced(conversation, step), writer.replies([reply])[0])
+        for step, (_, reply) in enumerate(conversation)
+    ]
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,9 @@ class _Writer:
         text = _render(self.tokenizer, conversation[: step + 1], self.end_text)
         if step > 0:
             text = text[self._end_of_last_reply(text, conversation[step][0], conversation[step - 1][1]) :]
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=step == 0 and self.tokenizer.chat_template is None)
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=step == 0 and self.tokenizer.chat_template is None
+        )
         return ids
 
     def _end_of_last_reply(self, text: str, question: str, reply: str) -> int:
@@ -129,14 +149,22 @@ class _Writer:
 def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
     """With the first special token that the chat template writes after a reply, or else the end of sequence."""
     if tokenizer.chat_template is not None:
-        text = _apply_template(tokenizer, [_message("user", "?"), _message("assistant", _PROBE)], prompt=False)
+        text = _apply_template(
+            tokenizer, [_message("user", "?"), _message("assistant", _PROBE)], prompt=False
+        )
         tail = text[text.rfind(_PROBE) + len(_PROBE) :] if _PROBE in text else ""
-        special = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in tail}
+        special = {
+            str(token): index
+            for index, token in tokenizer.added_tokens_decoder.items()
+            if token.special and str(token) in tail
+        }
         if special:
             first = min(special, key=lambda token: (tail.index(token), -len(token)))
             return _Writer(tokenizer, special[first], tail[: tail.index(first)] + first)
     if tokenizer.eos_token is None:
-        raise ModelError(f"model_name={tokenizer.name_or_path!r} has a tokenizer without an end-of-sequence token: use a model that has one.")
+        raise ModelError(
+            f"model_name={tokenizer.name_or_path!r} has a tokenizer without an end-of-sequence token: use a model that has one."
+        )
     return _Writer(tokenizer, tokenizer.eos_token_id, tokenizer.eos_token)
 
 
@@ -145,15 +173,27 @@ def _render(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn], en
     *earlier, (question, _) = conversation
     if tokenizer.chat_template is None:
         return "".join(f"{said}\n{reply}{end_text}" for said, reply in earlier) + f"{question}\n"
-    messages = [message for said, reply in earlier for message in (_message("user", said), _message("assistant", reply))]
+    messages = [
+        message
+        for said, reply in earlier
+        for message in (_message("user", said), _message("assistant", reply))
+    ]
     return _apply_template(tokenizer, [*messages, _message("user", question)], prompt=True)
 
 
-def _apply_template(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, prompt: bool) -> str:
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, prompt: bool
+) -> str:
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt, **_TEMPLATE_SWITCHES))
+        return str(
+            tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=prompt, **_TEMPLATE_SWITCHES
+            )
+        )
     except jinja2.TemplateError as error:
-        raise ModelError(f"model_name={tokenizer.name_or_path!r} has a chat template that fails ({error}): use another model.") from error
+        raise ModelError(
+            f"model_name={tokenizer.name_or_path!r} has a chat template that fails ({error}): use another model."
+        ) from error
 
 
 def _message(role: str, content: str) -> dict[str, str]:

@@ -39,18 +39,30 @@ class AdaptedTransformer:
     """
 
     def __init__(
-        self, model: PreTrainedModel, trie: AnswerTrie, *, num_runs: int, lora: AdapterSettings, learning_rate: float, seed: int, optimiser: str = "adam"
+        self,
+        model: PreTrainedModel,
+        trie: AnswerTrie,
+        *,
+        num_runs: int,
+        lora: AdapterSettings,
+        learning_rate: float,
+        seed: int,
+        optimiser: str = "adam",
     ) -> None:
         self.num_runs = num_runs
         self.updates = np.zeros(num_runs, dtype=np.int64)
         self.model = model.eval()
         self.trie = trie
-        self.adapters = make_adapters(model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
+        self.adapters = make_adapters(
+            model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)]
+        )
         # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
-        self._stale = np.ones(num_runs * trie.num_prompts, dtype=bool)  # of each run, and of each of its prompts
+        self._stale = np.ones(
+            num_runs * trie.num_prompts, dtype=bool
+        )  # of each run, and of each of its prompts
         torch.set_flush_denormal(True)  # denormals make Adam slow
 
     @property
@@ -104,7 +116,11 @@ class AdaptedTransformer:
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""
-        learned = {"adapters": self.adapters.state(), "optimiser": _moments(self.optimiser, self.adapters.vectors), "updates": self.updates}
+        learned = {
+            "adapters": self.adapters.state(),
+            "optimiser": _moments(self.optimiser, self.adapters.vectors),
+            "updates": self.updates,
+        }
         return {**learned, "stale": self._stale, "streams": self._streams.state()}
 
     def restore(self, state: State) -> None:
@@ -154,19 +170,30 @@ class TransformerPolicy(AdaptedTransformer):
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact; see `Policy`."""
-        return assess_all(self.log_probs(runs, every_prompt(len(runs), self.trie.num_prompts))[:, :, :num_answers], forms)
+        return assess_all(
+            self.log_probs(runs, every_prompt(len(runs), self.trie.num_prompts))[:, :, :num_answers], forms
+        )
 
-    def distil(self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None) -> None:
+    def distil(
+        self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None
+    ) -> None:
         """Gradient passes over the whole trie; see `ScoresAll`."""
-        runs, wanted = np.asarray(runs), torch.from_numpy(targets).float().to(self.model.device).view(len(runs), -1, targets.shape[-1])  # (R, B, N)
+        runs, wanted = (
+            np.asarray(runs),
+            torch.from_numpy(targets).float().to(self.model.device).view(len(runs), -1, targets.shape[-1]),
+        )  # (R, B, N)
         pieces, length = self._pack.tokens.shape
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
             for chunk in self._chunks(len(runs), wanted.shape[1] * pieces, length):
                 self.adapters.activate(runs[chunk])
                 which = None if prompts is None else prompts[chunk].ravel()
-                edges = all_edge_log_probs(self.model, self.trie, self._pack, wanted[chunk].shape[:2].numel(), which)
-                cross_entropy(form_log_probs(self.trie, edges)[:, : targets.shape[-1]], wanted[chunk].flatten(0, 1)).backward()
+                edges = all_edge_log_probs(
+                    self.model, self.trie, self._pack, wanted[chunk].shape[:2].numel(), which
+                )
+                cross_entropy(
+                    form_log_probs(self.trie, edges)[:, : targets.shape[-1]], wanted[chunk].flatten(0, 1)
+                ).backward()
             self.optimiser.step()
         self._moved(runs, epochs)
 
@@ -189,7 +216,9 @@ class TransformerPolicy(AdaptedTransformer):
         for first in range(0, which.shape[1], most):
             some = slice(first, first + most)
             for chunk in self._chunks(len(moved), which[:, some].shape[1] * pieces, length):
-                self._refresh(np.asarray(runs)[moved[chunk]], which[moved[chunk], some], rows[moved[chunk], some])
+                self._refresh(
+                    np.asarray(runs)[moved[chunk]], which[moved[chunk], some], rows[moved[chunk], some]
+                )
         return self._edge_log_probs[rows]
 
     def _refresh(self, runs: np.ndarray, prompts: np.ndarray, rows: np.ndarray) -> None:
@@ -208,7 +237,10 @@ def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) 
     if not moved:
         return {}
     kept = [optimiser.state[vectors[run]] for run in moved]
-    moments = {name: torch.stack([state[name] for state in kept]).cpu().numpy() for name in ("step", "exp_avg", "exp_avg_sq")}
+    moments = {
+        name: torch.stack([state[name] for state in kept]).cpu().numpy()
+        for name in ("step", "exp_avg", "exp_avg_sq")
+    }
     return {"runs": np.array(moved), **moments}
 
 
@@ -216,5 +248,9 @@ def _restore_moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.T
     """Takes back what `_moments` gave."""
     optimiser.state.clear()
     for place, run in enumerate(state.get("runs", ())):
-        kept = {name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")}
-        optimiser.state[vectors[run]] = {name: tensor.to(vectors[run].device) for name, tensor in kept.items()}
+        kept = {
+            name: torch.from_numpy(state[name])[place].clone() for name in ("step", "exp_avg", "exp_avg_sq")
+        }
+        optimiser.state[vectors[run]] = {
+            name: tensor.to(vectors[run].device) for name, tensor in kept.items()
+        }

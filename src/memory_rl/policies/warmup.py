@@ -31,13 +31,24 @@ from memory_rl.errors import ModelError
 from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
-from memory_rl.policies.packed import all_edge_log_probs, decision_log_probs, decision_states, edge_log_probs, forward, pack_all, pack_nodes, tensor_beside
+from memory_rl.policies.packed import (
+    all_edge_log_probs,
+    decision_log_probs,
+    decision_states,
+    edge_log_probs,
+    forward,
+    pack_all,
+    pack_nodes,
+    tensor_beside,
+)
 
 _ANSWERS_A_PASS = 2**11  # more are taught path by path
 _TOKENS_A_PASS = 2**12  # of several prompts
 _ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
-_MOST_ROUNDED = 0.05  # bits from uniform that are put up with after an adapter was added to weights of half precision
+_MOST_ROUNDED = (
+    0.05  # bits from uniform that are put up with after an adapter was added to weights of half precision
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,9 @@ class WarmupReport:
     seconds: float = 0.0
 
 
-def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> WarmupReport:
+def warm_up(
+    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
+) -> WarmupReport:
     """Trains the model, in place, until its answers are uniform on [0, num_answers).
 
     Args:
@@ -112,7 +125,9 @@ def warm_up(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings
     return WarmupReport(head_steps, steps, *lesson.divergence(), lesson.tokens, time.monotonic() - started)
 
 
-def warm_up_by_adapter(model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
+def warm_up_by_adapter(
+    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
+) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
     """As `warm_up`, through an adapter that is then added to the weights; no other parameter changes.
 
     Returns:
@@ -133,11 +148,17 @@ def warm_up_by_adapter(model: PreTrainedModel, trie: AnswerTrie, num_answers: in
         steps = _descend(settings, tolerance, loss, adapters.vectors)
     finally:
         scale = _remove(model, adapters)
-    changes = {f"{name}.{part}": matrix.cpu().contiguous() for name, (down, up) in adapters.matrices(0).items() for part, matrix in _parts(down, scale * up)}
+    changes = {
+        f"{name}.{part}": matrix.cpu().contiguous()
+        for name, (down, up) in adapters.matrices(0).items()
+        for part, matrix in _parts(down, scale * up)
+    }
     merge(model, changes)
     divergence, error = lesson.divergence()
     if divergence > tolerance + _MOST_ROUNDED:
-        raise ModelError(f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: use dtype=float32.")
+        raise ModelError(
+            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: use dtype=float32."
+        )
     return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
 
 
@@ -145,7 +166,10 @@ def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
     """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for; returns whether it fits."""
     names = sorted({name.rpartition(".")[0] for name in changes})
     try:
-        pairs = [(model.get_parameter(f"{name}.weight"), changes[f"{name}.up"] @ changes[f"{name}.down"]) for name in names]
+        pairs = [
+            (model.get_parameter(f"{name}.weight"), changes[f"{name}.up"] @ changes[f"{name}.down"])
+            for name in names
+        ]
     except (AttributeError, KeyError, RuntimeError):
         return False
     if not pairs or any(weight.shape != change.shape for weight, change in pairs):
@@ -168,7 +192,9 @@ def _remove(model: PreTrainedModel, adapters: StackedAdapters) -> float:
     return float(layer.scale)
 
 
-def _descend(settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]) -> int:
+def _descend(
+    settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]
+) -> int:
     """As many falls of the rate as it takes; returns the steps."""
     trained, steps = list(parameters), 0
     for _ in range(settings.falls):
@@ -176,7 +202,9 @@ def _descend(settings: WarmupSettings, tolerance: float, loss: Loss, parameters:
         steps += more
         if divergence < tolerance:
             return steps
-    raise ModelError(f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N.")
+    raise ModelError(
+        f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N."
+    )
 
 
 def _lesson(model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> _AllAnswers | _SomeAnswers:
@@ -212,7 +240,12 @@ class _AllAnswers:
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
-            return float(np.average([self._of_prompts(some)[1] for some in self._passes], weights=[len(some) for some in self._passes])), 0.0
+            return float(
+                np.average(
+                    [self._of_prompts(some)[1] for some in self._passes],
+                    weights=[len(some) for some in self._passes],
+                )
+            ), 0.0
 
     def _of_prompts(self, prompts: np.ndarray) -> tuple[torch.Tensor, float]:
         self.tokens += self._pack.tokens.numel() * len(prompts)
@@ -220,7 +253,9 @@ class _AllAnswers:
         return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, len(prompts), which))
 
     def _loss(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, float]:
-        padded = torch.cat([log_probs, log_probs.new_zeros(len(log_probs), 1)], dim=1)  # the padding of a path is its last entry, -1
+        padded = torch.cat(
+            [log_probs, log_probs.new_zeros(len(log_probs), 1)], dim=1
+        )  # the padding of a path is its last entry, -1
         loss = -padded[:, self._paths].sum(dim=2).mean()
         return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
 
@@ -253,12 +288,16 @@ class _SomeAnswers:
         row, answer, place = np.nonzero(edges != NONE)
         return row, row * _ANSWERS_A_ROW + answer, self._trie.edge_decision[edges[row, answer, place]]
 
-    def _loss(self, path: np.ndarray, decision: np.ndarray, logits: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def _loss(
+        self, path: np.ndarray, decision: np.ndarray, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
         """KL(uniform || policy) in nats, from the logits at the decisions on the paths of random answers."""
         edges = self._trie.decision_edges[decision]
         share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
         log_probs = decision_log_probs(self._trie, decision, logits)
-        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / (int(path.max()) + 1)
+        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / (
+            int(path.max()) + 1
+        )
         self._recent.append(divergence.item() / math.log(2))
         return divergence, float(np.mean(self._recent)) if len(self._recent) == _RECENT_STEPS else math.inf
 
@@ -271,7 +310,12 @@ class _Descent:
     max_steps: int
     tolerance: float
 
-    def run(self, loss: Loss, parameters: Iterable[torch.nn.Parameter], after_step: Callable[[], None] | None = None) -> tuple[int, float]:
+    def run(
+        self,
+        loss: Loss,
+        parameters: Iterable[torch.nn.Parameter],
+        after_step: Callable[[], None] | None = None,
+    ) -> tuple[int, float]:
         """Minimises a loss; returns the steps made and KL(uniform || policy) in bits.
 
         Args:
@@ -285,7 +329,9 @@ class _Descent:
             value, divergence = loss()
             if divergence < self.tolerance or step == self.max_steps:
                 break
-            optimiser.param_groups[0]["lr"] = self.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / self.max_steps))
+            optimiser.param_groups[0]["lr"] = self.learning_rate * (
+                0.5 + 0.5 * math.cos(math.pi * step / self.max_steps)
+            )
             optimiser.zero_grad()
             value.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -20,7 +20,18 @@ from memory_rl.analysis.survival import bits_per_episode, pool
 from memory_rl.reporting.charts import Figure, Panel
 from memory_rl.reporting.study import Study
 
-COLORS = ("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44", "#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d")
+COLORS = (
+    "#b42de1",
+    "#416ae4",
+    "#1d91cc",
+    "#128077",
+    "#179e44",
+    "#527f12",
+    "#a88418",
+    "#b45a1a",
+    "#e75959",
+    "#da1f6d",
+)
 """From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11)."""
 
 KNOWN_CAPACITIES = {2.0: "2 bits a parameter", 3.6: "3.6 bits a parameter"}
@@ -45,7 +56,11 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
 
     `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in their seed alone are one row.
     """
-    rows = [_point_row(condition, size, point) for condition, size, group in _groups(cells) for point in analysis.points(group)]
+    rows = [
+        _point_row(condition, size, point)
+        for condition, size, group in _groups(cells)
+        for point in analysis.points(group)
+    ]
     return pl.DataFrame(rows, schema=_POINT).with_columns(pl.selectors.float().round_sig_figs(_DIGITS))
 
 
@@ -88,7 +103,11 @@ def _point_row(condition: str, size: Size, point: Point) -> dict[str, Any]:
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """A row a condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that are not saturated they are lower bounds."""
-    rows = [_capacity_row(cells[0].condition, found) for cells in by_condition(cells).values() for found in analysis.capacities(cells)]
+    rows = [
+        _capacity_row(cells[0].condition, found)
+        for cells in by_condition(cells).values()
+        for found in analysis.capacities(cells)
+    ]
     return pl.DataFrame(rows, schema=_CAPACITY).with_columns(pl.selectors.float().round_sig_figs(_DIGITS))
 
 
@@ -96,22 +115,42 @@ _CAPACITY = {
     **dict.fromkeys(("condition", "size"), pl.String),
     **dict.fromkeys(("parameters", "N", "num_secrets"), pl.Int64),
     "saturated": pl.Boolean,
-    **{f"{name}{end}": pl.Float64 for name in ("capacity", "per_parameter", "knee") for end in ("", "_low", "_high")},
+    **{
+        f"{name}{end}": pl.Float64
+        for name in ("capacity", "per_parameter", "knee")
+        for end in ("", "_low", "_high")
+    },
 }
 
 
 def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
-    about: dict[str, Any] = {"condition": condition, "size": found.size.label, "parameters": found.size.parameters, "N": found.at.cells[0].N}
+    about: dict[str, Any] = {
+        "condition": condition,
+        "size": found.size.label,
+        "parameters": found.size.parameters,
+        "N": found.at.cells[0].N,
+    }
     row: dict[str, Any] = {**about, "num_secrets": found.at.num_secrets, "saturated": found.saturated}
-    for name, estimate in (("capacity", found.bits), ("per_parameter", found.per_parameter), ("knee", found.knee)):
+    for name, estimate in (
+        ("capacity", found.bits),
+        ("per_parameter", found.per_parameter),
+        ("knee", found.knee),
+    ):
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return row
 
 
 def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """Bits known of a secret against the blocks since its own began: mean over runs and its interval, for cells with order=blocks."""
-    frames = [_interference(condition, size, cell) for condition, size, group in _groups(cells) for cell in group if in_blocks(cell)]
-    return pl.concat([pl.DataFrame(schema=_KNOWN), *frames]).with_columns(pl.selectors.float().round_sig_figs(_DIGITS))
+    frames = [
+        _interference(condition, size, cell)
+        for condition, size, group in _groups(cells)
+        for cell in group
+        if in_blocks(cell)
+    ]
+    return pl.concat([pl.DataFrame(schema=_KNOWN), *frames]).with_columns(
+        pl.selectors.float().round_sig_figs(_DIGITS)
+    )
 
 
 _KNOWN = {
@@ -124,9 +163,17 @@ _KNOWN = {
 def _interference(condition: str, size: Size, cell: Cell) -> pl.DataFrame:
     found = analysis.interference(cell)
     mean, low, high = mean_interval(found.known)
-    about = {"condition": condition, "size": size.label, "line": str(cell.path), "information": float(np.log2(cell.N)), "secrets": found.secrets}
+    about = {
+        "condition": condition,
+        "size": size.label,
+        "line": str(cell.path),
+        "information": float(np.log2(cell.N)),
+        "secrets": found.secrets,
+    }
     frame = pl.DataFrame({"blocks": found.blocks, "mean": mean, "low": low, "high": high}, nan_to_null=True)
-    return frame.with_columns(pl.lit(value).alias(name) for name, value in about.items()).select(pl.col(name).cast(kind) for name, kind in _KNOWN.items())
+    return frame.with_columns(pl.lit(value).alias(name) for name, value in about.items()).select(
+        pl.col(name).cast(kind) for name, kind in _KNOWN.items()
+    )
 
 
 def capacity(study: Study) -> Figure:
@@ -137,11 +184,20 @@ def capacity(study: Study) -> Figure:
         return Figure("capacity", missing=_ABSENT)
     start, high = _reach([*frame["bits_to_learn"], *plateaus["capacity"]])
     spread, color = (start, high, _least(frame)), _color("size", _sizes(cells), frame["size"])
-    panels = [_capacity_panel(name, part, plateaus.filter(condition=name), color, spread) for name, part in _by_condition(frame)]
+    panels = [
+        _capacity_panel(name, part, plateaus.filter(condition=name), color, spread)
+        for name, part in _by_condition(frame)
+    ]
     return Figure("capacity", tuple(panels), notes=_left_out(frame))
 
 
-def _capacity_panel(condition: str, frame: pl.DataFrame, plateaus: pl.DataFrame, color: alt.Color, spread: tuple[float, float, float]) -> Panel:
+def _capacity_panel(
+    condition: str,
+    frame: pl.DataFrame,
+    plateaus: pl.DataFrame,
+    color: alt.Color,
+    spread: tuple[float, float, float],
+) -> Panel:
     start, high, least = spread
     across, up = _log(start, high), _log(least, high)
     x = alt.X("bits_to_learn:Q", title="bits to learn, M log2 N", scale=across, axis=_ticks())
@@ -154,8 +210,12 @@ def _capacity_panel(condition: str, frame: pl.DataFrame, plateaus: pl.DataFrame,
         base.mark_rule(strokeWidth=2, clip=True).encode(x, alt.Y("low:Q", scale=up), alt.Y2("high:Q"), color),
         base.mark_line(strokeWidth=2, clip=True).encode(x, y, color),
         base.mark_point(filled=True, size=50, opacity=1, clip=True).encode(x, y, color),
-        knees.mark_rule(strokeWidth=1.4, clip=True).encode(alt.X("capacity_low:Q", scale=across), plateau, alt.X2("capacity_high:Q"), color),
-        knees.mark_point(shape="diamond", size=110, opacity=1, strokeWidth=1.8, clip=True).encode(alt.X("capacity:Q", scale=across), plateau, color),
+        knees.mark_rule(strokeWidth=1.4, clip=True).encode(
+            alt.X("capacity_low:Q", scale=across), plateau, alt.X2("capacity_high:Q"), color
+        ),
+        knees.mark_point(shape="diamond", size=110, opacity=1, strokeWidth=1.8, clip=True).encode(
+            alt.X("capacity:Q", scale=across), plateau, color
+        ),
     ]
     return Panel(condition, layers, base.encode(x, y, color, tooltip=[*_ABOUT, *_STORED]))
 
@@ -168,37 +228,69 @@ def parameters(study: Study) -> Figure:
         return Figure("parameters", missing=_ABSENT)
     frame = frame.with_columns(secrets=pl.col("num_secrets").cast(pl.String))
     most = float(frame["bits_to_learn"].max()) * 1.6  # type: ignore[arg-type]
-    spread, color = (*_reach(frame["parameters"]), _least(frame), most), _color("secrets", frame.sort("num_secrets")["secrets"], title="secrets M")
-    panels = [_parameters_panel(name, part, plateaus.filter("saturated", condition=name), color, spread) for name, part in _by_condition(frame)]
+    spread, color = (
+        (*_reach(frame["parameters"]), _least(frame), most),
+        _color("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
+    )
+    panels = [
+        _parameters_panel(name, part, plateaus.filter("saturated", condition=name), color, spread)
+        for name, part in _by_condition(frame)
+    ]
     unsaturated = plateaus.filter(~pl.col("saturated")).height
-    bounds = (f"Not saturated, so that no capacity is drawn: {unsaturated} of {plateaus.height} sizes and conditions.",) if unsaturated else ()
+    bounds = (
+        (
+            f"Not saturated, so that no capacity is drawn: {unsaturated} of {plateaus.height} sizes and conditions.",
+        )
+        if unsaturated
+        else ()
+    )
     return Figure("parameters", tuple(panels), notes=(*_left_out(frame), *bounds))
 
 
-def _parameters_panel(condition: str, frame: pl.DataFrame, plateaus: pl.DataFrame, color: alt.Color, spread: tuple[float, float, float, float]) -> Panel:
+def _parameters_panel(
+    condition: str,
+    frame: pl.DataFrame,
+    plateaus: pl.DataFrame,
+    color: alt.Color,
+    spread: tuple[float, float, float, float],
+) -> Panel:
     fewest, many, least, most = spread
     up = _log(least, most)
     x = alt.X("parameters:Q", title="trained parameters", scale=_log(fewest, many), axis=_ticks("~s"))
     y = alt.Y("stored:Q", title="bits stored at the end", scale=up, axis=_ticks())
     base, diamonds = alt.Chart(_drawable(frame)), _diamonds(plateaus, least)
     layers = [
-        *(layer for bits, words in KNOWN_CAPACITIES.items() for layer in _known_line(bits, words, spread, x, y)),
-        base.mark_rule(strokeWidth=1.6, clip=True, opacity=0.6).encode(x, alt.Y("low:Q", scale=up), alt.Y2("high:Q"), color),
+        *(
+            layer
+            for bits, words in KNOWN_CAPACITIES.items()
+            for layer in _known_line(bits, words, spread, x, y)
+        ),
+        base.mark_rule(strokeWidth=1.6, clip=True, opacity=0.6).encode(
+            x, alt.Y("low:Q", scale=up), alt.Y2("high:Q"), color
+        ),
         base.mark_point(filled=True, size=50, opacity=1, clip=True).encode(x, y, color),
-        diamonds.mark_rule(style="reference", strokeWidth=1.6, clip=True).encode(x, alt.Y("capacity_low:Q", scale=up), alt.Y2("capacity_high:Q")),
-        diamonds.mark_point(style="interval", shape="diamond", size=190, opacity=1, strokeWidth=1.6, clip=True).encode(x, alt.Y("capacity:Q", scale=up)),
+        diamonds.mark_rule(style="reference", strokeWidth=1.6, clip=True).encode(
+            x, alt.Y("capacity_low:Q", scale=up), alt.Y2("capacity_high:Q")
+        ),
+        diamonds.mark_point(
+            style="interval", shape="diamond", size=190, opacity=1, strokeWidth=1.6, clip=True
+        ).encode(x, alt.Y("capacity:Q", scale=up)),
     ]
     return Panel(condition, layers, base.encode(x, y, color, tooltip=[*_ABOUT, *_STORED]))
 
 
-def _known_line(bits: float, words: str, spread: tuple[float, float, float, float], x: alt.X, y: alt.Y) -> list[alt.Chart]:
+def _known_line(
+    bits: float, words: str, spread: tuple[float, float, float, float], x: alt.X, y: alt.Y
+) -> list[alt.Chart]:
     """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its right."""
     fewest, many, _, most = spread
     ends, upper = (fewest, min(many, most / bits)), bits == max(KNOWN_CAPACITIES)
     place = float(ends[0] * (ends[1] / ends[0]) ** 0.85)
     line = alt.Chart(pl.DataFrame({"parameters": ends, "stored": [bits * end for end in ends]}))
     name = alt.Chart(pl.DataFrame({"parameters": [place], "stored": [bits * place], "words": [words]}))
-    side: dict[str, Any] = {"align": "right", "dx": -8, "dy": -5} if upper else {"align": "left", "dx": 9, "dy": 7}
+    side: dict[str, Any] = (
+        {"align": "right", "dx": -8, "dy": -5} if upper else {"align": "left", "dx": 9, "dy": 7}
+    )
     return [
         line.mark_line(style="reference", strokeDash=[6, 4], strokeWidth=1.2, clip=True).encode(x, y),
         name.mark_text(style="reference-text", clip=True, **side).encode(x, y, text="words:N"),
@@ -207,24 +299,51 @@ def _known_line(bits: float, words: str, spread: tuple[float, float, float, floa
 
 def size(study: Study) -> Figure:
     """Bits per episode against trained parameters: a panel a condition, a line a number of secrets."""
-    frame = _mixed(_cells(study)).with_columns(told=pl.coalesce("rate", "bound")).filter(pl.col("parameters") > 0, pl.col("told").is_not_null())
+    frame = (
+        _mixed(_cells(study))
+        .with_columns(told=pl.coalesce("rate", "bound"))
+        .filter(pl.col("parameters") > 0, pl.col("told").is_not_null())
+    )
     if frame.is_empty():
         return Figure("size", missing=_ABSENT)
-    frame = frame.with_columns(learned=pl.Series([_learned(*row) for row in frame.select("num_secrets", "bits_to_learn").rows()]))
-    spread, color = _reach(frame["parameters"]), _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
+    frame = frame.with_columns(
+        learned=pl.Series([_learned(*row) for row in frame.select("num_secrets", "bits_to_learn").rows()])
+    )
+    spread, color = (
+        _reach(frame["parameters"]),
+        _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn"),
+    )
     panels = [_size_panel(condition, part, color, spread) for condition, part in _by_condition(frame)]
     bounds = frame.filter(pl.col("rate").is_null()).height
-    return Figure("size", tuple(panels), notes=(f"Upper bounds, because no run memorised: {bounds} of {frame.height} points.",) if bounds else ())
+    return Figure(
+        "size",
+        tuple(panels),
+        notes=(f"Upper bounds, because no run memorised: {bounds} of {frame.height} points.",)
+        if bounds
+        else (),
+    )
 
 
 def _size_panel(condition: str, frame: pl.DataFrame, color: alt.Color, spread: tuple[float, float]) -> Panel:
-    up, base = _log(*_reach(frame.select("told", "rate_low", "rate_high").unpivot()["value"])), alt.Chart(frame)
+    up, base = (
+        _log(*_reach(frame.select("told", "rate_low", "rate_high").unpivot()["value"])),
+        alt.Chart(frame),
+    )
     x = alt.X("parameters:Q", title="trained parameters", scale=_log(*spread), axis=_ticks("~s"))
     y = alt.Y("told:Q", title="bits per episode", scale=up, axis=_ticks())
-    tips = [_tip("told:Q", "bits per episode", ".3~g"), _tip("rate_low:Q", "95 % from", ".3~g"), _tip("rate_high:Q", "to", ".3~g")]
-    rates, bounds = alt.Chart(_drawable(frame.drop_nulls("rate"), "rate", "rate_low", "rate_high", 0.0)), alt.Chart(frame.filter(pl.col("rate").is_null()))
+    tips = [
+        _tip("told:Q", "bits per episode", ".3~g"),
+        _tip("rate_low:Q", "95 % from", ".3~g"),
+        _tip("rate_high:Q", "to", ".3~g"),
+    ]
+    rates, bounds = (
+        alt.Chart(_drawable(frame.drop_nulls("rate"), "rate", "rate_low", "rate_high", 0.0)),
+        alt.Chart(frame.filter(pl.col("rate").is_null())),
+    )
     layers = [
-        rates.mark_rule(strokeWidth=2, clip=True).encode(x, alt.Y("rate_low:Q", scale=up), alt.Y2("rate_high:Q"), color),
+        rates.mark_rule(strokeWidth=2, clip=True).encode(
+            x, alt.Y("rate_low:Q", scale=up), alt.Y2("rate_high:Q"), color
+        ),
         rates.mark_line(strokeWidth=2, clip=True).encode(x, y, color),
         rates.mark_point(filled=True, size=50, opacity=1, clip=True).encode(x, y, color),
         bounds.mark_point(shape="triangle-down", size=90, opacity=1, clip=True).encode(x, y, color),
@@ -245,24 +364,44 @@ def interference(study: Study) -> Figure:
     color = _color("size", _sizes(cells), frame["size"])
     panels = [_interference_panel(condition, part, color) for condition, part in _by_condition(frame)]
     deep = frame.filter(pl.min_horizontal("mean", "low") < -pl.col("information")).height
-    return Figure("interference", tuple(panels), notes=("What lies below -log2 N is cut off; it comes into view when the figure is moved.",) if deep else ())
+    return Figure(
+        "interference",
+        tuple(panels),
+        notes=("What lies below -log2 N is cut off; it comes into view when the figure is moved.",)
+        if deep
+        else (),
+    )
 
 
 def _interference_panel(condition: str, frame: pl.DataFrame, color: alt.Color) -> Panel:
     bits, last = float(frame["information"].max()), float(frame["blocks"].max())  # type: ignore[arg-type]
     least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
     axis = alt.Axis(values=list(range(0, int(last) + 1, max(1, round(last / 8)))), format="d")
-    x = alt.X("blocks:Q", title="blocks since its own began", scale=alt.Scale(domain=[0, last], nice=False), axis=axis)
+    x = alt.X(
+        "blocks:Q",
+        title="blocks since its own began",
+        scale=alt.Scale(domain=[0, last], nice=False),
+        axis=axis,
+    )
     scale = alt.Scale(domain=[least - 0.05 * bits, 1.08 * bits], nice=False)
     y, base = alt.Y("mean:Q", title="bits known of a secret", scale=scale), alt.Chart(frame)
-    own = alt.Chart(pl.DataFrame({"blocks": [0.0], "end": [1.0]})).mark_rect(style="reference", opacity=0.08, clip=True)
+    own = alt.Chart(pl.DataFrame({"blocks": [0.0], "end": [1.0]})).mark_rect(
+        style="reference", opacity=0.08, clip=True
+    )
     all_known = alt.Chart(frame.select(mean="information").unique().sort("mean"))
-    tips = [*_ABOUT[:2], _tip("blocks:Q", "blocks since", ".3~g"), _tip("mean:Q", "bits known", ".3~g"), _tip("low:Q", "95 % from", ".3~g")]
+    tips = [
+        *_ABOUT[:2],
+        _tip("blocks:Q", "blocks since", ".3~g"),
+        _tip("mean:Q", "bits known", ".3~g"),
+        _tip("low:Q", "95 % from", ".3~g"),
+    ]
     tips += [_tip("high:Q", "to", ".3~g"), _tip("secrets:Q", "secrets averaged")]
     layers = [
         own.encode(x, alt.X2("end:Q")),
         all_known.mark_rule(style="reference", strokeDash=[6, 4], strokeWidth=1).encode(y),
-        base.mark_area(opacity=0.15, clip=True).encode(x, alt.Y("low:Q", scale=scale), alt.Y2("high:Q"), color, detail="line:N"),
+        base.mark_area(opacity=0.15, clip=True).encode(
+            x, alt.Y("low:Q", scale=scale), alt.Y2("high:Q"), color, detail="line:N"
+        ),
         base.mark_line(strokeWidth=2, clip=True).encode(x, y, color, detail="line:N"),
     ]
     return Panel(condition, layers, base.encode(x, y, color, tooltip=tips))
@@ -272,7 +411,17 @@ CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters,
 """In the order of the page."""
 
 POINT_HEADINGS = (
-    *("condition", "size", "trained parameters", "bytes", "M", "order", "bits to learn", "bits stored [95 %]", "bits a parameter"),
+    *(
+        "condition",
+        "size",
+        "trained parameters",
+        "bytes",
+        "M",
+        "order",
+        "bits to learn",
+        "bits stored [95 %]",
+        "bits a parameter",
+    ),
     *("of them in the last tenth", "memorised of runs", "bits per episode [95 %]", "learning rate"),
 )
 CAPACITY_HEADINGS = (
@@ -293,11 +442,29 @@ def point_rows(study: Study) -> list[list[str]]:
 
 
 def _point_words(row: dict[str, Any]) -> list[str]:
-    rate = _words(row["rate"], row["rate_low"], row["rate_high"]) if row["bound"] is None else f"none; at most {row['bound']:.3g}"
+    rate = (
+        _words(row["rate"], row["rate_low"], row["rate_high"])
+        if row["bound"] is None
+        else f"none; at most {row['bound']:.3g}"
+    )
     numbers = [_number(row[name]) for name in ("parameters", "bytes", "num_secrets")]
     of_a_parameter = None if not row["parameters"] else row["stored"] / row["parameters"]
-    stored = [f"{row['bits_to_learn']:.4g}", _words(row["stored"], row["low"], row["high"]), _number(of_a_parameter), _number(row["late_gain"])]
-    return [row["condition"], row["size"], *numbers, row["order"], *stored, f"{row['memorised']} of {row['runs']}", rate, _number(row["learning_rate"])]
+    stored = [
+        f"{row['bits_to_learn']:.4g}",
+        _words(row["stored"], row["low"], row["high"]),
+        _number(of_a_parameter),
+        _number(row["late_gain"]),
+    ]
+    return [
+        row["condition"],
+        row["size"],
+        *numbers,
+        row["order"],
+        *stored,
+        f"{row['memorised']} of {row['runs']}",
+        rate,
+        _number(row["learning_rate"]),
+    ]
 
 
 def capacity_rows(study: Study) -> list[list[str]]:
@@ -307,16 +474,32 @@ def capacity_rows(study: Study) -> list[list[str]]:
 
 def _capacity_words(row: dict[str, Any]) -> list[str]:
     bound = "" if row["saturated"] else "\u2265 "
-    values = [bound + _words(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in ("capacity", "per_parameter", "knee")]
+    values = [
+        bound + _words(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+        for name in ("capacity", "per_parameter", "knee")
+    ]
     saturated = "yes" if row["saturated"] else "no: a lower bound"
-    return [row["condition"], row["size"], _number(row["parameters"]), saturated, values[0], str(row["num_secrets"]), *values[1:]]
+    return [
+        row["condition"],
+        row["size"],
+        _number(row["parameters"]),
+        saturated,
+        values[0],
+        str(row["num_secrets"]),
+        *values[1:],
+    ]
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
     """The numbers of both tables, for a CSV: a row a point, with the capacity of its size where it has one."""
     cells = _cells(study)
     names = {column: f"size_{column}" for column in ("num_secrets", "saturated")}
-    return points_frame(cells).join(capacities_frame(cells).drop("parameters").rename(names), on=["condition", "size", "N"], how="left", maintain_order="left")
+    return points_frame(cells).join(
+        capacities_frame(cells).drop("parameters").rename(names),
+        on=["condition", "size", "N"],
+        how="left",
+        maintain_order="left",
+    )
 
 
 def _words(value: float | None, low: float | None, high: float | None) -> str:
@@ -347,16 +530,28 @@ def _mixed(cells: Sequence[Cell]) -> pl.DataFrame:
 def _sizes(cells: Sequence[Cell]) -> list[str]:
     """The labels of all sizes, the smallest first: the same colours in every panel and figure."""
     found = {size for _, size, _ in _groups(cells)}
-    return list(dict.fromkeys(size.label for size in sorted(found, key=lambda size: (size.parameters or 0, size.label))))
+    return list(
+        dict.fromkeys(
+            size.label for size in sorted(found, key=lambda size: (size.parameters or 0, size.label))
+        )
+    )
 
 
 def _by_condition(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     return [(str(condition), part) for (condition,), part in frame.group_by("condition", maintain_order=True)]
 
 
-def _drawable(frame: pl.DataFrame, value: str = "stored", low: str = "low", high: str = "high", least: float = LEAST_BITS) -> pl.DataFrame:
+def _drawable(
+    frame: pl.DataFrame,
+    value: str = "stored",
+    low: str = "low",
+    high: str = "high",
+    least: float = LEAST_BITS,
+) -> pl.DataFrame:
     """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where there is none."""
-    return frame.filter(pl.col(value) >= least).with_columns(pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high))
+    return frame.filter(pl.col(value) >= least).with_columns(
+        pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high)
+    )
 
 
 def _diamonds(plateaus: pl.DataFrame, least: float) -> alt.Chart:
@@ -365,7 +560,11 @@ def _diamonds(plateaus: pl.DataFrame, least: float) -> alt.Chart:
 
 def _left_out(frame: pl.DataFrame) -> tuple[str, ...]:
     below = frame.filter(pl.col("stored") < LEAST_BITS).height
-    return (f"Below {LEAST_BITS:g} bits on average, and so not drawn: {below} of {frame.height} points.",) if below else ()
+    return (
+        (f"Below {LEAST_BITS:g} bits on average, and so not drawn: {below} of {frame.height} points.",)
+        if below
+        else ()
+    )
 
 
 def _least(frame: pl.DataFrame) -> float:
@@ -386,20 +585,31 @@ def _ticks(form: str = "~g") -> alt.Axis:
     return alt.Axis(values=_TICKS, format=form)
 
 
-def _color(field: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None) -> alt.Color:
+def _color(
+    field: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
+) -> alt.Color:
     """A colour for each name of the domain; the legend tells those that are shown."""
     names = list(dict.fromkeys(domain))
     places = np.linspace(0, len(COLORS) - 1, len(names)).round().astype(int)
     present = names if shown is None else [name for name in names if name in set(shown)]
-    legend = alt.Legend(orient="bottom", columns=3, title=title, symbolType="stroke", symbolOpacity=1, values=present)
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=names, range=[COLORS[place] for place in places]), legend=legend)
+    legend = alt.Legend(
+        orient="bottom", columns=3, title=title, symbolType="stroke", symbolOpacity=1, values=present
+    )
+    return alt.Color(
+        f"{field}:N", scale=alt.Scale(domain=names, range=[COLORS[place] for place in places]), legend=legend
+    )
 
 
 def _tip(shorthand: str, title: str, form: str | None = None) -> alt.Tooltip:
     return alt.Tooltip(shorthand, title=title, format=form) if form else alt.Tooltip(shorthand, title=title)
 
 
-_ABOUT = [_tip("condition:N", "condition"), _tip("size:N", "size"), _tip("parameters:Q", "trained parameters", ",d"), _tip("num_secrets:Q", "secrets")]
+_ABOUT = [
+    _tip("condition:N", "condition"),
+    _tip("size:N", "size"),
+    _tip("parameters:Q", "trained parameters", ",d"),
+    _tip("num_secrets:Q", "secrets"),
+]
 _STORED = [
     _tip("bits_to_learn:Q", "bits to learn", ".4~g"),
     _tip("stored:Q", "bits stored", ".3~g"),

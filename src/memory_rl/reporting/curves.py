@@ -28,8 +28,17 @@ _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
 
-MINDS = {"capacity": "channel capacity", "questioner": "ideal questioner", "observer": "ideal observer", "policy": "policy"}
-STEPS = {"alphabet": ("capacity", "questioner"), "exploration": ("questioner", "observer"), "absorption": ("observer", "policy")}
+MINDS = {
+    "capacity": "channel capacity",
+    "questioner": "ideal questioner",
+    "observer": "ideal observer",
+    "policy": "policy",
+}
+STEPS = {
+    "alphabet": ("capacity", "questioner"),
+    "exploration": ("questioner", "observer"),
+    "absorption": ("observer", "policy"),
+}
 
 
 def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:
@@ -63,7 +72,9 @@ def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
         grid = episode_grid(metrics["episode"].unique().sort().to_numpy())
         frame = mean_curve(on_grid(metrics, grid, "bits_known"), grid)
         return _held_until(frame, last).with_columns(
-            ceiling=pl.min_horizontal(pl.lit(entry.cell.bits_to_learn), pl.col("episode") * _most_a_question_tells(entry))
+            ceiling=pl.min_horizontal(
+                pl.lit(entry.cell.bits_to_learn), pl.col("episode") * _most_a_question_tells(entry)
+            )
         )
 
     return _together(entries, curve)
@@ -71,9 +82,9 @@ def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
 
 def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
     """The last row again at the end of the axis: a run that has ended keeps what it knows."""
-    return pl.concat([frame, frame.tail(1).with_columns(episode=pl.lit(last, dtype=frame.schema["episode"]))]).unique(
-        "episode", keep="first", maintain_order=True
-    )
+    return pl.concat(
+        [frame, frame.tail(1).with_columns(episode=pl.lit(last, dtype=frame.schema["episode"]))]
+    ).unique("episode", keep="first", maintain_order=True)
 
 
 def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -98,7 +109,16 @@ def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
     numbers = dict.fromkeys(("above", "below", "low", "high", "factor"), pl.Float64)
     return pl.DataFrame(
-        rows, schema={"series": pl.String, "step": pl.String, "lane": pl.Int32, "from": pl.String, "to": pl.String, "words": pl.String, **numbers}
+        rows,
+        schema={
+            "series": pl.String,
+            "step": pl.String,
+            "lane": pl.Int32,
+            "from": pl.String,
+            "to": pl.String,
+            "words": pl.String,
+            **numbers,
+        },
     )
 
 
@@ -124,7 +144,11 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
 
 def _words(step: str, factor: float | None, above: float | None) -> str:
     if factor is not None:
-        return f"{step} \u00f7{short_number(factor)}" if factor >= 1 else f"{step} \u00d7{short_number(1 / factor)} (a gain)"
+        return (
+            f"{step} \u00f7{short_number(factor)}"
+            if factor >= 1
+            else f"{step} \u00d7{short_number(1 / factor)} (a gain)"
+        )
     return f"{step}: not known" if not above else f"{step}: nothing memorised"
 
 
@@ -139,7 +163,9 @@ def survival(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _kaplan_meier(entry: Entry) -> pl.DataFrame:
-    return survival_curve(entry.cell.times).with_columns(pl.col("episode").clip(lower_bound=1.0))  # the axis is logarithmic
+    return survival_curve(entry.cell.times).with_columns(
+        pl.col("episode").clip(lower_bound=1.0)
+    )  # the axis is logarithmic
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -149,7 +175,13 @@ def censored(entries: Sequence[Entry]) -> pl.DataFrame:
         times, curve = entry.cell.times, _kaplan_meier(entry)
         at, runs = np.unique(times.episodes[~times.memorised], return_counts=True)
         place = np.searchsorted(curve["episode"].to_numpy(), at.clip(min=1), side="right") - 1
-        return pl.DataFrame({"episode": at.astype(float).clip(min=1), "runs": runs, "surviving": curve["surviving"].to_numpy()[place]})
+        return pl.DataFrame(
+            {
+                "episode": at.astype(float).clip(min=1),
+                "runs": runs,
+                "surviving": curve["surviving"].to_numpy()[place],
+            }
+        )
 
     return _together(entries, marks)
 
@@ -159,11 +191,22 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
 
     def rates(entry: Entry) -> pl.DataFrame:
         rate, asker = entry.summary["bits_per_episode"], entry.summary["ceilings"]["ideal_questioner"]
-        asked = float(np.log2(entry.N)) / asker["to_reach"] if asker is not None and asker["to_reach"] else None
-        numbers = {"rate": rate["estimate"] or None, "low": rate["ci95"][0] or None, "high": rate["ci95"][1], "questioner": asked}
-        return pl.DataFrame({"N": [entry.N], "closed_form": [_closed_form(entry)], **{name: [number] for name, number in numbers.items()}}).cast(
-            {"closed_form": pl.Float64, **dict.fromkeys(numbers, pl.Float64)}
+        asked = (
+            float(np.log2(entry.N)) / asker["to_reach"] if asker is not None and asker["to_reach"] else None
         )
+        numbers = {
+            "rate": rate["estimate"] or None,
+            "low": rate["ci95"][0] or None,
+            "high": rate["ci95"][1],
+            "questioner": asked,
+        }
+        return pl.DataFrame(
+            {
+                "N": [entry.N],
+                "closed_form": [_closed_form(entry)],
+                **{name: [number] for name, number in numbers.items()},
+            }
+        ).cast({"closed_form": pl.Float64, **dict.fromkeys(numbers, pl.Float64)})
 
     return _together(entries, rates)
 
@@ -171,7 +214,15 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
 def _closed_form(entry: Entry) -> float | None:
     """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain steps, no baseline, an episode an update."""
     config = entry.cell.config
-    wanted = {"backend": "tabular", "optimiser": "sgd", "algorithm": "reinforce", "baseline": "none", "group_size": 1, "batch_size": 1, "reward_noise": 0.0}
+    wanted = {
+        "backend": "tabular",
+        "optimiser": "sgd",
+        "algorithm": "reinforce",
+        "baseline": "none",
+        "group_size": 1,
+        "batch_size": 1,
+        "reward_noise": 0.0,
+    }
     if entry.cell.condition != "binary" or any(config.get(key) != value for key, value in wanted.items()):
         return None
     step_size = config["learning_rate"] if config["learning_rate"] is not None else 1.0
@@ -180,7 +231,11 @@ def _closed_form(entry: Entry) -> float | None:
 
 def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
     """log2 N / N: a policy that guesses evenly until its first hit, and knows S then."""
-    grid = np.geomspace(min(sizes), max(sizes), 24) if len(sizes) > 1 else np.array([sizes[0] / 1.5, sizes[0] * 1.5])
+    grid = (
+        np.geomspace(min(sizes), max(sizes), 24)
+        if len(sizes) > 1
+        else np.array([sizes[0] / 1.5, sizes[0] * 1.5])
+    )
     return pl.DataFrame({"N": grid, "rate": np.log2(grid) / grid})
 
 
@@ -197,14 +252,32 @@ def _absorbed(entry: Entry) -> pl.DataFrame:
     information = entry.cell.bits_to_learn
     steps = (
         entry.cell.metrics.sort("run", "episode")
-        .with_columns(gain=pl.col("bits_known").shift(-1).over("run") - pl.col("bits_known"), spent=pl.col("episode").shift(-1).over("run") - pl.col("episode"))
+        .with_columns(
+            gain=pl.col("bits_known").shift(-1).over("run") - pl.col("bits_known"),
+            spent=pl.col("episode").shift(-1).over("run") - pl.col("episode"),
+        )
         .filter(pl.col("spent") > 0)
         .with_columns(log2_p=pl.col("bits_known") - information)
         .with_columns(bin=(pl.col("log2_p") * _BINS_A_BIT).floor())
     )
-    by_run = steps.group_by("bin", "run").agg(pl.col("gain").sum(), pl.col("spent").sum(), place=(pl.col("log2_p") * pl.col("spent")).sum())
-    rows = [_ratio(bin_.sort("run")) for _, bin_ in by_run.sort("bin").group_by("bin", maintain_order=True) if len(bin_) >= _LEAST_RUNS]
-    return pl.DataFrame(rows, schema={"p": pl.Float64, "absorbed": pl.Float64, "low": pl.Float64, "high": pl.Float64, "runs": pl.Int64})
+    by_run = steps.group_by("bin", "run").agg(
+        pl.col("gain").sum(), pl.col("spent").sum(), place=(pl.col("log2_p") * pl.col("spent")).sum()
+    )
+    rows = [
+        _ratio(bin_.sort("run"))
+        for _, bin_ in by_run.sort("bin").group_by("bin", maintain_order=True)
+        if len(bin_) >= _LEAST_RUNS
+    ]
+    return pl.DataFrame(
+        rows,
+        schema={
+            "p": pl.Float64,
+            "absorbed": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+            "runs": pl.Int64,
+        },
+    )
 
 
 def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
@@ -212,7 +285,13 @@ def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
     gain, spent, place = sums.sum(axis=0)
     drawn = resampled_means(sums, CURVE_RESAMPLES)
     low, high = percentiles(drawn[:, 0] / drawn[:, 1], len(sums))
-    return {"p": 2.0 ** (place / spent), "absorbed": gain / spent, "low": float(low), "high": float(high), "runs": len(sums)}
+    return {
+        "p": 2.0 ** (place / spent),
+        "absorbed": gain / spent,
+        "low": float(low),
+        "high": float(high),
+        "runs": len(sums),
+    }
 
 
 def told_by_an_answer(N: int) -> pl.DataFrame:
@@ -220,7 +299,12 @@ def told_by_an_answer(N: int) -> pl.DataFrame:
     p = np.unique(np.concatenate([np.geomspace(0.5 / N, 0.9, 60), 1 - np.geomspace(1e-4, 0.1, 24)]))
     entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
     names = ("h(p): what a yes or no can tell", "-log2 p: what is left to know")
-    return pl.concat([pl.DataFrame({"p": p, "bits": bits, "curve": [name] * len(p)}) for name, bits in zip(names, (entropy, -np.log2(p)), strict=True)])
+    return pl.concat(
+        [
+            pl.DataFrame({"p": p, "bits": bits, "curve": [name] * len(p)})
+            for name, bits in zip(names, (entropy, -np.log2(p)), strict=True)
+        ]
+    )
 
 
 def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -232,7 +316,16 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
             low, high = rate["ci95"]
             numbers = {"rate": rate["estimate"] or None, "low": low or None, "high": high}
             rows.append({"series": family[0].label, "rank": entry.cell.config["lora_rank"], **numbers})
-    return pl.DataFrame(rows, schema={"series": pl.String, "rank": pl.Int64, "rate": pl.Float64, "low": pl.Float64, "high": pl.Float64}).sort("series", "rank")
+    return pl.DataFrame(
+        rows,
+        schema={
+            "series": pl.String,
+            "rank": pl.Int64,
+            "rate": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+        },
+    ).sort("series", "rank")
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -240,9 +333,15 @@ def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
     families: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.cell.config.get("backend") != "tabular":
-            alike = {key: value for key, value in entry.cell.config.items() if key not in ("lora_rank", "log_path", "quiet", "threads", "data_dir", "resume")}
+            alike = {
+                key: value
+                for key, value in entry.cell.config.items()
+                if key not in ("lora_rank", "log_path", "quiet", "threads", "data_dir", "resume")
+            }
             families.setdefault(f"{entry.cell.kind} {sorted(alike.items(), key=str)}", []).append(entry)
-    ordered = [sorted(family, key=lambda entry: (len(entry.label), entry.label)) for family in families.values()]
+    ordered = [
+        sorted(family, key=lambda entry: (len(entry.label), entry.label)) for family in families.values()
+    ]
     return [family for family in ordered if len({entry.cell.config["lora_rank"] for entry in family}) > 1]
 
 
@@ -260,8 +359,13 @@ def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.Da
     return (
         frame.filter(pl.col("episode").is_in(kept.tolist()))
         .sort("answer", "episode")
-        .with_columns(p=pl.col(column).round_sig_figs(2), end=pl.col("episode").replace_strict(until, return_dtype=pl.Int64))
-        .with_columns(stretch=(pl.col("p") != pl.col("p").shift(1).over("answer")).fill_null(value=True).cum_sum())
+        .with_columns(
+            p=pl.col(column).round_sig_figs(2),
+            end=pl.col("episode").replace_strict(until, return_dtype=pl.Int64),
+        )
+        .with_columns(
+            stretch=(pl.col("p") != pl.col("p").shift(1).over("answer")).fill_null(value=True).cum_sum()
+        )
         .group_by("stretch", maintain_order=True)
         .agg(pl.col("answer", "p").first(), pl.col("episode").first(), pl.col("end").last())
         .select("answer", "episode", "end", "p")

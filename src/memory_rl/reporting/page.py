@@ -94,7 +94,9 @@ def render_page(title: str, study: Study, judgements: Sequence[Judgement], figur
 
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("memory_rl.reporting")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["value"] = _as_text
     return environment
 
@@ -121,7 +123,10 @@ def _engine() -> str:
 
 def _content_policy(*scripts: str) -> str:
     """Only these very scripts may run, and nothing may be loaded from anywhere."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        for script in scripts
+    )
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
 
 
@@ -144,7 +149,11 @@ def _data(study: Study, places: dict[str, list[Place]]) -> str:
     """What the script reads. It stands in a script element that is never run; no `<` is left that could end it."""
     content = {
         "themes": {theme: vega_config(theme, study.labels) for theme in ("light", "dark")},
-        "panels": {place.id: {"spec": place.specification, "canvas": place.canvas, "rows": place.rows} for group in places.values() for place in group},
+        "panels": {
+            place.id: {"spec": place.specification, "canvas": place.canvas, "rows": place.rows}
+            for group in places.values()
+            for place in group
+        },
         "rowHeight": ROW,
     }
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -168,10 +177,17 @@ def _legend(study: Study) -> list[dict[str, Any]]:
 def _shared(study: Study) -> list[tuple[str, str]]:
     """What all cells have in common, of the keys that they all have."""
     configs = [entry.cell.config for entry in study.entries]
-    common = [key for key in configs[0] if key not in NOT_OF_THE_EXPERIMENT and all(config.get(key, object()) == configs[0][key] for config in configs)]
+    common = [
+        key
+        for key in configs[0]
+        if key not in NOT_OF_THE_EXPERIMENT
+        and all(config.get(key, object()) == configs[0][key] for config in configs)
+    ]
     return [(key, "default" if configs[0][key] is None else str(configs[0][key])) for key in common]
 
 
 def _measured(study: Study) -> tuple[str, str]:
     manifests = [entry.cell.manifest for entry in study.entries]
-    return min(str(manifest["started"]) for manifest in manifests), max(str(manifest["updated"]) for manifest in manifests)
+    return min(str(manifest["started"]) for manifest in manifests), max(
+        str(manifest["updated"]) for manifest in manifests
+    )

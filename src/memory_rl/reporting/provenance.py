@@ -58,7 +58,11 @@ def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Jud
 
 
 def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
-    above = [folder for folder in (cell.path, *cell.path.parents) if any(folder == root or root in folder.parents for root in roots)]
+    above = [
+        folder
+        for folder in (cell.path, *cell.path.parents)
+        if any(folder == root or root in folder.parents for root in roots)
+    ]
     return next((folder for folder in above if (folder / PROTOCOL).is_file()), None)
 
 
@@ -66,7 +70,9 @@ def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
     protocol, sweep = load_protocol(folder / PROTOCOL), _read_sweep(folder)
     noted = (sweep.get("protocol") or {}).get("sha256")
     command = sweep.get("command")
-    return Judgement(folder, protocol, judge(protocol, cells), noted is not None and noted != protocol.sha256, command)
+    return Judgement(
+        folder, protocol, judge(protocol, cells), noted is not None and noted != protocol.sha256, command
+    )
 
 
 def _read_sweep(folder: Path) -> dict[str, Any]:
@@ -76,7 +82,9 @@ def _read_sweep(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path} cannot be read ({error}): give the path of a sweep's folder.") from error
+        raise RunDirectoryError(
+            f"{path} cannot be read ({error}): give the path of a sweep's folder."
+        ) from error
     return content if isinstance(content, dict) else {}
 
 
@@ -87,7 +95,9 @@ def command_of(cell: Cell) -> str:
     given = [
         f"{key}={value}"
         for key, value in cell.config.items()
-        if key not in NOT_OF_THE_EXPERIMENT and key in fields and (key == "N" or value != fields[key]._default)
+        if key not in NOT_OF_THE_EXPERIMENT
+        and key in fields
+        and (key == "N" or value != fields[key]._default)
     ]
     return shlex.join(["python", script, *given])
 
@@ -101,9 +111,17 @@ def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 
 def _code(cell: Cell) -> str:
     code = cell.manifest.get("code") or {}
-    return "no checkout" if code.get("commit") is None else f"{code['commit']}{' with changes' if code.get('changed') else ''}"
+    return (
+        "no checkout"
+        if code.get("commit") is None
+        else f"{code['commit']}{' with changes' if code.get('changed') else ''}"
+    )
 
 
 def _listed(values: Iterable[Any]) -> str:
     counts = Counter(str(value) for value in values if value is not None)
-    return ", ".join(counts) if len(counts) == 1 else ", ".join(f"{value} ({count} cells)" for value, count in counts.most_common())
+    return (
+        ", ".join(counts)
+        if len(counts) == 1
+        else ", ".join(f"{value} ({count} cells)" for value, count in counts.most_common())
+    )

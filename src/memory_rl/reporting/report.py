@@ -38,7 +38,9 @@ def write_report(config: ReportConfig) -> Path:
     cells = find_cells(config.paths)
     study = make_study(cells)
     if not study.entries:
-        raise RunDirectoryError(f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders.")
+        raise RunDirectoryError(
+            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders."
+        )
     judgements = judge_sweeps(config.paths, cells)
     title = config.title or _title(config, judgements)
     figures = _make_figures(study)
@@ -91,9 +93,15 @@ def _pictures(study: Study) -> list[tuple[str, bytes]]:
 
 
 def _draw(figure: Figure, study: Study) -> list[tuple[str, bytes]]:
-    specification = {**printed(figure, study), "config": vega_config("light", study.labels, ground=GROUND["light"])}
+    specification = {
+        **printed(figure, study),
+        "config": vega_config("light", study.labels, ground=GROUND["light"]),
+    }
     drawing = vl_convert.vegalite_to_svg(specification)
-    return [(f"{figure.name}.svg", drawing.encode()), (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT))]
+    return [
+        (f"{figure.name}.svg", drawing.encode()),
+        (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)),
+    ]
 
 
 def _for_print(study: Study, plain: Study) -> list[Figure]:
@@ -108,11 +116,19 @@ def _refuse_foreign(out: Path) -> None:
     """Only an empty or new folder, or an earlier report, is written to."""
     try:
         taken = out.exists() and next(out.iterdir(), None) is not None
-        ours = taken and (out / PAGE).is_file() and GENERATOR in (out / PAGE).read_text(encoding="utf-8", errors="replace")[:2000]
+        ours = (
+            taken
+            and (out / PAGE).is_file()
+            and GENERATOR in (out / PAGE).read_text(encoding="utf-8", errors="replace")[:2000]
+        )
     except OSError as error:
-        raise RunDirectoryError(f"out={out} cannot be written ({error.strerror}): give another folder.") from error
+        raise RunDirectoryError(
+            f"out={out} cannot be written ({error.strerror}): give another folder."
+        ) from error
     if taken and not ours:
-        raise RunDirectoryError(f"out={out} holds files that are no report: give a new folder, such as out=report.")
+        raise RunDirectoryError(
+            f"out={out} holds files that are no report: give a new folder, such as out=report."
+        )
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -122,4 +138,6 @@ def _write(path: Path, content: bytes) -> None:
         scratch.write_bytes(content)
         os.replace(scratch, path)
     except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written ({error.strerror}): make room or give another folder as out=.") from error
+        raise RunDirectoryError(
+            f"{path} cannot be written ({error.strerror}): make room or give another folder as out=."
+        ) from error

@@ -11,9 +11,18 @@ from memory_rl.errors import ConfigError
 class ReportConfig:
     """Which run directories are put on the page, and where it goes."""
 
-    runs: str = chz.field(default="runs", doc="Run directories, or folders that hold some (a sweep, or several), separated by commas.")
-    out: str = chz.field(default="report", doc="The folder of the report. An earlier report there is replaced; other files are never touched.")
-    title: str | None = chz.field(default=None, doc="The heading of the page. Default: the name of the protocol, or of the first folder.")
+    runs: str = chz.field(
+        default="runs",
+        doc="Run directories, or folders that hold some (a sweep, or several), separated by commas.",
+    )
+    out: str = chz.field(
+        default="report",
+        doc="The folder of the report. An earlier report there is replaced; other files are never touched.",
+    )
+    title: str | None = chz.field(
+        default=None,
+        doc="The heading of the page. Default: the name of the protocol, or of the first folder.",
+    )
     quiet: bool = chz.field(default=False, doc="Print nothing.")
 
     @chz.validate

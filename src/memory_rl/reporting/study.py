@@ -95,7 +95,9 @@ class Study:
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
         hidden = set(self.hidden)
-        return Study(tuple(entry for entry in self.entries if entry.label not in hidden), self.unfinished, self.labels)
+        return Study(
+            tuple(entry for entry in self.entries if entry.label not in hidden), self.unfinished, self.labels
+        )
 
 
 def make_study(cells: Sequence[Cell]) -> Study:
@@ -109,10 +111,16 @@ def make_study(cells: Sequence[Cell]) -> Study:
     plain, others = ([cell for cell in completed if is_of_capacity(cell) is so] for so in (False, True))
     others.sort(key=_place_of_capacity)
     names, other_names = _names(plain), _names_of_capacity(others)
-    labels = [*_labels(plain, names), *(Label(name, 0, 0, starts_hidden=True) for name in dict.fromkeys(other_names))]
+    labels = [
+        *_labels(plain, names),
+        *(Label(name, 0, 0, starts_hidden=True) for name in dict.fromkeys(other_names)),
+    ]
     place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
     named = [*zip(names, plain, strict=True), *zip(other_names, others, strict=True)]
-    entries = sorted((Entry(name, cell) for name, cell in named), key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets))
+    entries = sorted(
+        (Entry(name, cell) for name, cell in named),
+        key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets),
+    )
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
 
@@ -121,7 +129,14 @@ def differing_keys(cells: Iterable[Cell]) -> list[str]:
     groups = defaultdict(list)
     for cell in cells:
         groups[cell.kind, cell.condition].append(cell.config)
-    return list(dict.fromkeys(key for group in groups.values() for key in group[0] if key not in _UNNAMED and _differs(group, key)))
+    return list(
+        dict.fromkeys(
+            key
+            for group in groups.values()
+            for key in group[0]
+            if key not in _UNNAMED and _differs(group, key)
+        )
+    )
 
 
 def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
@@ -130,7 +145,10 @@ def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
 
 
 def _names(cells: Sequence[Cell]) -> list[str]:
-    usual = {key: _most_frequent(cell.config.get(key) for cell in cells if key in cell.config) for key in differing_keys(cells)}
+    usual = {
+        key: _most_frequent(cell.config.get(key) for cell in cells if key in cell.config)
+        for key in differing_keys(cells)
+    }
     return _told_apart([" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells], cells)
 
 
@@ -138,15 +156,27 @@ def _names_of_capacity(cells: Sequence[Cell]) -> list[str]:
     """Each says what is trained and how many secrets there are, so that none is the name of a plain cell."""
     names: dict[int, str] = {}
     for group in by_condition(cells).values():
-        for order, part in (("", interleaved(group)), (" in blocks", [cell for cell in group if in_blocks(cell)])):
+        for order, part in (
+            ("", interleaved(group)),
+            (" in blocks", [cell for cell in group if in_blocks(cell)]),
+        ):
             for size, of_size in by_size(part).items():
-                names |= {id(cell): f"{cell.condition}, {size.label}, {_secrets(cell)}{order}" for cell in of_size}
+                names |= {
+                    id(cell): f"{cell.condition}, {size.label}, {_secrets(cell)}{order}" for cell in of_size
+                }
     return _told_apart([names[id(cell)] for cell in cells], cells)
 
 
 def _place_of_capacity(cell: Cell) -> tuple[Any, ...]:
     """By condition, then by what is trained, the smallest first, then by how much there is to learn; those in blocks after the others."""
-    return _rank_of(cell.condition), _natural(cell.condition), in_blocks(cell), cell.summary.get("trained_parameters") or 0, cell.N, cell.num_secrets
+    return (
+        _rank_of(cell.condition),
+        _natural(cell.condition),
+        in_blocks(cell),
+        cell.summary.get("trained_parameters") or 0,
+        cell.N,
+        cell.num_secrets,
+    )
 
 
 def _secrets(cell: Cell) -> str:
@@ -156,11 +186,18 @@ def _secrets(cell: Cell) -> str:
 def _told_apart(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
     """With the names of their folders, where cells of one N have the same name."""
     met = Counter(zip(names, (cell.N for cell in cells), strict=True))
-    return [f"{name} ({cell.path.name})" if met[name, cell.N] > 1 else name for name, cell in zip(names, cells, strict=True)]
+    return [
+        f"{name} ({cell.path.name})" if met[name, cell.N] > 1 else name
+        for name, cell in zip(names, cells, strict=True)
+    ]
 
 
 def _departures(cell: Cell, usual: dict[str, Any]) -> list[str]:
-    return [f"{key}={_shown(key, cell.config[key])}" for key in usual if key in cell.config and cell.config[key] != usual[key]]
+    return [
+        f"{key}={_shown(key, cell.config[key])}"
+        for key in usual
+        if key in cell.config and cell.config[key] != usual[key]
+    ]
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -181,14 +218,19 @@ def _most_frequent(values: Iterable[Any]) -> Any:
 
 def _labels(cells: Sequence[Cell], names: Sequence[str]) -> list[Label]:
     condition = {name: cell.condition for name, cell in zip(names, cells, strict=True)}
-    ordered = sorted(condition, key=lambda name: (_rank_of(condition[name]), _natural(condition[name]), len(name), _natural(name)))
+    ordered = sorted(
+        condition,
+        key=lambda name: (_rank_of(condition[name]), _natural(condition[name]), len(name), _natural(name)),
+    )
     colors = _colors([condition[name] for name in ordered], Counter(cell.condition for cell in cells))
     variants: Counter[str] = Counter()
     labels = []
     for name in ordered:
         variant = variants[condition[name]]
         variants[condition[name]] += 1
-        labels.append(Label(name, colors[condition[name]], variant, starts_hidden=variant > 0 and f" {_RANK}=" in name))
+        labels.append(
+            Label(name, colors[condition[name]], variant, starts_hidden=variant > 0 and f" {_RANK}=" in name)
+        )
     return labels
 
 
@@ -199,7 +241,10 @@ def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
         place = _rank_of(condition)
         colors[condition] = place if place < len(_ORDER) and place not in colors.values() else -1
     free = count(len(_ORDER))
-    return {condition: next(free) if colors[condition] < 0 else colors[condition] for condition in dict.fromkeys(conditions)}
+    return {
+        condition: next(free) if colors[condition] < 0 else colors[condition]
+        for condition in dict.fromkeys(conditions)
+    }
 
 
 def _rank_of(condition: str) -> int:
@@ -210,4 +255,6 @@ def _rank_of(condition: str) -> int:
 def _natural(text: str) -> list[tuple[int, float, str]]:
     """B=8 before B=16."""
     parts = text.replace("=", " ").split(" ")
-    return [(0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts]
+    return [
+        (0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts
+    ]

@@ -15,12 +15,30 @@ from memory_rl.reporting.curves import short_number
 from memory_rl.reporting.provenance import Judgement, command_of
 from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, Entry, Study
 
-_HEADINGS = ("condition", "N", "runs", "memorised", "median episodes [95 %]", "bits per episode [95 %]", "capacity", "alphabet", "exploration", "absorption")
+_HEADINGS = (
+    "condition",
+    "N",
+    "runs",
+    "memorised",
+    "median episodes [95 %]",
+    "bits per episode [95 %]",
+    "capacity",
+    "alphabet",
+    "exploration",
+    "absorption",
+)
 
 
 def cells_frame(study: Study) -> pl.DataFrame:
     """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have their status and nulls."""
-    rows = [{**_about(entry.label, entry.cell), **_results(entry.summary), "seconds": entry.cell.manifest.get("seconds")} for entry in study.entries]
+    rows = [
+        {
+            **_about(entry.label, entry.cell),
+            **_results(entry.summary),
+            "seconds": entry.cell.manifest.get("seconds"),
+        }
+        for entry in study.entries
+    ]
     rows += [_about(cell.condition, cell) for cell in study.unfinished]
     names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("config.")))
     names += list(dict.fromkeys(name for row in rows for name in row if name.startswith("config.")))
@@ -36,16 +54,36 @@ def _column(values: list[Any]) -> pl.Series:
 
 
 def _about(label: str, cell: Cell) -> dict[str, Any]:
-    config = {f"config.{key}": value for key, value in cell.config.items() if key not in (*NOT_OF_THE_EXPERIMENT, "N")}
-    return {"label": label, "condition": cell.condition, "kind": cell.kind, "N": cell.N, "status": cell.manifest["status"], "path": str(cell.path), **config}
+    config = {
+        f"config.{key}": value
+        for key, value in cell.config.items()
+        if key not in (*NOT_OF_THE_EXPERIMENT, "N")
+    }
+    return {
+        "label": label,
+        "condition": cell.condition,
+        "kind": cell.kind,
+        "N": cell.N,
+        "status": cell.manifest["status"],
+        "path": str(cell.path),
+        **config,
+    }
 
 
 def _results(summary: dict[str, Any]) -> dict[str, Any]:
     episodes, rate, limits = summary["episodes_to_memorise"], summary["bits_per_episode"], summary["ceilings"]
     row = {name: summary[name] for name in ("runs", "memorised", "censored")}
-    row |= {"median_episodes": episodes["median"], "median_low": episodes["ci95"][0], "median_high": episodes["ci95"][1]}
+    row |= {
+        "median_episodes": episodes["median"],
+        "median_low": episodes["ci95"][0],
+        "median_high": episodes["ci95"][1],
+    }
     row |= {"restricted_mean_episodes": episodes["restricted_mean"]}
-    row |= {"bits_per_episode": rate["estimate"], "bits_per_episode_low": rate["ci95"][0], "bits_per_episode_high": rate["ci95"][1]}
+    row |= {
+        "bits_per_episode": rate["estimate"],
+        "bits_per_episode_low": rate["ci95"][0],
+        "bits_per_episode_high": rate["ci95"][1],
+    }
     row |= {"capacity": limits["capacity"], "shannon_capacity": limits["shannon_capacity"]}
     if "rates" in summary:
         row |= {f"{mind}_rate": summary["rates"][mind]["estimate"] for mind in ("questioner", "observer")}
@@ -64,7 +102,11 @@ HEADINGS = _HEADINGS
 
 def _result_row(entry: Entry) -> list[str]:
     summary = entry.summary
-    episodes, rate, lost = summary["episodes_to_memorise"], summary["bits_per_episode"], summary.get("losses", {})
+    episodes, rate, lost = (
+        summary["episodes_to_memorise"],
+        summary["bits_per_episode"],
+        summary.get("losses", {}),
+    )
     return [
         entry.label,
         str(entry.N),
@@ -91,10 +133,17 @@ def markdown(title: str, study: Study, judgements: Sequence[Judgement], figures:
     for judgement in judgements:
         parts += _judgement_lines(judgement)
     parts += ["## Results", _table([list(HEADINGS), *result_rows(study)]), _unfinished(study)]
-    for heading, names, rows in (("Capacities", CAPACITY_HEADINGS, capacity_rows(study)), ("Sizes and secrets", POINT_HEADINGS, point_rows(study))):
+    for heading, names, rows in (
+        ("Capacities", CAPACITY_HEADINGS, capacity_rows(study)),
+        ("Sizes and secrets", POINT_HEADINGS, point_rows(study)),
+    ):
         parts += [f"### {heading}", _table([list(names), *rows])] if rows else []
     for figure in figures:
-        body = [f"![{figure.title}](figures/{figure.name}.svg)", *figure.reading] if figure.panels else [f"Left out: {figure.missing}."]
+        body = (
+            [f"![{figure.title}](figures/{figure.name}.svg)", *figure.reading]
+            if figure.panels
+            else [f"Left out: {figure.missing}."]
+        )
         parts += [f"## {figure.title}", *body, *figure.notes]
     commands = "\n".join(dict.fromkeys(command_of(entry.cell) for entry in study.entries))
     parts += ["## Commands", f"```sh\n{commands}\n```"]
@@ -103,7 +152,10 @@ def markdown(title: str, study: Study, judgements: Sequence[Judgement], figures:
 
 def about(study: Study) -> str:
     """What the report is over, in a sentence."""
-    runs, conditions = sum(entry.summary["runs"] for entry in study.entries), len({entry.cell.condition for entry in study.entries})
+    runs, conditions = (
+        sum(entry.summary["runs"] for entry in study.entries),
+        len({entry.cell.condition for entry in study.entries}),
+    )
     counts = f"{_counted(len(study.entries), 'cell')} with {_counted(runs, 'run')} of {_counted(conditions, 'condition')}"
     return f"{counts} at N = {', '.join(map(str, study.sizes))}."
 
@@ -115,9 +167,16 @@ def _counted(number: int, thing: str) -> str:
 def _judgement_lines(judgement: Judgement) -> list[str]:
     protocol = judgement.protocol
     rows = [["", "claim", "verdict", "why"]]
-    rows += [[verdict.id, verdict.claim, f"**{verdict.verdict}**", verdict.reason] for verdict in judgement.verdicts]
+    rows += [
+        [verdict.id, verdict.claim, f"**{verdict.verdict}**", verdict.reason]
+        for verdict in judgement.verdicts
+    ]
     changed = " The file was changed after the sweep began." if judgement.changed else ""
-    return [f"## Verdicts: {_plain(protocol.name)}", _table(rows), f"Protocol {_plain(protocol.name)}, SHA-256 `{protocol.sha256}`.{changed}"]
+    return [
+        f"## Verdicts: {_plain(protocol.name)}",
+        _table(rows),
+        f"Protocol {_plain(protocol.name)}, SHA-256 `{protocol.sha256}`.{changed}",
+    ]
 
 
 def _unfinished(study: Study) -> str:

@@ -45,7 +45,9 @@ def progress_bar(title: str, information: float) -> Iterator[Callable[[State], N
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[information]:.2f} | {task.fields[active]} runs learning"),
+        TextColumn(
+            "episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[information]:.2f} | {task.fields[active]} runs learning"
+        ),
         TimeElapsedColumn(),
     )
     console = Console()
@@ -53,7 +55,13 @@ def progress_bar(title: str, information: float) -> Iterator[Callable[[State], N
         task = progress.add_task(title, total=None, bits=0.0, information=information, active=0)
 
         def move(state: State) -> None:
-            progress.update(task, completed=state.episode, total=state.budget, bits=state.mean_bits_known, active=state.active)
+            progress.update(
+                task,
+                completed=state.episode,
+                total=state.budget,
+                bits=state.mean_bits_known,
+                active=state.active,
+            )
 
         yield move
 
@@ -66,7 +74,14 @@ def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Tab
         path: the run directory.
     """
     table = Table(caption=f"run directory: {path}", caption_justify="left")
-    for heading in ("condition", "runs", "memorised", "median episodes [95 % CI]", "bits per episode [95 % CI]", "naive capacity"):
+    for heading in (
+        "condition",
+        "runs",
+        "memorised",
+        "median episodes [95 % CI]",
+        "bits per episode [95 % CI]",
+        "naive capacity",
+    ):
         table.add_column(heading, justify="left" if heading == "condition" else "right")
     for name, summary in conditions.items():
         episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
@@ -90,7 +105,11 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
         memorised_at: the probability at which S counts as memorised.
         ceilings: as in summary.json.
     """
-    first, asker, optimal = ceilings["first_episode"], ceilings["ideal_questioner"], ceilings["optimal_to_know"]
+    first, asker, optimal = (
+        ceilings["first_episode"],
+        ceilings["ideal_questioner"],
+        ceilings["optimal_to_know"],
+    )
     rows = [
         ("naive capacity, log2 of the levels", ceilings["capacity"], "bits an episode"),
         ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits an episode"),
@@ -118,16 +137,28 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
     """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step. Conditions without a ledger are left out."""
-    table = Table(title="bits per episode, from what the channel could carry to what was learned; in brackets the factor lost on the way", title_justify="left")
+    table = Table(
+        title="bits per episode, from what the channel could carry to what was learned; in brackets the factor lost on the way",
+        title_justify="left",
+    )
     for heading in ("condition", "capacity", "ideal questioner", "ideal observer", "policy", "laws"):
         table.add_column(heading, justify="left" if heading == "condition" else "right")
     for name, summary in conditions.items():
         if "rates" in summary:
             cells = [_rate(summary["rates"]["capacity"]["estimate"])]
-            for mind, loss in (("questioner", "alphabet"), ("observer", "exploration"), ("policy", "absorption")):
+            for mind, loss in (
+                ("questioner", "alphabet"),
+                ("observer", "exploration"),
+                ("policy", "absorption"),
+            ):
                 factor = summary["losses"][loss]
-                cells.append(_rate(summary["rates"][mind]["estimate"]) + ("" if factor is None else f" ({loss} {factor:.3g}x)"))
-            table.add_row(name, *cells, ", ".join(sorted({check["status"] for check in summary["checks"].values()})))
+                cells.append(
+                    _rate(summary["rates"][mind]["estimate"])
+                    + ("" if factor is None else f" ({loss} {factor:.3g}x)")
+                )
+            table.add_row(
+                name, *cells, ", ".join(sorted({check["status"] for check in summary["checks"].values()}))
+            )
     return table
 
 

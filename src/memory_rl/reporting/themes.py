@@ -50,13 +50,35 @@ def vega_config(theme: Theme, labels: Sequence[Label], *, ground: str | None = N
         ground: behind the figure; transparent by default.
     """
     text, muted, lines = _TEXT[theme], _MUTED[theme], _LINES[theme]
-    guide = {"labelColor": muted, "titleColor": text, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 320}
+    guide = {
+        "labelColor": muted,
+        "titleColor": text,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 320,
+    }
     return {
         "background": ground or "transparent",
         "font": _FONT,
-        "axis": {**guide, "gridColor": lines, "domainColor": muted, "tickColor": muted, "titlePadding": 8, "labelOverlap": "greedy", "labelSeparation": 6},
+        "axis": {
+            **guide,
+            "gridColor": lines,
+            "domainColor": muted,
+            "tickColor": muted,
+            "titlePadding": 8,
+            "labelOverlap": "greedy",
+            "labelSeparation": 6,
+        },
         "legend": {**guide, "symbolStrokeWidth": 3, "symbolSize": 160},
-        "title": {"color": text, "subtitleColor": muted, "fontSize": 14, "subtitleFontSize": 12, "anchor": "start", "offset": 10},
+        "title": {
+            "color": text,
+            "subtitleColor": muted,
+            "fontSize": 14,
+            "subtitleFontSize": 12,
+            "anchor": "start",
+            "offset": 10,
+        },
         "view": {"stroke": None},
         "range": {"category": [color_of(label, theme) for label in labels]},
         "text": {"color": text, "fontSize": 12},

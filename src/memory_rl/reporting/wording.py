@@ -90,6 +90,4 @@ CAPACITY_READING = (
     "A row a condition and size. Capacity is the greatest mean of bits stored over all M; its interval is a bootstrap over runs in which that M is chosen "
     "anew. The knee is as many secrets as it holds. Where the size is not saturated, all three are lower bounds."
 )
-POINT_READING = (
-    "A row a condition, size and number of secrets M. Bits stored are those known at the end of a run, summed over its secrets. The same is in capacity.csv."
-)
+POINT_READING = "A row a condition, size and number of secrets M. Bits stored are those known at the end of a run, summed over its secrets. The same is in capacity.csv."

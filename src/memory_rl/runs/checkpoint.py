@@ -79,7 +79,9 @@ class Checkpoints:
             _flush(self.path)
         except _FAILURES as error:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise RunDirectoryError(f"{self.path} cannot be written ({error}): make room, then go on with resume=True.") from error
+            raise RunDirectoryError(
+                f"{self.path} cannot be written ({error}): make room, then go on with resume=True."
+            ) from error
         for old in self._numbers():
             if old < number:
                 shutil.rmtree(self.path / str(old), ignore_errors=True)
@@ -112,12 +114,18 @@ class Checkpoints:
         return max(self._numbers(), default=0)
 
     def _numbers(self) -> list[int]:
-        return [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()] if self.path.is_dir() else []
+        return (
+            [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()]
+            if self.path.is_dir()
+            else []
+        )
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     """Writes arrays as a safetensors file that PyTorch's libraries take for their own."""
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file, {"format": "pt"})
+    save_file(
+        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file, {"format": "pt"}
+    )
 
 
 def _write_adapter(folder: Path, adapter: Adapter) -> None:
@@ -140,7 +148,10 @@ def _write_all(folder: Path, state: State) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in folder.rglob("*"):
         _flush(path)
-    index = {"schema": _SCHEMA, "files": {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files}}
+    index = {
+        "schema": _SCHEMA,
+        "files": {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files},
+    }
     (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
     _flush(folder / _INDEX)
     _flush(folder)

@@ -26,7 +26,10 @@ class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind o
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
     """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it. Outside the main thread, where no signals come, it does nothing."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
         yield
         return
     signal.signal(signal.SIGTERM, _raise)
@@ -59,7 +62,9 @@ class SignalsWait:
                     signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stand_aside()
 
     def deliver(self) -> None:

@@ -34,13 +34,18 @@ def make_manifest(kind: str, condition: str, config: Mapping[str, Any]) -> dict[
         "condition": condition,
         "config": dict(config),
         "seed": config["seed"],
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        },
         "code": _code_state(),
         "started": _now(),
     }
 
 
-def with_status(manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any) -> dict[str, Any]:
+def with_status(
+    manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any
+) -> dict[str, Any]:
     """The manifest with a new status; `why` tells of an interruption or a failure, and `about` is to be noted, too."""
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 
@@ -52,7 +57,12 @@ def resumed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         begun: the manifest that the run directory holds.
         now: that of a run which would start now.
     """
-    note = {"started": now["started"], "stopped_as": begun["status"], "versions": now["versions"], "code": now["code"]}
+    note = {
+        "started": now["started"],
+        "stopped_as": begun["status"],
+        "versions": now["versions"],
+        "code": now["code"],
+    }
     return {**begun, "resumed": [*begun.get("resumed", []), note]}
 
 
@@ -77,12 +87,16 @@ def _code_state() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
-    if ask("ls-files", "--error-unmatch", str(Path(__file__))) is None:  # installed elsewhere: the checkout around it is not ours
+    if (
+        ask("ls-files", "--error-unmatch", str(Path(__file__))) is None
+    ):  # installed elsewhere: the checkout around it is not ours
         return {"commit": None, "changed": None}
     changes = ask("status", "--porcelain", "--untracked-files=no")
     return {"commit": ask("rev-parse", "HEAD"), "changed": None if changes is None else changes != ""}

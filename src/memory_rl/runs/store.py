@@ -71,19 +71,44 @@ OF_SEVERAL_SECRETS = {"secrets_memorised": pl.Int64}
 PROMPT = "prompt"
 """A column of episodes.parquet and secrets.parquet, if a run has several secrets: which of them, from 0."""
 
-SECRETS_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, PROMPT: pl.Int32, "secret": pl.Int64, "bits_known": pl.Float64, "observer_bits": pl.Float64}
+SECRETS_SCHEMA = {
+    "run": pl.Int32,
+    "episode": pl.Int64,
+    PROMPT: pl.Int32,
+    "secret": pl.Int64,
+    "bits_known": pl.Float64,
+    "observer_bits": pl.Float64,
+}
 """A row a run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no ledger is kept)."""
 
-LEDGER_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "asked_bits": pl.Float64, "asked_variance": pl.Float64, "observer_bits": pl.Float64}
+LEDGER_SCHEMA = {
+    "run": pl.Int32,
+    "episode": pl.Int64,
+    "asked_bits": pl.Float64,
+    "asked_variance": pl.Float64,
+    "observer_bits": pl.Float64,
+}
 """A row a run and episode: the ledger after it."""
 
 TIMING_SCHEMA = {"episode": pl.Int64, "seconds": pl.Float64}
 """Seconds since the start of training at which all active runs had seen this many episodes."""
 
-FILM_SCHEMA = {"run": pl.Int32, "episode": pl.Int64, "answer": pl.Int32, "policy": pl.Float32, "observer": pl.Float32}
+FILM_SCHEMA = {
+    "run": pl.Int32,
+    "episode": pl.Int64,
+    "answer": pl.Int32,
+    "policy": pl.Float32,
+    "observer": pl.Float32,
+}
 """A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer: the ideal observer's posterior."""
 
-MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "summary.json"
+MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = (
+    "manifest.json",
+    "metrics.parquet",
+    "episodes.parquet",
+    "timing.parquet",
+    "summary.json",
+)
 SECRETS = "secrets.parquet"
 """What is known of each secret, where a run has several."""
 USAGE = "usage.json"
@@ -112,7 +137,9 @@ class RunDirectory:
         self._lock: Lock | None = None
 
     @classmethod
-    def claim(cls, log_path: str | None, name: str, manifest: Mapping[str, Any], *, resume: bool = False) -> RunDirectory:
+    def claim(
+        cls, log_path: str | None, name: str, manifest: Mapping[str, Any], *, resume: bool = False
+    ) -> RunDirectory:
         """A directory that is this run's alone until `release`: `log_path`, or a new one under runs/.
 
         Args:
@@ -129,7 +156,9 @@ class RunDirectory:
         if directory.begun is None or directory.begun["status"] != "completed":
             directory._take()
             try:
-                directory._look(manifest, resume)  # again: what was seen before may have changed until the lock was ours
+                directory._look(
+                    manifest, resume
+                )  # again: what was seen before may have changed until the lock was ours
             except RunDirectoryError:
                 directory.release()
                 raise
@@ -138,7 +167,9 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()
 
     def release(self) -> None:
@@ -154,20 +185,32 @@ class RunDirectory:
         except BlockingIOError:
             raise self._in_use() from None
         except OSError as error:
-            raise RunDirectoryError(f"log_path={self.path} cannot be written ({error.strerror}): give another log_path.") from error
+            raise RunDirectoryError(
+                f"log_path={self.path} cannot be written ({error.strerror}): give another log_path."
+            ) from error
 
     def _in_use(self) -> RunDirectoryError:
-        return RunDirectoryError(f"log_path={self.path} is in use by another process, which is at work on it: wait for its end, or give another log_path.")
+        return RunDirectoryError(
+            f"log_path={self.path} is in use by another process, which is at work on it: wait for its end, or give another log_path."
+        )
 
     def _look(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Refuses what is not to be touched, and touches nothing."""
         try:
-            names = sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name)) if self.path.exists() else []
+            names = (
+                sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name))
+                if self.path.exists()
+                else []
+            )
         except OSError as error:
-            raise RunDirectoryError(f"log_path={self.path} cannot be written ({error.strerror}): give another log_path.") from error
+            raise RunDirectoryError(
+                f"log_path={self.path} cannot be written ({error.strerror}): give another log_path."
+            ) from error
         if MANIFEST not in names:
             if names:
-                raise RunDirectoryError(f"log_path={self.path} already holds other files ({names[0]}): give an empty or new log_path.")
+                raise RunDirectoryError(
+                    f"log_path={self.path} already holds other files ({names[0]}): give an empty or new log_path."
+                )
             return
         self.begun = self.read_manifest()
         if self._lock is None and is_locked(self.path):
@@ -176,12 +219,18 @@ class RunDirectory:
             raise self._already_taken(self.status(self.begun))
         difference = first_difference(self.begun, manifest)
         if difference:
-            raise RunDirectoryError(f"log_path={self.path} holds another experiment: {difference}; give the same configuration, or another log_path.")
+            raise RunDirectoryError(
+                f"log_path={self.path} holds another experiment: {difference}; give the same configuration, or another log_path."
+            )
 
     def _already_taken(self, status: str) -> RunDirectoryError:
         if status == "completed":
-            return RunDirectoryError(f"log_path={self.path} already holds a run (completed), which is never overwritten: give another log_path.")
-        return RunDirectoryError(f"log_path={self.path} already holds a run ({status}): add resume=True to go on with it, or give another log_path.")
+            return RunDirectoryError(
+                f"log_path={self.path} already holds a run (completed), which is never overwritten: give another log_path."
+            )
+        return RunDirectoryError(
+            f"log_path={self.path} already holds a run ({status}): add resume=True to go on with it, or give another log_path."
+        )
 
     def status(self, manifest: Mapping[str, Any]) -> str:
         """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it any more."""
@@ -229,7 +278,9 @@ class RunDirectory:
             with np.load(self.path / name, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise RunDirectoryError(f"{self.path / name} cannot be read ({error}): give the path of a run directory.") from error
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
+            ) from error
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         target = self.path / name
@@ -242,7 +293,9 @@ class RunDirectory:
             os.replace(scratch, target)
         except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
             scratch.unlink(missing_ok=True)
-            raise RunDirectoryError(f"{target} cannot be written ({error}): make room or give a log_path on another disk.") from error
+            raise RunDirectoryError(
+                f"{target} cannot be written ({error}): make room or give a log_path on another disk."
+            ) from error
 
     def write_figure(self, name: str, chart: Any) -> None:
         """Writes an altair chart as figures/<name>.svg and .png, the second from the first, since laying a chart out is what takes time."""
@@ -261,7 +314,9 @@ class RunDirectory:
         try:
             content: dict[str, Any] = json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:
-            raise RunDirectoryError(f"{self.path / name} cannot be read ({error}): give the path of a run directory.") from error
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
+            ) from error
         return content
 
     def read_manifest(self) -> dict[str, Any]:
@@ -272,7 +327,9 @@ class RunDirectory:
         """
         manifest = self.read_json(MANIFEST)
         if not isinstance(manifest, dict) or "schema" not in manifest:
-            raise RunDirectoryError(f"{self.path / MANIFEST} is no manifest of memory-rl: give the path of a run directory.")
+            raise RunDirectoryError(
+                f"{self.path / MANIFEST} is no manifest of memory-rl: give the path of a run directory."
+            )
         if manifest["schema"] != SCHEMA:
             raise RunDirectoryError(
                 f"{self.path / MANIFEST} has schema {manifest['schema']}, and this version reads {SCHEMA}: use the version of memory-rl that wrote it."
@@ -288,7 +345,9 @@ class RunDirectory:
         try:
             return pl.read_parquet(self.path / name)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise RunDirectoryError(f"{self.path / name} cannot be read ({error}): give the path of a run directory.") from error
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
+            ) from error
 
 
 def _is_ours(name: str) -> bool:
@@ -305,6 +364,8 @@ def _new_path(name: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be made ({error.strerror}): give a log_path that can be written.") from error
+            raise RunDirectoryError(
+                f"{path} cannot be made ({error.strerror}): give a log_path that can be written."
+            ) from error
         return path
     raise RunDirectoryError(f"runs/{stem} and all its neighbours are taken: give a log_path.")

@@ -41,7 +41,10 @@ TENSORBOARD = "tensorboard"
 
 _POINTS = 500
 _COLUMNS = ("run", "episode", *MEASURES, *SHARES)
-_START_SECONDS, _FINISH_SECONDS = 30.0, 60.0  # that Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`
+_START_SECONDS, _FINISH_SECONDS = (
+    30.0,
+    60.0,
+)  # that Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`
 
 Evaluation = Mapping[str, np.ndarray]
 """Columns of metrics.parquet (see `memory_rl.runs.store.METRICS_SCHEMA`): a row a run, or several in the order in which they were measured."""
@@ -63,8 +66,12 @@ class MeanCurve:
     """
 
     def __init__(self, config: Experiment) -> None:
-        self._due = deque([0, *np.unique(np.rint(np.geomspace(1, config.budget, _POINTS)).astype(np.int64)).tolist()])
-        self._memorised_from, self._stops_from = (math.log2(config.N * threshold) for threshold in (config.memorised_at, config.stop_at))
+        self._due = deque(
+            [0, *np.unique(np.rint(np.geomspace(1, config.budget, _POINTS)).astype(np.int64)).tolist()]
+        )
+        self._memorised_from, self._stops_from = (
+            math.log2(config.N * threshold) for threshold in (config.memorised_at, config.stop_at)
+        )
         self._waiting: list[Evaluation] = []
         self._last = np.zeros(config.num_runs)  # episode of each run that went in
         self._learning = np.full(config.num_runs, True)
@@ -169,7 +176,9 @@ class WandbTracker:
             id=subject.identity,
             group=subject.group,
             config=subject.config,
-            dir=str(subject.folder.resolve()),  # its service keeps the working directory that it was started in
+            dir=str(
+                subject.folder.resolve()
+            ),  # its service keeps the working directory that it was started in
             resume="allow" if subject.resumed else None,
             reinit="create_new",  # a notebook may have a run of its own
             settings=wandb.Settings(
@@ -232,7 +241,9 @@ class TensorboardTracker:
 
         folder = subject.folder / TENSORBOARD
         folder.mkdir(exist_ok=True)
-        self._writer = RecordWriter((folder / f"events.out.tfevents.{time.time_ns()}.{subject.identity}").open("xb", buffering=0))
+        self._writer = RecordWriter(
+            (folder / f"events.out.tfevents.{time.time_ns()}.{subject.identity}").open("xb", buffering=0)
+        )
         self._write(file_version="brain.Event:2")
         known = {key: value for key, value in subject.config.items() if value is not None}
         self._write(summary=hparams_pb(known, trial_id=subject.identity))
@@ -250,7 +261,12 @@ class TensorboardTracker:
     def _write_scalars(self, episode: int, values: Mapping[str, float]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        self._write(step=episode, summary=Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]))
+        self._write(
+            step=episode,
+            summary=Summary(
+                value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+            ),
+        )
 
     def _write(self, **event: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -303,7 +319,9 @@ class Trackers:
         """
         if not self._wanted:
             return
-        points = [] if so_far is None else self._curve.add({name: so_far[name].to_numpy() for name in _COLUMNS})
+        points = (
+            [] if so_far is None else self._curve.add({name: so_far[name].to_numpy() for name in _COLUMNS})
+        )
         with self._left_behind_if_it_fails(" and ".join(self._wanted)):
             subject = self._subject(directory)
             for key in self._wanted:
@@ -320,13 +338,19 @@ class Trackers:
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Takes the summary of the experiment, by condition, to be shown at the end."""
-        self._summary = {name: value for of_condition in summary.values() for name, value in _numbers("summary", of_condition)}
+        self._summary = {
+            name: value
+            for of_condition in summary.values()
+            for name, value in _numbers("summary", of_condition)
+        }
 
     def __enter__(self) -> Trackers:
         return self
 
     def __exit__(self, error: object, *more: object) -> None:
-        if self._open and error is None:  # an experiment that stopped in between may go on, and makes these points then
+        if (
+            self._open and error is None
+        ):  # an experiment that stopped in between may go on, and makes these points then
             self._show(self._curve.finish())
         for name in list(self._open):
             with self._left_behind_if_it_fails(name):
@@ -357,14 +381,22 @@ class Trackers:
         except Exception as error:  # whatever it is, the measuring goes on
             self._open.pop(name, None)
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            warnings.warn(f"{name} failed ({reason}), and the experiment goes on without it.", TrackerWarning, stacklevel=2)
+            warnings.warn(
+                f"{name} failed ({reason}), and the experiment goes on without it.",
+                TrackerWarning,
+                stacklevel=2,
+            )
 
 
 def _check_installed(key: str, value: Any) -> None:
     library = _KINDS[key][0]
     found = importlib.util.find_spec(library)
-    if found is None or found.origin is None:  # a folder of that name, such as wandb/ of earlier runs, is no library
-        raise ConfigError(f"{key}={value} needs {library}, which is not installed: type pip install 'memory-rl[{library}]', or leave {key} out.")
+    if (
+        found is None or found.origin is None
+    ):  # a folder of that name, such as wandb/ of earlier runs, is no library
+        raise ConfigError(
+            f"{key}={value} needs {library}, which is not installed: type pip install 'memory-rl[{library}]', or leave {key} out."
+        )
 
 
 def _numbers(name: str, content: Any) -> Iterator[tuple[str, float]]:

@@ -21,7 +21,9 @@ TRAIN, TEST = "train.jsonl", "test.jsonl"
 
 def examples_directory(data_dir: str, environment: Environment, secret: int) -> Path:
     """Where the examples of this N and secret lie."""
-    ending = ("-multi_step" if isinstance(environment, MultiStep) else "") + ("" if environment.wording == "terse" else f"-{environment.wording}")
+    ending = ("-multi_step" if isinstance(environment, MultiStep) else "") + (
+        "" if environment.wording == "terse" else f"-{environment.wording}"
+    )
     return Path(data_dir) / f"sft-N{environment.space.N}-secret{secret}{ending}"
 
 
@@ -38,7 +40,9 @@ def write_examples(path: Path, environment: Environment, secret: int, count: int
         scratch.write_text(line * count)
         os.replace(scratch, path)
     except OSError as error:
-        raise DataError(f"data_dir: {path} cannot be written ({error.strerror}): give another data_dir.") from error
+        raise DataError(
+            f"data_dir: {path} cannot be written ({error.strerror}): give another data_dir."
+        ) from error
 
 
 def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarray:
@@ -50,14 +54,20 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: run python sft_data_gen.py {_key_values(environment, secret)} first.") from error
+        raise DataError(
+            f"{path} cannot be read: run python sft_data_gen.py {_key_values(environment, secret)} first."
+        ) from error
     if not lines:
-        raise DataError(f"{path} is empty: run python sft_data_gen.py {_key_values(environment, secret)} again.")
+        raise DataError(
+            f"{path} is empty: run python sft_data_gen.py {_key_values(environment, secret)} again."
+        )
     expected = environment.messages(secret)
     for number, line in enumerate(lines, start=1):
         problem = _compare(line, expected)
         if problem is not None:
-            raise DataError(f"{path}, line {number}: {problem}: run python sft_data_gen.py {_key_values(environment, secret)}.")
+            raise DataError(
+                f"{path}, line {number}: {problem}: run python sft_data_gen.py {_key_values(environment, secret)}."
+            )
     return np.full(len(lines), secret)
 
 

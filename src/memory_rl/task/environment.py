@@ -82,13 +82,19 @@ class Environment(ABC):
     def messages(self, answer: int) -> list[Message]:
         """The same conversation in the chat format."""
         roles = ("user", "assistant")
-        return [{"role": role, "content": text} for turn in self.conversation(answer) for role, text in zip(roles, turn, strict=True)]
+        return [
+            {"role": role, "content": text}
+            for turn in self.conversation(answer)
+            for role, text in zip(roles, turn, strict=True)
+        ]
 
     def parse(self, text: str) -> int | None:
         """The choice that a reply writes in canonical form, or None for an invalid reply."""
         return parse_integer(text, self.num_choices)
 
-    def rewards(self, choices: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None) -> np.ndarray:
+    def rewards(
+        self, choices: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None
+    ) -> np.ndarray:
         """Rewards of each step of each episode.
 
         Args:

@@ -18,7 +18,9 @@ class MultiStep(Environment):
     """k questions of one bit each; the channel of every step is `binary` on the bit."""
 
     @classmethod
-    def with_noise(cls, space: SecretSpace, noise: float = 0.0, *, num_secrets: int = 1, wording: Wording = "terse") -> MultiStep:
+    def with_noise(
+        cls, space: SecretSpace, noise: float = 0.0, *, num_secrets: int = 1, wording: Wording = "terse"
+    ) -> MultiStep:
         """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability `noise`."""
         return cls(space, make_channel("binary", 2, noise=noise), num_secrets, wording)
 
@@ -44,11 +46,19 @@ class MultiStep(Environment):
         # The later turns are as short as they can be: each stands in 2^step conversations.
         if step > 0:
             return f"{step + 1}?"
-        return f"{code_names(self.num_secrets)[which]}, bit 1?" if self.num_secrets > 1 else f"Secret in [0,{self.space.N}), bit 1?"
+        return (
+            f"{code_names(self.num_secrets)[which]}, bit 1?"
+            if self.num_secrets > 1
+            else f"Secret in [0,{self.space.N}), bit 1?"
+        )
 
     def _plain_prompt(self, which: int) -> str:
         named = f" number {self.number_of(which)}" if self.num_secrets > 1 else ""
-        written = f"written with {self.num_steps} binary digits" if self.num_steps > 1 else "written with 1 binary digit"
+        written = (
+            f"written with {self.num_steps} binary digits"
+            if self.num_steps > 1
+            else "written with 1 binary digit"
+        )
         return f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}, {written}. Reply with one digit at a time, 0 or 1, alone. Digit 1?"
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:

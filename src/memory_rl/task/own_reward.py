@@ -53,11 +53,21 @@ def load_reward(reference: str) -> Any:
     path = Path(place)
     if not path.is_file():
         meant = path.with_suffix(".py") if path.name else path
-        hint = f"did you mean reward_type={meant}:{name}?" if meant.is_file() else f"give the path of a Python file, as in {_EXAMPLE}."
-        raise ConfigError(f"reward_type={reference} names no file, since there is no {place or 'path before the colon'}: {hint}")
+        hint = (
+            f"did you mean reward_type={meant}:{name}?"
+            if meant.is_file()
+            else f"give the path of a Python file, as in {_EXAMPLE}."
+        )
+        raise ConfigError(
+            f"reward_type={reference} names no file, since there is no {place or 'path before the colon'}: {hint}"
+        )
     module = _run(path, reference)
     if name not in vars(module):
-        own = [known for known, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")]
+        own = [
+            known
+            for known, value in vars(module).items()
+            if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")
+        ]
         hint = suggest(name, own) if own else "define it there, as in def my_reward(answer, secret)."
         why = f"{place} has no {name}" if name else "no name follows the colon"
         raise ConfigError(f"reward_type={reference} names nothing, since {why}: {hint}")
@@ -75,7 +85,9 @@ def _run(path: Path, reference: str) -> ModuleType:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # to run it is what the user asks for
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise ConfigError(f"reward_type={reference} cannot be used, since {path} cannot be run ({_told(error)}): mend the file.") from error
+        raise ConfigError(
+            f"reward_type={reference} cannot be used, since {path} cannot be run ({_told(error)}): mend the file."
+        ) from error
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
@@ -102,7 +114,9 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
     method = getattr(given, "reward", None)
     called = method if callable(method) else given
     if not callable(called):
-        raise ConfigError(f"reward_type={name} is not a reward: give a function reward(answer, secret), or a class with such a method.")
+        raise ConfigError(
+            f"reward_type={name} is not a reward: give a function reward(answer, secret), or a class with such a method."
+        )
     options = _wants_N(called, N)
     signature = _signature(called)
     if signature is not None:
@@ -154,14 +168,20 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     _check_repeats(reward, sure, law_of, list(laws), name)
     levels, classes, outcomes = _table(sure, law_of, list(laws), name)
     if (classes == classes[:, :1]).all():
-        raise ConfigError(f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: reward some secrets differently.")
+        raise ConfigError(
+            f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: reward some secrets differently."
+        )
     return from_table(name, levels, classes, outcomes)
 
 
-def from_table(name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None) -> RewardChannel:
+def from_table(
+    name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None
+) -> RewardChannel:
     """The channel with this table: levels (L,), classes (A, N), outcomes (C, L) or None; see `RewardChannel`."""
     singles_out = np.array_equal(classes, np.eye(len(classes), classes.shape[1], dtype=bool))
-    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, singles_out)
+    return RewardChannel(
+        name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, singles_out
+    )
 
 
 def table_of(channel: RewardChannel, N: int) -> np.ndarray:
@@ -201,7 +221,9 @@ def _law_at(as_law: Callable[[Any], _Law], given: Any, answer: int, secret: int,
         except TypeError:  # what cannot be hashed, a 0-d array for one
             return _law(items)
     except _NoLawError as error:
-        raise ConfigError(f"reward_type={name} gave {_shown(given)} for answer={answer}, secret={secret}, {error}") from None
+        raise ConfigError(
+            f"reward_type={name} gave {_shown(given)} for answer={answer}, secret={secret}, {error}"
+        ) from None
 
 
 class _NoLawError(Exception):
@@ -220,27 +242,39 @@ def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
         merged[value] = merged.get(value, 0.0) + probability
     total = sum(merged.values())
     if abs(total - 1) > _TOLERANCE:
-        raise _NoLawError(f"whose probabilities sum to {total:.10g}: return each reward that may come with its probability, so that they sum to 1.")
+        raise _NoLawError(
+            f"whose probabilities sum to {total:.10g}: return each reward that may come with its probability, so that they sum to 1."
+        )
     law = tuple(sorted((value, probability) for value, probability in merged.items() if probability > 0))
     return law if len(law) > 1 else ((law[0][0], 1.0),)
 
 
 def _number(value: Any) -> float:
     if isinstance(value, str | bytes | bytearray):
-        raise _NoLawError("which is not a number: return a number, or a mapping from each reward to its probability.")
+        raise _NoLawError(
+            "which is not a number: return a number, or a mapping from each reward to its probability."
+        )
     try:
         return float(value)
     except OverflowError:
         return math.inf
     except Exception:
-        raise _NoLawError("which is not a number: return a number, or a mapping from each reward to its probability.") from None
+        raise _NoLawError(
+            "which is not a number: return a number, or a mapping from each reward to its probability."
+        ) from None
 
 
 def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> None:
     """Asks some pairs again, in another order: all of them, many times, if they are few."""
     N, random, least, most = len(sure), np.random.default_rng(0), *_REPEATS
-    places = [random.permutation(N * N) for _ in range(math.ceil(least / N**2))] if most >= N * N else [random.integers(N * N, size=most)]
-    for answer, secret in zip(*(place.tolist() for place in np.divmod(np.concatenate(places), N)), strict=True):
+    places = (
+        [random.permutation(N * N) for _ in range(math.ceil(least / N**2))]
+        if most >= N * N
+        else [random.integers(N * N, size=most)]
+    )
+    for answer, secret in zip(
+        *(place.tolist() for place in np.divmod(np.concatenate(places), N)), strict=True
+    ):
         try:
             given = reward(answer, secret)
         except (Exception, SystemExit) as error:
@@ -248,14 +282,18 @@ def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: l
         before = sure[answer, secret]
         if type(given) in (float, int, bool) and given == before:
             continue
-        if _law_at(_law, given, answer, secret, name) != (laws[law_of[answer, secret]] if np.isnan(before) else ((before, 1.0),)):
+        if _law_at(_law, given, answer, secret, name) != (
+            laws[law_of[answer, secret]] if np.isnan(before) else ((before, 1.0),)
+        ):
             raise ConfigError(
                 f"reward_type={name} gave two different rewards for answer={answer}, secret={secret}: if chance has a part in it, "
                 "return a mapping from each reward to its probability instead."
             )
 
 
-def _table(sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _table(
+    sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Levels, classes and outcomes, as `from_table` takes them.
 
     Class i is the i-th of the rewards that come for certain, the first of them the lowest level of all; the distributions follow.
@@ -278,7 +316,9 @@ def _table(sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) ->
 
 
 def _too_large(name: str, N: int) -> ConfigError:
-    return ConfigError(f"reward_type={name} has too many different distributions at N={N}: round its rewards and probabilities, or use a smaller N.")
+    return ConfigError(
+        f"reward_type={name} has too many different distributions at N={N}: round its rewards and probabilities, or use a smaller N."
+    )
 
 
 def _failed(error: BaseException, answer: int, secret: int, name: str) -> ConfigError:
@@ -293,7 +333,9 @@ def _told(error: BaseException) -> str:
     while frame is not None:
         places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
         frame = frame.tb_next
-    theirs = [place for place in places if place[0] != __file__ and not place[0].startswith("<")]  # nor what has no file
+    theirs = [
+        place for place in places if place[0] != __file__ and not place[0].startswith("<")
+    ]  # nor what has no file
     lines = [line for file, line in theirs if file == theirs[0][0]]
     where = f" in {Path(theirs[0][0]).name}, line {lines[-1]}" if theirs else ""
     return _one_line(f"{type(error).__name__}: {error}".removesuffix(": ")) + where

@@ -55,7 +55,9 @@ class RewardChannel:
         valid = answers != INVALID
         return np.where(valid, self.class_of(np.where(valid, answers, secrets), secrets), 0)
 
-    def rewards(self, answers: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None) -> np.ndarray:
+    def rewards(
+        self, answers: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None
+    ) -> np.ndarray:
         """Draws rewards.
 
         Args:
@@ -117,7 +119,12 @@ def raw_log_distance(N: int) -> np.ndarray:
 
 def binary(N: int) -> RewardChannel:
     """1 if the answer is S, else 0."""
-    return RewardChannel("binary", np.array([0.0, 1.0]), lambda answers, secrets: (answers == secrets).astype(np.int64), singles_out=True)
+    return RewardChannel(
+        "binary",
+        np.array([0.0, 1.0]),
+        lambda answers, secrets: (answers == secrets).astype(np.int64),
+        singles_out=True,
+    )
 
 
 def log_distance(N: int) -> RewardChannel:
@@ -127,7 +134,9 @@ def log_distance(N: int) -> RewardChannel:
 
 def binned_log_distance(N: int, bins: int) -> RewardChannel:
     """The log-distance to S rounded (half to even) to one of B equally spaced values; fewer than B may occur."""
-    scaled = np.round(raw_log_distance(N) * (bins - 1), 9)  # so that a half is a half, whatever the last bit of the logarithm says
+    scaled = np.round(
+        raw_log_distance(N) * (bins - 1), 9
+    )  # so that a half is a half, whatever the last bit of the logarithm says
     return _by_distance("binned_log_distance", np.round(scaled) / (bins - 1))
 
 

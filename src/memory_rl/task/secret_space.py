@@ -15,7 +15,9 @@ import numpy as np
 
 from memory_rl.seeding import generator
 
-_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]*")  # [0-9] and not \d or isdigit(): those admit digits that are not ASCII
+_CANONICAL_INTEGER = re.compile(
+    r"0|[1-9][0-9]*"
+)  # [0-9] and not \d or isdigit(): those admit digits that are not ASCII
 _LETTERS, _LENGTH = list(string.ascii_letters), 4
 _WHITE_SPACE = " \t\r\n"
 

@@ -55,7 +55,11 @@ class Ceilings:
 
     def as_dict(self) -> dict[str, Any]:
         """For summary.json."""
-        questioner_row = None if self.ideal_questioner is None else {**asdict(self.ideal_questioner), "method": self.method}
+        questioner_row = (
+            None
+            if self.ideal_questioner is None
+            else {**asdict(self.ideal_questioner), "method": self.method}
+        )
         return {
             "capacity": self.capacity,
             "shannon_capacity": self.shannon_capacity,
@@ -108,7 +112,9 @@ def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> fl
 def _best_answers(environment: Environment) -> tuple[int, bool]:
     """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
     channel, N = environment.channel, environment.space.N
-    if isinstance(environment, MultiStep) or channel.singles_out:  # class 1 is right, class 0 wrong; much noise turns that round
+    if (
+        isinstance(environment, MultiStep) or channel.singles_out
+    ):  # class 1 is right, class 0 wrong; much noise turns that round
         right_minus_wrong = channel.mean_rewards[1] - channel.mean_rewards[0]
         if abs(right_minus_wrong) <= _TIE:
             return N, True
@@ -138,13 +144,17 @@ class _Limits(NamedTuple):
 def _closed_form(config: BoundsConfig | Experiment, environment: Environment) -> _Limits | None:
     N, certainty = config.N, config.memorised_at
     if isinstance(config, SFTConfig):
-        return _Limits(math.log2(N), FirstEpisode(math.log2(N), math.log2(N)), questioner.example(N, certainty), "exact")
+        return _Limits(
+            math.log2(N), FirstEpisode(math.log2(N), math.log2(N)), questioner.example(N, certainty), "exact"
+        )
     if isinstance(environment, MultiStep) or not environment.channel.certain:
         return None
     if environment.channel.singles_out:
         return _Limits(1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact")
     if environment.channel.name == "log_distance":
-        return _Limits(math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact")
+        return _Limits(
+            math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact"
+        )
     return None
 
 
@@ -154,7 +164,12 @@ def _from_table(config: BoundsConfig | Experiment, environment: Environment) -> 
     per_bit = isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps
     if not outcomes.certain:
         alike = classes[:1] if per_bit else classes  # which bits an answer has only renames the patterns
-        return _Limits(_noisy_capacity(alike, outcomes), first, _simulated(config, classes, outcomes), f"greedy, simulated over {_GAMES} games")
+        return _Limits(
+            _noisy_capacity(alike, outcomes),
+            first,
+            _simulated(config, classes, outcomes),
+            f"greedy, simulated over {_GAMES} games",
+        )
     capacity = bounds.question_capacity(classes, outcomes)
     if per_bit:
         return _Limits(capacity, first, questioner.per_bit(config.N, config.memorised_at), "exact")
@@ -167,12 +182,16 @@ def _from_table(config: BoundsConfig | Experiment, environment: Environment) -> 
 
 def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:
     assert outcomes.noisy is not None  # noqa: S101
-    return bounds.question_capacity(classes, outcomes) if outcomes.noisy.size * len(classes) <= _CELLS else None
+    return (
+        bounds.question_capacity(classes, outcomes) if outcomes.noisy.size * len(classes) <= _CELLS else None
+    )
 
 
 def _simulated(config: BoundsConfig | Experiment, classes: np.ndarray, outcomes: Outcomes) -> Episodes | None:
     if classes.size * outcomes.num_classes > _CELLS:
         return None
     random = generator(config.seed, "questioner")
-    played = questioner.simulated(classes, outcomes, config.memorised_at, games=_GAMES, generator=random, max_episodes=50 * config.N)
+    played = questioner.simulated(
+        classes, outcomes, config.memorised_at, games=_GAMES, generator=random, max_episodes=50 * config.N
+    )
     return played if math.isfinite(played.to_reach) else None

@@ -73,5 +73,7 @@ class FromCheckpoints(Continuation):
     def pause(self, **place: Any) -> None:
         """See `Continuation`. A signal that came during the update takes effect here."""
         if self._checkpoints.due or self._signals.pending is not None:
-            self._checkpoints.write(lambda: {"loop": place, **{name: part.state() for name, part in self._parts.items()}})
+            self._checkpoints.write(
+                lambda: {"loop": place, **{name: part.state() for name, part in self._parts.items()}}
+            )
         self._signals.deliver()

@@ -15,7 +15,10 @@ def draw_secrets(config: LearnerConfig) -> np.ndarray:
     """The secrets of each run: `fixed_secret` for all, or drawn from the seed for each. Shape (R, M)."""
     if config.fixed_secret is not None:
         return np.full((config.num_runs, 1), config.fixed_secret)
-    space, streams = SecretSpace(config.N), [generator(config.seed, "secrets", run) for run in range(config.num_runs)]
+    space, streams = (
+        SecretSpace(config.N),
+        [generator(config.seed, "secrets", run) for run in range(config.num_runs)],
+    )
     return np.array([[space.draw(stream) for _ in range(config.num_secrets)] for stream in streams])
 
 

@@ -52,13 +52,19 @@ class Film:
 
     def _is_last(self, episode: int, bits_known: float) -> bool:
         config = self._config
-        return bool(bits_known >= np.log2(config.N * config.stop_at)) or episode + episodes_an_update(config) > config.budget
+        return (
+            bool(bits_known >= np.log2(config.N * config.stop_at))
+            or episode + episodes_an_update(config) > config.budget
+        )
 
     def _thin_out(self) -> None:
         while len(self._which) > MAX_PICTURES:
             self._stride *= 2
             kept = [which % self._stride == 0 or which == self._seen for which in self._which]
-            self._which, self._episode = list(compress(self._which, kept)), list(compress(self._episode, kept))
+            self._which, self._episode = (
+                list(compress(self._which, kept)),
+                list(compress(self._episode, kept)),
+            )
             self._beliefs = list(compress(self._beliefs, kept))
 
     @property
@@ -82,7 +88,13 @@ class Film:
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`."""
-        return {"stride": self._stride, "seen": self._seen, "which": self._which, "episode": self._episode, "beliefs": self._stacked}
+        return {
+            "stride": self._stride,
+            "seen": self._seen,
+            "which": self._which,
+            "episode": self._episode,
+            "beliefs": self._stacked,
+        }
 
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""
@@ -93,4 +105,8 @@ class Film:
 
 def make_film(config: Experiment, ledger: Ledger | HitLedger | None) -> Film | None:
     """A film, where there is a belief over all answers to be seen, and room for it."""
-    return Film(config) if isinstance(ledger, Ledger) and config.N <= MAX_N and config.num_secrets == 1 and config.scores_all else None
+    return (
+        Film(config)
+        if isinstance(ledger, Ledger) and config.N <= MAX_N and config.num_secrets == 1 and config.scores_all
+        else None
+    )

@@ -49,7 +49,11 @@ class Population:
     def told_later(self) -> dict[str, Any]:
         """What the summary tells of a hosted policy's warm-up, which is made when the first run begins."""
         report = getattr(self.policy, "warmup", None)
-        return {} if report is None else {"warmup": {name: value for name, value in report.items() if name != "state"}}
+        return (
+            {}
+            if report is None
+            else {"warmup": {name: value for name, value in report.items() if name != "state"}}
+        )
 
     def close(self, completed: bool) -> None:
         """Lets go of what a hosted policy holds elsewhere; also of its saved states, if it will not be gone on with."""
@@ -80,13 +84,20 @@ def make_population(config: Experiment, environment: Environment) -> Population:
 def _hosted(config: Experiment, environment: Environment) -> Population:
     found = find_spec("tinker")
     if found is None or found.origin is None:  # a mere folder of that name is no library
-        raise ConfigError("backend=tinker needs the tinker SDK, which is not installed: type pip install 'memory-rl[tinker]'.")
+        raise ConfigError(
+            "backend=tinker needs the tinker SDK, which is not installed: type pip install 'memory-rl[tinker]'."
+        )
     from memory_rl.policies import tinker as hosted
     from memory_rl.policies.tokenisation import tokenise_all
 
     service = hosted.open_service(config.model_name, config.tinker_base_url)
     tokenizer = hosted.find_tokenizer(service, config.model_name)
-    trie = tokenise_all(tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms)), environment.first_prompts())
+    trie = tokenise_all(
+        tokenizer,
+        environment.conversations(),
+        environment.choices(np.arange(environment.num_forms)),
+        environment.first_prompts(),
+    )
     reinforced = config if isinstance(config, TrainConfig) else None
     settings = hosted.HostedSettings(
         model_name=config.model_name,
@@ -113,8 +124,14 @@ def _hosted(config: Experiment, environment: Environment) -> Population:
             f"max_tokens_total={config.max_tokens_total} is less than {config.num_runs} runs may need for their first update: "
             f"use max_tokens_total={estimate.least} or more, or fewer num_runs."
         )
-    about = {"model": config.model_name, "sdk": f"tinker {version('tinker')}", "trained_parameters": policy.trained_parameters}
-    return Population(environment, draw_secrets(config), policy, about, None, meter=policy.meter, estimate=estimate)
+    about = {
+        "model": config.model_name,
+        "sdk": f"tinker {version('tinker')}",
+        "trained_parameters": policy.trained_parameters,
+    }
+    return Population(
+        environment, draw_secrets(config), policy, about, None, meter=policy.meter, estimate=estimate
+    )
 
 
 def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
@@ -133,7 +150,12 @@ def _tabular(config: Experiment, environment: Environment) -> tuple[Policy, dict
 
 
 def _local(config: Experiment, environment: Environment) -> tuple[Policy, dict[str, Any]]:
-    from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers, warm_up_cached  # transformers takes seconds to import
+    from memory_rl.policies.base_model import (
+        check_windows,
+        find_base_model,
+        recompute_layers,
+        warm_up_cached,
+    )  # transformers takes seconds to import
     from memory_rl.policies.paths import PathPolicy
     from memory_rl.policies.tokenisation import tokenise_all
     from memory_rl.policies.transformer import TransformerPolicy

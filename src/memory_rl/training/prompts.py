@@ -91,4 +91,6 @@ def make_prompts(config: Experiment) -> Prompts:
         return UniformPrompts(config)
     if config.order == "cycle":
         return PromptsInOrder(config, 1)
-    return PromptsInOrder(config, episodes_a_block(config) // (config.group_size if isinstance(config, TrainConfig) else 1))
+    return PromptsInOrder(
+        config, episodes_a_block(config) // (config.group_size if isinstance(config, TrainConfig) else 1)
+    )

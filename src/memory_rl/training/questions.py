@@ -44,7 +44,14 @@ class Questions(ABC):
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """A whole episode as one question: (A, N) the class of each secret under each answer, and p(level | class)."""
 
-    def record(self, ledger: Ledger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+    def record(
+        self,
+        ledger: Ledger,
+        runs: np.ndarray,
+        choices: np.ndarray,
+        rewards: np.ndarray | None,
+        first_episode: np.ndarray,
+    ) -> None:
         """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them each run's episode number `first_episode` (R,), from 1.
 
         Examples have no rewards.
@@ -61,10 +68,14 @@ class Questions(ABC):
         """Enters skipped episodes. For environments of one step."""
         self.record_in_order(ledger, silent.run, silent.answers, silent.rewards, silent.episode)
 
-    def record_in_order(self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray) -> None:
+    def record_in_order(
+        self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray
+    ) -> None:
         """Enters answers of one run, in the order in which they were given (T,), with the number of each episode. For environments of one step."""
         runs = np.array([run])
-        for answer, reward, episode in zip(answers[:, None, None, None], rewards[:, None, None, None], episodes[:, None], strict=True):
+        for answer, reward, episode in zip(
+            answers[:, None, None, None], rewards[:, None, None, None], episodes[:, None], strict=True
+        ):
             if not ledger.open(runs, self.outcomes)[0]:
                 return
             self.record(ledger, runs, answer, reward, episode)
@@ -91,7 +102,11 @@ def accounts_of_runs(runs: np.ndarray, num_secrets: int) -> np.ndarray:
 def sums_of_runs(ledger: Ledger | HitLedger, runs: np.ndarray, num_secrets: int) -> dict[str, np.ndarray]:
     """What the ledger says of these runs, summed over their secrets: (R,) each."""
     accounts = accounts_of_runs(runs, num_secrets)
-    sums = {"asked_bits": ledger.asked[accounts], "asked_variance": ledger.asked_variance(accounts), "observer_bits": ledger.observer_bits(accounts)}
+    sums = {
+        "asked_bits": ledger.asked[accounts],
+        "asked_variance": ledger.asked_variance(accounts),
+        "observer_bits": ledger.observer_bits(accounts),
+    }
     return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in sums.items()}
 
 
@@ -137,7 +152,9 @@ class AnswerQuestions(Questions):
             return OneAgainstRest(answers), levels
         return Partition(self._channel.classes(answers[:, None], self._secrets)), levels
 
-    def record_in_order(self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray) -> None:
+    def record_in_order(
+        self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray
+    ) -> None:
         """See `Questions`. Answers that were not S, and tell no more than that, are entered at once."""
         if not (self._channel.singles_out and self._channel.certain):
             super().record_in_order(ledger, run, answers, rewards, episodes)
@@ -146,7 +163,9 @@ class AnswerQuestions(Questions):
         before = slice(0, int(hits[0]) if len(hits) else len(answers))
         asked = answers[before] != INVALID
         ledger.record_misses(run, answers[before][asked], episodes[before][asked])
-        super().record_in_order(ledger, run, answers[before.stop :], rewards[before.stop :], episodes[before.stop :])
+        super().record_in_order(
+            ledger, run, answers[before.stop :], rewards[before.stop :], episodes[before.stop :]
+        )
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`."""
@@ -171,7 +190,9 @@ class BitQuestions(Questions):
 
     def table(self) -> tuple[np.ndarray, Outcomes]:
         """See `Questions`."""
-        return self._patterns(self._environment.choices(np.arange(self._environment.num_forms))), self.outcomes
+        return self._patterns(
+            self._environment.choices(np.arange(self._environment.num_forms))
+        ), self.outcomes
 
     def _patterns(self, choices: np.ndarray) -> np.ndarray:
         """(R, K) choices to the pattern of right bits under each secret, (R, N)."""
@@ -203,12 +224,21 @@ class HitQuestions:
     def __init__(self, config: Experiment) -> None:
         self._shown = isinstance(config, SFTConfig)
 
-    def record(self, ledger: HitLedger, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+    def record(
+        self,
+        ledger: HitLedger,
+        runs: np.ndarray,
+        choices: np.ndarray,
+        rewards: np.ndarray | None,
+        first_episode: np.ndarray,
+    ) -> None:
         """See `Questions`."""
         if self._shown:
             ledger.record_shown(runs, first_episode)
             return
-        for run, hits, first in zip(runs.tolist(), choices[:, :, 0] == ledger.secrets[runs, None], first_episode.tolist(), strict=True):
+        for run, hits, first in zip(
+            runs.tolist(), choices[:, :, 0] == ledger.secrets[runs, None], first_episode.tolist(), strict=True
+        ):
             before = int(hits.argmax()) if hits.any() else len(hits)
             ledger.record_misses(run, before)
             if hits.any():
@@ -270,7 +300,14 @@ def make_questions(config: SFTConfig | ChannelConfig, environment: Environment) 
 class Bookkeeper(Protocol):
     """Enters what happens into a ledger of its kind."""
 
-    def record(self, ledger: Any, runs: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first_episode: np.ndarray) -> None:
+    def record(
+        self,
+        ledger: Any,
+        runs: np.ndarray,
+        choices: np.ndarray,
+        rewards: np.ndarray | None,
+        first_episode: np.ndarray,
+    ) -> None:
         """See `Questions`."""
 
     def record_silent(self, ledger: Any, silent: SilentEpisodes) -> None:

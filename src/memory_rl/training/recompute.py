@@ -30,22 +30,37 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
     """
     directory = RunDirectory(Path(path))
     manifest = directory.read_manifest()
-    config = make_config(TrainConfig, manifest["config"]) if manifest["kind"] == "train" else make_config(SFTConfig, manifest["config"])
+    config = (
+        make_config(TrainConfig, manifest["config"])
+        if manifest["kind"] == "train"
+        else make_config(SFTConfig, manifest["config"])
+    )
     if config.scores_paths:
-        raise RunDirectoryError(f"{path} was run with scoring=paths, which does not list every answer: read its ledger in metrics.parquet.")
+        raise RunDirectoryError(
+            f"{path} was run with scoring=paths, which does not list every answer: read its ledger in metrics.parquet."
+        )
     environment = _environment(config, directory)
-    questions, ledger = make_questions(config, environment), Ledger(draw_secrets(config).ravel(), config.N, config.memorised_at)
+    questions, ledger = (
+        make_questions(config, environment),
+        Ledger(draw_secrets(config).ravel(), config.N, config.memorised_at),
+    )
     parts = [_no_rows()]
-    for _, rows in directory.read_frame(EPISODES).sort("episode", "run", "step").group_by("episode", maintain_order=True):
+    for _, rows in (
+        directory.read_frame(EPISODES).sort("episode", "run", "step").group_by("episode", maintain_order=True)
+    ):
         shape = (-1, 1, environment.num_steps)
         runs = rows["run"].to_numpy().reshape(shape)[:, 0, 0].astype(np.int64)
         choices = rows["answer"].fill_null(-1).to_numpy().reshape(shape)
         rewards = None if isinstance(config, SFTConfig) else rows["reward"].to_numpy().reshape(shape)
         episode = int(rows["episode"][0])
         about = rows[PROMPT].to_numpy().reshape(shape)[:, 0, 0] if PROMPT in rows.columns else 0
-        questions.record(ledger, runs * config.num_secrets + about, choices, rewards, np.full(len(runs), episode))
+        questions.record(
+            ledger, runs * config.num_secrets + about, choices, rewards, np.full(len(runs), episode)
+        )
         columns = sums_of_runs(ledger, runs, config.num_secrets)
-        parts.append(pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA))  # type: ignore[arg-type]
+        parts.append(
+            pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA)
+        )  # type: ignore[arg-type]
     return pl.concat(parts).sort("run", "episode")
 
 

@@ -32,7 +32,14 @@ from memory_rl.state import State
 from memory_rl.task import INVALID
 from memory_rl.training.episodes import UNLISTED, SilentEpisodes
 from memory_rl.training.film import RUN, make_film
-from memory_rl.training.questions import Bookkeeper, accounts_of, accounts_of_runs, by_block, make_ledger, sums_of_runs
+from memory_rl.training.questions import (
+    Bookkeeper,
+    accounts_of,
+    accounts_of_runs,
+    by_block,
+    make_ledger,
+    sums_of_runs,
+)
 from memory_rl.training.tally import Tally
 
 
@@ -96,7 +103,10 @@ class Recorder:
         self.started = time.monotonic()
         self._film = make_film(config, self.ledger)
         self._measured_at = np.full(config.num_runs, -1)  # the update after which a run was last measured
-        self._known = {name: np.zeros(config.num_runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")}
+        self._known = {
+            name: np.zeros(config.num_runs)
+            for name in ("bits_known", "content_bits", "format_bits", "confidence")
+        }
         self._of_secret = np.zeros(secrets.shape)  # bits known of each
         self._tally = Tally(config.num_runs)
         self._metrics: list[dict[str, np.ndarray]] = []
@@ -104,7 +114,9 @@ class Recorder:
         self._episodes: list[dict[str, np.ndarray]] = []
         self._timing: list[tuple[int, float]] = []
 
-    def evaluate(self, policy: Policy, runs: np.ndarray, episode: np.ndarray | int, batch: Batch | None = None) -> np.ndarray:
+    def evaluate(
+        self, policy: Policy, runs: np.ndarray, episode: np.ndarray | int, batch: Batch | None = None
+    ) -> np.ndarray:
         """Records the batch that led these runs to `episode` episodes of each, measures those that are due, and returns the runs that go on learning."""
         episodes = np.broadcast_to(episode, runs.shape)
         due = self._due(policy, runs, episodes)
@@ -115,7 +127,10 @@ class Recorder:
             self._count(batch)
         if due.any():
             self._note(policy, runs[due], episodes[due])
-        going_on = runs[(self._of_secret[runs] >= np.log2(self.config.N * self.config.stop_at)).sum(axis=1) < self.config.secrets_to_memorise]
+        going_on = runs[
+            (self._of_secret[runs] >= np.log2(self.config.N * self.config.stop_at)).sum(axis=1)
+            < self.config.secrets_to_memorise
+        ]
         self._tell(int(episodes.max()), len(going_on))
         return going_on
 
@@ -123,7 +138,10 @@ class Recorder:
         """Which runs (R,) are to be measured: at the start, every so many updates, and at the end of the budget."""
         if self.config.updates_an_evaluation == 1:
             return np.full(len(runs), True)
-        first, waited = self._measured_at[runs] < 0, policy.updates[runs] - self._measured_at[runs] >= self.config.updates_an_evaluation
+        first, waited = (
+            self._measured_at[runs] < 0,
+            policy.updates[runs] - self._measured_at[runs] >= self.config.updates_an_evaluation,
+        )
         return np.asarray(first | waited | (episodes + episodes_an_update(self.config) > self.config.budget))
 
     def _note(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> None:
@@ -150,7 +168,11 @@ class Recorder:
             return {}
         shape = (len(runs), self.config.num_secrets)
         known = self._of_secret[runs]
-        observed = np.full(shape, np.nan) if self.ledger is None else self.ledger.observer_bits(accounts_of_runs(runs, shape[1])).reshape(shape)
+        observed = (
+            np.full(shape, np.nan)
+            if self.ledger is None
+            else self.ledger.observer_bits(accounts_of_runs(runs, shape[1])).reshape(shape)
+        )
         columns = {
             "run": np.broadcast_to(runs[:, None], shape),
             "episode": np.broadcast_to(episodes[:, None], shape),
@@ -169,14 +191,22 @@ class Recorder:
         seen = policy.assess(moved, self.secrets[moved], self.config.N)
         bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.config.N)
         self._of_secret[moved] = bits.total
-        for name, values in {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format}.items():
+        for name, values in {
+            "bits_known": bits.total,
+            "content_bits": bits.content,
+            "format_bits": bits.format,
+        }.items():
             self._known[name][moved] = values.sum(axis=1)
-        self._known["confidence"][moved] = np.exp(np.sort(seen.of_best, axis=1)[:, -self.config.secrets_to_memorise])
+        self._known["confidence"][moved] = np.exp(
+            np.sort(seen.of_best, axis=1)[:, -self.config.secrets_to_memorise]
+        )
         self._measured_at[moved] = policy.updates[moved]
 
     def _expose(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> None:
         if self._film is not None and isinstance(self.ledger, Ledger) and RUN in runs:
-            self._film.expose(policy, self.ledger, int(episodes[runs == RUN][0]), float(self._known["bits_known"][RUN]))
+            self._film.expose(
+                policy, self.ledger, int(episodes[runs == RUN][0]), float(self._known["bits_known"][RUN])
+            )
 
     def _ledger_metrics(self, runs: np.ndarray) -> dict[str, np.ndarray]:
         if self.ledger is None:
@@ -190,7 +220,9 @@ class Recorder:
         if self.ledger is None:
             return None
         by_secret = self.ledger.episodes_to_know.reshape(self.secrets.shape)
-        last = np.sort(np.where(by_secret == NEVER, np.inf, by_secret), axis=1)[:, self.config.secrets_to_memorise - 1]
+        last = np.sort(np.where(by_secret == NEVER, np.inf, by_secret), axis=1)[
+            :, self.config.secrets_to_memorise - 1
+        ]
         return np.where(np.isinf(last), NEVER, last).astype(np.int64)
 
     def _count(self, batch: Batch) -> None:
@@ -206,13 +238,19 @@ class Recorder:
         if self.bookkeeper is not None:
             self._enter(self.bookkeeper, batch, first)
         prompts = batch.rollout.prompts
-        asked = {} if prompts is None else {PROMPT: np.repeat(prompts, choices[0].size // prompts.shape[1], axis=1).ravel()}
+        asked = (
+            {}
+            if prompts is None
+            else {PROMPT: np.repeat(prompts, choices[0].size // prompts.shape[1], axis=1).ravel()}
+        )
         self._episodes.append(
             {
                 **asked,
                 "run": np.broadcast_to(runs[:, None, None], shape).ravel(),
                 "update": np.broadcast_to(batch.updates_before[:, None, None], shape).ravel(),
-                "episode": np.broadcast_to(first[:, None, None] + np.arange(shape[1])[:, None], shape).ravel(),
+                "episode": np.broadcast_to(
+                    first[:, None, None] + np.arange(shape[1])[:, None], shape
+                ).ravel(),
                 "step": np.broadcast_to(np.arange(shape[2]), shape).ravel(),
                 "answer": choices.ravel(),
                 "reward": np.full(choices.size, np.nan) if batch.rewards is None else batch.rewards.ravel(),
@@ -223,9 +261,17 @@ class Recorder:
     def _enter(self, bookkeeper: Bookkeeper, batch: Batch, first: np.ndarray) -> None:
         """Enters a batch, of which each run had its episode number `first` (R,) first, into the ledger, block by block."""
         accounts = accounts_of(batch.rollout, self.config.num_secrets)
-        blocks = by_block(accounts.shape[1], batch.rollout.choices, *([] if batch.rewards is None else [batch.rewards]))
+        blocks = by_block(
+            accounts.shape[1], batch.rollout.choices, *([] if batch.rewards is None else [batch.rewards])
+        )
         for place, (choices, *rewards) in enumerate(blocks):
-            bookkeeper.record(self.ledger, accounts[:, place], choices, rewards[0] if rewards else None, first + place * choices.shape[1])
+            bookkeeper.record(
+                self.ledger,
+                accounts[:, place],
+                choices,
+                rewards[0] if rewards else None,
+                first + place * choices.shape[1],
+            )
 
     def _record_skipped(self, skipped: Sequence[SilentEpisodes]) -> None:
         for silent in skipped:
@@ -246,7 +292,9 @@ class Recorder:
 
     def _tell(self, episode: int, active: int) -> None:
         if self.on_progress is not None:
-            self.on_progress(Progress(episode, self.config.budget, float(self._known["bits_known"].mean()), active))
+            self.on_progress(
+                Progress(episode, self.config.budget, float(self._known["bits_known"].mean()), active)
+            )
 
     @property
     def seconds(self) -> float:
@@ -264,10 +312,16 @@ class Recorder:
         several = self.config.num_secrets > 1
         schema = METRICS_SCHEMA | (OF_SEVERAL_SECRETS if several else {})
         frame = _to_frame(self._metrics, schema, _CONSTANT)
-        secret = pl.lit(None, pl.Int64) if several else pl.Series(self.secrets[frame["run"].to_numpy(), 0], dtype=pl.Int64)
-        return frame.with_columns(secret=secret, seed=pl.lit(self.config.seed, pl.Int64), learning_rate=pl.lit(self.config.step_size, pl.Float64)).select(
-            *schema
+        secret = (
+            pl.lit(None, pl.Int64)
+            if several
+            else pl.Series(self.secrets[frame["run"].to_numpy(), 0], dtype=pl.Int64)
         )
+        return frame.with_columns(
+            secret=secret,
+            seed=pl.lit(self.config.seed, pl.Int64),
+            learning_rate=pl.lit(self.config.step_size, pl.Float64),
+        ).select(*schema)
 
     @property
     def of_secrets(self) -> pl.DataFrame:
@@ -277,9 +331,14 @@ class Recorder:
     @property
     def episodes(self) -> pl.DataFrame:
         """All episodes so far; see `EPISODES_SCHEMA`."""
-        frame = _to_frame(self._episodes, EPISODES_SCHEMA | ({PROMPT: pl.Int32} if self.config.num_secrets > 1 else {}))
+        frame = _to_frame(
+            self._episodes, EPISODES_SCHEMA | ({PROMPT: pl.Int32} if self.config.num_secrets > 1 else {})
+        )
         return frame.with_columns(
-            pl.when((pl.col("answer") >= 0) | (pl.col("answer") == UNLISTED)).then(pl.col("answer")).alias("answer"), pl.col("reward").fill_nan(None)
+            pl.when((pl.col("answer") >= 0) | (pl.col("answer") == UNLISTED))
+            .then(pl.col("answer"))
+            .alias("answer"),
+            pl.col("reward").fill_nan(None),
         )
 
     @property
@@ -299,7 +358,10 @@ class Recorder:
 
     def state(self) -> State:
         """See `memory_rl.state.Stateful`. Writes everything measured so far, too, for those who want to look on."""
-        self._metrics, self._episodes = [_joined(self._metrics)], [_joined(self._episodes)] if self._episodes else []
+        self._metrics, self._episodes = (
+            [_joined(self._metrics)],
+            [_joined(self._episodes)] if self._episodes else [],
+        )
         self._secrets = [_joined(self._secrets)] if self._secrets else []
         self.write()
         return {
@@ -319,7 +381,10 @@ class Recorder:
 
     def restore(self, state: State) -> None:
         """See `memory_rl.state.Stateful`."""
-        self._metrics, self._episodes = [_columns(state["metrics"], _CONSTANT)], [_columns(state["episodes"].with_columns(pl.col("answer").fill_null(INVALID)))]
+        self._metrics, self._episodes = (
+            [_columns(state["metrics"], _CONSTANT)],
+            [_columns(state["episodes"].with_columns(pl.col("answer").fill_null(INVALID)))],
+        )
         self._secrets = [_columns(state["secrets"])] if len(state["secrets"]) else []
         self._of_secret[:] = state["of_secret"]
         self._tally.restore(state["tally"])
@@ -346,11 +411,18 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _columns(frame: pl.DataFrame, leave_out: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """The other way round: null becomes NaN again."""
     return {
-        name: frame[name].fill_null(np.nan).to_numpy() if frame[name].dtype.is_float() else frame[name].to_numpy() for name in frame.drop(leave_out).columns
+        name: frame[name].fill_null(np.nan).to_numpy()
+        if frame[name].dtype.is_float()
+        else frame[name].to_numpy()
+        for name in frame.drop(leave_out).columns
     }
 
 
-def _to_frame(parts: list[dict[str, np.ndarray]], schema: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> pl.DataFrame:
+def _to_frame(
+    parts: list[dict[str, np.ndarray]], schema: Mapping[str, Any], leave_out: tuple[str, ...] = ()
+) -> pl.DataFrame:
     wanted = {name: kind for name, kind in schema.items() if name not in leave_out}
-    columns = {name: np.concatenate([part[name] for part in parts]) if parts else np.array([]) for name in wanted}
+    columns = {
+        name: np.concatenate([part[name] for part in parts]) if parts else np.array([]) for name in wanted
+    }
     return pl.DataFrame(columns, nan_to_null=True).cast(wanted)  # type: ignore[arg-type]

@@ -19,7 +19,13 @@ from memory_rl.training.recorder import Batch, Recorder
 from memory_rl.training.sampling import make_sampling
 
 
-def train_by_reward(config: TrainConfig, environment: Environment, policy: Policy, recorder: Recorder, continuation: Continuation = FROM_SCRATCH) -> None:
+def train_by_reward(
+    config: TrainConfig,
+    environment: Environment,
+    policy: Policy,
+    recorder: Recorder,
+    continuation: Continuation = FROM_SCRATCH,
+) -> None:
     """Trains every run until it knows its secret or has spent its budget.
 
     Axes: R active runs, E = B G episodes (B groups of G, each about one of the run's secrets), K steps.
@@ -27,13 +33,20 @@ def train_by_reward(config: TrainConfig, environment: Environment, policy: Polic
     sampling = make_sampling(config, environment, policy, recorder.secrets)
     learner = make_learner(config, environment, policy)
     place = continuation.resume(policy=policy, sampling=sampling, learner=learner, recorder=recorder)
-    runs = recorder.evaluate(policy, np.arange(config.num_runs), episode=0) if place is None else place["runs"]
+    runs = (
+        recorder.evaluate(policy, np.arange(config.num_runs), episode=0) if place is None else place["runs"]
+    )
 
     while len(runs):
         update = sampling.next_update(runs)  # rollout, and rewards (R, E, K)
         updates_before = policy.updates[update.rollout.runs].copy()
         silent = learner.learn(update.rollout, update.rewards)
-        going_on = recorder.evaluate(policy, runs, update.episode, Batch(update.rollout, updates_before, update.rewards, silent, update.skipped))
+        going_on = recorder.evaluate(
+            policy,
+            runs,
+            update.episode,
+            Batch(update.rollout, updates_before, update.rewards, silent, update.skipped),
+        )
         budget_left = runs[update.episode + config.episodes_per_update <= config.budget]
         runs = np.intersect1d(going_on, budget_left)
         continuation.pause(runs=runs)
@@ -56,7 +69,9 @@ class ByGradient:
         """See `Learner`."""
         config = self._config
         grouped = rewards.reshape(len(rewards), config.batch_size, config.group_size, rewards.shape[2])
-        advantages = estimate_advantages(grouped, config.algorithm, config.credit, config.baseline)  # (R, B, G, K)
+        advantages = estimate_advantages(
+            grouped, config.algorithm, config.credit, config.baseline
+        )  # (R, B, G, K)
         self._policy.update(rollout, advantages.reshape(rewards.shape), self._objective)
         return (~advantages.any(axis=(2, 3))).mean(axis=1)
 
@@ -73,7 +88,10 @@ class TowardsPosterior:
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll) -> None:
         self._policy, self._epochs = policy, config.posterior_epochs
-        self._questions, self._observer = make_questions(config, environment), Observer(config.num_runs * config.num_secrets, config.N)
+        self._questions, self._observer = (
+            make_questions(config, environment),
+            Observer(config.num_runs * config.num_secrets, config.N),
+        )
         self._num_secrets = config.num_secrets
 
     def learn(self, rollout: Rollout, rewards: np.ndarray) -> None:
@@ -95,7 +113,11 @@ class TowardsPosterior:
 
 def make_learner(config: TrainConfig, environment: Environment, policy: Policy) -> Learner:
     """Who moves the policies."""
-    return TowardsPosterior(config, environment, cast(ScoresAll, policy)) if config.algorithm == "posterior" else ByGradient(config, policy)
+    return (
+        TowardsPosterior(config, environment, cast(ScoresAll, policy))
+        if config.algorithm == "posterior"
+        else ByGradient(config, policy)
+    )
 
 
 def make_objective(config: TrainConfig) -> Objective:

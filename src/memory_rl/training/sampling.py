@@ -52,7 +52,9 @@ class Sampling(Stateful, Protocol):
 class StepByStep:
     """Samples every episode from the policy."""
 
-    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
+    def __init__(
+        self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray
+    ) -> None:
         self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
         self._prompts = make_prompts(config)
         self._chance = RunStreams(config.seed, "reward noise", config.num_runs)
@@ -61,8 +63,14 @@ class StepByStep:
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
         prompts = self._prompts.next(runs)  # (R, B)
-        rollout = self._policy.sample(runs, self._config.episodes_per_update, prompts if self._config.num_secrets > 1 else None)
-        uniforms = None if self._environment.channel.certain else self._chance.random(runs, *rollout.choices.shape[1:])
+        rollout = self._policy.sample(
+            runs, self._config.episodes_per_update, prompts if self._config.num_secrets > 1 else None
+        )
+        uniforms = (
+            None
+            if self._environment.channel.certain
+            else self._chance.random(runs, *rollout.choices.shape[1:])
+        )
         asked = np.repeat(self._secrets[runs[:, None], prompts], self._config.group_size, axis=1)
         rewards = self._environment.rewards(rollout.choices, asked, uniforms)
         self._episode[runs] += self._config.episodes_per_update
@@ -99,21 +107,34 @@ class _Leaps:
 class SkipAhead(_Leaps):
     """Draws the silent updates and the next one with a signal from their laws. For one answer an episode, rewarded against its group."""
 
-    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray) -> None:
+    def __init__(
+        self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray
+    ) -> None:
         super().__init__(config)
-        self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets[:, 0]
+        self._config, self._environment, self._policy, self._secrets = (
+            config,
+            environment,
+            policy,
+            secrets[:, 0],
+        )
 
     def next_update(self, runs: np.ndarray) -> Update:
         """See `Sampling`."""
         laws = np.append(np.exp(self._policy.log_probs(runs)), self._policy.invalid(runs)[:, None], axis=1)
         leaps = [self._leap(int(run), row) for run, row in zip(runs, laws, strict=True)]
         lands = np.array([answers is not None for _, answers, _ in leaps])
-        answers = np.array([answers for _, answers, _ in leaps if answers is not None], dtype=np.int64).reshape(-1, self._config.episodes_per_update)
-        rewards = np.array([rewards for _, answers, rewards in leaps if answers is not None]).reshape(*answers.shape, 1)
+        answers = np.array(
+            [answers for _, answers, _ in leaps if answers is not None], dtype=np.int64
+        ).reshape(-1, self._config.episodes_per_update)
+        rewards = np.array([rewards for _, answers, rewards in leaps if answers is not None]).reshape(
+            *answers.shape, 1
+        )
         skipped = [silent for silent, _, _ in leaps if silent is not None]
         return Update(self._rollout(runs[lands], answers), rewards, self._episode[runs], skipped)
 
-    def _leap(self, run: int, weights: np.ndarray) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
+    def _leap(
+        self, run: int, weights: np.ndarray
+    ) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
         """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its budget allows one.
 
         `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
@@ -130,7 +151,9 @@ class SkipAhead(_Leaps):
         silent = None
         if skipped:
             levels = law.draw_silent(skipped, random).ravel()
-            silent = self._skipped(run, options[_given(levels, weights, classes, channel, random)], channel.levels[levels])
+            silent = self._skipped(
+                run, options[_given(levels, weights, classes, channel, random)], channel.levels[levels]
+            )
         self._episode[run] += min(skipped + 1, left) * config.episodes_per_update
         if skipped == left:
             return silent, None, None
@@ -144,7 +167,9 @@ class SkipAhead(_Leaps):
             order = places.argsort()
             places, counts = places[order], counts[order]
         first = int(self._episode[run]) + 1
-        return SilentEpisodes(run, int(self._policy.updates[run]), first + places, answers[places], rewards[places], counts)
+        return SilentEpisodes(
+            run, int(self._policy.updates[run]), first + places, answers[places], rewards[places], counts
+        )
 
     def _rollout(self, runs: np.ndarray, answers: np.ndarray) -> Rollout:
         """The episodes that give these answers (R, E). How an invalid answer went is drawn until one comes, which is as rare as its probability is low."""
@@ -154,7 +179,10 @@ class SkipAhead(_Leaps):
             while not (tried.choices[0, :, 0] == INVALID).any():
                 tried = self._policy.sample(runs[[row]], _TRIES)
             first = int((tried.choices[0, :, 0] == INVALID).argmax())
-            rollout.choices[row, place], rollout.path[row, place] = tried.choices[0, first], tried.path[0, first]
+            rollout.choices[row, place], rollout.path[row, place] = (
+                tried.choices[0, first],
+                tried.path[0, first],
+            )
         return rollout
 
 
@@ -165,9 +193,16 @@ class HitsAndMisses(_Leaps):
     those of the ledger's panel are.
     """
 
-    def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray) -> None:
+    def __init__(
+        self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray
+    ) -> None:
         super().__init__(config)
-        self._config, self._levels, self._policy, self._secrets = config, environment.channel.levels, policy, secrets[:, 0]
+        self._config, self._levels, self._policy, self._secrets = (
+            config,
+            environment.channel.levels,
+            policy,
+            secrets[:, 0],
+        )
         self._panel = panel_of(config) if config.ledger else None
 
     def next_update(self, runs: np.ndarray) -> Update:
@@ -177,24 +212,48 @@ class HitsAndMisses(_Leaps):
         hit, valid = np.exp(seen.of_form[:, 0]), np.exp(seen.of_valid[:, 0])
         laws = [GroupLaw(np.array([1 - p, p]), config.group_size, config.batch_size) for p in hit]
         left = (config.budget - self._episode[runs]) // config.episodes_per_update
-        skipped = np.array([law.silent_updates(self._random[run], int(most)) for law, run, most in zip(laws, runs, left, strict=True)])
+        skipped = np.array(
+            [
+                law.silent_updates(self._random[run], int(most))
+                for law, run, most in zip(laws, runs, left, strict=True)
+            ]
+        )
         panels = self._ask_panel(runs, np.log1p(-hit), skipped * config.episodes_per_update)
         invalid = np.clip((1 - valid) / (1 - hit), 0.0, 1.0)
-        silent = [self._silent(run, law, n, q) for run, law, n, q in zip(runs, laws, skipped, invalid, strict=True) if n]
+        silent = [
+            self._silent(run, law, n, q)
+            for run, law, n, q in zip(runs, laws, skipped, invalid, strict=True)
+            if n
+        ]
         self._episode[runs] += np.minimum(skipped + 1, left) * config.episodes_per_update
         lands = skipped < left
-        hits = np.array([law.draw_informative(self._random[run]) for law, run, on in zip(laws, runs, lands, strict=True) if on], dtype=np.int64)
+        hits = np.array(
+            [
+                law.draw_informative(self._random[run])
+                for law, run, on in zip(laws, runs, lands, strict=True)
+                if on
+            ],
+            dtype=np.int64,
+        )
         hits = hits.reshape(-1, config.episodes_per_update)
         return Update(
-            self._rollout(runs[lands], hits == 1), self._levels[hits][:, :, None], self._episode[runs], [replace(s, panel=panels.get(s.run)) for s in silent]
+            self._rollout(runs[lands], hits == 1),
+            self._levels[hits][:, :, None],
+            self._episode[runs],
+            [replace(s, panel=panels.get(s.run)) for s in silent],
         )
 
-    def _ask_panel(self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray) -> dict[int, np.ndarray]:
+    def _ask_panel(
+        self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray
+    ) -> dict[int, np.ndarray]:
         """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
         far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self._config.N)[0]
         if self._panel is None or len(far) == 0:
             return {}
-        log_probs = self._policy.log_probs_of(runs[far], np.broadcast_to(self._panel, (len(far), len(self._panel)))) - log_miss[far, None]
+        log_probs = (
+            self._policy.log_probs_of(runs[far], np.broadcast_to(self._panel, (len(far), len(self._panel))))
+            - log_miss[far, None]
+        )
         return dict(zip(runs[far].tolist(), log_probs, strict=True))
 
     def _silent(self, run: int, law: GroupLaw, updates: int, invalid: float) -> SilentEpisodes:
@@ -208,9 +267,13 @@ class HitsAndMisses(_Leaps):
         garbled = random.binomial(misses, invalid)
         first = int(self._episode[run]) + 1
         rows = [(first, UNLISTED, 0, misses - garbled), (first, INVALID, 0, garbled)]
-        rows.append((first + first_hit * config.group_size, int(self._secrets[run]), 1, all_hit * config.group_size))
+        rows.append(
+            (first + first_hit * config.group_size, int(self._secrets[run]), 1, all_hit * config.group_size)
+        )
         episode, answers, level, counts = np.array([row for row in rows if row[3]]).T
-        return SilentEpisodes(run, int(self._policy.updates[run]), episode, answers, self._levels[level], counts)
+        return SilentEpisodes(
+            run, int(self._policy.updates[run]), episode, answers, self._levels[level], counts
+        )
 
     def _rollout(self, runs: np.ndarray, hits: np.ndarray) -> Rollout:
         """Episodes of which those marked (R, E) answer S, and the others do not."""
@@ -220,10 +283,20 @@ class HitsAndMisses(_Leaps):
             return rollout
         others = self._policy.sample_others(runs, secrets, hits.shape[1])
         chosen = hits[:, :, None]
-        return Rollout(rollout.runs, np.where(chosen, rollout.choices, others.choices), np.where(chosen, rollout.path, others.path))
+        return Rollout(
+            rollout.runs,
+            np.where(chosen, rollout.choices, others.choices),
+            np.where(chosen, rollout.path, others.path),
+        )
 
 
-def _given(levels: np.ndarray, weights: np.ndarray, classes: np.ndarray, channel: RewardChannel, random: np.random.Generator) -> np.ndarray:
+def _given(
+    levels: np.ndarray,
+    weights: np.ndarray,
+    classes: np.ndarray,
+    channel: RewardChannel,
+    random: np.random.Generator,
+) -> np.ndarray:
     """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have these weights and classes."""
     places = np.empty(len(levels), dtype=np.int64)
     for level in np.unique(levels):
@@ -246,7 +319,9 @@ def why_not_skip(config: TrainConfig) -> str | None:
     return None
 
 
-def make_sampling(config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray) -> Sampling:
+def make_sampling(
+    config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray
+) -> Sampling:
     """Skips ahead where that was asked for and is exact."""
     if config.scores_paths:
         return HitsAndMisses(config, environment, cast(ScoresPaths, policy), secrets)

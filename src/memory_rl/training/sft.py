@@ -13,7 +13,11 @@ from memory_rl.training.recorder import Batch, Recorder
 
 
 def train_by_example(
-    config: SFTConfig, policy: Policy, recorder: Recorder, answers: np.ndarray | None = None, continuation: Continuation = FROM_SCRATCH
+    config: SFTConfig,
+    policy: Policy,
+    recorder: Recorder,
+    answers: np.ndarray | None = None,
+    continuation: Continuation = FROM_SCRATCH,
 ) -> None:
     """Trains every run until it knows its secret or has been shown its budget of examples.
 
@@ -34,10 +38,14 @@ def train_by_example(
         asked = prompts.next(runs)  # (R, E): a prompt for each example
         shown = recorder.secrets[runs[:, None], asked]
         if answers is not None:
-            shown = np.broadcast_to(answers[np.arange(episode, episode + config.batch_size) % len(answers)], shown.shape)
+            shown = np.broadcast_to(
+                answers[np.arange(episode, episode + config.batch_size) % len(answers)], shown.shape
+            )
         episode += config.batch_size
         examples = policy.demonstrate(runs, shown, asked if config.num_secrets > 1 else None)
         updates_before = policy.updates[runs].copy()
-        policy.update(examples, np.ones(examples.choices.shape), PolicyGradient())  # advantage 1: maximum likelihood
+        policy.update(
+            examples, np.ones(examples.choices.shape), PolicyGradient()
+        )  # advantage 1: maximum likelihood
         runs = recorder.evaluate(policy, runs, episode, Batch(examples, updates_before))
         continuation.pause(runs=runs, episode=episode)

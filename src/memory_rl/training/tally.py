@@ -24,7 +24,13 @@ class Tally:
     def __init__(self, num_runs: int) -> None:
         self._sums, self._episodes = np.zeros((len(_NAMES), num_runs)), np.zeros(num_runs)
 
-    def add(self, rollout: Rollout, rewards: np.ndarray, silent: np.ndarray | None, skipped: Sequence[SilentEpisodes]) -> None:
+    def add(
+        self,
+        rollout: Rollout,
+        rewards: np.ndarray,
+        silent: np.ndarray | None,
+        skipped: Sequence[SilentEpisodes],
+    ) -> None:
         """Counts episodes.
 
         Args:
@@ -35,10 +41,18 @@ class Tally:
         """
         runs, size = rollout.runs, rewards.shape[1]
         fraction = np.full(len(runs), np.nan) if silent is None else silent
-        self._sums[:, runs] += [rewards.mean(axis=2).sum(axis=1), (rollout.choices < 0).any(axis=2).sum(axis=1), fraction * size]
+        self._sums[:, runs] += [
+            rewards.mean(axis=2).sum(axis=1),
+            (rollout.choices < 0).any(axis=2).sum(axis=1),
+            fraction * size,
+        ]
         self._episodes[runs] += size
         for some in skipped:
-            self._sums[:, some.run] += some.rewards @ some.counts, (some.answers == INVALID) @ some.counts, some.counts.sum()
+            self._sums[:, some.run] += (
+                some.rewards @ some.counts,
+                (some.answers == INVALID) @ some.counts,
+                some.counts.sum(),
+            )
             self._episodes[some.run] += some.counts.sum()
 
     def take(self, runs: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,6 @@
-"""python bounds.py key=value ...: what a reward can teach at most, without training anything. See README.md."""
+"""python bounds.py key=value ...: what a reward can teach at most, without training anything. See
+README.md.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""python sweep.py key=value ...: many experiments at once, from a protocol, a file or a grid typed here. See docs/sweeps.md."""
+"""python sweep.py key=value ...: many experiments at once, from a protocol, a file or a grid typed here. See
+docs/sweeps.md.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""Side 1: this engine, R runs in lockstep, as `memory_rl.train` runs it, without ledger, figures and summary."""
+"""Side 1: this engine, R runs in lockstep, as `memory_rl.train` runs it, without ledger, figures and
+summary.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from memory_rl.training.rl import train_by_reward
 
 
 def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
-    """R runs. The time of each update is shared evenly by the runs that were still learning; it includes the exact P(S) of all N answers."""
+    """R runs. The time of each update is shared evenly by the runs that were still learning; it includes the
+    exact P(S) of all N answers.
+    """
     config = problem.configured(seed, num_runs)
     policy = TransformerPolicy(
         problem.base_model(),
@@ -41,7 +45,9 @@ def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
 
 
 def traces_of(recorder: Recorder, times: np.ndarray) -> list[Trace]:
-    """By run. The rows of the metrics are those of one evaluation after the other, by run within each; evaluation i was over at `times[i]`."""
+    """By run. The rows of the metrics are those of one evaluation after the other, by run within each;
+    evaluation i was over at `times[i]`.
+    """
     rows = recorder.metrics.select("run", "episode", "bits_known")
     run = rows["run"].to_numpy()
     evaluation = np.concatenate([[0], np.cumsum(run[1:] <= run[:-1])])

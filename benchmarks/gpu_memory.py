@@ -1,11 +1,13 @@
-"""How much memory an update and an evaluation take, computed by running the very code on fake tensors, which have shapes and no values.
+"""How much memory an update and an evaluation take, computed by running the very code on fake tensors, which
+have shapes and no values.
 
     python benchmarks/gpu_memory.py                       Llama-3.1-8B, several settings (minutes on one core)
     python benchmarks/gpu_memory.py 8 bfloat16 True       num_runs, dtype, gradient_checkpointing
 
-What is counted is every byte of every tensor that is alive at once. What a real device needs beside it is not: its context, the workspace of its matrix
-multiplications, and what its allocator cannot use. Attention is counted as PyTorch computes it where there is no fused kernel, so that a GPU needs less.
-The tests compare the count with the memory that the same code takes on a CPU.
+What is counted is every byte of every tensor that is alive at once. What a real device needs beside it is
+not: its context, the workspace of its matrix multiplications, and what its allocator cannot use. Attention is
+counted as PyTorch computes it where there is no fused kernel, so that a GPU needs less. The tests compare the
+count with the memory that the same code takes on a CPU.
 """
 
 from __future__ import annotations

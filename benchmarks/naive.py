@@ -1,4 +1,6 @@
-"""Side 2: the loop that one writes by hand with Hugging Face transformers and PEFT: generate, parse, reward, forward, backward, step."""
+"""Side 2: the loop that one writes by hand with Hugging Face transformers and PEFT: generate, parse, reward,
+forward, backward, step.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from memory_rl.task import INVALID
 
 
 def run_naive(problem: Problem, seed: int) -> Trace:
-    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time does not include P(S)."""
+    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time does not
+    include P(S).
+    """
     torch.manual_seed(seed)
     config, secret = problem.configured(seed), problem.secret(seed)
     model = peft.get_peft_model(problem.base_model(), problem.lora()).eval()
@@ -42,7 +46,8 @@ def sample(
     """Plays a group of episodes, one `generate` call a turn, each on the whole conversation so far.
 
     Returns:
-        tokens (G, T), padded; step_of_token (G, T), the step whose reply a token belongs to, -1 for all other tokens; choices (G, K).
+        tokens (G, T), padded; step_of_token (G, T), the step whose reply a token belongs to, -1 for all other
+        tokens; choices (G, K).
     """
     pad, end = problem.tokenizer.pad_token_id, problem.tokenizer.eos_token_id
     settings = GenerationConfig(
@@ -89,7 +94,9 @@ def update(
     step_of_token: torch.Tensor,
     advantages: torch.Tensor,
 ) -> None:
-    """One policy-gradient step: the sum over the tokens of an episode, the mean over episodes. Advantages (G, K) are those of a token's own step."""
+    """One policy-gradient step: the sum over the tokens of an episode, the mean over episodes. Advantages (G,
+    K) are those of a token's own step.
+    """
     log_probs = (
         model(input_ids=tokens[:, :-1], use_cache=False)
         .logits.log_softmax(dim=2)

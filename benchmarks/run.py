@@ -1,9 +1,11 @@
-"""Times this engine, a hand-written Hugging Face + PEFT loop and TRL's GRPOTrainer on the same experiments, interleaved in one run.
+"""Times this engine, a hand-written Hugging Face + PEFT loop and TRL's GRPOTrainer on the same experiments,
+interleaved in one run.
 
     python benchmarks/run.py             (some 5 minutes)
     python benchmarks/run.py --quick     (under a minute: 3 repeats, small N)
 
-Needs `pip install -c constraints.txt -e .[benchmarks]`. What is timed, and what each side is not charged for: benchmarks/README.md.
+Needs `pip install -c constraints.txt -e .[benchmarks]`. What is timed, and what each side is not charged for:
+benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ def measure(cases: tuple[Case, ...], repeats: int, console: Console) -> tuple[pl
     """Every side of every case in turn, `repeats` times over.
 
     Returns:
-        A row for each run and threshold, and the peak GEMM rate (repeats,) in GFLOP/s, taken between the rounds.
+        A row for each run and threshold, and the peak GEMM rate (repeats,) in GFLOP/s, taken between the
+        rounds.
     """
     problems = [Problem(stop_at=max(THRESHOLDS), **case.settings) for case in cases]
     for case in cases:  # a rehearsal, so that nobody is charged for first calls
@@ -130,7 +133,9 @@ def gemm_rate(size: int = 2048, times: int = 3) -> float:
 
 
 def summarise(runs: pl.DataFrame) -> pl.DataFrame:
-    """A row for each case, threshold and side. `x_` are ratios to the engine with R=1 in the same repeats (above 1: slower)."""
+    """A row for each case, threshold and side. `x_` are ratios to the engine with R=1 in the same repeats
+    (above 1: slower).
+    """
     rows = []
     for (condition, N, threshold), case in runs.group_by("condition", "N", "threshold", maintain_order=True):
         sides = dict(case.partition_by("side", as_dict=True, maintain_order=True, include_key=True))
@@ -185,7 +190,9 @@ def _spread(name: str, values: np.ndarray) -> dict[str, float | None]:
 
 
 def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> dict[str, float | None]:
-    """Seconds of all runs by runs that memorised, or its ratio to that of `base`, with a 95 % bootstrap interval over repeats."""
+    """Seconds of all runs by runs that memorised, or its ratio to that of `base`, with a 95 % bootstrap
+    interval over repeats.
+    """
 
     def per_memorised(sums: np.ndarray) -> np.ndarray:
         return sums[..., 0] / np.where(sums[..., 2] > 0, sums[..., 2], np.nan)
@@ -203,7 +210,9 @@ def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> 
 
 
 def _same_episodes(own: pl.DataFrame, reference: pl.DataFrame) -> float:
-    """Mann-Whitney p: whether episodes to memorise are distributed as the engine's. A run that never memorised comes last."""
+    """Mann-Whitney p: whether episodes to memorise are distributed as the engine's. A run that never
+    memorised comes last.
+    """
     ranks = [
         runs.select(pl.when("memorised").then("episodes").otherwise(10**9)).to_series().to_numpy()
         for runs in (own, reference)
@@ -271,7 +280,9 @@ def print_tables(summary: pl.DataFrame, console: Console) -> None:
 
 
 def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int = 1024) -> alt.LayerChart:
-    """Wall time per memorised run against N, binary reward. Beyond what was measured: 4 times the N, 4 times the time."""
+    """Wall time per memorised run against N, binary reward. Beyond what was measured: 4 times the N, 4 times
+    the time.
+    """
     name = "wall_s_per_memorised"
     columns = {"N": "N", "side": "side", name: "s", f"{name}_low": "low", f"{name}_high": "high"}
     measured = (

@@ -1,9 +1,11 @@
-"""Cost against N, binary reward: from the warm base to P(S) >= 0.5 and 0.9, for N from 2^4 to 2^20, where only the secret and some samples are scored.
+"""Cost against N, binary reward: from the warm base to P(S) >= 0.5 and 0.9, for N from 2^4 to 2^20, where
+only the secret and some samples are scored.
 
     python benchmarks/scaling.py            (some 3 minutes, and once 10 more for the base models)
 
-All N are interleaved, one thread, one run at a time. What is not timed: finding and warming up the base model, and tokenising the N answers, which a start
-pays once (`start_s`). Writes scaling.csv, scaling.md and cost_against_N.png and .svg.
+All N are interleaved, one thread, one run at a time. What is not timed: finding and warming up the base
+model, and tokenising the N answers, which a start pays once (`start_s`). Writes scaling.csv, scaling.md and
+cost_against_N.png and .svg.
 """
 
 from __future__ import annotations
@@ -155,7 +157,9 @@ def as_markdown(runs: pl.DataFrame) -> str:
 
 
 def plot(runs: pl.DataFrame, others: pl.DataFrame | None) -> alt.LayerChart:
-    """CPU seconds against N, beside TRL's as benchmarks/run.py measured them; beyond that: 4 times the N, 4 times the time."""
+    """CPU seconds against N, beside TRL's as benchmarks/run.py measured them; beyond that: 4 times the N, 4
+    times the time.
+    """
     own = (
         runs.filter(threshold=THRESHOLDS[0], ledger=False)
         .drop_nulls("cpu_s")

@@ -17,13 +17,14 @@ transformers.logging.set_verbosity_error()
 
 
 def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
-    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time includes neither P(S) nor the trainer's set-up.
+    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time includes
+    neither P(S) nor the trainer's set-up.
 
     Args:
         problem: of one step an episode.
         seed: of everything random.
-        skip_silent: make no optimiser step after a group without a signal, as the engine does. By itself the trainer makes one, in which Adam's momentum
-            moves the weights on.
+        skip_silent: make no optimiser step after a group without a signal, as the engine does. By itself the
+            trainer makes one, in which Adam's momentum moves the weights on.
     """
     config, secret = problem.configured(seed), problem.secret(seed)
     updates = config.budget // config.group_size
@@ -85,7 +86,9 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
 
 
 def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConfig:
-    """Plain policy gradient with a group-mean baseline: on-policy, so that ratios are 1 and nothing is clipped."""
+    """Plain policy gradient with a group-mean baseline: on-policy, so that ratios are 1 and nothing is
+    clipped.
+    """
     config = problem.config
     return GRPOConfig(
         output_dir=folder,
@@ -105,7 +108,8 @@ def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConf
         top_k=0,
         max_completion_length=problem.max_new_tokens,
         mask_truncated_completions=False,
-        # the loss: a sum over tokens divided by a constant (group size x max_completion_length), which Adam does not see
+        # the loss: a sum over tokens divided by a constant (group size x max_completion_length), which Adam
+        # does not see
         loss_type="dr_grpo",
         scale_rewards="none",
         beta=0.0,

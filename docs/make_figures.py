@@ -1,4 +1,5 @@
-"""Makes the pictures of the README at N = 64: bits known against episodes for binary, continuous and per-bit reward, and the ledger of two conditions.
+"""Makes the pictures of the README at N = 64: bits known against episodes for binary, continuous and per-bit
+reward, and the ledger of two conditions.
 
 python docs/make_figures.py       (under a minute; writes docs/figures/)
 """

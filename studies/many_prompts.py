@@ -2,8 +2,9 @@
 
     python studies/many_prompts.py          (about 5 minutes on one core; prints a table)
 
-"cosine" is the mean cosine between the hidden states at which two of 64 prompts are answered, "rows" the least distance between the head's rows of two digits.
-Then SFT of 4, 16 and 64 secrets in [0, 16), and binary and per-bit reward on 16: LoRA of rank 8, 8 runs each, one step size for each kind of learning.
+"cosine" is the mean cosine between the hidden states at which two of 64 prompts are answered, "rows" the
+least distance between the head's rows of two digits. Then SFT of 4, 16 and 64 secrets in [0, 16), and binary
+and per-bit reward on 16: LoRA of rank 8, 8 runs each, one step size for each kind of learning.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python studies/stuck_runs.py          (about half a minute on one core)
 
-For each run that has not memorised S within its budget: the answer it gives most in its last 200 episodes, how far that is from S, its share of those
-answers, and the fraction of silent groups in the second half of the budget.
+For each run that has not memorised S within its budget: the answer it gives most in its last 200 episodes,
+how far that is from S, its share of those answers, and the fraction of silent groups in the second half of
+the budget.
 """
 
 from __future__ import annotations

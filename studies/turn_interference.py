@@ -2,11 +2,13 @@
 
     python studies/turn_interference.py          (about 3 minutes on one core; prints two tables)
 
-Table 1, the real policy: multi_step, N = 64, on base models that differ in how their random body was drawn and warmed up. "cosine" is the mean cosine
-between the hidden states that the head sees where two different turns (or histories) are answered.
+Table 1, the real policy: multi_step, N = 64, on base models that differ in how their random body was drawn
+and warmed up. "cosine" is the mean cosine between the hidden states that the head sees where two different
+turns (or histories) are answered.
 
-Table 2, the smallest model that shows it: one Bernoulli policy a turn, p_j = sigmoid(w . x_j), whose features have cosine c with each other, trained in
-the same way (groups of 4, mean baseline, credit to the own step). c = 0 is the exact tabular learner.
+Table 2, the smallest model that shows it: one Bernoulli policy a turn, p_j = sigmoid(w . x_j), whose features
+have cosine c with each other, trained in the same way (groups of 4, mean baseline, credit to the own step). c
+= 0 is the exact tabular learner.
 """
 
 from __future__ import annotations

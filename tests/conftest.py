@@ -1,4 +1,5 @@
-"""Fixtures for all tests: a working directory and a model cache of their own, and small policies to look into."""
+"""Fixtures for all tests: a working directory and a model cache of their own, and small policies to look
+into."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""A service in memory with the SDK's shapes: it samples from, scores and trains real adapters on the tiny model, and remembers all that it was asked.
+"""A service in memory with the SDK's shapes: it samples from, scores and trains real adapters on the tiny
+model, and remembers all that it was asked.
 
-Losses are summed over tokens and data, as the hosted service does. A sampler is a snapshot, but it may only be asked as long as its model has not moved, so
-that a test fails where another server would give wrong weights.
+Losses are summed over tokens and data, as the hosted service does. A sampler is a snapshot, but it may only
+be asked as long as its model has not moved, so that a test fails where another server would give wrong
+weights.
 """
 
 from __future__ import annotations

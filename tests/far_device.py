@@ -1,7 +1,8 @@
-"""A device that is not the CPU, on machines that have none: fake tensors, which know shape, type and device, and no values.
+"""A device that is not the CPU, on machines that have none: fake tensors, which know shape, type and device,
+and no values.
 
-Two that are on different devices cannot meet in an operation, and only one on the CPU becomes an array. Run by test_devices.py in a process of its own,
-since it registers the device with PyTorch.
+Two that are on different devices cannot meet in an operation, and only one on the CPU becomes an array. Run
+by test_devices.py in a process of its own, since it registers the device with PyTorch.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def to_array(tensor: FakeTensor) -> np.ndarray:
 
 
 class _Torch:
-    """PyTorch without what fake tensors cannot do: the inference mode, and to be made from a list, which here is empty."""
+    """PyTorch without what fake tensors cannot do: the inference mode, and to be made from a list, which here
+    is empty."""
 
     inference_mode = staticmethod(torch.no_grad)
     tensor = staticmethod(lambda data, dtype, device: torch.empty(len(data), dtype=dtype, device=device))

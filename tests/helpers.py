@@ -1,4 +1,5 @@
-"""What several tests need: environments and their tries, plain models to compare with, and the sentence of a command that refuses."""
+"""What several tests need: environments and their tries, plain models to compare with, and the sentence of a
+command that refuses."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def merged(policy: TransformerPolicy, run: int):
 
 
 def plain_log_prob(model, turns) -> float:
-    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward pass."""
+    """Teacher-forced log P of all replies of one conversation, in nats, by one ordinary causal forward
+    pass."""
     tokens, scored = [], []
     for forced, reply in turns:
         tokens += forced

@@ -1,4 +1,5 @@
-"""Small random models of the families that people train, with tokenizers and chat templates that have the traits of the real ones."""
+"""Small random models of the families that people train, with tokenizers and chat templates that have the
+traits of the real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ SMOL = (
     "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# The parts of Qwen3's template that matter here: an empty thought before the last answer, which is left out of earlier ones, and the switch for it.
+# The parts of Qwen3's template that matter here: an empty thought before the last answer, which is left out
+# of earlier ones, and the switch for it.
 QWEN = (
     "{%- set ns = namespace(last=0) %}{%- for message in messages %}{%- if message.role == 'user' %}{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}"
     "{%- for message in messages %}{%- if message.role == 'assistant' and loop.index0 > ns.last %}"
@@ -54,7 +56,8 @@ FAMILIES = {
 
 
 def make_tokenizer(template: str | None, *, grouped: bool = True) -> PreTrainedTokenizerFast:
-    """A byte-level BPE whose vocabulary has every number of up to three digits as one token, as Llama 3's has; or one token a digit."""
+    """A byte-level BPE whose vocabulary has every number of up to three digits as one token, as Llama 3's
+    has; or one token a digit."""
     tokenizer = Tokenizer(models.BPE())
     digits = r"\p{N}{1,3}" if grouped else r"\p{N}"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

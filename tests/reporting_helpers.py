@@ -71,7 +71,8 @@ def change(path: Path, condition: str | None = None, **keys: object) -> None:
 
 
 def write_film(path: Path, N: int = 16) -> None:
-    """What an ideal observer of a binary reward believes that is told no to 0, 1, 2, ...; the policy stays as it is."""
+    """What an ideal observer of a binary reward believes that is told no to 0, 1, 2, ...; the policy stays as
+    it is."""
     posterior = np.triu(np.ones((N, N)))
     posterior /= posterior.sum(axis=1, keepdims=True)
     frame = pl.DataFrame(

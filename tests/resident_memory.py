@@ -1,4 +1,5 @@
-"""What the exercise of benchmarks/gpu_memory.py takes on this CPU: prints counted bytes on fake tensors, on real ones, and the growth of the process.
+"""What the exercise of benchmarks/gpu_memory.py takes on this CPU: prints counted bytes on fake tensors, on
+real ones, and the growth of the process.
 
 python resident_memory.py '{"vocab_size": ...}' num_runs single_step|multi_step gradient_checkpointing
 """
@@ -22,7 +23,8 @@ spec.loader.exec_module(gpu_memory)
 
 
 def peak() -> int:
-    """The most memory this process has held so far: what getrusage tells may be that of the process which started it."""
+    """The most memory this process has held so far: what getrusage tells may be that of the process which
+    started it."""
     [line] = [
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")
     ]

@@ -1,4 +1,5 @@
-"""The experiments as functions, for notebooks and for the command line alike: `train`, `sft`, `generate_sft_data` and `load`.
+"""The experiments as functions, for notebooks and for the command line alike: `train`, `sft`,
+`generate_sft_data` and `load`.
 
 What needs PyTorch is imported when work begins, so that a mistyped key is told at once.
 """
@@ -85,14 +86,15 @@ def train(**settings: Any) -> Result:
 def sft(**settings: Any) -> Result:
     """Runs supervised learning and returns what was measured.
 
-    With `fixed_secret` the examples are those that `generate_sft_data` wrote; without it each run is shown its own secret. Nothing is printed unless
-    `quiet=False` is given.
+    With `fixed_secret` the examples are those that `generate_sft_data` wrote; without it each run is shown
+    its own secret. Nothing is printed unless `quiet=False` is given.
 
     Args:
         settings: the keys of `SFTConfig`, such as N=64, fixed_secret=42.
 
     Raises:
-        MemoryRLError: one sentence about a key, a value, a model, the data or a directory, before any work is done.
+        MemoryRLError: one sentence about a key, a value, a model, the data or a directory, before any work is
+            done.
     """
     return run_experiment(make_config(SFTConfig, {"quiet": True, **settings}))
 
@@ -101,7 +103,8 @@ def generate_sft_data(**settings: Any) -> Path:
     """Writes train.jsonl and test.jsonl for one secret and returns their folder.
 
     Args:
-        settings: the keys of `SFTDataConfig`, such as N=64, fixed_secret=42. Without fixed_secret one is drawn from the seed.
+        settings: the keys of `SFTDataConfig`, such as N=64, fixed_secret=42. Without fixed_secret one is
+            drawn from the seed.
 
     Raises:
         MemoryRLError: one sentence about a key, a value or the folder.
@@ -122,14 +125,15 @@ def bounds(**settings: Any) -> Ceilings:
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger of every run after every episode, recomputed from the answers and rewards that a run directory holds.
+    """The ledger of every run after every episode, recomputed from the answers and rewards that a run
+    directory holds.
 
     Args:
         path: a run directory.
 
     Returns:
-        A row a run and episode; all bits are cumulative: asked_bits (expected information of the questions asked), asked_variance (squared bits),
-        observer_bits (log2 N + log2 P(S) of an ideal observer).
+        A row a run and episode; all bits are cumulative: asked_bits (expected information of the questions
+        asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal observer).
 
     Raises:
         RunDirectoryError: if a file is missing or damaged.
@@ -187,7 +191,8 @@ def run_experiment(config: Experiment) -> Result:
     """Runs one configuration from its first check to its figures.
 
     Raises:
-        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what was measured is kept.
+        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
+            and what was measured is kept.
     """
     with Trackers(config) as trackers:
         result = _run(config, trackers)
@@ -236,7 +241,9 @@ class Work:
 
 
 def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) -> None:
-    """Runs it in a directory that was claimed, from its last checkpoint if it holds one; the manifest always tells how it stands."""
+    """Runs it in a directory that was claimed, from its last checkpoint if it holds one; the manifest always
+    tells how it stands.
+    """
     from memory_rl.training.continuation import FromCheckpoints
 
     checkpoints, signals, begun = (
@@ -264,7 +271,9 @@ def _run_in(directory: RunDirectory, manifest: Mapping[str, Any], work: Work) ->
 
 
 def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
-    """Notes what stopped it, even on a disk that has just become full: then at least the error itself is told."""
+    """Notes what stopped it, even on a disk that has just become full: then at least the error itself is
+    told.
+    """
     interrupted = isinstance(error, KeyboardInterrupt)
     why = (
         (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
@@ -282,7 +291,9 @@ def _measure(
     signals: SignalsWait,
     on_progress: Callable[[Any], None] | None,
 ) -> dict[str, Any]:
-    """Learns, and writes what was measured however the learning ends. Returns what the manifest tells of it, because it may differ from time to time."""
+    """Learns, and writes what was measured however the learning ends. Returns what the manifest tells of it,
+    because it may differ from time to time.
+    """
     from memory_rl.training.population import make_population
     from memory_rl.training.questions import make_bookkeeper
     from memory_rl.training.recorder import Recorder
@@ -349,7 +360,8 @@ def _keep_usage(meter: Meter, directory: RunDirectory) -> None:
 
 
 def _keep_own_reward(config: Experiment, environment: Environment, directory: RunDirectory) -> None:
-    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code again.
+    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running
+    their code again.
 
     Raises:
         RunDirectoryError: if the directory holds another table, because the reward was changed since.

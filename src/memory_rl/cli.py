@@ -1,8 +1,10 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, each with key=value arguments.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, each with key=value
+arguments.
 
 The scripts at the root of a checkout call it, too.
 
-Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130 interrupted from the keyboard, 143 by SIGTERM.
+Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130
+interrupted from the keyboard, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -100,7 +102,9 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python does."""
+    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python
+    does.
+    """
     with warnings.catch_warnings():
         shown = warnings.showwarning
 

@@ -1,7 +1,8 @@
-"""What an experiment is: every key that can be set, its default, its meaning, and what is wrong with a bad value.
+"""What an experiment is: every key that can be set, its default, its meaning, and what is wrong with a bad
+value.
 
-A configuration object that exists is valid as far as it can be without looking at models or files. Each message names the key, the value and
-what to type instead.
+A configuration object that exists is valid as far as it can be without looking at models or files. Each
+message names the key, the value and what to type instead.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ MAX_N = {
     ("tabular", "single_step"): 4096,
     ("tabular", "multi_step"): 4096,
 }
-"""The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets too large."""
+"""The policies score all N answers, the local one as a trie of tokens in every pass; beyond these N that gets
+too large."""
 
 MAX_N |= {
     ("tinker", "single_step"): 4096,
@@ -59,7 +61,8 @@ MAX_ANSWERS_KEPT = 2**26
 """Of all runs and secrets: the distributions over more of them take gigabytes."""
 
 MAX_TABULATED_N = 4096
-"""Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no closed form."""
+"""Beyond this N the table of all answers and secrets gets too large for the ceilings of channels that have no
+closed form."""
 
 STEP_SIZES = {
     ("local", "adam"): 5e-4,
@@ -510,7 +513,9 @@ class LearnerConfig(WorldConfig):
 
     @property
     def adapted_layers(self) -> tuple[int, ...] | None:
-        """The numbers in `lora_layers`, ascending; none if it is no list of layers, None if it is not given."""
+        """The numbers in `lora_layers`, ascending; none if it is no list of layers, None if it is not
+        given.
+        """
         if self.lora_layers is None:
             return None
         parts = [
@@ -562,7 +567,8 @@ class LearnerConfig(WorldConfig):
 
     @property
     def scores_paths(self) -> bool:
-        """Whether only the secret and some samples are known of the policy, and not even which answers are given in the updates that are skipped.
+        """Whether only the secret and some samples are known of the policy, and not even which answers are
+        given in the updates that are skipped.
 
         A hosted policy skips none: whatever it scores, every answer is really given, and the ledger is exact.
         """
@@ -574,7 +580,9 @@ class LearnerConfig(WorldConfig):
 
     @property
     def information(self) -> float:
-        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must
+        be.
+        """
         return self.secrets_to_memorise * math.log2(self.N)
 
     @property
@@ -594,7 +602,9 @@ class LearnerConfig(WorldConfig):
 
     @property
     def checkpoint_seconds(self) -> float | None:
-        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid for."""
+        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid
+        for.
+        """
         return 0.0 if self.checkpoint_every is None and self.backend == "tinker" else self.checkpoint_every
 
     @property
@@ -676,7 +686,9 @@ class TrainConfig(ChannelConfig, LearnerConfig):
 
     @property
     def why_not_paths(self) -> str | None:
-        """See `LearnerConfig`: only where a reward says no more than hit or miss do the other answers not matter."""
+        """See `LearnerConfig`: only where a reward says no more than hit or miss do the other answers not
+        matter.
+        """
         if self.own_reward or self.channel_name not in ("binary", "per_bit"):
             return f"reward_type={name_of(self.reward_type)}"
         hinders = {
@@ -748,7 +760,9 @@ def episodes_an_update(config: Experiment) -> int:
 
 
 def episodes_a_block(config: Experiment) -> int:
-    """Episodes in a row that are about the same secret, with order=blocks: an equal part of the budget, in whole groups."""
+    """Episodes in a row that are about the same secret, with order=blocks: an equal part of the budget, in
+    whole groups.
+    """
     group = config.group_size if isinstance(config, TrainConfig) else 1
     return max(1, config.budget // group // config.num_secrets) * group
 

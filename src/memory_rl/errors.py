@@ -1,6 +1,8 @@
-"""The errors a user may meet: each message is one sentence that names the key, the value and what to type instead.
+"""The errors a user may meet: each message is one sentence that names the key, the value and what to type
+instead.
 
-The command line turns every `MemoryRLError` into that sentence and exit code 2; anything else is a bug and keeps its traceback.
+The command line turns every `MemoryRLError` into that sentence and exit code 2; anything else is a bug and
+keeps its traceback.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class ServiceError(MemoryRLError, OSError):
 
 
 class TokensSpentError(Exception):
-    """The next update might spend more tokens than are allowed; the experiment ends in good order before it."""
+    """The next update might spend more tokens than are allowed; the experiment ends in good order before
+    it.
+    """
 
 
 class LawBreachWarning(RuntimeWarning):

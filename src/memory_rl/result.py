@@ -68,7 +68,9 @@ class Result:
 
     @cached_property
     def timing(self) -> pl.DataFrame:
-        """Seconds since the start of training at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
+        """Seconds since the start of training at each evaluation; see
+        `memory_rl.runs.store.TIMING_SCHEMA`.
+        """
         return RunDirectory(self.path).read_frame(TIMING)
 
     @cached_property

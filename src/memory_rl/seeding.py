@@ -1,7 +1,8 @@
 """Named random streams from one seed.
 
-Each purpose (drawing secrets, sampling answers, reward noise, initial adapters) and each run has a stream of its own. So a run draws the same
-numbers whatever the other runs do and however many there are, and a new purpose does not shift the numbers of an old one.
+Each purpose (drawing secrets, sampling answers, reward noise, initial adapters) and each run has a stream of
+its own. So a run draws the same numbers whatever the other runs do and however many there are, and a new
+purpose does not shift the numbers of an old one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 
 
 def generator(seed: int, name: str, *indices: int) -> np.random.Generator:
-    """A random generator that is a pure function of the seed, the name of its purpose and its indices (such as the run)."""
+    """A random generator that is a pure function of the seed, the name of its purpose and its indices (such
+    as the run).
+    """
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode()), *indices]))
 
 
@@ -36,7 +39,9 @@ class RunStreams:
         self._generators = [generator(seed, name, run) for run in range(num_runs)]
 
     def random(self, runs: Sequence[int] | np.ndarray, *shape: int) -> np.ndarray:
-        """Uniform numbers in [0, 1) for these runs alone; the streams of the others stand still. Shape (len(runs), *shape)."""
+        """Uniform numbers in [0, 1) for these runs alone; the streams of the others stand still. Shape
+        (len(runs), *shape).
+        """
         return np.stack([self._generators[run].random(shape) for run in runs])
 
     def state(self) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Adapter:
-    """What one learner has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as transformers does.
+    """What one learner has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as
+    transformers does.
 
     Attributes:
         config: of adapter_config.json, or config.json.

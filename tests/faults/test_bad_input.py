@@ -1,4 +1,5 @@
-"""Every bad input stops before any work: one sentence that names the key, the value and what to type instead; exit code 2; nothing written."""
+"""Every bad input stops before any work: one sentence that names the key, the value and what to type instead;
+exit code 2; nothing written."""
 
 import json
 import subprocess

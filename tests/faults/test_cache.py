@@ -1,4 +1,5 @@
-"""The cache of warmed-up base models: used when it matches, rebuilt when it is missing, damaged or foreign, never required."""
+"""The cache of warmed-up base models: used when it matches, rebuilt when it is missing, damaged or foreign,
+never required."""
 
 import json
 from pathlib import Path

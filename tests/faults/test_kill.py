@@ -1,4 +1,5 @@
-"""kill -9 at random moments: the same command with resume=True goes on to the very bytes of a run that nobody disturbed."""
+"""kill -9 at random moments: the same command with resume=True goes on to the very bytes of a run that nobody
+disturbed."""
 
 import multiprocessing
 import sys
@@ -125,7 +126,8 @@ def server():
 def run_until(
     server, kind: str, settings: dict, seconds: float | None, learning: bool = False
 ) -> float | None:
-    """Runs an experiment; kills it after some seconds, unless it has ended by then. Returns how long it took, None if it was killed.
+    """Runs an experiment; kills it after some seconds, unless it has ended by then. Returns how long it took,
+    None if it was killed.
 
     With `learning` the seconds are counted from the first checkpoint that it has written.
     """
@@ -165,7 +167,8 @@ def measured(path: Path) -> dict[str, bytes]:
 
 
 def kill_and_resume(server, name: str, kills: int, seed: int, learning: bool = False) -> Counter:
-    """Kills runs of one experiment at random moments, until there were so many kills, and compares each that came to its end with an undisturbed one.
+    """Kills runs of one experiment at random moments, until there were so many kills, and compares each that
+    came to its end with an undisturbed one.
 
     With `learning` they are moments between the first checkpoint that the process has written and its end.
     """

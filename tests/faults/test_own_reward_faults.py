@@ -1,4 +1,5 @@
-"""A reward of one's own that cannot be used stops before any work: one sentence that names it and says what to type instead; exit code 2; nothing written."""
+"""A reward of one's own that cannot be used stops before any work: one sentence that names it and says what
+to type instead; exit code 2; nothing written."""
 
 import importlib.util
 import itertools

@@ -1,4 +1,5 @@
-"""A sweep on a real Ray cluster of several nodes, of which one is killed in mid-sweep: nothing is lost, and nothing is counted twice."""
+"""A sweep on a real Ray cluster of several nodes, of which one is killed in mid-sweep: nothing is lost, and
+nothing is counted twice."""
 
 import json
 import os

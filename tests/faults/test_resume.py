@@ -102,7 +102,8 @@ def stopped_at(episodes: int):
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory) -> Path:
-    """A run that failed after 100 episodes, with a checkpoint after each update, and the same without the mishap."""
+    """A run that failed after 100 episodes, with a checkpoint after each update, and the same without the
+    mishap."""
     folder = tmp_path_factory.mktemp("templates")
     with stopped_at(100):
         main(["train", *SMALL.split(), f"log_path={folder / 'begun'}", "checkpoint_every=0"])
@@ -442,7 +443,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_are_what_peft_loads(kind):
-    """Those of a checkpoint and those that are kept at the end: the same model by PEFT, or by transformers, gives the P(S) that was measured."""
+    """Those of a checkpoint and those that are kept at the end: the same model by PEFT, or by transformers,
+    gives the P(S) that was measured."""
     settings = {
         "N": 16,
         "num_runs": 2,

@@ -1,4 +1,5 @@
-"""Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command goes on."""
+"""Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command
+goes on."""
 
 import json
 import os

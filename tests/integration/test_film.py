@@ -1,4 +1,5 @@
-"""The film is what metrics.parquet says of run 0, for all answers, at every 2^j-th evaluation and the last."""
+"""The film is what metrics.parquet says of run 0, for all answers, at every 2^j-th evaluation and the
+last."""
 
 from pathlib import Path
 

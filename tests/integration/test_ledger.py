@@ -1,4 +1,5 @@
-"""The ledger of whole experiments: it changes nothing, it can be recomputed from the episodes, and its columns are what Bayes by brute force says."""
+"""The ledger of whole experiments: it changes nothing, it can be recomputed from the episodes, and its
+columns are what Bayes by brute force says."""
 
 import itertools
 import json
@@ -90,7 +91,8 @@ def test_the_ledger_of_the_transformer_and_of_examples():
 
 
 def test_rates_are_bits_over_the_episodes_to_the_same_event():
-    """The observer's rate, recomputed: log2 N over the mean of the first episodes after which it gave S at least the threshold."""
+    """The observer's rate, recomputed: log2 N over the mean of the first episodes after which it gave S at
+    least the threshold."""
     result = train(N=64, num_runs=20, max_episodes=None, memorised_at=0.9)
     (summary,) = result.summary.values()
     knows = (
@@ -139,7 +141,8 @@ def test_no_question_tells_more_than_the_channel_can():
 
 
 def brute_force_posterior(N, episodes, noise, summed) -> np.ndarray:
-    """p(S | episodes) of the multi_step world by enumerating all flips; an episode is (choices, rewards), -1 for an invalid turn."""
+    """p(S | episodes) of the multi_step world by enumerating all flips; an episode is (choices, rewards), -1
+    for an invalid turn."""
     k = (N - 1).bit_length()
     posterior = np.ones(N)
     for choices, rewards in episodes:

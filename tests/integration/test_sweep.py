@@ -1,4 +1,5 @@
-"""Sweeps on the tabular learner: every cell is the run it says it is, wherever it ran; a second start does only what is missing; tuning stays apart."""
+"""Sweeps on the tabular learner: every cell is the run it says it is, wherever it ran; a second start does
+only what is missing; tuning stays apart."""
 
 import csv
 import json
@@ -29,7 +30,8 @@ def snapshot(path: Path) -> dict[str, bytes]:
 
 
 def measured(path: Path) -> dict[str, bytes]:
-    """What a sweep measured: metrics and episodes of every cell, which its configuration determines to the byte."""
+    """What a sweep measured: metrics and episodes of every cell, which its configuration determines to the
+    byte."""
     return {
         name: content
         for name, content in snapshot(path).items()

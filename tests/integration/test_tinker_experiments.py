@@ -1,4 +1,5 @@
-"""Whole experiments with backend=tinker on a service in memory: what they write, what they refuse, what they never write."""
+"""Whole experiments with backend=tinker on a service in memory: what they write, what they refuse, what they
+never write."""
 
 import copy
 import json

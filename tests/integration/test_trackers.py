@@ -1,4 +1,5 @@
-"""Trackers are told what was measured, change nothing in it, and cannot stop it. All without a network: wandb offline, trackio and TensorBoard on disk."""
+"""Trackers are told what was measured, change nothing in it, and cannot stop it. All without a network: wandb
+offline, trackio and TensorBoard on disk."""
 
 import importlib.util
 import json
@@ -118,7 +119,8 @@ def points_of(points: list[Point]) -> list[Point]:
 
 
 def expected_points(metrics: pl.DataFrame, episodes: list[int], information: float) -> list[Point]:
-    """By brute force: each run as its last evaluation up to the episode left it; shares over all episodes since the point before."""
+    """By brute force: each run as its last evaluation up to the episode left it; shares over all episodes
+    since the point before."""
     points, before = [], -1
     spent = (
         metrics.sort("run", "episode")
@@ -262,7 +264,8 @@ def rows_of_one_run(episodes):
 
 @pytest.mark.parametrize("settings", [{}, {"skip_ahead": True}], ids=["steps", "skips"])
 def test_the_points_do_not_depend_on_how_the_rows_arrive(settings, monkeypatch):
-    """What makes a resumed run go on where it stopped: the rows of its checkpoint, taken in at once, leave the curve as they did one by one."""
+    """What makes a resumed run go on where it stopped: the rows of its checkpoint, taken in at once, leave
+    the curve as they did one by one."""
     arrived: list[dict[str, np.ndarray]] = []
     monkeypatch.setattr(Trackers, "record", lambda self, rows: arrived.append(rows))
     config = TrainConfig(**{**SMALL, "N": 64, **settings})
@@ -284,7 +287,8 @@ def test_the_points_do_not_depend_on_how_the_rows_arrive(settings, monkeypatch):
 
 @needs("wandb", "trackio", "tensorboard")
 def test_a_resumed_run_goes_on_in_the_same_place(monkeypatch):
-    """Stopped in the middle, at the moment of a checkpoint: nothing is shown twice, and nothing is missing."""
+    """Stopped in the middle, at the moment of a checkpoint: nothing is shown twice, and nothing is
+    missing."""
     from trackio import Api
 
     settings = {**SMALL, **ALL, "checkpoint_every": 0.0}

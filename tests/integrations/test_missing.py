@@ -1,4 +1,5 @@
-"""A library that is missing is said in one sentence that names the extra to install; no adapter needs another's library."""
+"""A library that is missing is said in one sentence that names the extra to install; no adapter needs
+another's library."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,5 @@
-"""The Tinker cookbook: groups of episodes by its own rollout loop, with a tokenizer and a policy that live here."""
+"""The Tinker cookbook: groups of episodes by its own rollout loop, with a tokenizer and a policy that live
+here."""
 
 import asyncio
 import math

@@ -1,4 +1,5 @@
-"""TRL: the dataset and the reward function in a real GRPOTrainer, and against an independent reading of its completions."""
+"""TRL: the dataset and the reward function in a real GRPOTrainer, and against an independent reading of its
+completions."""
 
 import copy
 import math

@@ -17,7 +17,8 @@ from memory_rl.training.environments import draw_secrets
 
 
 class Model:
-    """An endpoint in OpenAI's format that gives these replies, one after the other, and remembers what it was asked."""
+    """An endpoint in OpenAI's format that gives these replies, one after the other, and remembers what it was
+    asked."""
 
     def __init__(self, *replies, finish_reason="stop"):
         self._replies, self._finish_reason, self.asked = list(replies), finish_reason, []

@@ -1,4 +1,5 @@
-"""The kinds of adapters against plain transformers and PEFT: the same log-probabilities, the same gradients, the same steps."""
+"""The kinds of adapters against plain transformers and PEFT: the same log-probabilities, the same gradients,
+the same steps."""
 
 import copy
 import json
@@ -116,7 +117,8 @@ def test_the_gradient_of_a_shared_vector_is_that_through_merged_weights(n):
 
 @pytest.mark.parametrize("n", [1, 13, SITES * 16])
 def test_every_entry_serves_as_many_coefficients_and_they_make_orthogonal_directions_of_one_length(n):
-    """The map of the vector to the coefficients has orthogonal columns of length sqrt(C / n) / sqrt(n), as far as n divides C."""
+    """The map of the vector to the coefficients has orthogonal columns of length sqrt(C / n) / sqrt(n), as
+    far as n divides C."""
     frame = make(shared(n), num_runs=3).adapters._frame
     coefficients = SITES * 16
     for entry, factor in zip(frame.entry, frame.factor, strict=True):
@@ -150,7 +152,8 @@ def test_one_parameter_moves_along_one_direction_of_its_own():
 
 
 def test_the_first_steps_gain_hardly_depends_on_n():
-    """To first order Adam's first step gains lr times the 1-norm of the gradient, which 1/sqrt(n) keeps about level."""
+    """To first order Adam's first step gains lr times the 1-norm of the gradient, which 1/sqrt(n) keeps about
+    level."""
     gains = {}
     for n in (1, 4, 16, 64, 224):
         policy = make(shared(n), num_runs=24)

@@ -1,4 +1,5 @@
-"""Other families than the built-in model: small random Llamas, Qwen3s and Mistrals with their real chat templates' traits, each against plain transformers."""
+"""Other families than the built-in model: small random Llamas, Qwen3s and Mistrals with their real chat
+templates' traits, each against plain transformers."""
 
 import numpy as np
 import pytest
@@ -52,7 +53,8 @@ def test_every_answers_log_probability(family, kind, N):
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_numbers_of_several_digits_are_distinct_paths(grouped):
-    """Whatever a number's tokens, sampling finds it as often as its conversation is likely: all answers and the exits make up 1."""
+    """Whatever a number's tokens, sampling finds it as often as its conversation is likely: all answers and
+    the exits make up 1."""
     tokenizer = make_tokenizer(SMOL, grouped=grouped)
     lengths = [
         len(turns[0][1]) - 1

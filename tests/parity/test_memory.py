@@ -21,7 +21,8 @@ SHAPE = {
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read as Linux tells it")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_counted_bytes_are_taken(recompute):
-    """To the byte as tensors; the process grows by more, by what its allocator holds back and libraries load: 25 and 55 % where it was measured."""
+    """To the byte as tensors; the process grows by more, by what its allocator holds back and libraries load:
+    25 and 55 % where it was measured."""
     words = [sys.executable, "resident_memory.py", json.dumps(SHAPE), "8", "single_step", str(recompute)]
     done = subprocess.run(words, cwd=TESTS, capture_output=True, text=True, timeout=300)
     memory = json.loads(done.stdout.strip().splitlines()[-1])

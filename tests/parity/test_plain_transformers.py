@@ -49,7 +49,8 @@ def test_sampled_paths_score_as_they_were_sampled(make_policy, kind):
 
 
 def test_exits_are_all_the_other_tokens(make_policy):
-    """From an untrained model nearly every token is an exit; its log-probability is that of all other tokens together."""
+    """From an untrained model nearly every token is an exit; its log-probability is that of all other tokens
+    together."""
     environment = make_environment("single_step", 10)
     trie = make_trie(environment, TOKENIZER)
     policy = TransformerPolicy(

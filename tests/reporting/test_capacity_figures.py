@@ -1,4 +1,5 @@
-"""The figures of capacity: their numbers against the run directories, what they draw, and that a report without such cells does not change."""
+"""The figures of capacity: their numbers against the run directories, what they draw, and that a report
+without such cells does not change."""
 
 import json
 
@@ -29,7 +30,8 @@ NAMES = [make.__name__ for make in CAPACITY_FIGURES]
 
 @pytest.fixture(scope="module")
 def cells_folder(tmp_path_factory):
-    """Vectors of 1 and 32 parameters on the tiny model, with 1, 2 and 4 secrets; one learns them in blocks, one has no time to memorise anything."""
+    """Vectors of 1 and 32 parameters on the tiny model, with 1, 2 and 4 secrets; one learns them in blocks,
+    one has no time to memorise anything."""
     folder = tmp_path_factory.mktemp("capacity")
     common = {"N": 4, "num_runs": 3, "adapter": "shared", "learning_rate": 0.1, "quiet": True}
     for size in (1, 32):

@@ -33,7 +33,8 @@ def summary_of(rate, to_reach, low=None, high=None):
 
 
 def test_absorption_is_what_was_gained_over_what_was_spent():
-    """Two runs at P(S) = 1/16: one gains 0.4 bits in 1 episode, the other 0.1 bits in 9. Together 0.05 an episode; the mean of the ratios would be 0.206."""
+    """Two runs at P(S) = 1/16: one gains 0.4 bits in 1 episode, the other 0.1 bits in 9. Together 0.05 an
+    episode; the mean of the ratios would be 0.206."""
     cell = Told({"run": [0, 0, 1, 1], "episode": [0, 1, 0, 9], "bits_known": [0.0, 0.4, 0.0, 0.1]})
     (row,) = curves.absorption([Entry("binary", cell)]).rows(named=True)
     assert (row["absorbed"], row["p"], row["runs"]) == (0.05, 1 / 16, 2)

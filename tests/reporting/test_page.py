@@ -1,4 +1,5 @@
-"""The report as a reader meets it: opened from a file in Chromium, with pointer and keyboard, on a desk and on a phone."""
+"""The report as a reader meets it: opened from a file in Chromium, with pointer and keyboard, on a desk and
+on a phone."""
 
 from __future__ import annotations
 

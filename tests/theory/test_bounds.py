@@ -1,4 +1,5 @@
-"""The ceilings against their definitions: the rewards are written again here, and every sum is done term by term."""
+"""The ceilings against their definitions: the rewards are written again here, and every sum is done term by
+term."""
 
 import itertools
 import math
@@ -57,7 +58,8 @@ def each(worlds: list[dict]):
 
 
 class World:
-    """A condition from its definition: `seen[a][s]` without noise, and `laws[seen]`, the probability of each signal."""
+    """A condition from its definition: `seen[a][s]` without noise, and `laws[seen]`, the probability of each
+    signal."""
 
     def __init__(
         self,
@@ -184,7 +186,8 @@ def test_the_first_episode_is_the_sum_over_its_definition(settings):
 
 
 def best_paid(world) -> tuple[int, bool]:
-    """The most answers that share the best expected reward of one secret, and whether every secret is among its own."""
+    """The most answers that share the best expected reward of one secret, and whether every secret is among
+    its own."""
     earned = [
         [world.expected_reward(answer, secret) for answer in world.answers] for secret in range(world.N)
     ]
@@ -383,9 +386,11 @@ def test_binary_certainty_comes_with_a_hit_or_with_few_left(N, left):
 
 
 def exact_episodes(N, e, certainty, horizon=10_000) -> tuple[float, float, float]:
-    """Mean and deviation of the episodes of the noisy binary questioner, and the share still playing at the horizon, from the law of all its states.
+    """Mean and deviation of the episodes of the noisy binary questioner, and the share still playing at the
+    horizon, from the law of all its states.
 
-    A yes weighs the answer up by (1 - e) / e, a no down; the answer whose probability is nearest to 1/2 tells most.
+    A yes weighs the answer up by (1 - e) / e, a no down; the answer whose probability is nearest to 1/2 tells
+    most.
     """
     playing = {((0,) * N, secret): 1 / N for secret in range(N)}
     mean = square = 0.0

@@ -1,4 +1,5 @@
-"""Closed forms of exact softmax policy gradient against a simulation of their own learner, written here from its definition."""
+"""Closed forms of exact softmax policy gradient against a simulation of their own learner, written here from
+its definition."""
 
 import math
 

@@ -1,4 +1,5 @@
-"""The two laws hold in honest experiments, and are breached by a policy that has seen the secret and by an observer with a wrong likelihood."""
+"""The two laws hold in honest experiments, and are breached by a policy that has seen the secret and by an
+observer with a wrong likelihood."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""Several secrets a run: bits add up, observers factorise, prompts do not mix, and one secret alone is the old experiment."""
+"""Several secrets a run: bits add up, observers factorise, prompts do not mix, and one secret alone is the
+old experiment."""
 
 import copy
 import math
@@ -107,7 +108,8 @@ def test_behind_each_prompt_every_answer_has_the_probability_of_a_plain_pass(kin
 
 
 def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
-    """Three groups of two episodes about two secrets, by autograd through the merged weights of an ordinary model."""
+    """Three groups of two episodes about two secrets, by autograd through the merged weights of an ordinary
+    model."""
     policy, world = make_transformer("single_step", 16, 3), make_world("single_step", 16, 3)
     prompts, answers = np.array([[2, 0, 2], [1, 1, 0]]), np.array([[3, 4, 5, 6, 7, 3], [0, 1, 2, 3, 4, 15]])
     advantages = np.random.default_rng(0).normal(size=(2, 6, 1))
@@ -140,7 +142,8 @@ def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
 
 @pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.1, 3)])
 def test_a_tabular_row_moves_as_a_learner_of_its_own_would(objective):
-    """Blocks about the same secret are one step of its row; a secret that was not asked for, or told nothing, stands still."""
+    """Blocks about the same secret are one step of its row; a secret that was not asked for, or told nothing,
+    stands still."""
     forms = np.arange(5)[:, None]
     many = TabularPolicy(forms, 5, num_runs=2, num_prompts=3, learning_rate=0.3, seed=0)
     single = TabularPolicy(forms, 5, num_runs=1, learning_rate=0.3, seed=0)
@@ -187,7 +190,8 @@ def test_64_secrets_of_the_tabular_learner_are_64_single_runs(tmp_path):
 
 
 def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
-    """Two secrets in [0, 5): the joint posterior over 25 pairs, from episodes.parquet and the channel's likelihoods."""
+    """Two secrets in [0, 5): the joint posterior over 25 pairs, from episodes.parquet and the channel's
+    likelihoods."""
     result = memory_rl.train(
         backend="tabular",
         N=5,
@@ -270,7 +274,8 @@ def test_the_tables_agree(tmp_path):
 
 @pytest.mark.parametrize(("kind", "N", "num_secrets"), [("single_step", 16, 64), ("multi_step", 16, 16)])
 def test_the_warm_up_keeps_answers_and_prompts_apart(kind, N, num_secrets):
-    """A head alone, uniform behind 64 prompts, would bring the rows of the digits from 2.3 to 1.6; with all parameters prompts become alike (0.995)."""
+    """A head alone, uniform behind 64 prompts, would bring the rows of the digits from 2.3 to 1.6; with all
+    parameters prompts become alike (0.995)."""
     base = find_base_model("tiny", 0)
     world = make_world(kind, N, num_secrets)
     trie = tokenise_all(
@@ -290,7 +295,8 @@ def test_the_warm_up_keeps_answers_and_prompts_apart(kind, N, num_secrets):
 
 @pytest.mark.parametrize(("kind", "begun"), [("single_step", ["", "1"]), ("multi_step", [""])])
 def test_a_base_model_for_several_prompts_begins_without_an_opinion(kind, begun):
-    """Wherever there is a choice, all tokens that any answer has are equally likely before a single step of training; all else stays as it was."""
+    """Wherever there is a choice, all tokens that any answer has are equally likely before a single step of
+    training; all else stays as it was."""
     base = find_base_model("tiny", 0)
     world = make_world(kind, 16, 5)
     trie = tokenise_all(

@@ -103,7 +103,8 @@ def test_one_against_the_rest_is_the_partition_it_abbreviates():
 
 @pytest.mark.parametrize(("reward_type", "bins", "noise"), CHANNELS)
 def test_bits_known_are_the_information_of_the_questions_asked(reward_type, bins, noise):
-    """The chain rule, averaged over uniform secrets; a wrong likelihood breaks it. The variance of the difference is what the questions say it is."""
+    """The chain rule, averaged over uniform secrets; a wrong likelihood breaks it. The variance of the
+    difference is what the questions say it is."""
     N, R, rng = 16, 4000, np.random.default_rng(2)
     channel, runs = make_channel(reward_type, N, bins, noise), np.arange(4000)
     secrets = rng.integers(N, size=R)

@@ -1,4 +1,5 @@
-"""Scoring the secret and some samples alone is scoring every answer: same probabilities, same samples, same runs in distribution, same ledger on average."""
+"""Scoring the secret and some samples alone is scoring every answer: same probabilities, same samples, same
+runs in distribution, same ledger on average."""
 
 import numpy as np
 import polars as pl
@@ -18,7 +19,8 @@ N, RUNS, SECRETS = 23, np.arange(3), np.array([2, 20, 9])
 
 @pytest.fixture(scope="module")
 def policies(make_policy):
-    """The same three runs, asked for all answers and for paths; their adapters are moved, so that some answers are invalid."""
+    """The same three runs, asked for all answers and for paths; their adapters are moved, so that some
+    answers are invalid."""
     whole = make_policy("single_step", N, num_runs=3)
     base = make_base(make_policy)
     paths = PathPolicy(base, whole.trie, num_runs=3, lora=LoRASettings(rank=4), learning_rate=1e-3, seed=0)
@@ -30,7 +32,8 @@ def policies(make_policy):
 
 
 def make_base(make_policy):
-    """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each policy."""
+    """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each
+    policy."""
     policy = make_policy("single_step", N, num_runs=1)
     model = policy.model
     for name, module in list(model.named_modules()):
@@ -113,7 +116,8 @@ def test_where_an_exit_is_taken_follows_its_law(policies):
 
 
 def test_a_form_that_is_all_but_certain_leaves_the_rest(make_policy):
-    """At P(S) near 1 what is left is drawn without rejection, and a form that begins no other answer leaves only invalid ones at its end."""
+    """At P(S) near 1 what is left is drawn without rejection, and a form that begins no other answer leaves
+    only invalid ones at its end."""
     policy = make_policy("single_step", 16, num_runs=1)
     model = policy.model
     trie = policy.trie

@@ -48,7 +48,8 @@ def test_the_groups_own_mean_shrinks_the_gradient_by_one_part_in_g(group_size):
 
 
 def all_paths(trie) -> np.ndarray:
-    """Every course that an episode can take, those that end in an exit with the reward of their first turns included: edge ids, padded with -1."""
+    """Every course that an episode can take, those that end in an exit with the reward of their first turns
+    included: edge ids, padded with -1."""
     complete, open_paths = [], [([], 0)]
     while open_paths:
         path, decision = open_paths.pop()
@@ -120,7 +121,8 @@ def test_which_steps_feel_another_steps_reward(credit, moved_steps):
 
 @pytest.mark.parametrize(("credit", "feels"), [("step", False), ("episode", True)])
 def test_the_adapters_feel_the_other_steps_only_with_episode_credit(make_policy, credit, feels):
-    """The same through the real model: what the tokens of step 0 contribute to the adapters' gradient, when the rewards of step 2 change."""
+    """The same through the real model: what the tokens of step 0 contribute to the adapters' gradient, when
+    the rewards of step 2 change."""
     from memory_rl.policies.packed import chosen_log_probs
 
     policy = make_policy("multi_step", 8, num_runs=1, moved=True)

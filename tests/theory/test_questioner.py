@@ -1,4 +1,5 @@
-"""Ideal questioners and first-episode information against known numbers, closed forms, play and exhaustive search."""
+"""Ideal questioners and first-episode information against known numbers, closed forms, play and exhaustive
+search."""
 
 import itertools
 import math

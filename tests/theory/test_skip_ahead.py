@@ -1,4 +1,5 @@
-"""Skipping silent updates is step-by-step sampling in distribution: episodes to memorise, bits at the end, and what the observer knows."""
+"""Skipping silent updates is step-by-step sampling in distribution: episodes to memorise, bits at the end,
+and what the observer knows."""
 
 import numpy as np
 import polars as pl

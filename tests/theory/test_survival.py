@@ -1,4 +1,5 @@
-"""Times to memorise: published survival analyses, closed forms, and how often the intervals cover the truth in simulation."""
+"""Times to memorise: published survival analyses, closed forms, and how often the intervals cover the truth
+in simulation."""
 
 import numpy as np
 import polars as pl
@@ -36,7 +37,8 @@ def geometric(random, p, budget, runs):
     return times(drawn) if budget is None else times(np.minimum(drawn, budget), drawn <= budget)
 
 
-# Weeks in remission of 42 children with leukaemia (Freireich et al. 1963), the example of most textbooks of survival analysis.
+# Weeks in remission of 42 children with leukaemia (Freireich et al. 1963), the example of most textbooks of
+# survival analysis.
 TREATED = times(
     [6, 6, 6, 7, 10, 13, 16, 22, 23, 6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35],
     [1] * 9 + [0] * 12,
@@ -98,7 +100,8 @@ def test_censored_runs_count_as_later_than_the_budget():
 
 
 def test_the_median_s_interval_ends_at_order_statistics_of_the_right_binomial_probability():
-    """16 runs: the 4th and the 12th, of which one is beyond the median with probability 0.0106 + 0.0384; 64 runs: the 24th and the 40th."""
+    """16 runs: the 4th and the 12th, of which one is beyond the median with probability 0.0106 + 0.0384; 64
+    runs: the 24th and the 40th."""
     for runs, low, high in ((16, 4, 12), (64, 24, 40)):
         median = median_episodes(times(np.arange(1, runs + 1)))
         assert (median.low, median.high) == (low, high)
@@ -244,7 +247,8 @@ LAWS = {
 
 
 def coverage(p, budget, runs, trials, seed):
-    """How often each interval holds the truth. The hazard is p with and without a budget; the median is beyond it where half are censored."""
+    """How often each interval holds the truth. The hazard is p with and without a budget; the median is
+    beyond it where half are censored."""
     random = np.random.default_rng(seed)
     mean = 1 / p if budget is None else (1 - (1 - p) ** budget) / p
     middle = np.ceil(np.log(0.5) / np.log(1 - p))

@@ -1,4 +1,5 @@
-"""The whole loop with the tabular learner against closed forms: episodes to memorise, and how often a group carries a signal.
+"""The whole loop with the tabular learner against closed forms: episodes to memorise, and how often a group
+carries a signal.
 
 Every cell has a seed, and so samples, of its own; no run is censored, so that means are plain means.
 """
@@ -59,7 +60,8 @@ class Mean:
 
 
 def assert_unbiased(measured: dict[tuple, Mean], expected: dict[tuple, float]) -> None:
-    """About 1 in 20 expectations lies outside its 95 % interval by chance: more than 3 of 16 in 0.7 % of all grids, and beyond 3.5 errors in 0.8 %."""
+    """About 1 in 20 expectations lies outside its 95 % interval by chance: more than 3 of 16 in 0.7 % of all
+    grids, and beyond 3.5 errors in 0.8 %."""
     scores = {cell: measured[cell].standard_errors_from(expected[cell]) for cell in measured}
     outside = {cell: score for cell, score in scores.items() if abs(score) > 1.96}
     assert len(outside) <= 3, outside
@@ -98,7 +100,8 @@ def test_small_steps_take_nearly_the_integral(cell):
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_long_steps_cost_up_to_what_a_sum_exceeds_its_integral_by(cell):
-    """ln P(S) grows by at most eta a hit, and the sum takes each wait at its longest: at most eta / (1 - exp(-eta)) times the integral, 1.051 at eta = 0.1."""
+    """ln P(S) grows by at most eta a hit, and the sum takes each wait at its longest: at most eta / (1 -
+    exp(-eta)) times the integral, 1.051 at eta = 0.1."""
     assert (
         1
         < closed_forms.binary_episodes(*cell) / closed_forms.binary_episodes_small_step(*cell)
@@ -141,8 +144,9 @@ GRID, UNITS = 0.002, 4000
 def exact_dense_episodes(N: int, step_size: float, target: float) -> float:
     """E[T] = sum over t of P(T > t), for any step size.
 
-    A bit's log-odds x are a Markov chain of their own: x grows by 2 eta (1 - p) with probability p, else by 2 eta p. It never falls, so that T > t exactly
-    if the product of the bits' p is below p* after t episodes. Distributions are kept on grids.
+    A bit's log-odds x are a Markov chain of their own: x grows by 2 eta (1 - p) with probability p, else by 2
+    eta p. It never falls, so that T > t exactly if the product of the bits' p is below p* after t episodes.
+    Distributions are kept on grids.
     """
     num_bits, size = (N - 1).bit_length(), (N - 1).bit_length() * UNITS
     x = np.arange(0, 10 + 2 * step_size, GRID)
@@ -176,8 +180,9 @@ def test_a_reward_for_each_bit_takes_what_its_markov_chains_take():
 
 
 COARSE = {(16, 1.0, 0.5): -0.078, (64, 1.0, 0.5): -0.086, (256, 1.0, 0.5): -0.058, (1024, 1.0, 0.5): -0.048}
-"""How far the approximation for small steps is from the truth where 2 to 5 episodes of step 1 are enough: time is discrete, and a run ends at a whole
-episode, beyond p*. At N = 1024 that is within 5 %, but too close to tell from a sample."""
+"""How far the approximation for small steps is from the truth where 2 to 5 episodes of step 1 are enough:
+time is discrete, and a run ends at a whole episode, beyond p*. At N = 1024 that is within 5 %, but too close
+to tell from a sample."""
 
 
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in COARSE], ids=str)
@@ -192,8 +197,8 @@ def test_a_few_long_steps_take_longer_than_the_time_of_small_steps(cell):
 
 
 def dense_episodes_by_prefix(N: int, step_size: float, target: float) -> float:
-    """Small steps when each prefix of bits has logits of its own: a bit learns in the episodes alone whose earlier bits are right, so that
-    dx_j / dt = 4 eta p_j (1 - p_j) p_1 ... p_(j-1)."""
+    """Small steps when each prefix of bits has logits of its own: a bit learns in the episodes alone whose
+    earlier bits are right, so that dx_j / dt = 4 eta p_j (1 - p_j) p_1 ... p_(j-1)."""
 
     def right(x: np.ndarray) -> np.ndarray:
         return 1 / (1 + np.exp(-x))
@@ -217,7 +222,8 @@ def test_a_bit_with_logits_for_each_prefix_learns_only_on_the_right_path(cell):
 
 
 def levels_at_random(N: int, secret: int, bins: int | None) -> list[float]:
-    """The probability of each reward when every answer is equally likely; binned: see "max(0, 1 - log2(1 + d) / log2 N) rounded" in docs/semantics.md."""
+    """The probability of each reward when every answer is equally likely; binned: see "max(0, 1 - log2(1 + d)
+    / log2 N) rounded" in docs/semantics.md."""
     distances = [abs(answer - secret) for answer in range(N)]
     if bins is None:
         rewards = [distance == 0 for distance in distances]

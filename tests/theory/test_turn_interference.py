@@ -1,4 +1,5 @@
-"""The base model's turns must be told apart, or dense RL learns the majority bit of S instead of S (docs/findings.md)."""
+"""The base model's turns must be told apart, or dense RL learns the majority bit of S instead of S
+(docs/findings.md)."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The live server, with a tiny model that has been warmed up for both environments, and a proxy in front of it."""
+"""The live server, with a tiny model that has been warmed up for both environments, and a proxy in front of
+it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    """The tiny model, uniform over the answers of single_step at N = 16, for one secret and for four, and over the bits of multi_step at N = 8."""
+    """The tiny model, uniform over the answers of single_step at N = 16, for one secret and for four, and
+    over the bits of multi_step at N = 8."""
     network, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
     worlds = ("single_step", SINGLE_N, 1), ("multi_step", MULTI_N, 1), ("single_step", SINGLE_N, SEVERAL)
     lessons = [(make_trie(make_environment(*world), tokenizer), world[1]) for world in worlds]

@@ -34,7 +34,8 @@ _BACKEND = {
 
 
 def find_environment() -> Path:
-    """The server's Python: of the environment that MEMORY_RL_SKYRL names, or of one in the user's cache, which is made where there is none."""
+    """The server's Python: of the environment that MEMORY_RL_SKYRL names, or of one in the user's cache,
+    which is made where there is none."""
     folder = Path(
         os.environ.get(ENVIRONMENT)
         or Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-0.4.0"
@@ -159,9 +160,11 @@ class CountingProxy:
     Attributes:
         paths: how many there were of each.
         prompt_tokens: that samples were asked for with.
-        failing: the places, in the order of all requests, of those that get no answer or one of 503, in turn; they do not reach the server.
+        failing: the places, in the order of all requests, of those that get no answer or one of 503, in turn;
+            they do not reach the server.
         failed: how many that were.
-        trained: the data of each forward and backward pass: of each its input tokens and, by name, the values that go with them.
+        trained: the data of each forward and backward pass: of each its input tokens and, by name, the values
+            that go with them.
     """
 
     def __init__(self, port: int) -> None:

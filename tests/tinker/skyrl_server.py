@@ -1,9 +1,11 @@
-"""Starts SkyRL's Tinker API on a CPU; runs in the server's own environment, not in the project's (see server.py).
+"""Starts SkyRL's Tinker API on a CPU; runs in the server's own environment, not in the project's (see
+server.py).
 
-    python skyrl_server.py --base-model DIR --backend jax ... --port N     the API, which starts the engine as its child
-    python skyrl_server.py engine ...                                      the engine
+    python skyrl_server.py --base-model DIR --backend jax ... --port N     the API, which starts the engine as
+    its child python skyrl_server.py engine ...                                      the engine
 
-SkyRL 0.4.0 and version 0.38.0 of the SDK disagree in places. Each function below settles one of them, and says which.
+SkyRL 0.4.0 and version 0.38.0 of the SDK disagree in places. Each function below settles one of them, and
+says which.
 """
 
 import argparse
@@ -67,7 +69,8 @@ async def add_sequence_ids(request, call_next):
 
 
 async def finish_session(session_id: str, session=Depends(api.get_session)):  # noqa: B008
-    """The SDK ends its session by this call, which SkyRL lacks; its adapters are then freed at the next cleanup."""
+    """The SDK ends its session by this call, which SkyRL lacks; its adapters are then freed at the next
+    cleanup."""
     from datetime import UTC, datetime
 
     await session.exec(
@@ -80,7 +83,8 @@ async def finish_session(session_id: str, session=Depends(api.get_session)):  # 
 
 
 def lead_by_none() -> None:
-    """The log-probabilities of a prompt have an entry for each token, the first of them None; the JAX backend leaves that one out."""
+    """The log-probabilities of a prompt have an entry for each token, the first of them None; the JAX backend
+    leaves that one out."""
     serialise = wire.serialize_sample_output
     wire.serialize_sample_output = lambda sequences, prompt, topk: serialise(
         sequences, None if prompt is None else [None, *prompt], topk
@@ -105,7 +109,8 @@ def report_loss() -> None:
 
 
 async def load_weights(request: Request, session=Depends(api.get_session)):  # noqa: B008
-    """The SDK makes a model from a checkpoint in one call, without a model's id; SkyRL knows `create_model` and then `load_weights`."""
+    """The SDK makes a model from a checkpoint in one call, without a model's id; SkyRL knows `create_model`
+    and then `load_weights`."""
     wanted = await request.json()
     if not wanted.get("model_id"):
         path = types.TinkerPath.parse(wanted["path"])

@@ -1,6 +1,8 @@
-"""backend=tinker through the official SDK against a live server: what it learns, counts, survives, and that it learns as the local backend does.
+"""backend=tinker through the official SDK against a live server: what it learns, counts, survives, and that
+it learns as the local backend does.
 
-What these tests show is that we speak the Tinker API and that the outcome of learning is the same, not that numbers equal those of the hosted service.
+What these tests show is that we speak the Tinker API and that the outcome of learning is the same, not that
+numbers equal those of the hosted service.
 """
 
 from __future__ import annotations
@@ -104,7 +106,8 @@ def test_lost_connections_and_5xx_in_mid_run_lose_nothing(model, proxy):
 
 
 def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
-    """Each request holds the episodes of one run: the advantage of a bit, and of the end of its turn, is its reward less the group's mean at that step."""
+    """Each request holds the episodes of one run: the advantage of a bit, and of the end of its turn, is its
+    reward less the group's mean at that step."""
     result = learn("dense", model, proxy.url, N=8, env_type="multi_step", max_episodes=40, num_runs=2)
     secrets = result.metrics["secret"].unique().to_numpy()
     bits_of = (secrets[:, None] >> np.arange(2, -1, -1)) & 1
@@ -146,7 +149,8 @@ def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
     ids=["single_step", "multi_step", "four secrets"],
 )
 def test_the_meter_reads_what_the_local_backend_reads(model, server, more):
-    """Before the first update both hold the same base model: bits known, format and content are the same numbers, all answers scored."""
+    """Before the first update both hold the same base model: bits known, format and content are the same
+    numbers, all answers scored."""
     short = {"num_runs": 4, "max_episodes": 4, "seed": 3, **more}
     hosted = learn("train", model, server.url, scoring="all", **short).metrics
     local = memory_rl.train(
@@ -218,7 +222,8 @@ def test_a_server_killed_in_mid_run_is_resumed_from_the_last_saved_state(model, 
 
 @pytest.fixture
 def _begin_as_the_server(monkeypatch):
-    """SkyRL draws A from He's uniform distribution, +-sqrt(6 / d_in), PEFT and the local backend from +-1/sqrt(d_in): learning there is 2.4 times as fast."""
+    """SkyRL draws A from He's uniform distribution, +-sqrt(6 / d_in), PEFT and the local backend from
+    +-1/sqrt(d_in): learning there is 2.4 times as fast."""
     begin = StackedAdapters.__init__
 
     def begin_larger(self, *words, **more):
@@ -233,7 +238,8 @@ def _begin_as_the_server(monkeypatch):
 
 @pytest.mark.usefixtures("_begin_as_the_server")
 def test_parity_with_the_local_backend(model, server):
-    """The same condition, model, adapters, optimiser and number of runs: the times to memorise are of one distribution."""
+    """The same condition, model, adapters, optimiser and number of runs: the times to memorise are of one
+    distribution."""
     common = {"N": 16, "learning_rate": 5e-4, "max_episodes": 1200, "num_runs": 4}
     hosted, local = [], []
     for seed in range(4):  # the server has room for few adapters
@@ -264,7 +270,8 @@ def test_parity_with_the_local_backend(model, server):
 
 
 def test_the_warm_up_on_the_service_makes_answers_uniform_and_runs_begin_with_it(model, server):
-    """At N = 8, of which the model has seen nothing: its answers are uniform over sixteen numbers, so that half of them are invalid at first."""
+    """At N = 8, of which the model has seen nothing: its answers are uniform over sixteen numbers, so that
+    half of them are invalid at first."""
     result = learn(
         "train",
         model,

@@ -1,4 +1,5 @@
-"""Capacities, knees and interference on made-up cells with known answers, and against the loops that made them."""
+"""Capacities, knees and interference on made-up cells with known answers, and against the loops that made
+them."""
 
 import numpy as np
 import polars as pl
@@ -191,7 +192,8 @@ def test_cells_are_compared_with_those_of_several_secrets_alone():
 
 
 def of_blocks(length, num_secrets, halving, every=5, runs=3):
-    """4 bits known at the end of a secret's block, half of that after so many more blocks, and so on; 1 bit less in run 1, 1 bit more in run 2."""
+    """4 bits known at the end of a secret's block, half of that after so many more blocks, and so on; 1 bit
+    less in run 1, 1 bit more in run 2."""
     rows = []
     for run, more in enumerate((0.0, -1.0, 1.0)[:runs]):
         for episode in range(0, length * num_secrets + 1, every):

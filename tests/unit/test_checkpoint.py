@@ -1,4 +1,5 @@
-"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that go on where they stood."""
+"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that go on where
+they stood."""
 
 import json
 from pathlib import Path

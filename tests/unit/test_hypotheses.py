@@ -1,4 +1,5 @@
-"""Verdicts on cells whose truth is known: each verdict of each test, what is not judged, and how often a verdict is wrong."""
+"""Verdicts on cells whose truth is known: each verdict of each test, what is not judged, and how often a
+verdict is wrong."""
 
 from itertools import product
 from pathlib import Path
@@ -394,7 +395,8 @@ def test_true_claims_are_hardly_ever_refuted():
 
 @pytest.mark.parametrize("chance", [0.03, 0.1, 0.2, 0.5])
 def test_runs_that_happen_to_be_stuck_at_one_rank_alone_seldom_refute_that_rank_does_not_matter(chance):
-    """The worst case is a chance of 10 %, where one population of 16 often shows stuck runs and the other none; without an allowance for that it is 15 %."""
+    """The worst case is a chance of 10 %, where one population of 16 often shows stuck runs and the other
+    none; without an allowance for that it is 15 %."""
 
     def cells(random):
         return [
@@ -408,7 +410,8 @@ def test_runs_that_happen_to_be_stuck_at_one_rank_alone_seldom_refute_that_rank_
 
 
 def test_of_several_true_claims_one_is_refuted_in_at_most_one_study_of_twenty():
-    """Four trends whose truth lies on the boundary: Holm keeps the chance of any wrong verdict near 5 %, where each for itself would make it 18 %."""
+    """Four trends whose truth lies on the boundary: Holm keeps the chance of any wrong verdict near 5 %,
+    where each for itself would make it 18 %."""
     random, wrong, trials = np.random.default_rng(6), 0, 300
     hypotheses = [
         ("rises_along", {**RISES[1], "cells": {"condition": f"binned {which}"}}) for which in range(4)

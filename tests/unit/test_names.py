@@ -1,4 +1,5 @@
-"""The names that a configuration admits are those that the code behind it knows: neither may grow without the other."""
+"""The names that a configuration admits are those that the code behind it knows: neither may grow without the
+other."""
 
 from typing import get_args
 

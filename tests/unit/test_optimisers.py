@@ -11,7 +11,8 @@ RATE = 0.3
 
 
 def random_steps(seed: int = 0):
-    """Random subsets of the rows in random order, some empty, and a gradient for each row of the subset; their scales differ by orders of magnitude."""
+    """Random subsets of the rows in random order, some empty, and a gradient for each row of the subset;
+    their scales differ by orders of magnitude."""
     rng = np.random.default_rng(seed)
     for _ in range(STEPS):
         rows = rng.permutation(ROWS)[: rng.integers(ROWS + 1)]
@@ -44,7 +45,8 @@ def test_each_row_moves_as_a_torch_parameter_of_its_own(name, reference):
 
 
 def test_a_row_that_rests_does_not_age():
-    """The bias correction of Adam's first step makes it as long as the learning rate, however often the others were stepped before."""
+    """The bias correction of Adam's first step makes it as long as the learning rate, however often the
+    others were stepped before."""
     values = torch.zeros(2, 1, dtype=torch.float64)
     adam = StackedAdam(RATE, values)
     for _ in range(50):

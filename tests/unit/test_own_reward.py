@@ -1,4 +1,5 @@
-"""A reward of one's own: the same experiment as the built-in channel that says the same, whatever shape the user gave it."""
+"""A reward of one's own: the same experiment as the built-in channel that says the same, whatever shape the
+user gave it."""
 
 import json
 import math

@@ -101,6 +101,7 @@ def test_likelihoods_without_noise_are_the_channel_itself():
 
 
 def test_halves_are_rounded_as_halves():
-    """N=64, d=31: raw = 1 - 5/6, times 9 is 1.5 exactly, which goes to the even 2, though floating-point logarithms say a little less."""
+    """N=64, d=31: raw = 1 - 5/6, times 9 is 1.5 exactly, which goes to the even 2, though floating-point
+    logarithms say a little less."""
     channel = make_channel("binned_log_distance", 64, 10)
     assert channel.rewards(np.array(31), np.array(0)) == 2 / 9

@@ -40,8 +40,8 @@ def test_mean_interval_stays_within_what_was_seen():
 
 
 def test_holm_on_a_hand_worked_example():
-    """p = 0.01, 0.04, 0.03, 0.005: sorted 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1, and none below the one before. The example of R's and of
-    statsmodels' documentation of the method."""
+    """p = 0.01, 0.04, 0.03, 0.005: sorted 0.005 x 4, 0.01 x 3, 0.03 x 2, 0.04 x 1, and none below the one
+    before. The example of R's and of statsmodels' documentation of the method."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([0.2]) == [0.2]

@@ -28,7 +28,8 @@ def make_tabular(
     seed: int = 0,
     moved: bool = True,
 ) -> TabularPolicy:
-    """A policy at N = 11; with `moved`, its logits are random, for each run the same however many there are."""
+    """A policy at N = 11; with `moved`, its logits are random, for each run the same however many there
+    are."""
     environment = make_environment(kind[0], N)
     forms = environment.choices(np.arange(environment.num_forms))
     policy = TabularPolicy(
@@ -51,7 +52,8 @@ def make_tabular(
 
 
 def spell(kind: tuple[str, bool], form: int) -> list[tuple[int, int]]:
-    """The decisions that a form meets, each with the choice that it makes there. The decision of a prefix of j bits b is 2^j - 1 + b."""
+    """The decisions that a form meets, each with the choice that it makes there. The decision of a prefix of
+    j bits b is 2^j - 1 + b."""
     if kind == SINGLE:
         return [(0, form)]
     bits = [int(digit) for digit in f"{form:04b}"]
@@ -211,7 +213,8 @@ def ppo_by_autograd(
     clip: float,
     epochs: int,
 ) -> torch.Tensor:
-    """The logits (D, C) of one run after `epochs` steps of SGD on the clipped surrogate of Schulman et al. 2017, eq. 7, episode by episode."""
+    """The logits (D, C) of one run after `epochs` steps of SGD on the clipped surrogate of Schulman et al.
+    2017, eq. 7, episode by episode."""
     logits, old = start.clone().requires_grad_(), None
     optimiser = torch.optim.SGD([logits], lr=RATE)
     for _ in range(epochs):
@@ -265,7 +268,8 @@ def test_a_run_without_advantage_stands_still(optimiser):
 
 
 def targets_of(kind: tuple[str, bool], rng: np.random.Generator) -> np.ndarray:
-    """(2, N) random beliefs over the secrets; for positions, which cannot hold a dependence between bits, a product on two bits."""
+    """(2, N) random beliefs over the secrets; for positions, which cannot hold a dependence between bits, a
+    product on two bits."""
     if kind != POSITIONS:
         return rng.dirichlet(np.ones(N), size=2)
     left, right = rng.dirichlet(np.ones(2), size=(2, 2))
@@ -292,7 +296,8 @@ def test_distil_moves_the_policy_to_the_target(kind):
 
 @ALL
 def test_one_step_of_distil_is_target_minus_probability_at_each_decision(kind):
-    """The score of every form, weighted by the target: at a decision, the target's mass that comes by times (its choices there - p)."""
+    """The score of every form, weighted by the target: at a decision, the target's mass that comes by times
+    (its choices there - p)."""
     policy, runs = make_tabular(kind), np.array([2, 0])
     before = policy.logits.numpy().copy()
     targets = np.random.default_rng(0).dirichlet(np.ones(N), size=2)

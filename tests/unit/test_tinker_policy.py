@@ -1,4 +1,5 @@
-"""The hosted policy against the local one: the same tokens, the same log-probabilities, the same step of the optimiser, on a service in memory."""
+"""The hosted policy against the local one: the same tokens, the same log-probabilities, the same step of the
+optimiser, on a service in memory."""
 
 import numpy as np
 import pytest
@@ -113,7 +114,8 @@ def test_supervised_learning_is_cross_entropy_on_the_reply_alone(make_hosted):
 
 
 def test_each_token_carries_the_advantage_of_its_step(make_hosted):
-    """multi_step at N = 8: three bits, each followed by the end of its turn, and nothing of the user's turns."""
+    """multi_step at N = 8: three bits, each followed by the end of its turn, and nothing of the user's
+    turns."""
     hosted, service, local = make_hosted("multi_step")
     forms = np.array([[5, 5, 2, 0], [1, 1, 1, 1]])
     rollout, _ = with_log_probs(local, forms)
@@ -326,7 +328,8 @@ def test_a_reply_without_an_end_is_told(make_hosted):
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
-    """From a base model that is moved away from uniform: all runs then begin with one policy, under 0.0145 bits from uniform, and so over 99 % valid."""
+    """From a base model that is moved away from uniform: all runs then begin with one policy, under 0.0145
+    bits from uniform, and so over 99 % valid."""
     hosted, service, local = make_hosted(kind, warms_up=True, scores_all=True)
     service.host.adapters.vectors[0].data.copy_(local.adapters.vectors[0].data)
     before = local.log_probs(np.array([0]))[0, :8]

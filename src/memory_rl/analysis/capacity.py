@@ -1,4 +1,6 @@
-"""How much the trained parameters hold: bits stored against bits to learn, plateau and knee; and what becomes of old secrets while new ones are learned."""
+"""How much the trained parameters hold: bits stored against bits to learn, plateau and knee; and what becomes
+of old secrets while new ones are learned.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from memory_rl.config import OPERATIONAL_KEYS, SFTConfig, TrainConfig, episodes_
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
-"""A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show all there is, rewards do not."""
+"""A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show
+all there is, rewards do not."""
 
 _NEITHER_SIZE_NOR_TASK = (
     *OPERATIONAL_KEYS,
@@ -97,9 +100,11 @@ class Capacity:
     Attributes:
         size: with a fixed number of parameters.
         points: by bits to learn.
-        saturated: whether it stores less than half of the most that examples showed it. If not, `bits` is a lower bound of what it could hold. What
-            reinforcement stored is always one: its runs get stuck for other reasons than their size.
-        bits: the mean over runs where it is greatest; its interval is a bootstrap over runs in which that place is chosen anew each time.
+        saturated: whether it stores less than half of the most that examples showed it. If not, `bits` is a
+            lower bound of what it could hold. What reinforcement stored is always one: its runs get stuck for
+            other reasons than their size.
+        bits: the mean over runs where it is greatest; its interval is a bootstrap over runs in which that
+            place is chosen anew each time.
     """
 
     size: Size
@@ -119,7 +124,9 @@ class Capacity:
 
     @property
     def knee(self) -> Estimate:
-        """The secrets at which the line of perfect storage meets the plateau: as many as the capacity holds, of log2 N bits each."""
+        """The secrets at which the line of perfect storage meets the plateau: as many as the capacity holds,
+        of log2 N bits each.
+        """
         return _divided(self.bits, float(np.log2(self.points[0].cells[0].N)))
 
 
@@ -155,8 +162,8 @@ def by_condition(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
 def by_size(cells: Sequence[Cell]) -> dict[Size, list[Cell]]:
     """The cells of one condition by what they train, the smallest first.
 
-    Keys in which cells of the same size and the same secrets differ are part of the label. Learning rate and budget may depend on size and secrets, and are
-    no part of it then.
+    Keys in which cells of the same size and the same secrets differ are part of the label. Learning rate and
+    budget may depend on size and secrets, and are no part of it then.
     """
     sizes = dict(zip(map(id, cells), _sizes(cells), strict=True))
     groups = defaultdict(list)
@@ -173,13 +180,17 @@ def stored(cell: Cell) -> np.ndarray:
 
 
 def late_gain(cell: Cell) -> float:
-    """How much of that came in the last tenth of each run, on average; much of it means that the runs had not converged."""
+    """How much of that came in the last tenth of each run, on average; much of it means that the runs had not
+    converged.
+    """
     earlier = cell.metrics.filter(pl.col("episode") <= 0.9 * pl.col("episode").max().over("run"))
     return float((stored(cell) - last_rows(earlier)["bits_known"].to_numpy()).mean())
 
 
 def points(cells: Sequence[Cell]) -> list[Point]:
-    """The cells of one size by what they had to learn, the least first; cells that had as much are one population."""
+    """The cells of one size by what they had to learn, the least first; cells that had as much are one
+    population.
+    """
     groups = defaultdict(list)
     for cell in cells:
         groups[cell.bits_to_learn].append(cell)
@@ -192,10 +203,12 @@ def points(cells: Sequence[Cell]) -> list[Point]:
 def capacities(cells: Sequence[Cell]) -> list[Capacity]:
     """What each size holds, the smallest first.
 
-    The greatest of several means is a little above the true one on average, the more so the fewer runs there are and the flatter the plateau is.
+    The greatest of several means is a little above the true one on average, the more so the fewer runs there
+    are and the flatter the plateau is.
 
     Args:
-        cells: of one condition. Those that learn one secret after the other are left out, and so are tables, which grow with what there is to learn.
+        cells: of one condition. Those that learn one secret after the other are left out, and so are tables,
+            which grow with what there is to learn.
     """
     return [
         _capacity(size, points(group))
@@ -236,8 +249,8 @@ class Interference:
 def interference(cell: Cell) -> Interference:
     """Bits known of a secret against the blocks since its own began, of a cell with order=blocks.
 
-    The first half of the secrets is averaged over, up to as far as the last of them goes: with a set that changed on the way the mean would jump. A run that
-    has ended keeps what it knew.
+    The first half of the secrets is averaged over, up to as far as the last of them goes: with a set that
+    changed on the way the mean would jump. A run that has ended keeps what it knew.
     """
     half = (cell.num_secrets + 1) // 2
     blocks = np.arange(_STEPS_A_BLOCK * (cell.num_secrets - half + 1) + 1) / _STEPS_A_BLOCK

@@ -1,4 +1,6 @@
-"""Run directories as the cells of a study: what was run, what came out of it, and lazily the frames behind it."""
+"""Run directories as the cells of a study: what was run, what came out of it, and lazily the frames behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ class Cell:
 
     @property
     def information(self) -> float:
-        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must
+        be.
+        """
         return self.secrets_to_memorise * float(np.log2(self.N))
 
     @property
@@ -98,7 +102,9 @@ class Cell:
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
-        """A row a run, evaluation and secret, where a run has several; see `memory_rl.runs.store.SECRETS_SCHEMA`."""
+        """A row a run, evaluation and secret, where a run has several; see
+        `memory_rl.runs.store.SECRETS_SCHEMA`.
+        """
         return RunDirectory(self.path).read_frame(SECRETS)
 
     @cached_property

@@ -1,15 +1,18 @@
 """Verdicts: a protocol's hypotheses judged on the cells of a study.
 
-Each claim says that some rates, or ratios of rates, lie in a range. Two p values are worked out for it: that of so clear a result *for* the claim if it were
-false, and *against* it if it were true. A claim of several parts is supported only by all of them (the largest p value; intersection-union), and refuted by any
-one (the smallest, times their number; Bonferroni). The smaller of both, doubled because either would have been reported, is the hypothesis's p value; those of
-all hypotheses are adjusted by Holm's method, and one below the protocol's alpha is a verdict. Everything else is inconclusive. With one hypothesis of one part
-this is the same as asking whether the 95 % interval lies wholly within or wholly outside the range; for a range it is the equivalence test of two one-sided
-tests (Schuirmann 1987).
+Each claim says that some rates, or ratios of rates, lie in a range. Two p values are worked out for it: that
+of so clear a result *for* the claim if it were false, and *against* it if it were true. A claim of several
+parts is supported only by all of them (the largest p value; intersection-union), and refuted by any one (the
+smallest, times their number; Bonferroni). The smaller of both, doubled because either would have been
+reported, is the hypothesis's p value; those of all hypotheses are adjusted by Holm's method, and one below
+the protocol's alpha is a verdict. Everything else is inconclusive. With one hypothesis of one part this is
+the same as asking whether the 95 % interval lies wholly within or wholly outside the range; for a range it is
+the equivalence test of two one-sided tests (Schuirmann 1987).
 
-Rates are compared on the logarithmic scale, with `memory_rl.analysis.survival.log_rate` and Welch's degrees of freedom. Where no run of a cell memorised,
-half a run is taken to have, with the standard error sqrt(2) of its logarithm. Cells of one seed share their secrets and random streams, so that their
-times go up and down together; they are compared as if they were independent, which errs on the side of inconclusive.
+Rates are compared on the logarithmic scale, with `memory_rl.analysis.survival.log_rate` and Welch's degrees
+of freedom. Where no run of a cell memorised, half a run is taken to have, with the standard error sqrt(2) of
+its logarithm. Cells of one seed share their secrets and random streams, so that their times go up and down
+together; they are compared as if they were independent, which errs on the side of inconclusive.
 """
 
 from __future__ import annotations
@@ -157,7 +160,9 @@ class Population:
 
     @property
     def ceilings(self) -> dict[str, float]:
-        """The rates that no learner of the condition should exceed: of the channel, and of the ideal questioner where it is known."""
+        """The rates that no learner of the condition should exceed: of the channel, and of the ideal
+        questioner where it is known.
+        """
         asker = self.first.summary["ceilings"]["ideal_questioner"]
         known = asker is not None and asker["to_reach"] > 0
         return {
@@ -172,7 +177,9 @@ class Population:
 
 
 def gather(cells: Iterable[Cell]) -> list[Population]:
-    """Cells of equal configuration as one population. Of two with the same seed the larger one counts: its runs are those of the other and more."""
+    """Cells of equal configuration as one population. Of two with the same seed the larger one counts: its
+    runs are those of the other and more.
+    """
     groups: dict[str, dict[int, Cell]] = {}
     for cell in cells:
         same = groups.setdefault(_key(cell), {})
@@ -201,9 +208,10 @@ def _single(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _comparable(populations: Sequence[Population]) -> list[Normal]:
     """Log rates of populations of one condition, for a comparison between them.
 
-    If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a chance of 10 % none is in 19 % of all cases. So
-    a population without a censored run is given the error that it would have with one more run, censored at the largest budget of the others (as Agresti and
-    Coull add observations to a proportion). Its estimate stays.
+    If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a
+    chance of 10 % none is in 19 % of all cases. So a population without a censored run is given the error
+    that it would have with one more run, censored at the largest budget of the others (as Agresti and Coull
+    add observations to a proportion). Its estimate stays.
     """
     budgets = [
         float(population.times.episodes[~population.times.memorised].max())
@@ -272,7 +280,9 @@ def _name(selection: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """One part of a claim: the p value of the result if the part were false (`for_it`), and if it were true (`against`)."""
+    """One part of a claim: the p value of the result if the part were false (`for_it`), and if it were true
+    (`against`).
+    """
 
     for_it: float
     against: float
@@ -328,9 +338,11 @@ def _verdict(hypothesis: Hypothesis, finding: _Finding, p_holm: float | None, al
 
 
 def _below_ceiling(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """No rate is above the channel's capacity or the ideal questioner's, and no law of the ledger is breached.
+    """No rate is above the channel's capacity or the ideal questioner's, and no law of the ledger is
+    breached.
 
-    To support the claim a rate must be below the lower of both; to refute it, above the higher, since a greedy questioner is not always the best one.
+    To support the claim a rate must be below the lower of both; to refute it, above the higher, since a
+    greedy questioner is not always the best one.
     """
     selections = [single for selection in settings["cells"] for single in _single(selection)]
     populations = shelf.take(selections)
@@ -362,7 +374,9 @@ def _share(population: Population) -> float:
 
 
 def _under(population: Population, *ceilings: float) -> _Part:
-    """Whether a rate is below its ceilings. Without a run that memorised, the exact probability of that at the ceiling's rate."""
+    """Whether a rate is below its ceilings. Without a run that memorised, the exact probability of that at
+    the ceiling's rate.
+    """
     if not population.memorised:
         return _Part(
             math.exp(-min(ceilings) / population.information * float(population.times.episodes.sum())), 1.0
@@ -423,7 +437,9 @@ def _growth(sizes: Sequence[int], taken: Sequence[Population], of_name: str, to_
 
 
 def _within(ratio: Normal, expected: float, margin: float) -> _Part:
-    """Two one-sided tests of a ratio's logarithm against the range around the expected one, and the test that it lies outside."""
+    """Two one-sided tests of a ratio's logarithm against the range around the expected one, and the test that
+    it lies outside.
+    """
     low, high = math.log(expected / margin), math.log(expected * margin)
     return _Part(
         max(ratio.chance_above(low), ratio.chance_below(high)),
@@ -437,9 +453,11 @@ def _ratio_row(ratio: Normal) -> dict[str, float]:
 
 
 def _rises_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """Each rate is below its channel's capacity, and rates rise along an axis: by the least-squares slope of log rate over log2 of the axis.
+    """Each rate is below its channel's capacity, and rates rise along an axis: by the least-squares slope of
+    log rate over log2 of the axis.
 
-    Cells in which other answers earn as much as the secret are no part of the slope: no learner can find out the secret from such rewards alone.
+    Cells in which other answers earn as much as the secret are no part of the slope: no learner can find out
+    the secret from such rewards alone.
     """
     ((axis, values),) = settings["along"].items()
     populations = dict(
@@ -487,7 +505,9 @@ def _tells_the_secret(population: Population) -> bool:
 
 
 def _same_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """All rates along an axis are the same, within the margin; pair by pair, and over all values of a second axis, if there is one."""
+    """All rates along an axis are the same, within the margin; pair by pair, and over all values of a second
+    axis, if there is one.
+    """
     ((axis, values),) = settings["along"].items()
     over: Mapping[str, Any] = settings.get("over") or {}
     groups = [single for selection in settings["cells"] for single in _single({**selection, **over})]

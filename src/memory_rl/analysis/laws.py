@@ -1,14 +1,18 @@
-"""Two laws that every honest experiment obeys, as tests on what was measured. A breach means a bug, or that the secret leaks to the policy.
+"""Two laws that every honest experiment obeys, as tests on what was measured. A breach means a bug, or that
+the secret leaks to the policy.
 
 Averaged over uniform secrets, and at a time that does not depend on S:
 
-1. Policy within observer (Gibbs' inequality): E log2 P_policy(S) <= E log2 P_observer(S), for any policy that sees what the observer sees. More than that:
-   the ratio M = P_policy(S) / P_observer(S) has E M <= 1 given all that was seen.
-2. Observer equals asked (chain rule): the observer's bits are, on average, the information of the questions asked, I(S; R | A, history), summed.
+1. Policy within observer (Gibbs' inequality): E log2 P_policy(S) <= E log2 P_observer(S), for any policy that
+   sees what the observer sees. More than that: the ratio M = P_policy(S) / P_observer(S) has E M <= 1 given
+   all that was seen.
+2. Observer equals asked (chain rule): the observer's bits are, on average, the information of the questions
+   asked, I(S; R | A, history), summed.
 
-The time matters. A run ends when P(S) is high, and so at a time that depends on S. The laws are therefore read off no later than the first evaluation at
-which the policy was that sure of *any* answer; such a time is known without S. The second law is judged there. The first is judged at several times on the
-way: a policy that leaks S soon asks S, and then the observer knows it, too.
+The time matters. A run ends when P(S) is high, and so at a time that depends on S. The laws are therefore
+read off no later than the first evaluation at which the policy was that sure of *any* answer; such a time is
+known without S. The second law is judged there. The first is judged at several times on the way: a policy
+that leaks S soon asks S, and then the observer knows it, too.
 """
 
 from __future__ import annotations
@@ -55,7 +59,9 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
 
 
 def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
-    """Each run's evaluations up to the first with confidence >= stop_at, or all of them, by run and episode."""
+    """Each run's evaluations up to the first with confidence >= stop_at, or all of them, by run and
+    episode.
+    """
     sure = (pl.col("confidence") >= stop_at).cast(pl.Int32)
     return metrics.sort("run", "episode").filter((sure.cum_sum().over("run") - sure) == 0)
 
@@ -73,8 +79,8 @@ def breaches(checks: dict[str, Any]) -> list[str]:
 def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
     """Evidence against the first law, by Markov's inequality.
 
-    At each time the product over runs of (1 + M) / 2 has a mean of at most 1, and so has the mean of these products over the times; it exceeds 1 / p with
-    probability p at most.
+    At each time the product over runs of (1 + M) / 2 has a mean of at most 1, and so has the mean of these
+    products over the times; it exceeds 1 / p with probability p at most.
     """
     times = _doubling(public["episode"].unique().sort().to_numpy())
     differences = [
@@ -113,10 +119,11 @@ def _doubling(episodes: np.ndarray) -> np.ndarray:
 def _observer_equals_asked(
     difference: np.ndarray, variance: np.ndarray, information: float
 ) -> dict[str, Any]:
-    """The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most log2 N bits.
+    """The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most
+    log2 N bits.
 
-    Bernstein's inequality for martingales (Freedman 1975) then bounds how far from 0 it may be, even if a rare reward never came, or came at once:
-    P(|sum| >= x) <= 2 exp(-x^2 / (2 (variance + x log2 N / 3))).
+    Bernstein's inequality for martingales (Freedman 1975) then bounds how far from 0 it may be, even if a
+    rare reward never came, or came at once: P(|sum| >= x) <= 2 exp(-x^2 / (2 (variance + x log2 N / 3))).
     """
     runs, total, spread = len(difference), abs(float(difference.sum())), float(variance.sum())
 

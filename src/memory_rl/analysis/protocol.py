@@ -1,7 +1,9 @@
-"""Protocols: which experiments are to be made and what would support or refute each hypothesis, fixed before the first run.
+"""Protocols: which experiments are to be made and what would support or refute each hypothesis, fixed before
+the first run.
 
-A protocol is a YAML file. It is read whole, checked key by key and known by the hash of its bytes, so that a report can tell that the thresholds are those
-of before the measurement. The grid and the tuning are handed on unread: they belong to the sweep.
+A protocol is a YAML file. It is read whole, checked key by key and known by the hash of its bytes, so that a
+report can tell that the thresholds are those of before the measurement. The grid and the tuning are handed on
+unread: they belong to the sweep.
 """
 
 from __future__ import annotations
@@ -224,7 +226,8 @@ TESTS: dict[str, dict[str, Key]] = {
         ),
     },
 }
-"""The keys of each test, beside id, test and claim. What the tests do is told by `memory_rl.analysis.hypotheses`."""
+"""The keys of each test, beside id, test and claim. What the tests do is told by
+`memory_rl.analysis.hypotheses`."""
 
 _TOP = {
     "name": _TEXT,

@@ -1,4 +1,6 @@
-"""Means over runs with 95 % intervals, and Holm's correction. A run, never an episode, is what is resampled. Times have a module of their own, `survival`."""
+"""Means over runs with 95 % intervals, and Holm's correction. A run, never an episode, is what is resampled.
+Times have a module of their own, `survival`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _CELLS_A_CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; None stands for a value beyond the budget, or for an interval that the runs are too few for."""
+    """A number with its 95 % interval; None stands for a value beyond the budget, or for an interval that the
+    runs are too few for.
+    """
 
     value: float | None
     low: float | None
@@ -31,15 +35,19 @@ def bootstrap_mean(values: np.ndarray) -> Estimate:
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the interval is empty (NaN)."""
+    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the
+    interval is empty (NaN).
+    """
     low, high = percentiles(resampled_means(values, CURVE_RESAMPLES), len(values))
     return values.mean(axis=0), low, high
 
 
 def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
-    """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by indexing: (R, ...) to (resamples, ...).
+    """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by
+    indexing: (R, ...) to (resamples, ...).
 
-    The resamples are the same for the same number of runs, so that a summary can be made again to the byte. With one run they are NaN.
+    The resamples are the same for the same number of runs, so that a summary can be made again to the byte.
+    With one run they are NaN.
     """
     runs = len(values)
     if runs == 1:
@@ -63,9 +71,9 @@ def _resampled_counts(runs: int, resamples: int) -> np.ndarray:
 def percentiles(drawn: np.ndarray, runs: int) -> tuple[np.ndarray, np.ndarray]:
     """The expanded percentile interval of bootstrapped values, over axis 0.
 
-    Plain percentiles are too narrow for few runs, by the factor sqrt((R - 1) / R) of the resamples' spread and by that of the normal to Student's
-    distribution. So the tails are taken at Phi(-sqrt(R / (R - 1)) t), where t is Student's 97.5 % quantile (Hesterberg 2015, What teachers should know about
-    the bootstrap).
+    Plain percentiles are too narrow for few runs, by the factor sqrt((R - 1) / R) of the resamples' spread
+    and by that of the normal to Student's distribution. So the tails are taken at Phi(-sqrt(R / (R - 1)) t),
+    where t is Student's 97.5 % quantile (Hesterberg 2015, What teachers should know about the bootstrap).
     """
     tail = expanded_tail(runs)
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0, method="inverted_cdf")
@@ -80,10 +88,11 @@ def expanded_tail(runs: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: rejecting those below alpha is wrong anywhere with probability alpha at most, whatever the dependence.
+    """Holm's adjusted p values: rejecting those below alpha is wrong anywhere with probability alpha at most,
+    whatever the dependence.
 
-    The smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be smaller than one before it (Holm 1979, A simple
-    sequentially rejective multiple test procedure).
+    The smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be
+    smaller than one before it (Holm 1979, A simple sequentially rejective multiple test procedure).
     """
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")

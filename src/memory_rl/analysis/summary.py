@@ -68,12 +68,14 @@ def summarise(
         N: the size of the secret space.
         memorised_at: the threshold on P(S).
         stop_at: the threshold on P(S) at which a run ends.
-        ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an episode.
+        ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an
+            episode.
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
         about: tokens and what the policy tells of itself.
         secrets: of the secrets of a run, how many it must have memorised; each is worth log2 N bits.
-        prior_of: all the secrets of a run, where the policies began with a prior of their own, not near uniform, so that what was learned counts from there.
+        prior_of: all the secrets of a run, where the policies began with a prior of their own, not near
+            uniform, so that what was learned counts from there.
     """
     of_one = float(np.log2(N))
     information = secrets * of_one
@@ -122,7 +124,8 @@ def summarise(
 
 
 def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, Any]:
-    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of each run, and means with intervals.
+    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of
+    each run, and means with intervals.
 
     With several secrets both are sums over all of them, of M log2 N bits (`information`).
     """
@@ -160,7 +163,9 @@ def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:
 def _rates(
     information: float, ceilings: Mapping[str, Any], observer: Estimate, policy: Estimate
 ) -> dict[str, Any]:
-    """Bits an episode at each step of the waterfall. Those of capacity and questioner are computed, and have no interval unless they were simulated."""
+    """Bits an episode at each step of the waterfall. Those of capacity and questioner are computed, and have
+    no interval unless they were simulated.
+    """
     asker = ceilings["ideal_questioner"]
     questioner = None if asker is None or asker["to_reach"] == 0 else information / asker["to_reach"]
     return {

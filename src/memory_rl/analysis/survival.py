@@ -1,8 +1,10 @@
-"""Episodes to memorise of a population: curve, median, restricted mean, rate, and comparisons between populations. Runs that never memorised are censored.
+"""Episodes to memorise of a population: curve, median, restricted mean, rate, and comparisons between
+populations. Runs that never memorised are censored.
 
-Which interval is used where was settled by simulation on geometric times, with and without censoring, at 16 and 64 runs (tests/theory/test_survival.py): a
-percentile bootstrap of the mean covers 88 % at 16 runs, these cover 92 to 98 %. None of them can know of a mishap that no run met with: where one run
-in twenty gets stuck, 44 % of all populations of 16 hold no such run, and their intervals are too narrow.
+Which interval is used where was settled by simulation on geometric times, with and without censoring, at 16
+and 64 runs (tests/theory/test_survival.py): a percentile bootstrap of the mean covers 88 % at 16 runs, these
+cover 92 to 98 %. None of them can know of a mishap that no run met with: where one run in twenty gets stuck,
+44 % of all populations of 16 hold no such run, and their intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class MemorisationTimes:
     """Episodes to memorise of R runs.
 
     Attributes:
-        episodes: (R,) the first episode after which the run knew its secret, or the last one it had, if it never did.
+        episodes: (R,) the first episode after which the run knew its secret, or the last one it had, if it
+            never did.
         memorised: (R,) bool; where False the run is censored.
     """
 
@@ -49,10 +52,12 @@ def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
 def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
     """The Kaplan-Meier estimate of the fraction of runs that have not memorised, with pointwise 95 % bands.
 
-    The bands are those of Greenwood's variance on the log-log scale; they are undefined where the estimate is 1 or 0, and are the exact binomial bounds there.
+    The bands are those of Greenwood's variance on the log-log scale; they are undefined where the estimate is
+    1 or 0, and are the exact binomial bounds there.
 
     Returns:
-        A row a step, from episode 0: episode, surviving, low, high. The values hold from that episode to the next.
+        A row a step, from episode 0: episode, surviving, low, high. The values hold from that episode to the
+            next.
     """
     estimate = scipy.stats.ecdf(_censored(times)).sf
     with warnings.catch_warnings():
@@ -72,7 +77,9 @@ def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
 
 
 def median_episodes(times: MemorisationTimes) -> Estimate:
-    """The Kaplan-Meier median of the episodes to memorise; its interval holds the times at which the curve's band holds 0.5 (Brookmeyer and Crowley 1982)."""
+    """The Kaplan-Meier median of the episodes to memorise; its interval holds the times at which the curve's
+    band holds 0.5 (Brookmeyer and Crowley 1982).
+    """
     curve = survival_curve(times)
     median = _first_at_most(curve, "surviving", 0.5)
     if len(times.episodes) == 1:
@@ -81,10 +88,12 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
 
 
 def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> Estimate:
-    """The mean of min(episodes to memorise, horizon): the area under the Kaplan-Meier curve up to the horizon.
+    """The mean of min(episodes to memorise, horizon): the area under the Kaplan-Meier curve up to the
+    horizon.
 
-    Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that of log(mean) where no run was censored. If no run memorised before
-    the horizon, it reaches down to where that would have had a probability of 2.5 %.
+    Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that of log(mean) where
+    no run was censored. If no run memorised before the horizon, it reaches down to where that would have had
+    a probability of 2.5 %.
 
     Args:
         times: of all runs.
@@ -109,10 +118,11 @@ def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> E
 
 
 def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
-    """Bits memorised per episode spent: (runs that memorised) log2 N / (episodes that all runs spent until then or until the budget).
+    """Bits memorised per episode spent: (runs that memorised) log2 N / (episodes that all runs spent until
+    then or until the budget).
 
-    Without censoring it is log2 N / mean(episodes to memorise). The interval is that of `log_rate`; if no run memorised, it reaches from 0 to the exact Poisson
-    bound (no event in the episodes spent).
+    Without censoring it is log2 N / mean(episodes to memorise). The interval is that of `log_rate`; if no run
+    memorised, it reaches from 0 to the exact Poisson bound (no event in the episodes spent).
 
     Args:
         times: of all runs.
@@ -159,8 +169,9 @@ class Normal:
 def log_rate(times: MemorisationTimes) -> Normal:
     """The natural logarithm of runs memorised per episode spent.
 
-    The rate is a ratio of two means over runs, d_i (memorised or not) and t_i (episodes); the logarithm's error is that of the mean of d_i / mean(d) -
-    t_i / mean(t), which is its linearisation. No law of the times is assumed.
+    The rate is a ratio of two means over runs, d_i (memorised or not) and t_i (episodes); the logarithm's
+    error is that of the mean of d_i / mean(d) - t_i / mean(t), which is its linearisation. No law of the
+    times is assumed.
 
     Raises:
         ValueError: if no run memorised, there is one run only, or no episode was spent.
@@ -196,7 +207,9 @@ def contrast(estimates: Sequence[Normal], weights: Sequence[float]) -> Normal:
 
 
 def log_rank(one: MemorisationTimes, other: MemorisationTimes) -> float:
-    """The p value of the log-rank test that two conditions memorise by the same law. Without a memorised run there is nothing to tell them apart: 1."""
+    """The p value of the log-rank test that two conditions memorise by the same law. Without a memorised run
+    there is nothing to tell them apart: 1.
+    """
     if not (one.memorised.any() or other.memorised.any()):
         return 1.0
     with np.errstate(invalid="ignore"):
@@ -207,14 +220,16 @@ def log_rank(one: MemorisationTimes, other: MemorisationTimes) -> float:
 def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
     """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N), a cell each.
 
-    Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their episodes count and they do not, as in
-    `bits_per_episode`. The interval is the bootstrap over runs within each cell. A resample in which no run memorised counts half a one.
+    Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their
+    episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over runs within
+    each cell. A resample in which no run memorised counts half a one.
 
     Args:
         by_size: the runs of each N, at two N or more.
 
     Returns:
-        The exponent; None for all where a cell has no run that memorised, and no interval where a cell has one run only.
+        The exponent; None for all where a cell has no run that memorised, and no interval where a cell has
+        one run only.
     """
     sizes = np.log([float(size) for size in by_size])
     if len(sizes) < 2 or not all(times.memorised.any() for times in by_size.values()):

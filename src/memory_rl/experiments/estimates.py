@@ -1,10 +1,13 @@
-"""What a sweep will cost, told before it is run. Rough: right to a factor of about three at the default rates.
+"""What a sweep will cost, told before it is run. Rough: right to a factor of about three at the default
+rates.
 
-Episodes until a run ends. Binary: the closed form of exact softmax policy gradient at step 1 (see `memory_rl.information.closed_forms`), times 1.5, which
-is what the transformer and the tabular learner need more of with groups of 4 and Adam. SFT and multi_step: proportional to log2 N, measured at
-N = 16, 64 and 256. Distances: as binary, but three runs in ten are stuck until their budget is spent (docs/findings.md). A rate below the default one takes
-longer in proportion. Time: updates times what one took on one core, measured with 16 runs at those N, and what it takes to start and sum up. A base model
-that is not in the cache yet takes some seconds more, up to a minute.
+Episodes until a run ends. Binary: the closed form of exact softmax policy gradient at step 1 (see
+`memory_rl.information.closed_forms`), times 1.5, which is what the transformer and the tabular learner need
+more of with groups of 4 and Adam. SFT and multi_step: proportional to log2 N, measured at N = 16, 64 and 256.
+Distances: as binary, but three runs in ten are stuck until their budget is spent (docs/findings.md). A rate
+below the default one takes longer in proportion. Time: updates times what one took on one core, measured with
+16 runs at those N, and what it takes to start and sum up. A base model that is not in the cache yet takes
+some seconds more, up to a minute.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster. Each yields outcomes as they come and loses none.
+"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster. Each yields outcomes
+as they come and loses none.
 
-Tasks and outcomes travel between processes the way Python's own process pools and Ray send them (pickled, from our own workers); no such file is ever read.
+Tasks and outcomes travel between processes the way Python's own process pools and Ray send them (pickled,
+from our own workers); no such file is ever read.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from memory_rl.experiments.worker import Outcome, Task, run_task
 _SECONDS_TO_CONNECT = 10
 
 Executor = Callable[[Sequence[Task]], Iterator[Outcome]]
-"""Runs tasks and yields an outcome for each cell. Closing the iterator stops the workers, which note on disk that they were interrupted."""
+"""Runs tasks and yields an outcome for each cell. Closing the iterator stops the workers, which note on disk
+that they were interrupted."""
 
 
 def make_executor(config: SweepConfig) -> Executor:
@@ -55,7 +58,8 @@ def lost(task: Task, times: int, why: str) -> list[Outcome]:
 
 @dataclass
 class LocalProcesses:
-    """Spawned processes of this machine, each of its own pool, so that one which is killed takes no other with it.
+    """Spawned processes of this machine, each of its own pool, so that one which is killed takes no other
+    with it.
 
     Attributes:
         workers: processes at once.
@@ -134,7 +138,9 @@ class _Slot:
 
 
 def begin_worker() -> None:
-    """Makes a fresh process a worker: the keyboard is its parent's business, and it does not outlive its parent."""
+    """Makes a fresh process a worker: the keyboard is its parent's business, and it does not outlive its
+    parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -165,7 +171,8 @@ def _die_with(parent: Any) -> None:
 class RayCluster:
     """The workers of a Ray cluster.
 
-    They need share no disk with this process: files come back as the task's result, so that a task which Ray ran twice after a loss counts once.
+    They need share no disk with this process: files come back as the task's result, so that a task which Ray
+    ran twice after a loss counts once.
 
     Attributes:
         address: of a running cluster; None starts one on this machine.

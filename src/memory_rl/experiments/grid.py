@@ -1,4 +1,6 @@
-"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to full configurations, each known by its content."""
+"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to full configurations,
+each known by its content.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class Cell:
 
     @property
     def _content(self) -> dict[str, Any]:
-        """The configuration with its defaults worked out, so that a default that is written out is the same cell, and one that has changed is another."""
+        """The configuration with its defaults worked out, so that a default that is written out is the same
+        cell, and one that has changed is another.
+        """
         content = {key: value for key, value in self.values.items() if key not in OPERATIONAL}
         content["learning_rate"] = self.config.step_size
         content["max_episodes"] = self.config.budget
@@ -121,7 +125,8 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[Cell]
         axes: keys with values, with commas between them.
 
     Raises:
-        ConfigError: one sentence about a key that has no meaning in any cell, or about the first cell that cannot be run.
+        ConfigError: one sentence about a key that has no meaning in any cell, or about the first cell that
+            cannot be run.
     """
     names = [None] if conditions is None else _pieces("conditions", conditions)
     starts = [_condition(name, axes) for name in names]
@@ -284,7 +289,9 @@ def merge(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Puts together cells that one population can hold: those that differ in learning_rate and seed alone. In order of their first cells."""
+    """Puts together cells that one population can hold: those that differ in learning_rate and seed alone. In
+    order of their first cells.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         world = {key: value for key, value in cell.values.items() if key not in _SHARED_BY_A_POPULATION}

@@ -1,4 +1,6 @@
-"""What came out of a sweep: a row a cell, as a table, results.csv and summary.json. Tuning is told apart from what is reported."""
+"""What came out of a sweep: a row a cell, as a table, results.csv and summary.json. Tuning is told apart from
+what is reported.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,9 @@ FIELDS: dict[str, Any] = {
     "laws": pl.String,
     "seconds": pl.Float64,
 }
-"""The columns of results.csv; after them come the keys in which the cells differ. Episodes to memorise and bits per episode with 95 % intervals, empty
-where they lie beyond the budget; laws: whether both hold, as far as they were checked."""
+"""The columns of results.csv; after them come the keys in which the cells differ. Episodes to memorise and
+bits per episode with 95 % intervals, empty where they lie beyond the budget; laws: whether both hold, as far
+as they were checked."""
 
 
 def cell_summary(directory: SweepDirectory, folder: str) -> dict[str, Any] | None:

@@ -35,7 +35,9 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 @chz.chz(typecheck=True)
 class SweepConfig:
-    """A grid of experiments. Beside these keys every key of train and sft-train is an axis: values with commas between them."""
+    """A grid of experiments. Beside these keys every key of train and sft-train is an axis: values with
+    commas between them.
+    """
 
     protocol: str | None = chz.field(
         default=None, doc="The name of a shipped protocol, such as quick, or the path of one: fixes the grid."
@@ -153,9 +155,10 @@ class Tuning:
         factors: these multiples, ascending.
         seed: of the tuning secrets.
         num_runs: of each candidate; None for as many as the cell has.
-        together: keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on one of them.
-        chosen_on: selections (keys with a value, or a list of values): that one is the first cell that fits the first of these that any cell fits. If none
-            does, it is the middle one.
+        together: keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on one
+            of them.
+        chosen_on: selections (keys with a value, or a list of values): that one is the first cell that fits
+            the first of these that any cell fits. If none does, it is the middle one.
     """
 
     rates: tuple[float, ...] | None = None
@@ -170,7 +173,8 @@ def read_tuning(values: dict[str, Any], prefix: str = "tune: ") -> Tuning:
     """The tuning of a protocol, a grid file or the command line.
 
     Args:
-        values: any of rates or factors (lists), seed, num_runs, together (a list of keys) and chosen_on (a list of selections).
+        values: any of rates or factors (lists), seed, num_runs, together (a list of keys) and chosen_on (a
+            list of selections).
         prefix: what the keys are called by.
 
     Raises:
@@ -262,7 +266,8 @@ def cell_keys() -> dict[str, Any]:
 
 
 def read_arguments(words: Iterable[str]) -> tuple[SweepConfig, dict[str, str]]:
-    """Parts key=value arguments into the sweep's own keys and those of its cells, whose values are still texts with commas.
+    """Parts key=value arguments into the sweep's own keys and those of its cells, whose values are still
+    texts with commas.
 
     Raises:
         ConfigError: one sentence about the first argument that is not key=value, unknown, given twice or bad.

@@ -7,7 +7,8 @@
     discarded/       run directories that could not be finished, set aside
     summary.json     results.csv
 
-Every file appears whole or not at all, and a run directory's manifest comes last, so that a cell which is completed is all there.
+Every file appears whole or not at all, and a run directory's manifest comes last, so that a cell which is
+completed is all there.
 """
 
 from __future__ import annotations
@@ -158,7 +159,8 @@ class SweepDirectory:
         """Keeps other sweeps out of the directory until the block, or the process, ends.
 
         Raises:
-            RunDirectoryError: if another sweep is in it, or it cannot be written. At a URL only the sweeps of this machine are kept out.
+            RunDirectoryError: if another sweep is in it, or it cannot be written. At a URL only the sweeps of
+                this machine are kept out.
         """
         try:
             if self.local is not None:

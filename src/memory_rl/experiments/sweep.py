@@ -1,4 +1,6 @@
-"""A sweep from its first check to its table: every cell is checked before any work, what is complete is skipped, what failed is told at the end."""
+"""A sweep from its first check to its table: every cell is checked before any work, what is complete is
+skipped, what failed is told at the end.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,8 @@ def sweep(**settings: Any) -> dict[str, Any]:
     Nothing is printed unless `quiet=False` is given.
 
     Args:
-        settings: the keys of `SweepConfig` and, as axes, those of `TrainConfig` and `SFTConfig`, with a list or one value for each, such as
-            conditions=["sft", "binary"], N=[16, 64].
+        settings: the keys of `SweepConfig` and, as axes, those of `TrainConfig` and `SFTConfig`, with a list
+            or one value for each, such as conditions=["sft", "binary"], N=[16, 64].
 
     Raises:
         MemoryRLError: one sentence about a key, a value, a cell or a directory, before any work is done.
@@ -182,7 +184,8 @@ def _without_passwords(command: str) -> str:
 def signals_stop() -> Iterator[list[int]]:
     """Turns SIGINT and SIGTERM into `StoppedError`, once: a second one does what it does without a sweep.
 
-    Yields the signals received so far, since a library may turn the error into a KeyboardInterrupt of its own, as Ray does.
+    Yields the signals received so far, since a library may turn the error into a KeyboardInterrupt of its
+    own, as Ray does.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -324,7 +327,9 @@ class Sweep:
         )
 
     def _write_record(self, cells: Sequence[Cell]) -> None:
-        """sweep.json. A cell whose rate is still to be chosen has no id; cells of an earlier grid are kept if they are complete."""
+        """sweep.json. A cell whose rate is still to be chosen has no id; cells of an earlier grid are kept if
+        they are complete.
+        """
         before = self.directory.read_json(SWEEP) or {}
         to_choose = self.plan.tuning is not None and any(cell.config.learning_rate is None for cell in cells)
         listed = [{**cell.as_dict(), "id": None} if to_choose else cell.as_dict() for cell in cells]
@@ -354,7 +359,9 @@ class Sweep:
         return self.directory.state(f"{CELLS}/{name}") == "completed"
 
     def _tuned(self) -> list[Cell]:
-        """Runs the candidates and returns the cells with the rates that did best; those whose candidates are not all complete are noted as failed."""
+        """Runs the candidates and returns the cells with the rates that did best; those whose candidates are
+        not all complete are noted as failed.
+        """
         candidates = merge(cell for contest in self.plan.contests for cell in contest.candidates)
         self._run_cells(TUNING, candidates)
         chosen, cells = [], []

@@ -1,4 +1,6 @@
-"""Fair comparison: the learning rate of each condition is chosen on secrets of its own, and reported on fresh ones."""
+"""Fair comparison: the learning rate of each condition is chosen on secrets of its own, and reported on fresh
+ones.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Contest:
 
 @dataclass(frozen=True)
 class Score:
-    """How a candidate did on the tuning secrets; bits_per_episode is None if every run knew its secret before it began."""
+    """How a candidate did on the tuning secrets; bits_per_episode is None if every run knew its secret before
+    it began.
+    """
 
     learning_rate: float
     id: str
@@ -40,7 +44,9 @@ class Score:
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """Greater is better: bits per episode, then fewer episodes, then more bits known at the end, where there are several secrets."""
+        """Greater is better: bits per episode, then fewer episodes, then more bits known at the end, where
+        there are several secrets.
+        """
         return (
             float("inf") if self.bits_per_episode is None else self.bits_per_episode,
             -self.restricted_mean,
@@ -74,7 +80,8 @@ class Choice:
 
 
 def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
-    """A contest for each set of cells that differ in their seeds and numbers of runs alone, and in the keys that are tuned together.
+    """A contest for each set of cells that differ in their seeds and numbers of runs alone, and in the keys
+    that are tuned together.
 
     Raises:
         ConfigError: if a cell brings its own rate, or its secrets would be those of the tuning.
@@ -122,7 +129,8 @@ def _candidates(cell: Cell, tuning: Tuning) -> list[Cell]:
 
 
 def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choice:
-    """The candidate with the most bits per episode; of equals the one with the least restricted mean of episodes, the most bits stored, then the least rate.
+    """The candidate with the most bits per episode; of equals the one with the least restricted mean of
+    episodes, the most bits stored, then the least rate.
 
     Args:
         contest: what is compared.

@@ -1,4 +1,6 @@
-"""What a worker does: runs the cells of one task, each to its end, and tells how it ended. It never raises."""
+"""What a worker does: runs the cells of one task, each to its end, and tells how it ended. It never
+raises.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from memory_rl.runs.manifest import first_difference
 from memory_rl.runs.store import MANIFEST
 
 LOCKSTEP = False
-"""Whether `run_group` runs its cells together. While it does not, each cell is a task of its own, so that less is lost with a worker."""
+"""Whether `run_group` runs its cells together. While it does not, each cell is a task of its own, so that
+less is lost with a worker."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,10 @@ class Task:
     Attributes:
         folder: cells or tuning.
         cells: what to run.
-        location: the sweep's directory, if the worker shares its disk and works in it; None if it works in a scratch directory and hands the files back.
-        begun: by cell, the files of an unfinished run directory to go on with; for workers that share no disk.
+        location: the sweep's directory, if the worker shares its disk and works in it; None if it works in a
+            scratch directory and hands the files back.
+        begun: by cell, the files of an unfinished run directory to go on with; for workers that share no
+            disk.
     """
 
     folder: str
@@ -60,7 +65,9 @@ class Outcome:
 
 
 class StoppedError(KeyboardInterrupt):
-    """A signal stopped the work; a KeyboardInterrupt, so that the run at work notes on disk that it was interrupted."""
+    """A signal stopped the work; a KeyboardInterrupt, so that the run at work notes on disk that it was
+    interrupted.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {Signals(number).name}")
@@ -68,7 +75,9 @@ class StoppedError(KeyboardInterrupt):
 
 
 def can_resume(cell: Cell, directory: SweepDirectory, folder: str) -> bool:
-    """Whether what lies in its folder can be gone on with: it had come to a checkpoint, and nothing differs that could change what is measured."""
+    """Whether what lies in its folder can be gone on with: it had come to a checkpoint, and nothing differs
+    that could change what is measured.
+    """
     manifest = directory.read_json(f"{folder}/{MANIFEST}")
     if manifest is None or CHECKPOINT not in directory.names(folder):
         return False
@@ -90,7 +99,9 @@ def run_task(task: Task) -> list[Outcome]:
 
 
 def run_group(cells: Sequence[Cell], directory: SweepDirectory, folder: str) -> list[Outcome]:
-    """Runs cells that one population could hold, for now one after another; ends with the first that is interrupted."""
+    """Runs cells that one population could hold, for now one after another; ends with the first that is
+    interrupted.
+    """
     outcomes: list[Outcome] = []
     for cell in cells:
         outcomes.append(run_cell(cell, directory, f"{folder}/{cell.id}"))
@@ -100,7 +111,9 @@ def run_group(cells: Sequence[Cell], directory: SweepDirectory, folder: str) -> 
 
 
 def run_cell(cell: Cell, directory: SweepDirectory, folder: str) -> Outcome:
-    """Runs one cell in its folder, unless it is complete there; goes on with an unfinished one if it can, and else sets that aside."""
+    """Runs one cell in its folder, unless it is complete there; goes on with an unfinished one if it can, and
+    else sets that aside.
+    """
     started = time.monotonic()
     try:
         _run(cell, directory, folder)

@@ -1,1 +1,3 @@
-"""The meter: what was learned, in bits. Numpy only; it is handed probabilities and knows no policy and no prompt."""
+"""The meter: what was learned, in bits. Numpy only; it is handed probabilities and knows no policy and no
+prompt.
+"""

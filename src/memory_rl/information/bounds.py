@@ -23,10 +23,12 @@ def naive_capacity(num_levels: int) -> float:
 
 
 def shannon_capacity(rows: np.ndarray) -> float:
-    """Max over p(class) of I(class; level), in bits (Shannon 1948), by the algorithm of Blahut and Arimoto (1972).
+    """Max over p(class) of I(class; level), in bits (Shannon 1948), by the algorithm of Blahut and Arimoto
+    (1972).
 
-    It ends when the upper bound max_c D(row c || levels) and the lower bound I agree to 1e-9 bits. Should they not, as they may not where the rows are
-    nearly the same, the upper bound is returned: a ceiling all the same.
+    It ends when the upper bound max_c D(row c || levels) and the lower bound I agree to 1e-9 bits. Should
+    they not, as they may not where the rows are nearly the same, the upper bound is returned: a ceiling all
+    the same.
 
     Args:
         rows: (C, L) p(level | class).
@@ -44,7 +46,8 @@ def shannon_capacity(rows: np.ndarray) -> float:
 
 
 def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
-    """The most that any question can tell, whatever is known before: max over answers a and over p(S) of I(S; level | A = a), in bits.
+    """The most that any question can tell, whatever is known before: max over answers a and over p(S) of I(S;
+    level | A = a), in bits.
 
     Args:
         classes: (A, N) the class of each secret under each answer.
@@ -62,7 +65,9 @@ def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
 
 @dataclass(frozen=True)
 class FirstEpisode:
-    """I(S; R | A = a) before anything is known, in bits: of the best answer, and the mean over all answers."""
+    """I(S; R | A = a) before anything is known, in bits: of the best answer, and the mean over all
+    answers.
+    """
 
     best: float
     mean: float
@@ -86,6 +91,8 @@ def binary_first_episode(N: int) -> FirstEpisode:
 
 
 def distance_first_episode(N: int) -> FirstEpisode:
-    """Told |a - S|: an end point tells all; m = min(a, N - 1 - a) pairs of secrets look alike from a, which costs 2 m / N bits."""
+    """Told |a - S|: an end point tells all; m = min(a, N - 1 - a) pairs of secrets look alike from a, which
+    costs 2 m / N bits.
+    """
     pairs = np.minimum(np.arange(N), N - 1 - np.arange(N))
     return FirstEpisode(math.log2(N), math.log2(N) - 2 * float(pairs.mean()) / N)

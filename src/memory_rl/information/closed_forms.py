@@ -1,8 +1,10 @@
-"""What exact softmax policy gradient needs: no baseline, plain gradient steps, one episode an update, from a uniform start.
+"""What exact softmax policy gradient needs: no baseline, plain gradient steps, one episode an update, from a
+uniform start.
 
-Derivation. One episode's step moves the logits by eta r (e_a - p) for reward r and answer a. With reward 1 for the secret alone, only hits move
-anything: on each, the log-odds of S grow and the others stay equal among themselves, so that the course of p is deterministic from hit to hit, and
-the wait before each is geometric with mean 1 / p.
+Derivation. One episode's step moves the logits by eta r (e_a - p) for reward r and answer a. With reward 1
+for the secret alone, only hits move anything: on each, the log-odds of S grow and the others stay equal among
+themselves, so that the course of p is deterministic from hit to hit, and the wait before each is geometric
+with mean 1 / p.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ def _potential(p: float) -> float:
 
 
 def binary_episodes(N: int, step_size: float, target: float) -> float:
-    """Expected episodes until P(S) >= target with a binary reward, for any step size: the waits 1 / p_k summed over hits.
+    """Expected episodes until P(S) >= target with a binary reward, for any step size: the waits 1 / p_k
+    summed over hits.
 
     At a hit the logit of S grows by eta (1 - p) and each other one falls by eta (1 - p) / (N - 1).
 
@@ -38,7 +41,8 @@ def binary_episodes_small_step(N: int, step_size: float, target: float) -> float
 
 
 def dense_episodes(num_bits: int, step_size: float, target: float) -> float:
-    """Small steps with reward +-1 for each of k bits, each credited with its own: [F(q) - F(1/2)] / (4 eta), q = p*^(1/k).
+    """Small steps with reward +-1 for each of k bits, each credited with its own: [F(q) - F(1/2)] / (4 eta),
+    q = p*^(1/k).
 
     The policy has two logits a bit; all bits move alike, and P(S) is the product of their probabilities.
     """

@@ -1,7 +1,9 @@
-"""The ledger: what each run's questions could tell, what the ideal observer learned from them, and when it knew S.
+"""The ledger: what each run's questions could tell, what the ideal observer learned from them, and when it
+knew S.
 
-All numbers are cumulative over a run. Averaged over uniform secrets, what the observer knows is what the questions could tell (chain rule), and no
-policy that learns from the same rewards knows more than the observer (Gibbs' inequality). Both hold at any time that does not depend on S.
+All numbers are cumulative over a run. Averaged over uniform secrets, what the observer knows is what the
+questions could tell (chain rule), and no policy that learns from the same rewards knows more than the
+observer (Gibbs' inequality). Both hold at any time that does not depend on S.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Ledger:
         """(R,) the first episode after which the observer gave S at least `known_at`; 0 while it did not."""
 
     def open(self, runs: np.ndarray, outcomes: Outcomes) -> np.ndarray:
-        """(R',) bool: the runs whose observers can still learn anything. The questions of the others need not be recorded."""
+        """(R',) bool: the runs whose observers can still learn anything. The questions of the others need not
+        be recorded.
+        """
         return np.full(len(runs), True) if not outcomes.certain else self.observer.undecided(runs)
 
     def record(self, runs: np.ndarray, question: Question, outcomes: Outcomes, levels: np.ndarray) -> None:
@@ -48,7 +52,8 @@ class Ledger:
         self.observer.observe(runs, question, outcomes, levels)
 
     def record_misses(self, run: int, answers: np.ndarray, episodes: np.ndarray) -> None:
-        """Takes in many questions of one run at once, each whether S is this answer, and each truly answered with no.
+        """Takes in many questions of one run at once, each whether S is this answer, and each truly answered
+        with no.
 
         Args:
             run: whose.
@@ -77,10 +82,11 @@ class Ledger:
         self.episodes_to_know[runs[waiting][knows]] = episode[waiting][knows]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:
-        """Variance of the observer's bits around `asked`, for someone who knows all that was seen but S: (R',) squared bits.
+        """Variance of the observer's bits around `asked`, for someone who knows all that was seen but S:
+        (R',) squared bits.
 
-        The entropy that the observer has lost, less `asked`, is a martingale, whose increments have the variances of the questions; the observer's bits
-        differ from that entropy by the surprise of S itself.
+        The entropy that the observer has lost, less `asked`, is a martingale, whose increments have the
+        variances of the questions; the observer's bits differ from that entropy by the surprise of S itself.
         """
         return self._variance[runs] + (self.observer.surprise_variance(runs) if self._noisy else 0.0)
 
@@ -109,12 +115,15 @@ class Ledger:
 
 
 class HitLedger:
-    """As `Ledger`, of R runs that ask of one answer at a time whether it is S, without noise, where N is too large to keep all candidates.
+    """As `Ledger`, of R runs that ask of one answer at a time whether it is S, without noise, where N is too
+    large to keep all candidates.
 
-    What such an observer knows depends on nothing but the number D of different answers that were tried and were not S. D is replaced by its
-    expectation over what was tried, given the probability of each answer at the time; that is estimated from a panel of answers, drawn uniformly: D/N is
-    the mean over the panel of 1 - product of (1 - p)^n, with a standard error of at most 1/(2 sqrt(Q)) for a panel of Q, and none if it holds all answers.
-    The observer is taken to know S from the first hit on; that it has tried all answers but one or two before has a probability of about 2/N.
+    What such an observer knows depends on nothing but the number D of different answers that were tried and
+    were not S. D is replaced by its expectation over what was tried, given the probability of each answer at
+    the time; that is estimated from a panel of answers, drawn uniformly: D/N is the mean over the panel of
+    1 - product of (1 - p)^n, with a standard error of at most 1/(2 sqrt(Q)) for a panel of Q, and none if it
+    holds all answers. The observer is taken to know S from the first hit on; that it has tried all answers
+    but one or two before has a probability of about 2/N.
 
     Args:
         secrets: (R,) integers in [0, N).
@@ -164,7 +173,9 @@ class HitLedger:
         return (self._num_secrets - 1) * (tried * others).sum(axis=1) / others.sum(axis=1)
 
     def look(self, run: int, log_probs: np.ndarray) -> None:
-        """Takes in how a run answers from now on: log-probabilities (Q,) of the panel's answers, given that it is no hit, in nats."""
+        """Takes in how a run answers from now on: log-probabilities (Q,) of the panel's answers, given that
+        it is no hit, in nats.
+        """
         self._log_tried_now[run] = log_probs
 
     def record_misses(self, run: int, count: int) -> None:

@@ -1,7 +1,9 @@
-"""The ideal observer: exact Bayes over S from the questions that a policy asked and the levels that it saw, for all runs at once.
+"""The ideal observer: exact Bayes over S from the questions that a policy asked and the levels that it saw,
+for all runs at once.
 
-It is handed questions and outcomes, so that it knows neither rewards nor policies. Beliefs are kept as weights that need not sum to 1: a noiseless
-channel only ever strikes secrets out, so that its weights stay exactly 0 or 1 and their sum is the number of candidates.
+It is handed questions and outcomes, so that it knows neither rewards nor policies. Beliefs are kept as
+weights that need not sum to 1: a noiseless channel only ever strikes secrets out, so that its weights stay
+exactly 0 or 1 and their sum is the number of candidates.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class Partition:
 
 @dataclass(frozen=True)
 class OneAgainstRest:
-    """The question whether S is this one secret, answered without noise: class 1 for `answers` (R,), class 0 for all others.
+    """The question whether S is this one secret, answered without noise: class 1 for `answers` (R,), class 0
+    for all others.
 
     It is a `Partition` whose cost does not grow with N.
     """
@@ -89,15 +92,21 @@ class Observer:
         return self.weights[runs] / self.totals[runs, None]
 
     def undecided(self, runs: np.ndarray) -> np.ndarray:
-        """(R',) bool: whether several secrets are possible. For noiseless channels alone; a noisy one never rules anything out."""
+        """(R',) bool: whether several secrets are possible. For noiseless channels alone; a noisy one never
+        rules anything out.
+        """
         return np.asarray(self.totals[runs] > 1.0)
 
     def ask(self, runs: np.ndarray, question: Question, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """What the question tells about S before its level is seen: mean (the I(S; R | A, history)) and variance of the entropy lost, each (R',)."""
+        """What the question tells about S before its level is seen: mean (the I(S; R | A, history)) and
+        variance of the entropy lost, each (R',).
+        """
         return question.ask(self, runs, outcomes)
 
     def surprise_variance(self, runs: np.ndarray) -> np.ndarray:
-        """Variance of log2 P(S) over the secrets as the observer believes in them: (R',) squared bits. 0 where all candidates are equally likely."""
+        """Variance of log2 P(S) over the secrets as the observer believes in them: (R',) squared bits. 0
+        where all candidates are equally likely.
+        """
         posterior = self.posterior(runs)
         log = np.log2(np.where(posterior > 0, posterior, 1.0))
         return np.maximum((posterior * log**2).sum(axis=1) - (posterior * log).sum(axis=1) ** 2, 0.0)
@@ -106,7 +115,8 @@ class Observer:
         """Takes in the level (R',) that each of these runs saw; each run at most once.
 
         Raises:
-            ValueError: if a level is impossible for every S that was still possible: the outcomes are not those of the channel.
+            ValueError: if a level is impossible for every S that was still possible: the outcomes are not
+                those of the channel.
         """
         question.reweigh(self, runs, outcomes, levels)
         impossible = self.totals[runs] <= 0
@@ -116,7 +126,9 @@ class Observer:
             )
 
     def strike_out(self, run: int, secrets: np.ndarray) -> None:
-        """Rules these secrets out, of which each was still possible, for one run whose candidates are all equally likely."""
+        """Rules these secrets out, of which each was still possible, for one run whose candidates are all
+        equally likely.
+        """
         self.weights[run, secrets] = 0.0
         self.totals[run] -= len(secrets)
 

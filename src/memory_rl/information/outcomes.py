@@ -1,8 +1,9 @@
 """How a question is answered: the meter's description of any channel.
 
-A question (an answer that a policy gives, a bit that it names, an example that it is shown) sorts the secrets into *classes*; what is then seen, the
-*level*, depends on the class alone. So a channel is a table of classes, one a question and secret, and p(level | class), which `Outcomes` holds.
-Noiseless channels have the identity there, which is never built.
+A question (an answer that a policy gives, a bit that it names, an example that it is shown) sorts the secrets
+into *classes*; what is then seen, the *level*, depends on the class alone. So a channel is a table of
+classes, one a question and secret, and p(level | class), which `Outcomes` holds. Noiseless channels have the
+identity there, which is never built.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ class Outcomes:
         return np.maximum(entropy(masses @ self.noisy) - masses @ self._row_entropy, 0.0)
 
     def gains(self, masses: np.ndarray, entropies: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the entropy of S that an observer loses by seeing the level, in bits and squared bits; the mean is I(S; level).
+        """Mean and variance of the entropy of S that an observer loses by seeing the level, in bits and
+        squared bits; the mean is I(S; level).
 
         Args:
             masses: (R, C) the observer's probability of each class.
-            entropies: (R, C) the sum of -p log2 p over the secrets of each class; not needed where the class decides the level.
+            entropies: (R, C) the sum of -p log2 p over the secrets of each class; not needed where the class
+                decides the level.
         """
         levels = masses if self.noisy is None else masses @ self.noisy
         log = np.log2(np.where(levels > 0, levels, 1.0))

@@ -1,8 +1,9 @@
-"""The ideal questioner: how many episodes a learner needs that knows the channel, forgets nothing and chooses its answers well.
+"""The ideal questioner: how many episodes a learner needs that knows the channel, forgets nothing and chooses
+its answers well.
 
-Told without noise, it knows a set of candidates, all equally likely: `classes[a, s]` is what answer a is told when the secret is s. It *knows* S when
-one candidate is left, it *hits* S when it answers S, and it *reaches* a certainty p when at most 1 / p candidates are left; all counts include the
-episode in which it happens.
+Told without noise, it knows a set of candidates, all equally likely: `classes[a, s]` is what answer a is told
+when the secret is s. It *knows* S when one candidate is left, it *hits* S when it answers S, and it *reaches*
+a certainty p when at most 1 / p candidates are left; all counts include the episode in which it happens.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def candidates_at(certainty: float) -> int:
 def binary(N: int, certainty: float = 1.0) -> Episodes:
     """The questioner of the binary channel tries one candidate after the other.
 
-    It hits S after (N + 1) / 2 episodes on average. It knows S then, too, but for the last two candidates: one episode decides between both, so that the
-    mean is (N - 1)(N + 2) / (2 N). In general it has reached m candidates once it hit S or has T = N - m misses: (T (T + 1) / 2 + m T) / N episodes.
+    It hits S after (N + 1) / 2 episodes on average. It knows S then, too, but for the last two candidates:
+    one episode decides between both, so that the mean is (N - 1)(N + 2) / (2 N). In general it has reached m
+    candidates once it hit S or has T = N - m misses: (T (T + 1) / 2 + m T) / N episodes.
     """
 
     def until(left: int) -> float:
@@ -54,12 +56,16 @@ def binary(N: int, certainty: float = 1.0) -> Episodes:
 
 
 def distance(N: int, certainty: float = 1.0) -> Episodes:
-    """Told |answer - S|, the questioner answers an end point and knows S; with probability 1 / N it hit it, else the next episode does."""
+    """Told |answer - S|, the questioner answers an end point and knows S; with probability 1 / N it hit it,
+    else the next episode does.
+    """
     return Episodes(1.0, 2.0 - 1.0 / N, float(candidates_at(certainty) < N))
 
 
 def per_bit(N: int, certainty: float = 1.0) -> Episodes:
-    """Told for each bit whether it was right, the questioner knows S after one episode, as with a distance."""
+    """Told for each bit whether it was right, the questioner knows S after one episode, as with a
+    distance.
+    """
     return distance(N, certainty)
 
 
@@ -69,10 +75,12 @@ def example(N: int, certainty: float = 1.0) -> Episodes:
 
 
 def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
-    """The questioner that always gives the answer whose reward has the highest entropy; of several, the smallest that may be S, else the smallest.
+    """The questioner that always gives the answer whose reward has the highest entropy; of several, the
+    smallest that may be S, else the smallest.
 
     Args:
-        classes: (A, N) integers, A >= N: what is seen for each answer and secret; the first N answers are the secrets.
+        classes: (A, N) integers, A >= N: what is seen for each answer and secret; the first N answers are the
+            secrets.
         certainty: see `Episodes.to_reach`.
 
     Raises:
@@ -119,9 +127,11 @@ def simulated(
     generator: np.random.Generator,
     max_episodes: int,
 ) -> Episodes:
-    """The greedy questioner of a noisy channel, by playing it: it keeps exact posteriors and asks what tells most; ties go to the smallest answer.
+    """The greedy questioner of a noisy channel, by playing it: it keeps exact posteriors and asks what tells
+    most; ties go to the smallest answer.
 
-    A game that has not reached the certainty by `max_episodes` counts in the manner of a constant rate: episodes played / games that ended.
+    A game that has not reached the certainty by `max_episodes` counts in the manner of a constant rate:
+    episodes played / games that ended.
 
     Args:
         classes: (A, N) the class of each secret under each answer.
@@ -157,7 +167,8 @@ def simulated(
 
 
 def optimal_episodes_to_know(classes: np.ndarray) -> float:
-    """The least expected episodes to know S of any questioner, by dynamic programming over sets of candidates.
+    """The least expected episodes to know S of any questioner, by dynamic programming over sets of
+    candidates.
 
     Args:
         classes: (A, N) integers; the cost grows like 2^N, so N up to about 16.

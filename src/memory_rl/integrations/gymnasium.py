@@ -1,4 +1,5 @@
-"""Gymnasium: `memory_rl/SecretInteger-v0` (one answer an episode) and `memory_rl/SecretBits-v0` (k bits an episode).
+"""Gymnasium: `memory_rl/SecretInteger-v0` (one answer an episode) and `memory_rl/SecretBits-v0` (k bits an
+episode).
 
 Importing this module registers both:
 
@@ -6,12 +7,13 @@ Importing this module registers both:
     import memory_rl.integrations.gymnasium
     env = gymnasium.make("memory_rl/SecretInteger-v0", N=64, reward_type="log_distance")
 
-The secret belongs to the environment's life, not to an episode, as in an experiment, where a run has one secret and learns it over its episodes:
+The secret belongs to the environment's life, not to an episode, as in an experiment, where a run has one
+secret and learns it over its episodes:
 
 - `secret=` at construction, or `reset(options={"secret": 5})`, gives it;
 - otherwise the first `reset` draws it, and a later `reset()` keeps it;
-- `reset(seed=s)` makes the environment what a new one with this seed would be, so that it draws again: the secret of run 0 of an experiment with `seed=s`.
-  One that was given stays;
+- `reset(seed=s)` makes the environment what a new one with this seed would be, so that it draws again: the
+  secret of run 0 of an experiment with `seed=s`. One that was given stays;
 - `reset(options={"secret": None})` draws a new one.
 
 No observation and no info holds it. Reward noise comes from `np_random`.
@@ -88,7 +90,9 @@ class _Secretive(gymnasium.Env[Any, Any]):
         raise NotImplementedError
 
     def _info(self) -> dict[str, Any]:
-        """The step, the bits that there are to learn, and what a language model would be asked next (None at the end)."""
+        """The step, the bits that there are to learn, and what a language model would be asked next (None at
+        the end).
+        """
         step = len(self._choices)
         environment = self._world.environment
         return {
@@ -99,7 +103,8 @@ class _Secretive(gymnasium.Env[Any, Any]):
 
 
 class SecretInteger(_Secretive):
-    """Answer with the secret integer: `Discrete(N)`, one step an episode. There is nothing to see: `Discrete(1)`.
+    """Answer with the secret integer: `Discrete(N)`, one step an episode. There is nothing to see:
+    `Discrete(1)`.
 
     Args:
         N: the secret is uniform on [0, N).
@@ -128,9 +133,11 @@ class SecretInteger(_Secretive):
 
 
 class SecretBits(_Secretive):
-    """Answer bit by bit, most significant first: `Discrete(2)`, k = ceil(log2 N) steps an episode, 1 for each correct bit.
+    """Answer bit by bit, most significant first: `Discrete(2)`, k = ceil(log2 N) steps an episode, 1 for each
+    correct bit.
 
-    An observation holds the k bits of the answer as far as it was given, `UNSAID` for those to come: `MultiDiscrete([3] * k)`.
+    An observation holds the k bits of the answer as far as it was given, `UNSAID` for those to come:
+    `MultiDiscrete([3] * k)`.
 
     Args:
         N: the secret is uniform on [0, N).

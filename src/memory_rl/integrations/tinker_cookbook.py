@@ -1,10 +1,12 @@
 """The Tinker cookbook: an `RLDatasetBuilder`, so that its own training loop can train on these worlds.
 
     from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
-    dataset_builder = SecretDatasetBuilder(env_type="multi_step", N=64, model_name_for_tokenizer=..., renderer_name="llama3")
+    dataset_builder = SecretDatasetBuilder(env_type="multi_step", N=64, model_name_for_tokenizer=...,
+    renderer_name="llama3")
 
-In multi_step each turn is a step of the `Env` with a reward of its own, and the trajectory keeps them apart. What becomes of them is the loop's affair: the
-cookbook's `compute_advantages` takes their sum and gives all tokens of an episode the same advantage, which is credit=episode in our words.
+In multi_step each turn is a step of the `Env` with a reward of its own, and the trajectory keeps them apart.
+What becomes of them is the loop's affair: the cookbook's `compute_advantages` takes their sum and gives all
+tokens of an episode the same advantage, which is credit=episode in our words.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from tinker_cookbook.rl import types  # noqa: E402
 class SecretEnv(types.Env):
     """One episode: K questions, each answered by a sampled message and rewarded at once.
 
-    A reply that is no canonical answer, or that was cut off, ends the episode; the turns that it forfeits are never sampled and earn nothing.
+    A reply that is no canonical answer, or that was cut off, ends the episode; the turns that it forfeits are
+    never sampled and earn nothing.
     """
 
     def __init__(
@@ -143,7 +146,9 @@ class SecretDataset(types.RLDataset):
 
 @chz.chz
 class SecretDatasetBuilder(types.RLDatasetBuilder):
-    """What the cookbook's `train.Config` takes as `dataset_builder`. There is no test set: P(S) is the test."""
+    """What the cookbook's `train.Config` takes as `dataset_builder`. There is no test set: P(S) is the
+    test.
+    """
 
     model_name_for_tokenizer: str = chz.field(doc="Whose tokenizer.")
     renderer_name: str = chz.field(doc="A renderer of the cookbook, such as llama3.")

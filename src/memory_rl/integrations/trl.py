@@ -7,8 +7,8 @@
         train_dataset=make_dataset(N=64, length=1000),
     )
 
-The reward reads the secret from the dataset's column `secret`, so that both need the same N. env_type=multi_step has no form here: the trainer asks once an
-episode and knows one reward of it.
+The reward reads the secret from the dataset's column `secret`, so that both need the same N.
+env_type=multi_step has no form here: the trainer asks once an episode and knows one reward of it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ Completion = str | Sequence[dict[str, Any]]
 
 
 class SecretReward:
-    """A reward function in the trainer's signature: a reward channel, asked with the completion's text and the row's secret.
+    """A reward function in the trainer's signature: a reward channel, asked with the completion's text and
+    the row's secret.
 
     Args:
-        end_token_id: the token that ends a reply. With it, a completion that lacks it was cut off and is invalid, as in an experiment. Without it (None) what
-            there is of the text is read, so that 12, cut off from 123, is an answer.
-        keys: N, reward_type, reward_bins, reward_noise and seed (of the noise), as `memory_rl.train` takes them.
+        end_token_id: the token that ends a reply. With it, a completion that lacks it was cut off and is
+            invalid, as in an experiment. Without it (None) what there is of the text is read, so that 12, cut
+            off from 123, is an answer.
+        keys: N, reward_type, reward_bins, reward_noise and seed (of the noise), as `memory_rl.train` takes
+            them.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.
@@ -80,7 +83,8 @@ class SecretReward:
 def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:
     """The prompt `length` times, as a chat, with the secret beside it: columns `prompt` and `secret`.
 
-    One model learns one secret, so that all rows hold the same; no prompt tells it. Give each learner a run of its own.
+    One model learns one secret, so that all rows hold the same; no prompt tells it. Give each learner a run
+    of its own.
 
     Args:
         length: rows.

@@ -1,15 +1,19 @@
 """Verifiers (0.4 and later): a taskset, an environment and a harness, under the id `memory-rl-verifiers`.
 
-    vf-eval memory-rl-verifiers --env.taskset.N 64 --env.taskset.env-type multi_step --no-push        # the library's own command
+    vf-eval memory-rl-verifiers --env.taskset.N 64 --env.taskset.env-type multi_step --no-push        # the
+    library's own command
 
     from memory_rl.integrations.verifiers import load_environment
     environment = load_environment(N=64, env_type="multi_step")
 
-A task is a run: one secret, which no message tells. In multi_step the environment asks for bit after bit, and each bit has a reward of its own name in
-`trace.rewards` (bit_1 ... bit_k). The library keeps them apart in the trace and on disk, and its `trace.reward` is their sum, which a trainer that knows one
-reward an episode will take: credit=episode in our words. What each step is credited with stays open to a trainer that fills in `MessageNode.advantages`.
+A task is a run: one secret, which no message tells. In multi_step the environment asks for bit after bit, and
+each bit has a reward of its own name in `trace.rewards` (bit_1 ... bit_k). The library keeps them apart in
+the trace and on disk, and its `trace.reward` is their sum, which a trainer that knows one reward an episode
+will take: credit=episode in our words. What each step is credited with stays open to a trainer that fills in
+`MessageNode.advantages`.
 
-The harness does no more than ask the model, in this process. The library's own (`--env.agent.harness.id null`) do as well.
+The harness does no more than ask the model, in this process. The library's own (`--env.agent.harness.id
+null`) do as well.
 """
 
 from __future__ import annotations
@@ -62,7 +66,9 @@ class SecretTask(vf.Task[SecretData]):
 
     @vf.reward
     async def step_rewards(self, trace: vf.Trace) -> dict[str, float]:
-        """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again gives the same."""
+        """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again
+        gives the same.
+        """
         chance = generator(self.world.config.seed, "reward noise", int.from_bytes(trace.id.encode()))
         rewards = self.world.score(self.read(trace), self.data.secret, chance)
         names = (
@@ -90,7 +96,8 @@ class SecretTasksetConfig(vf.TasksetConfig):
     seed: int = 0
     fixed_secret: int | None = None
     num_runs: int = 1
-    """Tasks, each with the secret that the run has in an experiment with this seed. One model is meant to learn one of them."""
+    """Tasks, each with the secret that the run has in an experiment with this seed. One model is meant to
+    learn one of them."""
 
 
 class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):

@@ -1,4 +1,5 @@
-"""What all adapters share: keys become an environment, a secret is drawn as an experiment draws it, and replies become rewards.
+"""What all adapters share: keys become an environment, a secret is drawn as an experiment draws it, and
+replies become rewards.
 
 Nothing of the world is decided here; task/ does that. An adapter turns these calls into its library's.
 """
@@ -55,7 +56,9 @@ class World:
         return draw_secret(self.environment.space, self.config.seed, run)
 
     def messages(self, replies: Sequence[str]) -> list[Message]:
-        """The conversation once these replies are given, up to the next question: the next thing to be shown to a model."""
+        """The conversation once these replies are given, up to the next question: the next thing to be shown
+        to a model.
+        """
         talk: list[Message] = []
         for step, reply in enumerate(replies):
             talk += [
@@ -69,7 +72,9 @@ class World:
         )
 
     def read(self, replies: Sequence[str | None]) -> np.ndarray:
-        """The choices of an episode's replies, (K,). None is a reply that was cut off. The first invalid turn forfeits those after it."""
+        """The choices of an episode's replies, (K,). None is a reply that was cut off. The first invalid turn
+        forfeits those after it.
+        """
         choices = np.full(self.num_steps, INVALID)
         for step, reply in enumerate(replies):
             choice = None if reply is None else self.environment.parse(reply)
@@ -79,7 +84,9 @@ class World:
         return choices
 
     def score(self, choices: np.ndarray, secret: int, chance: np.random.Generator) -> np.ndarray:
-        """The reward of each step of an episode, (K,), for its choices (K,); the noise is drawn from `chance`, a number a step."""
+        """The reward of each step of an episode, (K,), for its choices (K,); the noise is drawn from
+        `chance`, a number a step.
+        """
         uniforms = None if self.environment.channel.certain else chance.random((1, 1, self.num_steps))
         return self.environment.rewards(choices[None, None], np.array([secret]), uniforms)[0, 0]
 
@@ -99,7 +106,8 @@ def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
 
 
 def make_world(**keys: Any) -> World:
-    """The world of these keys: env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise, as `memory_rl.train` takes them.
+    """The world of these keys: env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise, as
+    `memory_rl.train` takes them.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.

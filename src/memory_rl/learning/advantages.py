@@ -1,6 +1,7 @@
 """Credit and baselines: from the rewards of a group to the advantage of each step. Numpy only.
 
-Axes: R runs, B groups, G episodes of a group, K steps. A group whose credited rewards are all equal at a step gets advantage exactly 0 there.
+Axes: R runs, B groups, G episodes of a group, K steps. A group whose credited rewards are all equal at a step
+gets advantage exactly 0 there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
 
     Args:
         rewards: the reward of each step.
-        credit: "step" (its own reward), "reward_to_go" (its own and all later ones) or "episode" (the sum over the episode: what common tools
-            spread over all tokens).
+        credit: "step" (its own reward), "reward_to_go" (its own and all later ones) or "episode" (the sum
+            over the episode: what common tools spread over all tokens).
     """
     if credit == "step":
         return rewards
@@ -33,13 +34,17 @@ def mean_baseline(returns: np.ndarray) -> np.ndarray:
 
 
 def standardised(returns: np.ndarray) -> np.ndarray:
-    """Return minus the group's mean, divided by its standard deviation over G (GRPO: Shao et al. 2024, arXiv:2402.03300)."""
+    """Return minus the group's mean, divided by its standard deviation over G (GRPO: Shao et al. 2024,
+    arXiv:2402.03300).
+    """
     deviation = returns.std(axis=2, keepdims=True)
     return mean_baseline(returns) / np.where(deviation > 0, deviation, 1.0)
 
 
 def leave_one_out(returns: np.ndarray) -> np.ndarray:
-    """Return minus the mean of the G - 1 others (RLOO: Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
+    """Return minus the mean of the G - 1 others (RLOO: Kool et al. 2019; Ahmadian et al. 2024,
+    arXiv:2402.14740).
+    """
     size = returns.shape[2]
     others = (returns.sum(axis=2, keepdims=True) - returns) / (size - 1)
     return returns - others

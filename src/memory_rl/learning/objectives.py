@@ -1,7 +1,8 @@
 """What an update minimises, as a function of the log-probabilities of the tokens that were chosen.
 
-Every objective sums over the tokens of an episode and averages over the episodes of a run, so that its gradient is an unbiased policy gradient
-whatever the length of an answer (no division by length). The runs' losses are summed, since their parameters are disjoint.
+Every objective sums over the tokens of an episode and averages over the episodes of a run, so that its
+gradient is an unbiased policy gradient whatever the length of an answer (no division by length). The runs'
+losses are summed, since their parameters are disjoint.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class PolicyGradient:
-    """The score-function estimator (Williams 1992): minus advantage times log-probability. With advantage 1 it is maximum likelihood."""
+    """The score-function estimator (Williams 1992): minus advantage times log-probability. With advantage 1
+    it is maximum likelihood.
+    """
 
     epochs: int = 1
 
@@ -42,7 +45,9 @@ class PolicyGradient:
 
 @dataclass(frozen=True)
 class ClippedRatio:
-    """The clipped surrogate of PPO (Schulman et al. 2017, arXiv:1707.06347, eq. 7), token by token, over several epochs."""
+    """The clipped surrogate of PPO (Schulman et al. 2017, arXiv:1707.06347, eq. 7), token by token, over
+    several epochs.
+    """
 
     clip: float = 0.2
     epochs: int = 4

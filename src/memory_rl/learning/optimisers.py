@@ -1,6 +1,8 @@
-"""Optimisers for R learners whose parameters are the rows of one tensor: each row has a state and a step count of its own.
+"""Optimisers for R learners whose parameters are the rows of one tensor: each row has a state and a step
+count of its own.
 
-A row that is not stepped stands still altogether: no momentum, no decay. The numbers are those of `torch.optim` with one parameter a row.
+A row that is not stepped stands still altogether: no momentum, no decay. The numbers are those of
+`torch.optim` with one parameter a row.
 """
 
 from __future__ import annotations

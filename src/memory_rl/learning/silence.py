@@ -1,7 +1,9 @@
-"""The exact law of groups that carry no signal, and of the first one that does, while the policy stands still. Numpy only.
+"""The exact law of groups that carry no signal, and of the first one that does, while the policy stands
+still. Numpy only.
 
-Rewards of a group's episodes are then independent, each of level l with probability q_l. A group is *silent* if all its G rewards are equal: probability
-s = sum over l of q_l^G. An update of B groups is silent if all of them are: s^B.
+Rewards of a group's episodes are then independent, each of level l with probability q_l. A group is *silent*
+if all its G rewards are equal: probability s = sum over l of q_l^G. An update of B groups is silent if all of
+them are: s^B.
 """
 
 from __future__ import annotations
@@ -80,7 +82,9 @@ class GroupLaw:
         return np.concatenate(groups)
 
     def _informative_group(self, random: np.random.Generator) -> np.ndarray:
-        """G levels that are not all equal, draw by draw: as long as they are equal, the next must leave room for one that differs."""
+        """G levels that are not all equal, draw by draw: as long as they are equal, the next must leave room
+        for one that differs.
+        """
         levels = [int(draw(self.probabilities * self.differs(self.group_size - 1), (), random))]
         while len(levels) < self.group_size:
             weights = self.probabilities

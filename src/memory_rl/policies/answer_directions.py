@@ -1,11 +1,15 @@
-"""The directions of the hidden state by which the head tells answers apart, and a model that says nothing along them yet.
+"""The directions of the hidden state by which the head tells answers apart, and a model that says nothing
+along them yet.
 
-A random body writes something along them behind every prompt. To make all answers equally likely nonetheless, a head that is trained alone gives up the
-differences between the rows of the answers' tokens, as soon as prompts and turns span its input: then no adapter beneath it can tell answers apart. Body and
-head trained together keep the rows, but make all prompts look the same (docs/findings.md). So both are left as they are, but for two things: the last matrix
-of the body is changed as little as will do, and the head is trained in all other directions alone.
+A random body writes something along them behind every prompt. To make all answers equally likely nonetheless,
+a head that is trained alone gives up the differences between the rows of the answers' tokens, as soon as
+prompts and turns span its input: then no adapter beneath it can tell answers apart. Body and head trained
+together keep the rows, but make all prompts look the same (docs/findings.md). So both are left as they are,
+but for two things: the last matrix of the body is changed as little as will do, and the head is trained in
+all other directions alone.
 
-For models of the Llama kind whose last norm still has the gain 1; that is, for the built-in one before its warm-up.
+For models of the Llama kind whose last norm still has the gain 1; that is, for the built-in one before its
+warm-up.
 """
 
 from __future__ import annotations
@@ -23,14 +27,17 @@ _RANK_CUTOFF = 1e-3  # of the largest singular value: what is smaller would ask 
 
 
 def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]:
-    """Makes all answers' tokens equally likely at each choice between them, in place and up to what the last matrix of the body can do.
+    """Makes all answers' tokens equally likely at each choice between them, in place and up to what the last
+    matrix of the body can do.
 
-    The logits of a and b differ by (w_a - w_b) . h / rms(h). The span of all (w_a - w_b), of A tokens, is taken out of h at the decisions that have several of
-    them to choose from, by the least change of the last MLP's output matrix: least squares of the least norm, exact while such decisions are no more than its
+    The logits of a and b differ by (w_a - w_b) . h / rms(h). The span of all (w_a - w_b), of A tokens, is
+    taken out of h at the decisions that have several of them to choose from, by the least change of the last
+    MLP's output matrix: least squares of the least norm, exact while such decisions are no more than its
     inputs.
 
     Returns:
-        What puts the head's rows back, along these directions, to what they are now; to be called after each step of its training.
+        What puts the head's rows back, along these directions, to what they are now; to be called after each
+        step of its training.
     """
     head = model.get_output_embeddings().weight
     tokens = tensor_beside(head, np.unique(trie.edge_token[~trie.is_exit]))
@@ -47,7 +54,9 @@ def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]
 
 
 def _write_nothing_along(basis: torch.Tensor, model: PreTrainedModel, trie: AnswerTrie) -> None:
-    """Changes the last MLP's output matrix so that the hidden state at each choice has no part in these directions (d, C)."""
+    """Changes the last MLP's output matrix so that the hidden state at each choice has no part in these
+    directions (d, C).
+    """
     pack, prompts = pack_all(trie), np.arange(trie.num_prompts)
     edges = trie.decision_edges
     is_choice = torch.from_numpy(((edges != NONE) & ~trie.is_exit[edges]).sum(axis=1) > 1)

@@ -1,12 +1,15 @@
-"""All valid conversations of an environment as one tree of tokens, so that one forward pass gives the exact probability of every answer.
+"""All valid conversations of an environment as one tree of tokens, so that one forward pass gives the exact
+probability of every answer.
 
-A *node* is a token that stands behind the common prompt; it attends to the prompt, to its ancestors and to itself. A *decision* is a place where
-the model chooses the next token; its *edges* are the tokens that some valid conversation continues with, and one more edge, the *exit*, for all other
-tokens together. Tokens of later user turns are forced: they are nodes, not edges. A conversation ends at the first exit: no canonical answer
-begins like that, so the turn is invalid. Hence an answer that a parser would accept only after trimming, or in another tokenisation, counts as an exit.
+A *node* is a token that stands behind the common prompt; it attends to the prompt, to its ancestors and to
+itself. A *decision* is a place where the model chooses the next token; its *edges* are the tokens that some
+valid conversation continues with, and one more edge, the *exit*, for all other tokens together. Tokens of
+later user turns are forced: they are nodes, not edges. A conversation ends at the first exit: no canonical
+answer begins like that, so the turn is invalid. Hence an answer that a parser would accept only after
+trimming, or in another tokenisation, counts as an exit.
 
-Numpy only. Axes: M nodes, D decisions, C edges of a decision, E edges in all, F forms (valid conversations), T tokens of a form, L edges on a path,
-K steps.
+Numpy only. Axes: M nodes, D decisions, C edges of a decision, E edges in all, F forms (valid conversations),
+T tokens of a form, L edges on a path, K steps.
 """
 
 from __future__ import annotations
@@ -30,14 +33,16 @@ class AnswerTrie:
     """The tree as arrays; build it with `build_trie`.
 
     Attributes:
-        prompts: (M, P) token ids that conversations begin with, one row a secret; whatever the prompt, the tree behind it is the same. Node -1 is its last
-            token.
-        node_token, node_parent, node_depth: (M,); parents come before their children; depth 0 is the first token after the prompt.
+        prompts: (M, P) token ids that conversations begin with, one row a secret; whatever the prompt, the
+            tree behind it is the same. Node -1 is its last token.
+        node_token, node_parent, node_depth: (M,); parents come before their children; depth 0 is the first
+            token after the prompt.
         decision_node: (D,) the node whose output predicts the edge.
         decision_edges: (D, C) edge ids, the exit last, padded with -1.
         edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit).
         edge_step: (E,) the step whose reply the token belongs to.
-        edge_choice: (E,) the choice of that step once the edge is taken, -1 while the reply is unfinished or invalid.
+        edge_choice: (E,) the choice of that step once the edge is taken, -1 while the reply is unfinished or
+            invalid.
         edge_next: (E,) the decision that follows, -1 at the end of the conversation.
         form_edges: (F, L) edge ids on the path of each form, padded with -1.
     """
@@ -108,7 +113,9 @@ class AnswerTrie:
         return edges
 
     def choices(self, edges: np.ndarray, num_steps: int) -> np.ndarray:
-        """The choice of each step in each episode: edge ids (..., L) to choices (..., K), -1 from the invalid turn on."""
+        """The choice of each step in each episode: edge ids (..., L) to choices (..., K), -1 from the invalid
+        turn on.
+        """
         flat = edges.reshape(-1, edges.shape[-1])
         choices = np.full((len(flat), num_steps), NONE)
         episode, position = np.nonzero(flat != NONE)
@@ -118,11 +125,15 @@ class AnswerTrie:
         return choices.reshape(*edges.shape[:-1], num_steps)
 
     def per_token(self, edges: np.ndarray, advantages: np.ndarray) -> np.ndarray:
-        """Each token's advantage is that of its step: edge ids (R, E, L) and advantages (R, E, K) to (R, E, L), 0 at the padding."""
+        """Each token's advantage is that of its step: edge ids (R, E, L) and advantages (R, E, K) to (R, E,
+        L), 0 at the padding.
+        """
         return np.where(edges == NONE, 0.0, np.take_along_axis(advantages, self.edge_step[edges], axis=2))
 
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
-        """Probability that a conversation ends at an exit, summed over all exits and so exact where it is small: (R, E) to (R,)."""
+        """Probability that a conversation ends at an exit, summed over all exits and so exact where it is
+        small: (R, E) to (R,).
+        """
         led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision
         leading = np.nonzero(self.edge_next != NONE)[0]
         led_by[self.edge_next[leading]] = leading
@@ -141,7 +152,9 @@ class AnswerTrie:
 
     @cached_property
     def edge_share(self) -> np.ndarray:
-        """(E,) the share of the forms through an edge's decision that take it: its probability if all forms are equally likely; 0 for an exit."""
+        """(E,) the share of the forms through an edge's decision that take it: its probability if all forms
+        are equally likely; 0 for an exit.
+        """
         through = np.bincount(self.form_edges[self.form_edges != NONE], minlength=len(self.edge_token))
         return through / np.bincount(self.edge_decision, through)[self.edge_decision]
 
@@ -185,11 +198,13 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
     """The trie of all valid conversations.
 
     Args:
-        conversations: F tokenised conversations of K turns; the forced tokens of the first turn must be the same in all.
+        conversations: F tokenised conversations of K turns; the forced tokens of the first turn must be the
+            same in all.
         choices: (F, K) what each turn of each conversation answers.
 
     Raises:
-        ValueError: if two conversations are the same, or one ends where another goes on: then P(S) would not be the probability of one path.
+        ValueError: if two conversations are the same, or one ends where another goes on: then P(S) would not
+            be the probability of one path.
     """
     return _grow(np.array(conversations[0][0][0]), _Table.of_conversations(conversations), choices)
 
@@ -208,7 +223,9 @@ def build_trie_of_replies(
 
 
 def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
-    """Nodes, decisions and edges are numbered in the order in which the conversations, one after the other, come to them; the exits come last."""
+    """Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
+    come to them; the exits come last.
+    """
     last = (table.token != NONE).sum(axis=1) - 1
     standing = np.full(len(table.token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
@@ -250,7 +267,9 @@ def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
 
 
 class _Numbering:
-    """Gives numbers to things that are told apart by where they hang and by their token, place after place."""
+    """Gives numbers to things that are told apart by where they hang and by their token, place after
+    place.
+    """
 
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []  # of (4, n): parent, token, place, the first row that has it
@@ -270,7 +289,9 @@ class _Numbering:
         return numbers
 
     def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Parents, tokens and places by final number, and the final number of each provisional one; its last entry is for -1."""
+        """Parents, tokens and places by final number, and the final number of each provisional one; its last
+        entry is for -1.
+        """
         parent, token, place, row = (
             np.concatenate(self._parts, axis=1) if self._parts else np.zeros((4, 0), dtype=np.int64)
         )

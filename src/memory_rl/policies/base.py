@@ -1,7 +1,7 @@
 """What a learner's policy must do, whatever holds its parameters. The loops in training/ use nothing else.
 
-R policies live side by side; axis 0 of every array is the run. All log-probabilities are in nats. Where a run has several secrets, `prompts` says which
-of them it is asked about; without it, the only one.
+R policies live side by side; axis 0 of every array is the run. All log-probabilities are in nats. Where a run
+has several secrets, `prompts` says which of them it is asked about; without it, the only one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Rollout:
         runs: (R,) which runs these are.
         choices: (R, E, K) what each turn answered, -1 for an invalid turn and the turns that it forfeits.
         path: (R, E, L) the policy's own record of the tokens it chose.
-        prompts: (R, B) the secret that each of B equal blocks of a run's episodes is about; None if there is but one.
+        prompts: (R, B) the secret that each of B equal blocks of a run's episodes is about; None if there is
+            but one.
     """
 
     runs: np.ndarray
@@ -44,7 +45,8 @@ class Assessment:
     Attributes:
         of_form: log-probability of that answer.
         of_valid: log of the mass on all N answers.
-        of_best: log-probability of the likeliest answer or, from a policy that cannot score all of them, of the likeliest that it has seen.
+        of_best: log-probability of the likeliest answer or, from a policy that cannot score all of them, of
+            the likeliest that it has seen.
     """
 
     of_form: np.ndarray
@@ -79,13 +81,19 @@ class Policy(Stateful, Protocol):
         """Bytes of them, if that is known."""
 
     def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
-        """The episodes in which the model gives these answers: (R, E) forms, in blocks to these prompts (R, B)."""
+        """The episodes in which the model gives these answers: (R, E) forms, in blocks to these prompts (R,
+        B).
+        """
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """What each of these runs makes of its forms (R, M), one a prompt, among the first `num_answers` of the valid conversations."""
+        """What each of these runs makes of its forms (R, M), one a prompt, among the first `num_answers` of
+        the valid conversations.
+        """
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
-        """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run whose advantages (R, E, K) are all zero."""
+        """The objective's optimiser steps (one, but for ppo) of each run in the rollout, but none for a run
+        whose advantages (R, E, K) are all zero.
+        """
 
 
 class ScoresAll(Policy, Protocol):
@@ -95,19 +103,27 @@ class ScoresAll(Policy, Protocol):
         """Samples this many episodes of each of these runs, in blocks to these prompts (R, B)."""
 
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-        """Exact teacher-forced log-probability of every valid conversation that begins with these prompts (R, B): (R, B, F), float64; without them, (R, F)."""
+        """Exact teacher-forced log-probability of every valid conversation that begins with these prompts (R,
+        B): (R, B, F), float64; without them, (R, F).
+        """
 
     def invalid(self, runs: np.ndarray) -> np.ndarray:
-        """Probability that an episode ends in an invalid turn: (R,), not less than 0 and 0 where that cannot happen."""
+        """Probability that an episode ends in an invalid turn: (R,), not less than 0 and 0 where that cannot
+        happen.
+        """
 
     def distil(
         self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None
     ) -> None:
-        """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, B, N), one a prompt (R, B), by cross-entropy."""
+        """Optimiser steps (this many) of these runs towards these distributions over the first forms: (R, B,
+        N), one a prompt (R, B), by cross-entropy.
+        """
 
 
 class ScoresPaths(Policy, Protocol):
-    """A policy over too many answers to score them all. A run is asked about one form throughout, its secret."""
+    """A policy over too many answers to score them all. A run is asked about one form throughout, its
+    secret.
+    """
 
     def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
         """Exact log-probability of some forms: (R, E) to (R, E), float64."""

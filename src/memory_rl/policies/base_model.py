@@ -1,7 +1,8 @@
 """The frozen model under the adapters: found or made, format-warmed, and kept in the user's cache.
 
-A warmed model is cached under the hash of all that it is made from (the weights before warm-up, the tokens of every conversation, N and the
-warm-up's settings). The file's own hash is checked when it is read; a cache that is missing, damaged or foreign is rebuilt.
+A warmed model is cached under the hash of all that it is made from (the weights before warm-up, the tokens of
+every conversation, N and the warm-up's settings). The file's own hash is checked when it is read; a cache
+that is missing, damaged or foreign is rebuilt.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_
 _TINY_WARMUP = WarmupSettings(
     head_steps=1000, learning_rate=3e-4
 )  # 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again
-# Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps 99.3 % of the mass on valid answers.
+# Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps
+# 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
 _WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
 
@@ -54,7 +56,8 @@ class BaseModel:
 
 
 def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | None = None) -> BaseModel:
-    """The built-in model for `tiny` (its weights drawn from the seed, in float32), or a causal LM from a directory, a hub id or a GGUF file.
+    """The built-in model for `tiny` (its weights drawn from the seed, in float32), or a causal LM from a
+    directory, a hub id or a GGUF file.
 
     Args:
         name: `model_name`.
@@ -149,7 +152,8 @@ def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
 def recompute_layers(model: PreTrainedModel) -> None:
     """Keeps of each layer only its input for the backward pass, which computes the rest again.
 
-    Done here and not by transformers, whose own switch works in training mode alone, where dropout is on, and takes away the cache of keys and values.
+    Done here and not by transformers, whose own switch works in training mode alone, where dropout is on, and
+    takes away the cache of keys and values.
 
     Raises:
         ModelError: if the model has no such layers.

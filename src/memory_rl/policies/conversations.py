@@ -1,7 +1,8 @@
 """The answer trie as a service sees it: token sequences in, token sequences out.
 
-A service is asked with the tokens of a conversation so far and answers with tokens, which walk the trie until the turn is over or a token leaves it: the
-exit. Numpy only. Axes: R runs, E episodes, L tokens that the model chose, K steps.
+A service is asked with the tokens of a conversation so far and answers with tokens, which walk the trie until
+the turn is over or a token leaves it: the exit. Numpy only. Axes: R runs, E episodes, L tokens that the model
+chose, K steps.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Conversations:
         self._behind_prompt = lru_cache(maxsize=None)(self._find_behind_prompt)
 
     def before(self, decision: int, prompt: int = 0) -> tuple[int, ...]:
-        """The tokens before a decision: all that the model has read when it chooses, from one of the M prompts on."""
+        """The tokens before a decision: all that the model has read when it chooses, from one of the M
+        prompts on.
+        """
         return (*self._prompts[prompt], *self._behind_prompt(decision))
 
     def _find_behind_prompt(self, decision: int) -> tuple[int, ...]:
@@ -85,7 +88,9 @@ class Conversations:
         return by_step
 
     def read(self, decision: int, tokens: Sequence[int]) -> Reply | None:
-        """The turn that begins at a decision and was answered with these tokens; what comes after its end is not looked at. None if it has no end."""
+        """The turn that begins at a decision and was answered with these tokens; what comes after its end is
+        not looked at. None if it has no end.
+        """
         edges: list[int] = []
         for token in tokens:
             edge = self._edge.get((decision, token))

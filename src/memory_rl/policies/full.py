@@ -1,8 +1,9 @@
 """Full fine-tuning of R runs at once: every run has all weights of the model to itself.
 
-Axis 0 of every weight is the run; the model's batch is R equal parts, and part r goes through weights r. Every module that holds weights itself (linear
-layers, embeddings, norms) is called for all runs together by `torch.func.vmap`, so that any transformer will do whose modules take the batch as axis 0. A run's
-weights are one flat vector, so that one optimiser parameter is one run; weights that the model ties are in it once.
+Axis 0 of every weight is the run; the model's batch is R equal parts, and part r goes through weights r.
+Every module that holds weights itself (linear layers, embeddings, norms) is called for all runs together by
+`torch.func.vmap`, so that any transformer will do whose modules take the batch as axis 0. A run's weights are
+one flat vector, so that one optimiser parameter is one run; weights that the model ties are in it once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class FullSettings:
 
 
 class StackedModule(nn.Module):
-    """A module with weights of its own for each run: the batch is a stack of R equal parts, the rows of one run together."""
+    """A module with weights of its own for each run: the batch is a stack of R equal parts, the rows of one
+    run together.
+    """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
@@ -51,7 +54,8 @@ class StackedWeights:
     """All weights of R runs.
 
     Args:
-        model: a causal LM; its modules with weights are replaced in place. What it holds itself is frozen, and where every run begins.
+        model: a causal LM; its modules with weights are replaced in place. What it holds itself is frozen,
+            and where every run begins.
         num_runs: R.
     """
 
@@ -65,7 +69,9 @@ class StackedWeights:
         self.vectors = [nn.Parameter(start.clone()) for _ in range(num_runs)]
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the weights of run `runs[i]`."""
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the weights of run
+        `runs[i]`.
+        """
         parts = self._split(torch.stack([self.vectors[run] for run in runs]))
         for layer, names in self._layers:
             layer.weights = {own: parts[name] for own, name in names.items()}
@@ -103,7 +109,9 @@ class StackedWeights:
 
 
 def _install(model: PreTrainedModel, names: Mapping[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
-    """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own names and those in the model."""
+    """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own
+    names and those in the model.
+    """
     holders = [
         (name, module)
         for name, module in model.named_modules()

@@ -1,7 +1,8 @@
 """Low-rank adapters for R runs on one frozen model (LoRA, Hu et al. 2021, arXiv:2106.09685).
 
-Axis 0 of every adapter matrix is the run; the model's batch is R equal parts, and part r goes through adapter r. A run's adapters are one flat vector,
-so that one optimiser parameter is one run. W x + (alpha / r) B A x, with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
+Axis 0 of every adapter matrix is the run; the model's batch is R equal parts, and part r goes through adapter
+r. A run's adapters are one flat vector, so that one optimiser parameter is one run. W x + (alpha / r) B A x,
+with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ TARGETS["all"] = TARGETS["attention"] + TARGETS["mlp"]
 
 @dataclass(frozen=True)
 class LoRASettings:
-    """Rank r, alpha (the adapter is scaled by alpha / r), which matrices get an adapter (a key of `TARGETS`) and in which layers (None: in all)."""
+    """Rank r, alpha (the adapter is scaled by alpha / r), which matrices get an adapter (a key of `TARGETS`)
+    and in which layers (None: in all).
+    """
 
     rank: int = 8
     alpha: float = 32.0
@@ -37,7 +40,9 @@ class LoRASettings:
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """W x + c + scale * B A x in one step: everything adds up in place, and every product has the long axis where a matrix multiplication is fast."""
+    """W x + c + scale * B A x in one step: everything adds up in place, and every product has the long axis
+    where a matrix multiplication is fast.
+    """
 
     @staticmethod
     def forward(
@@ -83,7 +88,9 @@ def _adapted(
 
 
 class StackedLoRALinear(nn.Module):
-    """A frozen linear layer and one adapter for each run: the batch is a stack of R equal parts, the rows of one run together."""
+    """A frozen linear layer and one adapter for each run: the batch is a stack of R equal parts, the rows of
+    one run together.
+    """
 
     def __init__(self, base: nn.Linear, scale: float) -> None:
         super().__init__()
@@ -149,7 +156,9 @@ class StackedAdapters:
         return vector
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run
+        `runs[i]`.
+        """
         stacked = torch.stack([self.vectors[run] for run in runs]).to(
             self._dtype
         )  # they are float32 whatever the model computes in

@@ -1,7 +1,8 @@
-"""One forward pass over a prompt and a tree of tokens behind it, for a causal language model of the Llama kind.
+"""One forward pass over a prompt and a tree of tokens behind it, for a causal language model of the Llama
+kind.
 
-Each tree token attends to the prompt and to its ancestors, and its position is its depth, so that its output is the one that a plain forward pass
-over its own conversation would give.
+Each tree token attends to the prompt and to its ancestors, and its position is its depth, so that its output
+is the one that a plain forward pass over its own conversation would give.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int
     Args:
         trie: the tree.
         rows: (n,) which of the B rows wants the node.
-        nodes: (n,) nodes, in any order and with repetitions; -1 is the prompt's last token, which is always there.
+        nodes: (n,) nodes, in any order and with repetitions; -1 is the prompt's last token, which is always
+            there.
         batch: B.
     """
     keys = _with_ancestors(trie, rows, nodes)
@@ -111,7 +113,8 @@ def _with_ancestors(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray) -> np
 
 
 def pack_all(trie: AnswerTrie) -> Pack:
-    """The whole tree: one sequence, or for a large tree several, since attention costs the square of the length.
+    """The whole tree: one sequence, or for a large tree several, since attention costs the square of the
+    length.
 
     Each piece repeats the prompt and the ancestors of its nodes; with so many nodes a piece, that is little.
     """
@@ -160,7 +163,9 @@ def forward(
 def all_edge_log_probs(
     model: PreTrainedModel, trie: AnswerTrie, pack: Pack, batch: int, prompts: np.ndarray | None = None
 ) -> torch.Tensor:
-    """Log-probability in nats of every edge given its decision: (batch, E); each member of the batch begins with its own of the trie's prompts (batch,)."""
+    """Log-probability in nats of every edge given its decision: (batch, E); each member of the batch begins
+    with its own of the trie's prompts (batch,).
+    """
     row, place = decision_slots(trie, pack)
     keep, kept = np.unique(place, return_inverse=True)
     begin = None if prompts is None else trie.prompts[prompts]
@@ -181,7 +186,9 @@ def decision_states(
     prompts: np.ndarray | None = None,
     module: torch.nn.Module | None = None,
 ) -> torch.Tensor:
-    """What the model's head, or a module beneath it, sees at each decision behind some of the trie's prompts (batch,), without its graph: (batch, D, d)."""
+    """What the model's head, or a module beneath it, sees at each decision behind some of the trie's prompts
+    (batch,), without its graph: (batch, D, d).
+    """
     states, inputs = [], list[torch.Tensor]()
     with (
         torch.no_grad(),
@@ -207,7 +214,9 @@ def decision_states(
 
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
-    """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch, E)."""
+    """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge, (batch,
+    E).
+    """
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
     exits = logits.masked_fill(
@@ -262,7 +271,8 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
 def chosen_log_probs(
     model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | None = None
 ) -> torch.Tensor:
-    """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled conversations alone.
+    """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled
+    conversations alone.
 
     Args:
         model: a model whose batch axis is the run.

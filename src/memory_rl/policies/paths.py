@@ -1,8 +1,10 @@
-"""The learner when there are too many answers to score them all: N up to a million, at a cost that grows with the length of an answer, not with N.
+"""The learner when there are too many answers to score them all: N up to a million, at a cost that grows with
+the length of an answer, not with N.
 
-What is needed of the policy is the probability of the secret, and samples that are not the secret: both come from one pass over the prompt and the
-secret's tokens, whose keys and values serve the sampled tokens after it. The mass on valid answers is estimated from the same samples: of each, not
-whether it came out valid, but the probability that it would have, which hardly varies.
+What is needed of the policy is the probability of the secret, and samples that are not the secret: both come
+from one pass over the prompt and the secret's tokens, whose keys and values serve the sampled tokens after
+it. The mass on valid answers is estimated from the same samples: of each, not whether it came out valid, but
+the probability that it would have, which hardly varies.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _SAMPLES = 8  # drawn of each run after each update, for the estimate and for th
 
 
 class PathPolicy(AdaptedTransformer):
-    """Implements `ScoresPaths` for conversations of one turn; see `AdaptedTransformer` for what it is made of.
+    """Implements `ScoresPaths` for conversations of one turn; see `AdaptedTransformer` for what it is made
+    of.
 
     A run is asked about one form throughout: its secret.
     """
@@ -127,7 +130,9 @@ class Others:
     of_valid_path: np.ndarray
 
     def of_valid(self) -> np.ndarray:
-        """The mass on all valid answers (R,): P(form) + (1 - P(form)) times the mean probability of staying, an unbiased estimate of the mass."""
+        """The mass on all valid answers (R,): P(form) + (1 - P(form)) times the mean probability of staying,
+        an unbiased estimate of the mass.
+        """
         form = np.exp(self.of_form)
         return np.log(form + (1 - form) * np.exp(self.of_staying).mean(axis=1))
 
@@ -135,7 +140,8 @@ class Others:
 def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uniforms: np.ndarray) -> Others:
     """Samples answers from the policy, given that they are not a form.
 
-    Token by token: at a decision on the form's path, the edge along it weighs what may still come after it and is not the form.
+    Token by token: at a decision on the form's path, the edge along it weighs what may still come after it
+    and is not the form.
 
     Args:
         model: a model whose batch axis is the run.
@@ -175,14 +181,17 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E, 1)."""
+    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E,
+    1).
+    """
     cumulative = weights.cumsum(axis=2)
     pick = (uniforms[:, :, None] * cumulative[:, :, -1:] >= cumulative).sum(axis=2, keepdims=True)
     return np.minimum(pick, weights.shape[2] - 1)
 
 
 class _Asker:
-    """Asks the model for the next tokens of a form and then of samples, R runs and E samples at once, with the keys and values of what came before.
+    """Asks the model for the next tokens of a form and then of samples, R runs and E samples at once, with
+    the keys and values of what came before.
 
     Attributes:
         on_path: (R, L) log-probability of each edge of the form, 0 at the padding.
@@ -213,7 +222,9 @@ class _Asker:
         self._chosen = np.zeros((0, 0))
 
     def decisions(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The decision of each sample (R, E), -1 where it has ended, and the log-probabilities of its edges (R, E, C); after each, call `choose`."""
+        """The decision of each sample (R, E), -1 where it has ended, and the log-probabilities of its edges
+        (R, E, C); after each, call `choose`.
+        """
         decision = np.zeros((len(self._first), num_samples), dtype=np.int64)
         scores = np.repeat(self._first[:, None], num_samples, axis=1)
         for place in range(self._trie.max_edges):

@@ -1,15 +1,19 @@
-"""Adapters of n parameters in all, from one up: frozen random matrices, mixed by one trained vector that all layers share.
+"""Adapters of n parameters in all, from one up: frozen random matrices, mixed by one trained vector that all
+layers share.
 
     W x + (alpha / r) B M A x,    M_c = s_c v_g(c) / sqrt(n)
 
-Each target matrix has frozen A (r, d_in) and B (d_out, r), uniform on +-1/sqrt(their columns), and a mix M (r, r). The C = r^2 * matrices coefficients of
-all mixes are dealt out at random to the n entries of the vector v, as evenly as that goes; coefficient c follows entry g(c), with a random sign s_c. v = 0 at
-the start, so that every run begins as the base model, and n goes from 1 to C.
+Each target matrix has frozen A (r, d_in) and B (d_out, r), uniform on +-1/sqrt(their columns), and a mix M
+(r, r). The C = r^2 * matrices coefficients of all mixes are dealt out at random to the n entries of the
+vector v, as evenly as that goes; coefficient c follows entry g(c), with a random sign s_c. v = 0 at the
+start, so that every run begins as the base model, and n goes from 1 to C.
 
-The frozen frame with a trained r x r matrix inside is LoRA-XS (arXiv:2405.17604), a mix that is a fixed random linear map of one vector is TinyLoRA
-(arXiv:2602.04118), and the map, one entry of the vector to each coefficient, is that of Uni-LoRA (arXiv:2506.00799): it takes C numbers where a dense one
-takes n C, and its columns are orthogonal. Here A and B are random rather than singular vectors of W, as in VeRA (arXiv:2310.11454) and in intrinsic dimension
-(arXiv:1804.08838), and signs make n = 1 a random direction. By 1/sqrt(n) the loss falls, to first order, by about as much in a step of Adam whatever n is.
+The frozen frame with a trained r x r matrix inside is LoRA-XS (arXiv:2405.17604), a mix that is a fixed
+random linear map of one vector is TinyLoRA (arXiv:2602.04118), and the map, one entry of the vector to each
+coefficient, is that of Uni-LoRA (arXiv:2506.00799): it takes C numbers where a dense one takes n C, and its
+columns are orthogonal. Here A and B are random rather than singular vectors of W, as in VeRA
+(arXiv:2310.11454) and in intrinsic dimension (arXiv:1804.08838), and signs make n = 1 a random direction. By
+1/sqrt(n) the loss falls, to first order, by about as much in a step of Adam whatever n is.
 """
 
 from __future__ import annotations
@@ -56,7 +60,8 @@ class _Frame:
 
 
 class SharedAdapters:
-    """The vectors of R runs, each with matrices of its own, so that runs are independent and an interval over them covers the chance in the matrices, too.
+    """The vectors of R runs, each with matrices of its own, so that runs are independent and an interval over
+    them covers the chance in the matrices, too.
 
     The matrices take the memory of rank r adapters, but no gradients and no moments.
 
@@ -86,14 +91,18 @@ class SharedAdapters:
         self.vectors = [nn.Parameter(torch.zeros(self.size, device=device)) for _ in seeds]
 
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run `runs[i]`."""
+        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run
+        `runs[i]`.
+        """
         which = torch.as_tensor(np.asarray(runs), device=self._frame.entry.device)
         for site, down, up in zip(self._sites, self._frame.down, self._mixed(which), strict=True):
             kind = site.layer.base.weight.dtype  # they are float32 whatever the model computes in
             site.layer.adapters = down[which].to(kind), up.to(kind)
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA adapter that it is."""
+        """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA
+        adapter that it is.
+        """
         with torch.no_grad():
             ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
         return {
@@ -126,7 +135,9 @@ class SharedAdapters:
 
 
 def _draw(seed: int, sites: Sequence[Site], rank: int, parameters: int) -> _Frame:
-    """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they are the same whatever n is."""
+    """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they
+    are the same whatever n is.
+    """
     random = torch.Generator().manual_seed(seed)
     down = [
         _uniform(rank, site.layer.base.in_features, site.layer.base.in_features, random) for site in sites

@@ -1,7 +1,9 @@
-"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there are too many.
+"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there
+are too many.
 
-A token is counted as the service bills it: prefilled (a prompt that is read, once however many samples are drawn from it), sampled, or trained (an input of a
-datum, in each pass over it). What the SDK sends again after a lost connection is counted once.
+A token is counted as the service bills it: prefilled (a prompt that is read, once however many samples are
+drawn from it), sampled, or trained (an input of a datum, in each pass over it). What the SDK sends again
+after a lost connection is counted once.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an experiment will cost, at most: answers of the greatest length, an optimiser step in every update, no run done before its budget is spent.
+    """What an experiment will cost, at most: answers of the greatest length, an optimiser step in every
+    update, no run done before its budget is spent.
 
     Attributes:
         start: measuring all runs before the first update.

@@ -1,8 +1,11 @@
-"""The reference learner: an exact softmax over the answers, or over each bit, with one logit a choice and no network behind it.
+"""The reference learner: an exact softmax over the answers, or over each bit, with one logit a choice and no
+network behind it.
 
-What a transformer does beyond this is generalisation; what it shares is the algorithm. Thousands of runs go in lockstep.
+What a transformer does beyond this is generalisation; what it shares is the algorithm. Thousands of runs go
+in lockstep.
 
-Axes: R runs, M prompts, D decisions, C choices of a decision, K steps, E episodes, B blocks of them, F forms (valid conversations).
+Axes: R runs, M prompts, D decisions, C choices of a decision, K steps, E episodes, B blocks of them, F forms
+(valid conversations).
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ from memory_rl.state import State
 
 
 class TabularPolicy:
-    """Implements `ScoresAll` with logits (R M, D, C), zero at first, so that every answer is equally likely; a row for each run and prompt.
+    """Implements `ScoresAll` with logits (R M, D, C), zero at first, so that every answer is equally likely;
+    a row for each run and prompt.
 
-    With one step there is one decision over all answers. With several, each step has a decision of its own, whatever was answered before (`prefixes` false),
-    or one for each string of earlier choices (`prefixes` true).
+    With one step there is one decision over all answers. With several, each step has a decision of its own,
+    whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
+    true).
 
     Args:
         forms: (F, K) the choices that spell each valid conversation: all C^K strings of choices, in order.
@@ -139,7 +144,9 @@ class TabularPolicy:
             self._descend(rows, logits, cross_entropy(self._normalised(logits)[:, path].sum(dim=2), wanted))
 
     def state(self) -> State:
-        """See `memory_rl.state.Stateful`. The distributions are kept, too, so that they need not come out the same to the bit when recomputed."""
+        """See `memory_rl.state.Stateful`. The distributions are kept, too, so that they need not come out the
+        same to the bit when recomputed.
+        """
         learned = {
             "logits": self.logits.numpy(),
             "optimiser": self._optimiser.state(),
@@ -167,7 +174,9 @@ class TabularPolicy:
         return first if prompts is None else first + prompts
 
     def _by_row(self, rollout: Rollout, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows (U,) that have a signal, the run of the rollout that each is of (U,), and the advantages of its episodes alone (U, E, K)."""
+        """The rows (U,) that have a signal, the run of the rollout that each is of (U,), and the advantages
+        of its episodes alone (U, E, K).
+        """
         blocks = self._rows(rollout.runs, rollout.prompts)
         of_episode = np.repeat(blocks, advantages.shape[1] // blocks.shape[1], axis=1)  # (R, E)
         rows, first = np.unique(blocks, return_index=True)

@@ -1,9 +1,12 @@
-"""The hosted learner: R LoRA training clients of a service that speaks the Tinker API, through its official SDK.
+"""The hosted learner: R LoRA training clients of a service that speaks the Tinker API, through its official
+SDK.
 
-The answer trie is the local one, so that P(S) is the probability of one path of tokens here, too. Answers are really sampled, turn by turn, and each sampled
-token is trained with the advantage of its step. All runs are asked at once: requests are handed over first, and their results are awaited after that.
+The answer trie is the local one, so that P(S) is the probability of one path of tokens here, too. Answers are
+really sampled, turn by turn, and each sampled token is trained with the advantage of its step. All runs are
+asked at once: requests are handed over first, and their results are awaited after that.
 
-A sampler is made anew after each update and an old one is never asked: on the service it is a snapshot, elsewhere it may not be.
+A sampler is made anew after each update and an old one is never asked: on the service it is a snapshot,
+elsewhere it may not be.
 """
 
 from __future__ import annotations
@@ -101,7 +104,8 @@ class HostedRollout(Rollout):
 
     Attributes:
         exit_tokens: (R, E) the token that left the trie, -1 where none did.
-        log_probs: (R, E, L) of the chosen tokens as they were sampled, 0 at the padding; None for demonstrations.
+        log_probs: (R, E, L) of the chosen tokens as they were sampled, 0 at the padding; None for
+            demonstrations.
     """
 
     exit_tokens: np.ndarray
@@ -110,7 +114,9 @@ class HostedRollout(Rollout):
 
 @dataclass
 class _Drawn:
-    """Conversations of one run behind one prompt, sampled and not yet given out: paths (E, L), exit tokens (E,) and log-probabilities (E, L)."""
+    """Conversations of one run behind one prompt, sampled and not yet given out: paths (E, L), exit tokens
+    (E,) and log-probabilities (E, L).
+    """
 
     paths: np.ndarray
     exit_tokens: np.ndarray
@@ -154,7 +160,8 @@ class TinkerPolicy:
         self._training: list[Any] = [None] * self.num_runs
         self._samplers: list[Any] = [None] * self.num_runs
         self.warmup: dict[str, Any] | None = None
-        """How the format warm-up ended, and where on the service its weights are; None before, and without one."""
+        """How the format warm-up ended, and where on the service its weights are; None before, and without
+        one."""
         self._saved: list[str | None] = [
             None
         ] * self.num_runs  # where each run's last saved state is, as long as it has not moved since
@@ -200,17 +207,21 @@ class TinkerPolicy:
         )
 
     def close(self, completed: bool = True) -> None:
-        """Ends the session, so that the service frees what it holds; a service that is gone needs no goodbye."""
+        """Ends the session, so that the service frees what it holds; a service that is gone needs no
+        goodbye.
+        """
         with contextlib.suppress(Exception):
             self._service.session.close("success" if completed else "errored").result(timeout=10)
 
-    # --- asking -------------------------------------------------------------------------------------------------------------------------------
+    # --- asking
+    # -------------------------------------------------------------------------------------------------------------------------------
 
     def sample(self, runs: np.ndarray, num_episodes: int, prompts: np.ndarray | None = None) -> HostedRollout:
         """Samples turn by turn; see `ScoresAll`.
 
         Raises:
-            TokensSpentError: if there might not be enough tokens left for the update that these episodes are for.
+            TokensSpentError: if there might not be enough tokens left for the update that these episodes are
+                for.
         """
         self.meter.reserve(self.estimate(1).update * len(runs))
         accounts = self._accounts(runs, prompts)  # (R, B)
@@ -243,7 +254,9 @@ class TinkerPolicy:
         )
 
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """Exact for the forms. The mass on all answers is exact with `scores_all`, else estimated from the run's last samples; see `Policy`."""
+        """Exact for the forms. The mass on all answers is exact with `scores_all`, else estimated from the
+        run's last samples; see `Policy`.
+        """
         scored = (
             np.broadcast_to(np.arange(num_answers), (*forms.shape, num_answers))
             if self.settings.scores_all
@@ -270,7 +283,9 @@ class TinkerPolicy:
         return Assessment(of_forms, of_valid, np.maximum(of_forms, seen))
 
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-        """(R, N), or (R, B, N) behind these prompts (R, B), as they were last assessed, with `scores_all`; see `ScoresAll`."""
+        """(R, N), or (R, B, N) behind these prompts (R, B), as they were last assessed, with `scores_all`;
+        see `ScoresAll`.
+        """
         if not self.settings.scores_all:
             raise NotImplementedError("only scoring=all asks for the probability of every answer")
         return (
@@ -296,9 +311,11 @@ class TinkerPolicy:
         )
 
     def _draw_to_measure(self, runs: np.ndarray) -> None:
-        """The samples that a measurement of these runs wants: those that become the next episodes anyway, or enough for an estimate.
+        """The samples that a measurement of these runs wants: those that become the next episodes anyway, or
+        enough for an estimate.
 
-        What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked, so that one with a sure answer is seen.
+        What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked,
+        so that one with a sure answer is seen.
         """
         if self._num_prompts > 1:
             self._draw(self._missing(dict.fromkeys(self._accounts(runs).ravel().tolist(), self._each)))
@@ -308,7 +325,9 @@ class TinkerPolicy:
 
     @property
     def _each(self) -> int:
-        """Samples behind each of several prompts in a measurement, which needs none where all answers are scored."""
+        """Samples behind each of several prompts in a measurement, which needs none where all answers are
+        scored.
+        """
         return 0 if self.settings.scores_all else math.ceil(_WINDOW / self._num_prompts)
 
     def _wanted(self, run: int) -> int:
@@ -333,7 +352,9 @@ class TinkerPolicy:
         return taken
 
     def _of_valid(self, run: int, forms: np.ndarray, of_forms: np.ndarray) -> np.ndarray:
-        """Log of P(form) + (1 - P(form)) v, (M,): v is the share of valid answers among the last samples that are not the form of their prompt, or else 1."""
+        """Log of P(form) + (1 - P(form)) v, (M,): v is the share of valid answers among the last samples that
+        are not the form of their prompt, or else 1.
+        """
         known = self._last[run, :, 0] != NONE
         paths, prompts = self._last[run][known], self._last_prompts[run][known]
         others = paths[(paths != self.trie.form_edges[forms[prompts]]).any(axis=1)]
@@ -353,7 +374,9 @@ class TinkerPolicy:
         return float(drawn.log_probs[valid].sum(axis=1).max()) if valid.any() else -np.inf
 
     def _draw(self, counts: Mapping[int, int]) -> None:
-        """Samples so many more conversations, by account: in each turn one request for each account and each conversation so far, with all who share it."""
+        """Samples so many more conversations, by account: in each turn one request for each account and each
+        conversation so far, with all who share it.
+        """
         self._sample_from(dict.fromkeys(account // self._num_prompts for account in counts))
         fresh = {account: _Drawn.blank(count, self.trie.max_edges) for account, count in counts.items()}
         standing = {account: np.full(count, START) for account, count in counts.items()}
@@ -386,7 +409,9 @@ class TinkerPolicy:
     def _take_in(
         self, drawn: _Drawn, rows: np.ndarray, decision: int, sequences: Sequence[Any]
     ) -> np.ndarray:
-        """Enters one turn of some conversations, and returns the decision at which each of them stands after it."""
+        """Enters one turn of some conversations, and returns the decision at which each of them stands after
+        it.
+        """
         after = np.full(len(rows), NONE)
         for place, (row, sequence) in enumerate(zip(rows, sequences, strict=True)):
             tokens, log_probs = list(sequence.tokens), sequence.logprobs
@@ -425,10 +450,13 @@ class TinkerPolicy:
         self.meter.count("compute_logprobs", prefilled=len(tokens))
         return _Promise(sampler.compute_logprobs(tinker.ModelInput.from_ints(tokens)), places)
 
-    # --- learning -----------------------------------------------------------------------------------------------------------------------------
+    # --- learning
+    # -----------------------------------------------------------------------------------------------------------------------------
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
-        """One forward and backward pass and one step of Adam for each epoch, of all runs that have a signal; see `Policy`."""
+        """One forward and backward pass and one step of Adam for each epoch, of all runs that have a signal;
+        see `Policy`.
+        """
         if not isinstance(rollout, HostedRollout):
             raise TypeError(
                 "the episodes of another policy lack the log-probabilities that they were sampled with"
@@ -459,7 +487,8 @@ class TinkerPolicy:
         return [client.forward_backward(data, loss, settings), client.optim_step(adam)]
 
     def _warm_up(self) -> dict[str, Any]:
-        """Supervised learning on random answers, all if they are few, until they are uniform; see warmup.py. All runs begin with its weights.
+        """Supervised learning on random answers, all if they are few, until they are uniform; see warmup.py.
+        All runs begin with its weights.
 
         Raises:
             ModelError: if they do not get there.
@@ -511,7 +540,9 @@ class TinkerPolicy:
         return float(-np.mean(log_probs) / math.log(2) - math.log2(self.settings.num_answers))
 
     def _data(self, rollout: HostedRollout, row: np.intp, advantages: np.ndarray) -> list[Any]:
-        """A datum for each episode; advantages (E, L), already divided by E because the service sums over data."""
+        """A datum for each episode; advantages (E, L), already divided by E because the service sums over
+        data.
+        """
         count = len(advantages)
         log_probs = [None] * count if rollout.log_probs is None else rollout.log_probs[row]
         prompts = np.zeros(1, dtype=np.int64) if rollout.prompts is None else rollout.prompts[row]
@@ -552,10 +583,13 @@ class TinkerPolicy:
         if saved is not None:
             self._obsolete[0].append(saved)
 
-    # --- clients ------------------------------------------------------------------------------------------------------------------------------
+    # --- clients
+    # ------------------------------------------------------------------------------------------------------------------------------
 
     def _start(self, runs: Iterable[int]) -> None:
-        """Makes the training clients of those of these runs that have none: fresh, or from their saved states."""
+        """Makes the training clients of those of these runs that have none: fresh, or from their saved
+        states.
+        """
         new = [int(run) for run in runs if self._training[run] is None]
         if self.settings.warms_up and self.warmup is None and new:
             try:
@@ -610,10 +644,13 @@ class TinkerPolicy:
         except (tinker.TinkerError, RuntimeError, ValueError, OSError) as error:
             raise explain(error, self.settings.model_name) from error
 
-    # --- keeping ------------------------------------------------------------------------------------------------------------------------------
+    # --- keeping
+    # ------------------------------------------------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """See `memory_rl.state.Stateful`: where on the service each run's weights and optimiser are, saved now if they have moved."""
+        """See `memory_rl.state.Stateful`: where on the service each run's weights and optimiser are, saved
+        now if they have moved.
+        """
         unsaved = [run for run in range(self.num_runs) if self._saved[run] is None and self.updates[run] > 0]
         saving = [
             self._training[run].save_state(f"update-{self.updates[run]}", ttl_seconds=_SECONDS_KEPT)
@@ -642,7 +679,9 @@ class TinkerPolicy:
         }
 
     def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`. The clients are made when they are needed, from the saved states."""
+        """See `memory_rl.state.Stateful`. The clients are made when they are needed, from the saved
+        states.
+        """
         self.updates[:], self._saved, self._obsolete = (
             state["updates"],
             list(state["saved"]),
@@ -655,12 +694,15 @@ class TinkerPolicy:
         self._training, self._samplers = [None] * self.num_runs, [None] * self.num_runs
 
     def _delete(self, paths: Sequence[str]) -> None:
-        """Asks the service to forget saved states that no checkpoint names; what it does not forget it forgets in time."""
+        """Asks the service to forget saved states that no checkpoint names; what it does not forget it
+        forgets in time.
+        """
         with contextlib.suppress(Exception):
             for promise in [self._service.rest.delete_checkpoint_from_tinker_path(path) for path in paths]:
                 promise.result(timeout=10)
 
-    # --- spending -----------------------------------------------------------------------------------------------------------------------------
+    # --- spending
+    # -----------------------------------------------------------------------------------------------------------------------------
 
     def estimate(self, updates: int) -> Estimate:
         """What this many updates of all runs cost at most."""
@@ -805,7 +847,8 @@ def _knock(address: str) -> None:
 
 
 def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model of the service: in the model's directory, if it is one, else where the SDK has it.
+    """The tokenizer of a model of the service: in the model's directory, if it is one, else where the SDK has
+    it.
 
     Raises:
         ModelError: if it cannot be loaded.

@@ -1,7 +1,8 @@
 """The built-in base model: a Llama of under 1M parameters with one token a character.
 
-It is a plain Hugging Face model and tokenizer, so that everything that holds for it holds for a large one. It knows nothing until it is warmed up
-(warmup.py). What must not change lightly: any change here makes every cached base model stale and moves the measured numbers.
+It is a plain Hugging Face model and tokenizer, so that everything that holds for it holds for a large one. It
+knows nothing until it is warmed up (warmup.py). What must not change lightly: any change here makes every
+cached base model stale and moves the measured numbers.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ _ARCHITECTURE = {
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,  # a tied head cannot be memorised into through adapters on the inner layers
 }
-# At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector; what one bit learns then moves all bits, and the policy
-# collapses onto the majority bit of S. So the random features are made to differ (and warmup.py keeps them apart): docs/findings.md.
+# At the usual 0.02 the hidden states at the k turns of multi_step are all but one vector; what one bit learns
+# then moves all bits, and the policy collapses onto the majority bit of S. So the random features are made to
+# differ (and warmup.py keeps them apart): docs/findings.md.
 _BODY_STD = 0.2
 _HEAD_STD = 0.15  # at the usual 0.02 the adapters hardly move the logits
 
@@ -60,7 +62,8 @@ def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
 
     Args:
         seed: of the weights.
-        body_std: standard deviation of all weights but the head's. Another value than the default is for studies of what it does.
+        body_std: standard deviation of all weights but the head's. Another value than the default is for
+            studies of what it does.
     """
     size = len(_SPECIAL) + len(_CHARACTERS)
     config = LlamaConfig(

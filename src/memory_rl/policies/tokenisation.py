@@ -1,8 +1,10 @@
 """Conversations as tokens: which tokens the user's turns force, and which the model has to choose.
 
-An instruct model gets its chat template, a base model the plain text. A reply ends with the token that the template itself ends an assistant's turn with
-(Llama 3's is not its end of text), in plain text with the tokenizer's end-of-sequence token. A conversation only grows: each turn is written as the template
-writes it when it is asked, and stays as it is, also where the template would leave out later what it wrote before (Qwen3's empty thoughts).
+An instruct model gets its chat template, a base model the plain text. A reply ends with the token that the
+template itself ends an assistant's turn with (Llama 3's is not its end of text), in plain text with the
+tokenizer's end-of-sequence token. A conversation only grows: each turn is written as the template writes it
+when it is asked, and stays as it is, also where the template would leave out later what it wrote before
+(Qwen3's empty thoughts).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ Turn = tuple[str, str]
 
 _REPLIES_AT_ONCE = 2**16
 _PROBE = "3141592653"  # a reply that no template writes on its own account
-# No thoughts before the answer; and Llama 3's templates write the date, which must not change from day to day.
+# No thoughts before the answer; and Llama 3's templates write the date, which must not change from day to
+# day.
 _TEMPLATE_SWITCHES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
@@ -40,7 +43,8 @@ def tokenise_all(
         first_prompts: M first turns of the user, if there are others beside that of the conversations.
 
     Raises:
-        ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way, or M prompts in different lengths.
+        ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way, or M prompts
+            in different lengths.
     """
     try:
         if choices.shape[1] == 1:
@@ -85,10 +89,12 @@ def _tokens_of_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
-    """The tokens of each turn: (forced tokens of the user's turn, tokens of the reply with its end-of-turn token).
+    """The tokens of each turn: (forced tokens of the user's turn, tokens of the reply with its end-of-turn
+    token).
 
     Raises:
-        ModelError: if the tokenizer cannot write a reply, or its template drops or changes the replies of earlier turns.
+        ModelError: if the tokenizer cannot write a reply, or its template drops or changes the replies of
+            earlier turns.
     """
     return _tokenise(_writer(tokenizer), conversation)
 
@@ -147,7 +153,9 @@ class _Writer:
 
 
 def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
-    """With the first special token that the chat template writes after a reply, or else the end of sequence."""
+    """With the first special token that the chat template writes after a reply, or else the end of
+    sequence.
+    """
     if tokenizer.chat_template is not None:
         text = _apply_template(
             tokenizer, [_message("user", "?"), _message("assistant", _PROBE)], prompt=False

@@ -1,7 +1,8 @@
 """The real learner: any Llama-style causal language model with R stacked LoRA adapters.
 
-Sampling is from the model's exact next-token distributions, computed for the whole answer trie in one forward pass and kept until the parameters
-move (where the trie is too large for that: paths.py). An update recomputes the sampled conversations alone, with their graph.
+Sampling is from the model's exact next-token distributions, computed for the whole answer trie in one forward
+pass and kept until the parameters move (where the trie is too large for that: paths.py). An update recomputes
+the sampled conversations alone, with their graph.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cac
 
 
 class AdaptedTransformer:
-    """R adapters on a Hugging Face causal language model, and how they learn; how they are asked is for its subclasses to say.
+    """R adapters on a Hugging Face causal language model, and how they learn; how they are asked is for its
+    subclasses to say.
 
     Args:
         model: the base model; it is frozen and its target layers are replaced in place.
@@ -56,7 +58,8 @@ class AdaptedTransformer:
         self.adapters = make_adapters(
             model, lora, [torch_seed(seed, "adapters", run) for run in range(num_runs)]
         )
-        # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
+        # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient
+        # alone.
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
@@ -80,7 +83,9 @@ class AdaptedTransformer:
         return self._rollout(runs, self.trie.form_edges[forms], prompts)
 
     def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
-        """One or more gradient passes, as the objective asks, over the runs that have a signal; see `Policy`."""
+        """One or more gradient passes, as the objective asks, over the runs that have a signal; see
+        `Policy`.
+        """
         rows = np.nonzero(advantages.any(axis=(1, 2)))[0]
         if len(rows) == 0:
             return
@@ -134,7 +139,9 @@ class AdaptedTransformer:
         return Rollout(np.asarray(runs), self.trie.choices(path, self.trie.num_steps), path, prompts)
 
     def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
-        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores are what takes memory."""
+        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores
+        are what takes memory.
+        """
         config = self.model.config
         tokens_a_run = num_rows * num_tokens
         floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
@@ -198,7 +205,9 @@ class TransformerPolicy(AdaptedTransformer):
         self._moved(runs, epochs)
 
     def state(self) -> State:
-        """See `AdaptedTransformer`; with what is known of the distributions, since the same runs need not be in one pass again."""
+        """See `AdaptedTransformer`; with what is known of the distributions, since the same runs need not be
+        in one pass again.
+        """
         return {**super().state(), "edge_log_probs": self._edge_log_probs}
 
     def restore(self, state: State) -> None:
@@ -207,7 +216,9 @@ class TransformerPolicy(AdaptedTransformer):
         self._edge_log_probs[:] = state["edge_log_probs"]
 
     def _edges(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-        """Log-probabilities of all edges of these runs behind these prompts (R, B), or the only one: (R, B, E)."""
+        """Log-probabilities of all edges of these runs behind these prompts (R, B), or the only one: (R, B,
+        E).
+        """
         which = np.zeros((len(runs), 1), dtype=np.int64) if prompts is None else prompts
         rows = np.asarray(runs)[:, None] * self.trie.num_prompts + which
         moved = np.nonzero(self._stale[rows].any(axis=1))[0]
@@ -232,7 +243,9 @@ class TransformerPolicy(AdaptedTransformer):
 
 
 def _moments(optimiser: torch.optim.Optimizer, vectors: Sequence[torch.Tensor]) -> State:
-    """What Adam knows of each run: (R,) steps, (R, P) running means of gradients and of their squares. Nothing before the first step, and of plain steps."""
+    """What Adam knows of each run: (R,) steps, (R, P) running means of gradients and of their squares.
+    Nothing before the first step, and of plain steps.
+    """
     moved = [run for run, vector in enumerate(vectors) if "exp_avg" in optimiser.state[vector]]
     if not moved:
         return {}

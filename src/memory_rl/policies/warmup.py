@@ -1,18 +1,23 @@
 """Format warm-up: before reinforcement begins, the base model is taught to answer, and to know nothing.
 
-Supervised training on uniformly random answers. Its expected loss, the mean over all N answers of -log P(answer), is computed exactly from the
-answer trie, so that each step is one forward pass and carries no sampling noise. At its minimum every answer has probability 1/N: the mean number of
-bits known is 0 and all mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
+Supervised training on uniformly random answers. Its expected loss, the mean over all N answers of -log
+P(answer), is computed exactly from the answer trie, so that each step is one forward pass and carries no
+sampling noise. At its minimum every answer has probability 1/N: the mean number of bits known is 0 and all
+mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
 
-Where the trie is too large for a pass, each step takes the paths of some random answers. What the model should say at each decision on them is known, the
-share of the answers that go on with each token, so that the loss, KL(uniform || policy) decision by decision, still has no noise but that of the paths.
+Where the trie is too large for a pass, each step takes the paths of some random answers. What the model
+should say at each decision on them is known, the share of the answers that go on with each token, so that the
+loss, KL(uniform || policy) decision by decision, still has no noise but that of the paths.
 
-A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters. Trained together from the start, the body
-learns the easy way, to look the same wherever the same answer is wanted, and the adapters later find no features to tell the turns apart by.
+A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters.
+Trained together from the start, the body learns the easy way, to look the same wherever the same answer is
+wanted, and the adapters later find no features to tell the turns apart by.
 
-With several prompts the body is first kept from preferring any answer, and the head keeps what it tells answers apart by: see answer_directions.py.
+With several prompts the body is first kept from preferring any answer, and the head keeps what it tells
+answers apart by: see answer_directions.py.
 
-A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little memory, and little room in the cache.
+A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little
+memory, and little room in the cache.
 """
 
 from __future__ import annotations
@@ -56,10 +61,12 @@ class WarmupSettings:
     """How to warm up.
 
     Attributes:
-        head_steps: at most this many steps of the output head alone come first; 0 for a pretrained model, whose head may be its embedding.
+        head_steps: at most this many steps of the output head alone come first; 0 for a pretrained model,
+            whose head may be its embedding.
         head_learning_rate: of Adam in those steps.
         learning_rate: of Adam when all parameters are trained. Both rates fall along a half cosine.
-        tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on valid answers, too.
+        tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on
+            valid answers, too.
         sampled_tolerance: the same where only some answers are taught at a time.
         max_steps: of all parameters, in one fall of the rate.
         falls: how often the rate falls before giving up.
@@ -134,7 +141,8 @@ def warm_up_by_adapter(
         The report, and the adapter for `merge`.
 
     Raises:
-        ModelError: if the tolerance is not reached, or the sum, rounded to the type of the weights, is far from it.
+        ModelError: if the tolerance is not reached, or the sum, rounded to the type of the weights, is far
+            from it.
     """
     started, lesson = time.monotonic(), _lesson(model, trie, num_answers)
     tolerance = settings.tolerance if isinstance(lesson, _AllAnswers) else settings.sampled_tolerance
@@ -163,7 +171,9 @@ def warm_up_by_adapter(
 
 
 def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
-    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for; returns whether it fits."""
+    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for; returns whether
+    it fits.
+    """
     names = sorted({name.rpartition(".")[0] for name in changes})
     try:
         pairs = [

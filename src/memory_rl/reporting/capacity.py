@@ -1,4 +1,5 @@
-"""Figures and tables of how much the trained parameters hold: several secrets a run, adapters of several sizes. Colours stand for sizes or numbers of secrets.
+"""Figures and tables of how much the trained parameters hold: several secrets a run, adapters of several
+sizes. Colours stand for sizes or numbers of secrets.
 
 A study without such cells has none of them.
 """
@@ -32,11 +33,12 @@ COLORS = (
     "#e75959",
     "#da1f6d",
 )
-"""From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11)."""
+"""From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
+2.2, 1.4.11)."""
 
 KNOWN_CAPACITIES = {2.0: "2 bits a parameter", 3.6: "3.6 bits a parameter"}
-"""What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li, arXiv:2404.05405), about 3.6 bits of random bits (Morris
-and others, arXiv:2505.24832)."""
+"""What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li,
+arXiv:2404.05405), about 3.6 bits of random bits (Morris and others, arXiv:2505.24832)."""
 
 LEAST_BITS = 0.1
 """Means below have no place on the logarithmic axes of bits stored."""
@@ -52,9 +54,11 @@ def is_shown(study: Study) -> bool:
 
 
 def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition, size and number of secrets: what was to be learned, what was stored, and how fast; 95 % intervals over runs.
+    """A row a condition, size and number of secrets: what was to be learned, what was stored, and how fast;
+    95 % intervals over runs.
 
-    `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in their seed alone are one row.
+    `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in
+    their seed alone are one row.
     """
     rows = [
         _point_row(condition, size, point)
@@ -102,7 +106,9 @@ def _point_row(condition: str, size: Size, point: Point) -> dict[str, Any]:
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that are not saturated they are lower bounds."""
+    """A row a condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
+    are not saturated they are lower bounds.
+    """
     rows = [
         _capacity_row(cells[0].condition, found)
         for cells in by_condition(cells).values()
@@ -141,7 +147,9 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
 
 
 def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """Bits known of a secret against the blocks since its own began: mean over runs and its interval, for cells with order=blocks."""
+    """Bits known of a secret against the blocks since its own began: mean over runs and its interval, for
+    cells with order=blocks.
+    """
     frames = [
         _interference(condition, size, cell)
         for condition, size, group in _groups(cells)
@@ -282,7 +290,9 @@ def _parameters_panel(
 def _known_line(
     bits: float, words: str, spread: tuple[float, float, float, float], x: alt.X, y: alt.Y
 ) -> list[alt.Chart]:
-    """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its right."""
+    """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its
+    right.
+    """
     fewest, many, _, most = spread
     ends, upper = (fewest, min(many, most / bits)), bits == max(KNOWN_CAPACITIES)
     place = float(ends[0] * (ends[1] / ends[0]) ** 0.85)
@@ -468,7 +478,9 @@ def _point_words(row: dict[str, Any]) -> list[str]:
 
 
 def capacity_rows(study: Study) -> list[list[str]]:
-    """The table of capacities, as words; the headings are `CAPACITY_HEADINGS`. What is a lower bound says so."""
+    """The table of capacities, as words; the headings are `CAPACITY_HEADINGS`. What is a lower bound says
+    so.
+    """
     return [_capacity_words(row) for row in capacities_frame(_cells(study)).rows(named=True)]
 
 
@@ -491,7 +503,9 @@ def _capacity_words(row: dict[str, Any]) -> list[str]:
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
-    """The numbers of both tables, for a CSV: a row a point, with the capacity of its size where it has one."""
+    """The numbers of both tables, for a CSV: a row a point, with the capacity of its size where it has
+    one.
+    """
     cells = _cells(study)
     names = {column: f"size_{column}" for column in ("num_secrets", "saturated")}
     return points_frame(cells).join(
@@ -548,7 +562,9 @@ def _drawable(
     high: str = "high",
     least: float = LEAST_BITS,
 ) -> pl.DataFrame:
-    """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where there is none."""
+    """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where
+    there is none.
+    """
     return frame.filter(pl.col(value) >= least).with_columns(
         pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high)
     )

@@ -1,4 +1,6 @@
-"""The report's figures: one function a figure, a study in, panels out. A panel is drawn twice: live on the page, and for print as PNG and SVG."""
+"""The report's figures: one function a figure, a study in, panels out. A panel is drawn twice: live on the
+page, and for print as PNG and SVG.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,9 @@ class Figure:
 
 
 def live(panel: Panel, study: Study, about: str) -> dict[str, Any]:
-    """A panel for the page, as a Vega-Lite specification: as wide as its place, with tooltips, zoom and the `hidden` parameter that the legend sets."""
+    """A panel for the page, as a Vega-Lite specification: as wide as its place, with tooltips, zoom and the
+    `hidden` parameter that the legend sets.
+    """
     base = [_switched(_colored(layer, study, legend=False)) for layer in panel.layers]
     chart = alt.LayerChart(layer=[*base, *_finder(panel, study)]).add_params(
         alt.param(name=_HIDDEN, value=study.hidden)
@@ -94,7 +98,9 @@ def live(panel: Panel, study: Study, about: str) -> dict[str, Any]:
 
 
 def printed(figure: Figure, study: Study) -> dict[str, Any]:
-    """A whole figure for print: its panels beside each other, with a legend and what the page shows at first."""
+    """A whole figure for print: its panels beside each other, with a legend and what the page shows at
+    first.
+    """
     panels = [_print(panel, study) for panel in figure.panels]
     columns = 2 if any(panel.choice for panel in figure.panels) else min(3, len(panels))
     chart = alt.concat(
@@ -127,7 +133,9 @@ def _switched(layer: alt.Chart) -> alt.Chart:
 
 
 def _zoom() -> alt.Parameter:
-    """Bound to the axes: dragged with the mouse alone and turned with Ctrl held, so that a page can be scrolled past it by wheel and by finger."""
+    """Bound to the axes: dragged with the mouse alone and turned with Ctrl held, so that a page can be
+    scrolled past it by wheel and by finger.
+    """
     return alt.selection_interval(
         name=_ZOOM,
         bind="scales",

@@ -1,4 +1,5 @@
-"""The numbers behind the report's figures, thinned for drawing: entries in, a frame with a `series` column out.
+"""The numbers behind the report's figures, thinned for drawing: entries in, a frame with a `series` column
+out.
 
 Thinning leaves measured values as they are and only takes fewer of them; each function says how many.
 """
@@ -42,7 +43,9 @@ STEPS = {
 
 
 def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:
-    """At most `points` of the measured episodes, evenly spread on an axis that is linear at first and then logarithmic."""
+    """At most `points` of the measured episodes, evenly spread on an axis that is linear at first and then
+    logarithmic.
+    """
     places = np.log1p(episodes / LINEAR_UP_TO)
     wanted = np.linspace(places[0], places[-1], points)
     return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
@@ -64,7 +67,9 @@ def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
 
 
 def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon capacity): at most `CURVE_POINTS` a cell."""
+    """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon
+    capacity): at most `CURVE_POINTS` a cell.
+    """
     last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
 
     def curve(entry: Entry) -> pl.DataFrame:
@@ -105,7 +110,9 @@ def _most_a_question_tells(entry: Entry) -> float:
 
 
 def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
-    """A row a cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells without a ledger have none."""
+    """A row a cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
+    without a ledger have none.
+    """
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
     numbers = dict.fromkeys(("above", "below", "low", "high", "factor"), pl.Float64)
     return pl.DataFrame(
@@ -158,7 +165,9 @@ def short_number(factor: float) -> str:
 
 
 def survival(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Kaplan-Meier curves of the episodes to memorise with pointwise 95 % bands (log-log); every step is kept."""
+    """Kaplan-Meier curves of the episodes to memorise with pointwise 95 % bands (log-log); every step is
+    kept.
+    """
     return _together(entries, _kaplan_meier)
 
 
@@ -169,7 +178,9 @@ def _kaplan_meier(entry: Entry) -> pl.DataFrame:
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Where runs were censored, one row a cell and episode, with how many they were and the share of runs that had not memorised."""
+    """Where runs were censored, one row a cell and episode, with how many they were and the share of runs
+    that had not memorised.
+    """
 
     def marks(entry: Entry) -> pl.DataFrame:
         times, curve = entry.cell.times, _kaplan_meier(entry)
@@ -212,7 +223,9 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _closed_form(entry: Entry) -> float | None:
-    """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain steps, no baseline, an episode an update."""
+    """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain
+    steps, no baseline, an episode an update.
+    """
     config = entry.cell.config
     wanted = {
         "backend": "tabular",
@@ -242,8 +255,9 @@ def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
 def absorption(entries: Sequence[Entry]) -> pl.DataFrame:
     """Bits absorbed per episode against the P(S) before it, in bins of half a bit.
 
-    In a bin it is the sum of the changes of bits known over the sum of the episodes between evaluations: not the mean of their ratios, which would count
-    quick lucky hits too high. The interval is a bootstrap over runs; bins with fewer than two runs are left out.
+    In a bin it is the sum of the changes of bits known over the sum of the episodes between evaluations: not
+    the mean of their ratios, which would count quick lucky hits too high. The interval is a bootstrap over
+    runs; bins with fewer than two runs are left out.
     """
     return _together(entries, _absorbed)
 
@@ -308,7 +322,9 @@ def told_by_an_answer(N: int) -> pl.DataFrame:
 
 
 def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else; `series` is the label of the first of them."""
+    """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else;
+    `series` is the label of the first of them.
+    """
     rows = []
     for family in rank_families(entries):
         for entry in family:
@@ -329,7 +345,9 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label comes first."""
+    """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label comes
+    first.
+    """
     families: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.cell.config.get("backend") != "tabular":
@@ -346,12 +364,14 @@ def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
-    """A belief over answers as it changed: rectangles of answer, first and last episode, and probability to two digits.
+    """A belief over answers as it changed: rectangles of answer, first and last episode, and probability to
+    two digits.
 
     Args:
         frame: episode, answer and the column, of one run.
         column: policy or observer.
-        columns: snapshots kept, at most, evenly spread on the axis of episodes. Neighbouring snapshots with the same value are one rectangle.
+        columns: snapshots kept, at most, evenly spread on the axis of episodes. Neighbouring snapshots with
+            the same value are one rectangle.
     """
     episodes = frame["episode"].unique().sort().to_numpy()
     kept = episode_grid(episodes, columns)

@@ -17,7 +17,8 @@ _BLUE, _RED, _GREY, _PALE, _BLACK = "#1f6feb", "#d1242f", "#9aa4b2", "#d5dae1", 
 
 
 def bits_known(metrics: pl.DataFrame, *, N: int, title: str, num_secrets: int = 1) -> alt.LayerChart:
-    """Bits known against episodes: one thin line a run, their mean with its 95 % interval, and the line of all bits there are to learn.
+    """Bits known against episodes: one thin line a run, their mean with its 95 % interval, and the line of
+    all bits there are to learn.
 
     A run that has ended keeps its last value in the mean.
 

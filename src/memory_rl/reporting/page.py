@@ -1,4 +1,6 @@
-"""The report's page: one HTML file with its styles, scripts and data in it. It asks nothing of any network, and its own policy forbids it to."""
+"""The report's page: one HTML file with its styles, scripts and data in it. It asks nothing of any network,
+and its own policy forbids it to.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ _SIGNS = {"supported": "\u2713", "refuted": "\u2717", "inconclusive": "?"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a panel stands on the page: its id, what is written above it, when and how it is shown, and its specification."""
+    """Where a panel stands on the page: its id, what is written above it, when and how it is shown, and its
+    specification.
+    """
 
     id: str
     title: str
@@ -116,7 +120,9 @@ def _asset(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _engine() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script. The function around it keeps its thousands of names apart from the page's."""
+    """Vega, Vega-Lite and Vega-Embed as one script. The function around it keeps its thousands of names apart
+    from the page's.
+    """
     bundle = vl_convert.javascript_bundle(_EXPORTS)
     return f"(function () {{\n{bundle}\n}})();".replace("</script", "<\\/script")
 
@@ -146,7 +152,9 @@ def _places(figure: Figure, study: Study) -> list[Place]:
 
 
 def _data(study: Study, places: dict[str, list[Place]]) -> str:
-    """What the script reads. It stands in a script element that is never run; no `<` is left that could end it."""
+    """What the script reads. It stands in a script element that is never run; no `<` is left that could end
+    it.
+    """
     content = {
         "themes": {theme: vega_config(theme, study.labels) for theme in ("light", "dark")},
         "panels": {

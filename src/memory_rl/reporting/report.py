@@ -1,4 +1,6 @@
-"""From run directories to a report on disk: the page, each figure as PNG and SVG, a Markdown summary and a CSV."""
+"""From run directories to a report on disk: the page, each figure as PNG and SVG, a Markdown summary and a
+CSV.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def write_report(config: ReportConfig) -> Path:
     """Writes the report and returns the path of its page.
 
     Raises:
-        RunDirectoryError: if no run directory is found or completed, one is damaged, or `out` cannot be written or holds something else.
+        RunDirectoryError: if no run directory is found or completed, one is damaged, or `out` cannot be
+            written or holds something else.
         ConfigError: if a protocol among them cannot be read.
     """
     out = Path(config.out)

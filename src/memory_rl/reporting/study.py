@@ -1,4 +1,6 @@
-"""Cells as a reader meets them: each under a label that says what sets it apart, in one order and one colour on every figure."""
+"""Cells as a reader meets them: each under a label that says what sets it apart, in one order and one colour
+on every figure.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ class Study:
         return [entry for entry in self.entries if entry.N == N]
 
     def plain(self) -> Study:
-        """Without the cells of several secrets or other adapters than LoRA, which have figures of their own."""
+        """Without the cells of several secrets or other adapters than LoRA, which have figures of their
+        own.
+        """
         entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
         used = {entry.label for entry in entries}
         return Study(entries, self.unfinished, tuple(label for label in self.labels if label.name in used))
@@ -103,9 +107,11 @@ class Study:
 def make_study(cells: Sequence[Cell]) -> Study:
     """Labels the cells.
 
-    A key is named in a label only if cells of the same condition differ in it, and only where it departs from what most cells have. Learning rate and budget
-    may depend on N, and are named only if cells of the same N differ in them, too. Variants in LoRA rank start hidden: the figure about ranks shows them all.
-    Cells of several secrets or other adapters than LoRA are named among themselves, and change no other's name or colour.
+    A key is named in a label only if cells of the same condition differ in it, and only where it departs from
+    what most cells have. Learning rate and budget may depend on N, and are named only if cells of the same N
+    differ in them, too. Variants in LoRA rank start hidden: the figure about ranks shows them all. Cells of
+    several secrets or other adapters than LoRA are named among themselves, and change no other's name or
+    colour.
     """
     completed = [cell for cell in cells if cell.completed]
     plain, others = ([cell for cell in completed if is_of_capacity(cell) is so] for so in (False, True))
@@ -125,7 +131,9 @@ def make_study(cells: Sequence[Cell]) -> Study:
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:
-    """The keys in which cells of the same condition differ; of those that a grid may set for each N, the ones in which cells of the same N do."""
+    """The keys in which cells of the same condition differ; of those that a grid may set for each N, the ones
+    in which cells of the same N do.
+    """
     groups = defaultdict(list)
     for cell in cells:
         groups[cell.kind, cell.condition].append(cell.config)
@@ -168,7 +176,9 @@ def _names_of_capacity(cells: Sequence[Cell]) -> list[str]:
 
 
 def _place_of_capacity(cell: Cell) -> tuple[Any, ...]:
-    """By condition, then by what is trained, the smallest first, then by how much there is to learn; those in blocks after the others."""
+    """By condition, then by what is trained, the smallest first, then by how much there is to learn; those in
+    blocks after the others.
+    """
     return (
         _rank_of(cell.condition),
         _natural(cell.condition),
@@ -235,7 +245,9 @@ def _labels(cells: Sequence[Cell], names: Sequence[str]) -> list[Label]:
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
-    """A place in the palette for each condition: always the same for the brief's five, of which the one with the most cells has it; then the next free."""
+    """A place in the palette for each condition: always the same for the brief's five, of which the one with
+    the most cells has it; then the next free.
+    """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):
         place = _rank_of(condition)

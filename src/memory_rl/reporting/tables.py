@@ -30,7 +30,9 @@ _HEADINGS = (
 
 
 def cells_frame(study: Study) -> pl.DataFrame:
-    """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have their status and nulls."""
+    """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have
+    their status and nulls.
+    """
     rows = [
         {
             **_about(entry.label, entry.cell),

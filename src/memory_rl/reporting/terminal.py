@@ -1,4 +1,6 @@
-"""What the terminal shows: a progress bar while runs learn, and the table at the end. All on standard output through rich."""
+"""What the terminal shows: a progress bar while runs learn, and the table at the end. All on standard output
+through rich.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
 
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step. Conditions without a ledger are left out."""
+    """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step.
+    Conditions without a ledger are left out.
+    """
     table = Table(
         title="bits per episode, from what the channel could carry to what was learned; in brackets the factor lost on the way",
         title_justify="left",
@@ -163,7 +167,9 @@ def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def show(table: Table) -> None:
-    """Prints a table that has rows; where output is not a terminal, wide enough for a row to stay one line."""
+    """Prints a table that has rows; where output is not a terminal, wide enough for a row to stay one
+    line.
+    """
     if not table.row_count:
         return
     console = Console()

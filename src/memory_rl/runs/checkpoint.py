@@ -1,13 +1,14 @@
 """Checkpoints: everything that a run needs to go on to the same bytes, in files that anyone can read.
 
     checkpoint/<number>/
-      adapters/run-<i>/     a folder as PEFT loads it (as transformers does, with adapter=full), for each learner of a transformer
-      state.safetensors     arrays: optimiser moments, what the observers believe, what was last measured
-      state.json            the tree of the state: numbers, random streams, and where the arrays and tables are
-      metrics.parquet       the tables as far as they had come; also episodes, timing and, where there is one, film
-      checkpoint.json       size and SHA-256 of each file; written last
+      adapters/run-<i>/     a folder as PEFT loads it (as transformers does, with adapter=full), for each
+      learner of a transformer state.safetensors     arrays: optimiser moments, what the observers believe,
+      what was last measured state.json            the tree of the state: numbers, random streams, and where
+      the arrays and tables are metrics.parquet       the tables as far as they had come; also episodes,
+      timing and, where there is one, film checkpoint.json       size and SHA-256 of each file; written last
 
-A checkpoint gets its name when all its files are on disk, and the one before is removed after that. No pickle is written or read.
+A checkpoint gets its name when all its files are on disk, and the one before is removed after that. No pickle
+is written or read.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Checkpoints:
 
     Args:
         folder: the run directory.
-        every: seconds from one to the next; 0 for one after each update. None: 60, or more where writing one takes more than 0.6.
+        every: seconds from one to the next; 0 for one after each update. None: 60, or more where writing one
+            takes more than 0.6.
     """
 
     def __init__(self, folder: Path, every: float | None = None) -> None:

@@ -25,7 +25,9 @@ class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind o
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it. Outside the main thread, where no signals come, it does nothing."""
+    """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it. Outside the main
+    thread, where no signals come, it does nothing.
+    """
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
@@ -44,7 +46,8 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 class SignalsWait:
-    """While it is entered, the first SIGINT or SIGTERM is noted, and `deliver` hands it to whoever would have had it; a second one is not held back.
+    """While it is entered, the first SIGINT or SIGTERM is noted, and `deliver` hands it to whoever would have
+    had it; a second one is not held back.
 
     Signals that are ignored, or that would end the process without a word, are left alone.
     """

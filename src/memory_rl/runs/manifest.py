@@ -1,4 +1,6 @@
-"""manifest.json: what was run, by which code, and how it stands. Written first and at every change of status."""
+"""manifest.json: what was run, by which code, and how it stands. Written first and at every change of
+status.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,15 @@ def make_manifest(kind: str, condition: str, config: Mapping[str, Any]) -> dict[
 def with_status(
     manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any
 ) -> dict[str, Any]:
-    """The manifest with a new status; `why` tells of an interruption or a failure, and `about` is to be noted, too."""
+    """The manifest with a new status; `why` tells of an interruption or a failure, and `about` is to be
+    noted, too.
+    """
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 
 
 def resumed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that is gone on with: as it began, with a note of each time that it was taken up again, and by which code.
+    """The manifest of a run that is gone on with: as it began, with a note of each time that it was taken up
+    again, and by which code.
 
     Args:
         begun: the manifest that the run directory holds.
@@ -67,7 +72,9 @@ def resumed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first thing that makes two manifests describe different experiments, in words; None if they are the same one."""
+    """The first thing that makes two manifests describe different experiments, in words; None if they are the
+    same one.
+    """
     if begun.get("kind") != now["kind"]:
         return f"it is of kind {begun.get('kind')}, and this command's is {now['kind']}"
     config = begun.get("config", {})
@@ -82,7 +89,9 @@ def _now() -> str:
 
 
 def _code_state() -> dict[str, Any]:
-    """The commit of the checkout that the package is imported from, and whether it was changed since; None outside a checkout."""
+    """The commit of the checkout that the package is imported from, and whether it was changed since; None
+    outside a checkout.
+    """
     folder = Path(__file__).parent
 
     def ask(*words: str) -> str | None:

@@ -1,7 +1,8 @@
-"""The files of a run directory. Every file appears whole or not at all, and nothing that was measured is ever overwritten by another run.
+"""The files of a run directory. Every file appears whole or not at all, and nothing that was measured is ever
+overwritten by another run.
 
-metrics.parquet holds only what the configuration and the seed determine, so that two runs of the same experiment give the same bytes; wall-clock
-times are kept apart, in timing.parquet.
+metrics.parquet holds only what the configuration and the seed determine, so that two runs of the same
+experiment give the same bytes; wall-clock times are kept apart, in timing.parquet.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ METRICS_SCHEMA = {
     "zero_advantage_fraction": pl.Float64,
     "learning_rate": pl.Float64,
 }
-"""A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the probability of the likeliest valid answer.
-observer_bits, asked_bits, asked_variance: the ledger so far (see `memory_rl.information.ledger`), null if none is kept. The fractions and the mean
-reward are those of the episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
+"""A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the
+probability of the likeliest valid answer. observer_bits, asked_bits, asked_variance: the ledger so far (see
+`memory_rl.information.ledger`), null if none is kept. The fractions and the mean reward are those of the
+episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
 
 EPISODES_SCHEMA = {
     "run": pl.Int32,
@@ -60,13 +62,15 @@ EPISODES_SCHEMA = {
     "reward": pl.Float64,
     "count": pl.Int64,
 }
-"""A row a run, episode and step. update: optimiser steps that the run had made when it answered; episode from 1, step from 0; answer null where it
-was invalid or forfeited. count: 1; but silent episodes that were skipped have a row for each answer and reward, at the first episode that had them, with the
-number of those that did before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
+"""A row a run, episode and step. update: optimiser steps that the run had made when it answered; episode from
+1, step from 0; answer null where it was invalid or forfeited. count: 1; but silent episodes that were skipped
+have a row for each answer and reward, at the first episode that had them, with the number of those that did
+before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
 
 OF_SEVERAL_SECRETS = {"secrets_memorised": pl.Int64}
-"""Columns that metrics.parquet has beside, if a run has several secrets: how many of them have P(S) >= memorised_at. Bits are then sums over all secrets,
-`secret` is null, and confidence is the least of the greatest ones that are as many as must be memorised."""
+"""Columns that metrics.parquet has beside, if a run has several secrets: how many of them have P(S) >=
+memorised_at. Bits are then sums over all secrets, `secret` is null, and confidence is the least of the
+greatest ones that are as many as must be memorised."""
 
 PROMPT = "prompt"
 """A column of episodes.parquet and secrets.parquet, if a run has several secrets: which of them, from 0."""
@@ -79,7 +83,8 @@ SECRETS_SCHEMA = {
     "bits_known": pl.Float64,
     "observer_bits": pl.Float64,
 }
-"""A row a run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no ledger is kept)."""
+"""A row a run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no ledger
+is kept)."""
 
 LEDGER_SCHEMA = {
     "run": pl.Int32,
@@ -100,7 +105,8 @@ FILM_SCHEMA = {
     "policy": pl.Float32,
     "observer": pl.Float32,
 }
-"""A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer: the ideal observer's posterior."""
+"""A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer:
+the ideal observer's posterior."""
 
 MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = (
     "manifest.json",
@@ -112,7 +118,8 @@ MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = (
 SECRETS = "secrets.parquet"
 """What is known of each secret, where a run has several."""
 USAGE = "usage.json"
-"""What was asked of a service, kept after each round of requests, so that nothing that was charged is forgotten."""
+"""What was asked of a service, kept after each round of requests, so that nothing that was charged is
+forgotten."""
 FILM = "film.parquet"
 """Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"
@@ -128,7 +135,8 @@ class RunDirectory:
 
     Attributes:
         path: where it is.
-        begun: of a directory that was claimed, the manifest of the run in it that is to be gone on with, or that is complete.
+        begun: of a directory that was claimed, the manifest of the run in it that is to be gone on with, or
+            that is complete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -146,10 +154,12 @@ class RunDirectory:
             log_path: None for a new directory.
             name: of the new directory.
             manifest: of the run that is about to start.
-            resume: admits a run of the same configuration in `log_path`; it is then in `begun`. One that is complete is not locked.
+            resume: admits a run of the same configuration in `log_path`; it is then in `begun`. One that is
+                complete is not locked.
 
         Raises:
-            RunDirectoryError: if `log_path` already holds another run or other files, is in use, or cannot be written.
+            RunDirectoryError: if `log_path` already holds another run or other files, is in use, or cannot be
+                written.
         """
         directory = cls(Path(log_path) if log_path is not None else _new_path(name))
         directory._look(manifest, resume)
@@ -233,7 +243,9 @@ class RunDirectory:
         )
 
     def status(self, manifest: Mapping[str, Any]) -> str:
-        """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it any more."""
+        """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it any
+        more.
+        """
         status = str(manifest["status"])
         return KILLED if status == "running" and self._lock is None and not is_locked(self.path) else status
 
@@ -298,7 +310,9 @@ class RunDirectory:
             ) from error
 
     def write_figure(self, name: str, chart: Any) -> None:
-        """Writes an altair chart as figures/<name>.svg and .png, the second from the first, since laying a chart out is what takes time."""
+        """Writes an altair chart as figures/<name>.svg and .png, the second from the first, since laying a
+        chart out is what takes time.
+        """
         svg = io.StringIO()
         chart.save(svg, format="svg")
         png = vl_convert.svg_to_png(svg.getvalue(), scale=2)

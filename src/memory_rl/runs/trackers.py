@@ -1,7 +1,8 @@
-"""Where an experiment can be followed while it runs: Weights & Biases, Trackio and TensorBoard, each only if it was asked for.
+"""Where an experiment can be followed while it runs: Weights & Biases, Trackio and TensorBoard, each only if
+it was asked for.
 
-Trackers are told means over runs and tell nothing back, so that an experiment measures the same with them and without. One that fails is left behind with
-a warning. Their libraries are imported when they are opened.
+Trackers are told means over runs and tell nothing back, so that an experiment measures the same with them and
+without. One that fails is left behind with a warning. Their libraries are imported when they are opened.
 """
 
 from __future__ import annotations
@@ -47,22 +48,27 @@ _START_SECONDS, _FINISH_SECONDS = (
 )  # that Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`
 
 Evaluation = Mapping[str, np.ndarray]
-"""Columns of metrics.parquet (see `memory_rl.runs.store.METRICS_SCHEMA`): a row a run, or several in the order in which they were measured."""
+"""Columns of metrics.parquet (see `memory_rl.runs.store.METRICS_SCHEMA`): a row a run, or several in the
+order in which they were measured."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What trackers are shown of one moment: means, by name, after this many episodes of each run that still learns."""
+    """What trackers are shown of one moment: means, by name, after this many episodes of each run that still
+    learns.
+    """
 
     episode: int
     values: dict[str, float]
 
 
 class MeanCurve:
-    """The means over runs against episodes, from evaluations as they come; a few hundred points, so that following an experiment costs little.
+    """The means over runs against episodes, from evaluations as they come; a few hundred points, so that
+    following an experiment costs little.
 
-    Runs need not have seen equally many episodes: a point is made once no run that still learns is behind it, and takes each run as it then stood. What
-    comes out depends only on the rows that went in, not on how they were divided into evaluations.
+    Runs need not have seen equally many episodes: a point is made once no run that still learns is behind it,
+    and takes each run as it then stood. What comes out depends only on the rows that went in, not on how they
+    were divided into evaluations.
     """
 
     def __init__(self, config: Experiment) -> None:
@@ -161,7 +167,9 @@ class Tracker(Protocol):
         """Shows a point."""
 
     def close(self, episode: int, summary: Mapping[str, float]) -> None:
-        """Ends with the numbers of the summary, which belong to this episode; with none if the experiment did not come to its end."""
+        """Ends with the numbers of the summary, which belong to this episode; with none if the experiment did
+        not come to its end.
+        """
 
 
 class WandbTracker:
@@ -233,7 +241,9 @@ class TrackioTracker:
 
 
 class TensorboardTracker:
-    """An event file for TensorBoard, written by this thread, so that a full disk is known at once and waited for by nobody."""
+    """An event file for TensorBoard, written by this thread, so that a full disk is known at once and waited
+    for by nobody.
+    """
 
     def __init__(self, project: str, subject: Subject) -> None:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
@@ -283,7 +293,8 @@ _KINDS: dict[str, tuple[str, Callable[[str, Subject], Tracker]]] = {
     "trackio_project": ("trackio", TrackioTracker),
     "tensorboard": ("tensorboard", TensorboardTracker),
 }
-"""By the key that asks for it: the library, which is also the extra to install, and how the tracker is opened, given the value of the key."""
+"""By the key that asks for it: the library, which is also the extra to install, and how the tracker is
+opened, given the value of the key."""
 
 
 class Trackers:
@@ -314,8 +325,8 @@ class Trackers:
 
         Args:
             directory: of the run.
-            so_far: what a resumed run had measured before (see `memory_rl.runs.store.METRICS_SCHEMA`), None of a new one; it is shown only to trackers
-                that do not know the run.
+            so_far: what a resumed run had measured before (see `memory_rl.runs.store.METRICS_SCHEMA`), None
+                of a new one; it is shown only to trackers that do not know the run.
         """
         if not self._wanted:
             return
@@ -400,7 +411,9 @@ def _check_installed(key: str, value: Any) -> None:
 
 
 def _numbers(name: str, content: Any) -> Iterator[tuple[str, float]]:
-    """All finite numbers in nested JSON, with their names joined by /; the ends of an interval are called low and high."""
+    """All finite numbers in nested JSON, with their names joined by /; the ends of an interval are called low
+    and high.
+    """
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from _numbers(f"{name}/{key}", value)

@@ -1,4 +1,5 @@
-"""Labelled examples for supervised learning: JSON Lines in the chat format, one conversation a line, all of the same secret.
+"""Labelled examples for supervised learning: JSON Lines in the chat format, one conversation a line, all of
+the same secret.
 
 {"messages": [{"role": "user", "content": "Secret in [0,64)?"}, {"role": "assistant", "content": "42"}]}
 """
@@ -49,7 +50,8 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
     """The answers of a file's examples, in its order. Shape (D,).
 
     Raises:
-        DataError: if the file is missing, empty or malformed, or was made for another N, environment or secret; it names the line.
+        DataError: if the file is missing, empty or malformed, or was made for another N, environment or
+            secret; it names the line.
     """
     try:
         lines = path.read_text().splitlines()

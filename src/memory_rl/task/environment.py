@@ -1,4 +1,5 @@
-"""What single_step and multi_step have in common: an environment is a conversation of K turns with finitely many right forms.
+"""What single_step and multi_step have in common: an environment is a conversation of K turns with finitely
+many right forms.
 
 The learner's wing sees an environment only as conversations (strings) and as rewards (numbers).
 """
@@ -25,13 +26,15 @@ Message = dict[str, str]
 class Environment(ABC):
     """A world that holds a secret, asks K questions an episode and rewards each answer.
 
-    A *choice* is what one turn may answer, an integer in [0, num_choices). A *form* is a whole valid conversation; there are `num_forms` of
-    them, and form a spells the answer a, so that the forms [0, N) are the possible secrets.
+    A *choice* is what one turn may answer, an integer in [0, num_choices). A *form* is a whole valid
+    conversation; there are `num_forms` of them, and form a spells the answer a, so that the forms [0, N) are
+    the possible secrets.
 
     Attributes:
         space: the possible secrets.
         channel: how an answer is rewarded.
-        num_secrets: M, how many secrets there are to learn, each asked for by a prompt of its own. The prompts differ in their first turn alone.
+        num_secrets: M, how many secrets there are to learn, each asked for by a prompt of its own. The
+            prompts differ in their first turn alone.
         wording: how it asks: in a few characters, for a model that knows no language, or in sentences.
     """
 

@@ -12,7 +12,8 @@ from memory_rl.task.single_step import SingleStep
 
 
 def make_environment(config: WorldConfig) -> Environment:
-    """The environment of a configuration; one that has no reward channel gets the noiseless default, which nobody then asks.
+    """The environment of a configuration; one that has no reward channel gets the noiseless default, which
+    nobody then asks.
 
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.

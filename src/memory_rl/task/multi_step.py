@@ -1,7 +1,9 @@
-"""The dense world: k turns, turn j asks for bit j of the secret (most significant first) and rewards that bit alone.
+"""The dense world: k turns, turn j asks for bit j of the secret (most significant first) and rewards that bit
+alone.
 
-The conversation holds the model's own earlier bits. An invalid turn ends the episode: it and the turns it forfeits earn the lowest level.
-When N is not a power of two, some bit strings spell no integer below N: each of their turns is valid, but they are nobody's secret.
+The conversation holds the model's own earlier bits. An invalid turn ends the episode: it and the turns it
+forfeits earn the lowest level. When N is not a power of two, some bit strings spell no integer below N: each
+of their turns is valid, but they are nobody's secret.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ class MultiStep(Environment):
     def with_noise(
         cls, space: SecretSpace, noise: float = 0.0, *, num_secrets: int = 1, wording: Wording = "terse"
     ) -> MultiStep:
-        """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability `noise`."""
+        """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability
+        `noise`.
+        """
         return cls(space, make_channel("binary", 2, noise=noise), num_secrets, wording)
 
     @property

@@ -1,7 +1,7 @@
 """Rewards that a user brings: a function or class of their own, tabulated once into a `RewardChannel`.
 
-All that is asked of it is what the reward of an answer is, given the secret: a number, or, where chance has a part in it, a mapping from rewards to
-their probabilities. See docs/own_reward.md.
+All that is asked of it is what the reward of an answer is, given the secret: a number, or, where chance has a
+part in it, a mapping from rewards to their probabilities. See docs/own_reward.md.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ _LONGEST = 160  # characters of somebody else's message
 def load_reward(reference: str) -> Any:
     """The function, class or object that `file.py:Name` names.
 
-    The file is run as a script is: afresh each time, and while it runs it can import the modules that lie beside it. Its module is known to `sys.modules`,
-    which dataclasses need, but under a name that hides no other.
+    The file is run as a script is: afresh each time, and while it runs it can import the modules that lie
+    beside it. Its module is known to `sys.modules`, which dataclasses need, but under a name that hides no
+    other.
 
     Raises:
         ConfigError: if there is no such file or name, or the file cannot be run.
@@ -75,7 +76,9 @@ def load_reward(reference: str) -> Any:
 
 
 def _run(path: Path, reference: str) -> ModuleType:
-    """The module that the file makes. Its bytecode is not kept: a file changed within a second is not told from an old one by its time stamp."""
+    """The module that the file makes. Its bytecode is not kept: a file changed within a second is not told
+    from an old one by its time stamp.
+    """
     folder = str(path.resolve().parent)
     module = ModuleType("own_reward_" + re.sub(r"\W", "_", str(path.resolve())))
     module.__file__ = str(path)
@@ -97,8 +100,9 @@ def _run(path: Path, reference: str) -> ModuleType:
 def as_reward(given: Any, N: int, name: str) -> Reward:
     """The reward that a function, a class or an object stands for.
 
-    A function is called as reward(answer, secret); a class is made first and then, like an object, asked its `reward` method, or itself if it is callable. A
-    parameter named N, of the function, the method or the class, gets N.
+    A function is called as reward(answer, secret); a class is made first and then, like an object, asked its
+    `reward` method, or itself if it is callable. A parameter named N, of the function, the method or the
+    class, gets N.
 
     Raises:
         ConfigError: if it is none of these, the class cannot be made, or the call takes something else.
@@ -147,7 +151,8 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     Rewards are compared exactly: two that differ by rounding are two levels.
 
     Raises:
-        ConfigError: if a reward is not a finite number, probabilities are none, the reward changes from call to call, or nothing can be learned from it.
+        ConfigError: if a reward is not a finite number, probabilities are none, the reward changes from call
+            to call, or nothing can be learned from it.
     """
     sure = np.empty((N, N))  # the reward, NaN where chance has a part in it
     law_of, laws = np.zeros((N, N), dtype=np.int32), dict[_Law, int]()
@@ -177,7 +182,9 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
 def from_table(
     name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None
 ) -> RewardChannel:
-    """The channel with this table: levels (L,), classes (A, N), outcomes (C, L) or None; see `RewardChannel`."""
+    """The channel with this table: levels (L,), classes (A, N), outcomes (C, L) or None; see
+    `RewardChannel`.
+    """
     singles_out = np.array_equal(classes, np.eye(len(classes), classes.shape[1], dtype=bool))
     return RewardChannel(
         name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, singles_out
@@ -296,7 +303,8 @@ def _table(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Levels, classes and outcomes, as `from_table` takes them.
 
-    Class i is the i-th of the rewards that come for certain, the first of them the lowest level of all; the distributions follow.
+    Class i is the i-th of the rewards that come for certain, the first of them the lowest level of all; the
+    distributions follow.
     """
     known = ~np.isnan(sure)
     certain = np.unique(sure[known])

@@ -1,7 +1,8 @@
 """Reward channels: what the world says about an answer, as p(reward | answer, S).
 
-To add a built-in reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and in `REWARD_TYPES` in config.py for the command
-line. A reward of one's own needs no change here: see own_reward.py.
+To add a built-in reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and
+in `REWARD_TYPES` in config.py for the command line. A reward of one's own needs no change here: see
+own_reward.py.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ INVALID = -1
 
 @dataclass(frozen=True)
 class RewardChannel:
-    """A discrete channel from (answer, S) to a reward: the pair falls into a class, and the class decides how likely each level is.
+    """A discrete channel from (answer, S) to a reward: the pair falls into a class, and the class decides how
+    likely each level is.
 
     Attributes:
         name: what tables and files call it.
         levels: the reward values that really occur at this N, ascending. Shape (L,).
-        class_of: maps valid answers and secrets (integer arrays that broadcast) to classes. Class 0 is also that of an invalid answer: it earns the
-            lowest level, but for noise.
+        class_of: maps valid answers and secrets (integer arrays that broadcast) to classes. Class 0 is also
+            that of an invalid answer: it earns the lowest level, but for noise.
         outcomes: (C, L) p(level | class), or None where class c always earns level c.
         singles_out: class 1 is S itself and class 0 all else, so that an answer tells only whether it is S.
     """
@@ -63,7 +65,8 @@ class RewardChannel:
         Args:
             answers: integers, `INVALID` where the text was not an answer. Any shape.
             secrets: integers that broadcast against the answers.
-            uniforms: numbers in [0, 1) of the answers' shape, which decide what chance decides; may be None if the channel is certain.
+            uniforms: numbers in [0, 1) of the answers' shape, which decide what chance decides; may be None
+                if the channel is certain.
 
         Returns:
             float64 rewards of the answers' shape.
@@ -97,7 +100,9 @@ class RewardChannel:
 
 
 def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
-    """The channel whose reward is replaced, with probability `noise`, by a different level, drawn uniformly."""
+    """The channel whose reward is replaced, with probability `noise`, by a different level, drawn
+    uniformly.
+    """
     if noise == 0:
         return channel
     count = len(channel.levels)
@@ -133,7 +138,9 @@ def log_distance(N: int) -> RewardChannel:
 
 
 def binned_log_distance(N: int, bins: int) -> RewardChannel:
-    """The log-distance to S rounded (half to even) to one of B equally spaced values; fewer than B may occur."""
+    """The log-distance to S rounded (half to even) to one of B equally spaced values; fewer than B may
+    occur.
+    """
     scaled = np.round(
         raw_log_distance(N) * (bins - 1), 9
     )  # so that a half is a half, whatever the last bit of the logarithm says

@@ -36,9 +36,11 @@ def parse_integer(text: str, upper: int) -> int | None:
 
 @lru_cache(maxsize=4)
 def code_names(count: int) -> tuple[str, ...]:
-    """What the prompts call several secrets: as many different words of four random letters, the first of them the same whatever the count.
+    """What the prompts call several secrets: as many different words of four random letters, the first of
+    them the same whatever the count.
 
-    Words that share most of their tokens would look alike to a model that knows nothing yet, and what it learns of one secret would then move all.
+    Words that share most of their tokens would look alike to a model that knows nothing yet, and what it
+    learns of one secret would then move all.
     """
     random, names = generator(0, "code names"), dict[str, None]()
     while len(names) < count:

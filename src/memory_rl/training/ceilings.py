@@ -22,7 +22,8 @@ _OPTIMAL_N = 12
 _GAMES = 512
 _TIE = 1e-12
 _CELLS = 2**24
-"""Above this many cells (answers x secrets x classes, or a channel's rows x levels for each set of rows) a noisy channel is not worked out."""
+"""Above this many cells (answers x secrets x classes, or a channel's rows x levels for each set of rows) a
+noisy channel is not worked out."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,18 @@ class Ceilings:
     """Limits of a condition; bits an episode, unless it says otherwise. None: not computed at this size.
 
     Attributes:
-        capacity: log2 of the signals that an episode can bring, which are at most the N secrets in multi_step and SFT.
-        shannon_capacity: the most that an answer can tell, whatever is known before; at most `capacity`, and less with noise.
-        first_episode: what the first answer tells about a uniform secret: the best one, and the mean over all.
-        ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated (greedy, too).
-        optimal_to_know: the least expected episodes of any questioner to know S, where the questioner is greedy and N small enough.
-        bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected reward, for the worst secret; None if S is not
-            among them.
+        capacity: log2 of the signals that an episode can bring, which are at most the N secrets in multi_step
+            and SFT.
+        shannon_capacity: the most that an answer can tell, whatever is known before; at most `capacity`, and
+            less with noise.
+        first_episode: what the first answer tells about a uniform secret: the best one, and the mean over
+            all.
+        ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated
+            (greedy, too).
+        optimal_to_know: the least expected episodes of any questioner to know S, where the questioner is
+            greedy and N small enough.
+        bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected
+            reward, for the worst secret; None if S is not among them.
         best_answers: the most answers that share the best expected reward of one secret.
         secret_is_best: whether S always has the best expected reward.
         unused_levels: of the levels that the channel was asked to have, how many never occur.
@@ -110,7 +116,9 @@ def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> fl
 
 
 def _best_answers(environment: Environment) -> tuple[int, bool]:
-    """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
+    """The most answers with the best expected reward of one secret, and whether the secret is always among
+    them.
+    """
     channel, N = environment.channel, environment.space.N
     if (
         isinstance(environment, MultiStep) or channel.singles_out

@@ -17,7 +17,9 @@ class Continuation:
     """That of a loop which starts from nothing and is left by an exception alone."""
 
     def resume(self, **parts: Stateful) -> State | None:
-        """Puts the parts of the loop back to where they stood, and returns what the loop then gave to `pause`; None if it is to start."""
+        """Puts the parts of the loop back to where they stood, and returns what the loop then gave to
+        `pause`; None if it is to start.
+        """
         return None
 
     def pause(self, **place: Any) -> None:
@@ -45,7 +47,9 @@ class FromCheckpoints(Continuation):
 
     @property
     def measured(self) -> pl.DataFrame | None:
-        """What had been measured by then; see `memory_rl.runs.store.METRICS_SCHEMA`. None if there is no checkpoint, or after `resume`."""
+        """What had been measured by then; see `memory_rl.runs.store.METRICS_SCHEMA`. None if there is no
+        checkpoint, or after `resume`.
+        """
         frame: pl.DataFrame | None = None if self._state is None else self._state["recorder"]["metrics"]
         return frame
 

@@ -23,9 +23,11 @@ def draw_secrets(config: LearnerConfig) -> np.ndarray:
 
 
 def read_answers(config: SFTConfig) -> np.ndarray | None:
-    """The answers of the training examples of `fixed_secret`, shape (D,); None without one, when each run is shown its own secret.
+    """The answers of the training examples of `fixed_secret`, shape (D,); None without one, when each run is
+    shown its own secret.
 
-    The test examples are read and checked too. They hold the same conversation, so that their likelihood is P(S), which every evaluation measures.
+    The test examples are read and checked too. They hold the same conversation, so that their likelihood is
+    P(S), which every evaluation measures.
 
     Raises:
         DataError: if a file is missing, malformed or made for another experiment.

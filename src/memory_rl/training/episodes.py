@@ -12,7 +12,8 @@ UNLISTED = -2
 
 @dataclass(frozen=True)
 class SilentEpisodes:
-    """Episodes of one run that were skipped, in silent updates. In a channel without chance, equal answers are one row, where the first of them stands.
+    """Episodes of one run that were skipped, in silent updates. In a channel without chance, equal answers
+    are one row, where the first of them stands.
 
     Attributes:
         run: whose.
@@ -21,7 +22,8 @@ class SilentEpisodes:
         answers: (T,) `INVALID` where there was none.
         rewards: (T,).
         counts: (T,) how many episodes each row stands for.
-        panel: (Q,) log-probabilities in nats of a ledger's panel of answers, given a miss, if the policy was asked for them.
+        panel: (Q,) log-probabilities in nats of a ledger's panel of answers, given a miss, if the policy was
+            asked for them.
     """
 
     run: int

@@ -1,4 +1,6 @@
-"""The film of one run: what its policy and the ideal observer make of every answer, from evaluation to evaluation."""
+"""The film of one run: what its policy and the ideal observer make of every answer, from evaluation to
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ _NOTHING = 1e-30  # whether single precision holds a number near 1e-38 depends o
 
 
 class Film:
-    """Pictures of one run at every 2^j-th of its evaluations, and at the last; j grows so that they never are more than `MAX_PICTURES`.
+    """Pictures of one run at every 2^j-th of its evaluations, and at the last; j grows so that they never are
+    more than `MAX_PICTURES`.
 
     Args:
         config: the experiment.
@@ -40,7 +43,9 @@ class Film:
         self._beliefs: list[np.ndarray] = []  # (2, N) of policy and observer
 
     def expose(self, policy: Policy, ledger: Ledger, episode: int, bits_known: float) -> None:
-        """Takes in an evaluation of the run, after this many episodes. Costs no pass of the model, which has been asked."""
+        """Takes in an evaluation of the run, after this many episodes. Costs no pass of the model, which has
+        been asked.
+        """
         if self._seen % self._stride == 0 or self._is_last(episode, bits_known):
             run = np.array([RUN])
             of_policy = np.exp(cast(ScoresAll, policy).log_probs(run)[0, : self._config.N])

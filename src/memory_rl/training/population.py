@@ -1,4 +1,6 @@
-"""Builds the learners of a configuration: their secrets, and their policies, tabular or on one warmed-up base model."""
+"""Builds the learners of a configuration: their secrets, and their policies, tabular or on one warmed-up base
+model.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Population:
         )
 
     def close(self, completed: bool) -> None:
-        """Lets go of what a hosted policy holds elsewhere; also of its saved states, if it will not be gone on with."""
+        """Lets go of what a hosted policy holds elsewhere; also of its saved states, if it will not be gone
+        on with.
+        """
         if self.meter is not None:
             if completed:
                 self.policy.forget()  # type: ignore[attr-defined]  # a hosted one

@@ -1,4 +1,6 @@
-"""Which of its secrets a run is asked about, group by group. It does not depend on what the secrets are, nor on what was answered."""
+"""Which of its secrets a run is asked about, group by group. It does not depend on what the secrets are, nor
+on what was answered.
+"""
 
 from __future__ import annotations
 

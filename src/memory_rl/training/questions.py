@@ -1,7 +1,8 @@
-"""What the episodes of a condition ask about S, in the meter's terms: the bridge from the world's choices and rewards to questions and levels.
+"""What the episodes of a condition ask about S, in the meter's terms: the bridge from the world's choices and
+rewards to questions and levels.
 
-An example reveals S. An answer of single_step is a question to its reward channel. So is an episode of multi_step: its level is the pattern of its k
-rewards or, with credit=episode, their sum alone.
+An example reveals S. An answer of single_step is a question to its reward channel. So is an episode of
+multi_step: its level is the pattern of its k rewards or, with credit=episode, their sum alone.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Questions(ABC):
 
     @abstractmethod
     def table(self) -> tuple[np.ndarray, Outcomes]:
-        """A whole episode as one question: (A, N) the class of each secret under each answer, and p(level | class)."""
+        """A whole episode as one question: (A, N) the class of each secret under each answer, and p(level |
+        class).
+        """
 
     def record(
         self,
@@ -52,7 +55,8 @@ class Questions(ABC):
         rewards: np.ndarray | None,
         first_episode: np.ndarray,
     ) -> None:
-        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them each run's episode number `first_episode` (R,), from 1.
+        """Enters episodes into the ledger: (R, E, K) choices and rewards, the first of them each run's
+        episode number `first_episode` (R,), from 1.
 
         Examples have no rewards.
         """
@@ -71,7 +75,9 @@ class Questions(ABC):
     def record_in_order(
         self, ledger: Ledger, run: int, answers: np.ndarray, rewards: np.ndarray, episodes: np.ndarray
     ) -> None:
-        """Enters answers of one run, in the order in which they were given (T,), with the number of each episode. For environments of one step."""
+        """Enters answers of one run, in the order in which they were given (T,), with the number of each
+        episode. For environments of one step.
+        """
         runs = np.array([run])
         for answer, reward, episode in zip(
             answers[:, None, None, None], rewards[:, None, None, None], episodes[:, None], strict=True
@@ -89,7 +95,9 @@ class Questions(ABC):
 
 
 def accounts_of(rollout: Rollout, num_secrets: int) -> np.ndarray:
-    """Which of the R M pairs of run and secret each block of episodes is about: (R, B). Each pair has an observer and an account in the ledger."""
+    """Which of the R M pairs of run and secret each block of episodes is about: (R, B). Each pair has an
+    observer and an account in the ledger.
+    """
     first = rollout.runs[:, None] * num_secrets
     return first if rollout.prompts is None else first + rollout.prompts
 
@@ -116,7 +124,9 @@ def by_block(num_blocks: int, *arrays: np.ndarray) -> Iterator[tuple[np.ndarray,
 
 
 def _asks(choices: np.ndarray) -> np.ndarray:
-    """Whether an episode (R, K) asks anything: not if its first turn, and with it all others, is invalid. (R,) bool."""
+    """Whether an episode (R, K) asks anything: not if its first turn, and with it all others, is invalid.
+    (R,) bool.
+    """
     return np.asarray(choices[:, 0] != INVALID)
 
 
@@ -173,7 +183,8 @@ class AnswerQuestions(Questions):
 
 
 class BitQuestions(Questions):
-    """multi_step, each step credited with what follows from its own reward: the class is the pattern of right bits, the level that of the rewards.
+    """multi_step, each step credited with what follows from its own reward: the class is the pattern of right
+    bits, the level that of the rewards.
 
     Forfeited turns are wrong whatever S is, and so tell nothing.
     """
@@ -219,7 +230,9 @@ class SumQuestions(Questions):
 
 
 class HitQuestions:
-    """single_step, where only the secret and some samples are scored: an example that shows S, or an answer that is S or is not."""
+    """single_step, where only the secret and some samples are scored: an example that shows S, or an answer
+    that is S or is not.
+    """
 
     def __init__(self, config: Experiment) -> None:
         self._shown = isinstance(config, SFTConfig)
@@ -260,7 +273,9 @@ def _outcomes(channel: RewardChannel) -> Outcomes:
 
 
 def _place_value(num_steps: int) -> np.ndarray:
-    """(K,) what each step's number is worth where a pattern of bits is read as one number; 1 for a single step."""
+    """(K,) what each step's number is worth where a pattern of bits is read as one number; 1 for a single
+    step.
+    """
     return 2 ** np.arange(num_steps - 1, -1, -1)
 
 
@@ -276,7 +291,9 @@ def _side_by_side(channel: RewardChannel, num_steps: int) -> Outcomes:
 
 
 def _summed(channel: RewardChannel, num_steps: int) -> Outcomes:
-    """p(number of ones | number of right bits) when each of k binary rewards may be flipped: a convolution of k Bernoulli laws."""
+    """p(number of ones | number of right bits) when each of k binary rewards may be flipped: a convolution of
+    k Bernoulli laws.
+    """
     if channel.outcomes is None:
         return Outcomes(num_steps + 1)
     rows = []
@@ -327,5 +344,7 @@ def make_ledger(config: Experiment, secrets: np.ndarray) -> Ledger | HitLedger:
 
 
 def panel_of(config: Experiment) -> np.ndarray:
-    """The answers whose probabilities tell a `HitLedger` what was tried: (Q,), drawn from the seed; all of them if they are few."""
+    """The answers whose probabilities tell a `HitLedger` what was tried: (Q,), drawn from the seed; all of
+    them if they are few.
+    """
     return generator(config.seed, "panel").choice(config.N, min(config.N, _PANEL), replace=False)

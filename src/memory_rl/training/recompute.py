@@ -17,13 +17,15 @@ from memory_rl.training.questions import make_questions, sums_of_runs
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger of every run after every episode, from the answers and rewards in episodes.parquet and the configuration in manifest.json.
+    """The ledger of every run after every episode, from the answers and rewards in episodes.parquet and the
+    configuration in manifest.json.
 
     Args:
         path: a run directory.
 
     Returns:
-        A row a run and episode, in this order; see `memory_rl.runs.store.LEDGER_SCHEMA`. All bits are cumulative.
+        A row a run and episode, in this order; see `memory_rl.runs.store.LEDGER_SCHEMA`. All bits are
+        cumulative.
 
     Raises:
         RunDirectoryError: if a file is missing or damaged.
@@ -69,7 +71,9 @@ def _no_rows() -> pl.DataFrame:
 
 
 def _environment(config: SFTConfig | TrainConfig, directory: RunDirectory) -> Environment:
-    """The world of the run; a reward of the user's own is the table that was kept, whatever its file says by now."""
+    """The world of the run; a reward of the user's own is the table that was kept, whatever its file says by
+    now.
+    """
     if not (isinstance(config, ChannelConfig) and config.own_reward):
         return make_environment(config)
     table = directory.read_arrays(CHANNEL)

@@ -1,4 +1,6 @@
-"""What the loops measure: bits known at every evaluation and every episode, kept in memory and on disk as they come."""
+"""What the loops measure: bits known at every evaluation and every episode, kept in memory and on disk as
+they come.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ from memory_rl.training.tally import Tally
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an experiment is: episodes of its longest run, mean bits known over all runs, and runs still learning."""
+    """How far an experiment is: episodes of its longest run, mean bits known over all runs, and runs still
+    learning.
+    """
 
     episode: int
     budget: int
@@ -117,7 +121,9 @@ class Recorder:
     def evaluate(
         self, policy: Policy, runs: np.ndarray, episode: np.ndarray | int, batch: Batch | None = None
     ) -> np.ndarray:
-        """Records the batch that led these runs to `episode` episodes of each, measures those that are due, and returns the runs that go on learning."""
+        """Records the batch that led these runs to `episode` episodes of each, measures those that are due,
+        and returns the runs that go on learning.
+        """
         episodes = np.broadcast_to(episode, runs.shape)
         due = self._due(policy, runs, episodes)
         self._measure(policy, runs[due & (self._measured_at[runs] != policy.updates[runs])])
@@ -135,7 +141,9 @@ class Recorder:
         return going_on
 
     def _due(self, policy: Policy, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-        """Which runs (R,) are to be measured: at the start, every so many updates, and at the end of the budget."""
+        """Which runs (R,) are to be measured: at the start, every so many updates, and at the end of the
+        budget.
+        """
         if self.config.updates_an_evaluation == 1:
             return np.full(len(runs), True)
         first, waited = (
@@ -163,7 +171,9 @@ class Recorder:
         self._expose(policy, runs, episodes)
 
     def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> dict[str, np.ndarray]:
-        """Takes down what these runs know of each of several secrets; returns how many they have memorised."""
+        """Takes down what these runs know of each of several secrets; returns how many they have
+        memorised.
+        """
         if self.config.num_secrets == 1:
             return {}
         shape = (len(runs), self.config.num_secrets)
@@ -216,7 +226,9 @@ class Recorder:
 
     @property
     def episodes_to_know(self) -> np.ndarray | None:
-        """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never did; None without a ledger."""
+        """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never
+        did; None without a ledger.
+        """
         if self.ledger is None:
             return None
         by_secret = self.ledger.episodes_to_know.reshape(self.secrets.shape)
@@ -259,7 +271,9 @@ class Recorder:
         )
 
     def _enter(self, bookkeeper: Bookkeeper, batch: Batch, first: np.ndarray) -> None:
-        """Enters a batch, of which each run had its episode number `first` (R,) first, into the ledger, block by block."""
+        """Enters a batch, of which each run had its episode number `first` (R,) first, into the ledger, block
+        by block.
+        """
         accounts = accounts_of(batch.rollout, self.config.num_secrets)
         blocks = by_block(
             accounts.shape[1], batch.rollout.choices, *([] if batch.rewards is None else [batch.rewards])
@@ -357,7 +371,9 @@ class Recorder:
             self.directory.write_frame(FILM, self._film.frame)
 
     def state(self) -> State:
-        """See `memory_rl.state.Stateful`. Writes everything measured so far, too, for those who want to look on."""
+        """See `memory_rl.state.Stateful`. Writes everything measured so far, too, for those who want to look
+        on.
+        """
         self._metrics, self._episodes = (
             [_joined(self._metrics)],
             [_joined(self._episodes)] if self._episodes else [],

@@ -1,4 +1,6 @@
-"""The one reinforcement loop: answer, be rewarded, move the parameters, measure. All runs of a population take each step together."""
+"""The one reinforcement loop: answer, be rewarded, move the parameters, measure. All runs of a population
+take each step together.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Learner(Stateful, Protocol):
     """Moves the policies after their episodes were rewarded."""
 
     def learn(self, rollout: Rollout, rewards: np.ndarray) -> np.ndarray | None:
-        """Takes in rewards (R, E, K); returns the fraction of groups without signal (R,), if groups have a meaning."""
+        """Takes in rewards (R, E, K); returns the fraction of groups without signal (R,), if groups have a
+        meaning.
+        """
 
 
 class ByGradient:
@@ -84,7 +88,9 @@ class ByGradient:
 
 
 class TowardsPosterior:
-    """What the channel would allow: the policy is trained towards the belief of an ideal observer of its own episodes."""
+    """What the channel would allow: the policy is trained towards the belief of an ideal observer of its own
+    episodes.
+    """
 
     def __init__(self, config: TrainConfig, environment: Environment, policy: ScoresAll) -> None:
         self._policy, self._epochs = policy, config.posterior_epochs

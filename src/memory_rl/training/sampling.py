@@ -1,7 +1,9 @@
-"""How the episodes of the next update come about: one after the other, or with the silent updates before it skipped.
+"""How the episodes of the next update come about: one after the other, or with the silent updates before it
+skipped.
 
-While no group of a run carries a signal its parameters stand still, and so does the distribution of its answers. How many updates pass like that, what was
-answered in them, and what is answered in the first one with a signal can then be drawn from their exact laws, without asking the policy again.
+While no group of a run carries a signal its parameters stand still, and so does the distribution of its
+answers. How many updates pass like that, what was answered in them, and what is answered in the first one
+with a signal can then be drawn from their exact laws, without asking the policy again.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Sampling(Stateful, Protocol):
     """Gives the next update of each run."""
 
     def next_update(self, runs: np.ndarray) -> Update:
-        """The episodes of these runs (R,) from where they stand to their next update, or to the end of their budget."""
+        """The episodes of these runs (R,) from where they stand to their next update, or to the end of their
+        budget.
+        """
 
 
 class StepByStep:
@@ -105,7 +109,9 @@ class _Leaps:
 
 
 class SkipAhead(_Leaps):
-    """Draws the silent updates and the next one with a signal from their laws. For one answer an episode, rewarded against its group."""
+    """Draws the silent updates and the next one with a signal from their laws. For one answer an episode,
+    rewarded against its group.
+    """
 
     def __init__(
         self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray
@@ -135,7 +141,8 @@ class SkipAhead(_Leaps):
     def _leap(
         self, run: int, weights: np.ndarray
     ) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
-        """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its budget allows one.
+        """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its
+        budget allows one.
 
         `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
         """
@@ -172,7 +179,9 @@ class SkipAhead(_Leaps):
         )
 
     def _rollout(self, runs: np.ndarray, answers: np.ndarray) -> Rollout:
-        """The episodes that give these answers (R, E). How an invalid answer went is drawn until one comes, which is as rare as its probability is low."""
+        """The episodes that give these answers (R, E). How an invalid answer went is drawn until one comes,
+        which is as rare as its probability is low.
+        """
         rollout = self._policy.demonstrate(runs, np.where(answers == INVALID, 0, answers))
         for row, place in np.argwhere(answers == INVALID):
             tried = self._policy.sample(runs[[row]], _TRIES)
@@ -187,10 +196,11 @@ class SkipAhead(_Leaps):
 
 
 class HitsAndMisses(_Leaps):
-    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every answer.
+    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every
+    answer.
 
-    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a thousandth of the answers, how likely
-    those of the ledger's panel are.
+    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that
+    could try a thousandth of the answers, how likely those of the ledger's panel are.
     """
 
     def __init__(
@@ -297,7 +307,9 @@ def _given(
     channel: RewardChannel,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have these weights and classes."""
+    """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options
+    have these weights and classes.
+    """
     places = np.empty(len(levels), dtype=np.int64)
     for level in np.unique(levels):
         likelihood = classes == level if channel.outcomes is None else channel.outcomes[classes, level]

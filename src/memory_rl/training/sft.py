@@ -1,4 +1,6 @@
-"""The one supervised loop: show the answer, move the parameters, measure. Each example shown is one episode."""
+"""The one supervised loop: show the answer, move the parameters, measure. Each example shown is one
+episode.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def train_by_example(
         config: the experiment.
         policy: the learners.
         recorder: the meter.
-        answers: (D,) the answers of the examples, in the order in which they are shown, repeated if they are fewer than the budget; without them each run
-            is shown its own secrets, one an example.
+        answers: (D,) the answers of the examples, in the order in which they are shown, repeated if they are
+            fewer than the budget; without them each run is shown its own secrets, one an example.
         continuation: how it goes on from where it was left.
     """
     prompts = make_prompts(config)

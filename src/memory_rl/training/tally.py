@@ -56,7 +56,9 @@ class Tally:
             self._episodes[some.run] += some.counts.sum()
 
     def take(self, runs: np.ndarray) -> dict[str, np.ndarray]:
-        """The mean of each (R,) over the episodes since these runs' last were taken; NaN where there is nothing to average."""
+        """The mean of each (R,) over the episodes since these runs' last were taken; NaN where there is
+        nothing to average.
+        """
         sums, episodes = self._sums[:, runs], self._episodes[runs]
         self._sums[:, runs], self._episodes[runs] = 0.0, 0.0
         means = np.divide(sums, episodes, out=np.full(sums.shape, np.nan), where=episodes > 0)

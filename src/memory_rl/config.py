@@ -344,16 +344,24 @@ class Threshold:
     """When S counts as memorised."""
 
     memorised_at: float = key(
-        0.5, "A run has memorised S at the first episode after which P(S) is at least this.", above=0, below=1
+        0.5,
+        "S is memorised from the first episode on after which P(S) is at least this. Default at N=2: 0.75.",
+        above=0,
+        below=1,
     )
 
     def check(self, N: int) -> None:
         """Raises a ConfigError if a uniform guess would already be there."""
-        if self.memorised_at < 1 / N or (N > 2 and self.memorised_at == 1 / N):
+        if self.memorised_at <= 1 / N:
             raise ConfigError(
                 f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / N:g} and 1: use a probability such as "
                 "memorised_at=0.9."
             )
+
+
+def with_threshold(values: dict[str, Any]) -> dict[str, Any]:
+    """At N = 2 a guess is right half of the time, so that more is asked of what counts as memorised."""
+    return {"memorised_at": 0.75, **values} if values.get("N") == 2 else values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from memory_rl.config import (
     Stop,
     Updates,
     Wording,
+    with_threshold,
 )
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.keys import Key, fill, keys_of, name_of, read, split_words, unmet
@@ -118,7 +119,7 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(given: Mapping[str, Any], command: Command, *, typed: bool) -> Experiment:
     keys = experiment_keys()
-    values = read(keys, _with_signal(given, command), typed=typed)
+    values = with_threshold(read(keys, _with_signal(given, command), typed=typed))
     settings = {
         one.field: values[word] for word, one in keys.items() if one.part == "settings" and word in values
     }

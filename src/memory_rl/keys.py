@@ -173,29 +173,30 @@ _BOOLEANS = {
 
 
 def _accept(one: Key, value: Any, *, typed: bool) -> Any:
-    members = _members(one.hint)
-    if one.hint is Any or (value is None if typed else value == "None" and types.NoneType in members):
-        return value if one.hint is Any or types.NoneType in members else _refuse(one, value)
-    convert = _from_python if typed else _from_text
+    if one.hint is Any:
+        return value
+    members = [member for member in _members(one.hint) if member is not types.NoneType]
+    if len(members) < len(_members(one.hint)) and (value is None or (not typed and value == "None")):
+        return None
     for member in members:
         try:
-            accepted = convert(member, value)
+            accepted = _from_python(member, value) if typed else _from_text(member, value)
         except (ValueError, OverflowError):
             continue
         _check_range(one, accepted)
         return accepted
-    return _refuse(one, value)
+    raise _refusal(one, value, members)
 
 
 def _from_text(member: Any, text: str) -> Any:
     """The text as a value of this type, or a ValueError."""
-    if get_origin(member) is Literal or member is bool:
-        return (
-            {choice: choice for choice in get_args(member)}[text] if member is not bool else _BOOLEANS[text]
-        )
-    if member in (int, float) and not (text.isascii() and text == text.strip() and "_" not in text):
+    if get_origin(member) is Literal:
+        return _from_python(member, text)
+    if member is str:
+        return text
+    if (member is bool and text not in _BOOLEANS) or not text.isascii() or {" ", "_"} & {*text}:
         raise ValueError(text)
-    return text if member is str else member(text)
+    return _BOOLEANS[text] if member is bool else member(text)
 
 
 def _from_python(member: Any, value: Any) -> Any:
@@ -212,40 +213,35 @@ def _from_python(member: Any, value: Any) -> Any:
     return value if get_origin(member) is Literal else member(value)
 
 
-def _refuse(one: Key, value: Any) -> Any:
-    members = _members(one.hint)
+def _refusal(one: Key, value: Any, members: Iterable[Any]) -> ConfigError:
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
-        raise ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")
+        return ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")
     wanted = next(member for member in members if member in _WANTED)
-    raise ConfigError(
+    return ConfigError(
         f"{one.word}={_shown(value)} is not {_WANTED[wanted]}: type for example {one.word}={_SAMPLE[wanted]}."
     )
 
 
 def _check_range(one: Key, value: Any) -> None:
-    if isinstance(value, bool | str) or None is value:
+    if isinstance(value, bool | str):
+        return
+    low = value > one.above if one.above is not None else one.least is None or value >= one.least
+    high = value < one.below if one.below is not None else one.most is None or value <= one.most
+    if low and high and math.isfinite(value):
         return
     word, shown = one.word, f"{value:g}" if isinstance(value, float) else str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{word}={shown} is not a finite number: use for example {word}={_example(one)}.")
     if isinstance(value, int):
-        if one.least is not None and value < one.least:
-            raise ConfigError(f"{word}={shown} is too small: use {word}={one.least} or more.")
-        if one.most is not None and value > one.most:
-            raise ConfigError(f"{word}={shown} is too large: use {word}={one.most} or less.")
-        return
-    low, high = (
-        (one.above, "(") if one.least is None else (one.least, "["),
-        one.below if one.most is None else one.most,
-    )
-    inside = (one.above is None or value > one.above) and (one.least is None or value >= one.least)
-    if not (inside and (one.most is None or value <= one.most) and (one.below is None or value < one.below)):
-        if high is None:
-            what = "a positive number" if one.above == 0 else f"{low[0]:g} or more"
-        else:
-            what = f"in {low[1]}{low[0]:g}, {high:g}{']' if one.below is None else ')'}"
-        raise ConfigError(f"{word}={shown} is not {what}: use for example {word}={_example(one)}.")
+        size, edge = ("large", f"{one.most} or less") if low else ("small", f"{one.least} or more")
+        raise ConfigError(f"{word}={shown} is too {size}: use {word}={edge}.")
+    raise ConfigError(f"{word}={shown} is not {_range_of(one)}: use for example {word}={_example(one)}.")
+
+
+def _range_of(one: Key) -> str:
+    start = f"({one.above:g}" if one.above is not None else f"[{one.least:g}"
+    if one.below is None and one.most is None:
+        return "a positive number" if one.above == 0 else f"a number of {one.least:g} or more"
+    return f"in {start}, {f'{one.below:g})' if one.below is not None else f'{one.most:g}]'}"
 
 
 def _example(one: Key) -> str:
@@ -256,13 +252,7 @@ def _example(one: Key) -> str:
 
 
 def _shown(value: Any) -> str:
-    return (
-        value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else name_or_repr(value)
-    )
-
-
-def name_or_repr(value: Any) -> str:
     """A value as a message shows it: short, on one line."""
-    text = name_of(value) if callable(value) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else name_of(value) if callable(value) else str(value)
     line = " ".join(text.split())
     return line if len(line) <= 160 else line[:157] + "..."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from typing_extensions import override
 
 from memory_rl.config import LEARNERS, LOADERS
 from memory_rl.keys import key
@@ -101,6 +102,7 @@ class Reinforce(Learner, name="reinforce"):
 class GRPO(Learner, name="grpo"):
     """Divides by the group's standard deviation over G, too (Shao et al. 2024, arXiv:2402.03300)."""
 
+    @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
         deviation = returns.std(axis=2, keepdims=True)
         return super().advantages(returns) / np.where(deviation > 0, deviation, 1.0)
@@ -109,6 +111,7 @@ class GRPO(Learner, name="grpo"):
 class RLOO(Learner, name="rloo"):
     """Minus the mean of the G - 1 others (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
 
+    @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
         others = (returns.sum(axis=2, keepdims=True) - returns) / (returns.shape[2] - 1)
         return returns - others
@@ -121,6 +124,7 @@ class PPO(Reinforce, name="ppo"):
     clip: float = key(0.2, "The ratio is clipped to 1 +- this.", word="ppo_clip", above=0)
     epochs: int = key(4, "Optimiser steps on the same episodes.", word="ppo_epochs", least=1)
 
+    @override
     def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         ratio = (log_probs - before).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
@@ -135,6 +139,7 @@ class Posterior(Learner, name="posterior"):
     baseline = "none"  # it learns from every group, whatever its rewards
     wants_beliefs = True
 
+    @override
     def learn(self, policy: Any, batch: Batch) -> None:
         policy.distil(batch.runs, batch.prompts, batch.beliefs, self.epochs)
 
@@ -142,6 +147,7 @@ class Posterior(Learner, name="posterior"):
 class Supervised(Learner):
     """Maximum likelihood of the answers that were shown: advantage 1 for each of their tokens."""
 
+    @override
     def learn(self, policy: Any, batch: Batch) -> None:
         policy.update(batch, np.ones(batch.choices.shape), self)
 

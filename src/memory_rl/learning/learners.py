@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from typing_extensions import override
 
-from memory_rl.config import LEARNERS, key
+from memory_rl.config import LEARNERS, LOADERS
+from memory_rl.keys import key
 from memory_rl.learning.batch import Batch
 from memory_rl.state import Stateful
 
@@ -89,14 +91,18 @@ def _equal(returns: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True, kw_only=True)
 class Reinforce(Learner, name="reinforce"):
     """Policy gradient with the group's mean as baseline (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783), or
-    none."""
+    none.
+    """
 
-    baseline: Literal["group", "none"] = key("group", "What a return is compared with: its group, or nothing.")
+    baseline: Literal["group", "none"] = key(
+        "group", "What a return is compared with: its group, or nothing."
+    )
 
 
 class GRPO(Learner, name="grpo"):
     """Divides by the group's standard deviation over G, too (Shao et al. 2024, arXiv:2402.03300)."""
 
+    @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
         deviation = returns.std(axis=2, keepdims=True)
         return super().advantages(returns) / np.where(deviation > 0, deviation, 1.0)
@@ -105,6 +111,7 @@ class GRPO(Learner, name="grpo"):
 class RLOO(Learner, name="rloo"):
     """Minus the mean of the G - 1 others (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
 
+    @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
         others = (returns.sum(axis=2, keepdims=True) - returns) / (returns.shape[2] - 1)
         return returns - others
@@ -117,6 +124,7 @@ class PPO(Reinforce, name="ppo"):
     clip: float = key(0.2, "The ratio is clipped to 1 +- this.", word="ppo_clip", above=0)
     epochs: int = key(4, "Optimiser steps on the same episodes.", word="ppo_epochs", least=1)
 
+    @override
     def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         ratio = (log_probs - before).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
@@ -127,12 +135,11 @@ class PPO(Reinforce, name="ppo"):
 class Posterior(Learner, name="posterior"):
     """Trains towards the belief of an ideal observer of the run's own episodes: what the channel would allow."""
 
-    epochs: int = key(
-        16, "Optimiser steps towards the same belief.", word="posterior_epochs", least=1
-    )
+    epochs: int = key(16, "Optimiser steps towards the same belief.", word="posterior_epochs", least=1)
     baseline = "none"  # it learns from every group, whatever its rewards
     wants_beliefs = True
 
+    @override
     def learn(self, policy: Any, batch: Batch) -> None:
         policy.distil(batch.runs, batch.prompts, batch.beliefs, self.epochs)
 
@@ -140,5 +147,9 @@ class Posterior(Learner, name="posterior"):
 class Supervised(Learner):
     """Maximum likelihood of the answers that were shown: advantage 1 for each of their tokens."""
 
+    @override
     def learn(self, policy: Any, batch: Batch) -> None:
         policy.update(batch, np.ones(batch.choices.shape), self)
+
+
+LOADERS["example"] = lambda _: Supervised()

@@ -129,22 +129,22 @@ class AnswerTrie:
 
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
         """Probability that a conversation ends at an exit, summed over all exits and so exact where it is
-        small: (R, E) to (R,).
+        small: (..., E) to (...).
         """
         led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision
         leading = np.nonzero(self.edge_next != NONE)[0]
         led_by[self.edge_next[leading]] = leading
         exits = np.nonzero(self.is_exit)[0]
-        log_mass, before = edge_log_probs[:, exits], led_by[self.edge_decision[exits]]
+        log_mass, before = edge_log_probs[..., exits], led_by[self.edge_decision[exits]]
         while len(there := np.nonzero(before != NONE)[0]):
-            log_mass[:, there] += edge_log_probs[:, before[there]]
+            log_mass[..., there] += edge_log_probs[..., before[there]]
             before[there] = led_by[self.edge_decision[before[there]]]
-        return np.exp(log_mass).sum(axis=1)
+        return np.exp(log_mass).sum(axis=-1)
 
     def form_log_probs(self, edge_log_probs: np.ndarray) -> np.ndarray:
-        """Log-probability of each form in nats: (R, E) to (R, F)."""
-        padded = np.concatenate([edge_log_probs, np.zeros((len(edge_log_probs), 1))], axis=1)
-        return padded[:, self.form_edges].sum(axis=2)
+        """Log-probability of each form in nats: (..., E) to (..., F)."""
+        padding = np.zeros((*edge_log_probs.shape[:-1], 1))
+        return np.concatenate([edge_log_probs, padding], axis=-1)[..., self.form_edges].sum(axis=-1)
 
     @cached_property
     def edge_share(self) -> np.ndarray:

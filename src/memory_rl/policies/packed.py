@@ -208,10 +208,10 @@ def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
 
 
-def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor) -> torch.Tensor:
-    """Log-probability in nats of every valid conversation, with its graph: (batch, E) to (batch, F)."""
+def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor, num_forms: int) -> torch.Tensor:
+    """Log-probability in nats of the first forms, with its graph: (batch, E) to (batch, num_forms)."""
     padded = torch.nn.functional.pad(edge_log_probs, (0, 1))  # the padding of a path is its last entry, -1
-    return padded[:, tensor_beside(padded, trie.form_edges)].sum(dim=2)
+    return padded[:, tensor_beside(padded, trie.form_edges[:num_forms])].sum(dim=2)
 
 
 def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> torch.Tensor:

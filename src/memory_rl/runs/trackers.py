@@ -95,8 +95,8 @@ class MeanCurve:
         points: list[TrackedPoint] = []
         if not (self._waiting and self._due and self._due[0] <= upto):
             return points
-        rows = pl.concat([pl.DataFrame(part) for part in self._waiting])
-        rows = rows.sort("episode", maintain_order=True)
+        parts = [pl.DataFrame(part) for part in self._waiting]
+        rows = pl.concat(parts, how="vertical_relaxed").sort("episode", maintain_order=True)
         while self._due and self._due[0] <= upto:
             count = int((rows["episode"] <= self._due.popleft()).sum())
             if count:

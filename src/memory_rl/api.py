@@ -405,23 +405,23 @@ def _learn(
 def _report(config: Experiment, population: Population, recorder: Recorder, limits: Ceilings) -> None:
     """Writes the summary and the figures, and warns of a breached law."""
     from memory_rl.analysis.laws import breaches
-    from memory_rl.analysis.summary import summarise
+    from memory_rl.analysis.summary import Measurements, summarise
     from memory_rl.reporting import figures
     from memory_rl.runs.store import SUMMARY
 
     metrics, title = recorder.metrics, figure_title(config.condition, config.N)
-    summary = summarise(
+    measured = Measurements(
         metrics,
         N=config.N,
         memorised_at=config.memorised_at,
         stop_at=config.stop_at,
         ceilings=limits.as_dict(),
+        secrets=config.secrets_to_memorise,
         episodes_to_know=recorder.episodes_to_know,
         fixed_secret=config.fixed_secret is not None,
-        about={**population.about, "tokens": recorder.tokens},
-        secrets=config.secrets_to_memorise,
         prior_of=config.num_secrets if config.backend == "local" and not config.warmup else None,
     )
+    summary = {**summarise(measured), **population.about, "tokens": recorder.tokens}
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
     recorder.directory.write_figure(
         "bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets)

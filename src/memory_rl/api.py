@@ -28,7 +28,7 @@ from memory_rl.config import (
     name_of,
 )
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
-from memory_rl.result import Result, figure_title, load
+from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
 from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
@@ -404,14 +404,14 @@ def _learn(
 
 def _report(config: Experiment, population: Population, recorder: Recorder, limits: Ceilings) -> None:
     """Writes the summary and the figures, and warns of a breached law."""
+    from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.laws import breaches
     from memory_rl.analysis.summary import summarise
-    from memory_rl.reporting import figures
+    from memory_rl.reporting.pictures import draw_run
     from memory_rl.runs.store import SUMMARY
 
-    metrics, title = recorder.metrics, figure_title(config.condition, config.N)
     summary = summarise(
-        metrics,
+        recorder.metrics,
         N=config.N,
         memorised_at=config.memorised_at,
         stop_at=config.stop_at,
@@ -423,16 +423,10 @@ def _report(config: Experiment, population: Population, recorder: Recorder, limi
         prior_of=config.num_secrets if config.backend == "local" and not config.warmup else None,
     )
     recorder.directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {config.condition: summary}})
-    recorder.directory.write_figure(
-        "bits_known", figures.bits_known(metrics, N=config.N, title=title, num_secrets=config.num_secrets)
-    )
-    if recorder.ledger is not None:
-        recorder.directory.write_figure(
-            "ledger",
-            figures.ledger(metrics, summary, N=config.N, title=title, num_secrets=config.num_secrets),
-        )
-        for breach in breaches(summary["checks"]):
-            warnings.warn(breach, LawBreachWarning, stacklevel=2)
+    for name, content in draw_run(Cell(recorder.directory.path, recorder.directory.read_manifest(), summary)):
+        recorder.directory.write_bytes(f"figures/{name}", content)
+    for breach in breaches(summary.get("checks", {})):
+        warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 
 def _progress(config: Experiment) -> AbstractContextManager[Callable[[Any], None] | None]:

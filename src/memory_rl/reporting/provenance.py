@@ -17,7 +17,7 @@ from memory_rl.analysis.hypotheses import Verdict, judge
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.errors import RunDirectoryError
-from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT
+from memory_rl.reporting.study import KEEP
 
 SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
 
@@ -95,9 +95,7 @@ def command_of(cell: Cell) -> str:
     given = [
         f"{key}={value}"
         for key, value in cell.config.items()
-        if key not in NOT_OF_THE_EXPERIMENT
-        and key in fields
-        and (key == "N" or value != fields[key]._default)
+        if key not in KEEP and key in fields and (key == "N" or value != fields[key]._default)
     ]
     return shlex.join(["python", script, *given])
 

@@ -7,7 +7,6 @@ experiment give the same bytes; wall-clock times are kept apart, in timing.parqu
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zipfile
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import vl_convert
 from safetensors import SafetensorError
 
 from memory_rl.errors import RunDirectoryError
@@ -309,15 +307,9 @@ class RunDirectory:
                 f"{target} cannot be written ({error}): make room or give a log_path on another disk."
             ) from error
 
-    def write_figure(self, name: str, chart: Any) -> None:
-        """Writes an altair chart as figures/<name>.svg and .png, the second from the first, since laying a
-        chart out is what takes time.
-        """
-        svg = io.StringIO()
-        chart.save(svg, format="svg")
-        png = vl_convert.svg_to_png(svg.getvalue(), scale=2)
-        self._replace(f"figures/{name}.svg", lambda path: path.write_text(svg.getvalue()))
-        self._replace(f"figures/{name}.png", lambda path: path.write_bytes(png))
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file whole."""
+        self._replace(name, lambda path: path.write_bytes(content))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file.

@@ -163,7 +163,9 @@ def read_grid_file(path: str) -> GridFile:
             f"grid={path} cannot be read ({error.strerror}): give the path of a YAML file."
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it.") from error
+        raise ConfigError(
+            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it."
+        ) from error
     if isinstance(content, list):
         return GridFile(content)
     if not isinstance(content, dict) or not isinstance(content.get("grid"), list):

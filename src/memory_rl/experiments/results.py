@@ -14,7 +14,16 @@ from memory_rl.experiments.store import CELLS, RESULTS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
-_SHOWN_ANYWAY = ("N", "seed", "learning_rate", "signal", "env_type", "reward_type", "reward_bins", "reward_noise")
+_SHOWN_ANYWAY = (
+    "N",
+    "seed",
+    "learning_rate",
+    "signal",
+    "env_type",
+    "reward_type",
+    "reward_bins",
+    "reward_noise",
+)
 """Keys with a column of their own, or behind the condition's name."""
 
 _TEXTS = ("id", "command", "condition", "status", "why", "laws")

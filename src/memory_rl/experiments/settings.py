@@ -112,7 +112,11 @@ class SweepConfig:
     def fixed_by(self) -> str | None:
         """The argument that fixes the cells, if one does."""
         return next(
-            (f"{word}={value}" for word in ("protocol", "grid") if (value := getattr(self, word)) is not None),
+            (
+                f"{word}={value}"
+                for word in ("protocol", "grid")
+                if (value := getattr(self, word)) is not None
+            ),
             None,
         )
 
@@ -196,7 +200,9 @@ def _check_list(name: str, given: Any, kind: type[Any], things: str, example: st
         raise ConfigError(f"{name}={given} is not a list of {things}: give one or more, such as {example}.")
     for word in given if kind is str else [word for selection in given for word in selection]:
         if word not in cell_keys():
-            raise ConfigError(f"{name} has {word}, which is no key of a cell: {suggest(str(word), cell_keys())}")
+            raise ConfigError(
+                f"{name} has {word}, which is no key of a cell: {suggest(str(word), cell_keys())}"
+            )
 
 
 def cell_keys() -> dict[str, Key]:

@@ -184,7 +184,9 @@ def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "$table" in value:
         return pl.read_parquet(folder / value["$table"])
     if "$adapter" in value:
-        config, tensors = (folder / value["$adapter"] / name for name in SavedModel({}, {}, value["whole"]).files)
+        config, tensors = (
+            folder / value["$adapter"] / name for name in SavedModel({}, {}, value["whole"]).files
+        )
         return SavedModel(json.loads(config.read_text()), load_file(tensors), value["whole"])
     return {key: _get(folder, part, arrays) for key, part in value.items()}
 

@@ -114,7 +114,9 @@ class MeanCurve:
         spent = rows.select(pl.col("episode") - pl.col("episode").shift().over("run").fill_null(before))
         self._shown[runs] = episodes
         values = dict(zip(MEASURES, self._standing.mean(axis=0).tolist(), strict=True))
-        values |= {name: _weighted_mean(rows[name].to_numpy(), spent["episode"].to_numpy()) for name in SHARES}
+        values |= {
+            name: _weighted_mean(rows[name].to_numpy(), spent["episode"].to_numpy()) for name in SHARES
+        }
         known = {name: value for name, value in values.items() if math.isfinite(value)}
         return TrackedPoint(int(episodes[-1]), {**known, "memorised": int(self._memorised.sum())})
 
@@ -309,10 +311,13 @@ class Trackers:
             if not subject.resumed:
                 self._show(points)
 
-    def take(self, rows: Rows) -> None:
-        """Shows the trackers what is new with these rows."""
-        if self._open:
+    def take(self, table: str, rows: Rows) -> None:
+        """Shows the trackers what is new with these rows, if they are of metrics.parquet."""
+        if self._open and table == "metrics":
             self._show(self._curve.add(rows))
+
+    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """Nothing to show."""
 
     def close(self, summary: Mapping[str, Any] | None = None) -> None:
         """Closes the trackers.

@@ -302,7 +302,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         return HitsAndMisses(schedule, policy, secrets, channel.levels, N, panel)
     if experiment.skips_ahead:
         return SkipAhead(schedule, policy, secrets, channel)
-    beliefs = Beliefs(setting.condition.table, *secrets.shape, N) if setting.learner.wants_beliefs else None
+    beliefs = Beliefs(setting.condition.table, secrets.shape, N) if setting.learner.wants_beliefs else None
     credit = experiment.signal.credit
     return StepByStep(schedule, policy, secrets, _prompts(experiment), setting.environment, credit, beliefs)
 

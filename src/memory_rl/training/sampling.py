@@ -60,7 +60,7 @@ class Sampling(Stateful):
         secrets: (R, M).
     """
 
-    kept = ("_episode",)
+    kept: tuple[str, ...] = ("_episode",)
 
     def __init__(self, schedule: Schedule, policy: Any, secrets: np.ndarray) -> None:
         self._schedule, self._policy, self._secrets = schedule, policy, secrets

@@ -293,18 +293,27 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
     """How the episodes of the next update come about; silent updates are skipped where that was asked for and is
     exact.
     """
-    experiment, channel = setting.experiment, setting.environment.channel
-    schedule, N = make_schedule(experiment), experiment.world.N
+    experiment = setting.experiment
+    beliefs = Beliefs(setting.condition.table, secrets.shape, experiment.world.N)
+    return _kind_of_sampling(experiment)(
+        schedule=make_schedule(experiment),
+        policy=policy,
+        secrets=secrets,
+        environment=setting.environment,
+        prompts=_prompts(experiment),
+        credit=experiment.signal.credit,
+        beliefs=beliefs if setting.learner.wants_beliefs else None,
+        answers=setting.answers,
+        panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
+    )
+
+
+def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
     if experiment.signal.shows_answer:
-        return Shown(schedule, policy, secrets, _prompts(experiment), setting.answers)
+        return Shown
     if experiment.scores_paths:
-        panel = _panel(experiment) if experiment.stop.ledger else None
-        return HitsAndMisses(schedule, policy, secrets, channel.levels, N, panel)
-    if experiment.skips_ahead:
-        return SkipAhead(schedule, policy, secrets, channel)
-    beliefs = Beliefs(setting.condition.table, secrets.shape, N) if setting.learner.wants_beliefs else None
-    credit = experiment.signal.credit
-    return StepByStep(schedule, policy, secrets, _prompts(experiment), setting.environment, credit, beliefs)
+        return HitsAndMisses
+    return SkipAhead if experiment.skips_ahead else StepByStep
 
 
 def _prompts(experiment: Experiment) -> Prompts:

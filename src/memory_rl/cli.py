@@ -43,7 +43,7 @@ def _sft(words: list[str]) -> int:
 
 
 def _bounds(words: list[str]) -> int:
-    from memory_rl.run import show_ceilings
+    from memory_rl.condition import show_ceilings
 
     show_ceilings(condition_of(split_words(words), typed=False))
     return 0

@@ -287,11 +287,12 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
                 )
         widest = max(rows, key=lambda row: max(row["high"], 1 / row["low"]))
         chances = holm([row["log_rank_p"] for row in rows])
+        apart = sum(chance < 0.05 for chance in chances) or "none"
         reason = (
             f"Of {len(rows)} pairs, the one that may differ most has rates in the ratio "
             f"{_ratio_of(widest)} ({widest['cell']}, {axis} {widest[axis]}); a factor of {self.margin:g} "
-            f"either way is allowed. Log-rank tests tell {sum(chance < 0.05 for chance in chances) or 'none'} of "
-            f"the pairs apart (smallest p after Holm: {min(chances):.2g})."
+            f"either way is allowed. Log-rank tests tell {apart} of the pairs apart (smallest p after Holm: "
+            f"{min(chances):.2g})."
         )
         return Finding(reason + self._alike_over(rows), rows, parts)
 

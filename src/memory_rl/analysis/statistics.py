@@ -130,7 +130,7 @@ def expanded_tail(runs: int) -> float:
     from scipy.special import (
         ndtr,
         stdtrit,
-    )  # a second to load with scipy.stats, which every command would pay
+    )  # scipy.stats would take a second to load
 
     if runs == 1:
         return TAIL

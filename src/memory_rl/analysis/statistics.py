@@ -127,10 +127,7 @@ def percentiles(drawn: np.ndarray, runs: int) -> tuple[np.ndarray, np.ndarray]:
 
 def expanded_tail(runs: int) -> float:
     """The probability in each tail of the expanded percentile interval."""
-    from scipy.special import (
-        ndtr,
-        stdtrit,
-    )  # scipy.stats would take a second to load
+    from scipy.special import ndtr, stdtrit  # scipy.stats would take a second to load
 
     if runs == 1:
         return TAIL

@@ -53,9 +53,13 @@ def key(default: Any, doc: str, *, word: str | None = None, needs: str = "", **l
     return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, **limits})
 
 
-@cache
 def keys_of(kind: type[Any], part: str = "") -> dict[str, Key]:
-    """The keys of a part by their words."""
+    """The keys of a part's class by their words; `part` names it in an experiment."""
+    return _keys_of(kind, part)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _keys_of(kind: type[Any], part: str) -> dict[str, Key]:
     hints = get_type_hints(kind)
     found = {}
     for one in fields(kind):

@@ -1,6 +1,7 @@
 """What resume=True goes on with, and what it leaves alone; signals, locks and disks that fail."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -329,15 +330,50 @@ def test_a_directory_in_use_is_refused_also_to_look_on(capsys):
 def test_a_lock_is_one_persons():
     Path("folder").mkdir()
     assert not is_locked(Path("folder"))
-    lock = Lock(Path("folder"))
+    lock = Lock(Path("folder/.lock"))
     assert is_locked(Path("folder"))
     with pytest.raises(BlockingIOError):
-        Lock(Path("folder"))
+        Lock(Path("folder/.lock"))
     lock.release()
     assert not list(Path("folder").iterdir())
     Path("folder/.lock").touch()  # a killed process leaves its file, and nothing else
     assert not is_locked(Path("folder"))
-    Lock(Path("folder")).release()
+    Lock(Path("folder/.lock")).release()
+    assert not list(Path("folder").iterdir())
+
+
+def test_someone_who_looks_does_not_disturb():
+    """Locks and looks in turns, for as long as another process only looks."""
+    Path("folder").mkdir()
+    look = "from memory_rl.runs.lock import is_locked; import pathlib\nprint(flush=True)\n"
+    look += "while True: is_locked(pathlib.Path('folder'))"
+    process = subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    try:
+        for _ in range(200):
+            lock = Lock(Path("folder/.lock"))
+            assert is_locked(Path("folder"))
+            lock.release()
+            assert not is_locked(Path("folder"))
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert not list(Path("folder").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_nobody_out(number, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    Path("folder").mkdir()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="folder is on a file system without locks"):
+            lock = Lock(Path("folder/.lock"))
+        assert not is_locked(Path("folder"))
+        lock.release()
+        assert not list(Path("folder").iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])

@@ -1,4 +1,4 @@
-"""What was measured is never overwritten or lost, and the manifest tells the truth."""
+"""What was measured is never overwritten or lost, and the manifest is true."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys):
     assert result.summary == {}
 
 
-def test_a_full_disk_is_told_and_noted(monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_noted(monkeypatch, capsys):
     replace = os.replace
 
     def full(source, target):

@@ -87,7 +87,9 @@ def trackio_history(run: Path) -> list[TrackedPoint]:
     identity = json.loads((run / "trackers.json").read_text())["id"]
     rows = SQLiteStorage.get_logs("tests", f"{run.name}-{identity}")
     return [
-        TrackedPoint(row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")})
+        TrackedPoint(
+            row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")}
+        )
         for row in rows
     ]
 
@@ -352,7 +354,8 @@ def test_a_tracker_that_fails_is_left_behind(where, monkeypatch):
     monkeypatch.setitem(trackers._KINDS, "wandb_project", ("wandb", broken))
     monkeypatch.setattr(trackers, "require", lambda *_: None)
     with pytest.warns(
-        TrackerWarning, match=r"^wandb failed \(the line is dead\), and the experiment continues without it\.$"
+        TrackerWarning,
+        match=r"^wandb failed \(the line is dead\), and the experiment continues without it\.$",
     ) as warned:
         result = memory_rl.train(**SMALL, wandb_project="tests", tensorboard=True)
     assert len(warned) == 1
@@ -421,7 +424,7 @@ def test_a_folder_that_trackio_cannot_write_costs_a_warning():
 
 
 @pytest.mark.parametrize("words", ["wandb_project=tests", "trackio_project=tests", "tensorboard=True"])
-def test_a_missing_library_is_told_before_any_work(words, monkeypatch, capsys):
+def test_a_missing_library_is_reported_before_any_work(words, monkeypatch, capsys):
     library = words.split("=")[0].removesuffix("_project")
     Path(library).mkdir()  # such as wandb leaves: a folder that Python could import
     monkeypatch.syspath_prepend(str(Path.cwd()))

@@ -1,4 +1,4 @@
-"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to full configurations."""
+"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to configurations."""
 
 from __future__ import annotations
 
@@ -163,7 +163,9 @@ def read_grid_file(path: str) -> GridFile:
             f"grid={path} cannot be read ({error.strerror}): give the path of a YAML file."
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it.") from error
+        raise ConfigError(
+            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it."
+        ) from error
     if isinstance(content, list):
         return GridFile(content)
     if not isinstance(content, dict) or not isinstance(content.get("grid"), list):
@@ -205,7 +207,8 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
     if not isinstance(entry, dict) or entry.get("command") not in COMMANDS:
         raise ConfigError(
-            f"entry {place} of the grid ({entry}) has no command: begin it with command: train or command: sft."
+            f"entry {place} of the grid ({entry}) has no command: "
+            "begin it with command: train or command: sft."
         )
     axes = {
         str(key): value if isinstance(value, list) else [value]

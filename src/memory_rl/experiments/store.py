@@ -173,7 +173,8 @@ class SweepDirectory:
             lock = Lock(self._lock_file())
         except BlockingIOError:
             raise RunDirectoryError(
-                f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path."
+                f"log_path={self.location} is in use by another sweep: "
+                "wait for its end, or give another log_path."
             ) from None
         except OSError as error:
             raise RunDirectoryError(

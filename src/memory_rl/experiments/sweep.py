@@ -68,8 +68,8 @@ def sweep(**settings: Any) -> dict[str, Any]:
     Nothing is printed unless `quiet=False` is given.
 
     Args:
-        settings: the keys of `SweepConfig` and, as axes, those of `train` and `sft`, with a list or one value for
-            each, such as conditions=["sft", "binary"], N=[16, 64].
+        settings: the keys of `SweepConfig` and, as axes, those of `train` and `sft`, with a list or one value
+            for each, such as conditions=["sft", "binary"], N=[16, 64].
 
     Raises:
         MemoryRLError: one sentence about a key, a value, a cell or a directory, before any work is done.
@@ -249,7 +249,7 @@ class Sweep:
         }
 
     def _write_record(self, cells: Sequence[GridCell], *, chosen: bool = False) -> None:
-        """Writes sweep.json, with the complete cells of an earlier grid; with `chosen` all rates are known."""
+        """Writes sweep.json, with the complete cells of an earlier grid if all rates are known (`chosen`)."""
         existing = self.directory.read_json(SWEEP) or {}
         listed, kept = [cell.as_dict() for cell in cells], []
         if self.plan.tuning is not None and not chosen:
@@ -313,7 +313,7 @@ class Sweep:
             self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
-        """The cell, with what an unfinished run left, for a worker elsewhere; what it cannot resume is set aside."""
+        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
         if self.directory.local is not None and self.plan.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
         place, files = f"{folder}/{cell.id}", {}

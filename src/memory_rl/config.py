@@ -470,3 +470,13 @@ class Keep:
                 f"tinker_base_url={self.tinker_base_url} is not an address: use one such as "
                 "tinker_base_url=http://127.0.0.1:8000."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles(World):
+    """Labelled examples for supervised learning, as chat messages."""
+
+    num_train: int = key(1000, "Lines of train.jsonl.", least=1)
+    num_test: int = key(200, "Lines of test.jsonl.", least=1)
+    data_dir: str = key("data", "The folder that gets a folder for this N and secret.")
+    quiet: bool = key(False, "Print nothing.")

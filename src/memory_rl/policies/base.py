@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from memory_rl.learning.batch import Batch
-from memory_rl.learning.learners import Learner
 from memory_rl.state import Stateful
+
+if TYPE_CHECKING:
+    from memory_rl.learning.learners import Learner
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Policy(Stateful):
 
     def close(self, completed: bool) -> None:
         """Lets go of what it holds elsewhere; also of saved states, if the experiment is complete."""
+
+    def _batch(self, runs: np.ndarray, prompts: np.ndarray, choices: np.ndarray, path: np.ndarray) -> Batch:
+        """Episodes of these runs as they are now."""
+        return Batch(runs, prompts, choices, path, self.updates[runs])
 
 
 class Samples(Protocol):

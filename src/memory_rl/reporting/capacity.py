@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis import capacity as analysis
-from memory_rl.analysis.capacity import Point, Size, by_condition, by_size, comparable, in_blocks, interleaved
+from memory_rl.analysis.capacity import Size, by_condition, by_size, comparable, in_blocks, interleaved
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import mean_interval
-from memory_rl.analysis.survival import bits_per_episode, pool
+from memory_rl.analysis.samples import Sample
+from memory_rl.analysis.statistics import bootstrap_mean, mean_interval
 from memory_rl.reporting.charts import Figure, Panel
 from memory_rl.reporting.study import Study
 
@@ -78,21 +78,19 @@ _POINT = {
 }
 
 
-def _point_row(condition: str, size: Size, point: Point) -> dict[str, Any]:
-    first, times, mean = point.cells[0], pool([cell.times for cell in point.cells]), point.mean
-    rate = bits_per_episode(times, first.information)
-    memorised = int(times.memorised.sum())
+def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
+    first, mean, rate, memorised = point.first, bootstrap_mean(point.stored), point.rate, point.memorised
     return {
         "condition": condition,
         "size": size.label,
         "parameters": first.summary.get("trained_parameters"),
         "bytes": first.summary.get("trained_bytes"),
         "N": first.N,
-        "num_secrets": point.num_secrets,
+        "num_secrets": first.num_secrets,
         "order": "blocks" if in_blocks(first) else "mixed",
-        "runs": len(times.episodes),
+        "runs": point.runs,
         "memorised": memorised,
-        "bits_to_learn": point.bits_to_learn,
+        "bits_to_learn": first.bits_to_learn,
         "stored": mean.value,
         "low": mean.low,
         "high": mean.high,
@@ -134,9 +132,9 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
         "condition": condition,
         "size": found.size.label,
         "parameters": found.size.parameters,
-        "N": found.at.cells[0].N,
+        "N": found.at.first.N,
     }
-    row: dict[str, Any] = {**about, "num_secrets": found.at.num_secrets, "saturated": found.saturated}
+    row: dict[str, Any] = {**about, "num_secrets": found.at.first.num_secrets, "saturated": found.saturated}
     for name, estimate in (
         ("capacity", found.bits),
         ("per_parameter", found.per_parameter),

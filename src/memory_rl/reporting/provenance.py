@@ -13,8 +13,8 @@ from typing import Any
 import chz
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.hypotheses import Verdict, judge
 from memory_rl.analysis.protocol import Protocol, load_protocol
+from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.errors import RunDirectoryError
 from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT

@@ -311,10 +311,13 @@ class Trackers:
             if not subject.resumed:
                 self._show(points)
 
-    def take(self, rows: Rows) -> None:
-        """Shows the trackers what is new with these rows."""
-        if self._open:
+    def take(self, table: str, rows: Rows) -> None:
+        """Shows the trackers what is new with these rows, if they are of metrics.parquet."""
+        if self._open and table == "metrics":
             self._show(self._curve.add(rows))
+
+    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """Nothing to show."""
 
     def close(self, summary: Mapping[str, Any] | None = None) -> None:
         """Closes the trackers.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.learning.own_learner import load_learner as _load_learner  # noqa: F401  # makes algorithm= known
+
 from memory_rl.learning.learners import GRPO, PPO, RLOO, Learner, Posterior, Reinforce  # isort: skip
 from memory_rl.api import (
     bounds,

@@ -132,7 +132,7 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     threshold.check(world.N)
     closed = signal.channel_name(world) in ("binary", "log_distance") and signal.reward_noise == 0
     most = MAX_N["local"][1] if world.multi_step else MAX_TABULATED_N
-    if world.N > most and not (signal.shows_answer or closed):
+    if most < world.N and not (signal.shows_answer or closed):
         raise ConfigError(
             f"N={world.N} is too large to tabulate this channel: use N={most} or less, or reward_type=binary."
         )

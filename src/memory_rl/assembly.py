@@ -1,5 +1,6 @@
 """Builds an experiment from its parts: world, policy, learner, sampling and meter. With run.py the only reader of a
-whole `Experiment`."""
+whole `Experiment`.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def make_setting(experiment: Experiment) -> Setting:
 
 def _read_answers(experiment: Experiment, environment: Environment) -> np.ndarray | None:
     """The test examples are read and checked, too. They hold the same conversation, so that their likelihood is P(S),
-    which every evaluation measures."""
+    which every evaluation measures.
+    """
     secret = experiment.world.fixed_secret
     if not experiment.signal.shows_answer or secret is None:
         return None
@@ -289,7 +291,8 @@ def make_schedule(experiment: Experiment) -> Schedule:
 
 def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
     """How the episodes of the next update come about; silent updates are skipped where that was asked for and is
-    exact."""
+    exact.
+    """
     experiment, channel = setting.experiment, setting.environment.channel
     schedule, N = make_schedule(experiment), experiment.world.N
     if experiment.signal.shows_answer:

@@ -35,7 +35,9 @@ def load_object(reference: str, key: str, example: str) -> Any:
         hint = f"give the path of a Python file, as in {key}=my_file.py:Name."
         if meant.is_file():
             hint = f"did you mean {key}={meant}:{name}?"
-        raise ConfigError(f"{given} names no file, since there is no {place or 'path before the colon'}: {hint}")
+        raise ConfigError(
+            f"{given} names no file, since there is no {place or 'path before the colon'}: {hint}"
+        )
     module = _run(path, given)
     if name not in vars(module):
         own = [
@@ -64,7 +66,9 @@ def _run(path: Path, given: str) -> ModuleType:
         exec(code, vars(module))  # noqa: S102  # to run it is what the user asks for
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise ConfigError(f"{given} cannot be used, since {path} cannot be run ({told(error)}): fix the file.") from error
+        raise ConfigError(
+            f"{given} cannot be used, since {path} cannot be run ({told(error)}): fix the file."
+        ) from error
     finally:
         if folder in sys.path:
             sys.path.remove(folder)

@@ -82,12 +82,11 @@ class Result:
 
     def plot(self) -> alt.LayerChart:
         """Bits known against episodes."""
-        from memory_rl.reporting import figures
+        from memory_rl.analysis.collect import Cell
+        from memory_rl.reporting.pictures import plot_run
 
-        title = figure_title(self.manifest["condition"], self.config["N"])
-        return figures.bits_known(
-            self.metrics, N=self.config["N"], title=title, num_secrets=self.config.get("num_secrets", 1)
-        )
+        condition = self.manifest["condition"]
+        return plot_run(Cell(self.path, self.manifest, self.summary.get(condition, {})))
 
     def __repr__(self) -> str:
         lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
@@ -106,11 +105,6 @@ class Result:
                     )
                 )
         return "\n".join(lines)
-
-
-def figure_title(condition: str, N: int) -> str:
-    """The title of an experiment's figures."""
-    return f"{condition}, N = {N}"
 
 
 def load(path: str | Path) -> Result:

@@ -30,7 +30,7 @@ from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
 from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
 from memory_rl.runs.store import CHANNEL, MANIFEST, SUMMARY, USAGE, RunDirectory
-from memory_rl.runs.trackers import Trackers
+from memory_rl.runs.trackers import MeanCurve, Trackers
 from memory_rl.task import table_of
 from memory_rl.training.ceilings import warnings_about
 from memory_rl.training.continuation import FromCheckpoints
@@ -54,38 +54,44 @@ def run_experiment(experiment: Experiment) -> Result:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what
             was measured is kept.
     """
-    with Trackers(experiment) as trackers:
-        setting = make_setting(experiment)
-        manifest = make_manifest(experiment)
+    with _trackers(experiment) as trackers:
+        setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
             experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume
         )
         with sigterm_raises(), claim as directory:
-            if directory.begun is None or directory.begun["status"] != "completed":
-                _run_in(directory, manifest, setting, trackers)
-            else:
+            if directory.is_complete:
                 _say(experiment, f"{directory.path} is complete already; nothing was run.")
+            else:
+                _run_in(directory, manifest, setting, trackers)
             result = load(directory.path)
-        trackers.summarise(result.summary)
+        trackers.close(result.summary)
     return result
+
+
+def _trackers(experiment: Experiment) -> Trackers:
+    stop, bits = experiment.stop, math.log2(experiment.world.N)
+    memorised, ended = (bits + math.log2(probability) for probability in (stop.memorised_at, stop.stop_at))
+    curve = MeanCurve(stop.num_runs, experiment.budget, memorised, ended)
+    return Trackers({**experiment.flat(), "condition": experiment.condition}, curve)
 
 
 def _run_in(
     directory: RunDirectory, manifest: Mapping[str, Any], setting: Setting, trackers: Trackers
 ) -> None:
     """Runs it in a claimed directory, from its last checkpoint if it holds one; the manifest always has its status."""
-    signals, earlier = SignalsWait(), directory.begun
+    signals, existing = SignalsWait(), directory.existing
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
-    current = dict(manifest) if earlier is None else resumed(earlier, manifest)
+    current = dict(manifest) if existing is None else resumed(existing, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
     try:
         about = _measure(setting, directory, continuation, signals, trackers)
     except NotStartedError as error:
-        if earlier is None:
+        if existing is None:
             directory.discard()
         else:
-            directory.write_json(MANIFEST, earlier)
+            directory.write_json(MANIFEST, existing)
         raise error.reason from None
     except BaseException as error:
         _note_end(directory, current, error)
@@ -97,7 +103,9 @@ def _run_in(
 def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
     """Notes what stopped it, even on a disk that has just become full: then at least the error itself is raised."""
     interrupted = isinstance(error, KeyboardInterrupt)
-    why = (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    why = (
+        (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    )
     if interrupted:
         error.add_note(f"the same command with log_path={directory.path} resume=True resumes it")
     with suppress(RunDirectoryError):
@@ -116,29 +124,27 @@ def _measure(
 
     Returns what the manifest says of it, because it may differ from time to time.
     """
-    from memory_rl.reporting.terminal import ProgressSink
+    from memory_rl.reporting.terminal import ProgressBar
 
-    experiment = setting.experiment
+    experiment, stopped = setting.experiment, None
     learners = _start(setting, directory)
     trackers.start(directory, continuation.measured)
     secrets, film = secrets_of(setting), make_film(experiment)
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
     continuation.parts["tables"] = tables
-    with ProgressSink(experiment.condition, math.log2(experiment.world.N), experiment.budget, experiment.keep.quiet) as progress:
-        meter = make_meter(setting, secrets, (tables, trackers, progress), film)
-        sampling = make_sampling(setting, learners.policy, secrets)
-        stopped, completed = None, False
-        try:
-            with signals:
-                train(learners.policy, setting.learner, sampling, meter, continuation)
-            completed = True
-        except TokensSpentError as why:
-            completed = True
-            stopped = f"{why}: the runs that had not memorised by then are censored there."
-            _say(experiment, stopped)
-        finally:
-            tables.write()
-            learners.policy.close(completed)
+    progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)
+    meter = make_meter(setting, secrets, (tables, trackers, progress), film)
+    sampling, completed = make_sampling(setting, learners.policy, secrets), False
+    try:
+        with progress, signals:
+            train(learners.policy, setting.learner, sampling, meter, continuation)
+        completed = True
+    except TokensSpentError as why:
+        completed, stopped = True, f"{why}: the runs that had not memorised by then are censored there."
+        _say(experiment, stopped)
+    finally:
+        tables.write()
+        learners.policy.close(completed)
     _report(setting, learners, meter, tables, stopped)
     if experiment.keep.save_adapters:
         directory.write_adapters(learners.policy.state()["adapters"])
@@ -180,7 +186,9 @@ def show_ceilings(condition: Condition) -> None:
 
     world, signal, limits = condition.world, condition.signal, condition.limits
     show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, limits.as_dict()))
-    unused = 0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
+    unused = (
+        0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
+    )
     for sentence in warnings_about(limits, world.N, unused):
         print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
 
@@ -217,25 +225,29 @@ def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
 
 def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, stopped: str | None) -> None:
     """Writes the summary and the figures, and warns of a breached law."""
+    from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.laws import breaches
-    from memory_rl.analysis.summary import summarise
+    from memory_rl.analysis.summary import Measurements, summarise
+    from memory_rl.reporting.pictures import draw_run
 
     experiment, directory = setting.experiment, tables.directory
-    policy, stop = experiment.policy, experiment.stop
-    about = {**learners.about, **_about_service(learners, stopped), "tokens": meter.tokens}
-    summary = summarise(
+    policy, stop, world = experiment.policy, experiment.stop, experiment.world
+    measured = Measurements(
         tables.metrics,
-        N=experiment.world.N,
-        memorised_at=stop.memorised_at,
-        stop_at=stop.stop_at,
-        ceilings=setting.condition.limits.as_dict(),
-        episodes_to_know=meter.episodes_to_know,
-        fixed_secret=experiment.world.fixed_secret is not None,
-        about=about,
-        secrets=experiment.secrets_to_memorise,
-        prior_of=experiment.world.num_secrets if policy.backend == "local" and not policy.warmup else None,
+        world.N,
+        stop.memorised_at,
+        stop.stop_at,
+        setting.condition.limits.as_dict(),
+        experiment.secrets_to_memorise,
+        meter.episodes_to_know,
+        fixed_secret=world.fixed_secret is not None,
+        prior_of=world.num_secrets if policy.backend == "local" and not policy.warmup else None,
     )
+    about = {**learners.about, **_about_service(learners, stopped), "tokens": meter.tokens}
+    summary = {**summarise(measured), **about}
     directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: summary}})
+    for name, content in draw_run(Cell(directory.path, directory.read_manifest(), summary)):
+        directory.write_bytes(f"figures/{name}", content)
     for breach in breaches(summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
 

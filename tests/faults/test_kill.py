@@ -116,7 +116,7 @@ def server():
             "memory_rl.training.rl",
             "memory_rl.training.sft",
             "memory_rl.training.population",
-            "memory_rl.reporting.figures",
+            "memory_rl.reporting.pictures",
             "vl_convert",
         ]
     )

@@ -12,15 +12,11 @@ from reporting_helpers import luminance, wait_until_drawn
 import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
-from memory_rl.reporting import capacity
-from memory_rl.reporting.capacity import (
-    CAPACITY_FIGURES,
-    COLORS,
-    capacities_frame,
-    interference_frame,
-    points_frame,
-)
-from memory_rl.reporting.charts import FIGURES, live, printed
+from memory_rl.reporting import capacity_charts
+from memory_rl.reporting.capacity import capacities_frame, interference_frame, points_frame
+from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, COLORS
+from memory_rl.reporting.charts import FIGURES
+from memory_rl.reporting.drawing import live, sheet
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import GROUND
@@ -112,8 +108,8 @@ def test_a_cell_in_which_no_run_memorised_has_a_bound_and_no_rate(frame):
 def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame):
     assert frame.filter(order="blocks").select("size", "num_secrets").rows() == [("shared n=32", 4)]
     for name in ("capacity", "parameters", "size"):
-        layers = [layer for panel in getattr(capacity, name)(study).panels for layer in panel.layers]
-        drawn = json.dumps([layer.data.to_dicts() for layer in layers if "runs" in layer.data.columns])
+        layers = [layer for panel in getattr(capacity_charts, name)(study).panels for layer in panel.layers]
+        drawn = json.dumps([layer.frame.to_dicts() for layer in layers if "runs" in layer.frame.columns])
         assert '"num_secrets": 2' in drawn
         assert '"num_secrets": 4' not in drawn
 
@@ -143,15 +139,11 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
         "size": ["sft", "binary"],
         "interference": ["sft"],
     }
-    layers = [
-        layer
-        for name in ("capacity", "interference")
-        for panel in figures[name].panels
-        for layer in panel.layers
+    specifications = [
+        live(panel, study.plain(), "") for name in ("capacity", "interference") for panel in figures[name].panels
     ]
-    scales = [
-        encoding["color"]["scale"] for layer in layers if "color" in (encoding := layer.to_dict()["encoding"])
-    ]
+    encodings = [layer["encoding"] for specification in specifications for layer in specification["layer"]]
+    scales = [encoding["color"]["scale"] for encoding in encodings if "color" in encoding]
     assert len(scales) > 6
     assert all(
         scale == {"domain": ["shared n=1", "shared n=32"], "range": [COLORS[0], COLORS[-1]]}
@@ -160,12 +152,8 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
 
 
 def test_the_lines_of_known_capacities_are_2_and_3_6_bits_a_parameter(study):
-    panel = capacity.parameters(study).panels[0]
-    lines = [
-        layer.data
-        for layer in panel.layers
-        if isinstance(layer.mark, capacity.alt.MarkDef) and layer.mark.type == "line"
-    ]
+    panel = capacity_charts.parameters(study).panels[0]
+    lines = [layer.frame for layer in panel.layers if layer.mark["type"] == "line"]
     assert [(line["stored"] / line["parameters"]).to_list() for line in lines] == [
         pytest.approx([bits, bits]) for bits in (2.0, 3.6)
     ]
@@ -177,10 +165,8 @@ def test_only_saturated_sizes_have_diamonds(study, cells_folder):
     )
     assert wanted == ["shared n=1"]
     for name in ("capacity", "parameters"):
-        panel = next(panel for panel in getattr(capacity, name)(study).panels if panel.title == "sft")
-        (diamonds,) = [
-            layer.data for layer in panel.layers if getattr(layer.mark, "shape", None) == "diamond"
-        ]
+        panel = next(panel for panel in getattr(capacity_charts, name)(study).panels if panel.title == "sft")
+        (diamonds,) = [layer.frame for layer in panel.layers if layer.mark.get("shape") == "diamond"]
         assert diamonds["size"].to_list() == wanted
 
 
@@ -188,7 +174,7 @@ def test_only_saturated_sizes_have_diamonds(study, cells_folder):
 def test_each_is_drawn_for_page_and_print(make, study):
     """With as many lines as there are curves."""
     figure, plain = make(study), study.plain()
-    drawing = vl_convert.vegalite_to_svg(printed(figure, plain))
+    drawing = vl_convert.vegalite_to_svg(sheet(figure, plain))
     assert all(panel.title in drawing for panel in figure.panels)
     assert "NaN" not in drawing
     for panel in figure.panels:
@@ -211,7 +197,7 @@ def test_other_cells_are_called_and_drawn_as_they_were(sweep, cells_folder):
     for make in FIGURES:
         drawn = [[live(panel, study, "") for panel in make(study).panels] for study in (alone, plain)]
         assert drawn[0] == drawn[1]
-    assert not capacity.is_shown(alone)
+    assert not capacity_charts.is_shown(alone)
     assert len(both.entries) == len(alone.entries) + 6
 
 

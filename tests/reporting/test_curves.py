@@ -115,7 +115,7 @@ def test_the_waterfall_falls_from_capacity_to_policy_by_the_factors_on_its_bars(
         (2.0781, 1.0, "loss \u00f72.08"),
         (4480.2, 1.0, "loss \u00f74,480"),
         (0.5, 1.0, "loss \u00d72 (a gain)"),
-        (None, None, "loss: not known"),
+        (None, None, "loss: unknown"),
         (None, 1.0, "loss: nothing memorised"),
     ],
 )

@@ -14,7 +14,7 @@ from memory_rl.config import SFTConfig, TrainConfig, as_values, parse_config
 from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.page import GENERATOR
 from memory_rl.reporting.provenance import command_of, judge_sweeps
-from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, make_study
+from memory_rl.reporting.study import KEEP, make_study
 
 
 def complaint(capsys, *words: str) -> str:
@@ -79,7 +79,7 @@ def test_the_commands_make_the_same_configurations(sweep):
         _, script, *words = shlex.split(command_of(cell))
         config = as_values(parse_config({"train.py": TrainConfig, "sft_train.py": SFTConfig}[script], words))
         for key, value in cell.config.items():
-            assert key in NOT_OF_THE_EXPERIMENT or config[key] == value
+            assert key in KEEP or config[key] == value
 
 
 def test_labels_name_what_sets_cells_apart(sweep):

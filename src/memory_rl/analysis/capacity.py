@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.collect import KEEP, Cell
+from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.analysis.summary import last_rows
-from memory_rl.config import SFTConfig, TrainConfig, episodes_a_block, make_config
+from memory_rl.experiment import KEEP, old_experiment
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
@@ -33,7 +33,6 @@ _UNNAMED = KEEP | {
 
 _OF_THE_BLOCKS = ("N", "num_secrets", "max_episodes", "batch_size", "group_size", "algorithm", "baseline")
 _STEPS_A_BLOCK = 8
-_KINDS: dict[str, type[SFTConfig | TrainConfig]] = {"sft": SFTConfig, "train": TrainConfig}
 
 Group = TypeVar("Group", bound=Hashable)
 Item = TypeVar("Item")
@@ -208,8 +207,7 @@ def interference(cell: Cell) -> Interference:
 
 def block_length(cell: Cell) -> int:
     """Episodes of a block."""
-    given = {key: value for key, value in cell.settings.items() if key in _OF_THE_BLOCKS}
-    return episodes_a_block(make_config(_KINDS[cell.kind], given))
+    return old_experiment(cell.manifest).episodes_a_block
 
 
 def _at(frame: pl.DataFrame, wanted: np.ndarray) -> np.ndarray:

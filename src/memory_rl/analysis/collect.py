@@ -14,12 +14,9 @@ import polars as pl
 
 from memory_rl.analysis.summary import last_rows, memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
-from memory_rl.config import OPERATIONAL_KEYS, secrets_to_memorise
 from memory_rl.errors import RunDirectoryError
+from memory_rl.experiment import secrets_to_memorise
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
-
-KEEP = frozenset((*OPERATIONAL_KEYS, "threads", "data_dir"))
-"""Keys that change nothing in what is measured."""
 
 SET_APART = ("tuning", "discarded")
 """Folders that are not searched: what they hold is not part of the reported results."""

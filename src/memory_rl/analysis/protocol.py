@@ -15,16 +15,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
 
-import chz
 import yaml
 
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
 from memory_rl.analysis.keys import Key, Text, is_integer, is_number, is_selection, list_of, or_none, read
-from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.errors import ConfigError, suggest
+from memory_rl.experiment import experiment_keys
 
 _SUFFIX = ".yaml"
-SELECTABLE = ("kind", "condition", *sorted({*chz.chz_fields(TrainConfig), *chz.chz_fields(SFTConfig)}))
+SELECTABLE = ("kind", "condition", *sorted(experiment_keys()))
 """What a selection of cells may name: the command, the condition, or a key of the configuration."""
 
 

@@ -19,8 +19,6 @@ from memory_rl.seeding import generator
 from memory_rl.task import INVALID, Environment, Message, SecretSpace, make_environment
 
 
-
-
 @dataclass(frozen=True)
 class AskedWorld:
     """An environment and how its secrets are drawn, for an adapter to ask.

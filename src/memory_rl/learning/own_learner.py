@@ -57,7 +57,9 @@ def _check_advantages(learner: Learner, name: str) -> None:
     returns = np.random.default_rng(0).integers(4, size=_SHAPE) / 3.0
     first = _advantages(learner, returns, name)
     if not np.array_equal(first, _advantages(learner, returns, name)):
-        raise ConfigError(f"{name} gave two different advantages for the same returns: make it deterministic.")
+        raise ConfigError(
+            f"{name} gave two different advantages for the same returns: make it deterministic."
+        )
     for value in _EQUAL if learner.silent_if_equal else ():
         largest = float(np.abs(_advantages(learner, np.full(_SHAPE, value), name)).max())
         if largest > _ROUNDING:
@@ -70,9 +72,13 @@ def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
     given = _call(name, "asked for advantages", learner.advantages, returns.copy())
     if not isinstance(given, np.ndarray) or given.shape != returns.shape:
         shape = getattr(given, "shape", type(given).__name__)
-        raise ConfigError(f"{name} gave advantages of shape {shape} for returns of shape {returns.shape}: return one each.")
+        raise ConfigError(
+            f"{name} gave advantages of shape {shape} for returns of shape {returns.shape}: return one each."
+        )
     if given.dtype.kind not in "fiub" or not np.isfinite(given).all():
-        raise ConfigError(f"{name} gave advantages that are not finite numbers: return a finite number for each return.")
+        raise ConfigError(
+            f"{name} gave advantages that are not finite numbers: return a finite number for each return."
+        )
     return given.astype(np.float64)
 
 
@@ -99,7 +105,9 @@ def _check_silence(learner: Learner, name: str) -> None:
         batch = Batch(every, prompts, choices, choices, every, returns.reshape(choices.shape), returns)
         _call(name, "asked to learn", learner.learn, watcher, batch)
     if watcher.moved:
-        raise ConfigError(f"{name} moves the policy where all rewards of a group are equal: add silent_if_equal = False.")
+        raise ConfigError(
+            f"{name} moves the policy where all rewards of a group are equal: add silent_if_equal = False."
+        )
 
 
 def _check_loss(learner: Learner, name: str) -> None:
@@ -111,9 +119,16 @@ def _check_loss(learner: Learner, name: str) -> None:
     advantages = torch.randn(shape, generator=random)
     leaf = (log_probs * 1.1).requires_grad_()
     loss = _call(name, "asked for its loss", learner.loss, leaf, log_probs, advantages)
-    if not isinstance(loss, torch.Tensor) or loss.shape != () or not loss.isfinite() or not loss.requires_grad:
+    if (
+        not isinstance(loss, torch.Tensor)
+        or loss.shape != ()
+        or not loss.isfinite()
+        or not loss.requires_grad
+    ):
         shown = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise ConfigError(f"{name} has a loss of shape {shown}: return a finite scalar tensor with its graph.")
+        raise ConfigError(
+            f"{name} has a loss of shape {shown}: return a finite scalar tensor with its graph."
+        )
 
 
 LOADERS["own"] = load_learner

@@ -262,7 +262,9 @@ class _Numbering:
     """Gives numbers to things that are told apart by where they hang and by their token, place after place."""
 
     def __init__(self) -> None:
-        self._parts = [np.zeros((4, 0), dtype=np.int64)]  # (4, n): parent, token, place, the first row that has it
+        self._parts = [
+            np.zeros((4, 0), dtype=np.int64)
+        ]  # (4, n): parent, token, place, the first row that has it
         self._count = 0
 
     def number(self, rows: np.ndarray, parents: np.ndarray, tokens: np.ndarray, place: int) -> np.ndarray:

@@ -172,7 +172,9 @@ class StackedAdapters(Adapters):
     def _pairs(self, stacked: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from vectors (R', P)."""
         # One split, so that its gradient is one concatenation.
-        parts = [part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(self._sizes, dim=1)]
+        parts = [
+            part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(self._sizes, dim=1)
+        ]
         return list(zip(parts[::2], parts[1::2], strict=True))
 
 

@@ -89,7 +89,13 @@ def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int
     allowed[:, :length, :length] = np.tri(length, dtype=bool)
     mask = torch.zeros(allowed.shape)
     pack = Pack(
-        torch.from_numpy(tokens), torch.from_numpy(positions), mask[:, None], keys, place, trie.num_nodes, length
+        torch.from_numpy(tokens),
+        torch.from_numpy(positions),
+        mask[:, None],
+        keys,
+        place,
+        trie.num_nodes,
+        length,
     )
     viewer, seen = np.arange(len(keys)), node
     while len(viewer):
@@ -190,7 +196,10 @@ def decision_states(
             tokens = pack.tokens.clone()
             tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
             out = model.base_model(
-                input_ids=tokens.to(model.device), attention_mask=mask, position_ids=positions, use_cache=False
+                input_ids=tokens.to(model.device),
+                attention_mask=mask,
+                position_ids=positions,
+                use_cache=False,
             )
             seen = inputs.pop() if inputs else out.last_hidden_state
             states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])

@@ -13,8 +13,10 @@ import polars as pl
 
 from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percentiles, resampled_means
 from memory_rl.analysis.survival import survival_curve
+from memory_rl.experiment import KEEP
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import Entry
+from memory_rl.reporting.wording import short
 
 LINEAR_UP_TO = 10
 """Episodes; axes of episodes are logarithmic beyond."""
@@ -25,9 +27,13 @@ CURVE_POINTS = 80
 FILM_COLUMNS = 120
 """Snapshots of a film, at most."""
 
+SINGLE_RUNS = 64
+"""Drawn as lines of their own, at most."""
+
 _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
+_INTERVAL = ("low", "high")
 
 MINDS = {
     "capacity": "channel capacity",
@@ -35,6 +41,13 @@ MINDS = {
     "observer": "ideal observer",
     "policy": "policy",
 }
+CURVES = {
+    "asked_bits": "the questions could tell",
+    "observer_bits": "the ideal observer knows",
+    "bits_known": "the policy knows",
+}
+"""What the ledger keeps of each run; from the column of metrics.parquet to its name."""
+
 STEPS = {
     "alphabet": ("capacity", "questioner"),
     "exploration": ("questioner", "observer"),
@@ -70,35 +83,65 @@ def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
     """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon
     capacity): at most `CURVE_POINTS` a cell.
     """
-    last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
+    last = _last_episode(entries)
 
     def curve(entry: Entry) -> pl.DataFrame:
-        metrics = entry.cell.metrics
-        grid = episode_grid(metrics["episode"].unique().sort().to_numpy())
-        frame = mean_curve(on_grid(metrics, grid, "bits_known"), grid)
-        return _held_until(frame, last).with_columns(
-            ceiling=pl.min_horizontal(
-                pl.lit(entry.cell.bits_to_learn), pl.col("episode") * _most_a_question_tells(entry)
-            )
+        ceiling = pl.col("episode") * _most_a_question_tells(entry)
+        return _held_until(_mean_over_runs(entry, "bits_known"), last).with_columns(
+            ceiling=ceiling.clip(upper_bound=entry.cell.bits_to_learn)
         )
 
     return _together(entries, curve)
 
 
+def _last_episode(entries: Sequence[Entry]) -> int:
+    return max(entry.cell.metrics["episode"].max() for entry in entries)  # type: ignore[type-var, return-value]
+
+
+def _mean_over_runs(entry: Entry, column: str) -> pl.DataFrame:
+    grid = _grid(entry)
+    return mean_curve(on_grid(entry.cell.metrics, grid, column), grid)
+
+
+def _grid(entry: Entry) -> np.ndarray:
+    return episode_grid(entry.cell.metrics["episode"].unique().sort().to_numpy())
+
+
 def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
     """The last row again at the end of the axis: a run that has ended keeps what it knows."""
-    return pl.concat(
-        [frame, frame.tail(1).with_columns(episode=pl.lit(last, dtype=frame.schema["episode"]))]
-    ).unique("episode", keep="first", maintain_order=True)
+    end = frame.tail(1).with_columns(pl.lit(last).cast(frame.schema["episode"]).alias("episode"))
+    return pl.concat([frame, end]).unique("episode", keep="first", maintain_order=True)
+
+
+def single_runs(entry: Entry) -> pl.DataFrame:
+    """Bits known of the first `SINGLE_RUNS` runs of a cell, each up to its end."""
+    metrics, grid = entry.cell.metrics, _grid(entry)
+    ends = metrics.group_by("run").agg(end=pl.col("episode").max()).sort("run")
+    values = on_grid(metrics, grid, "bits_known")[:SINGLE_RUNS]
+    lines = [
+        pl.DataFrame({"episode": grid, "bits": bits}).filter(pl.col("episode") <= end).with_columns(run=run)
+        for bits, (run, end) in zip(values, ends.rows(), strict=False)
+    ]
+    return _together([entry], lambda _: pl.concat(lines))
+
+
+def ledger(entry: Entry) -> pl.DataFrame:
+    """What the questions could tell, what the ideal observer knows and what the policy knows, against
+    episodes: means over runs with intervals. `curve` says which, with a name of `CURVES`.
+    """
+    frames = [
+        _mean_over_runs(entry, column).with_columns(curve=pl.lit(name)) for column, name in CURVES.items()
+    ]
+    return _together([entry], lambda _: pl.concat(frames))
 
 
 def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
     """min(log2 N, episodes x Shannon capacity) of each cell, up to its bend and on to the end of the axis."""
-    last = max(int(entry.cell.metrics["episode"].max()) for entry in entries)  # type: ignore[arg-type]
+    last = float(_last_episode(entries))
 
     def bend(entry: Entry) -> pl.DataFrame:
         told, information = _most_a_question_tells(entry), entry.cell.bits_to_learn
-        grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [float(last)]]))
+        grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [last]]))
         return pl.DataFrame({"episode": grid, "bits": np.minimum(information, told * grid)})
 
     return _together(entries, bend)
@@ -114,19 +157,9 @@ def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
     without a ledger have none.
     """
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
-    numbers = dict.fromkeys(("above", "below", "low", "high", "factor"), pl.Float64)
-    return pl.DataFrame(
-        rows,
-        schema={
-            "series": pl.String,
-            "step": pl.String,
-            "lane": pl.Int32,
-            "from": pl.String,
-            "to": pl.String,
-            "words": pl.String,
-            **numbers,
-        },
-    )
+    texts = dict.fromkeys(("series", "step", "from", "to", "words"), pl.String)
+    numbers = dict.fromkeys(("above", "below", *_INTERVAL, "factor"), pl.Float64)
+    return pl.DataFrame(rows, schema={**texts, "lane": pl.Int32, **numbers})
 
 
 def _steps(entry: Entry) -> Iterable[dict[str, object]]:
@@ -150,18 +183,11 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
 
 
 def _words(step: str, factor: float | None, above: float | None) -> str:
-    if factor is not None:
-        return (
-            f"{step} \u00f7{short_number(factor)}"
-            if factor >= 1
-            else f"{step} \u00d7{short_number(1 / factor)} (a gain)"
-        )
-    return f"{step}: not known" if not above else f"{step}: nothing memorised"
-
-
-def short_number(factor: float) -> str:
-    """Three digits; a large one without an exponent."""
-    return f"{factor:.3g}" if factor < 999.5 else f"{float(f'{factor:.3g}'):,.0f}"
+    if factor is None:
+        return f"{step}: nothing memorised" if above else f"{step}: unknown"
+    if factor >= 1:
+        return f"{step} \u00f7{short(factor)}"
+    return f"{step} \u00d7{short(1 / factor)} (a gain)"
 
 
 def survival(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -198,28 +224,42 @@ def censored(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Bits per episode of policy and ideal questioner: a row a cell."""
-
-    def rates(entry: Entry) -> pl.DataFrame:
-        rate, asker = entry.summary["bits_per_episode"], entry.summary["ceilings"]["ideal_questioner"]
-        asked = (
-            float(np.log2(entry.N)) / asker["to_reach"] if asker is not None and asker["to_reach"] else None
-        )
-        numbers = {
-            "rate": rate["estimate"] or None,
-            "low": rate["ci95"][0] or None,
-            "high": rate["ci95"][1],
-            "questioner": asked,
+    """Bits per episode of policy and ideal questioner, and in closed form: a row a cell."""
+    rows = [
+        {
+            "series": entry.label,
+            "N": entry.N,
+            **_rate(entry),
+            "questioner": _questioner(entry),
+            "closed_form": _closed_form(entry),
         }
-        return pl.DataFrame(
-            {
-                "N": [entry.N],
-                "closed_form": [_closed_form(entry)],
-                **{name: [number] for name, number in numbers.items()},
-            }
-        ).cast({"closed_form": pl.Float64, **dict.fromkeys(numbers, pl.Float64)})
+        for entry in entries
+    ]
+    numbers = dict.fromkeys(("rate", *_INTERVAL, "questioner", "closed_form"), pl.Float64)
+    return rounded(pl.DataFrame(rows, schema={"series": pl.String, "N": pl.Int64, **numbers}))
 
-    return _together(entries, rates)
+
+def _rate(entry: Entry) -> dict[str, float | None]:
+    """Bits per episode with its interval; what is 0 has no place on a logarithmic axis."""
+    rate = entry.summary["bits_per_episode"]
+    low, high = rate["ci95"]
+    return {"rate": rate["estimate"] or None, "low": low or None, "high": high}
+
+
+def _questioner(entry: Entry) -> float | None:
+    asker = entry.summary["ceilings"]["ideal_questioner"]
+    return float(np.log2(entry.N)) / asker["to_reach"] if asker and asker["to_reach"] else None
+
+
+_EXACT = {
+    "backend": "tabular",
+    "optimiser": "sgd",
+    "algorithm": "reinforce",
+    "baseline": "none",
+    "group_size": 1,
+    "batch_size": 1,
+    "reward_noise": 0.0,
+}
 
 
 def _closed_form(entry: Entry) -> float | None:
@@ -227,28 +267,19 @@ def _closed_form(entry: Entry) -> float | None:
     steps, no baseline, an episode an update.
     """
     config = entry.cell.config
-    wanted = {
-        "backend": "tabular",
-        "optimiser": "sgd",
-        "algorithm": "reinforce",
-        "baseline": "none",
-        "group_size": 1,
-        "batch_size": 1,
-        "reward_noise": 0.0,
-    }
-    if entry.cell.condition != "binary" or any(config.get(key) != value for key, value in wanted.items()):
+    if entry.cell.condition != "binary" or any(
+        config.get(key, value) != value for key, value in _EXACT.items()
+    ):
         return None
-    step_size = config["learning_rate"] if config["learning_rate"] is not None else 1.0
-    return float(np.log2(entry.N)) / binary_episodes(entry.N, step_size, config["memorised_at"])
+    step_size = config.get("learning_rate")
+    episodes = binary_episodes(entry.N, 1.0 if step_size is None else step_size, config["memorised_at"])
+    return float(np.log2(entry.N)) / episodes
 
 
 def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
     """log2 N / N: a policy that guesses evenly until its first hit, and knows S then."""
-    grid = (
-        np.geomspace(min(sizes), max(sizes), 24)
-        if len(sizes) > 1
-        else np.array([sizes[0] / 1.5, sizes[0] * 1.5])
-    )
+    ends = (min(sizes), max(sizes)) if len(sizes) > 1 else (sizes[0] / 1.5, sizes[0] * 1.5)
+    grid = np.geomspace(*ends, 24)
     return pl.DataFrame({"N": grid, "rate": np.log2(grid) / grid})
 
 
@@ -282,16 +313,8 @@ def _absorbed(entry: Entry) -> pl.DataFrame:
         for _, bin_ in by_run.sort("bin").group_by("bin", maintain_order=True)
         if len(bin_) >= _LEAST_RUNS
     ]
-    return pl.DataFrame(
-        rows,
-        schema={
-            "p": pl.Float64,
-            "absorbed": pl.Float64,
-            "low": pl.Float64,
-            "high": pl.Float64,
-            "runs": pl.Int64,
-        },
-    )
+    numbers = dict.fromkeys(("p", "absorbed", *_INTERVAL), pl.Float64)
+    return pl.DataFrame(rows, schema={**numbers, "runs": pl.Int64})
 
 
 def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
@@ -325,23 +348,14 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
     """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else;
     `series` is the label of the first of them.
     """
-    rows = []
-    for family in rank_families(entries):
-        for entry in family:
-            rate = entry.summary["bits_per_episode"]
-            low, high = rate["ci95"]
-            numbers = {"rate": rate["estimate"] or None, "low": low or None, "high": high}
-            rows.append({"series": family[0].label, "rank": entry.cell.config["lora_rank"], **numbers})
-    return pl.DataFrame(
-        rows,
-        schema={
-            "series": pl.String,
-            "rank": pl.Int64,
-            "rate": pl.Float64,
-            "low": pl.Float64,
-            "high": pl.Float64,
-        },
-    ).sort("series", "rank")
+    rows = [
+        {"series": family[0].label, "rank": entry.cell.config["lora_rank"], **_rate(entry)}
+        for family in rank_families(entries)
+        for entry in family
+    ]
+    numbers = dict.fromkeys(("rate", *_INTERVAL), pl.Float64)
+    schema = {"series": pl.String, "rank": pl.Int64, **numbers}
+    return pl.DataFrame(rows, schema=schema).sort("series", "rank")
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -349,18 +363,16 @@ def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
     first.
     """
     families: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.cell.config.get("backend") != "tabular":
-            alike = {
-                key: value
-                for key, value in entry.cell.config.items()
-                if key not in ("lora_rank", "log_path", "quiet", "threads", "data_dir", "resume")
-            }
-            families.setdefault(f"{entry.cell.kind} {sorted(alike.items(), key=str)}", []).append(entry)
-    ordered = [
-        sorted(family, key=lambda entry: (len(entry.label), entry.label)) for family in families.values()
+    for entry in sorted(entries, key=lambda entry: (len(entry.label), entry.label)):
+        config = entry.cell.config
+        if "lora_rank" in config and config.get("backend") != "tabular":
+            alike = sorted(str(item) for item in config.items() if item[0] not in (*KEEP, "lora_rank"))
+            families.setdefault(f"{entry.cell.kind} {alike}", []).append(entry)
+    return [
+        family
+        for family in families.values()
+        if len({entry.cell.config["lora_rank"] for entry in family}) > 1
     ]
-    return [family for family in ordered if len({entry.cell.config["lora_rank"] for entry in family}) > 1]
 
 
 def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
@@ -394,5 +406,9 @@ def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.Da
 
 def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:
     """The frames of all entries under their labels, rounded to what a figure can show."""
-    frames = [make(entry).with_columns(series=pl.lit(entry.label)) for entry in entries]
-    return pl.concat(frames).with_columns(pl.selectors.float().round_sig_figs(_DIGITS))
+    return rounded(pl.concat([make(entry).with_columns(series=pl.lit(entry.label)) for entry in entries]))
+
+
+def rounded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Numbers with as many digits as a figure can show."""
+    return frame.with_columns(pl.selectors.float().round_sig_figs(_DIGITS))

@@ -16,11 +16,12 @@ from typing import Any
 import jinja2
 import vl_convert
 
+from memory_rl.experiment import KEEP
 from memory_rl.reporting.capacity import CAPACITY_HEADINGS, POINT_HEADINGS, capacity_rows, point_rows
-from memory_rl.reporting.charts import ROW, Figure, live
 from memory_rl.reporting.curves import CURVE_POINTS
+from memory_rl.reporting.drawing import ROW, Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
-from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, Study
+from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import HEADINGS, about, result_rows
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
 from memory_rl.reporting.wording import CAPACITY_READING, POINT_READING
@@ -188,8 +189,7 @@ def _shared(study: Study) -> list[tuple[str, str]]:
     common = [
         key
         for key in configs[0]
-        if key not in NOT_OF_THE_EXPERIMENT
-        and all(config.get(key, object()) == configs[0][key] for config in configs)
+        if key not in KEEP and all(config.get(key, object()) == configs[0][key] for config in configs)
     ]
     return [(key, "default" if configs[0][key] is None else str(configs[0][key])) for key in common]
 

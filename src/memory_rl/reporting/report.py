@@ -5,27 +5,25 @@ CSV.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import vl_convert
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import RunDirectoryError
-from memory_rl.reporting.capacity import CAPACITY_FIGURES, capacity_frame, is_shown
-from memory_rl.reporting.charts import FIGURES, Figure, printed, rank
+from memory_rl.reporting.capacity import capacity_frame
+from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, is_shown
+from memory_rl.reporting.charts import FIGURES, rank
+from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render_page
+from memory_rl.reporting.pictures import draw
 from memory_rl.reporting.provenance import Judgement, judge_sweeps
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame, markdown
-from memory_rl.reporting.themes import GROUND, vega_config
 
 PAGE, SUMMARY, CELLS, PICTURES = "index.html", "summary.md", "cells.csv", "figures"
 CAPACITY = "capacity.csv"
 """Written only where a cell has several secrets or another adapter than LoRA."""
-
-_PIXELS_A_POINT = 2
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -75,7 +73,7 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
     """
     study = make_study(find_cells(paths))
     figures = [make(study) for make in CAPACITY_FIGURES]
-    pictures = [picture for figure in figures if figure.panels for picture in _draw(figure, study)]
+    pictures = [picture for figure in figures if figure.panels for picture in draw(figure, study)]
     for name, content in pictures:
         _write(Path(folder) / name, content)
     return [Path(folder) / name for name, _ in pictures]
@@ -89,30 +87,15 @@ def _make_figures(study: Study) -> list[Figure]:
     return [*made, *(make(study) for make in CAPACITY_FIGURES if is_shown(study))]
 
 
-def _pictures(study: Study) -> list[tuple[str, bytes]]:
-    """Name and content of each file: what the page shows at first, on white."""
+def _pictures(study: Study) -> Iterator[tuple[str, bytes]]:
+    """Of the figures that are not left out; ranks alone are compared among labels that start hidden, too."""
     plain = study.plain()
-    return [picture for figure in _for_print(study, plain) for picture in _draw(figure, plain)]
-
-
-def _draw(figure: Figure, study: Study) -> list[tuple[str, bytes]]:
-    specification = {
-        **printed(figure, study),
-        "config": vega_config("light", study.labels, ground=GROUND["light"]),
-    }
-    drawing = vl_convert.vegalite_to_svg(specification)
-    return [
-        (f"{figure.name}.svg", drawing.encode()),
-        (f"{figure.name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)),
-    ]
-
-
-def _for_print(study: Study, plain: Study) -> list[Figure]:
-    """The figures that are not left out; ranks alone are compared among labels that start hidden, too."""
     shown = plain.shown()
-    made = [make(plain if make is rank else shown) for make in FIGURES if shown.entries]
-    made += [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
-    return [figure for figure in made if figure.panels]
+    figures = [make(plain if make is rank else shown) for make in FIGURES if shown.entries]
+    figures += [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
+    for figure in figures:
+        if figure.panels:
+            yield from draw(figure, plain)
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -13,12 +13,9 @@ from typing import Any
 
 from memory_rl.analysis.capacity import by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell
-from memory_rl.config import OPERATIONAL_KEYS
+from memory_rl.experiment import KEEP
 
-NOT_OF_THE_EXPERIMENT = (*OPERATIONAL_KEYS, "threads", "data_dir")
-"""Keys that say where and how a run was made, not what was measured."""
-
-_UNNAMED = ("N", *NOT_OF_THE_EXPERIMENT)
+_UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
 _RANK = "lora_rank"
@@ -102,6 +99,12 @@ class Study:
         return Study(
             tuple(entry for entry in self.entries if entry.label not in hidden), self.unfinished, self.labels
         )
+
+
+def study_of(cell: Cell) -> Study:
+    """One cell under the name of its condition, whatever else it is."""
+    labels = _labels([cell], [cell.condition])
+    return Study((Entry(cell.condition, cell),), (), tuple(labels))
 
 
 def make_study(cells: Sequence[Cell]) -> Study:

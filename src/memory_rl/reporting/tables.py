@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.experiment import KEEP
 from memory_rl.reporting.capacity import CAPACITY_HEADINGS, POINT_HEADINGS, capacity_rows, point_rows
-from memory_rl.reporting.charts import Figure
-from memory_rl.reporting.curves import short_number
+from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.provenance import Judgement, command_of
-from memory_rl.reporting.study import NOT_OF_THE_EXPERIMENT, Entry, Study
+from memory_rl.reporting.study import Study
+from memory_rl.reporting.wording import table_rows
 
-_HEADINGS = (
-    "condition",
-    "N",
-    "runs",
-    "memorised",
-    "median episodes [95 %]",
-    "bits per episode [95 %]",
-    "capacity",
-    "alphabet",
-    "exploration",
-    "absorption",
-)
+_TABLE = {
+    "condition": ("label",),
+    "N": ("N",),
+    "runs": ("runs",),
+    "memorised": ("memorised",),
+    "median episodes [95 %]": ("median_episodes", "median_low", "median_high"),
+    "bits per episode [95 %]": ("bits_per_episode", "bits_per_episode_low", "bits_per_episode_high"),
+    "capacity": ("capacity",),
+    "alphabet": ("alphabet_loss",),
+    "exploration": ("exploration_loss",),
+    "absorption": ("absorption_loss",),
+}
+HEADINGS = tuple(_TABLE)
 
 
 def cells_frame(study: Study) -> pl.DataFrame:
@@ -36,31 +39,31 @@ def cells_frame(study: Study) -> pl.DataFrame:
     rows = [
         {
             **_about(entry.label, entry.cell),
-            **_results(entry.summary),
+            **measured(entry.summary),
+            "tokens": entry.summary.get("tokens"),
             "seconds": entry.cell.manifest.get("seconds"),
+            **_config(entry.cell),
         }
         for entry in study.entries
     ]
-    rows += [_about(cell.condition, cell) for cell in study.unfinished]
-    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("config.")))
-    names += list(dict.fromkeys(name for row in rows for name in row if name.startswith("config.")))
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    return pl.DataFrame({name: _column(values) for name, values in columns.items()})
+    rows += [{**_about(cell.condition, cell), **_config(cell)} for cell in study.unfinished]
+    names = dict.fromkeys(name for row in rows for name in row)
+    ordered = sorted(names, key=lambda name: name.startswith(_CONFIG))
+    return pl.DataFrame({name: _column([row.get(name) for row in rows]) for name in ordered})
+
+
+_CONFIG = "config."
 
 
 def _column(values: list[Any]) -> pl.Series:
+    """Of numbers if all are numbers, else of texts."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int} or kinds <= {float, int} or kinds <= {bool}:
+    if kinds <= {int, float} or kinds == {bool}:
         return pl.Series(values, dtype=pl.Float64 if float in kinds else None)
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
 def _about(label: str, cell: Cell) -> dict[str, Any]:
-    config = {
-        f"config.{key}": value
-        for key, value in cell.config.items()
-        if key not in (*NOT_OF_THE_EXPERIMENT, "N")
-    }
     return {
         "label": label,
         "condition": cell.condition,
@@ -68,65 +71,37 @@ def _about(label: str, cell: Cell) -> dict[str, Any]:
         "N": cell.N,
         "status": cell.manifest["status"],
         "path": str(cell.path),
-        **config,
     }
 
 
-def _results(summary: dict[str, Any]) -> dict[str, Any]:
+def _config(cell: Cell) -> dict[str, Any]:
+    return {_CONFIG + key: value for key, value in cell.config.items() if key not in (*KEEP, "N")}
+
+
+def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What came out of a cell, a number a column; with intervals as `_low` and `_high`."""
     episodes, rate, limits = summary["episodes_to_memorise"], summary["bits_per_episode"], summary["ceilings"]
-    row = {name: summary[name] for name in ("runs", "memorised", "censored")}
-    row |= {
+    row = {name: summary[name] for name in ("runs", "memorised", "censored")} | {
         "median_episodes": episodes["median"],
         "median_low": episodes["ci95"][0],
         "median_high": episodes["ci95"][1],
-    }
-    row |= {"restricted_mean_episodes": episodes["restricted_mean"]}
-    row |= {
+        "restricted_mean_episodes": episodes["restricted_mean"],
         "bits_per_episode": rate["estimate"],
         "bits_per_episode_low": rate["ci95"][0],
         "bits_per_episode_high": rate["ci95"][1],
+        "capacity": limits["capacity"],
+        "shannon_capacity": limits["shannon_capacity"],
     }
-    row |= {"capacity": limits["capacity"], "shannon_capacity": limits["shannon_capacity"]}
     if "rates" in summary:
         row |= {f"{mind}_rate": summary["rates"][mind]["estimate"] for mind in ("questioner", "observer")}
         row |= {f"{step}_loss": factor for step, factor in summary["losses"].items()}
         row |= {f"law_{name}": check["status"] for name, check in summary["checks"].items()}
-    return {**row, "tokens": summary.get("tokens")}
+    return row
 
 
 def result_rows(study: Study) -> list[list[str]]:
     """The table of the page and of the Markdown summary, as words; the headings are `HEADINGS`."""
-    return [_result_row(entry) for entry in study.entries]
-
-
-HEADINGS = _HEADINGS
-
-
-def _result_row(entry: Entry) -> list[str]:
-    summary = entry.summary
-    episodes, rate, lost = (
-        summary["episodes_to_memorise"],
-        summary["bits_per_episode"],
-        summary.get("losses", {}),
-    )
-    return [
-        entry.label,
-        str(entry.N),
-        str(summary["runs"]),
-        str(summary["memorised"]),
-        _with_interval(episodes["median"], episodes["ci95"]),
-        _with_interval(rate["estimate"], rate["ci95"]),
-        f"{summary['ceilings']['capacity']:.3g}",
-        *(_number(lost.get(step)) for step in ("alphabet", "exploration", "absorption")),
-    ]
-
-
-def _with_interval(value: float | None, interval: Sequence[float | None]) -> str:
-    return f"{_number(value)} [{_number(interval[0])}, {_number(interval[1])}]"
-
-
-def _number(value: float | None) -> str:
-    return "\u2013" if value is None else short_number(value)
+    return table_rows(cells_frame(replace(study, unfinished=())), _TABLE)
 
 
 def markdown(title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]) -> str:

@@ -4,9 +4,9 @@ through rich.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,57 +15,48 @@ from rich.table import Table
 _FILE_WIDTH = 140
 
 
-class State(Protocol):
-    """How far an experiment is."""
-
-    @property
-    def episode(self) -> int:
-        """Episodes that the active runs have seen."""
-
-    @property
-    def budget(self) -> int:
-        """The most episodes of one run."""
-
-    @property
-    def mean_bits_known(self) -> float:
-        """Over all runs."""
-
-    @property
-    def active(self) -> int:
-        """Runs still learning."""
-
-
-@contextmanager
-def progress_bar(title: str, information: float) -> Iterator[Callable[[State], None]]:
-    """A bar over episodes with the mean bits known; yields the function that moves it.
+class ProgressBar:
+    """A sink that shows how far an experiment is: a bar over episodes with the mean bits known.
 
     Args:
         title: the condition.
-        information: log2 N.
+        N: the size of the secret space.
+        budget: the most episodes of one run.
+        quiet: shows nothing.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(
-            "episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[information]:.2f} | {task.fields[active]} runs learning"
-        ),
-        TimeElapsedColumn(),
-    )
-    console = Console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None, bits=0.0, information=information, active=0)
 
-        def move(state: State) -> None:
-            progress.update(
-                task,
-                completed=state.episode,
-                total=state.budget,
-                bits=state.mean_bits_known,
-                active=state.active,
-            )
+    def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
+        self._bar: Progress | None = None
+        console = Console()
+        if quiet or not console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[of]:.2f}"),
+            TextColumn("| {task.fields[active]} runs learning"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task(title, total=budget, bits=0.0, of=math.log2(N), active=0)
 
-        yield move
+    def __enter__(self) -> ProgressBar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def take(self, table: str, rows: object) -> None:
+        """Nothing to show."""
+
+    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=episode, bits=mean_bits_known, active=active)
 
 
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:

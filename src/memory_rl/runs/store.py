@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
-import vl_convert
 
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import write_whole
@@ -268,15 +267,9 @@ class RunDirectory:
             self.write_json(f"adapters/{name}/{config}", adapter.config)
             self._write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
 
-    def write_figure(self, name: str, chart: Any) -> None:
-        """Writes an altair chart as figures/<name>.svg and .png.
-
-        The second is made from the first, since laying a chart out is what takes time.
-        """
-        svg = io.StringIO()
-        chart.save(svg, format="svg")
-        self._write(f"figures/{name}.svg", svg.getvalue())
-        self._write(f"figures/{name}.png", vl_convert.svg_to_png(svg.getvalue(), scale=2))
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Writes a file whole."""
+        self._write(name, content)
 
     def _write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
         try:

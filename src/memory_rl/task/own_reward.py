@@ -34,7 +34,6 @@ _MOST_CELLS = 2**24
 """Of the table p(level | class): with more distributions or cells than this it would fill the memory."""
 
 
-
 def load_reward(reference: str) -> Any:
     """The function, class or object that `file.py:Name` names; raises a ConfigError if there is none."""
     return load_object(reference, "reward_type", "def my_reward(answer, secret)")

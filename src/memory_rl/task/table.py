@@ -64,7 +64,7 @@ def _of_examples(environment: Environment) -> EpisodeTable:
     return EpisodeTable(
         environment.choices(every[:1]),
         lambda choices: np.broadcast_to(every, (len(choices), len(every))),
-        lambda choices, rewards: choices @ worth,
+        lambda choices, _: choices @ worth,
         len(every),
         None,
         len(every),
@@ -78,7 +78,7 @@ def _of_answers(environment: Environment) -> EpisodeTable:
     return EpisodeTable(
         every[:, None],
         lambda choices: channel.classes(choices, every),
-        lambda choices, rewards: channel.level_indices(rewards[:, 0]),
+        lambda _, rewards: channel.level_indices(rewards[:, 0]),
         channel.num_classes,
         channel.outcomes,
         len(channel.levels),
@@ -96,7 +96,7 @@ def _of_bits(environment: Environment) -> EpisodeTable:
     return EpisodeTable(
         environment.choices(np.arange(environment.num_forms)),
         lambda choices: channel.classes(choices[:, None, :], bits) @ worth,
-        lambda choices, rewards: channel.level_indices(rewards) @ worth,
+        lambda _, rewards: channel.level_indices(rewards) @ worth,
         2**environment.num_steps,
         _side_by_side(channel.outcomes, environment.num_steps),
         environment.space.N,
@@ -111,7 +111,7 @@ def _of_sums(environment: Environment) -> EpisodeTable:
     return EpisodeTable(
         environment.choices(np.arange(environment.num_forms)),
         lambda choices: (choices[:, None, :] == bits).sum(axis=2),
-        lambda choices, rewards: channel.level_indices(rewards).sum(axis=1),
+        lambda _, rewards: channel.level_indices(rewards).sum(axis=1),
         steps + 1,
         _summed(channel.outcomes, steps),
         steps + 1,

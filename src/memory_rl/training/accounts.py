@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from typing_extensions import override
 
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import Observer, OneAgainstRest, Partition, Question
@@ -149,6 +150,7 @@ class HitAccounts(Accounts):
         self.num_secrets = 1
         self.ledger: HitLedger = HitLedger(secrets.ravel(), N, known_at, panel)
 
+    @override
     def enter(self, batch: Batch, first: np.ndarray) -> None:
         if batch.rewards is None:
             self.ledger.record_shown(batch.runs, first)
@@ -160,6 +162,7 @@ class HitAccounts(Accounts):
             if of_run.any():
                 self.ledger.record_hit(run, start + before)
 
+    @override
     def enter_silent(self, silent: SilentEpisodes) -> None:
         if silent.panel is not None:
             self.ledger.look(silent.run, silent.panel)

@@ -153,7 +153,9 @@ def _from_table(table: EpisodeTable, N: int, certainty: float, random: np.random
     classes, outcomes = table.whole(), outcomes_of(table)
     first = bounds.first_episode_information(classes, outcomes)
     if not outcomes.certain:
-        alike = classes[:1] if table.kind == "bits" else classes  # which bits an answer has only renames patterns
+        alike = (
+            classes[:1] if table.kind == "bits" else classes
+        )  # which bits an answer has only renames patterns
         played = _simulated(classes, outcomes, certainty, random)
         return _Limits(
             _noisy_capacity(alike, outcomes), first, played, f"greedy, simulated over {_GAMES} games"

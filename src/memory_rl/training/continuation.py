@@ -19,7 +19,8 @@ class Continuation:
 
     def resume(self, **parts: Stateful) -> State | None:
         """Puts the parts of the loop back to where they stood, and returns what the loop then gave to `pause`; None
-        if it is to start."""
+        if it is to start.
+        """
         return None
 
     def pause(self, **place: Any) -> None:

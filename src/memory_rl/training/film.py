@@ -42,7 +42,8 @@ class Film(Stateful):
 
     def expose(self, policy: Any, accounts: Accounts, episode: int, last: bool) -> None:
         """Takes in an evaluation of the run, after this many episodes. Costs no pass of the model, which has been
-        asked."""
+        asked.
+        """
         if last or self._seen % self._stride == 0:
             run = np.array([self.run])
             of_policy = np.exp(policy.log_probs(run, first_prompt(run))[0, 0, : self._N])

@@ -58,7 +58,8 @@ class Sink(Protocol):
 
     def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
         """Called after each update with the episodes of the longest run, the mean bits known over all runs, and
-        the runs that continue."""
+        the runs that continue.
+        """
 
 
 class Meter(Stateful):
@@ -193,13 +194,16 @@ class Meter(Stateful):
 
     def _observed(self, runs: np.ndarray) -> Rows:
         if self.accounts is None:
-            return dict.fromkeys(("observer_bits", "asked_bits", "asked_variance"), np.full(len(runs), np.nan))
+            return dict.fromkeys(
+                ("observer_bits", "asked_bits", "asked_variance"), np.full(len(runs), np.nan)
+            )
         return self.accounts.sums(runs)
 
     @property
     def episodes_to_know(self) -> np.ndarray | None:
         """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never did;
-        None without accounts."""
+        None without accounts.
+        """
         if self.accounts is None:
             return None
         by_secret = self.accounts.ledger.episodes_to_know.reshape(self.about.secrets.shape)
@@ -218,7 +222,11 @@ class Meter(Stateful):
         self._counted[runs] += size
         for some in batch.skipped:
             count = some.counts.sum()
-            self._sums[:, some.run] += some.rewards @ some.counts, (some.answers == INVALID) @ some.counts, count
+            self._sums[:, some.run] += (
+                some.rewards @ some.counts,
+                (some.answers == INVALID) @ some.counts,
+                count,
+            )
             self._counted[some.run] += count
 
     def _means(self, runs: np.ndarray) -> Rows:
@@ -247,7 +255,9 @@ class Meter(Stateful):
             "reward": np.float64(np.nan) if batch.rewards is None else batch.rewards,
             "count": np.int64(1),
         }
-        self._hand_on("episodes", {name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()})
+        self._hand_on(
+            "episodes", {name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()}
+        )
 
     def _take_skipped(self, some: SilentEpisodes) -> None:
         count = len(some.episode)

@@ -96,7 +96,12 @@ class Shown(Sampling):
     kept = ("_episode", "_prompts")
 
     def __init__(
-        self, schedule: Schedule, policy: Any, secrets: np.ndarray, prompts: Prompts, answers: np.ndarray | None
+        self,
+        schedule: Schedule,
+        policy: Any,
+        secrets: np.ndarray,
+        prompts: Prompts,
+        answers: np.ndarray | None,
     ) -> None:
         super().__init__(schedule, policy, secrets)
         self._prompts, self._answers = prompts, answers
@@ -146,7 +151,9 @@ class StepByStep(Sampling):
         batch = self._policy.sample(runs, prompts, self._schedule.update)
         certain = self._environment.channel.certain
         uniforms = None if certain else self._chance.random(runs, *batch.choices.shape[1:])
-        asked = np.repeat(self._secrets[runs[:, None], prompts], self._schedule.update // prompts.shape[1], axis=1)
+        asked = np.repeat(
+            self._secrets[runs[:, None], prompts], self._schedule.update // prompts.shape[1], axis=1
+        )
         rewards = self._environment.rewards(batch.choices, asked, uniforms)
         batch = self._advance(runs, 1, batch, **self._rewarded(batch, rewards, self._credit))
         return batch if self._beliefs is None else replace(batch, beliefs=self._beliefs.after(batch))
@@ -185,7 +192,9 @@ class SkipAhead(Sampling):
         batch = self._landing(runs[lands], answers)
         rewards = self._rewarded(batch, self._channel.levels[levels][:, :, None])
         skipped = [silent for _, silent, _, _ in leaps if silent is not None]
-        return self._advance(runs, np.array([count for count, *_ in leaps]), batch, skipped=skipped, **rewards)
+        return self._advance(
+            runs, np.array([count for count, *_ in leaps]), batch, skipped=skipped, **rewards
+        )
 
     def _leap(
         self, run: int, weights: np.ndarray
@@ -299,7 +308,9 @@ class HitsAndMisses(Sampling):
         rewards = self._rewarded(batch, self._levels[hits][:, :, None])
         return self._advance(runs, np.minimum(skipped + 1, left), batch, skipped=silent, **rewards)
 
-    def _ask_panel(self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray) -> dict[int, np.ndarray]:
+    def _ask_panel(
+        self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray
+    ) -> dict[int, np.ndarray]:
         """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
         far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self._N)[0]
         if self._panel is None or len(far) == 0:
@@ -347,7 +358,8 @@ def _given(
     random: np.random.Generator,
 ) -> np.ndarray:
     """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have
-    these weights and classes."""
+    these weights and classes.
+    """
     places = np.empty(len(levels), dtype=np.int64)
     for level in np.unique(levels):
         likelihood = classes == level if channel.outcomes is None else channel.outcomes[classes, level]

@@ -124,7 +124,11 @@ class Tables(Stateful):
     @override
     def restore(self, state: State) -> None:
         episodes = state["episodes"].with_columns(pl.col("answer").fill_null(INVALID))
-        tables = {"metrics": state["metrics"].drop(_CONSTANT), "episodes": episodes, "secrets": state["secrets"]}
+        tables = {
+            "metrics": state["metrics"].drop(_CONSTANT),
+            "episodes": episodes,
+            "secrets": state["secrets"],
+        }
         self._rows.update({name: [_columns(frame)] for name, frame in tables.items() if len(frame)})
         self._timing = state["timing"].rows()
         self._started = time.monotonic() - state["seconds"]

@@ -21,11 +21,11 @@
   }
 
   // Vega-Lite 6.4 looks up texts of a nearest point one level too high (vega-lite pull request 9707); numbers are right.
-  function mendTooltips(marks) {
+  function fixTooltips(marks) {
     for (const mark of marks || []) {
       const tooltip = mark.encode && mark.encode.update && mark.encode.update.tooltip;
       if (tooltip && /_voronoi$/.test(mark.name || "")) tooltip.signal = tooltip.signal.replace(/(?<!datum\.)datum\[/g, "datum.datum[");
-      mendTooltips(mark.marks);
+      fixTooltips(mark.marks);
     }
   }
 
@@ -34,6 +34,7 @@
     const { spec, canvas, rows } = data.panels[id];
     if (views.has(id)) views.get(id).finalize();
     const result = await window.vegaEmbed(place, spec, {
+      mode: "vega-lite",
       actions: false,
       ast: true, // expressions are interpreted, so that the page may forbid eval
       config: data.themes[theme()],
@@ -43,7 +44,7 @@
         const signal = (compiled.signals || []).find((candidate) => candidate.name === "hidden");
         if (signal) signal.value = hidden();
         if (rows.length) compiled.height = heightOf(rows);
-        mendTooltips(compiled.marks);
+        fixTooltips(compiled.marks);
         return compiled;
       },
     });

@@ -1,0 +1,282 @@
+"""Figures of how much the trained parameters hold: several secrets a run, adapters of several sizes. Colours
+stand for sizes or numbers of secrets.
+
+A study without such cells has none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from memory_rl.analysis.capacity import interleaved
+from memory_rl.analysis.collect import Cell
+from memory_rl.reporting.capacity import (
+    capacities_frame,
+    cells_of,
+    interference_frame,
+    points_frame,
+    sizes_of,
+)
+from memory_rl.reporting.drawing import (
+    LEGEND,
+    Figure,
+    Layer,
+    Panel,
+    Spec,
+    axis,
+    band,
+    estimates,
+    intervals,
+    log_axis,
+    marks,
+    note,
+    reach,
+    reference,
+    with_tips,
+)
+from memory_rl.reporting.study import Study
+
+COLORS = (
+    *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
+    *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
+)
+"""From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
+2.2, 1.4.11)."""
+
+KNOWN_CAPACITIES = {2.0: "2 bits a parameter", 3.6: "3.6 bits a parameter"}
+"""What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li,
+arXiv:2404.05405), about 3.6 bits of random bits (Morris and others, arXiv:2505.24832)."""
+
+LEAST_BITS = 0.1
+"""Means below have no place on the logarithmic axes of bits stored."""
+
+_ABSENT = "no cell has several secrets or another adapter than LoRA"
+_PARAMETERS, _STORED, _DASHES = "trained parameters", "bits stored at the end", [6, 4]
+_ABOUT = {
+    "condition": "condition",
+    "size": "size",
+    "parameters": "trained parameters",
+    "num_secrets": "secrets",
+}
+_INTERVAL = {"low": "95 % from", "high": "to"}
+_BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **_INTERVAL}
+_RATE = {"told": "bits per episode", "rate_low": "95 % from", "rate_high": "to"}
+
+
+def is_shown(study: Study) -> bool:
+    """Whether the study has any of these figures."""
+    return bool(cells_of(study))
+
+
+def capacity(study: Study) -> Figure:
+    """Bits stored at the end against bits to learn: a panel a condition, a line a size."""
+    cells = cells_of(study)
+    frame, plateaus = _mixed(cells), capacities_frame(cells).filter("saturated")
+    if frame.is_empty():
+        return Figure("capacity", missing=_ABSENT)
+    (start, high), least = reach(frame["bits_to_learn"], plateaus["capacity"]), _least(frame)
+    channels = {
+        "x": log_axis("bits to learn, M log2 N", (start, high)),
+        "y": log_axis(_STORED, (least, high)),
+        "color": _color(sizes_of(cells), frame["size"]),
+    }
+    all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
+    knees = _drawable(plateaus, *_CAPACITY, least=max(start, least))
+    line = {"x": "bits_to_learn", "y": "stored", "color": "size"}
+
+    def panel(condition: str, part: pl.DataFrame) -> Panel:
+        here = knees.filter(condition=condition)
+        knee = {"x": "capacity", "y": "capacity", "color": "size"}
+        layers = [
+            reference(all_stored, "line", {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES),
+            *estimates(_drawable(part), line),
+            marks(here, "rule", {**knee, "x": "capacity_low", "x2": "capacity_high"}, strokeWidth=1.4),
+            marks(here, "point", knee, shape="diamond", size=110, opacity=1, strokeWidth=1.8),
+        ]
+        return Panel(condition, layers, channels, with_tips(part, line, _BITS))
+
+    return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
+
+
+def parameters(study: Study) -> Figure:
+    """Bits stored against trained parameters: a panel a condition, a point a cell, a diamond a capacity."""
+    cells = cells_of(study)
+    frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), capacities_frame(cells)
+    if frame.is_empty():
+        return Figure("parameters", missing=_ABSENT)
+    frame = frame.with_columns(secrets=pl.col("num_secrets").cast(pl.String))
+    least, most = _least(frame), 1.6 * max(frame["bits_to_learn"])
+    width = reach(frame["parameters"])
+    channels = {
+        "x": log_axis(_PARAMETERS, width, format="~s"),
+        "y": log_axis(_STORED, (least, most)),
+        "color": _color(frame.sort("num_secrets")["secrets"], title="secrets M"),
+    }
+    point = {"x": "parameters", "y": "stored", "color": "secrets"}
+
+    def panel(condition: str, part: pl.DataFrame) -> Panel:
+        held = _drawable(plateaus.filter("saturated", condition=condition), *_CAPACITY, least=least)
+        diamond = {"x": "parameters", "y": "capacity"}
+        look = {"style": "interval", "shape": "diamond", "size": 190, "opacity": 1, "strokeWidth": 1.6}
+        shown = _drawable(part)
+        layers = [
+            *(layer for bits in KNOWN_CAPACITIES for layer in _known_line(bits, width, most)),
+            intervals(shown, point),
+            marks(shown, "point", point, filled=True, size=50, opacity=1),
+            intervals(held, diamond, *_CAPACITY[1:], style="reference", opacity=1),
+            marks(held, "point", diamond, **look),
+        ]
+        return Panel(condition, layers, channels, with_tips(part, point, _BITS))
+
+    unsaturated = plateaus.filter(~pl.col("saturated"))
+    why = "Not saturated, so that no capacity is drawn"
+    notes = (*_left_out(frame), *_counted(why, unsaturated, plateaus, "sizes and conditions"))
+    return Figure("parameters", _by_condition(frame, panel), notes=notes)
+
+
+def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
+    """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its
+    right.
+    """
+    start, end = width[0], min(width[1], most / bits)
+    place = start * (end / start) ** 0.85
+    line = pl.DataFrame({"parameters": [start, end]})
+    name = pl.DataFrame({"parameters": [place], "words": [KNOWN_CAPACITIES[bits]]})
+    line, name = (frame.with_columns(stored=bits * pl.col("parameters")) for frame in (line, name))
+    side: dict[str, Any] = (
+        {"align": "right", "dx": -8, "dy": -5} if bits == max(KNOWN_CAPACITIES) else {"dx": 9, "dy": 7}
+    )
+    at = {"x": "parameters", "y": "stored"}
+    return [
+        reference(line, "line", at, strokeDash=_DASHES),
+        note(name, {**at, "text": "words"}, **side),
+    ]
+
+
+def size(study: Study) -> Figure:
+    """Bits per episode against trained parameters: a panel a condition, a line a number of secrets."""
+    frame = _mixed(cells_of(study)).with_columns(told=pl.coalesce("rate", "bound"))
+    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("told")
+    if frame.is_empty():
+        return Figure("size", missing=_ABSENT)
+    learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
+    frame = frame.with_columns(learned=pl.Series(learned))
+    width, color = (
+        reach(frame["parameters"]),
+        _color(frame.sort("bits_to_learn")["learned"], title="to learn"),
+    )
+    point = {"x": "parameters", "y": "told", "color": "learned"}
+
+    def panel(condition: str, part: pl.DataFrame) -> Panel:
+        bounds = part.filter(pl.col("rate").is_null())
+        rates = _drawable(part.drop_nulls("rate"), "told", "rate_low", "rate_high", least=0.0)
+        channels = {
+            "x": log_axis(_PARAMETERS, width, format="~s"),
+            "y": log_axis("bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
+            "color": color,
+        }
+        layers = [
+            *estimates(rates, point, "rate_low", "rate_high"),
+            marks(bounds, "point", point, shape="triangle-down", size=90, opacity=1),
+        ]
+        headings = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
+        return Panel(condition, layers, channels, with_tips(part, point, headings))
+
+    why = "Upper bounds, because no run memorised"
+    notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
+    return Figure("size", _by_condition(frame, panel), notes=notes)
+
+
+def interference(study: Study) -> Figure:
+    """Bits known of a secret while others are learned: a panel a condition, a line a size."""
+    cells = cells_of(study)
+    frame = interference_frame(cells)
+    if frame.is_empty():
+        return Figure("interference", missing="no cell learns one secret after the other (order=blocks)")
+    color = _color(sizes_of(cells), frame["size"])
+
+    def panel(condition: str, part: pl.DataFrame) -> Panel:
+        return _interference_panel(condition, part, color)
+
+    deep = not frame.filter(pl.min_horizontal("mean", "low") < -pl.col("information")).is_empty()
+    words = "What lies below -log2 N is cut off; it comes into view when the figure is moved."
+    return Figure("interference", _by_condition(frame, panel), notes=(words,) if deep else ())
+
+
+def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Panel:
+    bits, last = max(frame["information"]), max(frame["blocks"])
+    least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
+    ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
+    channels = {
+        "x": axis("blocks since its own began", (0, last), values=ticks, format="d"),
+        "y": axis("bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
+        "color": color,
+    }
+    line = {"x": "blocks", "y": "mean", "color": "size", "detail": "line"}
+    own = pl.DataFrame({"blocks": [0.0], "end": [1.0]})
+    all_known = frame.select(mean="information").unique().sort("mean")
+    layers = [
+        reference(own, "rect", {"x": "blocks", "x2": "end"}, opacity=0.08),
+        reference(all_known, "rule", {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
+        *band(frame, line),
+    ]
+    known = {"blocks": "blocks since", "mean": "bits known", **_INTERVAL, "secrets": "secrets averaged"}
+    headings = {"condition": "condition", "size": "size", **known}
+    return Panel(condition, layers, channels, with_tips(frame, line, headings))
+
+
+CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)
+"""In the order of the page."""
+
+_CAPACITY = ("capacity", "capacity_low", "capacity_high")
+
+
+def _mixed(cells: Sequence[Cell]) -> pl.DataFrame:
+    return points_frame(interleaved(cells))
+
+
+def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> tuple[Panel, ...]:
+    return tuple(make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True))
+
+
+def _drawable(
+    frame: pl.DataFrame,
+    value: str = "stored",
+    low: str = "low",
+    high: str = "high",
+    least: float = LEAST_BITS,
+) -> pl.DataFrame:
+    """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where
+    there is none.
+    """
+    return frame.filter(pl.col(value) >= least).with_columns(
+        pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high)
+    )
+
+
+def _left_out(frame: pl.DataFrame) -> tuple[str, ...]:
+    why = f"Not drawn, because they lie below {LEAST_BITS:g} bits on average"
+    return _counted(why, frame.filter(pl.col("stored") < LEAST_BITS), frame)
+
+
+def _counted(why: str, some: pl.DataFrame, of: pl.DataFrame, what: str = "points") -> tuple[str, ...]:
+    return () if some.is_empty() else (f"{why}: {some.height} of {of.height} {what}.",)
+
+
+def _least(frame: pl.DataFrame) -> float:
+    return max(LEAST_BITS, min(frame["stored"]) / 1.5)
+
+
+def _color(domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None) -> Spec:
+    """A colour for each name of the domain; the legend shows those of `shown`, or all."""
+    names = list(dict.fromkeys(domain))
+    places = np.linspace(0, len(COLORS) - 1, len(names)).round().astype(int)
+    present = names if shown is None else [name for name in names if name in set(shown)]
+    return {
+        "scale": {"domain": names, "range": [COLORS[place] for place in places]},
+        "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
+    }

@@ -1,0 +1,95 @@
+"""Figures as pictures, SVG and PNG: those of a report, and those of one run, which are the figures of a study
+with one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from memory_rl.analysis.collect import Cell
+from memory_rl.reporting import charts
+from memory_rl.reporting.curves import MINDS
+from memory_rl.reporting.drawing import Figure, Spec, joined, printed, sheet
+from memory_rl.reporting.study import Study, study_of
+from memory_rl.reporting.themes import GROUND, vega_config
+from memory_rl.reporting.wording import short
+
+if TYPE_CHECKING:
+    import altair as alt
+
+_PIXELS_A_POINT = 2
+_WIDTH, _HEIGHT = 640, 360
+
+
+def draw(figure: Figure, study: Study) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the two files of a report's figure: what the page shows at first, on white."""
+    return _pictures(figure.name, _on_white(sheet(figure, study), study))
+
+
+def draw_run(cell: Cell) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each picture of one run directory: bits known, and the ledger if it has one.
+
+    Args:
+        cell: completed, with metrics on disk.
+    """
+    study = study_of(cell)
+    yield from _pictures("bits_known", _bits_known(study))
+    if "rates" in cell.summary:
+        yield from _pictures("ledger", _ledger(study))
+
+
+def plot_run(cell: Cell) -> alt.LayerChart:
+    """Bits known of one run directory against episodes, as an Altair chart."""
+    import altair
+
+    return altair.LayerChart.from_dict(_bits_known(study_of(cell)))
+
+
+def _bits_known(study: Study) -> Spec:
+    (panel,) = charts.bits_known(study).panels
+    (entry,) = study.entries
+    M, runs = entry.cell.num_secrets, entry.cell.metrics["run"].n_unique()
+    summed = f", summed over {M} secrets" if M > 1 else ""
+    subtitle = [
+        f"Bits known: log2 N + log2 P(S){summed}. Mean over {runs} runs with its 95 % bootstrap interval;",
+        "thin lines: single runs; dotted: the ceiling. A run that has ended keeps its last value in the mean.",
+    ]
+    spec = printed(replace(panel, height=_HEIGHT), study, _WIDTH)
+    return _on_white({**spec, "title": {"text": _title(study), "subtitle": subtitle}}, study)
+
+
+def _ledger(study: Study) -> Spec:
+    minds, falls = (printed(panel, study, _WIDTH) for panel in charts.ledger(study).panels)
+    (entry,) = study.entries
+    rates = entry.summary["rates"]
+    falls["title"] = {
+        "text": "Bits per episode, and the factor lost at each step",
+        "subtitle": ", ".join(f"{name} {short(rates[mind]['estimate'])}" for mind, name in MINDS.items()),
+    }
+    minds["title"] = {
+        "text": "Bits",
+        "subtitle": "Means over runs with 95 % bootstrap intervals. A run that has ended keeps its last value.",
+    }
+    title = {"text": _title(study), "fontSize": 17, "offset": 18}
+    return _on_white(joined([minds, falls], title, columns=1, colors="independent"), study)
+
+
+def _title(study: Study) -> str:
+    (entry,) = study.entries
+    M = entry.cell.num_secrets
+    return f"{entry.cell.condition}, N = {entry.N}{f', {M} secrets' if M > 1 else ''}"
+
+
+def _on_white(spec: Spec, study: Study) -> Spec:
+    return {**spec, "config": vega_config("light", study.labels, ground=GROUND["light"])}
+
+
+def _pictures(name: str, spec: Spec) -> Iterator[tuple[str, bytes]]:
+    """The PNG is made of the SVG, since laying a chart out is what takes time."""
+    import vl_convert
+
+    drawing = vl_convert.vegalite_to_svg(spec)
+    yield f"{name}.svg", drawing.encode()
+    yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)

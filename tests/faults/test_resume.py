@@ -24,7 +24,7 @@ import memory_rl
 from memory_rl.cli import main
 from memory_rl.policies import tiny_model
 from memory_rl.runs.lock import Lock, is_locked
-from memory_rl.training.recorder import Recorder
+from memory_rl.training.meter import Meter
 
 ROOT = Path(__file__).parents[2]
 SMALL = "backend=tabular N=16 num_runs=4 max_episodes=800 learning_rate=0.02 quiet=True"
@@ -91,15 +91,15 @@ class Stop(Exception):  # noqa: N818
 @contextmanager
 def stopped_at(episodes: int):
     """Has a run in this block end with an exception after so many episodes."""
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def stopping(self, policy, runs, episode, batch=None):
+    def stopping(self, policy, runs, episode, *more):
         if np.max(episode) >= episodes:
             raise Stop
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", stopping)
+        patch.setattr(Meter, "_evaluate", stopping)
         with pytest.raises(Stop):  # it holds the block of the caller
             yield
 
@@ -191,11 +191,9 @@ def test_what_resume_refuses(unfinished, capsys):
     )
     message = refuses(f"{SMALL} seed=3 log_path=started resume=True", capsys)
     assert "log_path=started holds another experiment: it has seed=0, and this command seed=3" in message
-    assert "resume=True needs the directory" in refuses(f"{SMALL} resume=True", capsys)
+    assert "resume=True belongs to log_path" in refuses(f"{SMALL} resume=True", capsys)
     assert "checkpoint_every=-1" in refuses(f"{SMALL} checkpoint_every=-1", capsys)
-    assert "save_adapters=True has no meaning with backend=tabular" in refuses(
-        f"{SMALL} save_adapters=True", capsys
-    )
+    assert "save_adapters=True belongs to backend=local" in refuses(f"{SMALL} save_adapters=True", capsys)
     with pytest.raises(memory_rl.RunDirectoryError, match="it is of kind train, and this command's is sft"):
         memory_rl.sft(N=16, log_path="started", resume=True)
     Path("mine").mkdir()
@@ -294,7 +292,7 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
     assert (
         errors
         == "memory-rl: interrupted; what was measured is kept, and the same command with log_path=stopped "
-        "resume=True continues.\n"
+        "resume=True resumes it.\n"
     )
     result = memory_rl.load("stopped")
     assert result.outcome is memory_rl.Outcome.INTERRUPTED
@@ -307,15 +305,15 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
 
 def test_a_second_signal_does_not_wait(monkeypatch):
     """The first one is noted, the second one has the effect it would have had without an experiment."""
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def signalled(self, policy, runs, episode, batch=None):
+    def signalled(self, policy, runs, episode, *more):
         if np.max(episode) == 8:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
-    monkeypatch.setattr(Recorder, "evaluate", signalled)
+    monkeypatch.setattr(Meter, "_evaluate", signalled)
     before = signal.getsignal(signal.SIGINT)
     assert main(["train", *SMALL.split(), "log_path=stopped"]) == 130
     assert memory_rl.load("stopped").metrics["episode"].max() == 4
@@ -325,15 +323,15 @@ def test_a_second_signal_does_not_wait(monkeypatch):
 
 
 def test_a_handler_of_ones_own_gets_its_signal_after_the_update(monkeypatch):
-    evaluate, seen = Recorder.evaluate, []
+    evaluate, seen = Meter._evaluate, []
 
-    def signalled(self, policy, runs, episode, batch=None):
+    def signalled(self, policy, runs, episode, *more):
         if np.max(episode) == 8:
             signal.raise_signal(signal.SIGTERM)
             assert seen == []
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
-    monkeypatch.setattr(Recorder, "evaluate", signalled)
+    monkeypatch.setattr(Meter, "_evaluate", signalled)
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         assert main(["train", *SMALL.split(), "log_path=done"]) == 0

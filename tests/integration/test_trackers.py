@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import complaint
-from memory_rl.training.recorder import Recorder
+from memory_rl.training.meter import Meter
 
 import memory_rl
 from memory_rl.errors import TrackerWarning
@@ -303,7 +303,7 @@ def test_a_resumed_run_continues_in_the_same_place(monkeypatch):
     settings = {**SMALL, **ALL, "checkpoint_every": 0.0}
     whole = memory_rl.train(**settings, log_path="whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", stopping_at(60))
+        patch.setattr(Meter, "_evaluate", stopping_at(60))
         with pytest.raises(KeyboardInterrupt):
             memory_rl.train(**settings, log_path="stopped")
     before = [points_of(read(Path("stopped"))) for read in HISTORIES.values()]
@@ -317,12 +317,12 @@ def test_a_resumed_run_continues_in_the_same_place(monkeypatch):
 
 
 def stopping_at(last: int):
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def stop(self, policy, runs, episode, batch=None):
+    def stop(self, policy, runs, episode, *more):
         if np.max(episode) > last:
             raise KeyboardInterrupt
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
     return stop
 

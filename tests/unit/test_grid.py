@@ -267,7 +267,7 @@ def test_no_password_is_kept():
 
 
 def test_candidates_have_secrets_of_their_own():
-    from memory_rl.training.environments import draw_secrets
+    from memory_rl.training.recompute import draw_secrets
 
     cells = cells_of_axes("sft,binary", {"backend": "tabular", "N": "256", "seed": "0,1"})
     contests = make_contests(cells, Tuning(num_runs=5))

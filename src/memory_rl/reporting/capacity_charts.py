@@ -22,6 +22,7 @@ from memory_rl.reporting.capacity import (
     sizes_of,
 )
 from memory_rl.reporting.drawing import (
+    INTERVAL,
     LEGEND,
     Figure,
     Layer,
@@ -34,9 +35,9 @@ from memory_rl.reporting.drawing import (
     log_axis,
     marks,
     note,
+    points,
     reach,
     reference,
-    with_tips,
 )
 from memory_rl.reporting.study import Study
 
@@ -62,9 +63,10 @@ _ABOUT = {
     "parameters": "trained parameters",
     "num_secrets": "secrets",
 }
-_INTERVAL = {"low": "95 % from", "high": "to"}
-_BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **_INTERVAL}
-_RATE = {"told": "bits per episode", "rate_low": "95 % from", "rate_high": "to"}
+_BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **INTERVAL}
+_ENDS = ("rate_low", "rate_high")
+_RATE = {"told": "bits per episode", **dict(zip(_ENDS, INTERVAL.values(), strict=True))}
+_DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
 
 
 def is_shown(study: Study) -> bool:
@@ -86,18 +88,18 @@ def capacity(study: Study) -> Figure:
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
     knees = _drawable(plateaus, *_CAPACITY, least=max(start, least))
-    line = {"x": "bits_to_learn", "y": "stored", "color": "size"}
+    diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
+    place = {"x": "bits_to_learn", "y": "stored", "color": "size"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        here = knees.filter(condition=condition)
-        knee = {"x": "capacity", "y": "capacity", "color": "size"}
+        here, ends = knees.filter(condition=condition), {"x": "capacity_low", "x2": "capacity_high"}
         layers = [
-            reference(all_stored, "line", {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES),
-            *estimates(_drawable(part), line),
-            marks(here, "rule", {**knee, "x": "capacity_low", "x2": "capacity_high"}, strokeWidth=1.4),
-            marks(here, "point", knee, shape="diamond", size=110, opacity=1, strokeWidth=1.8),
+            diagonal,
+            *estimates(_drawable(part)),
+            marks("rule", here, {**ends, "y": "capacity"}, strokeWidth=1.4),
+            marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
         ]
-        return Panel(condition, layers, channels, with_tips(part, line, _BITS))
+        return Panel(condition, part, place, layers, channels, _BITS)
 
     return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
 
@@ -116,21 +118,22 @@ def parameters(study: Study) -> Figure:
         "y": log_axis(_STORED, (least, most)),
         "color": _color(frame.sort("num_secrets")["secrets"], title="secrets M"),
     }
-    point = {"x": "parameters", "y": "stored", "color": "secrets"}
+    place = {"x": "parameters", "y": "stored", "color": "secrets"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         held = _drawable(plateaus.filter("saturated", condition=condition), *_CAPACITY, least=least)
-        diamond = {"x": "parameters", "y": "capacity"}
-        look = {"style": "interval", "shape": "diamond", "size": 190, "opacity": 1, "strokeWidth": 1.6}
-        shown = _drawable(part)
+        spread, diamond = (
+            {"x": "parameters", "y": "capacity_low", "y2": "capacity_high"},
+            {"x": "parameters", "y": "capacity"},
+        )
         layers = [
             *(layer for bits in KNOWN_CAPACITIES for layer in _known_line(bits, width, most)),
-            intervals(shown, point),
-            marks(shown, "point", point, filled=True, size=50, opacity=1),
-            intervals(held, diamond, *_CAPACITY[1:], style="reference", opacity=1),
-            marks(held, "point", diamond, **look),
+            intervals(_drawable(part)),
+            points(_drawable(part)),
+            reference("rule", held, spread, strokeWidth=1.6),
+            reference("point", held, diamond, size=190, **_DIAMOND),
         ]
-        return Panel(condition, layers, channels, with_tips(part, point, _BITS))
+        return Panel(condition, part, place, layers, channels, _BITS)
 
     unsaturated = plateaus.filter(~pl.col("saturated"))
     why = "Not saturated, so that no capacity is drawn"
@@ -151,10 +154,7 @@ def _known_line(bits: float, width: tuple[float, float], most: float) -> list[La
         {"align": "right", "dx": -8, "dy": -5} if bits == max(KNOWN_CAPACITIES) else {"dx": 9, "dy": 7}
     )
     at = {"x": "parameters", "y": "stored"}
-    return [
-        reference(line, "line", at, strokeDash=_DASHES),
-        note(name, {**at, "text": "words"}, **side),
-    ]
+    return [reference("line", line, at, strokeDash=_DASHES), note(name, at, **side)]
 
 
 def size(study: Study) -> Figure:
@@ -169,22 +169,21 @@ def size(study: Study) -> Figure:
         reach(frame["parameters"]),
         _color(frame.sort("bits_to_learn")["learned"], title="to learn"),
     )
-    point = {"x": "parameters", "y": "told", "color": "learned"}
+    place = {"x": "parameters", "y": "told", "color": "learned"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        bounds = part.filter(pl.col("rate").is_null())
-        rates = _drawable(part.drop_nulls("rate"), "told", "rate_low", "rate_high", least=0.0)
+        bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
         channels = {
             "x": log_axis(_PARAMETERS, width, format="~s"),
             "y": log_axis("bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
             "color": color,
         }
         layers = [
-            *estimates(rates, point, "rate_low", "rate_high"),
-            marks(bounds, "point", point, shape="triangle-down", size=90, opacity=1),
+            *estimates(_drawable(rates, "told", *_ENDS, least=0.0), *_ENDS),
+            marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
-        headings = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
-        return Panel(condition, layers, channels, with_tips(part, point, headings))
+        tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
+        return Panel(condition, part, place, layers, channels, tips)
 
     why = "Upper bounds, because no run memorised"
     notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
@@ -216,17 +215,16 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
         "y": axis("bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
         "color": color,
     }
-    line = {"x": "blocks", "y": "mean", "color": "size", "detail": "line"}
-    own = pl.DataFrame({"blocks": [0.0], "end": [1.0]})
-    all_known = frame.select(mean="information").unique().sort("mean")
+    own, all_known = pl.DataFrame({"blocks": [0.0], "end": [1.0]}), frame.select(mean="information").unique()
     layers = [
-        reference(own, "rect", {"x": "blocks", "x2": "end"}, opacity=0.08),
-        reference(all_known, "rule", {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
-        *band(frame, line),
+        reference("rect", own, {"x": "blocks", "x2": "end"}, opacity=0.08),
+        reference("rule", all_known.sort("mean"), {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
+        *band(),
     ]
-    known = {"blocks": "blocks since", "mean": "bits known", **_INTERVAL, "secrets": "secrets averaged"}
-    headings = {"condition": "condition", "size": "size", **known}
-    return Panel(condition, layers, channels, with_tips(frame, line, headings))
+    tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}
+    tips |= {**INTERVAL, "secrets": "secrets averaged"}
+    place = {"x": "blocks", "y": "mean", "color": "size", "detail": "line"}
+    return Panel(condition, frame, place, layers, channels, tips)
 
 
 CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)

@@ -17,7 +17,8 @@ from memory_rl.analysis.statistics import Estimate, mean_interval
 from memory_rl.analysis.survival import bits_per_episode, pool
 from memory_rl.reporting.curves import rounded
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.wording import table_rows
+from memory_rl.reporting.values import WordTable, short, table_rows
+from memory_rl.reporting.wording import CAPACITY_READING, POINT_READING
 
 _NUMBERS = {
     "parameters": pl.Int64,
@@ -52,9 +53,10 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     return _frame(rows, _POINT)
 
 
+_RATE = ("rate", "rate_low", "rate_high")
 _POINT = (
     *("condition", "size", "parameters", "bytes", "N", "num_secrets", "order", "runs", "memorised"),
-    *("bits_to_learn", "stored", "low", "high", "late_gain", "rate", "rate_low", "rate_high", "bound"),
+    *("bits_to_learn", "stored", "low", "high", "late_gain", *_RATE, "bound"),
     "learning_rate",
 )
 
@@ -75,7 +77,7 @@ def _point_row(condition: str, size: Size, point: analysis.Point) -> dict[str, A
         "bits_to_learn": point.bits_to_learn,
         **_spread(point.mean, "stored", "low", "high"),
         "late_gain": float(np.mean([analysis.late_gain(cell) for cell in point.cells])),
-        **(_spread(rate, "rate", "rate_low", "rate_high") if memorised else {"bound": rate.high}),
+        **(_spread(rate, *_RATE) if memorised else {"bound": rate.high}),
         "learning_rate": first.metrics["learning_rate"].max(),
     }
 
@@ -165,7 +167,7 @@ _POINT_TABLE = {
     "bits a parameter": ("per_parameter",),
     "of them in the last tenth": ("late_gain",),
     "memorised of runs": ("memorised_of_runs",),
-    "bits per episode [95 %]": ("rate", "rate_low", "rate_high"),
+    "bits per episode [95 %]": _RATE,
     "learning rate": ("learning_rate",),
 }
 _CAPACITY_TABLE = {
@@ -178,33 +180,41 @@ _CAPACITY_TABLE = {
     "bits a parameter [95 %]": _ESTIMATES["per_parameter"],
     "knee in secrets [95 %]": _ESTIMATES["knee"],
 }
-POINT_HEADINGS, CAPACITY_HEADINGS = tuple(_POINT_TABLE), tuple(_CAPACITY_TABLE)
 
 
-def point_rows(study: Study) -> list[list[str]]:
-    """The table of all sizes and numbers of secrets, as words; the headings are `POINT_HEADINGS`."""
-    frame = points_frame(cells_of(study)).with_columns(
+def capacity_tables(study: Study) -> list[WordTable]:
+    """What each size holds, and what was stored at each number of secrets; none if the study has no such
+    cells.
+    """
+    cells = cells_of(study)
+    if not cells:
+        return []
+    return [
+        WordTable("Capacities", CAPACITY_READING, list(_CAPACITY_TABLE), _capacity_words(cells)),
+        WordTable("Sizes and secrets", POINT_READING, list(_POINT_TABLE), _point_words(cells)),
+    ]
+
+
+def _point_words(cells: Sequence[Cell]) -> list[list[str]]:
+    frame = points_frame(cells).with_columns(
         per_parameter=pl.when(pl.col("parameters") > 0).then(pl.col("stored") / pl.col("parameters")),
         memorised_of_runs=pl.format("{} of {}", "memorised", "runs"),
     )
-    rate = list(_POINT_TABLE).index("bits per episode [95 %]")
-    rows = table_rows(frame, _POINT_TABLE)
+    rows, rate = table_rows(frame.rows(named=True), _POINT_TABLE), list(_POINT_TABLE.values()).index(_RATE)
     for row, bound in zip(rows, frame["bound"], strict=True):
-        row[rate] = row[rate] if bound is None else f"none; at most {bound:.3g}"
+        row[rate] = row[rate] if bound is None else f"none; at most {short(bound)}"
     return rows
 
 
-def capacity_rows(study: Study) -> list[list[str]]:
-    """The table of capacities, as words; the headings are `CAPACITY_HEADINGS`. What is a lower bound says
-    so.
-    """
-    frame = capacities_frame(cells_of(study))
+def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
+    """What is a lower bound says so."""
+    frame = capacities_frame(cells)
     words = pl.when("saturated").then(pl.lit("yes")).otherwise(pl.lit("no: a lower bound"))
-    rows = table_rows(frame.with_columns(saturated=words), _CAPACITY_TABLE)
-    estimates = [place for place, columns in enumerate(_CAPACITY_TABLE.values()) if len(columns) > 1]
+    rows = table_rows(frame.with_columns(saturated=words).rows(named=True), _CAPACITY_TABLE)
     for row, saturated in zip(rows, frame["saturated"], strict=True):
-        for place in estimates:
-            row[place] = row[place] if saturated else f"\u2265 {row[place]}"
+        for place, columns in enumerate(_CAPACITY_TABLE.values()):
+            if columns in _ESTIMATES.values() and not saturated:
+                row[place] = f"\u2265 {row[place]}"
     return rows
 
 

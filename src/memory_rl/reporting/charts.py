@@ -30,6 +30,7 @@ from memory_rl.reporting.drawing import (
     reference,
 )
 from memory_rl.reporting.study import Entry, Study
+from memory_rl.reporting.values import STEPS
 from memory_rl.runs.store import FILM, RunDirectory
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
@@ -177,7 +178,7 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
     return [
         *(
             marks("bar", frame.filter(step=step), {**end, "x2": "above"}, style=step, minBandSize=2)
-            for step in curves.STEPS
+            for step in STEPS
         ),
         marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
         marks("tick", None, end, style="reference", thickness=2, height=13, opacity=1),

@@ -15,7 +15,7 @@ from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percen
 from memory_rl.analysis.survival import survival_curve
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import KEEP, Entry
-from memory_rl.reporting.wording import short
+from memory_rl.reporting.values import MINDS, STEPS, short
 
 LINEAR_UP_TO = 10
 """Episodes; axes of episodes are logarithmic beyond."""
@@ -34,24 +34,12 @@ _LEAST_RUNS = 2
 _DIGITS = 4
 _INTERVAL = ("low", "high")
 
-MINDS = {
-    "capacity": "channel capacity",
-    "questioner": "ideal questioner",
-    "observer": "ideal observer",
-    "policy": "policy",
-}
 CURVES = {
     "asked_bits": "the questions could tell",
     "observer_bits": "the ideal observer knows",
     "bits_known": "the policy knows",
 }
 """What the ledger keeps of each run; from the column of metrics.parquet to its name."""
-
-STEPS = {
-    "alphabet": ("capacity", "questioner"),
-    "exploration": ("questioner", "observer"),
-    "absorption": ("observer", "policy"),
-}
 
 
 def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:

@@ -1,47 +1,4 @@
-"""What the report says, in plain words: numbers, and about each figure its heading and how to read it."""
-
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import polars as pl
-
-UNKNOWN = "\u2013"
-
-
-def short(value: float) -> str:
-    """Three digits; a large number without an exponent."""
-    return f"{value:.3g}" if value < 999.5 else f"{float(f'{value:.3g}'):,.0f}"
-
-
-def number(value: Any) -> str:
-    """A number of a table in words, and words as they are; a dash stands for what is unknown."""
-    if value is None:
-        return UNKNOWN
-    return (
-        short(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
-
-
-def with_interval(value: Any, *interval: Any) -> str:
-    """A number with its 95 % interval, if it has one, as in 0.05 [0.03, 0.08]."""
-    return f"{number(value)} [{', '.join(map(number, interval))}]" if interval else number(value)
-
-
-def table_rows(frame: pl.DataFrame, table: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The rows of a frame in words.
-
-    Args:
-        frame: columns that it lacks are unknown.
-        table: from each heading to the column below it, or to those of a value and the ends of its interval.
-    """
-    return [
-        [with_interval(*(row.get(column) for column in columns)) for columns in table.values()]
-        for row in frame.rows(named=True)
-    ]
-
+"""What the report says about each figure and table, in plain words: its heading, and how to read it."""
 
 TITLES = {
     "bits_known": "Bits known, episode by episode",
@@ -129,6 +86,10 @@ READING = {
     ),
 }
 
+RESULTS_READING = (
+    "A row a cell, with 95 % intervals over runs. The last three columns are the factors lost on the way from capacity to policy. A dash stands for a value "
+    "that is unknown, such as a median beyond the budget. The same and more is in cells.csv."
+)
 CAPACITY_READING = (
     "A row a condition and size. Capacity is the greatest mean of bits stored over all M; its interval is a bootstrap over runs in which that M is chosen "
     "anew. The knee is as many secrets as it holds. Where the size is not saturated, all three are lower bounds."

@@ -1,5 +1,6 @@
-"""What a figure is made of: layers of marks in panels, as plain Vega-Lite. A panel is drawn twice: live on the
-page, and for print.
+"""What a figure is made of: layers of marks in panels, as plain Vega-Lite.
+
+A panel is drawn twice: live on the page, and for print.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Layer:
 
     Attributes:
         mark: its type and its look.
-        encoding: from channel to a column, or to what Vega-Lite takes there; of a tooltip, the headings of columns.
+        encoding: from channel to a column, or to what Vega-Lite takes there; for a tooltip, from columns to
+            their headings.
         frame: what is drawn; None: that of the panel.
         alone: whether it has nothing of the panel's encoding.
     """

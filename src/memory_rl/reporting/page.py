@@ -127,7 +127,11 @@ def _content_policy(*scripts: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
     )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    rules = (
+        *("default-src 'none'", f"script-src {hashes}", "style-src 'unsafe-inline'", "img-src data: blob:"),
+        *("base-uri 'none'", "form-action 'none'"),
+    )
+    return "; ".join(rules)
 
 
 def _places(figure: Figure, study: Study) -> list[Place]:

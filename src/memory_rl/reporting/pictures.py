@@ -53,7 +53,7 @@ def _bits_known(study: Study) -> Spec:
     summed = f", summed over {M} secrets" if M > 1 else ""
     subtitle = [
         f"Bits known: log2 N + log2 P(S){summed}. Mean over {runs} runs with its 95 % bootstrap interval;",
-        "thin lines: single runs; dotted: the ceiling. A run that has ended keeps its last value in the mean.",
+        "thin: single runs; dotted: the ceiling. A run that has ended keeps its last value in the mean.",
     ]
     # Without tips it cannot be zoomed and is not clipped, which would slow the PNG down tenfold.
     spec = printed(replace(panel, height=_HEIGHT, tips={}), study, _WIDTH)

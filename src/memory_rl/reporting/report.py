@@ -40,7 +40,8 @@ def write_report(config: ReportConfig) -> Path:
     study = make_study(cells)
     if not study.entries:
         raise RunDirectoryError(
-            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders."
+            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
+            "wait for one, or give other folders."
         )
     judgements = judge_sweeps(config.paths, cells)
     title = config.title or _title(config, judgements)

@@ -251,8 +251,8 @@ def _labels(cells: Sequence[Cell], names: Sequence[str]) -> list[Label]:
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
-    """A place in the palette for each condition: always the same for the brief's five, of which the one with
-    the most cells has it; then the next free.
+    """A place in the palette for each condition: always the same for the five standard conditions, of
+    which the variant with the most cells has it; then the next free.
     """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):

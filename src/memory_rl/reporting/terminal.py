@@ -99,7 +99,7 @@ def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
     """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step.
     Conditions without a ledger are left out.
     """
-    title = "bits per episode, from what the channel could carry to what was learned; in brackets the factor lost"
+    title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"
     headings = ("condition", *(name.removeprefix("channel ") for name in MINDS.values()), "laws")
     rows = [_waterfall_row(name, summary) for name, summary in conditions.items() if "rates" in summary]
     return make_table(headings, rows, title=title, title_justify="left")

@@ -18,7 +18,7 @@ from memory_rl.analysis.survival import bits_per_episode, pool
 from memory_rl.reporting.curves import rounded
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.values import WordTable, short, table_rows
-from memory_rl.reporting.wording import CAPACITY_READING, POINT_READING
+from memory_rl.reporting.wording import wording
 
 _NUMBERS = {
     "parameters": pl.Int64,
@@ -190,8 +190,8 @@ def capacity_tables(study: Study) -> list[WordTable]:
     if not cells:
         return []
     return [
-        WordTable("Capacities", CAPACITY_READING, list(_CAPACITY_TABLE), _capacity_words(cells)),
-        WordTable("Sizes and secrets", POINT_READING, list(_POINT_TABLE), _point_words(cells)),
+        WordTable(_capacity_words(cells), list(_CAPACITY_TABLE), **wording("tables", "capacities")),
+        WordTable(_point_words(cells), list(_POINT_TABLE), **wording("tables", "points")),
     ]
 
 

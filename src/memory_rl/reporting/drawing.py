@@ -13,7 +13,7 @@ import polars as pl
 
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.themes import dash_of
-from memory_rl.reporting.wording import READING, TITLES
+from memory_rl.reporting.wording import wording
 
 Spec = dict[str, Any]
 """Vega-Lite, or a part of it."""
@@ -106,7 +106,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the report; what is said about it stands in `memory_rl.reporting.wording`.
+    """A figure of the report; what is said about it stands in templates/wording.yaml.
 
     Attributes:
         name: of its files and its link.
@@ -123,12 +123,12 @@ class Figure:
     @property
     def title(self) -> str:
         """Its heading."""
-        return TITLES[self.name]
+        return str(wording("figures", self.name)["title"])
 
     @property
-    def reading(self) -> tuple[str, ...]:
+    def reading(self) -> list[str]:
         """How to read it; a paragraph each."""
-        return READING[self.name]
+        return list(wording("figures", self.name)["reading"])
 
 
 def marks(

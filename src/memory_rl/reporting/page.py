@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import jinja2
@@ -24,6 +23,7 @@ from memory_rl.reporting.study import KEEP, Study
 from memory_rl.reporting.tables import about, tables
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
 from memory_rl.reporting.values import number
+from memory_rl.reporting.wording import asset
 
 GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
@@ -69,11 +69,11 @@ def render(
 def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
     plain = study.plain()
     places = {figure.name: _places(figure, plain) for figure in figures}
-    engine, behaviour = _engine(), _asset("page.js")
+    engine, behaviour = _engine(), asset("page.js")
     return {
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
-        "style": _asset("page.css"),
+        "style": asset("page.css"),
         "engine": engine,
         "behaviour": behaviour,
         "data": _data(plain, places),
@@ -106,10 +106,6 @@ def _plain(text: str) -> str:
     """Without meaning in Markdown or HTML."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
-
-
-def _asset(name: str) -> str:
-    return (resources.files("memory_rl.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=1)

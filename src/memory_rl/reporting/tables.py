@@ -10,7 +10,7 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.reporting.capacity import capacity_tables
 from memory_rl.reporting.study import KEEP, Study
 from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, table_rows
-from memory_rl.reporting.wording import RESULTS_READING
+from memory_rl.reporting.wording import wording
 
 _RESULTS = {
     "condition": ("label",),
@@ -29,7 +29,7 @@ _RESULTS = {
 def tables(study: Study) -> list[WordTable]:
     """All results, and what is stored by the cells with several secrets or other adapters than LoRA."""
     rows = [{"label": entry.label, "N": entry.N, **measured(entry.summary)} for entry in study.entries]
-    results = WordTable("All results", RESULTS_READING, list(_RESULTS), table_rows(rows, _RESULTS))
+    results = WordTable(table_rows(rows, _RESULTS), list(_RESULTS), **wording("tables", "results"))
     return [results, *capacity_tables(study)]
 
 

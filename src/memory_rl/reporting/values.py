@@ -31,16 +31,16 @@ class WordTable:
     """A table of the report.
 
     Attributes:
+        rows: in words.
+        headings: of its columns.
         title: above it.
         reading: how to read it.
-        headings: of its columns.
-        rows: in words.
     """
 
+    rows: Sequence[Sequence[str]]
+    headings: Sequence[str]
     title: str
     reading: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def measured(summary: Mapping[str, Any]) -> dict[str, Any]:

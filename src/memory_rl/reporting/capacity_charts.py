@@ -82,14 +82,13 @@ def capacity(study: Study) -> Figure:
         return Figure("capacity", missing=_ABSENT)
     (start, high), least = reach(frame["bits_to_learn"], plateaus["capacity"]), _least(frame)
     channels = {
-        "x": log_axis("bits to learn, M log2 N", (start, high)),
-        "y": log_axis(_STORED, (least, high)),
-        "color": _color(sizes_of(cells), frame["size"]),
+        "x": log_axis("bits_to_learn", "bits to learn, M log2 N", (start, high)),
+        "y": log_axis("stored", _STORED, (least, high)),
+        "color": _color("size", sizes_of(cells), frame["size"]),
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
     knees = _drawable(plateaus, *_CAPACITY, least=max(start, least))
     diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
-    place = {"x": "bits_to_learn", "y": "stored", "color": "size"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         here, ends = knees.filter(condition=condition), {"x": "capacity_low", "x2": "capacity_high"}
@@ -99,7 +98,7 @@ def capacity(study: Study) -> Figure:
             marks("rule", here, {**ends, "y": "capacity"}, strokeWidth=1.4),
             marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
         ]
-        return Panel(condition, part, place, layers, channels, _BITS)
+        return Panel(condition, part, channels, layers, _BITS)
 
     return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
 
@@ -114,11 +113,10 @@ def parameters(study: Study) -> Figure:
     least, most = _least(frame), 1.6 * max(frame["bits_to_learn"])
     width = reach(frame["parameters"])
     channels = {
-        "x": log_axis(_PARAMETERS, width, format="~s"),
-        "y": log_axis(_STORED, (least, most)),
-        "color": _color(frame.sort("num_secrets")["secrets"], title="secrets M"),
+        "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
+        "y": log_axis("stored", _STORED, (least, most)),
+        "color": _color("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
     }
-    place = {"x": "parameters", "y": "stored", "color": "secrets"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         held = _drawable(plateaus.filter("saturated", condition=condition), *_CAPACITY, least=least)
@@ -133,7 +131,7 @@ def parameters(study: Study) -> Figure:
             reference("rule", held, spread, strokeWidth=1.6),
             reference("point", held, diamond, size=190, **_DIAMOND),
         ]
-        return Panel(condition, part, place, layers, channels, _BITS)
+        return Panel(condition, part, channels, layers, _BITS)
 
     unsaturated = plateaus.filter(~pl.col("saturated"))
     why = "Not saturated, so that no capacity is drawn"
@@ -167,15 +165,14 @@ def size(study: Study) -> Figure:
     frame = frame.with_columns(learned=pl.Series(learned))
     width, color = (
         reach(frame["parameters"]),
-        _color(frame.sort("bits_to_learn")["learned"], title="to learn"),
+        _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn"),
     )
-    place = {"x": "parameters", "y": "told", "color": "learned"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
         channels = {
-            "x": log_axis(_PARAMETERS, width, format="~s"),
-            "y": log_axis("bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
+            "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
+            "y": log_axis("told", "bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
             "color": color,
         }
         layers = [
@@ -183,7 +180,7 @@ def size(study: Study) -> Figure:
             marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
         tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
-        return Panel(condition, part, place, layers, channels, tips)
+        return Panel(condition, part, channels, layers, tips)
 
     why = "Upper bounds, because no run memorised"
     notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
@@ -196,7 +193,7 @@ def interference(study: Study) -> Figure:
     frame = interference_frame(cells)
     if frame.is_empty():
         return Figure("interference", missing="no cell learns one secret after the other (order=blocks)")
-    color = _color(sizes_of(cells), frame["size"])
+    color = _color("size", sizes_of(cells), frame["size"])
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         return _interference_panel(condition, part, color)
@@ -211,9 +208,10 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
     least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
     ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
     channels = {
-        "x": axis("blocks since its own began", (0, last), values=ticks, format="d"),
-        "y": axis("bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
+        "x": axis("blocks", "blocks since its own began", (0, last), values=ticks, format="d"),
+        "y": axis("mean", "bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
         "color": color,
+        "detail": {"field": "line"},
     }
     own, all_known = pl.DataFrame({"blocks": [0.0], "end": [1.0]}), frame.select(mean="information").unique()
     layers = [
@@ -223,8 +221,7 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
     ]
     tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}
     tips |= {**INTERVAL, "secrets": "secrets averaged"}
-    place = {"x": "blocks", "y": "mean", "color": "size", "detail": "line"}
-    return Panel(condition, frame, place, layers, channels, tips)
+    return Panel(condition, frame, channels, layers, tips)
 
 
 CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)
@@ -269,12 +266,15 @@ def _least(frame: pl.DataFrame) -> float:
     return max(LEAST_BITS, min(frame["stored"]) / 1.5)
 
 
-def _color(domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None) -> Spec:
+def _color(
+    column: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
+) -> Spec:
     """A colour for each name of the domain; the legend shows those of `shown`, or all."""
     names = list(dict.fromkeys(domain))
     places = np.linspace(0, len(COLORS) - 1, len(names)).round().astype(int)
     present = names if shown is None else [name for name in names if name in set(shown)]
     return {
+        "field": column,
         "scale": {"domain": names, "range": [COLORS[place] for place in places]},
         "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
     }

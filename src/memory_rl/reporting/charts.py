@@ -11,6 +11,7 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
+    BY_SERIES,
     DECADES,
     INTERVAL,
     LEGEND,
@@ -43,12 +44,12 @@ def _number(value: Any) -> float:
     return float(value or 0.0)
 
 
-def _episodes(column: pl.Series) -> Spec:
-    """From 0 to the last of the column, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
-    last, ticks = _number(column.max()), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+def _episodes(column: str, ends: pl.Series) -> Spec:
+    """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
+    last, ticks = _number(ends.max()), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis("episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+    return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> tuple[Panel, ...]:
@@ -69,8 +70,9 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
     low = _least(frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
-        "x": _episodes(frame["episode"]),
-        "y": axis("bits known", (low - 0.02 * height, information + 0.1 * height)),
+        "x": _episodes("episode", frame["episode"]),
+        "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
+        "color": BY_SERIES,
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
     layers = [
@@ -81,8 +83,7 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
     tips["ceiling"] = "ceiling, bits"
-    place = {"x": "episode", "y": "mean", "color": SERIES}
-    return Panel(f"N = {N}", frame, place, layers, channels, tips, form=".3f")
+    return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
 
 
 def _least(*columns: pl.Series) -> float:
@@ -118,15 +119,16 @@ def _minds_panel(entry: Entry) -> Panel:
     frame, bits = curves.ledger(entry), entry.cell.bits_to_learn
     most = max(bits, _number(frame["high"].max()), _number(frame["mean"].max()))
     channels = {
-        "x": _episodes(frame["episode"]),
-        "y": axis("bits", (_least(frame["low"], frame["mean"]), 1.08 * most)),
+        "x": _episodes("episode", frame["episode"]),
+        "y": axis("mean", "bits", (_least(frame["low"], frame["mean"]), 1.08 * most)),
         "color": {
+            "field": "curve",
             "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
             "legend": {**LEGEND, "title": None},
         },
     }
     layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn")]
-    return Panel("Bits", frame, {"x": "episode", "y": "mean", "color": "curve"}, layers, channels)
+    return Panel("Bits", frame, channels, layers)
 
 
 def waterfall(study: Study) -> Figure:
@@ -150,14 +152,13 @@ def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
     present = frame["series"].unique(maintain_order=True).to_list()
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
-        "x": log_axis("bits per episode", (low, high), values=ticks, labelOverlap=True),
-        "y": {"sort": present, "axis": None},
-        "yOffset": {"type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
+        "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
+        "y": {"field": SERIES, "sort": present, "axis": None},
+        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
         "color": {"legend": None},  # rows say themselves what they are
     }
     layers = [*_falls(frame), *_headings(entries)]
-    row, height, rows = {"y": SERIES, "yOffset": "lane"}, ROW * len(present), tuple(present)
-    return Panel(f"N = {N}", frame, row, layers, channels, height=height, rows=rows)
+    return Panel(f"N = {N}", frame, channels, layers, height=ROW * len(present), rows=tuple(present))
 
 
 _FALL = {
@@ -174,14 +175,14 @@ _FALL = {
 
 
 def _falls(frame: pl.DataFrame) -> list[Layer]:
-    end = {"x": "below", "tooltip": _FALL}
+    tips = {"tooltip": _FALL}
     return [
         *(
-            marks("bar", frame.filter(step=step), {**end, "x2": "above"}, style=step, minBandSize=2)
+            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, style=step, minBandSize=2)
             for step in STEPS
         ),
         marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
-        marks("tick", None, end, style="reference", thickness=2, height=13, opacity=1),
+        marks("tick", None, tips, style="reference", thickness=2, height=13, opacity=1),
         marks("text", None, {"x": "place", "text": "words"}, align="left", dx=7, baseline="middle"),
     ]
 
@@ -210,8 +211,9 @@ def _survival_panel(entries: list[Entry], N: int) -> Panel:
     frame = curves.survival(entries)
     ends, percent = (1, 1.15 * _number(frame["episode"].max())), [0, 0.25, 0.5, 0.75, 1]
     channels = {
-        "x": log_axis("episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
-        "y": axis("runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
+        "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
+        "color": BY_SERIES,
+        "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
     layers = [
@@ -221,8 +223,7 @@ def _survival_panel(entries: list[Entry], N: int) -> Panel:
         marks("point", curves.censored(entries), shape="cross", size=90, filled=True, opacity=1),
     ]
     tips = {"series": "condition", "episode": "episodes", "surviving": "not yet", **INTERVAL}
-    place = {"x": "episode", "y": "surviving", "color": SERIES}
-    return Panel(f"N = {N}", frame, place, layers, channels, tips, form=".1%")
+    return Panel(f"N = {N}", frame, channels, layers, tips, form=".1%")
 
 
 def scaling(study: Study) -> Figure:
@@ -230,8 +231,11 @@ def scaling(study: Study) -> Figure:
     frame, guess, sizes = curves.scaling(study.entries), curves.one_hit(study.sizes), study.sizes
     rates = reach(guess["rate"], *frame.select("rate", "low", "high", "questioner", "closed_form"))
     channels = {
-        "x": log_axis("N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"),
-        "y": log_axis("bits per episode", rates, values=DECADES),
+        "x": log_axis(
+            "N", "N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"
+        ),
+        "color": BY_SERIES,
+        "y": log_axis("rate", "bits per episode", rates, values=DECADES),
     }
     exact = frame.drop_nulls("closed_form")
     layers = [
@@ -241,8 +245,7 @@ def scaling(study: Study) -> Figure:
         *estimates(),
     ]
     tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    place = {"x": "N", "y": "rate", "color": SERIES}
-    return Figure("scaling", (Panel("", frame, place, layers, channels, tips, height=420),))
+    return Figure("scaling", (Panel("", frame, channels, layers, tips, height=420),))
 
 
 def absorption(study: Study) -> Figure:
@@ -259,8 +262,9 @@ def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
     ticks = [-10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10]
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
-        "x": log_axis("P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "y": axis("bits absorbed per episode", domain, scale, values=ticks, format="~g"),
+        "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
+        "color": BY_SERIES,
+        "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
     }
     layers = [
         reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
@@ -271,8 +275,7 @@ def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
         *estimates(),
     ]
     tips = {"series": "condition", "p": "P(S) before", "absorbed": "bits per episode", **INTERVAL}
-    place = {"x": "p", "y": "absorbed", "color": SERIES}
-    return Panel(f"N = {N}", frame, place, layers, channels, {**tips, "runs": "runs"})
+    return Panel(f"N = {N}", frame, channels, layers, {**tips, "runs": "runs"})
 
 
 def rank(study: Study) -> Figure:
@@ -287,12 +290,12 @@ def _rank_panel(entries: list[Entry], N: int) -> Panel | None:
         return None
     ranks = frame["rank"].unique().sort().to_list()
     channels = {
-        "x": log_axis("LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
-        "y": log_axis("bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
+        "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
+        "color": BY_SERIES,
+        "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
-    place = {"x": "rank", "y": "rate", "color": SERIES}
     tips = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(f"N = {N}", frame, place, estimates(), channels, tips)
+    return Panel(f"N = {N}", frame, channels, estimates(), tips)
 
 
 _LEGIBLE_N = 64
@@ -333,24 +336,24 @@ def _film_panels(entry: Entry) -> list[Panel]:
 def _film_panel(frame: pl.DataFrame, N: int, secret: int, title: str, choice: str) -> Panel:
     rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
     channels = {
-        "x": _episodes(frame["end"]),
-        "y": axis("answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
+        "x": _episodes("episode", frame["end"]),
+        "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
         "color": _brightness(),
     }
-    place = {"x": "episode", "x2": "right", "y": "top", "y2": "bottom", "color": "seen"}
     tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
     secrets = pl.DataFrame({"answer": [secret]})
     layers = [
-        marks("rect", None, {"tooltip": tips}, clip=True),
+        marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
         reference("rule", secrets, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
     ]
     shown = _rectangles(frame, N)
-    return Panel(title, shown, place, layers, channels, form=".2~g", choice=choice, canvas=True)
+    return Panel(title, shown, channels, layers, form=".2~g", choice=choice, canvas=True)
 
 
 def _brightness() -> Spec:
     bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
     return {
+        "field": "seen",
         "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
         "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
     }

@@ -23,6 +23,8 @@ Encoding = Mapping[str, Any]
 SERIES = "series"
 """The column with the label of a cell. What is coloured by it has the label's colour and dashes."""
 
+BY_SERIES: Spec = {"field": SERIES}
+
 DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
@@ -58,7 +60,7 @@ class Layer:
         encoding: from channel to a column, or to what Vega-Lite takes there; for a tooltip, from columns to
             their headings.
         frame: what is drawn; None: that of the panel.
-        alone: whether it has nothing of the panel's encoding.
+        alone: whether it shares no more than the scales of the panel's channels.
     """
 
     mark: Spec
@@ -74,9 +76,8 @@ class Panel:
     Attributes:
         title: above it; such as N = 64.
         frame: the rows that its layers draw, unless they have a frame of their own.
-        encoding: of its layers, each of which may add to it.
+        channels: axes and colours, each with the column that its layers draw there, unless they name another.
         layers: from the back to the front.
-        channels: the axes and colours that all layers share.
         tips: headings of the columns that are shown of the point nearest to the pointer. A panel without any
             cannot be zoomed.
         form: of fractions in tooltips.
@@ -88,9 +89,8 @@ class Panel:
 
     title: str
     frame: pl.DataFrame
-    encoding: Encoding
-    layers: Sequence[Layer]
     channels: Mapping[str, Spec]
+    layers: Sequence[Layer]
     tips: Mapping[str, str] = field(default_factory=dict)
     form: str = ".4~g"
     choice: str | None = None
@@ -172,26 +172,30 @@ def note(frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
     )
 
 
-def axis(title: str, domain: Sequence[float], scale: Mapping[str, Any] | None = None, **guide: Any) -> Spec:
+def axis(
+    column: str, title: str, domain: Sequence[float], scale: Mapping[str, Any] | None = None, **guide: Any
+) -> Spec:
     """An axis of numbers over a domain, which is kept as it is.
 
     Args:
+        column: what is drawn along it.
         title: with its unit.
         domain: its ends.
         scale: what else of Vega-Lite's scale is not as usual, such as its type.
         guide: of Vega-Lite's axis, such as values and format of its ticks.
     """
     return {
+        "field": column,
         "title": title,
         "scale": {"domain": list(domain), "nice": False, **(scale or {})},
         "axis": guide,
     }
 
 
-def log_axis(title: str, domain: Sequence[float], *, base: int = 10, **guide: Any) -> Spec:
+def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10, **guide: Any) -> Spec:
     """A logarithmic axis with ticks at 1, 2 and 5, unless others are given."""
     scale = {"type": "log", "base": base}
-    return axis(title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
+    return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
 
 
 def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, float]:
@@ -278,7 +282,8 @@ def _values(frame: pl.DataFrame) -> Spec:
 def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     """In Vega-Lite's words. Lines of a series have its dashes, unless they have dashes of their own."""
     frame = panel.frame if layer.frame is None else layer.frame
-    places = layer.encoding if layer.alone else {**panel.encoding, **layer.encoding}
+    shared = {name: channel["field"] for name, channel in panel.channels.items() if "field" in channel}
+    places = layer.encoding if layer.alone else {**shared, **layer.encoding}
     if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
         places = {**places, "strokeDash": SERIES}
     encoding: Spec = {}

@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis import capacity as analysis
-from memory_rl.analysis.capacity import Size, by_condition, by_size, comparable, in_blocks, interleaved
+from memory_rl.analysis.capacity import Size, by_condition, comparable, in_blocks
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import Estimate, mean_interval
 from memory_rl.analysis.survival import bits_per_episode, pool
 from memory_rl.reporting.curves import rounded
-from memory_rl.reporting.study import Study
+from memory_rl.reporting.study import Study, groups_of_sizes
 from memory_rl.reporting.values import WordTable, short, table_rows
 from memory_rl.reporting.wording import wording
 
@@ -47,7 +47,7 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """
     rows = [
         _point_row(condition, size, point)
-        for condition, size, group in _groups(cells)
+        for condition, size, group in groups_of_sizes(cells)
         for point in analysis.points(group)
     ]
     return _frame(rows, _POINT)
@@ -125,7 +125,7 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """
     rows = [
         row
-        for condition, size, group in _groups(cells)
+        for condition, size, group in groups_of_sizes(cells)
         for cell in group
         if in_blocks(cell)
         for row in _interference_rows(condition, size, cell)
@@ -235,13 +235,6 @@ def capacity_frame(study: Study) -> pl.DataFrame:
 def sizes_of(cells: Sequence[Cell]) -> list[str]:
     """The labels of all sizes, the smallest first: the same colours in every panel and figure."""
     found = sorted(
-        {size for _, size, _ in _groups(cells)}, key=lambda size: (size.parameters or 0, size.label)
+        {size for _, size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
     )
     return list(dict.fromkeys(size.label for size in found))
-
-
-def _groups(cells: Sequence[Cell]) -> Iterator[tuple[str, Size, list[Cell]]]:
-    """Condition, size and cells; those in blocks after the others."""
-    for group in by_condition(cells).values():
-        for part in (interleaved(group), [cell for cell in group if in_blocks(cell)]):
-            yield from ((group[0].condition, size, of_size) for size, of_size in by_size(part).items())

@@ -135,8 +135,9 @@ def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _most_a_question_tells(entry: Entry) -> float:
-    limits = entry.summary["ceilings"]
-    return float(limits.get("shannon_capacity") or limits["capacity"])
+    """Shannon capacity, or an upper bound of it; infinite for a cell that is not completed, and has none."""
+    ceilings = entry.summary.get("ceilings", {"capacity": np.inf})
+    return float(ceilings.get("shannon_capacity") or ceilings["capacity"])
 
 
 def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:

@@ -4,7 +4,7 @@ frames, and as the rows of the report's tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,10 @@ from memory_rl.analysis.capacity import Size, by_condition, comparable, in_block
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import Estimate, mean_interval
 from memory_rl.analysis.survival import bits_per_episode, pool
-from memory_rl.reporting.curves import rounded
+from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
 from memory_rl.reporting.values import WordTable, short, table_rows
 from memory_rl.reporting.wording import wording
-
-_NUMBERS = {
-    "parameters": pl.Int64,
-    "bytes": pl.Int64,
-    "N": pl.Int64,
-    "num_secrets": pl.Int64,
-    "runs": pl.Int64,
-    "memorised": pl.Int64,
-    "secrets": pl.Int64,
-    "saturated": pl.Boolean,
-}
-_TEXTS = ("condition", "size", "order", "line")
 
 
 def cells_of(study: Study) -> list[Cell]:
@@ -39,7 +27,7 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition, size and number of secrets: what was to be learned, what was stored, and how fast;
+    """One row per condition, size and number of secrets: what was to be learned, what was stored, and how fast;
     95 % intervals over runs.
 
     `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in
@@ -50,7 +38,7 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
         for condition, size, group in groups_of_sizes(cells)
         for point in analysis.points(group)
     ]
-    return _frame(rows, _POINT)
+    return rounded(frame_of(rows, *_POINT))
 
 
 _RATE = ("rate", "rate_low", "rate_high")
@@ -87,7 +75,7 @@ def _spread(estimate: Estimate, *names: str) -> dict[str, float | None]:
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
+    """One row per condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
     are not saturated they are lower bounds.
     """
     rows = [
@@ -95,7 +83,7 @@ def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
         for group in by_condition(cells).values()
         for found in analysis.capacities(group)
     ]
-    return _frame(rows, _CAPACITY)
+    return rounded(frame_of(rows, *_CAPACITY))
 
 
 _ESTIMATES = {name: (name, f"{name}_low", f"{name}_high") for name in ("capacity", "per_parameter", "knee")}
@@ -120,7 +108,7 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
 
 
 def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """Bits known of a secret against the blocks since its own began: mean over runs and its interval, for
+    """Bits known of a secret against the blocks since its own started: mean over runs and its interval, for
     cells with order=blocks. `line` tells the cells apart.
     """
     rows = [
@@ -130,7 +118,7 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
         if in_blocks(cell)
         for row in _interference_rows(condition, size, cell)
     ]
-    return _frame(rows, _KNOWN)
+    return rounded(frame_of(rows, *_KNOWN))
 
 
 _KNOWN = ("condition", "size", "line", "information", "secrets", "blocks", "mean", "low", "high")
@@ -146,13 +134,7 @@ def _interference_rows(condition: str, size: Size, cell: Cell) -> Iterator[dict[
         "secrets": found.secrets,
     }
     for numbers in zip(found.blocks, *mean_interval(found.known), strict=True):
-        yield {**about, **dict(zip(("blocks", "mean", "low", "high"), map(float, numbers), strict=True))}
-
-
-def _frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pl.DataFrame:
-    kinds = {**dict.fromkeys(columns, pl.Float64), **dict.fromkeys(_TEXTS, pl.String), **_NUMBERS}
-    frame = pl.DataFrame(list(rows), schema={column: kinds[column] for column in columns})
-    return rounded(frame.fill_nan(None))
+        yield {**about, **dict(zip(_KNOWN[-4:], map(float, numbers), strict=True))}
 
 
 _POINT_TABLE = {
@@ -164,8 +146,8 @@ _POINT_TABLE = {
     "order": ("order",),
     "bits to learn": ("bits_to_learn",),
     "bits stored [95 %]": ("stored", "low", "high"),
-    "bits a parameter": ("per_parameter",),
-    "of them in the last tenth": ("late_gain",),
+    "bits per parameter": ("per_parameter",),
+    "stored in the last tenth": ("late_gain",),
     "memorised of runs": ("memorised_of_runs",),
     "bits per episode [95 %]": _RATE,
     "learning rate": ("learning_rate",),
@@ -177,7 +159,7 @@ _CAPACITY_TABLE = {
     "saturated": ("saturated",),
     "capacity in bits [95 %]": _ESTIMATES["capacity"],
     "at M": ("num_secrets",),
-    "bits a parameter [95 %]": _ESTIMATES["per_parameter"],
+    "bits per parameter [95 %]": _ESTIMATES["per_parameter"],
     "knee in secrets [95 %]": _ESTIMATES["knee"],
 }
 
@@ -219,7 +201,7 @@ def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
-    """The numbers of both tables, for a CSV: a row a point, with the capacity of its size where it has
+    """The numbers of both tables, for a CSV: one row per point, with the capacity of its size where it has
     one.
     """
     cells = cells_of(study)

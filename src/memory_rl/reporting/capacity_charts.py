@@ -48,7 +48,7 @@ COLORS = (
 """From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
 2.2, 1.4.11)."""
 
-KNOWN_CAPACITIES = {2.0: "2 bits a parameter", 3.6: "3.6 bits a parameter"}
+KNOWN_CAPACITIES = {2.0: "2 bits per parameter", 3.6: "3.6 bits per parameter"}
 """What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li,
 arXiv:2404.05405), about 3.6 bits of random bits (Morris and others, arXiv:2505.24832)."""
 
@@ -65,7 +65,7 @@ _ABOUT = {
 }
 _BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **INTERVAL}
 _ENDS = ("rate_low", "rate_high")
-_RATE = {"told": "bits per episode", **dict(zip(_ENDS, INTERVAL.values(), strict=True))}
+_RATE = {"shown": "bits per episode", **dict(zip(_ENDS, INTERVAL.values(), strict=True))}
 _DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
 
 
@@ -75,7 +75,7 @@ def is_shown(study: Study) -> bool:
 
 
 def capacity(study: Study) -> Figure:
-    """Bits stored at the end against bits to learn: a panel a condition, a line a size."""
+    """Bits stored at the end against bits to learn: one panel per condition, one line per size."""
     cells = cells_of(study)
     frame, plateaus = _mixed(cells), capacities_frame(cells).filter("saturated")
     if frame.is_empty():
@@ -104,7 +104,7 @@ def capacity(study: Study) -> Figure:
 
 
 def parameters(study: Study) -> Figure:
-    """Bits stored against trained parameters: a panel a condition, a point a cell, a diamond a capacity."""
+    """Bits stored against trained parameters: one panel per condition, one point per cell, one diamond per capacity."""
     cells = cells_of(study)
     frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), capacities_frame(cells)
     if frame.is_empty():
@@ -140,7 +140,7 @@ def parameters(study: Study) -> Figure:
 
 
 def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
-    """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its
+    """A line of so many bits per parameter with its words: the upper one's on its left, the lower one's on its
     right.
     """
     start, end = width[0], min(width[1], most / bits)
@@ -156,9 +156,9 @@ def _known_line(bits: float, width: tuple[float, float], most: float) -> list[La
 
 
 def size(study: Study) -> Figure:
-    """Bits per episode against trained parameters: a panel a condition, a line a number of secrets."""
-    frame = _mixed(cells_of(study)).with_columns(told=pl.coalesce("rate", "bound"))
-    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("told")
+    """Bits per episode against trained parameters: one panel per condition, one line per number of secrets."""
+    frame = _mixed(cells_of(study)).with_columns(shown=pl.coalesce("rate", "bound"))
+    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("shown")
     if frame.is_empty():
         return Figure("size", missing=_ABSENT)
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
@@ -172,11 +172,11 @@ def size(study: Study) -> Figure:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
         channels = {
             "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
-            "y": log_axis("told", "bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
+            "y": log_axis("shown", "bits per episode", reach(*part.select("shown", "rate_low", "rate_high"))),
             "color": color,
         }
         layers = [
-            *estimates(_drawable(rates, "told", *_ENDS, least=0.0), *_ENDS),
+            *estimates(_drawable(rates, "shown", *_ENDS, least=0.0), *_ENDS),
             marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
         tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
@@ -188,7 +188,7 @@ def size(study: Study) -> Figure:
 
 
 def interference(study: Study) -> Figure:
-    """Bits known of a secret while others are learned: a panel a condition, a line a size."""
+    """Bits known of a secret while others are learned: one panel per condition, one line per size."""
     cells = cells_of(study)
     frame = interference_frame(cells)
     if frame.is_empty():
@@ -208,7 +208,7 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
     least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
     ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
     channels = {
-        "x": axis("blocks", "blocks since its own began", (0, last), values=ticks, format="d"),
+        "x": axis("blocks", "blocks since its own started", (0, last), values=ticks, format="d"),
         "y": axis("mean", "bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
         "color": color,
         "detail": {"field": "line"},

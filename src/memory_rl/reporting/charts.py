@@ -58,7 +58,7 @@ def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> 
 
 
 def bits_known(study: Study) -> Figure:
-    """Bits known against episodes, with intervals and ceilings: a panel an N. A cell alone in its panel shows
+    """Bits known against episodes, with intervals and ceilings: one panel per N. A cell alone in its panel shows
     its single runs, too.
     """
     return Figure("bits_known", _at_each(study, _bits_panel))
@@ -132,7 +132,7 @@ def _minds_panel(entry: Entry) -> Panel:
 
 
 def waterfall(study: Study) -> Figure:
-    """Where the bits go, from channel capacity to policy: a panel an N, conditions below each other."""
+    """Where the bits go, from channel capacity to policy: one panel per N, conditions below each other."""
     without = sorted({entry.label for entry in study.entries if "rates" not in entry.summary})
     panels = _at_each(study, _waterfall_panel)
     if not panels:
@@ -203,7 +203,7 @@ def _heading(entry: Entry) -> str:
 
 
 def survival(study: Study) -> Figure:
-    """Kaplan-Meier curves of the episodes to memorise: a panel an N."""
+    """Kaplan-Meier curves of the episodes to memorise: one panel per N."""
     return Figure("survival", _at_each(study, _survival_panel))
 
 
@@ -249,12 +249,12 @@ def scaling(study: Study) -> Figure:
 
 
 def absorption(study: Study) -> Figure:
-    """Bits absorbed per episode against P(S), under h(p) and -log2 p: a panel an N."""
+    """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
     return Figure("absorption", _at_each(study, _absorption_panel))
 
 
 def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
-    frame, laws = curves.absorption(entries), curves.told_by_an_answer(N)
+    frame, laws = curves.absorption(entries), curves.answer_information(N)
     if frame.is_empty():
         return None
     start = max(1 / (16 * N), min(0.5 / N, _number(frame["p"].min()) / 1.2))
@@ -279,7 +279,7 @@ def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
 
 
 def rank(study: Study) -> Figure:
-    """Bits per episode against LoRA rank: a panel an N where ranks differ."""
+    """Bits per episode against LoRA rank: one panel per N where ranks differ."""
     panels = _at_each(study, _rank_panel)
     return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
 
@@ -304,12 +304,12 @@ _OVERLAP = 0.004
 
 
 def film(study: Study) -> Figure:
-    """P(answer) of one run over episodes, beside the observer's posterior: a choice a condition."""
+    """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
     filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
     if not filmed:
         return Figure("film", missing=f"no run directory holds {FILM}, the record of P(answer)")
     words = (
-        f"One film a condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of "
+        f"One film per condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of "
         "each, probabilities to two digits."
     )
     return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))

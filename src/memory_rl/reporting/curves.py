@@ -6,7 +6,8 @@ Thinning leaves measured values as they are and only takes fewer of them; each f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,13 @@ SINGLE_RUNS = 64
 _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
-_INTERVAL = ("low", "high")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("series", "step", "from", "to", "words"), pl.String),
+    **dict.fromkeys(("condition", "size", "order", "line"), pl.String),
+    **dict.fromkeys(("N", "lane", "rank", "runs", "memorised"), pl.Int64),
+    **dict.fromkeys(("parameters", "bytes", "num_secrets", "secrets"), pl.Int64),
+    "saturated": pl.Boolean,
+}
 
 CURVES = {
     "asked_bits": "the questions could tell",
@@ -69,12 +76,12 @@ def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
 
 def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
     """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon
-    capacity): at most `CURVE_POINTS` a cell.
+    capacity): at most `CURVE_POINTS` per cell.
     """
     last = _last_episode(entries)
 
     def curve(entry: Entry) -> pl.DataFrame:
-        ceiling = pl.col("episode") * _most_a_question_tells(entry)
+        ceiling = pl.col("episode") * _most_per_episode(entry)
         return _held_until(_mean_over_runs(entry, "bits_known"), last).with_columns(
             ceiling=ceiling.clip(upper_bound=entry.cell.bits_to_learn)
         )
@@ -127,27 +134,26 @@ def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
     last = float(_last_episode(entries))
 
     def bend(entry: Entry) -> pl.DataFrame:
-        told, information = _most_a_question_tells(entry), entry.cell.bits_to_learn
+        told, information = _most_per_episode(entry), entry.cell.bits_to_learn
         grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [last]]))
         return pl.DataFrame({"episode": grid, "bits": np.minimum(information, told * grid)})
 
     return _together(entries, bend)
 
 
-def _most_a_question_tells(entry: Entry) -> float:
+def _most_per_episode(entry: Entry) -> float:
     """Shannon capacity, or an upper bound of it; infinite for a cell that is not completed, and has none."""
     ceilings = entry.summary.get("ceilings", {"capacity": np.inf})
     return float(ceilings.get("shannon_capacity") or ceilings["capacity"])
 
 
 def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
-    """A row a cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
+    """One row per cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
     without a ledger have none.
     """
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
-    texts = dict.fromkeys(("series", "step", "from", "to", "words"), pl.String)
-    numbers = dict.fromkeys(("above", "below", *_INTERVAL, "factor"), pl.Float64)
-    return pl.DataFrame(rows, schema={**texts, "lane": pl.Int32, **numbers})
+    ends = ("step", "lane", "from", "to", "words", "above", "below", "low", "high", "factor")
+    return frame_of(rows, "series", *ends)
 
 
 def _steps(entry: Entry) -> Iterable[dict[str, object]]:
@@ -192,7 +198,7 @@ def _kaplan_meier(entry: Entry) -> pl.DataFrame:
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Where runs were censored, one row a cell and episode, with how many they were and the share of runs
+    """Where runs were censored, one row per cell and episode, with how many they were and the share of runs
     that had not memorised.
     """
 
@@ -209,7 +215,7 @@ def censored(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Bits per episode of policy and ideal questioner, and in closed form: a row a cell."""
+    """Bits per episode of policy and ideal questioner, and in closed form: one row per cell."""
     rows = [
         {
             "series": entry.label,
@@ -220,8 +226,8 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
         }
         for entry in entries
     ]
-    numbers = dict.fromkeys(("rate", *_INTERVAL, "questioner", "closed_form"), pl.Float64)
-    return rounded(pl.DataFrame(rows, schema={"series": pl.String, "N": pl.Int64, **numbers}))
+    columns = ("series", "N", "rate", "low", "high", "questioner", "closed_form")
+    return rounded(frame_of(rows, *columns))
 
 
 def _rate(entry: Entry) -> dict[str, float | None]:
@@ -249,7 +255,7 @@ _EXACT = {
 
 def _closed_form(entry: Entry) -> float | None:
     """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain
-    steps, no baseline, an episode an update.
+    steps, no baseline, one episode per update.
     """
     config = entry.cell.config
     if entry.cell.condition != "binary" or any(
@@ -291,8 +297,7 @@ def _absorbed(entry: Entry) -> pl.DataFrame:
     rows = [
         _ratio(bin_) for bin_ in by_run.partition_by("bin", maintain_order=True) if len(bin_) >= _LEAST_RUNS
     ]
-    numbers = dict.fromkeys(("p", "absorbed", *_INTERVAL), pl.Float64)
-    return pl.DataFrame(rows, schema={**numbers, "runs": pl.Int64})
+    return frame_of(rows, "p", "absorbed", "low", "high", "runs")
 
 
 def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
@@ -310,7 +315,7 @@ def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
     }
 
 
-def told_by_an_answer(N: int) -> pl.DataFrame:
+def answer_information(N: int) -> pl.DataFrame:
     """h(p) and -log2 p, from half of 1/N to nearly 1."""
     p = np.unique(np.concatenate([np.geomspace(0.5 / N, 0.9, 60), 1 - np.geomspace(1e-4, 0.1, 24)]))
     laws = {
@@ -329,9 +334,7 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
         for family in rank_families(entries)
         for entry in family
     ]
-    numbers = dict.fromkeys(("rate", *_INTERVAL), pl.Float64)
-    schema = {"series": pl.String, "rank": pl.Int64, **numbers}
-    return pl.DataFrame(rows, schema=schema).sort("series", "rank")
+    return frame_of(rows, "series", "rank", "rate", "low", "high").sort("series", "rank")
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -374,6 +377,12 @@ def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.Da
         .agg(pl.col("answer", "episode").first(), pl.col("end").last(), pl.col("p").first())
         .drop("stretch")
     )
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], *columns: str) -> pl.DataFrame:
+    """Rows as a frame, whose columns have their types even if there is no row; most hold fractions."""
+    kinds = {column: _KINDS.get(column, pl.Float64) for column in columns}
+    return pl.DataFrame(list(rows), schema=kinds).fill_nan(None)
 
 
 def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The report's numbers: as a CSV with a row a cell, and as the tables of page and Markdown summary."""
+"""The report's numbers: as a CSV with one row per cell, and as the tables of page and Markdown summary."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def about(study: Study) -> str:
 
 
 def cells_frame(study: Study) -> pl.DataFrame:
-    """A row a cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have
+    """One row per cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have
     their status and nulls.
     """
     rows = [

@@ -54,7 +54,7 @@ def progress_bar(title: str, information: float) -> Iterator[Callable[[Any], Non
 
 
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:
-    """The table that ends a run: a row a condition.
+    """The table that ends a run: one row per condition.
 
     Args:
         conditions: from summary.json.
@@ -76,8 +76,8 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
     """
     first, asker = ceilings["first_episode"], ceilings["ideal_questioner"]
     rows = [
-        ("naive capacity, log2 of the levels", ceilings["capacity"], "bits an episode"),
-        ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits an episode"),
+        ("naive capacity, log2 of the levels", ceilings["capacity"], "bits per episode"),
+        ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits per episode"),
         ("first episode, best answer", first["best"], "bits"),
         ("first episode, mean answer", first["mean"], "bits"),
     ]
@@ -96,7 +96,7 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
 
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step.
+    """Where the bits go: the rate of each mind in bits per episode, and the factor lost at each step.
     Conditions without a ledger are left out.
     """
     title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"

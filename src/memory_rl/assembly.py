@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_rl.config import Signal, Wording, World
+from memory_rl.condition import Condition, make_condition
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.seeding import generator
@@ -19,14 +19,10 @@ from memory_rl.task import (
     TEST,
     TRAIN,
     Environment,
-    EpisodeTable,
-    episode_table,
     examples_directory,
-    make_environment,
     read_examples,
 )
 from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
-from memory_rl.training.ceilings import Ceilings, ceilings
 from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Measured, Meter, Sink
@@ -38,41 +34,6 @@ if TYPE_CHECKING:
     from memory_rl.policies.base import Policy
 
 _PANEL = 64
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is asked and what is shown, worked out.
-
-    Attributes:
-        world: its keys.
-        signal: its keys.
-        memorised_at: the probability from which on S is memorised.
-        environment: the world itself.
-        table: of its episodes.
-        limits: its ceilings.
-    """
-
-    world: World
-    signal: Signal
-    memorised_at: float
-    environment: Environment
-    table: EpisodeTable
-    limits: Ceilings
-
-
-def make_condition(
-    world: World, signal: Signal, memorised_at: float, wording: Wording | None = None
-) -> Condition:
-    """The condition of these keys.
-
-    Raises:
-        ConfigError: if the reward is the user's own and cannot be used.
-    """
-    environment = make_environment(world, signal, wording)
-    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
-    limits = ceilings(environment, table, memorised_at, generator(world.seed, "questioner"))
-    return Condition(world, signal, memorised_at, environment, table, limits)
 
 
 @dataclass(frozen=True)

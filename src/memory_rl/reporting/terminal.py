@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 _FILE_WIDTH = 140
@@ -26,10 +25,12 @@ class ProgressBar:
     """
 
     def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
-        self._bar: Progress | None = None
+        self._bar: Any = None
         console = Console()
         if quiet or not console.is_terminal:
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

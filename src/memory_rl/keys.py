@@ -113,7 +113,7 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         clause = unmet(keys, word, given)
         if clause is not None:
             raise ConfigError(
-                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause)} leave {word} out."
+                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)} leave {word} out."
             )
     return {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
 
@@ -157,8 +157,10 @@ def _words_of(clause: str) -> str:
     return f"{name}={wanted.replace(',', ' or ')}" if sign else name
 
 
-def _advice(clause: str) -> str:
-    return "" if clause == "signal=reward" else f"add {_words_of(clause).split(' ')[0]}, or"
+def _advice(clause: str, given: Mapping[str, Any]) -> str:
+    wanted = _words_of(clause).split(" ")[0]
+    verb = "use" if wanted.partition("=")[0] in given else "add"
+    return "" if clause == "signal=reward" else f"{verb} {wanted}, or"
 
 
 def members_of(hint: Any) -> list[Any]:

@@ -39,6 +39,7 @@ class ProgressBar:
         console = Console()
         if quiet or not console.is_terminal:
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
         told = TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning")

@@ -3,11 +3,11 @@
 import math
 
 import pytest
+from memory_rl.training.environments import make_environment
 
 from memory_rl.cli import main
 from memory_rl.config import SFTConfig, TrainConfig
 from memory_rl.training.ceilings import ceilings
-from memory_rl.training.environments import make_environment
 
 
 def of(config):

@@ -360,9 +360,7 @@ def test_each_condition_gets_its_own_rate():
         for bits in [1.0 if math.isclose(rate_of(candidate), best) else 0.5]
     }
     cells = [
-        cell
-        for contest in contests
-        for cell in contest.with_rate(choose(contest, summaries).learning_rate)
+        cell for contest in contests for cell in contest.with_rate(choose(contest, summaries).learning_rate)
     ]
     assert [(cell.experiment.condition, cell.values["seed"], rate_of(cell)) for cell in cells] == [
         *(("sft", seed, 0.1) for seed in (0, 1)),

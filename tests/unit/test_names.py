@@ -3,8 +3,9 @@ other."""
 
 from typing import get_args
 
-from memory_rl.config import REWARD_TYPES, Algorithm, Targets
 from memory_rl.learning.advantages import ESTIMATORS
+
+from memory_rl.config import REWARD_TYPES, Algorithm, Targets
 from memory_rl.policies.lora import TARGETS
 from memory_rl.task import CHANNELS
 

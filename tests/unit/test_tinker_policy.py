@@ -7,11 +7,12 @@ from scipy import stats
 
 pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
 from fake_tinker import FakeService
+from helpers import all_log_probs, demonstrate, invalid_mass, sample
+from memory_rl.policies.tinker import HostedRollout, HostedSettings, Service, TinkerPolicy
 
 from memory_rl.errors import ServiceError, TokensSpentError
-from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.learning.learners import PPO, Reinforce
 from memory_rl.policies.answer_trie import NONE
-from memory_rl.policies.tinker import HostedRollout, HostedSettings, Service, TinkerPolicy
 
 RUNS = np.arange(2)
 
@@ -73,36 +74,36 @@ def test_log_probs_are_those_of_the_local_policy(make_hosted, kind):
     assert seen.of_form == pytest.approx(wanted.of_form, abs=1e-5)
     assert seen.of_valid == pytest.approx(wanted.of_valid, abs=1e-5)
     assert seen.of_best == pytest.approx(wanted.of_best, abs=1e-5)
-    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-5)
-    assert hosted.invalid(RUNS) == pytest.approx(local.invalid(RUNS), abs=1e-5)
+    assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-5)
+    assert invalid_mass(hosted, RUNS) == pytest.approx(invalid_mass(local, RUNS), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 @pytest.mark.parametrize(
-    "objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"]
+    "learner", [Reinforce(), PPO(clip=0.02, epochs=3)], ids=["importance_sampling", "ppo"]
 )
-def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, objective):
-    hosted, service, local = make_hosted(kind, scores_all=True, epochs=objective.epochs)
+def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, learner):
+    hosted, service, local = make_hosted(kind, scores_all=True, epochs=learner.epochs)
     forms = np.array([[1, 3, 6, 3], [0, 7, 2, 5]])
     rollout, shown = with_log_probs(local, forms)
     advantages = np.random.default_rng(0).normal(size=shown.choices.shape)
-    hosted.update(rollout, advantages, objective)
-    local.update(shown, advantages, objective)
+    hosted.update(rollout, advantages, learner)
+    local.update(shown, advantages, learner)
     before = local.adapters.vectors[0].detach().numpy().copy()
     assert service.host.adapters.vectors[0].detach().numpy() == pytest.approx(before, abs=2e-5)
     hosted.assess(RUNS, forms[:, :1], 8)
-    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-3)
-    assert hosted.updates.tolist() == local.updates.tolist() == [objective.epochs] * 2
-    assert {loss for loss, _, _ in service.data} == {"ppo" if objective.epochs > 1 else "importance_sampling"}
+    assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
+    assert hosted.updates.tolist() == local.updates.tolist() == [learner.epochs] * 2
+    assert {loss for loss, _, _ in service.data} == {"ppo" if learner.epochs > 1 else "importance_sampling"}
 
 
 def test_supervised_learning_is_cross_entropy_on_the_reply_alone(make_hosted):
     hosted, service, local = make_hosted(scores_all=True, sampled=False, episodes=1)
     forms = np.array([[3], [6]])
     for policy in (hosted, local):
-        policy.update(policy.demonstrate(RUNS, forms), np.ones((2, 1, 1)), PolicyGradient())
+        policy.update(demonstrate(policy, RUNS, forms), np.ones((2, 1, 1)), Reinforce())
     hosted.assess(RUNS, forms[:, :1], 8)
-    assert hosted.log_probs(RUNS) == pytest.approx(local.log_probs(RUNS)[:, :8], abs=1e-3)
+    assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
     loss, _, [datum] = service.data[0]
     assert loss == "cross_entropy"
     weights, targets = (
@@ -121,7 +122,7 @@ def test_each_token_carries_the_advantage_of_its_step(make_hosted):
     rollout, _ = with_log_probs(local, forms)
     advantages = np.zeros((2, 4, 3))
     advantages[0, 0] = [0.4, -0.8, 1.2]
-    hosted.update(rollout, advantages, PolicyGradient())
+    hosted.update(rollout, advantages, Reinforce())
     [(_, _, data)] = service.data  # run 1 has no signal, and makes no step
     assert service.calls["optim_step"] == 1
     datum = data[0]
@@ -144,8 +145,8 @@ def test_each_token_carries_the_advantage_of_its_step(make_hosted):
 def test_samples_follow_the_exact_distribution_exits_included(make_hosted, kind):
     hosted, service, local = make_hosted(kind, N=4, episodes=600)
     run = np.array([0])
-    rollout = hosted.sample(run, 600)
-    probabilities = np.exp(local.log_probs(run)[0])
+    rollout = sample(hosted, run, 600)
+    probabilities = np.exp(all_log_probs(local, run)[0])
     expected = np.append(probabilities, 1 - probabilities.sum()) * 600
     answers = (rollout.choices[0] * [[1]] if kind == "single_step" else rollout.choices[0] @ [[2], [1]])[:, 0]
     invalid = (rollout.choices[0] == NONE).any(axis=1)
@@ -171,7 +172,7 @@ def test_an_exit_is_trained_as_the_token_that_was_drawn(make_hosted):
         [-3.0, 0.0],
         40,
     )
-    hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+    hosted.update(rollout, np.ones((2, 4, 1)), Reinforce())
     datum = service.data[0][2][0]
     assert datum.loss_fn_inputs["target_tokens"].tolist()[-1] == 40
     assert datum.loss_fn_inputs["advantages"].tolist()[-1] == pytest.approx(0.25)
@@ -193,7 +194,7 @@ def test_all_runs_are_asked_before_any_is_waited_for(make_hosted):
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
     service.events.clear()
     rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
-    hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+    hosted.update(rollout, np.ones((2, 4, 1)), Reinforce())
     assert service.events == ["forward_backward", "optim_step"] * 2 + ["result"] * 4
     service.events.clear()
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
@@ -206,9 +207,9 @@ def test_what_is_measured_becomes_the_next_episodes(make_hosted):
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
     asked = service.calls["sample"]
     for _ in range(4):  # 16 samples of each run were drawn for the measurement
-        hosted.sample(RUNS, 4)
+        sample(hosted, RUNS, 4)
     assert service.calls["sample"] == asked
-    hosted.sample(RUNS, 4)
+    sample(hosted, RUNS, 4)
     assert service.calls["sample"] == asked + 2
 
 
@@ -216,9 +217,7 @@ def test_counts_are_what_the_service_saw(make_hosted):
     hosted, service, _ = make_hosted("multi_step")
     for _ in range(3):
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
-        hosted.update(
-            hosted.sample(RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), PolicyGradient()
-        )
+        hosted.update(sample(hosted, RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), Reinforce())
     hosted.state()
     counts = hosted.meter.as_dict()
     assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
@@ -238,9 +237,9 @@ def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores
     for _ in range(5):
         before = hosted.meter.spent
         hosted.update(
-            hosted.sample(RUNS, 4),
+            sample(hosted, RUNS, 4),
             np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)),
-            PolicyGradient(),
+            Reinforce(),
         )
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
         assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
@@ -254,7 +253,7 @@ def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
 
     def learn_on():
         while True:
-            hosted.update(hosted.sample(RUNS, 4), np.ones((2, 4, 1)), PolicyGradient())
+            hosted.update(sample(hosted, RUNS, 4), np.ones((2, 4, 1)), Reinforce())
             hosted.assess(RUNS, np.array([[3], [6]]), 8)
 
     with pytest.raises(TokensSpentError, match="max_tokens_total=2000"):
@@ -269,18 +268,18 @@ def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
         np.random.default_rng(0).normal(size=(2, 4, 1)),
     )
     rollout, shown = with_log_probs(local, forms)
-    hosted.update(rollout, advantages, PolicyGradient())
-    local.update(shown, advantages, PolicyGradient())
+    hosted.update(rollout, advantages, Reinforce())
+    local.update(shown, advantages, Reinforce())
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
     state = hosted.state()
     for vector in service.host.adapters.vectors:
         vector.data.zero_()  # as if the service had lost what is not saved
     restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
     restored.restore(state)
-    assert restored.sample(RUNS, 4).path.tolist() == hosted.sample(RUNS, 4).path.tolist()
+    assert sample(restored, RUNS, 4).path.tolist() == sample(hosted, RUNS, 4).path.tolist()
     rollout, shown = with_log_probs(local, forms)
-    restored.update(rollout, advantages, PolicyGradient())
-    local.update(shown, advantages, PolicyGradient())
+    restored.update(rollout, advantages, Reinforce())
+    local.update(shown, advantages, Reinforce())
     assert service.host.adapters.vectors[1].detach().numpy() == pytest.approx(
         local.adapters.vectors[1].detach().numpy(), abs=5e-5
     )
@@ -293,7 +292,7 @@ def test_old_states_go_once_no_checkpoint_names_them(make_hosted):
     rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
     named = []
     for _ in range(4):
-        hosted.update(rollout, np.ones((2, 4, 1)), PolicyGradient())
+        hosted.update(rollout, np.ones((2, 4, 1)), Reinforce())
         named.append(hosted.state()["saved"])
         kept = set(service.states)
         assert set(named[-1]) <= kept  # of the checkpoint that is being written
@@ -312,7 +311,7 @@ def test_a_failure_is_a_sentence_without_the_key(make_hosted, monkeypatch):
     with pytest.raises(
         ServiceError, match=r"model_name=fake \(adapters exhausted for the TINKER_API_KEY\)"
     ) as caught:
-        hosted.sample(RUNS, 4)
+        sample(hosted, RUNS, 4)
     assert "tml-very-secret" not in str(caught.value)
 
 
@@ -323,7 +322,7 @@ def test_a_reply_without_an_end_is_told(make_hosted):
         "Sequence", (), {"tokens": [6], "logprobs": [-1.0]}
     )()
     with pytest.raises(ServiceError, match=r"answered \[6\] without an end"):
-        hosted.sample(np.array([0]), 4)
+        sample(hosted, np.array([0]), 4)
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
@@ -332,10 +331,10 @@ def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
     bits from uniform, and so over 99 % valid."""
     hosted, service, local = make_hosted(kind, warms_up=True, scores_all=True)
     service.host.adapters.vectors[0].data.copy_(local.adapters.vectors[0].data)
-    before = local.log_probs(np.array([0]))[0, :8]
+    before = all_log_probs(local, np.array([0]))[0, :8]
     assert -before.mean() / np.log(2) - 3 > 0.05
     seen = hosted.assess(RUNS, np.array([[3], [6]]), 8)
-    log_probs = hosted.log_probs(RUNS)
+    log_probs = all_log_probs(hosted, RUNS)
     assert log_probs[0] == pytest.approx(log_probs[1], abs=1e-6)
     divergence = -log_probs[0].mean() / np.log(2) - 3
     assert divergence == pytest.approx(hosted.warmup["divergence"], abs=1e-5)
@@ -346,7 +345,7 @@ def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
     state = hosted.state()
     restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
     restored.restore(state)
-    restored.sample(RUNS, 4)
+    sample(restored, RUNS, 4)
     assert service.calls["create_lora_training_client"] == 1  # it is not warmed up again
     restored.forget()
     assert not service.states
@@ -381,17 +380,15 @@ def test_log_probs_behind_each_prompt_are_those_of_the_local_policy(make_hosted,
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 @pytest.mark.parametrize(
-    "objective", [PolicyGradient(), ClippedRatio(0.02, epochs=3)], ids=["importance_sampling", "ppo"]
+    "learner", [Reinforce(), PPO(clip=0.02, epochs=3)], ids=["importance_sampling", "ppo"]
 )
-def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does(
-    make_hosted, kind, objective
-):
-    hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2, epochs=objective.epochs)
+def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does(make_hosted, kind, learner):
+    hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2, epochs=learner.epochs)
     rollout, shown = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]), PROMPTS)
     advantages = np.random.default_rng(0).normal(size=shown.choices.shape)
     before = local.adapters.vectors[0].detach().numpy().copy()
-    hosted.update(rollout, advantages, objective)
-    local.update(shown, advantages, objective)
+    hosted.update(rollout, advantages, learner)
+    local.update(shown, advantages, learner)
     for run in RUNS:
         apart = (
             np.abs(
@@ -405,7 +402,7 @@ def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does
         )  # of 19,520: where a gradient is but rounding (1e-7, others 1e-2), so is the step that Adam makes of it
     assert np.abs(local.adapters.vectors[0].detach().numpy() - before).max() > 5e-4
     length = local.trie.prompts.shape[1]
-    for (_, _, data), asked in zip(service.data, np.repeat(PROMPTS, objective.epochs, axis=0), strict=True):
+    for (_, _, data), asked in zip(service.data, np.repeat(PROMPTS, learner.epochs, axis=0), strict=True):
         assert [datum.model_input.to_ints()[:length] for datum in data] == local.trie.prompts[
             np.repeat(asked, 2)
         ].tolist()
@@ -415,7 +412,7 @@ def test_examples_of_several_secrets_are_shown_behind_their_prompts(make_hosted)
     hosted, service, local = make_hosted(num_secrets=3, sampled=False, episodes=2, blocks=2, scores_all=True)
     forms = np.array([[3, 6], [5, 5]])
     for policy in (hosted, local):
-        policy.update(policy.demonstrate(RUNS, forms, PROMPTS), np.ones((2, 2, 1)), PolicyGradient())
+        policy.update(policy.demonstrate(RUNS, forms, PROMPTS), np.ones((2, 2, 1)), Reinforce())
     hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 8)
     every = np.array([[0, 1, 2]] * 2)
     assert hosted.log_probs(RUNS, every) == pytest.approx(local.log_probs(RUNS, every)[:, :, :8], abs=1e-3)
@@ -471,7 +468,7 @@ def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_host
     assert [len(part) for part in hosted._drawn] == [each] * 2 * num_secrets
     assert service.calls["sample"] == 2 * num_secrets
     exact = local.log_probs(RUNS, np.tile(np.arange(num_secrets), (2, 1))).reshape(2 * num_secrets, -1)
-    answers = np.array([local.trie.choices(part.paths[None], 1)[0, :, 0] for part in hosted._drawn])
+    answers = np.array([local.trie.choices(part.paths[None])[0, :, 0] for part in hosted._drawn])
     of_drawn = np.where(
         answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)
     ).max(axis=1)
@@ -498,7 +495,7 @@ def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(mak
             else hosted.sample(RUNS, 4, PROMPTS)
         )
         hosted.update(
-            rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), PolicyGradient()
+            rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), Reinforce()
         )
         if (update + 1) % settings.get("every", 1) == 0:
             hosted.assess(RUNS, secrets, 8)

@@ -8,11 +8,14 @@ from scipy import stats
 pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
 from fake_tinker import FakeService
 from helpers import all_log_probs, demonstrate, invalid_mass, sample
-from memory_rl.policies.tinker import HostedRollout, HostedSettings, Service, TinkerPolicy
 
-from memory_rl.errors import ServiceError, TokensSpentError
-from memory_rl.learning.learners import PPO, Reinforce
+from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
+from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies.answer_trie import NONE
+from memory_rl.policies.base import first_prompt
+from memory_rl.policies.hosted.drawn import blank
+from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss, make_tinker_policy
+from memory_rl.policies.hosted.service import HostedSettings, Service
 
 RUNS = np.arange(2)
 
@@ -41,26 +44,25 @@ def make_hosted(make_policy):
             seed=0,
             **{**defaults, **settings},
         )
-        return TinkerPolicy(Service(service, service), local.trie, whole), service, local
+        return make_tinker_policy(Service(service, service), local.trie, whole), service, local
 
     return make
 
 
 def with_log_probs(local, forms, prompts=None):
     """Valid episodes as if they had been sampled, for the hosted policy, and the same for the local one."""
-    shown = local.demonstrate(RUNS, forms, prompts)
-    exits, log_probs = (
-        np.full(forms.shape, NONE),
-        np.where(shown.path == NONE, 0.0, of_edges(local, shown.path, prompts)),
-    )
-    return HostedRollout(
-        RUNS, shown.choices, shown.path, prompts, exit_tokens=exits, log_probs=log_probs
-    ), shown
+    prompts = first_prompt(RUNS) if prompts is None else prompts
+    shown = local.demonstrate(RUNS, prompts, forms)
+    records = blank(forms.shape, local.trie.max_edges)
+    records["path"] = shown.path
+    records["log_probs"] = np.where(shown.path == NONE, 0.0, of_edges(local, shown.path, prompts))
+    path = records["path"]
+    return HostedBatch(RUNS, prompts, shown.choices, path, shown.updates, records=records, shown=False), shown
 
 
 def of_edges(local, path, prompts=None):
     """What the local policy gives these edges (R, E, L)."""
-    edges = local._edges(RUNS, prompts)
+    edges = local._edges(RUNS, first_prompt(RUNS) if prompts is None else prompts)
     return np.take_along_axis(
         np.repeat(edges, path.shape[1] // edges.shape[1], axis=1), np.maximum(path, 0), axis=2
     )
@@ -95,6 +97,26 @@ def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, le
     assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
     assert hosted.updates.tolist() == local.updates.tolist() == [learner.epochs] * 2
     assert {loss for loss, _, _ in service.data} == {"ppo" if learner.epochs > 1 else "importance_sampling"}
+
+
+class OwnAdvantages(Learner):
+    """Uses the service's loss."""
+
+    def advantages(self, returns):
+        return returns - 0.5
+
+
+class OwnLoss(Learner):
+    """No service can compute it."""
+
+    def loss(self, log_probs, before, advantages):
+        return log_probs.sum()
+
+
+def test_a_loss_that_the_service_has_not_is_refused(make_hosted):
+    assert hosted_loss(OwnAdvantages()) == ("importance_sampling", None)
+    with pytest.raises(ConfigError, match=r"OwnLoss has a loss of its own, .* use backend=local"):
+        hosted_loss(OwnLoss())
 
 
 def test_supervised_learning_is_cross_entropy_on_the_reply_alone(make_hosted):
@@ -135,7 +157,7 @@ def test_each_token_carries_the_advantage_of_its_step(make_hosted):
     )  # divided by the four episodes, as the local mean is
     edges = local.trie.form_edges[5]
     assert targets[places].tolist() == local.trie.edge_token[edges].tolist()
-    assert log_probs[places] == pytest.approx(rollout.log_probs[0, 0], abs=1e-6)
+    assert log_probs[places] == pytest.approx(rollout.records["log_probs"][0, 0], abs=1e-6)
     assert log_probs[np.setdiff1d(np.arange(len(gains)), places)] == pytest.approx(0)
     assert datum.model_input.to_ints()[1:] == targets[:-1].tolist()
     assert datum.model_input.to_ints()[: len(local.trie.prompt)] == local.trie.prompt.tolist()
@@ -154,10 +176,10 @@ def test_samples_follow_the_exact_distribution_exits_included(make_hosted, kind)
     small = expected < 5
     seen, wanted = (np.append(values[~small], values[small].sum()) for values in (counts, expected))
     assert stats.chisquare(seen + 1e-9, wanted + 1e-9).pvalue > 1e-4
-    edges = np.take_along_axis(local._edge_log_probs[0][None], np.maximum(rollout.path[0], 0), axis=1)
+    edges = np.take_along_axis(local._edge_log_probs[0], np.maximum(rollout.path[0], 0), axis=1)
     inner = (rollout.path[0] != NONE) & ~local.trie.is_exit[rollout.path[0]]
-    assert rollout.log_probs[0][inner] == pytest.approx(edges[inner], abs=1e-5)
-    assert ((rollout.exit_tokens[0] != NONE) == invalid).all()
+    assert rollout.records["log_probs"][0][inner] == pytest.approx(edges[inner], abs=1e-5)
+    assert ((rollout.records["exit_token"][0] != NONE) == invalid).all()
     assert service.calls["sample"] == (
         1 if kind == "single_step" else 3
     )  # one a turn and conversation so far
@@ -167,7 +189,7 @@ def test_an_exit_is_trained_as_the_token_that_was_drawn(make_hosted):
     hosted, service, local = make_hosted()
     rollout, _ = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
     exit_edge = np.nonzero(local.trie.is_exit)[0][0]
-    rollout.path[0, 0], rollout.log_probs[0, 0], rollout.exit_tokens[0, 0] = (
+    rollout.path[0, 0], rollout.records["log_probs"][0, 0], rollout.records["exit_token"][0, 0] = (
         [exit_edge, NONE],
         [-3.0, 0.0],
         40,
@@ -182,11 +204,12 @@ def test_an_exit_is_trained_as_the_token_that_was_drawn(make_hosted):
 def test_valid_mass_is_estimated_from_the_samples_that_are_not_the_secret(make_hosted):
     hosted, _, local = make_hosted()
     exit_edge = np.nonzero(local.trie.is_exit)[0][0]
-    hosted._last[0, :5, :] = local.trie.form_edges[2]  # the secret tells nothing of the others
-    hosted._last[0, 5:8, :] = local.trie.form_edges[4]
-    hosted._last[0, 8, :] = [exit_edge, NONE]
-    assert np.exp(hosted._of_valid(0, np.array([2]), np.log([0.6]))) == pytest.approx(0.6 + 0.4 * 3 / 4)
-    assert np.exp(hosted._of_valid(1, np.array([2]), np.log([0.6]))) == pytest.approx(1.0)  # nothing was seen
+    drawn = hosted._drawn
+    drawn._last["path"][0, :5] = local.trie.form_edges[2]  # the secret tells nothing of the others
+    drawn._last["path"][0, 5:8] = local.trie.form_edges[4]
+    drawn._last["path"][0, 8] = [exit_edge, NONE]
+    assert np.exp(drawn.of_valid(0, np.array([2]), np.log([0.6]))) == pytest.approx(0.6 + 0.4 * 3 / 4)
+    assert np.exp(drawn.of_valid(1, np.array([2]), np.log([0.6]))) == pytest.approx(1.0)  # nothing was seen
 
 
 def test_all_runs_are_asked_before_any_is_waited_for(make_hosted):
@@ -219,7 +242,7 @@ def test_counts_are_what_the_service_saw(make_hosted):
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
         hosted.update(sample(hosted, RUNS, 4), np.random.default_rng(0).normal(size=(2, 4, 3)), Reinforce())
     hosted.state()
-    counts = hosted.meter.as_dict()
+    counts = hosted.spending.as_dict()
     assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
         service.calls
     )
@@ -231,20 +254,20 @@ def test_counts_are_what_the_service_saw(make_hosted):
 @pytest.mark.parametrize("scores_all", [False, True])
 def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores_all):
     hosted, _, _ = make_hosted(kind, scores_all=scores_all)
-    estimate = hosted.estimate(5)
+    estimate = hosted.costs.estimate(5)
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
-    assert hosted.meter.spent.tokens <= estimate.start.tokens
+    assert hosted.spending.spent.tokens <= estimate.start.tokens
     for _ in range(5):
-        before = hosted.meter.spent
+        before = hosted.spending.spent
         hosted.update(
             sample(hosted, RUNS, 4),
             np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)),
             Reinforce(),
         )
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
-        assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
-        assert hosted.meter.spent.requests - before.requests <= 2 * estimate.update.requests
-    assert hosted.meter.spent.tokens <= estimate.most.tokens
+        assert hosted.spending.spent.tokens - before.tokens <= 2 * estimate.update.tokens
+        assert hosted.spending.spent.requests - before.requests <= 2 * estimate.update.requests
+    assert hosted.spending.spent.tokens <= estimate.most.tokens
 
 
 def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
@@ -258,7 +281,7 @@ def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
 
     with pytest.raises(TokensSpentError, match="max_tokens_total=2000"):
         learn_on()
-    assert 2000 - 2 * hosted.estimate(1).update.tokens < service.tokens.total() <= 2000
+    assert 2000 - 2 * hosted.costs.estimate(1).update.tokens < service.tokens.total() <= 2000
 
 
 def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
@@ -274,7 +297,7 @@ def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
     state = hosted.state()
     for vector in service.host.adapters.vectors:
         vector.data.zero_()  # as if the service had lost what is not saved
-    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored = make_tinker_policy(Service(service, service), local.trie, hosted.settings)
     restored.restore(state)
     assert sample(restored, RUNS, 4).path.tolist() == sample(hosted, RUNS, 4).path.tolist()
     rollout, shown = with_log_probs(local, forms)
@@ -293,14 +316,14 @@ def test_old_states_go_once_no_checkpoint_names_them(make_hosted):
     named = []
     for _ in range(4):
         hosted.update(rollout, np.ones((2, 4, 1)), Reinforce())
-        named.append(hosted.state()["saved"])
+        named.append(hosted.state()["clients"]["saved"][:2])
         kept = set(service.states)
         assert set(named[-1]) <= kept  # of the checkpoint that is being written
         assert len(named) < 2 or set(named[-2]) <= kept  # and of the one that counts until it is
         assert len(kept) <= 4
     hosted.state()  # nothing has moved: nothing is saved again
     assert service.calls["save_state"] == 8
-    hosted.forget()
+    hosted.close(completed=True)
     assert not service.states
 
 
@@ -317,8 +340,8 @@ def test_a_failure_is_a_sentence_without_the_key(make_hosted, monkeypatch):
 
 def test_a_reply_without_an_end_is_told(make_hosted):
     hosted, _, _ = make_hosted()
-    hosted._sample_from([0])
-    hosted._samplers[0]._sequence = lambda said, params: type(
+    hosted._clients.sample_from([0])
+    hosted._clients._samplers[0]._sequence = lambda said, params: type(
         "Sequence", (), {"tokens": [6], "logprobs": [-1.0]}
     )()
     with pytest.raises(ServiceError, match=r"answered \[6\] without an end"):
@@ -341,13 +364,13 @@ def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
     assert 0 <= divergence < 0.0145
     assert (np.exp(seen.of_valid) > 0.99).all()
     assert service.calls["create_training_client_from_state"] == 2
-    assert hosted.meter.spent.tokens < hosted.estimate(1).warmup.tokens
+    assert hosted.spending.spent.tokens < hosted.costs.estimate(1).warmup.tokens
     state = hosted.state()
-    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored = make_tinker_policy(Service(service, service), local.trie, hosted.settings)
     restored.restore(state)
     sample(restored, RUNS, 4)
     assert service.calls["create_lora_training_client"] == 1  # it is not warmed up again
-    restored.forget()
+    restored.close(completed=True)
     assert not service.states
 
 
@@ -412,7 +435,7 @@ def test_examples_of_several_secrets_are_shown_behind_their_prompts(make_hosted)
     hosted, service, local = make_hosted(num_secrets=3, sampled=False, episodes=2, blocks=2, scores_all=True)
     forms = np.array([[3, 6], [5, 5]])
     for policy in (hosted, local):
-        policy.update(policy.demonstrate(RUNS, forms, PROMPTS), np.ones((2, 2, 1)), Reinforce())
+        policy.update(policy.demonstrate(RUNS, PROMPTS, forms), np.ones((2, 2, 1)), Reinforce())
     hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 8)
     every = np.array([[0, 1, 2]] * 2)
     assert hosted.log_probs(RUNS, every) == pytest.approx(local.log_probs(RUNS, every)[:, :, :8], abs=1e-3)
@@ -423,13 +446,17 @@ def test_examples_of_several_secrets_are_shown_behind_their_prompts(make_hosted)
 def test_each_block_is_asked_behind_its_own_prompt(make_hosted, kind):
     """The log-probabilities that come with the samples tell which prompt they were drawn behind."""
     hosted, service, local = make_hosted(kind, num_secrets=3, blocks=2)
-    rollout = hosted.sample(RUNS, 6, PROMPTS)
+    rollout = hosted.sample(RUNS, PROMPTS, 6)
     assert rollout.prompts.tolist() == PROMPTS.tolist()
     inner = (rollout.path != NONE) & ~local.trie.is_exit[rollout.path]
     assert inner.any(axis=2).sum() > 8
-    assert rollout.log_probs[inner] == pytest.approx(of_edges(local, rollout.path, PROMPTS)[inner], abs=1e-5)
+    assert rollout.records["log_probs"][inner] == pytest.approx(
+        of_edges(local, rollout.path, PROMPTS)[inner], abs=1e-5
+    )
     assert (
-        np.abs(rollout.log_probs[inner] - of_edges(local, rollout.path, (PROMPTS + 1) % 3)[inner]).max()
+        np.abs(
+            rollout.records["log_probs"][inner] - of_edges(local, rollout.path, (PROMPTS + 1) % 3)[inner]
+        ).max()
         > 1e-3
     )
     if kind == "single_step":
@@ -439,7 +466,7 @@ def test_each_block_is_asked_behind_its_own_prompt(make_hosted, kind):
 def test_samples_behind_each_prompt_follow_its_own_distribution(make_hosted):
     hosted, _, local = make_hosted(N=4, num_secrets=3, blocks=2, episodes=800)
     hosted.assess(RUNS, np.zeros((2, 3), dtype=int), 4)  # what it draws is given out first
-    rollout = hosted.sample(RUNS, 800, PROMPTS)
+    rollout = hosted.sample(RUNS, PROMPTS, 800)
     probabilities = np.exp(local.log_probs(RUNS, PROMPTS))
     for block, choices in enumerate(np.split(rollout.choices[0, :, 0], 2)):
         expected = np.append(probabilities[0, block], 1 - probabilities[0, block].sum()) * 400
@@ -450,13 +477,11 @@ def test_samples_behind_each_prompt_follow_its_own_distribution(make_hosted):
 def test_the_valid_mass_of_several_secrets_is_pooled_over_the_prompts(make_hosted):
     hosted, _, local = make_hosted(num_secrets=3)
     exit_edge = np.nonzero(local.trie.is_exit)[0][0]
-    hosted._last[0, :5, :], hosted._last_prompts[0, :5] = (
-        local.trie.form_edges[2],
-        1,
-    )  # the secret of this prompt
-    hosted._last[0, 5:8, :], hosted._last_prompts[0, 5:8] = local.trie.form_edges[2], 0  # but not of that one
-    hosted._last[0, 8, :] = [exit_edge, NONE]
-    of_valid = np.exp(hosted._of_valid(0, np.array([4, 2, 0]), np.log([0.6, 0.2, 1.0])))
+    last = hosted._drawn._last
+    last["path"][0, :5], last["account"][0, :5] = local.trie.form_edges[2], 1  # the secret of this prompt
+    last["path"][0, 5:8], last["account"][0, 5:8] = local.trie.form_edges[2], 0  # but not of that one
+    last["path"][0, 8] = [exit_edge, NONE]
+    of_valid = np.exp(hosted._drawn.of_valid(0, np.array([4, 2, 0]), np.log([0.6, 0.2, 1.0])))
     assert of_valid == pytest.approx([0.6 + 0.4 * 3 / 4, 0.2 + 0.8 * 3 / 4, 1.0])
 
 
@@ -465,10 +490,12 @@ def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_host
     hosted, service, local = make_hosted(num_secrets=num_secrets)
     forms = np.zeros((2, num_secrets), dtype=int)
     seen = hosted.assess(RUNS, forms, 8)
-    assert [len(part) for part in hosted._drawn] == [each] * 2 * num_secrets
+    waiting = hosted._drawn._waiting
+    parts = [waiting["path"][waiting["account"] == account] for account in range(2 * num_secrets)]
+    assert [len(part) for part in parts] == [each] * 2 * num_secrets
     assert service.calls["sample"] == 2 * num_secrets
     exact = local.log_probs(RUNS, np.tile(np.arange(num_secrets), (2, 1))).reshape(2 * num_secrets, -1)
-    answers = np.array([local.trie.choices(part.paths[None])[0, :, 0] for part in hosted._drawn])
+    answers = np.array([local.trie.choices(part)[:, 0] for part in parts])
     of_drawn = np.where(
         answers == NONE, -np.inf, np.take_along_axis(exact, np.maximum(answers, 0), axis=1)
     ).max(axis=1)
@@ -484,26 +511,26 @@ def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_host
 )
 def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(make_hosted, kind, settings):
     hosted, service, _ = make_hosted(kind, num_secrets=3, blocks=2, **settings)
-    estimate, secrets = hosted.estimate(4), np.array([[3, 6, 1], [0, 0, 7]])
+    estimate, secrets = hosted.costs.estimate(4), np.array([[3, 6, 1], [0, 0, 7]])
     hosted.assess(RUNS, secrets, 8)
-    assert hosted.meter.spent.tokens <= estimate.start.tokens
+    assert hosted.spending.spent.tokens <= estimate.start.tokens
     for update in range(4):
-        before = hosted.meter.spent
+        before = hosted.spending.spent
         rollout = (
-            hosted.demonstrate(RUNS, secrets[:, :2].repeat(2, axis=1), PROMPTS)
+            hosted.demonstrate(RUNS, PROMPTS, secrets[:, :2].repeat(2, axis=1))
             if settings.get("sampled") is False
-            else hosted.sample(RUNS, 4, PROMPTS)
+            else hosted.sample(RUNS, PROMPTS, 4)
         )
         hosted.update(
             rollout, np.random.default_rng(0).normal(size=(2, 4, hosted.trie.num_steps)), Reinforce()
         )
         if (update + 1) % settings.get("every", 1) == 0:
             hosted.assess(RUNS, secrets, 8)
-        assert hosted.meter.spent.tokens - before.tokens <= 2 * estimate.update.tokens
-        assert hosted.meter.spent.requests - before.requests <= 2 * estimate.update.requests
-    assert hosted.meter.spent.tokens <= estimate.most.tokens
+        assert hosted.spending.spent.tokens - before.tokens <= 2 * estimate.update.tokens
+        assert hosted.spending.spent.requests - before.requests <= 2 * estimate.update.requests
+    assert hosted.spending.spent.tokens <= estimate.most.tokens
     assert estimate.measurements == (3 if "every" in settings else 4)
-    counts = hosted.meter.as_dict()
+    counts = hosted.spending.as_dict()
     assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
         service.calls
     )
@@ -513,12 +540,12 @@ def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(mak
 def test_samples_of_several_secrets_are_kept_by_a_saved_state(make_hosted):
     hosted, service, local = make_hosted(num_secrets=3, blocks=2)
     hosted.assess(RUNS, np.array([[3, 6, 1], [0, 0, 7]]), 8)
-    restored = TinkerPolicy(Service(service, service), local.trie, hosted.settings)
+    restored = make_tinker_policy(Service(service, service), local.trie, hosted.settings)
     restored.restore(hosted.state())
     asked = service.calls["sample"]
-    assert restored.sample(RUNS, 4, PROMPTS).path.tolist() == hosted.sample(RUNS, 4, PROMPTS).path.tolist()
+    assert restored.sample(RUNS, PROMPTS, 4).path.tolist() == hosted.sample(RUNS, PROMPTS, 4).path.tolist()
     assert service.calls["sample"] == asked
-    assert restored._last_prompts.tolist() == hosted._last_prompts.tolist()
+    np.testing.assert_array_equal(restored._drawn._last["account"], hosted._drawn._last["account"])
 
 
 def test_the_warm_up_asks_behind_all_prompts(make_hosted):

@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import complaint
+from memory_rl.training.meter import Meter
 
 import memory_rl
 from memory_rl.errors import TrackerWarning
 from memory_rl.experiment import make_experiment
 from memory_rl.runs import trackers
 from memory_rl.runs.trackers import MEASURES, SHARES, MeanCurve, TrackedPoint, Trackers
-from memory_rl.training.recorder import Recorder
 
 SMALL = {"N": 16, "backend": "tabular", "num_runs": 3, "learning_rate": 0.3}
 ALL = {"wandb_project": "tests", "trackio_project": "tests", "tensorboard": True}
@@ -87,7 +87,9 @@ def trackio_history(run: Path) -> list[TrackedPoint]:
     identity = json.loads((run / "trackers.json").read_text())["id"]
     rows = SQLiteStorage.get_logs("tests", f"{run.name}-{identity}")
     return [
-        TrackedPoint(row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")})
+        TrackedPoint(
+            row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")}
+        )
         for row in rows
     ]
 
@@ -273,7 +275,9 @@ def test_the_points_do_not_depend_on_how_the_rows_arrive(settings, monkeypatch):
     """What makes a resumed run continue where it stopped: the rows of its checkpoint, taken in at once, leave
     the curve as they did one by one."""
     arrived: list[dict[str, np.ndarray]] = []
-    monkeypatch.setattr(Trackers, "take", lambda self, rows: arrived.append(rows))
+    monkeypatch.setattr(
+        Trackers, "take", lambda self, table, rows: arrived.append(rows) if table == "metrics" else None
+    )
     metrics = memory_rl.train(**{**SMALL, "N": 64, **settings}).metrics
     assert sum(len(rows["run"]) for rows in arrived) == metrics.height
     one_by_one = curve_of(**{**SMALL, "N": 64, **settings})
@@ -299,7 +303,7 @@ def test_a_resumed_run_continues_in_the_same_place(monkeypatch):
     settings = {**SMALL, **ALL, "checkpoint_every": 0.0}
     whole = memory_rl.train(**settings, log_path="whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", stopping_at(60))
+        patch.setattr(Meter, "_evaluate", stopping_at(60))
         with pytest.raises(KeyboardInterrupt):
             memory_rl.train(**settings, log_path="stopped")
     before = [points_of(read(Path("stopped"))) for read in HISTORIES.values()]
@@ -313,12 +317,12 @@ def test_a_resumed_run_continues_in_the_same_place(monkeypatch):
 
 
 def stopping_at(last: int):
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def stop(self, policy, runs, episode, batch=None):
+    def stop(self, policy, runs, episode, *more):
         if np.max(episode) > last:
             raise KeyboardInterrupt
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
     return stop
 
@@ -352,7 +356,8 @@ def test_a_tracker_that_fails_is_left_behind(where, monkeypatch):
     monkeypatch.setitem(trackers._KINDS, "wandb_project", ("wandb", broken))
     monkeypatch.setattr(trackers, "require", lambda *_: None)
     with pytest.warns(
-        TrackerWarning, match=r"^wandb failed \(the line is dead\), and the experiment continues without it\.$"
+        TrackerWarning,
+        match=r"^wandb failed \(the line is dead\), and the experiment continues without it\.$",
     ) as warned:
         result = memory_rl.train(**SMALL, wandb_project="tests", tensorboard=True)
     assert len(warned) == 1
@@ -421,7 +426,7 @@ def test_a_folder_that_trackio_cannot_write_costs_a_warning():
 
 
 @pytest.mark.parametrize("words", ["wandb_project=tests", "trackio_project=tests", "tensorboard=True"])
-def test_a_missing_library_is_told_before_any_work(words, monkeypatch, capsys):
+def test_a_missing_library_is_reported_before_any_work(words, monkeypatch, capsys):
     library = words.split("=")[0].removesuffix("_project")
     Path(library).mkdir()  # such as wandb leaves: a folder that Python could import
     monkeypatch.syspath_prepend(str(Path.cwd()))

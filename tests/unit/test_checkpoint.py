@@ -1,5 +1,5 @@
-"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that continue where
-they stood."""
+"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that
+continue where they stood."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_the_last_checkpoint_counts_and_the_one_before_goes():
 
 
 @pytest.mark.parametrize("schema", [1, 99])  # 1: of version 0.1
-def test_another_schema_is_told(schema):
+def test_another_schema_is_reported(schema):
     checkpoints = Checkpoints(Path.cwd())
     checkpoints.write(lambda: {"loop": {}})
     index = checkpoints.path / "1" / "checkpoint.json"

@@ -136,7 +136,7 @@ BAD = {
     "a key twice": ("N=16 N=64", ["N is given twice", "commas"]),
     "an empty value": ("N=16,,64", ["N=16,,64", "N=16,64"]),
     "unknown condition": ("conditions=sft,binery", ["conditions=binery", "binary"]),
-    "a condition twice told": (
+    "a condition said twice": (
         "conditions=binary reward_type=binary",
         ["reward_type=binary", "conditions=binary"],
     ),
@@ -185,7 +185,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "parts"), BAD.values(), ids=BAD.keys())
-def test_bad_sweeps_are_told_in_one_sentence(words, parts):
+def test_bad_sweeps_are_refused_in_one_sentence(words, parts):
     if "executor=ray" in words:
         pytest.importorskip("ray")
     with pytest.raises(ConfigError) as caught:
@@ -239,7 +239,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("text", "parts"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_files_are_told_in_one_sentence(text, parts, tmp_path):
+def test_bad_files_are_refused_in_one_sentence(text, parts, tmp_path):
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         make_plan(["grid=grid.yaml"])
@@ -267,7 +267,7 @@ def test_no_password_is_kept():
 
 
 def test_candidates_have_secrets_of_their_own():
-    from memory_rl.training.environments import draw_secrets
+    from memory_rl.training.recompute import draw_secrets
 
     cells = cells_of_axes("sft,binary", {"backend": "tabular", "N": "256", "seed": "0,1"})
     contests = make_contests(cells, Tuning(num_runs=5))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import polars as pl
 from memory_rl.analysis.summary import last_rows, memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import secrets_to_memorise
+from memory_rl.experiment import old_experiment, secrets_to_memorise
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
 
 SET_APART = ("tuning", "discarded")
@@ -51,14 +51,15 @@ class Cell:
         """The keys of its configuration."""
         return dict(self.manifest["config"])
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """What sets it apart: command (`kind`), condition, and the keys of its configuration.
+        """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
-        Keys without a value are left out, whether or not the configuration has them. Selections, samples and
-        labels of sizes go by these alone.
+        Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells of
+        version 0.1, whose manifests leave defaults open, are compared with those of today.
         """
-        given = {key: value for key, value in self.config.items() if value is not None}
+        resolved = self.manifest.get("resolved") or old_experiment(self.manifest).resolved()
+        given = {key: value for key, value in resolved.items() if value is not None}
         return {"kind": self.kind, "condition": self.condition, **given}
 
     @property
@@ -133,23 +134,20 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     Raises:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
-    folders = {folder.resolve(): folder for folder in _all_folders(paths)}  # a run given twice is one run
-    return [_read_cell(folder) for folder in sorted(folders.values())]
-
-
-def _all_folders(paths: Iterable[str | Path]) -> Iterator[Path]:
+    found: dict[Path, Path] = {}  # by where they really are: a run that is given twice is one run
     for path in map(Path, paths):
         if not path.is_dir():
             raise RunDirectoryError(
                 f"{path} is no folder: give the path of a run directory or of a folder that holds some."
             )
-        folders = list(_folders(path))
+        folders = {folder.resolve(): folder for folder in _folders(path)}
         if not folders:
             raise RunDirectoryError(
                 f"{path} holds no run directory (no {MANIFEST} in it or below it): "
                 "give the path of one or of a folder that holds some."
             )
-        yield from folders
+        found |= folders
+    return [_read_cell(folder) for folder in sorted(found.values())]
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -165,8 +165,8 @@ def total(costs: Sequence[CostEstimate], workers: int) -> str:
     seconds, episodes = sum(cost.seconds for cost in costs), sum(cost.episodes for cost in costs)
     return (
         f"{len(costs)} cells, about {episodes:,} episodes and {duration(seconds)} on one core, "
-        f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a measured "
-        "time an update, right to a factor of about three."
+        f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "
+        "measured time an update, right to a factor of about three."
     )
 
 

@@ -1,4 +1,4 @@
-"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to full configurations."""
+"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to configurations."""
 
 from __future__ import annotations
 
@@ -207,7 +207,8 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
     if not isinstance(entry, dict) or entry.get("command") not in COMMANDS:
         raise ConfigError(
-            f"entry {place} of the grid ({entry}) has no command: begin it with command: train or command: sft."
+            f"entry {place} of the grid ({entry}) has no command: "
+            "begin it with command: train or command: sft."
         )
     axes = {
         str(key): value if isinstance(value, list) else [value]

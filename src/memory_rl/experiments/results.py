@@ -14,18 +14,8 @@ from memory_rl.experiments.store import CELLS, RESULTS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
-_SHOWN_ANYWAY = (
-    "N",
-    "seed",
-    "learning_rate",
-    "signal",
-    "env_type",
-    "reward_type",
-    "reward_bins",
-    "reward_noise",
-)
-"""Keys with a column of their own, or behind the condition's name."""
-
+_IN_ROWS = ("N", "seed", "learning_rate")
+_IN_CONDITIONS = ("signal", "env_type", "reward_type", "reward_bins", "reward_noise")
 _TEXTS = ("id", "command", "condition", "status", "why", "laws")
 _COUNTS = ("N", "seed", "runs", "memorised", "censored")
 
@@ -91,7 +81,7 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
     """The keys, beside those that each row shows, in which cells of the same condition differ."""
     values: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
-        for key in cell.values.keys() - KEEP - {*_SHOWN_ANYWAY}:
+        for key in cell.values.keys() - KEEP.union(_IN_ROWS, _IN_CONDITIONS):
             values.setdefault((cell.experiment.condition, key), set()).add(repr(cell.values[key]))
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
 

@@ -33,8 +33,8 @@ class SweepConfig:
     )
     grid: str | None = key(
         None,
-        "A YAML file with a grid: a list of entries, each with command: train or sft and keys, a list being an "
-        "axis.",
+        "A YAML file with a grid: a list of entries, each with command: train or sft and keys, a list "
+        "being an axis.",
     )
     conditions: str | None = key(
         None,
@@ -62,7 +62,8 @@ class SweepConfig:
     dry_run: bool = key(False, "List the cells with estimated episodes and time, and run nothing.")
     tune: bool = key(
         False,
-        "Choose the learning rate of each condition and N on secrets of their own, then report on fresh ones.",
+        "Choose the learning rate of each condition and N on secrets of their own, then report on fresh "
+        "ones.",
     )
     tune_rates: str | None = key(
         None,
@@ -96,8 +97,8 @@ class SweepConfig:
             )
         if self.ray_address is not None and self.ray_address.startswith("ray://"):
             raise ConfigError(
-                f"ray_address={self.ray_address} is of a Ray Client: run the sweep on a machine of the cluster "
-                "and give host:6379, or auto."
+                f"ray_address={self.ray_address} is of a Ray Client: run the sweep on a machine of the "
+                "cluster and give host:6379, or auto."
             )
         if self.ray_address is not None and self.workers is not None:
             raise ConfigError(
@@ -111,14 +112,8 @@ class SweepConfig:
     @property
     def fixed_by(self) -> str | None:
         """The argument that fixes the cells, if one does."""
-        return next(
-            (
-                f"{word}={value}"
-                for word in ("protocol", "grid")
-                if (value := getattr(self, word)) is not None
-            ),
-            None,
-        )
+        given = {word: getattr(self, word) for word in ("protocol", "grid")}
+        return next((f"{word}={value}" for word, value in given.items() if value is not None), None)
 
     @property
     def tuning(self) -> Tuning | None:
@@ -143,8 +138,8 @@ class Tuning:
     )
     chosen_on: Any = key(
         (),
-        "Selections (keys with a value, or a list of values): that one is the first cell that fits the first of "
-        "these that any cell fits. If none does, it is the middle one.",
+        "Selections (keys with a value, or a list of values): that one is the first cell that fits the first "
+        "of these that any cell fits. If none does, it is the middle one.",
     )
 
     def __post_init__(self) -> None:
@@ -188,7 +183,8 @@ def _ascending(name: str, given: Any) -> tuple[float, ...]:
     if len(numbers) < 2 or not all(0 < number < math.inf for number in numbers):
         shown = ",".join(map(str, given)) if isinstance(given, list) else given
         raise ConfigError(
-            f"{name}={shown} is not a choice of positive numbers: give two or more, such as 0.0003,0.001,0.003."
+            f"{name}={shown} is not a choice of positive numbers: "
+            "give two or more, such as 0.0003,0.001,0.003."
         )
     return tuple(sorted(numbers))
 

@@ -14,8 +14,8 @@ completed is all there.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -145,15 +145,11 @@ class SweepDirectory:
     def set_aside(self, folder: str) -> None:
         """Moves an unfinished cell to discarded/, since nothing that was measured is deleted."""
         taken, name = self.names(DISCARDED), folder.rpartition("/")[2]
-        place = next(
-            f"{name}-{number}" for number in range(1, len(taken) + 2) if f"{name}-{number}" not in taken
-        )
+        places = (f"{name}-{number}" for number in itertools.count(1))
+        place = next(place for place in places if place not in taken)
         try:
             self._files.makedirs(self._path(DISCARDED), exist_ok=True)
-            if isinstance(self._files, LocalFileSystem):
-                os.replace(self._path(folder), self._path(f"{DISCARDED}/{place}"))
-            else:
-                self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
+            self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.location}/{folder} cannot be set aside ({error}): move it away by hand."
@@ -173,7 +169,8 @@ class SweepDirectory:
             lock = Lock(self._lock_file())
         except BlockingIOError:
             raise RunDirectoryError(
-                f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path."
+                f"log_path={self.location} is in use by another sweep: "
+                "wait for its end, or give another log_path."
             ) from None
         except OSError as error:
             raise RunDirectoryError(
@@ -194,8 +191,5 @@ class SweepDirectory:
 def new_location(name: str) -> str:
     """A place under sweeps/ that nothing is in yet."""
     stem = f"sweeps/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(
-        place
-        for place in (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
-        if not Path(place).exists()
-    )
+    places = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+    return next(place for place in places if not Path(place).exists())

@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,8 +68,8 @@ def sweep(**settings: Any) -> dict[str, Any]:
     Nothing is printed unless `quiet=False` is given.
 
     Args:
-        settings: the keys of `SweepConfig` and, as axes, those of `train` and `sft`, with a list or one value for
-            each, such as conditions=["sft", "binary"], N=[16, 64].
+        settings: the keys of `SweepConfig` and, as axes, those of `train` and `sft`, with a list or one value
+            for each, such as conditions=["sft", "binary"], N=[16, 64].
 
     Raises:
         MemoryRLError: one sentence about a key, a value, a cell or a directory, before any work is done.
@@ -166,15 +166,12 @@ def refuse_foreign(directory: SweepDirectory) -> None:
         RunDirectoryError: if it does.
     """
     names = [name for name in directory.names() if not name.startswith(".")]
+    if not names or SWEEP in names:
+        return
+    where = f"log_path={directory.location} already holds"
     if MANIFEST in names:
-        raise RunDirectoryError(
-            f"log_path={directory.location} already holds a run: give the path of a sweep, or a new one."
-        )
-    if names and SWEEP not in names and names != [PROTOCOL]:
-        raise RunDirectoryError(
-            f"log_path={directory.location} already holds other files ({names[0]}): "
-            "give an empty or new log_path."
-        )
+        raise RunDirectoryError(f"{where} a run: give the path of a sweep, or a new one.")
+    raise RunDirectoryError(f"{where} other files ({names[0]}): give an empty or new log_path.")
 
 
 @dataclass
@@ -197,45 +194,40 @@ class Sweep:
 
     def run(self) -> dict[str, Any]:
         """Tunes, runs and sums up, as `run_plan` does."""
-        cells, stopped = self.plan.cells, None
+        cells = self.plan.cells
         self._start()
         try:
             if self.plan.tuning is not None:
                 cells = self._tuned()
             self._run_cells(CELLS, [cell for cell in cells if cell.id not in self.whys])
-        except KeyboardInterrupt as error:  # by a library, perhaps, which turned ours into one of its own
-            stopped = error if isinstance(error, InterruptedBySignal) else None
-            stopped = stopped or InterruptedBySignal(next(iter(self.received), signal.SIGINT))
-        summary = self._sum_up(cells, "completed" if stopped is None else "interrupted")
-        if stopped is not None:
-            raise stopped
-        return summary
+        except KeyboardInterrupt as error:  # of a library, perhaps, which turned ours into one of its own
+            self._sum_up(cells, "interrupted")
+            received = next(iter(self.received), signal.SIGINT)
+            raise InterruptedBySignal(getattr(error, "signal", received)) from error
+        return self._sum_up(cells, "completed")
 
     def _start(self) -> None:
-        """Writes what was asked for, before the first run: the protocol first."""
-        self._refuse_another()
+        """Writes what was asked for, before the first run."""
+        existing = self.directory.read_json(SWEEP)
+        if existing is not None:
+            self._refuse_another(existing)
+        self._write_record(self.plan.cells, chosen=self.plan.tuning is None)
         if self.plan.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.plan.protocol.text.encode())
-        self._write_record(self.plan.cells)
         self._tell(f"{len(self.plan.cells)} cells in {self.directory.location}")
 
-    def _refuse_another(self) -> None:
-        existing, about = self.directory.read_json(SWEEP), self._about
-        protocol, difference = self.plan.protocol, None
-        text = self.directory.read_bytes(PROTOCOL)
-        if text is not None and (protocol is None or text != protocol.text.encode()):
-            difference = f"of another protocol (its {PROTOCOL} differs)"
-        elif existing is None:
-            return
-        elif existing.get("schema") != SCHEMA:
-            difference = f"of schema {existing.get('schema')}, and this version writes {SCHEMA}"
-        elif existing.get("protocol") != about["protocol"]:
-            difference = "that follows another protocol or none"
-        elif existing.get("tuning") != about["tuning"]:
-            difference = "that tunes in another way or not at all"
-        if difference:
-            where = f"log_path={self.directory.location} already holds a sweep"
-            raise RunDirectoryError(f"{where} {difference}: give another log_path.")
+    def _refuse_another(self, existing: Mapping[str, Any]) -> None:
+        differences = {
+            "schema": f"of schema {existing.get('schema')}, and this version writes {SCHEMA}",
+            "protocol": "that follows another protocol or none",
+            "tuning": "that tunes in another way or not at all",
+        }
+        for name, difference in differences.items():
+            if existing.get(name) != self._about[name]:
+                raise RunDirectoryError(
+                    f"log_path={self.directory.location} already holds a sweep {difference}: "
+                    "give another log_path."
+                )
 
     @property
     def _about(self) -> dict[str, Any]:
@@ -248,19 +240,13 @@ class Sweep:
             "tuning": tuning and json.loads(json.dumps(asdict(tuning))),
         }
 
-    def _write_record(self, cells: Sequence[GridCell], *, chosen: bool = False) -> None:
-        """Writes sweep.json, with the complete cells of an earlier grid; with `chosen` all rates are known."""
+    def _write_record(self, cells: Sequence[GridCell], *, chosen: bool) -> None:
+        """Writes sweep.json; cells whose rates are not `chosen` have no id, complete ones stay in it."""
         existing = self.directory.read_json(SWEEP) or {}
-        listed, kept = [cell.as_dict() for cell in cells], []
-        if self.plan.tuning is not None and not chosen:
-            listed = [{**entry, "id": None} for entry in listed]
-        else:
-            new = {None, *(entry["id"] for entry in listed)}
-            kept = [
-                entry
-                for entry in existing.get("cells", [])
-                if entry["id"] not in new and self._is_complete(CELLS, entry["id"])
-            ]
+        listed = [{**cell.as_dict(), **({} if chosen else {"id": None})} for cell in cells]
+        new = {None, *(entry["id"] for entry in listed)}
+        kept = [entry for entry in existing.get("cells", []) if entry["id"] not in new]
+        kept = [entry for entry in kept if self._is_complete(CELLS, entry["id"])]
         record = {
             **self._about,
             "command": self.plan.command,
@@ -313,7 +299,7 @@ class Sweep:
             self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
-        """The cell, with what an unfinished run left, for a worker elsewhere; what it cannot resume is set aside."""
+        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
         if self.directory.local is not None and self.plan.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
         place, files = f"{folder}/{cell.id}", {}

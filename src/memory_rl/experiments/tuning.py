@@ -1,4 +1,4 @@
-"""Fair comparison: each condition's learning rate is chosen on secrets of its own, and reported on fresh ones."""
+"""Fair comparison: each learning rate is chosen on secrets of its own, and reported on fresh ones."""
 
 from __future__ import annotations
 

@@ -97,9 +97,7 @@ def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOut
 def _run(cell: GridCell, directory: SweepDirectory, folder: str) -> None:
     """Resumes what lies in the folder if it can, and else sets that aside and starts."""
     # A process that only hands out cells need not wait for PyTorch.
-    from memory_rl.run import (
-        run_experiment,
-    )  # so that a process which only hands out cells need not load PyTorch
+    from memory_rl.run import run_experiment
 
     assert directory.local is not None  # noqa: S101  # workers get a path
     state = directory.state(folder)

@@ -5,7 +5,7 @@
                             with adapter=full)
       state.safetensors     arrays: optimiser moments, what the observers believe, what was last measured
       state.json            the tree of the state: numbers, random streams, and where arrays and tables are
-      metrics.parquet       the tables as far as they had come; also episodes, timing and, if there is one, film
+      metrics.parquet       the tables so far; also episodes, timing and, if there is one, film
       checkpoint.json       size and SHA-256 of each file; written last
 
 A checkpoint gets its name when all its files are on disk, and the one before is removed after that. No pickle
@@ -103,8 +103,8 @@ class Checkpoints:
             return _read_all(folder)
         except (*FAILURES, ValueError, KeyError, TypeError) as error:
             raise RunDirectoryError(
-                f"{folder} is damaged or of another version ({error}): remove {self.path} to start over there, "
-                "or give another log_path."
+                f"{folder} is damaged or of another version ({error}): "
+                f"remove {self.path} to start over there, or give another log_path."
             ) from error
 
     def remove(self) -> None:

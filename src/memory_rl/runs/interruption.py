@@ -55,9 +55,10 @@ def _in_main_thread() -> bool:
 
 
 class SignalsWait:
-    """Holds back the first SIGINT or SIGTERM of its with block until `deliver`; a second one is not held back.
+    """Holds back the first SIGINT or SIGTERM of its with block until `deliver`.
 
-    Signals that are ignored, or that would end the process without a word, are left alone.
+    A second one is not held back. Signals that are ignored, or that would end the process without a word, are
+    left alone.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ def with_status(
 
 
 def resumed(existing: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a resumed run: as it started, with a note of each time it was resumed and by which code.
+    """The manifest of a resumed run: as it started, with a note of when it was resumed and by which code.
 
     Args:
         existing: the manifest that the run directory holds.

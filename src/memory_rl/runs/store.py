@@ -1,7 +1,8 @@
-"""The files of a run directory: each appears whole or not at all, and no run overwrites what another measured.
+"""The files of a run directory: each appears whole or not at all.
 
-metrics.parquet holds only what the configuration and the seed determine, so that two runs of the same
-experiment give the same bytes; wall-clock times are kept apart, in timing.parquet.
+No run overwrites what another measured. metrics.parquet holds only what the configuration and the seed
+determine, so that two runs of the same experiment give the same bytes; wall-clock times are kept apart, in
+timing.parquet.
 """
 
 from __future__ import annotations

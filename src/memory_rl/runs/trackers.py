@@ -1,4 +1,4 @@
-"""Where an experiment can be followed while it runs: Weights & Biases, Trackio and TensorBoard, each on request.
+"""Where an experiment can be followed while it runs: Weights & Biases, Trackio and TensorBoard.
 
 Trackers are shown means over runs and report nothing back, so that an experiment measures the same with them
 and without. One that fails is left behind with a warning. Their libraries are imported when they are opened.
@@ -56,7 +56,7 @@ class TrackedPoint:
 
 
 class MeanCurve:
-    """The means over runs against episodes, a few hundred points, so that following an experiment costs little.
+    """The means over runs against episodes: a few hundred points, so that following costs little.
 
     Runs need not have seen equally many episodes: a point is made once no run that still learns is behind it,
     and takes each run as it then stood. What comes out depends only on the rows that went in, not on how they
@@ -265,8 +265,8 @@ _KINDS: dict[str, tuple[str, Callable[[str, Subject], Tracker]]] = {
     "trackio_project": ("trackio", TrackioTracker),
     "tensorboard": ("tensorboard", TensorboardTracker),
 }
-"""By the key that asks for it: the library, which is also the extra to install, and how the tracker is opened,
-given the value of the key."""
+"""By the key that asks for it: the library, which is also the extra to install, and how the tracker is
+opened, given the value of the key."""
 
 
 class Trackers:
@@ -323,8 +323,8 @@ class Trackers:
         """Closes the trackers.
 
         Args:
-            summary: of the experiment, by condition. None if it stopped before its end: it may be resumed, and
-                shows the points that are left then.
+            summary: of the experiment, by condition. None if it stopped before its end: it may be resumed,
+                and shows the points that are left then.
         """
         if self._open and summary is not None:
             self._show(self._curve.finish())
@@ -372,7 +372,7 @@ class Trackers:
 
 
 def _numbers(name: str, content: Any) -> Iterator[tuple[str, float]]:
-    """All finite numbers in nested JSON, with their names joined by /; an interval's ends are low and high."""
+    """All finite numbers in nested JSON, names joined by /; the ends of an interval are low and high."""
     if isinstance(content, list) and len(content) == 2:
         content = {"low": content[0], "high": content[1]}
     if isinstance(content, Mapping):

@@ -3,16 +3,10 @@
 import math
 
 import pytest
-from memory_rl.training.environments import make_environment
 
 from memory_rl.cli import main
-<<<<<<< HEAD
-from memory_rl.config import SFTConfig, TrainConfig
-from memory_rl.training.ceilings import ceilings
-=======
 from memory_rl.assembly import make_setting
 from memory_rl.experiment import make_experiment
->>>>>>> main
 
 
 def of(command="train", **settings):

@@ -1,18 +1,3 @@
-<<<<<<< HEAD
-"""Losses and their gradients against values worked out by hand."""
-
-import math
-
-import torch
-
-from memory_rl.learning.learners import PPO, Reinforce
-
-
-def test_policy_gradient_sums_over_tokens_and_averages_over_episodes():
-    log_probs = torch.tensor([[[-1.0, -2.0], [-3.0, 0.0]]], requires_grad=True)
-    advantages = torch.tensor([[[0.5, 0.5], [-1.0, 0.0]]])
-    loss = Reinforce().loss(log_probs, log_probs.detach(), advantages)
-=======
 """The learners: advantages against groups computed by hand, losses and their gradients against values worked out
 by hand."""
 
@@ -176,7 +161,6 @@ def test_the_loss_sums_over_tokens_and_averages_over_episodes():
     log_probs = torch.tensor([[[-1.0, -2.0], [-3.0, 0.0]]], requires_grad=True)
     advantages = torch.tensor([[[0.5, 0.5], [-1.0, 0.0]]])
     loss = Learner().loss(log_probs, log_probs.detach(), advantages)
->>>>>>> main
     loss.backward()
     assert loss.item() == -(0.5 * -1 + 0.5 * -2 + -1 * -3) / 2
     assert torch.equal(log_probs.grad, -advantages / 2)
@@ -185,14 +169,6 @@ def test_the_loss_sums_over_tokens_and_averages_over_episodes():
 def test_one_runs_loss_does_not_scale_anothers():
     log_probs = torch.randn(3, 4, 2, requires_grad=True)
     advantages = torch.randn(3, 4, 2)
-<<<<<<< HEAD
-    Reinforce().loss(log_probs, log_probs.detach(), advantages).backward()
-    alone = log_probs.detach()[:1].requires_grad_()
-    Reinforce().loss(alone, alone.detach(), advantages[:1]).backward()
-    assert torch.equal(log_probs.grad[:1], alone.grad)
-
-
-=======
     Learner().loss(log_probs, log_probs.detach(), advantages).backward()
     alone = log_probs.detach()[:1].requires_grad_()
     Learner().loss(alone, alone.detach(), advantages[:1]).backward()
@@ -206,7 +182,6 @@ def test_all_but_ppo_go_down_the_same_loss_once(learner):
     assert learner.epochs == 1
 
 
->>>>>>> main
 def test_the_clipped_ratio_is_the_policy_gradient_at_first():
     log_probs = torch.randn(2, 3, 4, requires_grad=True)
     advantages = torch.randn(2, 3, 4)

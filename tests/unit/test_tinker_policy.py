@@ -14,7 +14,8 @@ from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.hosted.drawn import blank
-from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss, make_tinker_policy
+from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss
+from memory_rl.policies.hosted.policy import make_hosted as make_tinker_policy
 from memory_rl.policies.hosted.service import HostedSettings, Service
 
 RUNS = np.arange(2)

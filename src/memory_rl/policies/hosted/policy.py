@@ -311,6 +311,6 @@ class TinkerScoringPolicy(TinkerPolicy):
         return np.maximum(0.0, -np.expm1(np.logaddexp.reduce(self.log_probs(runs, prompts), axis=2)))
 
 
-def make_tinker_policy(service: Service, trie: AnswerTrie, settings: HostedSettings) -> TinkerPolicy:
+def make_hosted(service: Service, trie: AnswerTrie, settings: HostedSettings) -> TinkerPolicy:
     """The policy of these settings."""
     return (TinkerScoringPolicy if settings.scores_all else TinkerPolicy)(service, trie, settings)

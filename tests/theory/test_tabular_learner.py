@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.integrate
+from helpers import advantages_of
 
 from memory_rl.analysis.summary import memorisation_times
 from memory_rl.config import TrainConfig
 from memory_rl.information import closed_forms
-from memory_rl.learning.advantages import estimate_advantages
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, SecretSpace, make_channel
 from memory_rl.training.environments import make_environment
@@ -257,8 +257,8 @@ def test_a_group_carries_a_signal_as_often_as_its_rewards_differ(N, bins, group_
     environment = make_environment(config)
     rollout = make_population(config, environment).policy.sample(np.arange(N), config.episodes_per_update)
     rewards = environment.rewards(rollout.choices, np.arange(N))
-    advantages = estimate_advantages(
-        rewards.reshape(N, groups, group_size, 1), config.algorithm, config.credit, config.baseline
+    advantages = advantages_of(
+        rewards.reshape(N, groups, group_size, 1), algorithm, "step"
     )
     fractions = np.array(
         [closed_forms.signal_fraction(levels_at_random(N, secret, bins), group_size) for secret in range(N)]

@@ -22,7 +22,7 @@ from memory_rl.typed_keys import BoundsKeys, DataKeys, ReportKeys, SFTKeys, Trai
 if TYPE_CHECKING:
     import polars as pl
 
-    from memory_rl.assembly import Condition
+    from memory_rl.condition import Condition
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
 
@@ -125,7 +125,7 @@ def bounds(**keys: Unpack[BoundsKeys]) -> Ceilings:
 
 def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     """A condition from its keys, as Python values or as texts."""
-    from memory_rl.assembly import make_condition
+    from memory_rl.condition import make_condition
 
     values = with_threshold(read(bounds_keys(), given, typed=typed))
     world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_rl.config import Signal, Wording, World
+from memory_rl.condition import Condition, make_condition
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.seeding import generator
@@ -19,14 +19,10 @@ from memory_rl.task import (
     TEST,
     TRAIN,
     Environment,
-    EpisodeTable,
-    episode_table,
     examples_directory,
-    make_environment,
     read_examples,
 )
 from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
-from memory_rl.training.ceilings import Ceilings, ceilings
 from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Measured, Meter, Sink
@@ -38,41 +34,6 @@ if TYPE_CHECKING:
     from memory_rl.policies.base import Policy
 
 _PANEL = 64
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is asked and what is shown, worked out.
-
-    Attributes:
-        world: its keys.
-        signal: its keys.
-        memorised_at: the probability from which on S is memorised.
-        environment: the world itself.
-        table: of its episodes.
-        limits: its ceilings.
-    """
-
-    world: World
-    signal: Signal
-    memorised_at: float
-    environment: Environment
-    table: EpisodeTable
-    limits: Ceilings
-
-
-def make_condition(
-    world: World, signal: Signal, memorised_at: float, wording: Wording | None = None
-) -> Condition:
-    """The condition of these keys.
-
-    Raises:
-        ConfigError: if the reward is the user's own and cannot be used.
-    """
-    environment = make_environment(world, signal, wording)
-    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
-    limits = ceilings(environment, table, memorised_at, generator(world.seed, "questioner"))
-    return Condition(world, signal, memorised_at, environment, table, limits)
 
 
 @dataclass(frozen=True)
@@ -240,16 +201,19 @@ def _adapter_settings(experiment: Experiment) -> Any:
 
 def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     require("tinker", "tinker", "backend=tinker")
-    from memory_rl.policies import tinker as hosted
+    from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
+    from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
     from memory_rl.policies.tokenisation import tokenise_all
 
     experiment, environment = setting.experiment, setting.environment
     chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
-    service = hosted.open_service(chosen.model_name, keep.tinker_base_url)
-    tokenizer = hosted.find_tokenizer(service, chosen.model_name)
+    if not experiment.signal.shows_answer:
+        hosted_loss(setting.learner)  # refuses one that the service does not have
+    service = open_service(chosen.model_name, keep.tinker_base_url)
+    tokenizer = find_tokenizer(service, chosen.model_name)
     conversations, prompts = environment.conversations(), environment.first_prompts()
     trie = tokenise_all(tokenizer, conversations, _forms(environment), prompts)
-    settings = hosted.HostedSettings(
+    settings = HostedSettings(
         model_name=chosen.model_name,
         num_runs=runs,
         rank=chosen.lora_rank,
@@ -266,7 +230,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
         every=experiment.updates_an_evaluation,
     )
-    policy = hosted.TinkerPolicy(service, trie, settings)
+    policy = make_hosted(service, trie, settings)
     estimate = policy.estimate(experiment.budget // settings.episodes)
     if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
         policy.close(completed=False)
@@ -293,18 +257,27 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
     """How the episodes of the next update come about; silent updates are skipped where that was asked for and is
     exact.
     """
-    experiment, channel = setting.experiment, setting.environment.channel
-    schedule, N = make_schedule(experiment), experiment.world.N
+    experiment = setting.experiment
+    beliefs = Beliefs(setting.condition.table, secrets.shape, experiment.world.N)
+    return _kind_of_sampling(experiment)(
+        schedule=make_schedule(experiment),
+        policy=policy,
+        secrets=secrets,
+        environment=setting.environment,
+        prompts=_prompts(experiment),
+        credit=experiment.signal.credit,
+        beliefs=beliefs if setting.learner.wants_beliefs else None,
+        answers=setting.answers,
+        panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
+    )
+
+
+def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
     if experiment.signal.shows_answer:
-        return Shown(schedule, policy, secrets, _prompts(experiment), setting.answers)
+        return Shown
     if experiment.scores_paths:
-        panel = _panel(experiment) if experiment.stop.ledger else None
-        return HitsAndMisses(schedule, policy, secrets, channel.levels, N, panel)
-    if experiment.skips_ahead:
-        return SkipAhead(schedule, policy, secrets, channel)
-    beliefs = Beliefs(setting.condition.table, *secrets.shape, N) if setting.learner.wants_beliefs else None
-    credit = experiment.signal.credit
-    return StepByStep(schedule, policy, secrets, _prompts(experiment), setting.environment, credit, beliefs)
+        return HitsAndMisses
+    return SkipAhead if experiment.skips_ahead else StepByStep
 
 
 def _prompts(experiment: Experiment) -> Prompts:

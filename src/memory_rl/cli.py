@@ -11,19 +11,18 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 from memory_rl.api import bounds_keys, condition_of, run, write_sft_data
-from memory_rl.config import Command, DataFiles
+from memory_rl.config import LEARNERS, Command, DataFiles
 from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
 from memory_rl.experiment import experiment_keys, parse_experiment
-from memory_rl.keys import Key, keys_of, parse, split_words
+from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import ReportConfig
 
 
@@ -43,7 +42,7 @@ def _sft(words: list[str]) -> int:
 
 
 def _bounds(words: list[str]) -> int:
-    from memory_rl.run import show_ceilings
+    from memory_rl.condition import show_ceilings
 
     show_ceilings(condition_of(split_words(words), typed=False))
     return 0
@@ -202,7 +201,8 @@ def _show_keys(name: str, command: Subcommand) -> int:
     called = _called(name)
     print(f"usage: {called} key=value ...\n")
     print(_wrapped("", f"{command.about[0].upper()}{command.about[1:]}.") + "\n\nexamples:")
-    print("\n".join(f"  {called} {example}" for example in command.examples))
+    for example in command.examples:
+        print(_wrapped("  ", f"{called} {example}"))
     part = ""
     for word, one in command.keys().items():
         if one.part != part:
@@ -226,20 +226,16 @@ _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any:
 
 
 def _type_of(one: Key) -> str:
-    members = get_args(one.hint) if isinstance(one.hint, types.UnionType) else (one.hint,)
-    names = [
-        "|".join(map(str, get_args(member))) if get_origin(member) is Literal else _TYPES[member]
-        for member in members
-        if member is not types.NoneType
-    ]
-    return "|".join(names)
+    if one.word == "algorithm":
+        return "|".join([*LEARNERS, "file.py:Name"])
+    members = members_of(one.hint)
+    return "|".join(_TYPES.get(member) or "|".join(map(str, get_args(member))) for member in members)
 
 
 def _meaning(one: Key) -> str:
-    default = "" if one.default is None else f" Default: {one.default}."
-    return (
-        f"{one.doc}{'' if 'Default' in one.doc else default}{f' Goes with {one.needs}.' if one.needs else ''}"
-    )
+    default = "" if one.default is None or "Default" in one.doc else f" Default: {one.default}."
+    needs = ", ".join(clause for clause in one.needs.split() if clause != "signal=reward")
+    return f"{one.doc}{default}{f' Only with {needs}.' if needs else ''}"
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -73,7 +73,9 @@ class World:
         least=0,
         needs="num_secrets=1",
     )
-    seed: int = key(0, "Of everything random: secrets, adapters, sampling, noise.", least=0, most=_MAX_SEED)
+    seed: int = key(
+        0, "The seed of everything random: secrets, adapters, sampling, noise.", least=0, most=_MAX_SEED
+    )
     wording: Wording | None = key(
         None,
         "How the world asks: terse, in a few characters, or plain, in sentences. Default: terse for the built-in "
@@ -229,7 +231,7 @@ class PolicySettings:
     )
     base_seed: int = key(
         0,
-        "Of the built-in base model's weights; the same base serves all runs.",
+        "The seed of the built-in base model's weights; the same base serves all runs.",
         least=0,
         most=_MAX_SEED,
         needs="backend=local",
@@ -345,7 +347,7 @@ class Threshold:
 
     memorised_at: float = key(
         0.5,
-        "S is memorised from the first episode on after which P(S) is at least this. Default at N=2: 0.75.",
+        "S is memorised at the first episode after which P(S) is at least this. Default: 0.5, and 0.75 at N=2.",
         above=0,
         below=1,
     )
@@ -431,7 +433,7 @@ class Keep:
     )
     data_dir: str = key(
         "data",
-        "Where sft_data_gen.py wrote the examples of fixed_secret. Without fixed_secret each run is shown its own.",
+        "Where the examples of fixed_secret were written. Without fixed_secret each run is shown its own secret.",
         needs="signal=example fixed_secret",
     )
     threads: int = key(

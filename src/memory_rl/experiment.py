@@ -47,12 +47,16 @@ KEEP = frozenset(keys_of(Keep))
 
 def experiment_keys() -> dict[str, Key]:
     """All keys of an experiment by what is typed, part by part."""
-    found = {word: one for part, kind in PARTS.items() for word, one in keys_of(kind, part).items()}
+    settings: dict[str, Key] = {}
     for name, kind in LEARNERS.items():
         for word, one in _settings_of(kind).items():
-            names = f"{found[word].needs},{name}" if word in found else f"signal=reward algorithm={name}"
-            found[word] = replace(one, needs=names)
-    return found
+            names = (
+                f"{settings[word].needs},{name}" if word in settings else f"signal=reward algorithm={name}"
+            )
+            settings[word] = replace(one, needs=names)
+    found = {part: keys_of(kind, part) for part, kind in PARTS.items()}
+    ordered = [*(found[part] for part in ("world", "signal", "policy", "updates")), settings]
+    return {word: one for keys in (*ordered, found["stop"], found["keep"]) for word, one in keys.items()}
 
 
 def _settings_of(learner: type[Any]) -> dict[str, Key]:

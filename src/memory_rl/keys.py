@@ -53,9 +53,13 @@ def key(default: Any, doc: str, *, word: str | None = None, needs: str = "", **l
     return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, **limits})
 
 
-@cache
 def keys_of(kind: type[Any], part: str = "") -> dict[str, Key]:
-    """The keys of a part by their words."""
+    """The keys of a part's class by their words; `part` names it in an experiment."""
+    return _keys_of(kind, part)  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _keys_of(kind: type[Any], part: str) -> dict[str, Key]:
     hints = get_type_hints(kind)
     found = {}
     for one in fields(kind):
@@ -109,7 +113,7 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         clause = unmet(keys, word, given)
         if clause is not None:
             raise ConfigError(
-                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause)} leave {word} out."
+                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)} leave {word} out."
             )
     return {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
 
@@ -153,15 +157,16 @@ def _words_of(clause: str) -> str:
     return f"{name}={wanted.replace(',', ' or ')}" if sign else name
 
 
-def _advice(clause: str) -> str:
-    return "" if clause == "signal=reward" else f"add {_words_of(clause).split(' ')[0]}, or"
+def _advice(clause: str, given: Mapping[str, Any]) -> str:
+    wanted = _words_of(clause).split(" ")[0]
+    verb = "use" if wanted.partition("=")[0] in given else "add"
+    return "" if clause == "signal=reward" else f"{verb} {wanted}, or"
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
-    """The types or literal values that a field admits, unions opened."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return tuple(member for part in get_args(hint) for member in _members(part))
-    return (hint,)
+def members_of(hint: Any) -> list[Any]:
+    """The types that a field admits, without None: those of a union one by one."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [member for member in members if member is not types.NoneType]
 
 
 _WANTED = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
@@ -175,17 +180,16 @@ _BOOLEANS = {
 def _accept(one: Key, value: Any, *, typed: bool) -> Any:
     if one.hint is Any:
         return value
-    members = [member for member in _members(one.hint) if member is not types.NoneType]
-    if len(members) < len(_members(one.hint)) and (value is None or (not typed and value == "None")):
+    if types.NoneType in get_args(one.hint) and (value is None or (not typed and value == "None")):
         return None
-    for member in members:
+    for member in members_of(one.hint):
         try:
             accepted = _from_python(member, value) if typed else _from_text(member, value)
         except (ValueError, OverflowError):
             continue
         _check_range(one, accepted)
         return accepted
-    raise _refusal(one, value, members)
+    raise _refusal(one, value)
 
 
 def _from_text(member: Any, text: str) -> Any:
@@ -213,7 +217,8 @@ def _from_python(member: Any, value: Any) -> Any:
     return value if get_origin(member) is Literal else member(value)
 
 
-def _refusal(one: Key, value: Any, members: Iterable[Any]) -> ConfigError:
+def _refusal(one: Key, value: Any) -> ConfigError:
+    members = members_of(one.hint)
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
         return ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")

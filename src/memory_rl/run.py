@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from memory_rl.assembly import (
-    Condition,
     Learners,
     Setting,
     make_film,
@@ -22,6 +21,7 @@ from memory_rl.assembly import (
     make_setting,
     secrets_of,
 )
+from memory_rl.condition import show_ceilings
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
 from memory_rl.experiment import Experiment
 from memory_rl.keys import name_of
@@ -32,7 +32,6 @@ from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
 from memory_rl.runs.store import CHANNEL, MANIFEST, SUMMARY, USAGE, RunDirectory
 from memory_rl.runs.trackers import MeanCurve, Trackers
 from memory_rl.task import table_of
-from memory_rl.training.ceilings import warnings_about
 from memory_rl.training.continuation import FromCheckpoints
 from memory_rl.training.loop import train
 from memory_rl.training.meter import Meter
@@ -178,19 +177,6 @@ def _tell(setting: Setting, learners: Learners) -> None:
         _say(experiment, f"no silent updates are skipped: {experiment.why_not_skip}.")
     for sentence in learners.notes:
         _say(experiment, sentence)
-
-
-def show_ceilings(condition: Condition) -> None:
-    """Prints the ceilings, and what the channel cannot teach."""
-    from memory_rl.reporting.terminal import ceilings_table, show
-
-    world, signal, limits = condition.world, condition.signal, condition.limits
-    show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, limits.as_dict()))
-    unused = (
-        0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
-    )
-    for sentence in warnings_about(limits, world.N, unused):
-        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
 
 
 def _say(experiment: Experiment, sentence: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Stateful:
     generators and lists of them, other `Stateful`s, dicts of all these, and whatever JSON can hold.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ()
+    kept: tuple[str, ...] = ()
 
     def state(self) -> State:
         """Where it stands; to be used before it moves on, since arrays may be its own."""

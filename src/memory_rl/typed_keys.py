@@ -20,14 +20,19 @@ class WorldKeys(TypedDict, total=False):
     wording: Wording | None
 
 
-class BoundsKeys(WorldKeys, total=False):
-    """What is asked and what is shown."""
+class RewardKeys(TypedDict, total=False):
+    """What is shown."""
 
     signal: Literal["reward", "example"]
     reward_type: Any
     reward_bins: int | None
     reward_noise: float
     credit: Literal["step", "reward_to_go", "episode"]
+
+
+class BoundsKeys(WorldKeys, RewardKeys, total=False):
+    """All of a channel whose ceilings are asked for."""
+
     memorised_at: float
 
 
@@ -75,14 +80,9 @@ class SFTKeys(WorldKeys, total=False):
     quiet: bool
 
 
-class TrainKeys(SFTKeys, total=False):
+class TrainKeys(SFTKeys, RewardKeys, total=False):
     """All of an experiment."""
 
-    signal: Literal["reward", "example"]
-    reward_type: Any
-    reward_bins: int | None
-    reward_noise: float
-    credit: Literal["step", "reward_to_go", "episode"]
     algorithm: Any
     group_size: int
     skip_ahead: bool | None

@@ -1,11 +1,16 @@
 """Whole experiments, small: what they write, that it hangs together, and that it can be made again."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 import memory_rl
+from memory_rl.assembly import make_learners, make_setting
+from memory_rl.experiment import make_experiment
 from memory_rl.information.entropy import bits_known
+from memory_rl.policies.base import first_prompt
 from memory_rl.runs.store import EPISODES_SCHEMA, METRICS_SCHEMA
 from memory_rl.task import SecretSpace, SingleStep, make_channel
 
@@ -184,14 +189,10 @@ def test_before_training_the_policy_is_honest(env_type, N):
     result = memory_rl.train(env_type=env_type, N=N, num_runs=1, max_episodes=4, memorised_at=0.9)
     before = result.summary[next(iter(result.summary))]["before_training"]
     assert before["least_valid_mass"] > 0.99
-    from memory_rl.config import TrainConfig
-    from memory_rl.training.environments import make_environment
-    from memory_rl.training.population import make_population
-
-    config = TrainConfig(env_type=env_type, N=N, num_runs=N, memorised_at=0.9)
-    population = make_population(config, make_environment(config))
-    log_probs = population.policy.log_probs(np.arange(N))[:, :N]
-    assert abs(bits_known(log_probs, np.arange(N)).total.mean()) < 0.1
+    setting = make_setting(make_experiment({"env_type": env_type, "N": N, "num_runs": N, "memorised_at": 0.9}))
+    runs = np.arange(N)
+    log_probs = make_learners(setting).policy.log_probs(runs, first_prompt(runs))[:, 0, :N]
+    assert abs(bits_known(log_probs, runs).total.mean()) < 0.1
 
 
 @pytest.mark.slow
@@ -232,3 +233,10 @@ def test_without_warm_up_the_prior_leaves_the_bits_of_all_secrets_to_learn():
         (9 - ends["first"]).to_list()
     )  # M log2 N, not the half of it that is to be memorised
     assert relative["gained_bits"]["runs"] == pytest.approx((ends["last"] - ends["first"]).to_list())
+
+
+def test_a_run_that_did_not_end_is_plotted_without_a_ceiling():
+    result = memory_rl.train(**SMALL, backend="tabular")
+    whole, cut = (replace(result, summary=summary).plot().to_dict() for summary in (result.summary, {}))
+    assert len(whole["layer"]) == len(cut["layer"]) + 1
+    assert cut["title"] == whole["title"]

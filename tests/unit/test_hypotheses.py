@@ -283,6 +283,15 @@ def test_cells_that_differ_in_seed_alone_are_one_sample_and_no_run_counts_twice(
     )
 
 
+def test_keys_without_a_value_and_keys_that_change_nothing_keep_cells_in_one_sample():
+    """Version 0.1 wrote every key of a configuration, with null where nothing was given."""
+    old = make_cell("binary", gamma(10), seed=0, threads=2, quiet=True, fixed_secret=None)
+    new = make_cell("binary", gamma(10), seed=1, threads=4)
+    del new.manifest["config"]["reward_bins"]
+    (sample,) = gather([old, new])
+    assert sample.runs == 32
+
+
 def test_bins_that_do_not_tell_the_secret_are_no_part_of_the_trend():
     """B = 2 is slow because its rewards cannot tell S from its neighbours, which is no trend."""
     verdict = verdict_of(*RISES, binned_cells(3000, 100, 100, bits_by_reward=(2.0, None, None)))

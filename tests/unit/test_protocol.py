@@ -152,6 +152,12 @@ def test_tests_are_found_by_their_names():
 
 
 def test_defaults_of_a_test_are_filled_in(tmp_path):
-    rises = {"id": "Z", "test": "rises_along", "claim": "c", "cells": {"N": 4}, "along": {"lora_rank": [1, 2]}}
+    rises = {
+        "id": "Z",
+        "test": "rises_along",
+        "claim": "c",
+        "cells": {"N": 4},
+        "along": {"lora_rank": [1, 2]},
+    }
     rank, rising = load_protocol(write(tmp_path, {**SMALL, "hypotheses": [RANK, rises]})).hypotheses
     assert (rank.over, rising.factor) == (None, 1.0)

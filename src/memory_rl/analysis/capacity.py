@@ -29,7 +29,7 @@ _UNNAMED = KEEP | {
     *("seed", "num_runs", "ledger", "evaluate_every"),
     *("N", "num_secrets", "backend", "adapter", "adapter_parameters", "lora_targets", "lora_layers"),
 }
-"""Keys that are not added to the label of a size: they say neither size nor task, or are named in it anyway."""
+"""Keys that are not added to the label of a size: they say neither size nor task, or are in it anyway."""
 
 _OF_THE_BLOCKS = ("N", "num_secrets", "max_episodes", "batch_size", "group_size", "algorithm", "baseline")
 _STEPS_A_BLOCK = 8
@@ -133,9 +133,9 @@ def by_size(cells: Sequence[Cell]) -> dict[Size, list[Cell]]:
 
 
 def late_gain(cell: Cell) -> float:
-    """How much of that came in the last tenth of each run, on average.
+    """How many of the bits stored came in the last tenth of each run, on average.
 
-    Much of it means that the runs had not converged.
+    Many mean that the runs had not converged.
     """
     earlier = cell.metrics.filter(pl.col("episode") <= 0.9 * pl.col("episode").max().over("run"))
     return float((cell.stored - last_rows(earlier)["bits_known"].to_numpy()).mean())
@@ -197,28 +197,23 @@ def interference(cell: Cell) -> Interference:
     """
     half = (cell.num_secrets + 1) // 2
     blocks = np.arange(_STEPS_A_BLOCK * (cell.num_secrets - half + 1) + 1) / _STEPS_A_BLOCK
-    wanted = (np.arange(half)[:, None] + blocks) * block_length(cell)  # (M / 2, X) episodes
-    early = cell.of_secrets.filter(pl.col(PROMPT) < half).sort("run", "episode")
-    known = np.stack(
-        [_at(run, wanted) for _, run in early.group_by("run", maintain_order=True)]
-    )  # (R, M / 2, X)
+    rows = cell.of_secrets.filter(pl.col(PROMPT) < half).with_columns(pl.col("episode").cast(pl.Float64))
+    wanted = (
+        rows.select("run", PROMPT)
+        .unique()
+        .join(pl.DataFrame({"blocks": blocks}), how="cross")
+        .with_columns(episode=(pl.col(PROMPT) + pl.col("blocks")) * block_length(cell))
+    )
+    latest = wanted.sort("episode").join_asof(
+        rows.sort("episode"), on="episode", by=["run", PROMPT], check_sortedness=False
+    )
+    known = latest.sort("run", PROMPT, "blocks")["bits_known"].to_numpy().reshape(-1, half, len(blocks))
     return Interference(blocks, known.mean(axis=1), half)
 
 
 def block_length(cell: Cell) -> int:
     """Episodes of a block."""
     return old_experiment(cell.manifest).episodes_a_block
-
-
-def _at(frame: pl.DataFrame, wanted: np.ndarray) -> np.ndarray:
-    """The latest bits known of each secret (M, X) at these episodes (M, X), from the rows of one run."""
-    rows = []
-    for (_, secret), episodes in zip(
-        frame.sort(PROMPT, "episode").group_by(PROMPT, maintain_order=True), wanted, strict=True
-    ):
-        latest = np.searchsorted(secret["episode"].to_numpy(), episodes, side="right") - 1
-        rows.append(secret["bits_known"].to_numpy()[latest])
-    return np.stack(rows)
 
 
 def _task(cell: Cell) -> tuple[Any, ...]:
@@ -263,21 +258,13 @@ def _labels(cells: Sequence[Cell]) -> list[str]:
 
 
 def _trained(settings: Mapping[str, Any]) -> str:
-    adapter = settings.get("adapter", "lora")
     if settings.get("backend") == "tabular":
         return "table"
-    if adapter == "full":
-        return "full"
-    size = (
-        f"lora rank {settings['lora_rank']}"
-        if adapter == "lora"
-        else f"shared n={settings['adapter_parameters']}"
-    )
-    targets, layers = settings.get("lora_targets", "all"), settings.get("lora_layers")
-    return " ".join(
-        [
-            size,
-            *([targets] if targets != "all" else []),
-            *([f"layers {layers}"] if layers is not None else []),
-        ]
-    )
+    adapter, targets = settings.get("adapter", "lora"), settings.get("lora_targets", "all")
+    layers = settings.get("lora_layers")
+    sizes = {
+        "lora": f"lora rank {settings.get('lora_rank')}",
+        "shared": f"shared n={settings.get('adapter_parameters')}",
+    }
+    where = [targets] * (targets != "all") + [f"layers {layers}"] * (layers is not None)
+    return " ".join([sizes.get(adapter, adapter), *where])

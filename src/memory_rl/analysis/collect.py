@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -133,23 +133,20 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     Raises:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
-    folders = {folder.resolve(): folder for folder in _all_folders(paths)}  # a run given twice is one run
-    return [_read_cell(folder) for folder in sorted(folders.values())]
-
-
-def _all_folders(paths: Iterable[str | Path]) -> Iterator[Path]:
+    found: dict[Path, Path] = {}  # by where they really are: a run that is given twice is one run
     for path in map(Path, paths):
         if not path.is_dir():
             raise RunDirectoryError(
                 f"{path} is no folder: give the path of a run directory or of a folder that holds some."
             )
-        folders = list(_folders(path))
+        folders = {folder.resolve(): folder for folder in _folders(path)}
         if not folders:
             raise RunDirectoryError(
                 f"{path} holds no run directory (no {MANIFEST} in it or below it): "
                 "give the path of one or of a folder that holds some."
             )
-        yield from folders
+        found |= folders
+    return [_read_cell(folder) for folder in sorted(found.values())]
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -63,7 +63,7 @@ class Part:
     if_true: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """What a test found.
 
@@ -97,7 +97,7 @@ TESTS: dict[str, type[Hypothesis]] = {}
 """The tests by the names that protocols give them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Hypothesis(ABC):
     """A claim and the test that judges it; a subclass is a test.
 
@@ -125,7 +125,7 @@ class Hypothesis(ABC):
         """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BelowCeiling(Hypothesis, test="below_ceiling", figure="waterfall"):
     """No rate is above the capacity or the ideal questioner's rate, and no law of the ledger is breached.
 
@@ -147,19 +147,19 @@ class BelowCeiling(Hypothesis, test="below_ceiling", figure="waterfall"):
         name, nearest = max(taken, key=lambda pair: _share(pair[1]))
         which, ceiling = min(nearest.ceilings.items(), key=lambda item: item[1])
         reason = (
-            f"The cell nearest its ceiling, of {len(taken)}, reaches {three_digits(100 * _share(nearest))} % of it "
-            f"({name}: {nearest.rate} bits an episode; {which}: {three_digits(ceiling)}). Of "
+            f"The cell nearest its ceiling, of {len(taken)}, reaches {three_digits(100 * _share(nearest))} % "
+            f"of it ({name}: {nearest.rate} bits an episode; {which}: {three_digits(ceiling)}). Of "
             f"{len(laws) - laws.count('skipped')} checks of the ledger's laws, {breached or 'none'} "
             f"{'is' if breached < 2 else 'are'} breached."
         )
-        return Finding(reason=reason, numbers=[_cell_row(*pair) for pair in taken], parts=parts)
+        return Finding(reason, [_cell_row(*pair) for pair in taken], parts)
 
 
 def _is_ratio(value: Any) -> bool:
     return value == "log2_N" or is_above(0)(value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
     """At each N one condition's rate is the expected multiple of another's, within the margin."""
 
@@ -174,39 +174,39 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
         sides = (self.of, self.to)
         taken = evidence.take([{**side, "N": size} for side in sides for size in self.N])
         of, to = taken[: len(self.N)], taken[len(self.N) :]
-        ratios = [
-            contrast([one.log_rate, other.log_rate], [1, -1]) for one, other in zip(of, to, strict=True)
-        ]
-        claimed = [math.log2(size) if self.expected == "log2_N" else float(self.expected) for size in self.N]
-        rows = [
-            {
-                "N": size,
-                "runs": f"{one.runs}, {other.runs}",
-                **_ratio_row(ratio),
-                "expected": expected,
-                "from": expected / self.margin,
-                "to": expected * self.margin,
-            }
-            for size, one, other, ratio, expected in zip(self.N, of, to, ratios, claimed, strict=True)
-        ]
+        rows, parts = [], []
+        for size, one, other in zip(self.N, of, to, strict=True):
+            expected = math.log2(size) if self.expected == "log2_N" else float(self.expected)
+            ratio, part = _compare([one.log_rate, other.log_rate], expected, self.margin)
+            parts.append(part)
+            rows.append(
+                {
+                    "N": size,
+                    "runs": f"{one.runs}, {other.runs}",
+                    **ratio,
+                    "expected": expected,
+                    "from": expected / self.margin,
+                    "to": expected * self.margin,
+                }
+            )
         name, other_name = (side.get("condition", name_of(side)) for side in sides)
+        claimed = _and(three_digits(row["expected"]) for row in rows)
+        reason = (
+            f"At N = {_and(self.N)}, the rate of {name} is {_and(map(_ratio_of, rows))} times that of "
+            f"{other_name}; the claim is {claimed}, within a factor of {self.margin:g}."
+        )
         growth, other_growth = (
             exponent({size: sample.times for size, sample in zip(self.N, samples, strict=True)})
             for samples in (of, to)
         )
-        reason = (
-            f"At N = {_and(self.N)}, the rate of {name} is {_and(ratio.exp() for ratio in ratios)} times that of "
-            f"{other_name}; the claim is {_and(map(three_digits, claimed))}, within a factor of {self.margin:g}."
-        )
-        if growth.value is not None and other_growth.value is not None:
+        if None not in (growth.value, other_growth.value):
             reason += (
                 f" Episodes grow as N to the power {other_growth} for {other_name} and {growth} for {name}."
             )
-        parts = [_within(*pair, self.margin) for pair in zip(ratios, claimed, strict=True)]
-        return Finding(reason=reason, numbers=rows, parts=parts)
+        return Finding(reason, rows, parts)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
     """Each rate is below its channel's capacity, and rates rise along an axis.
 
@@ -226,7 +226,7 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         telling = {value: sample for value, sample in along.items() if _tells_the_secret(sample)}
         if len(telling) < 2:
             raise CannotJudgeError(
-                f"Not judged, since fewer than two of the cells at {axis} = {_and(values)} have a reward that "
+                f"Not judged, since fewer than two cells at {axis} = {_and(values)} have a reward that "
                 "sets the secret apart from all other answers."
             )
         trend = contrast(_comparable(list(telling.values())), slope(np.log2(np.array(list(telling)))))
@@ -234,9 +234,9 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         parts = [Part(trend.chance_above(boundary), trend.chance_below(boundary))]
         capacities = [sample.ceilings["capacity"] for sample in taken]
         reason = (
-            f"At {axis} = {_and(values)}, the rates are {_and(sample.rate for sample in taken)} bits an episode, "
-            f"under capacities of {_and(map(three_digits, capacities))}. Each doubling of {axis} multiplies the "
-            f"rate by {trend.exp()}; the claim is more than {self.factor:g}."
+            f"At {axis} = {_and(values)}, the rates are {_and(sample.rate for sample in taken)} bits an "
+            f"episode, under capacities of {_and(map(three_digits, capacities))}. Each doubling of {axis} "
+            f"multiplies the rate by {trend.exp()}; the claim is more than {self.factor:g}."
         )
         tied = [value for value in values if value not in telling]
         if tied:
@@ -244,17 +244,14 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
                 f" {axis} = {_and(tied)} is left out of this trend: other answers earn as much as the secret "
                 "there, so that no learner can find it from the rewards alone."
             )
-        return Finding(
-            reason=reason,
-            numbers=[
-                {**_cell_row(name_of({axis: value}), sample), "in_trend": value in telling}
-                for value, sample in along.items()
-            ],
-            parts=[*parts, *map(_below, taken, capacities)],
-        )
+        rows = [
+            {**_cell_row(name_of({axis: value}), sample), "in_trend": value in telling}
+            for value, sample in along.items()
+        ]
+        return Finding(reason, rows, [*parts, *map(_below, taken, capacities)])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SameAlong(Hypothesis, test="same_along", figure="rank"):
     """All rates along an axis are the same within the margin, pair by pair.
 
@@ -274,34 +271,33 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
         ((axis, values),) = self.along.items()
         groups = _each({**selection, **(self.over or {})} for selection in self.cells)
         taken = iter(evidence.take([{**group, axis: value} for group in groups for value in values]))
-        rows: list[dict[str, Any]] = []
-        parts = []
+        rows, parts = [], []
         for group in groups:
             for (one, first), (other, second) in pairs_of([(value, next(taken)) for value in values], 2):
-                ratio = contrast(_comparable([second, first]), [1, -1])
-                parts.append(_within(ratio, 1.0, self.margin))
+                ratio, part = _compare(_comparable([second, first]), 1.0, self.margin)
+                parts.append(part)
                 rows.append(
                     {
                         "cell": name_of(group),
                         axis: f"{other} / {one}",
                         "runs": f"{second.runs}, {first.runs}",
-                        **_ratio_row(ratio),
+                        **ratio,
                         "log_rank_p": log_rank(first.times, second.times),
                     }
                 )
         widest = max(rows, key=lambda row: max(row["high"], 1 / row["low"]))
         chances = holm([row["log_rank_p"] for row in rows])
+        apart = sum(chance < 0.05 for chance in chances) or "none"
         reason = (
             f"Of {len(rows)} pairs, the one that may differ most has rates in the ratio "
-            f"{Estimate(widest['ratio'], widest['low'], widest['high'])} ({widest['cell']}, {axis} "
-            f"{widest[axis]}); a factor of {self.margin:g} either way is allowed. Log-rank tests tell "
-            f"{sum(chance < 0.05 for chance in chances) or 'none'} of the pairs apart (smallest p after Holm: "
+            f"{_ratio_of(widest)} ({widest['cell']}, {axis} {widest[axis]}); a factor of {self.margin:g} "
+            f"either way is allowed. Log-rank tests tell {apart} of the pairs apart (smallest p after Holm: "
             f"{min(chances):.2g})."
         )
-        return Finding(reason=reason + self._alike_over(rows), numbers=rows, parts=parts)
+        return Finding(reason + self._alike_over(rows), rows, parts)
 
     def _alike_over(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """For each of the cells, what the intervals of its pairs say at each value of the second axis."""
+        """What the intervals say of the pairs of each of the cells, at each value of the second axis."""
         if not self.over:
             return ""
         ((axis, values),) = self.over.items()
@@ -342,13 +338,21 @@ def _below(sample: Sample, *ceilings: float) -> Part:
     return Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
 
 
-def _within(ratio: Normal, expected: float, margin: float) -> Part:
-    """Two one-sided tests of a ratio's logarithm against the range around the expected one, and their converse."""
+def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[dict[str, Any], Part]:
+    """The ratio of two rates, from their logarithms, as a row; and whether it is near the expected one.
+
+    For it are two one-sided tests against the ends of the range, against it the test that it lies outside.
+    """
+    ratio = contrast(rates, [1, -1])
     low, high = math.log(expected / margin), math.log(expected * margin)
-    return Part(
+    return ratio.exp().as_row("ratio"), Part(
         max(ratio.chance_above(low), ratio.chance_below(high)),
         min(ratio.chance_above(high), ratio.chance_below(low)),
     )
+
+
+def _ratio_of(row: Mapping[str, Any]) -> Estimate:
+    return Estimate(row["ratio"], row["low"], row["high"])
 
 
 def _comparable(samples: Sequence[Sample]) -> list[Normal]:
@@ -375,20 +379,12 @@ def _tells_the_secret(sample: Sample) -> bool:
     return by_reward is not None and by_reward > math.log2(sample.first.N) - _ROUNDING
 
 
-def _ratio_row(ratio: Normal) -> dict[str, Any]:
-    estimate = ratio.exp()
-    return {"ratio": estimate.value, "low": estimate.low, "high": estimate.high}
-
-
 def _cell_row(name: str, sample: Sample) -> dict[str, Any]:
-    rate = sample.rate
     return {
         "cell": name,
         "runs": sample.runs,
         "memorised": sample.memorised,
-        "bits_per_episode": rate.value,
-        "low": rate.low,
-        "high": rate.high,
+        **sample.rate.as_row("bits_per_episode"),
         **{which.replace(" ", "_"): ceiling for which, ceiling in sample.ceilings.items()},
         "laws": ", ".join(sorted(set(sample.laws))) or "no ledger",
     }

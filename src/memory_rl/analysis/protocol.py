@@ -166,5 +166,6 @@ def _all_selectable(selections: Iterable[Any], where: str) -> None:
     for name in (name for selection in selections if isinstance(selection, dict) for name in selection):
         if name not in SELECTABLE:
             raise ConfigError(
-                f"{where} selects cells by {name}, which is no key of a configuration: {suggest(name, SELECTABLE)}"
+                f"{where} selects cells by {name}, which is no key of a configuration: "
+                f"{suggest(name, SELECTABLE)}"
             )

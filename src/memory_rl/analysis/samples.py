@@ -23,7 +23,10 @@ BOOKKEEPING = KEEP | {"seed", "num_runs"}
 
 @dataclass(frozen=True)
 class Sample:
-    """The runs of several cells: a verdict's differ in nothing but their seed, a size's had as much to learn."""
+    """The runs of several cells.
+
+    For a verdict the cells differ in nothing but their seed; for a capacity they had as much to learn.
+    """
 
     cells: tuple[Cell, ...]
 
@@ -139,7 +142,7 @@ class Evidence:
             one, other = (sample.first.settings for sample in matching[:2])
             differing = sorted(key for key in {*one, *other} - BOOKKEEPING if one.get(key) != other.get(key))
             raise CannotJudgeError(
-                f"{name_of(selection)} matches {len(matching)} cells, which differ in {', '.join(differing)}: "
-                "the protocol must say which one it means."
+                f"{name_of(selection)} matches {len(matching)} cells, which differ in "
+                f"{', '.join(differing)}: the protocol must say which one it means."
             )
         return matching[0] if matching else None

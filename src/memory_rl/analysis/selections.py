@@ -1,4 +1,4 @@
-"""Selections of cells by their keys: {condition: binary, N: [16, 64]} is all with one of these values of each."""
+"""Selections of cells by their keys: {condition: binary, N: [16, 64]} means all with one of these values."""
 
 from __future__ import annotations
 

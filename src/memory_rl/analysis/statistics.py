@@ -1,5 +1,6 @@
-"""Means over runs with 95 % intervals, and Holm's correction. A run, never an episode, is what is resampled.
-Times have a module of their own, `survival`.
+"""Means over runs with 95 % intervals, and Holm's correction; times have a module of their own, `survival`.
+
+A run, never an episode, is what is resampled.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES, CURVE_RESAMPLES = 9999, 999
-CONFIDENCE = 0.95
-TAIL = (1 - CONFIDENCE) / 2
+TAIL = (1 - 0.95) / 2
 _CELLS_A_CHUNK = 2**22
 
 
@@ -43,6 +43,10 @@ class Estimate:
         """As in summary.json."""
         return {"estimate": self.value, "ci95": self.interval}
 
+    def as_row(self, name: str) -> dict[str, Any]:
+        """As columns of a table: the value under this name, low and high."""
+        return {name: self.value, "low": self.low, "high": self.high}
+
     def divided_by(self, number: float) -> Estimate:
         """The same in units of a positive number."""
         parts = (self.value, self.low, self.high)
@@ -66,19 +70,19 @@ def bootstrap_mean(values: np.ndarray) -> Estimate:
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the
-    interval is empty (NaN).
+    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,).
+
+    With one run the interval is empty (NaN).
     """
     low, high = percentiles(resampled_means(values, CURVE_RESAMPLES), len(values))
     return values.mean(axis=0), low, high
 
 
 def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
-    """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by
-    indexing: (R, ...) to (resamples, ...).
+    """Means of bootstrap resamples over axis 0: (R, ...) to (resamples, ...).
 
-    The resamples are the same for the same number of runs, so that a summary can be made again to the byte.
-    With one run they are NaN.
+    A matrix product is a thousand times faster than indexing. The resamples are the same for the same number
+    of runs, so that a summary can be made again to the byte. With one run they are NaN.
     """
     runs = len(values)
     if runs == 1:
@@ -123,10 +127,7 @@ def percentiles(drawn: np.ndarray, runs: int) -> tuple[np.ndarray, np.ndarray]:
 
 def expanded_tail(runs: int) -> float:
     """The probability in each tail of the expanded percentile interval."""
-    from scipy.special import (
-        ndtr,
-        stdtrit,
-    )  # a second to load with scipy.stats, which every command would pay
+    from scipy.special import ndtr, stdtrit  # scipy.stats would take a second to load
 
     if runs == 1:
         return TAIL
@@ -134,11 +135,11 @@ def expanded_tail(runs: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: rejecting those below alpha is wrong anywhere with probability alpha at most,
-    whatever the dependence.
+    """Holm's adjusted p values.
 
-    The smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be
-    smaller than one before it (Holm 1979, A simple sequentially rejective multiple test procedure).
+    Rejecting those below alpha is wrong anywhere with probability alpha at most, whatever the dependence. The
+    smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be smaller
+    than one before it (Holm 1979, A simple sequentially rejective multiple test procedure).
     """
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,9 @@ def memorisation_times(
         memorised_at: a probability.
         secrets: of the secrets of a run, how many it must have memorised.
     """
-    several = "secrets_memorised" in metrics.columns
     has = (
         pl.col("secrets_memorised") >= secrets
-        if several
+        if "secrets_memorised" in metrics.columns
         else pl.col("bits_known") >= information + np.log2(memorised_at)
     )
     by_run = (
@@ -177,12 +177,10 @@ def _ledger(measured: Measurements, known: np.ndarray, policy: Mapping[str, Any]
 
 def _losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
     """The factor lost at each step of the waterfall, where both rates are known and not 0."""
-    estimates = [rate["estimate"] for rate in rates.values()]
+    estimates = pairwise(rate["estimate"] for rate in rates.values())
     return {
         name: high / low if high is not None and low else None
-        for name, high, low in zip(
-            ("alphabet", "exploration", "absorption"), estimates[:-1], estimates[1:], strict=True
-        )
+        for name, (high, low) in zip(("alphabet", "exploration", "absorption"), estimates, strict=True)
     }
 
 

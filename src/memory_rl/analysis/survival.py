@@ -10,7 +10,7 @@ intervals are too narrow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,7 @@ def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
 
     runs = len(times.episodes)
     episodes, step = np.unique(times.episodes, return_inverse=True)
-    ended, memorised = np.bincount(step), np.bincount(step, times.memorised)
+    ended, memorised = (np.append(0, np.bincount(step, each)) for each in (None, times.memorised))
     at_risk = runs - np.cumsum(ended) + ended
     surviving = np.cumprod((at_risk - memorised) / at_risk)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -72,13 +72,12 @@ def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
         low, high = (np.exp(-np.exp(np.log(-np.log(surviving)) + side)) for side in (reach, -reach))
     bound, edges = TAIL ** (1 / runs), [surviving == 1, surviving == 0]
     columns = {
-        "episode": episodes,
+        "episode": np.append(0.0, episodes),
         "surviving": surviving,
         "low": np.select(edges, [bound, 0.0], low),
         "high": np.select(edges, [1.0, 1 - bound], high),
     }
-    start = {"episode": 0.0, "surviving": 1.0, "low": bound, "high": 1.0}
-    return pl.DataFrame({name: np.append(start[name], column) for name, column in columns.items()})
+    return pl.DataFrame(columns)
 
 
 def median_episodes(times: MemorisationTimes) -> Estimate:
@@ -87,19 +86,17 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
     Its interval holds the times at which the curve's band holds 0.5 (Brookmeyer and Crowley 1982).
     """
     curve = survival_curve(times)
-    median, *ends = (
-        curve.filter(pl.col(name) <= 0.5 + _ROUNDING)["episode"].min()
-        for name in ("surviving", "low", "high")
-    )
-    return Estimate(median, *ends) if len(times.episodes) > 1 else Estimate(median)  # type: ignore[arg-type]
+    names = ("surviving", "low", "high") if len(times.episodes) > 1 else ("surviving",)
+    halved = (curve.filter(pl.col(name) <= 0.5 + _ROUNDING)["episode"].min() for name in names)
+    return Estimate(*halved)  # type: ignore[arg-type]  # episodes are numbers
 
 
 def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> Estimate:
-    """The mean of min(episodes to memorise, horizon): the area under the Kaplan-Meier curve up to the horizon.
+    """The mean of min(episodes to memorise, horizon).
 
-    Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that of log(mean) where
-    no run was censored. If no run memorised before the horizon, it reaches down to where that would have had
-    a probability of 2.5 %.
+    It is the area under the Kaplan-Meier curve up to the horizon. Its interval is Student's on the scale of
+    log(mean / (horizon - mean)), which is that of log(mean) where no run was censored. If no run memorised
+    before the horizon, it reaches down to where that would have had a probability of 2.5 %.
 
     Args:
         times: of all runs.
@@ -155,11 +152,11 @@ class Normal:
     error: float
     freedom: float
 
-    def interval(self, tail: float = TAIL) -> tuple[float, float]:
-        """The interval with this probability outside of it on either side."""
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
         from scipy.special import stdtrit
 
-        reach = float(stdtrit(self.freedom, 1 - tail)) * self.error
+        reach = float(stdtrit(self.freedom, 1 - TAIL)) * self.error
         return self.value - reach, self.value + reach
 
     def exp(self) -> Estimate:
@@ -199,14 +196,13 @@ def log_rate(times: MemorisationTimes) -> Normal:
     return Normal(float(np.log(memorised / episodes)), error, runs - 1.0)
 
 
-def contrast(estimates: Sequence[Normal], weights: Iterable[float]) -> Normal:
+def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray) -> Normal:
     """The weighted sum of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
-    parts = list(zip(estimates, weights, strict=True))
-    variances = np.array([(weight * estimate.error) ** 2 for estimate, weight in parts])
-    freedoms = np.array([estimate.freedom for estimate in estimates])
+    values, errors, freedoms = np.array([(each.value, each.error, each.freedom) for each in estimates]).T
+    variances = (np.array(weights) * errors) ** 2
     spread, variance = np.sum(variances**2 / freedoms), variances.sum()
     return Normal(
-        float(sum(weight * estimate.value for estimate, weight in parts)),
+        float(sum(weights * values)),
         float(np.sqrt(variance)),
         float(variance**2 / spread if spread > 0 else freedoms.min()),
     )
@@ -235,7 +231,7 @@ def slope(places: np.ndarray) -> np.ndarray:
 
 
 def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
-    """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N), one value per N.
+    """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N).
 
     Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their
     episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over the runs of

@@ -18,6 +18,8 @@ from memory_rl.analysis.samples import CannotJudgeError, Evidence, gather
 from memory_rl.analysis.selections import fits
 from memory_rl.analysis.statistics import holm
 
+Judgement = Literal["supported", "refuted", "inconclusive"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Finding):
@@ -33,7 +35,7 @@ class Verdict(Finding):
 
     id: str
     claim: str
-    verdict: Literal["supported", "refuted", "inconclusive"]
+    verdict: Judgement
     figure: str
     p_holm: float | None
 
@@ -52,7 +54,7 @@ def judge(protocol: Protocol, cells: Iterable[Cell]) -> list[Verdict]:
     findings = [_find(hypothesis, evidence) for hypothesis in protocol.hypotheses]
     adjusted = iter(holm([finding.p_value for finding in findings if finding.p_value is not None]))
     return [
-        _verdict(hypothesis, finding, None if finding.p_value is None else next(adjusted), protocol.alpha)
+        _verdict(hypothesis, finding, next(adjusted) if finding.parts else None, protocol.alpha)
         for hypothesis, finding in zip(protocol.hypotheses, findings, strict=True)
     ]
 
@@ -61,19 +63,17 @@ def _find(hypothesis: Hypothesis, evidence: Evidence) -> Finding:
     try:
         return hypothesis.judge(evidence)
     except CannotJudgeError as error:
-        return Finding(reason=str(error))
+        return Finding(str(error))
 
 
 def _verdict(hypothesis: Hypothesis, finding: Finding, p_holm: float | None, alpha: float) -> Verdict:
-    decided = p_holm is not None and p_holm < alpha
+    judgement: Judgement = "inconclusive"
+    if p_holm is not None and p_holm < alpha:
+        judgement = "supported" if finding.if_false < finding.if_true else "refuted"
     return Verdict(
         id=hypothesis.id,
         claim=hypothesis.claim,
-        verdict="inconclusive"
-        if not decided
-        else "supported"
-        if finding.if_false < finding.if_true
-        else "refuted",
+        verdict=judgement,
         figure=hypothesis.figure,
         p_holm=p_holm,
         **vars(finding),

@@ -46,7 +46,7 @@ class AdaptedTransformer(Policy):
         optimiser: "adam" or "sgd".
     """
 
-    kept = ("adapters", "updates", "_stale", "_streams")
+    kept: tuple[str, ...] = ("adapters", "updates", "_stale", "_streams")
 
     def __init__(
         self,

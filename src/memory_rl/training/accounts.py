@@ -51,9 +51,9 @@ class Beliefs(Stateful):
 
     kept = ("_observer",)
 
-    def __init__(self, table: EpisodeTable, num_runs: int, num_secrets: int, N: int) -> None:
-        self._table, self._outcomes, self._num_secrets = table, outcomes_of(table), num_secrets
-        self._observer = Observer(num_runs * num_secrets, N)
+    def __init__(self, table: EpisodeTable, shape: tuple[int, ...], N: int) -> None:
+        self._table, self._outcomes, self._num_secrets = table, outcomes_of(table), shape[1]
+        self._observer = Observer(shape[0] * shape[1], N)  # of R runs and M secrets each
 
     def after(self, batch: Batch) -> np.ndarray:
         """What they believe once they have seen this batch too: (R, B, N)."""

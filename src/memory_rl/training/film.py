@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from typing_extensions import override
 
+from memory_rl.information.ledger import Ledger
 from memory_rl.policies.base import first_prompt
 from memory_rl.runs.store import FILM_SCHEMA
 from memory_rl.state import State, Stateful
-from memory_rl.training.accounts import Accounts
 
 MAX_N = 256
 """More answers cannot be told apart in a picture."""
@@ -40,7 +40,7 @@ class Film(Stateful):
         self._episode: list[int] = []
         self._beliefs: list[np.ndarray] = []  # (2, N) of policy and observer
 
-    def expose(self, policy: Any, accounts: Accounts, episode: int, last: bool) -> None:
+    def expose(self, policy: Any, ledger: Ledger, episode: int, last: bool) -> None:
         """Takes in an evaluation of the run, after this many episodes. Costs no pass of the model, which has been
         asked.
         """
@@ -49,7 +49,7 @@ class Film(Stateful):
             of_policy = np.exp(policy.log_probs(run, first_prompt(run))[0, 0, : self._N])
             self._which.append(self._seen)
             self._episode.append(episode)
-            self._beliefs.append(np.stack([of_policy, accounts.ledger.observer.posterior(run)[0]]))
+            self._beliefs.append(np.stack([of_policy, ledger.observer.posterior(run)[0]]))
             self._thin_out()
         self._seen += 1
 
@@ -57,9 +57,11 @@ class Film(Stateful):
         while len(self._which) > MAX_PICTURES:
             self._stride *= 2
             kept = [which % self._stride == 0 or which == self._seen for which in self._which]
-            self._which, self._episode, self._beliefs = (
-                list(compress(part, kept)) for part in (self._which, self._episode, self._beliefs)
+            self._which, self._episode = (
+                list(compress(self._which, kept)),
+                list(compress(self._episode, kept)),
             )
+            self._beliefs = list(compress(self._beliefs, kept))
 
     @property
     def frame(self) -> pl.DataFrame:

@@ -166,12 +166,13 @@ class Meter(Stateful):
         }
         self._hand_on("metrics", rows)
         if self._film is not None and self._film.run in runs:
-            self._film.expose(policy, *self._state_of_film(int(episodes[runs == self._film.run][0])))
+            self._expose(policy, int(episodes[runs == self._film.run][0]))
 
-    def _state_of_film(self, episode: int) -> tuple[Accounts | None, int, bool]:
-        bits = self._known["bits_known"][self._film.run]
-        done = bits >= np.log2(self.about.N * self.about.stop_at)
-        return self.accounts, episode, bool(done) or episode + self.about.update > self.about.budget
+    def _expose(self, policy: Any, episode: int) -> None:
+        done = self._known["bits_known"][self._film.run] >= np.log2(self.about.N * self.about.stop_at)
+        last = bool(done) or episode + self.about.update > self.about.budget
+        assert self.accounts is not None  # noqa: S101  # a film shows the observer's belief, too
+        self._film.expose(policy, self.accounts.ledger, episode, last)
 
     def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> Rows:
         """Hands on what these runs know of each of several secrets; returns how many they have memorised."""

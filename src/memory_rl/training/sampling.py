@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -51,20 +51,39 @@ class Schedule:
         return self.group_size * self.batch_size
 
 
+@dataclass(eq=False, kw_only=True)
 class Sampling(Stateful):
     """Gives each run the episodes that lead to its next update.
 
-    Args:
+    Attributes:
         schedule: of each run.
         policy: what answers.
         secrets: (R, M).
+        environment: rewards the answers.
+        prompts: which secret is asked for.
+        credit: of each step.
+        beliefs: of the ideal observers, for learners that want them.
+        answers: (D,) of the examples in the order in which they are shown, repeated if they are fewer than the
+            budget; None to show each run its own secrets.
+        panel: (Q,) answers that the ledger asks about where not all are scored; None without a ledger.
     """
 
-    kept = ("_episode",)
+    schedule: Schedule
+    policy: Any
+    secrets: np.ndarray
+    environment: Environment
+    prompts: Prompts
+    credit: str = "step"
+    beliefs: Beliefs | None = None
+    answers: np.ndarray | None = None
+    panel: np.ndarray | None = None
 
-    def __init__(self, schedule: Schedule, policy: Any, secrets: np.ndarray) -> None:
-        self._schedule, self._policy, self._secrets = schedule, policy, secrets
-        self._episode = np.zeros(schedule.num_runs, dtype=np.int64)  # how many each run has had
+    kept = ("_episode", "_random", "prompts", "beliefs")
+    _stream: ClassVar[str] = "reward noise"
+
+    def __post_init__(self) -> None:
+        self._episode = np.zeros(self.schedule.num_runs, dtype=np.int64)  # how many each run has had
+        self._random = RunStreams(self.schedule.seed, self._stream, self.schedule.num_runs)
 
     @abstractmethod
     def next(self, runs: np.ndarray) -> Batch:
@@ -72,125 +91,69 @@ class Sampling(Stateful):
 
     def _advance(self, runs: np.ndarray, updates: np.ndarray | int, batch: Batch, **more: Any) -> Batch:
         """The batch, after so many updates (R,) of each of these runs, the silent ones included."""
-        self._episode[runs] += updates * self._schedule.update
+        self._episode[runs] += updates * self.schedule.update
         return replace(batch, active=runs, episodes=self._episode[runs], **more)
 
-    def _rewarded(self, batch: Batch, rewards: np.ndarray, credit: str = "step") -> dict[str, np.ndarray]:
+    def _rewarded(self, rewards: np.ndarray) -> dict[str, np.ndarray]:
         """Rewards (R, E, K), and what each step is credited with, by group."""
-        shape = (len(rewards), self._schedule.batch_size, self._schedule.group_size, rewards.shape[2])
-        return {"rewards": rewards, "returns": credit_rewards(rewards.reshape(shape), credit)}
+        shape = (len(rewards), self.schedule.batch_size, self.schedule.group_size, rewards.shape[2])
+        return {"rewards": rewards, "returns": credit_rewards(rewards.reshape(shape), self.credit)}
+
+    def _asked(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """The secret that each episode is about: (R, E)."""
+        return np.repeat(
+            self.secrets[runs[:, None], prompts], self.schedule.update // prompts.shape[1], axis=1
+        )
 
 
 class Shown(Sampling):
-    """Supervised learning: each episode is an example, and shows the answer.
-
-    Args:
-        schedule: of each run.
-        policy: what learns.
-        secrets: (R, M), each shown when it is asked for.
-        prompts: which is.
-        answers: (D,) of the examples in the order in which they are shown, repeated if they are fewer than the
-            budget; None to show each run its own secrets.
-    """
-
-    kept = ("_episode", "_prompts")
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        policy: Any,
-        secrets: np.ndarray,
-        prompts: Prompts,
-        answers: np.ndarray | None,
-    ) -> None:
-        super().__init__(schedule, policy, secrets)
-        self._prompts, self._answers = prompts, answers
+    """Supervised learning: each episode is an example, and shows the answer."""
 
     @override
     def next(self, runs: np.ndarray) -> Batch:
-        prompts, size = self._prompts.next(runs), self._schedule.batch_size
-        shown = np.repeat(self._secrets[runs[:, None], prompts], size // prompts.shape[1], axis=1)
-        if self._answers is not None:  # all runs then have seen equally many
-            places = np.arange(self._episode[runs[0]], self._episode[runs[0]] + size) % len(self._answers)
-            shown = np.broadcast_to(self._answers[places], shown.shape)
-        return self._advance(runs, 1, self._policy.demonstrate(runs, prompts, shown))
+        prompts = self.prompts.next(runs)
+        shown = self._asked(runs, prompts)
+        if self.answers is not None:  # all runs have then seen equally many
+            places = self._episode[runs[0]] + np.arange(self.schedule.update)
+            shown = np.broadcast_to(self.answers[places % len(self.answers)], shown.shape)
+        return self._advance(runs, 1, self.policy.demonstrate(runs, prompts, shown))
 
 
 class StepByStep(Sampling):
-    """Samples every episode from the policy.
-
-    Args:
-        schedule: of each run.
-        policy: what answers.
-        secrets: (R, M).
-        prompts: which of them is asked for.
-        environment: rewards the answers.
-        credit: of each step.
-        beliefs: for learners that want them.
-    """
-
-    kept = ("_episode", "_prompts", "_chance", "_beliefs")
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        policy: Any,
-        secrets: np.ndarray,
-        prompts: Prompts,
-        environment: Environment,
-        credit: str = "step",
-        beliefs: Beliefs | None = None,
-    ) -> None:
-        super().__init__(schedule, policy, secrets)
-        self._prompts, self._environment, self._credit, self._beliefs = prompts, environment, credit, beliefs
-        self._chance = RunStreams(schedule.seed, "reward noise", schedule.num_runs)
+    """Samples every episode from the policy."""
 
     @override
     def next(self, runs: np.ndarray) -> Batch:
-        prompts = self._prompts.next(runs)
-        batch = self._policy.sample(runs, prompts, self._schedule.update)
-        certain = self._environment.channel.certain
-        uniforms = None if certain else self._chance.random(runs, *batch.choices.shape[1:])
-        asked = np.repeat(
-            self._secrets[runs[:, None], prompts], self._schedule.update // prompts.shape[1], axis=1
-        )
-        rewards = self._environment.rewards(batch.choices, asked, uniforms)
-        batch = self._advance(runs, 1, batch, **self._rewarded(batch, rewards, self._credit))
-        return batch if self._beliefs is None else replace(batch, beliefs=self._beliefs.after(batch))
+        prompts = self.prompts.next(runs)
+        batch = self.policy.sample(runs, prompts, self.schedule.update)
+        certain = self.environment.channel.certain
+        uniforms = None if certain else self._random.random(runs, *batch.choices.shape[1:])
+        rewards = self.environment.rewards(batch.choices, self._asked(runs, prompts), uniforms)
+        batch = self._advance(runs, 1, batch, **self._rewarded(rewards))
+        return batch if self.beliefs is None else replace(batch, beliefs=self.beliefs.after(batch))
 
 
 class SkipAhead(Sampling):
     """Draws the silent updates and the next one with a signal from their laws, for one answer an episode that is
     rewarded against its group.
-
-    Args:
-        schedule: of each run.
-        policy: what answers, and scores all answers.
-        secrets: (R, 1).
-        channel: rewards the answers.
     """
 
-    kept = ("_episode", "_random")
-
-    def __init__(self, schedule: Schedule, policy: Any, secrets: np.ndarray, channel: RewardChannel) -> None:
-        super().__init__(schedule, policy, secrets[:, 0])
-        self._channel = channel
-        self._random = RunStreams(schedule.seed, "skip-ahead", schedule.num_runs)
+    _stream = "skip-ahead"
 
     @override
     def next(self, runs: np.ndarray) -> Batch:
         prompts = first_prompt(runs)
-        of_answers = np.exp(self._policy.log_probs(runs, prompts)[:, 0])
-        laws = np.append(of_answers, self._policy.invalid(runs, prompts), axis=1)
+        of_answers = np.exp(self.policy.log_probs(runs, prompts)[:, 0])
+        laws = np.append(of_answers, self.policy.invalid(runs, prompts), axis=1)
         leaps = [self._leap(int(run), row) for run, row in zip(runs, laws, strict=True)]
         landed = [(answers, levels) for _, _, answers, levels in leaps if answers is not None]
         lands = np.array([answers is not None for _, _, answers, _ in leaps])
         answers, levels = (
-            np.array([pair[part] for pair in landed], dtype=np.int64).reshape(-1, self._schedule.update)
+            np.array([pair[part] for pair in landed], dtype=np.int64).reshape(-1, self.schedule.update)
             for part in (0, 1)
         )
         batch = self._landing(runs[lands], answers)
-        rewards = self._rewarded(batch, self._channel.levels[levels][:, :, None])
+        rewards = self._rewarded(self.environment.channel.levels[levels][:, :, None])
         skipped = [silent for _, silent, _, _ in leaps if silent is not None]
         return self._advance(
             runs, np.array([count for count, *_ in leaps]), batch, skipped=skipped, **rewards
@@ -204,9 +167,9 @@ class SkipAhead(Sampling):
 
         `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
         """
-        schedule, channel, random = self._schedule, self._channel, self._random[run]
+        schedule, channel, random = self.schedule, self.environment.channel, self._random[run]
         options = np.append(np.arange(len(weights) - 1), INVALID)
-        classes = channel.classes(options, self._secrets[run])
+        classes = channel.classes(options, self.secrets[run, 0])
         by_class = np.bincount(classes, weights, minlength=channel.num_classes)
         by_level = by_class if channel.outcomes is None else by_class @ channel.outcomes
         law = GroupLaw(by_level / by_level.sum(), schedule.group_size, schedule.batch_size)
@@ -226,11 +189,11 @@ class SkipAhead(Sampling):
 
     def _skipped(self, run: int, answers: np.ndarray, rewards: np.ndarray) -> SilentEpisodes:
         places, counts = np.arange(len(answers)), np.ones(len(answers), dtype=np.int64)
-        if self._channel.certain:
+        if self.environment.channel.certain:
             _, places, counts = np.unique(answers, return_index=True, return_counts=True)
             order = places.argsort()
             places, counts = places[order], counts[order]
-        first, update = int(self._episode[run]) + 1, int(self._policy.updates[run])
+        first, update = int(self._episode[run]) + 1, int(self.policy.updates[run])
         return SilentEpisodes(run, update, first + places, answers[places], rewards[places], counts)
 
     def _landing(self, runs: np.ndarray, answers: np.ndarray) -> Batch:
@@ -239,11 +202,11 @@ class SkipAhead(Sampling):
         How an invalid answer went is drawn until one comes, which is as rare as its probability is low.
         """
         prompts = first_prompt(runs)
-        batch: Batch = self._policy.demonstrate(runs, prompts, np.where(answers == INVALID, 0, answers))
+        batch: Batch = self.policy.demonstrate(runs, prompts, np.where(answers == INVALID, 0, answers))
         for row, place in np.argwhere(answers == INVALID):
             invalid = np.zeros(0, dtype=np.int64)
             while len(invalid) == 0:
-                tried = self._policy.sample(runs[[row]], prompts[[row]], _TRIES)
+                tried = self.policy.sample(runs[[row]], prompts[[row]], _TRIES)
                 invalid = np.nonzero(tried.choices[0, :, 0] == INVALID)[0]
             batch.choices[row, place], batch.path[row, place] = (
                 tried.choices[0, invalid[0]],
@@ -257,35 +220,14 @@ class HitsAndMisses(Sampling):
 
     What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a
     thousandth of the answers, how likely those of the ledger's panel are.
-
-    Args:
-        schedule: of each run.
-        policy: what answers, and scores some answers.
-        secrets: (R, 1).
-        levels: (2,) the rewards of a miss and of a hit.
-        N: the size of the secret space.
-        panel: (Q,) of the ledger; None without one.
     """
 
-    kept = ("_episode", "_random")
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        policy: Any,
-        secrets: np.ndarray,
-        levels: np.ndarray,
-        N: int,
-        panel: np.ndarray | None,
-    ) -> None:
-        super().__init__(schedule, policy, secrets[:, 0])
-        self._levels, self._N, self._panel = levels, N, panel
-        self._random = RunStreams(schedule.seed, "skip-ahead", schedule.num_runs)
+    _stream = "skip-ahead"
 
     @override
     def next(self, runs: np.ndarray) -> Batch:
-        schedule = self._schedule
-        seen = self._policy.assess(runs, self._secrets[runs, None], self._N)
+        schedule = self.schedule
+        seen = self.policy.assess(runs, self.secrets[runs], self.environment.space.N)
         hit, valid = np.exp(seen.of_form[:, 0]), np.exp(seen.of_valid[:, 0])
         laws = [GroupLaw(np.array([1 - p, p]), schedule.group_size, schedule.batch_size) for p in hit]
         left = (schedule.budget - self._episode[runs]) // schedule.update
@@ -305,25 +247,25 @@ class HitsAndMisses(Sampling):
         ]
         hits = np.array(drawn, dtype=np.int64).reshape(-1, schedule.update)
         batch = self._landing(runs[skipped < left], hits == 1)
-        rewards = self._rewarded(batch, self._levels[hits][:, :, None])
+        rewards = self._rewarded(self.environment.channel.levels[hits][:, :, None])
         return self._advance(runs, np.minimum(skipped + 1, left), batch, skipped=silent, **rewards)
 
     def _ask_panel(
         self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray
     ) -> dict[int, np.ndarray]:
         """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
-        far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self._N)[0]
-        if self._panel is None or len(far) == 0:
+        far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self.environment.space.N)[0]
+        if self.panel is None or len(far) == 0:
             return {}
-        asked = np.broadcast_to(self._panel, (len(far), len(self._panel)))
-        log_probs = self._policy.log_probs_of(runs[far], asked) - log_miss[far, None]
+        asked = np.broadcast_to(self.panel, (len(far), len(self.panel)))
+        log_probs = self.policy.log_probs_of(runs[far], asked) - log_miss[far, None]
         return dict(zip(runs[far].tolist(), log_probs, strict=True))
 
     def _silent(
         self, run: int, law: GroupLaw, updates: int, invalid: float, panel: np.ndarray | None
     ) -> SilentEpisodes:
         """The episodes of silent updates: misses, valid and invalid, and hits."""
-        schedule, random = self._schedule, self._random[run]
+        schedule, random = self.schedule, self._random[run]
         groups = updates * schedule.batch_size
         miss, hit = law.probabilities**schedule.group_size
         all_hit = random.binomial(groups, hit / (miss + hit))
@@ -333,19 +275,21 @@ class HitsAndMisses(Sampling):
         first = int(self._episode[run]) + 1
         rows = [(first, UNLISTED, 0, misses - garbled), (first, INVALID, 0, garbled)]
         of_hit = first + first_hit * schedule.group_size
-        rows.append((of_hit, int(self._secrets[run]), 1, all_hit * schedule.group_size))
+        rows.append((of_hit, int(self.secrets[run, 0]), 1, all_hit * schedule.group_size))
         episode, answers, level, counts = np.array([row for row in rows if row[3]]).T
-        update = int(self._policy.updates[run])
-        return SilentEpisodes(int(run), update, episode, answers, self._levels[level], counts, panel)
+        update = int(self.policy.updates[run])
+        return SilentEpisodes(
+            int(run), update, episode, answers, self.environment.channel.levels[level], counts, panel
+        )
 
     def _landing(self, runs: np.ndarray, hits: np.ndarray) -> Batch:
         """Episodes of which those marked (R, E) answer S, and the others do not."""
-        secrets = self._secrets[runs]
+        secrets = self.secrets[runs, 0]
         shown = np.broadcast_to(secrets[:, None], hits.shape)
-        batch: Batch = self._policy.demonstrate(runs, first_prompt(runs), shown)
+        batch: Batch = self.policy.demonstrate(runs, first_prompt(runs), shown)
         if len(runs) == 0:
             return batch
-        others, chosen = self._policy.sample_others(runs, secrets, hits.shape[1]), hits[:, :, None]
+        others, chosen = self.policy.sample_others(runs, secrets, hits.shape[1]), hits[:, :, None]
         choices = np.where(chosen, batch.choices, others.choices)
         return replace(batch, choices=choices, path=np.where(chosen, batch.path, others.path))
 

@@ -74,8 +74,7 @@ class MeanCurve:
         self._due = deque([0, *np.unique(spaced).tolist()])
         self._memorised_at, self._stop_at = memorised_at, stop_at
         self._waiting: list[Rows] = []
-        self._last = np.zeros(num_runs)  # episode of each run that went in
-        self._learning = np.full(num_runs, True)
+        self._reached = np.zeros(num_runs)  # episode of each run that went in; it ends at infinity
         self._shown = np.zeros(num_runs)  # episode of each run in the last point
         self._standing = np.full((num_runs, len(MEASURES)), np.nan)
         self._memorised = np.full(num_runs, False)
@@ -83,9 +82,9 @@ class MeanCurve:
     def add(self, rows: Rows) -> list[TrackedPoint]:
         """Takes in rows, and gives the points that are complete with them."""
         self._waiting.append({name: rows[name] for name in _COLUMNS})
-        self._last[rows["run"]] = rows["episode"]
-        self._learning[rows["run"]] = rows["bits_known"] < self._stop_at
-        return self._points(self._last[self._learning].min(initial=np.inf))
+        ended = rows["bits_known"] >= self._stop_at
+        self._reached[rows["run"]] = np.where(ended, np.inf, rows["episode"])
+        return self._points(self._reached.min())
 
     def finish(self) -> list[TrackedPoint]:
         """The points that are left when no more rows will come."""
@@ -136,14 +135,12 @@ class Subject:
         identity: its name for trackers, the same when it is resumed.
         resumed: whether it was tracked before.
         config: every key, and the condition.
-        quiet: whether the tracker is to print nothing.
     """
 
     folder: Path
     identity: str
     resumed: bool
     config: dict[str, Any]
-    quiet: bool
 
 
 class Tracker(Protocol):
@@ -172,7 +169,7 @@ class WandbTracker(Tracker):
             resume="allow" if subject.resumed else None,
             reinit="create_new",  # a notebook may have a run of its own
             settings=wandb.Settings(
-                silent=subject.quiet,
+                silent=subject.config["quiet"],
                 console="off",
                 save_code=False,
                 symlink=False,
@@ -331,9 +328,7 @@ class Trackers:
         numbers = dict(
             pair for of_condition in (summary or {}).values() for pair in _numbers("summary", of_condition)
         )
-        for name in list(self._open):
-            with self._left_behind_if_it_fails(name):
-                self._open[name].close(self._episode, numbers)
+        self._each(lambda tracker: tracker.close(self._episode, numbers))
         self._open.clear()
 
     def __enter__(self) -> Trackers:
@@ -345,16 +340,19 @@ class Trackers:
     def _show(self, points: list[TrackedPoint]) -> None:
         for point in points:
             self._episode = point.episode
-            for name in list(self._open):
-                with self._left_behind_if_it_fails(name):
-                    self._open[name].log(point.episode, point.values)
+            self._each(lambda tracker: tracker.log(point.episode, point.values))  # noqa: B023  # called at once
+
+    def _each(self, act: Callable[[Tracker], None]) -> None:
+        for name, tracker in list(self._open.items()):
+            with self._left_behind_if_it_fails(name):
+                act(tracker)
 
     def _subject(self, directory: RunDirectory) -> Subject:
         resumed = (directory.path / IDENTITY).exists()
         identity = directory.read_json(IDENTITY)["id"] if resumed else uuid.uuid4().hex[:8]
         if not resumed:
             directory.write_json(IDENTITY, {"id": identity})
-        return Subject(directory.path, identity, resumed, self._config, self._config["quiet"])
+        return Subject(directory.path, identity, resumed, self._config)
 
     @contextmanager
     def _left_behind_if_it_fails(self, name: str) -> Iterator[None]:

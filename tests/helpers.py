@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting, secrets_of
 from memory_rl.cli import main
+from memory_rl.experiment import make_experiment
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
+from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
+from memory_rl.training.loop import train
+from memory_rl.training.tables import Tables
 
 
 def make_environment(kind: str, N: int, num_secrets: int = 1) -> Environment:
@@ -32,6 +37,20 @@ def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
         environment.choices(np.arange(environment.num_forms)),
         environment.first_prompts(),
     )
+
+
+def setting_of(command: str = "train", **keys) -> Setting:
+    """The setting of an experiment with these keys."""
+    return make_setting(make_experiment(keys, command))
+
+
+def run_loop(setting: Setting, policy) -> Tables:
+    """The tables of an experiment once its loop has run, with the meter but without a run directory's summary."""
+    secrets, experiment = secrets_of(setting), setting.experiment
+    tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)
+    meter = make_meter(setting, secrets, [tables], None)
+    train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
+    return tables
 
 
 def complaint(command: str, words: str, capsys) -> str:

@@ -201,16 +201,19 @@ def _adapter_settings(experiment: Experiment) -> Any:
 
 def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     require("tinker", "tinker", "backend=tinker")
-    from memory_rl.policies import tinker as hosted
+    from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
+    from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
     from memory_rl.policies.tokenisation import tokenise_all
 
     experiment, environment = setting.experiment, setting.environment
     chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
-    service = hosted.open_service(chosen.model_name, keep.tinker_base_url)
-    tokenizer = hosted.find_tokenizer(service, chosen.model_name)
+    if not experiment.signal.shows_answer:
+        hosted_loss(setting.learner)  # refuses one that the service does not have
+    service = open_service(chosen.model_name, keep.tinker_base_url)
+    tokenizer = find_tokenizer(service, chosen.model_name)
     conversations, prompts = environment.conversations(), environment.first_prompts()
     trie = tokenise_all(tokenizer, conversations, _forms(environment), prompts)
-    settings = hosted.HostedSettings(
+    settings = HostedSettings(
         model_name=chosen.model_name,
         num_runs=runs,
         rank=chosen.lora_rank,
@@ -227,7 +230,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
         every=experiment.updates_an_evaluation,
     )
-    policy = hosted.TinkerPolicy(service, trie, settings)
+    policy = make_hosted(service, trie, settings)
     estimate = policy.estimate(experiment.budget // settings.episodes)
     if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
         policy.close(completed=False)

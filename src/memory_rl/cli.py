@@ -233,10 +233,9 @@ def _type_of(one: Key) -> str:
 
 
 def _meaning(one: Key) -> str:
-    default = "" if one.default is None else f" Default: {one.default}."
-    return (
-        f"{one.doc}{'' if 'Default' in one.doc else default}{f' Goes with {one.needs}.' if one.needs else ''}"
-    )
+    default = "" if one.default is None or "Default" in one.doc else f" Default: {one.default}."
+    needs = ", ".join(clause for clause in one.needs.split() if clause != "signal=reward")
+    return f"{one.doc}{default}{f' Only with {needs}.' if needs else ''}"
 
 
 def _wrapped(start: str, text: str) -> str:

@@ -1,5 +1,7 @@
 """Whole experiments, small: what they write, that it hangs together, and that it can be made again."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -231,3 +233,10 @@ def test_without_warm_up_the_prior_leaves_the_bits_of_all_secrets_to_learn():
         (9 - ends["first"]).to_list()
     )  # M log2 N, not the half of it that is to be memorised
     assert relative["gained_bits"]["runs"] == pytest.approx((ends["last"] - ends["first"]).to_list())
+
+
+def test_a_run_that_did_not_end_is_plotted_without_a_ceiling():
+    result = memory_rl.train(**SMALL, backend="tabular")
+    whole, cut = (replace(result, summary=summary).plot().to_dict() for summary in (result.summary, {}))
+    assert len(whole["layer"]) == len(cut["layer"]) + 1
+    assert cut["title"] == whole["title"]

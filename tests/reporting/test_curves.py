@@ -55,7 +55,7 @@ def test_bins_that_one_run_alone_has_met_are_left_out():
 
 
 def test_the_laws_over_absorption_are_the_entropies_of_scipy():
-    frame = curves.told_by_an_answer(64)
+    frame = curves.answer_information(64)
     entropy, surprise = (frame.filter(pl.col("curve").str.starts_with(start)) for start in ("h", "-"))
     p = entropy["p"].to_numpy()
     assert entropy["bits"].to_numpy() == pytest.approx(scipy.stats.entropy([p, 1 - p], base=2))

@@ -128,7 +128,9 @@ def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
         ModelError: if the model attends to fewer tokens than that, or has fewer positions.
     """
     config, length = model.config, len(trie.prompt) + int(trie.node_depth.max(initial=-1)) + 1
-    windows = ("sliding_window", "attention_chunk_size") if getattr(config, "use_sliding_window", True) else ()
+    windows = (
+        ("sliding_window", "attention_chunk_size") if getattr(config, "use_sliding_window", True) else ()
+    )
     for key in (*windows, "max_position_embeddings"):
         window = getattr(config, key, None)
         if window is not None and window < length:

@@ -186,7 +186,9 @@ def _apply_template(
 def _messages(conversation: Sequence[Turn]) -> list[dict[str, str]]:
     roles = ("user", "assistant")
     return [
-        {"role": role, "content": said} for turn in conversation for role, said in zip(roles, turn, strict=True)
+        {"role": role, "content": said}
+        for turn in conversation
+        for role, said in zip(roles, turn, strict=True)
     ]
 
 

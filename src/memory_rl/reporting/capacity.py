@@ -4,32 +4,21 @@ frames, and as the rows of the report's tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis import capacity as analysis
-from memory_rl.analysis.capacity import Size, by_condition, by_size, comparable, in_blocks, interleaved
+from memory_rl.analysis.capacity import Size, by_condition, comparable, in_blocks
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
-from memory_rl.reporting.curves import rounded
-from memory_rl.reporting.study import Study
-from memory_rl.reporting.wording import table_rows
-
-_NUMBERS = {
-    "parameters": pl.Int64,
-    "bytes": pl.Int64,
-    "N": pl.Int64,
-    "num_secrets": pl.Int64,
-    "runs": pl.Int64,
-    "memorised": pl.Int64,
-    "secrets": pl.Int64,
-    "saturated": pl.Boolean,
-}
-_TEXTS = ("condition", "size", "order", "line")
+from memory_rl.reporting.curves import frame_of, rounded
+from memory_rl.reporting.study import Study, groups_of_sizes
+from memory_rl.reporting.values import WordTable, short, table_rows
+from memory_rl.reporting.wording import wording
 
 
 def cells_of(study: Study) -> list[Cell]:
@@ -38,7 +27,7 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition, size and number of secrets: what was to be learned, what was stored, and how fast;
+    """One row per condition, size and number of secrets: what was to be learned, what was stored, and how fast;
     95 % intervals over runs.
 
     `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in
@@ -46,15 +35,16 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """
     rows = [
         _point_row(condition, size, point)
-        for condition, size, group in _groups(cells)
+        for condition, size, group in groups_of_sizes(cells)
         for point in analysis.points(group)
     ]
-    return _frame(rows, _POINT)
+    return rounded(frame_of(rows, *_POINT))
 
 
+_RATE = ("rate", "rate_low", "rate_high")
 _POINT = (
     *("condition", "size", "parameters", "bytes", "N", "num_secrets", "order", "runs", "memorised"),
-    *("bits_to_learn", "stored", "low", "high", "late_gain", "rate", "rate_low", "rate_high", "bound"),
+    *("bits_to_learn", "stored", "low", "high", "late_gain", *_RATE, "bound"),
     "learning_rate",
 )
 
@@ -74,7 +64,7 @@ def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
         "bits_to_learn": first.bits_to_learn,
         **_spread(bootstrap_mean(point.stored), "stored", "low", "high"),
         "late_gain": float(np.mean([analysis.late_gain(cell) for cell in point.cells])),
-        **(_spread(rate, "rate", "rate_low", "rate_high") if memorised else {"bound": rate.high}),
+        **(_spread(rate, *_RATE) if memorised else {"bound": rate.high}),
         "learning_rate": first.metrics["learning_rate"].max(),
     }
 
@@ -84,7 +74,7 @@ def _spread(estimate: Estimate, *names: str) -> dict[str, float | None]:
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """A row a condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
+    """One row per condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
     are not saturated they are lower bounds.
     """
     rows = [
@@ -92,7 +82,7 @@ def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
         for group in by_condition(cells).values()
         for found in analysis.capacities(group)
     ]
-    return _frame(rows, _CAPACITY)
+    return rounded(frame_of(rows, *_CAPACITY))
 
 
 _ESTIMATES = {name: (name, f"{name}_low", f"{name}_high") for name in ("capacity", "per_parameter", "knee")}
@@ -117,17 +107,17 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
 
 
 def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """Bits known of a secret against the blocks since its own began: mean over runs and its interval, for
+    """Bits known of a secret against the blocks since its own started: mean over runs and its interval, for
     cells with order=blocks. `line` tells the cells apart.
     """
     rows = [
         row
-        for condition, size, group in _groups(cells)
+        for condition, size, group in groups_of_sizes(cells)
         for cell in group
         if in_blocks(cell)
         for row in _interference_rows(condition, size, cell)
     ]
-    return _frame(rows, _KNOWN)
+    return rounded(frame_of(rows, *_KNOWN))
 
 
 _KNOWN = ("condition", "size", "line", "information", "secrets", "blocks", "mean", "low", "high")
@@ -143,13 +133,7 @@ def _interference_rows(condition: str, size: Size, cell: Cell) -> Iterator[dict[
         "secrets": found.secrets,
     }
     for numbers in zip(found.blocks, *mean_interval(found.known), strict=True):
-        yield {**about, **dict(zip(("blocks", "mean", "low", "high"), map(float, numbers), strict=True))}
-
-
-def _frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pl.DataFrame:
-    kinds = {**dict.fromkeys(columns, pl.Float64), **dict.fromkeys(_TEXTS, pl.String), **_NUMBERS}
-    frame = pl.DataFrame(list(rows), schema={column: kinds[column] for column in columns})
-    return rounded(frame.fill_nan(None))
+        yield {**about, **dict(zip(_KNOWN[-4:], map(float, numbers), strict=True))}
 
 
 _POINT_TABLE = {
@@ -161,10 +145,10 @@ _POINT_TABLE = {
     "order": ("order",),
     "bits to learn": ("bits_to_learn",),
     "bits stored [95 %]": ("stored", "low", "high"),
-    "bits a parameter": ("per_parameter",),
-    "of them in the last tenth": ("late_gain",),
+    "bits per parameter": ("per_parameter",),
+    "stored in the last tenth": ("late_gain",),
     "memorised of runs": ("memorised_of_runs",),
-    "bits per episode [95 %]": ("rate", "rate_low", "rate_high"),
+    "bits per episode [95 %]": _RATE,
     "learning rate": ("learning_rate",),
 }
 _CAPACITY_TABLE = {
@@ -174,41 +158,49 @@ _CAPACITY_TABLE = {
     "saturated": ("saturated",),
     "capacity in bits [95 %]": _ESTIMATES["capacity"],
     "at M": ("num_secrets",),
-    "bits a parameter [95 %]": _ESTIMATES["per_parameter"],
+    "bits per parameter [95 %]": _ESTIMATES["per_parameter"],
     "knee in secrets [95 %]": _ESTIMATES["knee"],
 }
-POINT_HEADINGS, CAPACITY_HEADINGS = tuple(_POINT_TABLE), tuple(_CAPACITY_TABLE)
 
 
-def point_rows(study: Study) -> list[list[str]]:
-    """The table of all sizes and numbers of secrets, as words; the headings are `POINT_HEADINGS`."""
-    frame = points_frame(cells_of(study)).with_columns(
+def capacity_tables(study: Study) -> list[WordTable]:
+    """What each size holds, and what was stored at each number of secrets; none if the study has no such
+    cells.
+    """
+    cells = cells_of(study)
+    if not cells:
+        return []
+    return [
+        WordTable(_capacity_words(cells), list(_CAPACITY_TABLE), **wording("tables", "capacities")),
+        WordTable(_point_words(cells), list(_POINT_TABLE), **wording("tables", "points")),
+    ]
+
+
+def _point_words(cells: Sequence[Cell]) -> list[list[str]]:
+    frame = points_frame(cells).with_columns(
         per_parameter=pl.when(pl.col("parameters") > 0).then(pl.col("stored") / pl.col("parameters")),
         memorised_of_runs=pl.format("{} of {}", "memorised", "runs"),
     )
-    rate = list(_POINT_TABLE).index("bits per episode [95 %]")
-    rows = table_rows(frame, _POINT_TABLE)
+    rows, rate = table_rows(frame.rows(named=True), _POINT_TABLE), list(_POINT_TABLE.values()).index(_RATE)
     for row, bound in zip(rows, frame["bound"], strict=True):
-        row[rate] = row[rate] if bound is None else f"none; at most {bound:.3g}"
+        row[rate] = row[rate] if bound is None else f"none; at most {short(bound)}"
     return rows
 
 
-def capacity_rows(study: Study) -> list[list[str]]:
-    """The table of capacities, as words; the headings are `CAPACITY_HEADINGS`. What is a lower bound says
-    so.
-    """
-    frame = capacities_frame(cells_of(study))
+def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
+    """What is a lower bound says so."""
+    frame = capacities_frame(cells)
     words = pl.when("saturated").then(pl.lit("yes")).otherwise(pl.lit("no: a lower bound"))
-    rows = table_rows(frame.with_columns(saturated=words), _CAPACITY_TABLE)
-    estimates = [place for place, columns in enumerate(_CAPACITY_TABLE.values()) if len(columns) > 1]
+    rows = table_rows(frame.with_columns(saturated=words).rows(named=True), _CAPACITY_TABLE)
     for row, saturated in zip(rows, frame["saturated"], strict=True):
-        for place in estimates:
-            row[place] = row[place] if saturated else f"\u2265 {row[place]}"
+        for place, columns in enumerate(_CAPACITY_TABLE.values()):
+            if columns in _ESTIMATES.values() and not saturated:
+                row[place] = f"\u2265 {row[place]}"
     return rows
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
-    """The numbers of both tables, for a CSV: a row a point, with the capacity of its size where it has
+    """The numbers of both tables, for a CSV: one row per point, with the capacity of its size where it has
     one.
     """
     cells = cells_of(study)
@@ -224,13 +216,6 @@ def capacity_frame(study: Study) -> pl.DataFrame:
 def sizes_of(cells: Sequence[Cell]) -> list[str]:
     """The labels of all sizes, the smallest first: the same colours in every panel and figure."""
     found = sorted(
-        {size for _, size, _ in _groups(cells)}, key=lambda size: (size.parameters or 0, size.label)
+        {size for _, size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
     )
     return list(dict.fromkeys(size.label for size in found))
-
-
-def _groups(cells: Sequence[Cell]) -> Iterator[tuple[str, Size, list[Cell]]]:
-    """Condition, size and cells; those in blocks after the others."""
-    for group in by_condition(cells).values():
-        for part in (interleaved(group), [cell for cell in group if in_blocks(cell)]):
-            yield from ((group[0].condition, size, of_size) for size, of_size in by_size(part).items())

@@ -22,6 +22,7 @@ from memory_rl.reporting.capacity import (
     sizes_of,
 )
 from memory_rl.reporting.drawing import (
+    INTERVAL,
     LEGEND,
     Figure,
     Layer,
@@ -34,9 +35,9 @@ from memory_rl.reporting.drawing import (
     log_axis,
     marks,
     note,
+    points,
     reach,
     reference,
-    with_tips,
 )
 from memory_rl.reporting.study import Study
 
@@ -47,7 +48,7 @@ COLORS = (
 """From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
 2.2, 1.4.11)."""
 
-KNOWN_CAPACITIES = {2.0: "2 bits a parameter", 3.6: "3.6 bits a parameter"}
+KNOWN_CAPACITIES = {2.0: "2 bits per parameter", 3.6: "3.6 bits per parameter"}
 """What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li,
 arXiv:2404.05405), about 3.6 bits of random bits (Morris and others, arXiv:2505.24832)."""
 
@@ -62,9 +63,10 @@ _ABOUT = {
     "parameters": "trained parameters",
     "num_secrets": "secrets",
 }
-_INTERVAL = {"low": "95 % from", "high": "to"}
-_BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **_INTERVAL}
-_RATE = {"told": "bits per episode", "rate_low": "95 % from", "rate_high": "to"}
+_BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **INTERVAL}
+_ENDS = ("rate_low", "rate_high")
+_RATE = {"shown": "bits per episode", **dict(zip(_ENDS, INTERVAL.values(), strict=True))}
+_DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
 
 
 def is_shown(study: Study) -> bool:
@@ -73,37 +75,36 @@ def is_shown(study: Study) -> bool:
 
 
 def capacity(study: Study) -> Figure:
-    """Bits stored at the end against bits to learn: a panel a condition, a line a size."""
+    """Bits stored at the end against bits to learn: one panel per condition, one line per size."""
     cells = cells_of(study)
     frame, plateaus = _mixed(cells), capacities_frame(cells).filter("saturated")
     if frame.is_empty():
         return Figure("capacity", missing=_ABSENT)
     (start, high), least = reach(frame["bits_to_learn"], plateaus["capacity"]), _least(frame)
     channels = {
-        "x": log_axis("bits to learn, M log2 N", (start, high)),
-        "y": log_axis(_STORED, (least, high)),
-        "color": _color(sizes_of(cells), frame["size"]),
+        "x": log_axis("bits_to_learn", "bits to learn, M log2 N", (start, high)),
+        "y": log_axis("stored", _STORED, (least, high)),
+        "color": _color("size", sizes_of(cells), frame["size"]),
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
     knees = _drawable(plateaus, *_CAPACITY, least=max(start, least))
-    line = {"x": "bits_to_learn", "y": "stored", "color": "size"}
+    diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        here = knees.filter(condition=condition)
-        knee = {"x": "capacity", "y": "capacity", "color": "size"}
+        here, ends = knees.filter(condition=condition), {"x": "capacity_low", "x2": "capacity_high"}
         layers = [
-            reference(all_stored, "line", {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES),
-            *estimates(_drawable(part), line),
-            marks(here, "rule", {**knee, "x": "capacity_low", "x2": "capacity_high"}, strokeWidth=1.4),
-            marks(here, "point", knee, shape="diamond", size=110, opacity=1, strokeWidth=1.8),
+            diagonal,
+            *estimates(_drawable(part)),
+            marks("rule", here, {**ends, "y": "capacity"}, strokeWidth=1.4),
+            marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
         ]
-        return Panel(condition, layers, channels, with_tips(part, line, _BITS))
+        return Panel(condition, part, channels, layers, _BITS)
 
     return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
 
 
 def parameters(study: Study) -> Figure:
-    """Bits stored against trained parameters: a panel a condition, a point a cell, a diamond a capacity."""
+    """Bits stored against trained parameters: one panel per condition, one point per cell, one diamond per capacity."""
     cells = cells_of(study)
     frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), capacities_frame(cells)
     if frame.is_empty():
@@ -112,25 +113,25 @@ def parameters(study: Study) -> Figure:
     least, most = _least(frame), 1.6 * max(frame["bits_to_learn"])
     width = reach(frame["parameters"])
     channels = {
-        "x": log_axis(_PARAMETERS, width, format="~s"),
-        "y": log_axis(_STORED, (least, most)),
-        "color": _color(frame.sort("num_secrets")["secrets"], title="secrets M"),
+        "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
+        "y": log_axis("stored", _STORED, (least, most)),
+        "color": _color("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
     }
-    point = {"x": "parameters", "y": "stored", "color": "secrets"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         held = _drawable(plateaus.filter("saturated", condition=condition), *_CAPACITY, least=least)
-        diamond = {"x": "parameters", "y": "capacity"}
-        look = {"style": "interval", "shape": "diamond", "size": 190, "opacity": 1, "strokeWidth": 1.6}
-        shown = _drawable(part)
+        spread, diamond = (
+            {"x": "parameters", "y": "capacity_low", "y2": "capacity_high"},
+            {"x": "parameters", "y": "capacity"},
+        )
         layers = [
             *(layer for bits in KNOWN_CAPACITIES for layer in _known_line(bits, width, most)),
-            intervals(shown, point),
-            marks(shown, "point", point, filled=True, size=50, opacity=1),
-            intervals(held, diamond, *_CAPACITY[1:], style="reference", opacity=1),
-            marks(held, "point", diamond, **look),
+            intervals(_drawable(part)),
+            points(_drawable(part)),
+            reference("rule", held, spread, strokeWidth=1.6),
+            reference("point", held, diamond, size=190, **_DIAMOND),
         ]
-        return Panel(condition, layers, channels, with_tips(part, point, _BITS))
+        return Panel(condition, part, channels, layers, _BITS)
 
     unsaturated = plateaus.filter(~pl.col("saturated"))
     why = "Not saturated, so that no capacity is drawn"
@@ -139,7 +140,7 @@ def parameters(study: Study) -> Figure:
 
 
 def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
-    """A line of so many bits a parameter with its words: the upper one's on its left, the lower one's on its
+    """A line of so many bits per parameter with its words: the upper one's on its left, the lower one's on its
     right.
     """
     start, end = width[0], min(width[1], most / bits)
@@ -151,40 +152,35 @@ def _known_line(bits: float, width: tuple[float, float], most: float) -> list[La
         {"align": "right", "dx": -8, "dy": -5} if bits == max(KNOWN_CAPACITIES) else {"dx": 9, "dy": 7}
     )
     at = {"x": "parameters", "y": "stored"}
-    return [
-        reference(line, "line", at, strokeDash=_DASHES),
-        note(name, {**at, "text": "words"}, **side),
-    ]
+    return [reference("line", line, at, strokeDash=_DASHES), note(name, at, **side)]
 
 
 def size(study: Study) -> Figure:
-    """Bits per episode against trained parameters: a panel a condition, a line a number of secrets."""
-    frame = _mixed(cells_of(study)).with_columns(told=pl.coalesce("rate", "bound"))
-    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("told")
+    """Bits per episode against trained parameters: one panel per condition, one line per number of secrets."""
+    frame = _mixed(cells_of(study)).with_columns(shown=pl.coalesce("rate", "bound"))
+    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("shown")
     if frame.is_empty():
         return Figure("size", missing=_ABSENT)
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
     frame = frame.with_columns(learned=pl.Series(learned))
     width, color = (
         reach(frame["parameters"]),
-        _color(frame.sort("bits_to_learn")["learned"], title="to learn"),
+        _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn"),
     )
-    point = {"x": "parameters", "y": "told", "color": "learned"}
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        bounds = part.filter(pl.col("rate").is_null())
-        rates = _drawable(part.drop_nulls("rate"), "told", "rate_low", "rate_high", least=0.0)
+        bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
         channels = {
-            "x": log_axis(_PARAMETERS, width, format="~s"),
-            "y": log_axis("bits per episode", reach(*part.select("told", "rate_low", "rate_high"))),
+            "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
+            "y": log_axis("shown", "bits per episode", reach(*part.select("shown", "rate_low", "rate_high"))),
             "color": color,
         }
         layers = [
-            *estimates(rates, point, "rate_low", "rate_high"),
-            marks(bounds, "point", point, shape="triangle-down", size=90, opacity=1),
+            *estimates(_drawable(rates, "shown", *_ENDS, least=0.0), *_ENDS),
+            marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
-        headings = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
-        return Panel(condition, layers, channels, with_tips(part, point, headings))
+        tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
+        return Panel(condition, part, channels, layers, tips)
 
     why = "Upper bounds, because no run memorised"
     notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
@@ -192,12 +188,12 @@ def size(study: Study) -> Figure:
 
 
 def interference(study: Study) -> Figure:
-    """Bits known of a secret while others are learned: a panel a condition, a line a size."""
+    """Bits known of a secret while others are learned: one panel per condition, one line per size."""
     cells = cells_of(study)
     frame = interference_frame(cells)
     if frame.is_empty():
         return Figure("interference", missing="no cell learns one secret after the other (order=blocks)")
-    color = _color(sizes_of(cells), frame["size"])
+    color = _color("size", sizes_of(cells), frame["size"])
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         return _interference_panel(condition, part, color)
@@ -212,21 +208,20 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
     least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
     ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
     channels = {
-        "x": axis("blocks since its own began", (0, last), values=ticks, format="d"),
-        "y": axis("bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
+        "x": axis("blocks", "blocks since its own started", (0, last), values=ticks, format="d"),
+        "y": axis("mean", "bits known of a secret", (least - 0.05 * bits, 1.08 * bits)),
         "color": color,
+        "detail": {"field": "line"},
     }
-    line = {"x": "blocks", "y": "mean", "color": "size", "detail": "line"}
-    own = pl.DataFrame({"blocks": [0.0], "end": [1.0]})
-    all_known = frame.select(mean="information").unique().sort("mean")
+    own, all_known = pl.DataFrame({"blocks": [0.0], "end": [1.0]}), frame.select(mean="information").unique()
     layers = [
-        reference(own, "rect", {"x": "blocks", "x2": "end"}, opacity=0.08),
-        reference(all_known, "rule", {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
-        *band(frame, line),
+        reference("rect", own, {"x": "blocks", "x2": "end"}, opacity=0.08),
+        reference("rule", all_known.sort("mean"), {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
+        *band(),
     ]
-    known = {"blocks": "blocks since", "mean": "bits known", **_INTERVAL, "secrets": "secrets averaged"}
-    headings = {"condition": "condition", "size": "size", **known}
-    return Panel(condition, layers, channels, with_tips(frame, line, headings))
+    tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}
+    tips |= {**INTERVAL, "secrets": "secrets averaged"}
+    return Panel(condition, frame, channels, layers, tips)
 
 
 CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)
@@ -271,12 +266,15 @@ def _least(frame: pl.DataFrame) -> float:
     return max(LEAST_BITS, min(frame["stored"]) / 1.5)
 
 
-def _color(domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None) -> Spec:
+def _color(
+    column: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
+) -> Spec:
     """A colour for each name of the domain; the legend shows those of `shown`, or all."""
     names = list(dict.fromkeys(domain))
     places = np.linspace(0, len(COLORS) - 1, len(names)).round().astype(int)
     present = names if shown is None else [name for name in names if name in set(shown)]
     return {
+        "field": column,
         "scale": {"domain": names, "range": [COLORS[place] for place in places]},
         "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
     }

@@ -11,7 +11,9 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
+    BY_SERIES,
     DECADES,
+    INTERVAL,
     LEGEND,
     ROW,
     SERIES,
@@ -27,14 +29,12 @@ from memory_rl.reporting.drawing import (
     note,
     reach,
     reference,
-    tips,
-    with_tips,
 )
 from memory_rl.reporting.study import Entry, Study
+from memory_rl.reporting.values import STEPS
 from memory_rl.runs.store import FILM, RunDirectory
 
-_INTERVAL = {"low": "95 % from", "high": "to"}
-_RATE = {"rate": "bits per episode", **_INTERVAL}
+_RATE = {"rate": "bits per episode", **INTERVAL}
 _STEPS = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
@@ -44,12 +44,12 @@ def _number(value: Any) -> float:
     return float(value or 0.0)
 
 
-def _episodes(last: float) -> Spec:
-    """Linear at first, then logarithmic; ticks as 500, 1k, 20k."""
-    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+def _episodes(column: str, ends: pl.Series) -> Spec:
+    """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
+    last, ticks = _number(ends.max()), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis("episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+    return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> tuple[Panel, ...]:
@@ -58,7 +58,7 @@ def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> 
 
 
 def bits_known(study: Study) -> Figure:
-    """Bits known against episodes, with intervals and ceilings: a panel an N. A cell alone in its panel shows
+    """Bits known against episodes, with intervals and ceilings: one panel per N. A cell alone in its panel shows
     its single runs, too.
     """
     return Figure("bits_known", _at_each(study, _bits_panel))
@@ -66,35 +66,41 @@ def bits_known(study: Study) -> Figure:
 
 def _bits_panel(entries: list[Entry], N: int) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
-    low = min(0.0, _number(frame["low"].min()))
+    runs = [curves.single_runs(entry) for entry in entries if len(entries) == 1]
+    low = _least(frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
-    domain = (low - 0.02 * height, information + 0.1 * height)
-    headings = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **_INTERVAL}
-    mean, line = ({"x": "episode", "y": column, "color": SERIES} for column in ("mean", "bits"))
+    channels = {
+        "x": _episodes("episode", frame["episode"]),
+        "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
+        "color": BY_SERIES,
+    }
+    thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
     layers = [
-        *(_single_runs(entry) for entry in entries if len(entries) == 1),
-        marks(curves.ceilings(entries), "line", line, strokeWidth=1.2, opacity=0.75, strokeDash=[1.5, 3]),
-        *band(frame, mean, **_STEPS),
+        *(marks("line", lines, {"y": "bits", "detail": "run"}, **thin) for lines in runs),
+        *_ceilings([entry for entry in entries if entry.summary]),
+        *band(**_STEPS),
         *_all_there_is(information, "log2 N" if information == math.log2(N) else "M log2 N"),
     ]
-    return Panel(
-        f"N = {N}",
-        layers,
-        {"x": _episodes(_number(frame["episode"].max())), "y": axis("bits known", domain)},
-        with_tips(frame, mean, {**headings, "ceiling": "ceiling, bits"}, ".3f"),
-    )
+    tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
+    tips["ceiling"] = "ceiling, bits"
+    return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
 
 
-def _single_runs(entry: Entry) -> Layer:
-    line = {"x": "episode", "y": "bits", "color": SERIES, "detail": "run"}
-    # Opacity of the stroke alone: with that of a whole mark each line is painted on a sheet of its own.
-    return marks(curves.single_runs(entry), "line", line, strokeWidth=0.7, strokeOpacity=0.45, **_STEPS)
+def _least(*columns: pl.Series) -> float:
+    """Of their numbers and 0."""
+    return min(0.0, *(_number(column.min()) for column in columns))
+
+
+def _ceilings(entries: list[Entry]) -> list[Layer]:
+    """Dotted; of entries that are completed."""
+    look = {"strokeWidth": 1.2, "opacity": 0.75, "strokeDash": [1.5, 3]}
+    return [marks("line", curves.ceilings(entries), {"y": "bits"}, **look)] if entries else []
 
 
 def _all_there_is(bits: float, name: str) -> list[Layer]:
     frame = pl.DataFrame({"bits": [bits], "words": [f"{name} = {bits:.4g} bits"]})
-    words = {"y": "bits", "text": "words", "x": {"value": 0}}
-    return [reference(frame, "rule", {"y": "bits"}, strokeWidth=1), note(frame, words, dx=5, dy=-7)]
+    words = note(frame, {"y": "bits", "x": {"value": 0}}, dx=5, dy=-7)
+    return [reference("rule", frame, {"y": "bits"}, strokeWidth=1), words]
 
 
 _MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
@@ -111,24 +117,22 @@ def ledger(study: Study) -> Figure:
 
 def _minds_panel(entry: Entry) -> Panel:
     frame, bits = curves.ledger(entry), entry.cell.bits_to_learn
-    line = {"x": "episode", "y": "mean", "color": "curve"}
     most = max(bits, _number(frame["high"].max()), _number(frame["mean"].max()))
-    least = min(0.0, _number(frame["low"].min()))
-    color = {
-        "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
-        "legend": {**LEGEND, "title": None},
-    }
     channels = {
-        "x": _episodes(_number(frame["episode"].max())),
-        "y": axis("bits", (least, 1.08 * most)),
-        "color": color,
+        "x": _episodes("episode", frame["episode"]),
+        "y": axis("mean", "bits", (_least(frame["low"], frame["mean"]), 1.08 * most)),
+        "color": {
+            "field": "curve",
+            "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
+            "legend": {**LEGEND, "title": None},
+        },
     }
-    layers = [*band(frame, line, **_STEPS), *_all_there_is(bits, "all there is to learn")]
-    return Panel("Bits", layers, channels, with_tips(frame, line, {"curve": "bits"}))
+    layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn")]
+    return Panel("Bits", frame, channels, layers)
 
 
 def waterfall(study: Study) -> Figure:
-    """Where the bits go, from channel capacity to policy: a panel an N, conditions below each other."""
+    """Where the bits go, from channel capacity to policy: one panel per N, conditions below each other."""
     without = sorted({entry.label for entry in study.entries if "rates" not in entry.summary})
     panels = _at_each(study, _waterfall_panel)
     if not panels:
@@ -148,13 +152,13 @@ def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
     present = frame["series"].unique(maintain_order=True).to_list()
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
-        "x": log_axis("bits per episode", (low, high), values=ticks, labelOverlap=True),
-        "y": {"sort": present, "axis": None},
-        "yOffset": {"type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
+        "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
+        "y": {"field": SERIES, "sort": present, "axis": None},
+        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
         "color": {"legend": None},  # rows say themselves what they are
     }
     layers = [*_falls(frame), *_headings(entries)]
-    return Panel(f"N = {N}", layers, channels, height=ROW * len(present), rows=tuple(present))
+    return Panel(f"N = {N}", frame, channels, layers, height=ROW * len(present), rows=tuple(present))
 
 
 _FALL = {
@@ -171,28 +175,25 @@ _FALL = {
 
 
 def _falls(frame: pl.DataFrame) -> list[Layer]:
-    row = {"y": SERIES, "yOffset": "lane"}
-    end = {"x": "below", **row, "tooltip": tips(frame, _FALL)}
+    tips = {"tooltip": _FALL}
     return [
         *(
-            marks(frame.filter(step=step), "bar", {**end, "x2": "above"}, style=step, minBandSize=2)
-            for step in curves.STEPS
+            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, style=step, minBandSize=2)
+            for step in STEPS
         ),
-        marks(frame, "rule", {"x": "low", "x2": "high", **row}, style="interval", strokeWidth=1.4),
-        reference(frame, "tick", end, thickness=2, height=13, opacity=1),
-        marks(frame, "text", {"x": "place", "text": "words", **row}, align="left", dx=7, baseline="middle"),
+        marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
+        marks("tick", None, tips, style="reference", thickness=2, height=13, opacity=1),
+        marks("text", None, {"x": "place", "text": "words"}, align="left", dx=7, baseline="middle"),
     ]
 
 
 def _headings(entries: list[Entry]) -> list[Layer]:
     rows = [(entry.label, 0, _heading(entry)) for entry in entries if "rates" in entry.summary]
-    schema = {"series": pl.String, "lane": pl.Int32, "heading": pl.String}
-    frame = pl.DataFrame(rows, schema=schema, orient="row")
-    row = {"y": SERIES, "yOffset": "lane"}
-    words = {**row, "x": {"value": 18}, "text": "heading"}
+    frame = pl.DataFrame(rows, schema=["series", "lane", "heading"], orient="row")
+    words = {"x": {"value": 18}, "text": "heading"}
     return [
-        marks(frame, "square", {**row, "x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
-        marks(frame, "text", words, style="heading", align="left", baseline="middle"),
+        marks("square", frame, {"x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
+        marks("text", frame, words, style="heading", align="left", baseline="middle"),
     ]
 
 
@@ -202,87 +203,83 @@ def _heading(entry: Entry) -> str:
 
 
 def survival(study: Study) -> Figure:
-    """Kaplan-Meier curves of the episodes to memorise: a panel an N."""
+    """Kaplan-Meier curves of the episodes to memorise: one panel per N."""
     return Figure("survival", _at_each(study, _survival_panel))
 
 
 def _survival_panel(entries: list[Entry], N: int) -> Panel:
-    frame, stopped = curves.survival(entries), curves.censored(entries)
-    line = {"x": "episode", "y": "surviving", "color": SERIES}
-    spread = {**line, "y": "low", "y2": "high"}
-    percent = {"values": [0, 0.25, 0.5, 0.75, 1], "format": "%"}
+    frame = curves.survival(entries)
+    ends, percent = (1, 1.15 * _number(frame["episode"].max())), [0, 0.25, 0.5, 0.75, 1]
     channels = {
-        "x": log_axis(
-            "episodes", (1, 1.15 * _number(frame["episode"].max())), values=DECADES, labelExpr=_THOUSANDS
-        ),
-        "y": axis("runs that have not memorised", (-0.03, 1.05), **percent),
+        "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
+        "color": BY_SERIES,
+        "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
-    headings = {"series": "condition", "episode": "episodes", "surviving": "not yet", **_INTERVAL}
-    median = pl.DataFrame({"surviving": [0.5]})
+    median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
     layers = [
-        marks(frame.filter(pl.col("surviving") < 1), "area", spread, fillOpacity=0.12, **_STEPS),
-        reference(median, "rule", {"y": "surviving"}, strokeDash=[2, 4], strokeWidth=1),
-        marks(frame, "line", line, strokeWidth=2.2, **_STEPS),
-        marks(stopped, "point", line, shape="cross", size=90, filled=True, opacity=1),
+        marks("area", fallen, {"y": "low", "y2": "high"}, fillOpacity=0.12, **_STEPS),
+        reference("rule", median, {"y": "surviving"}, strokeDash=[2, 4], strokeWidth=1),
+        marks("line", strokeWidth=2.2, **_STEPS),
+        marks("point", curves.censored(entries), shape="cross", size=90, filled=True, opacity=1),
     ]
-    shown = frame.with_columns(pl.col("episode").cast(pl.Int64))
-    return Panel(f"N = {N}", layers, channels, with_tips(shown, line, headings, ".1%"))
+    tips = {"series": "condition", "episode": "episodes", "surviving": "not yet", **INTERVAL}
+    return Panel(f"N = {N}", frame, channels, layers, tips, form=".1%")
 
 
 def scaling(study: Study) -> Figure:
     """Bits per episode against N, with ideal questioners and closed forms: one panel."""
     frame, guess, sizes = curves.scaling(study.entries), curves.one_hit(study.sizes), study.sizes
-    rates = ("rate", "low", "high", "questioner", "closed_form")
+    rates = reach(guess["rate"], *frame.select("rate", "low", "high", "questioner", "closed_form"))
     channels = {
-        "x": log_axis("N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"),
-        "y": log_axis("bits per episode", reach(guess["rate"], *frame.select(rates)), values=DECADES),
+        "x": log_axis(
+            "N", "N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"
+        ),
+        "color": BY_SERIES,
+        "y": log_axis("rate", "bits per episode", rates, values=DECADES),
     }
-    policy, asker, exact = (
-        {"x": "N", "y": column, "color": SERIES} for column in ("rate", "questioner", "closed_form")
-    )
+    exact = frame.drop_nulls("closed_form")
     layers = [
-        marks(frame, "line", asker, strokeWidth=1.4, opacity=0.9, strokeDash=[6, 4]),
-        reference(guess, "line", {"x": "N", "y": "rate"}, strokeWidth=1.4, strokeDash=[1.5, 3]),
-        marks(frame.drop_nulls("closed_form"), "point", exact, shape="diamond", size=120),
-        *estimates(frame, policy),
+        marks("line", None, {"y": "questioner"}, strokeWidth=1.4, opacity=0.9, strokeDash=[6, 4]),
+        reference("line", guess, {"x": "N", "y": "rate"}, strokeWidth=1.4, strokeDash=[1.5, 3]),
+        marks("point", exact, {"y": "closed_form"}, shape="diamond", size=120),
+        *estimates(),
     ]
-    headings = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    return Figure("scaling", (Panel("", layers, channels, with_tips(frame, policy, headings), height=420),))
+    tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
+    return Figure("scaling", (Panel("", frame, channels, layers, tips, height=420),))
 
 
 def absorption(study: Study) -> Figure:
-    """Bits absorbed per episode against P(S), under h(p) and -log2 p: a panel an N."""
+    """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
     return Figure("absorption", _at_each(study, _absorption_panel))
 
 
 def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
-    frame, laws = curves.absorption(entries), curves.told_by_an_answer(N)
+    frame, laws = curves.absorption(entries), curves.answer_information(N)
     if frame.is_empty():
         return None
     start = max(1 / (16 * N), min(0.5 / N, _number(frame["p"].min()) / 1.2))
-    lowest = min(0.0, _number(frame.filter(pl.col("p") >= start)["absorbed"].min()))
+    lowest = _least(frame.filter(pl.col("p") >= start)["absorbed"])
     ticks = [-10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10]
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
-        "x": log_axis("P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "y": axis("bits absorbed per episode", domain, scale, values=ticks, format="~g"),
+        "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
+        "color": BY_SERIES,
+        "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
     }
-    point, law = {"x": "p", "y": "absorbed", "color": SERIES}, {"x": "p", "y": "bits"}
-    dashes = ([1, 0], [6, 4])
     layers = [
-        reference(pl.DataFrame({"bits": [0.0]}), "rule", {"y": "bits"}, strokeWidth=0.8),
+        reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
         *(
-            reference(of_law, "line", law, strokeWidth=1.5, strokeDash=dash)
-            for (_, of_law), dash in zip(laws.group_by("curve", maintain_order=True), dashes, strict=True)
+            reference("line", law, {"x": "p", "y": "bits"}, strokeWidth=1.5, strokeDash=dash)
+            for law, dash in zip(laws.partition_by("curve"), ([1, 0], [6, 4]), strict=True)
         ),
-        *estimates(frame, point),
+        *estimates(),
     ]
-    headings = {"series": "condition", "p": "P(S) before", "absorbed": "bits per episode", **_INTERVAL}
-    return Panel(f"N = {N}", layers, channels, with_tips(frame, point, {**headings, "runs": "runs"}))
+    tips = {"series": "condition", "p": "P(S) before", "absorbed": "bits per episode", **INTERVAL}
+    return Panel(f"N = {N}", frame, channels, layers, {**tips, "runs": "runs"})
 
 
 def rank(study: Study) -> Figure:
-    """Bits per episode against LoRA rank: a panel an N where ranks differ."""
+    """Bits per episode against LoRA rank: one panel per N where ranks differ."""
     panels = _at_each(study, _rank_panel)
     return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
 
@@ -291,13 +288,14 @@ def _rank_panel(entries: list[Entry], N: int) -> Panel | None:
     frame = curves.ranks(entries)
     if frame["rate"].drop_nulls().is_empty():
         return None
-    ranks, point = frame["rank"].unique().sort().to_list(), {"x": "rank", "y": "rate", "color": SERIES}
+    ranks = frame["rank"].unique().sort().to_list()
     channels = {
-        "x": log_axis("LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
-        "y": log_axis("bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
+        "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
+        "color": BY_SERIES,
+        "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
-    headings = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(f"N = {N}", estimates(frame, point), channels, with_tips(frame, point, headings))
+    tips = {"series": "condition", "rank": "rank", **_RATE}
+    return Panel(f"N = {N}", frame, channels, estimates(), tips)
 
 
 _LEGIBLE_N = 64
@@ -306,12 +304,12 @@ _OVERLAP = 0.004
 
 
 def film(study: Study) -> Figure:
-    """P(answer) of one run over episodes, beside the observer's posterior: a choice a condition."""
+    """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
     filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
     if not filmed:
         return Figure("film", missing=f"no run directory holds {FILM}, the record of P(answer)")
     words = (
-        f"One film a condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of "
+        f"One film per condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of "
         "each, probabilities to two digits."
     )
     return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))
@@ -338,23 +336,24 @@ def _film_panels(entry: Entry) -> list[Panel]:
 def _film_panel(frame: pl.DataFrame, N: int, secret: int, title: str, choice: str) -> Panel:
     rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
     channels = {
-        "x": _episodes(_number(frame["end"].max())),
-        "y": axis("answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
+        "x": _episodes("episode", frame["end"]),
+        "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
         "color": _brightness(),
     }
-    headings = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
-    place = {"x": "episode", "x2": "right", "y": "top", "y2": "bottom", "color": "seen"}
-    cells = marks(
-        _rectangles(frame, N), "rect", {**place, "tooltip": tips(frame, headings, ".2~g")}, clip=True
-    )
-    look = {"color": "#ff4fa3", "strokeDash": [3, 4], "strokeWidth": 1.2}
-    mark = marks(pl.DataFrame({"answer": [secret]}), "rule", {"y": "answer"}, **look)
-    return Panel(title, [cells, mark], channels, choice=choice, canvas=True)
+    tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
+    secrets = pl.DataFrame({"answer": [secret]})
+    layers = [
+        marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
+        reference("rule", secrets, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
+    ]
+    shown = _rectangles(frame, N)
+    return Panel(title, shown, channels, layers, form=".2~g", choice=choice, canvas=True)
 
 
 def _brightness() -> Spec:
     bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
     return {
+        "field": "seen",
         "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
         "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
     }

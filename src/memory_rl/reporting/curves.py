@@ -6,7 +6,8 @@ Thinning leaves measured values as they are and only takes fewer of them; each f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from memory_rl.analysis.survival import survival_curve
 from memory_rl.experiment import KEEP
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import Entry
-from memory_rl.reporting.wording import short
+from memory_rl.reporting.values import MINDS, STEPS, short
 
 LINEAR_UP_TO = 10
 """Episodes; axes of episodes are logarithmic beyond."""
@@ -33,26 +34,20 @@ SINGLE_RUNS = 64
 _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
-_INTERVAL = ("low", "high")
-
-MINDS = {
-    "capacity": "channel capacity",
-    "questioner": "ideal questioner",
-    "observer": "ideal observer",
-    "policy": "policy",
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("series", "step", "from", "to", "words"), pl.String),
+    **dict.fromkeys(("condition", "size", "order", "line"), pl.String),
+    **dict.fromkeys(("N", "lane", "rank", "runs", "memorised"), pl.Int64),
+    **dict.fromkeys(("parameters", "bytes", "num_secrets", "secrets"), pl.Int64),
+    "saturated": pl.Boolean,
 }
+
 CURVES = {
     "asked_bits": "the questions could tell",
     "observer_bits": "the ideal observer knows",
     "bits_known": "the policy knows",
 }
 """What the ledger keeps of each run; from the column of metrics.parquet to its name."""
-
-STEPS = {
-    "alphabet": ("capacity", "questioner"),
-    "exploration": ("questioner", "observer"),
-    "absorption": ("observer", "policy"),
-}
 
 
 def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:
@@ -66,11 +61,12 @@ def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray
 
 def on_grid(metrics: pl.DataFrame, grid: np.ndarray, column: str) -> np.ndarray:
     """Each run's latest value of a column at each grid episode: (R, T)."""
-    rows = []
-    for _, run in metrics.sort("run", "episode").group_by("run", maintain_order=True):
-        latest = np.searchsorted(run["episode"].to_numpy(), grid, side="right") - 1
-        rows.append(run[column].to_numpy()[latest])
-    return np.stack(rows)
+    latest = (
+        metrics.sort("episode", "run")
+        .pivot("run", index="episode", values=column)
+        .select(pl.all().forward_fill())
+    )
+    return latest.filter(pl.col("episode").is_in(grid)).drop("episode").to_numpy().T
 
 
 def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
@@ -81,12 +77,12 @@ def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
 
 def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
     """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon
-    capacity): at most `CURVE_POINTS` a cell.
+    capacity): at most `CURVE_POINTS` per cell.
     """
     last = _last_episode(entries)
 
     def curve(entry: Entry) -> pl.DataFrame:
-        ceiling = pl.col("episode") * _most_a_question_tells(entry)
+        ceiling = pl.col("episode") * _most_per_episode(entry)
         return _held_until(_mean_over_runs(entry, "bits_known"), last).with_columns(
             ceiling=ceiling.clip(upper_bound=entry.cell.bits_to_learn)
         )
@@ -95,16 +91,17 @@ def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _last_episode(entries: Sequence[Entry]) -> int:
-    return max(entry.cell.metrics["episode"].max() for entry in entries)  # type: ignore[type-var, return-value]
+    return max(_episodes(entry)[-1] for entry in entries)
+
+
+def _episodes(entry: Entry) -> np.ndarray:
+    """At which some run was measured, rising."""
+    return entry.cell.metrics["episode"].unique().sort().to_numpy()
 
 
 def _mean_over_runs(entry: Entry, column: str) -> pl.DataFrame:
-    grid = _grid(entry)
+    grid = episode_grid(_episodes(entry))
     return mean_curve(on_grid(entry.cell.metrics, grid, column), grid)
-
-
-def _grid(entry: Entry) -> np.ndarray:
-    return episode_grid(entry.cell.metrics["episode"].unique().sort().to_numpy())
 
 
 def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
@@ -115,14 +112,12 @@ def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
 
 def single_runs(entry: Entry) -> pl.DataFrame:
     """Bits known of the first `SINGLE_RUNS` runs of a cell, each up to its end."""
-    metrics, grid = entry.cell.metrics, _grid(entry)
-    ends = metrics.group_by("run").agg(end=pl.col("episode").max()).sort("run")
-    values = on_grid(metrics, grid, "bits_known")[:SINGLE_RUNS]
-    lines = [
-        pl.DataFrame({"episode": grid, "bits": bits}).filter(pl.col("episode") <= end).with_columns(run=run)
-        for bits, (run, end) in zip(values, ends.rows(), strict=False)
-    ]
-    return _together([entry], lambda _: pl.concat(lines))
+    metrics, grid = entry.cell.metrics, pl.DataFrame({"episode": episode_grid(_episodes(entry))})
+    ends = metrics.group_by("run").agg(end=pl.col("episode").max()).sort("run").head(SINGLE_RUNS)
+    places = ends.join(grid, how="cross").filter(pl.col("episode") <= pl.col("end")).sort("episode")
+    found = metrics.select("run", "episode", bits="bits_known").sort("episode")
+    lines = places.join_asof(found, on="episode", by="run", check_sortedness=False).sort("run", "episode")
+    return _together([entry], lambda _: lines.select("run", "episode", "bits"))
 
 
 def ledger(entry: Entry) -> pl.DataFrame:
@@ -140,26 +135,26 @@ def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
     last = float(_last_episode(entries))
 
     def bend(entry: Entry) -> pl.DataFrame:
-        told, information = _most_a_question_tells(entry), entry.cell.bits_to_learn
+        told, information = _most_per_episode(entry), entry.cell.bits_to_learn
         grid = np.unique(np.concatenate([np.linspace(0, information / told, 24), [last]]))
         return pl.DataFrame({"episode": grid, "bits": np.minimum(information, told * grid)})
 
     return _together(entries, bend)
 
 
-def _most_a_question_tells(entry: Entry) -> float:
-    limits = entry.summary["ceilings"]
-    return float(limits.get("shannon_capacity") or limits["capacity"])
+def _most_per_episode(entry: Entry) -> float:
+    """Shannon capacity, or an upper bound of it; infinite for a cell that is not completed, and has none."""
+    ceilings = entry.summary.get("ceilings", {"capacity": np.inf})
+    return float(ceilings.get("shannon_capacity") or ceilings["capacity"])
 
 
 def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
-    """A row a cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
+    """One row per cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
     without a ledger have none.
     """
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
-    texts = dict.fromkeys(("series", "step", "from", "to", "words"), pl.String)
-    numbers = dict.fromkeys(("above", "below", *_INTERVAL, "factor"), pl.Float64)
-    return pl.DataFrame(rows, schema={**texts, "lane": pl.Int32, **numbers})
+    ends = ("step", "lane", "from", "to", "words", "above", "below", "low", "high", "factor")
+    return frame_of(rows, "series", *ends)
 
 
 def _steps(entry: Entry) -> Iterable[dict[str, object]]:
@@ -204,27 +199,24 @@ def _kaplan_meier(entry: Entry) -> pl.DataFrame:
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Where runs were censored, one row a cell and episode, with how many they were and the share of runs
+    """Where runs were censored, one row per cell and episode, with how many they were and the share of runs
     that had not memorised.
     """
 
     def marks(entry: Entry) -> pl.DataFrame:
-        times, curve = entry.cell.times, _kaplan_meier(entry)
-        at, runs = np.unique(times.episodes[~times.memorised], return_counts=True)
-        place = np.searchsorted(curve["episode"].to_numpy(), at.clip(min=1), side="right") - 1
-        return pl.DataFrame(
-            {
-                "episode": at.astype(float).clip(min=1),
-                "runs": runs,
-                "surviving": curve["surviving"].to_numpy()[place],
-            }
+        stopped = pl.DataFrame({"episode": entry.cell.times.episodes[~entry.cell.times.memorised]})
+        counts = (
+            stopped.select(pl.col("episode").cast(pl.Float64).clip(1.0))
+            .group_by("episode")
+            .agg(runs=pl.len())
         )
+        return counts.sort("episode").join_asof(_kaplan_meier(entry), on="episode")
 
     return _together(entries, marks)
 
 
 def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Bits per episode of policy and ideal questioner, and in closed form: a row a cell."""
+    """Bits per episode of policy and ideal questioner, and in closed form: one row per cell."""
     rows = [
         {
             "series": entry.label,
@@ -235,8 +227,8 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
         }
         for entry in entries
     ]
-    numbers = dict.fromkeys(("rate", *_INTERVAL, "questioner", "closed_form"), pl.Float64)
-    return rounded(pl.DataFrame(rows, schema={"series": pl.String, "N": pl.Int64, **numbers}))
+    columns = ("series", "N", "rate", "low", "high", "questioner", "closed_form")
+    return rounded(frame_of(rows, *columns))
 
 
 def _rate(entry: Entry) -> dict[str, float | None]:
@@ -264,7 +256,7 @@ _EXACT = {
 
 def _closed_form(entry: Entry) -> float | None:
     """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain
-    steps, no baseline, an episode an update.
+    steps, no baseline, one episode per update.
     """
     config = entry.cell.config
     if entry.cell.condition != "binary" or any(
@@ -294,54 +286,44 @@ def absorption(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _absorbed(entry: Entry) -> pl.DataFrame:
-    information = entry.cell.bits_to_learn
-    steps = (
-        entry.cell.metrics.sort("run", "episode")
-        .with_columns(
-            gain=pl.col("bits_known").shift(-1).over("run") - pl.col("bits_known"),
-            spent=pl.col("episode").shift(-1).over("run") - pl.col("episode"),
-        )
-        .filter(pl.col("spent") > 0)
-        .with_columns(log2_p=pl.col("bits_known") - information)
-        .with_columns(bin=(pl.col("log2_p") * _BINS_A_BIT).floor())
-    )
-    by_run = steps.group_by("bin", "run").agg(
-        pl.col("gain").sum(), pl.col("spent").sum(), place=(pl.col("log2_p") * pl.col("spent")).sum()
+    gain, spent = (-pl.col(name).diff(-1).over("run") for name in ("bits_known", "episode"))
+    log2_p = pl.col("bits_known") - entry.cell.bits_to_learn
+    steps = entry.cell.metrics.sort("run", "episode").select("run", gain=gain, spent=spent, log2_p=log2_p)
+    by_run = (
+        steps.filter(pl.col("spent") > 0)
+        .group_by("run", bin=(pl.col("log2_p") * _BINS_A_BIT).floor())
+        .agg(pl.col("gain", "spent").sum(), place=(pl.col("log2_p") * pl.col("spent")).sum())
+        .sort("bin", "run")
     )
     rows = [
-        _ratio(bin_.sort("run"))
-        for _, bin_ in by_run.sort("bin").group_by("bin", maintain_order=True)
-        if len(bin_) >= _LEAST_RUNS
+        _ratio(bin_) for bin_ in by_run.partition_by("bin", maintain_order=True) if len(bin_) >= _LEAST_RUNS
     ]
-    numbers = dict.fromkeys(("p", "absorbed", *_INTERVAL), pl.Float64)
-    return pl.DataFrame(rows, schema={**numbers, "runs": pl.Int64})
+    return frame_of(rows, "p", "absorbed", "low", "high", "runs")
 
 
 def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
+    """Of what was gained over what was spent in a bin, from the sums of each run."""
     sums = rows.select("gain", "spent", "place").to_numpy().astype(float)  # (R, 3)
     gain, spent, place = sums.sum(axis=0)
     drawn = resampled_means(sums, CURVE_RESAMPLES)
-    low, high = percentiles(drawn[:, 0] / drawn[:, 1], len(sums))
+    low, high = map(float, percentiles(drawn[:, 0] / drawn[:, 1], len(sums)))
     return {
         "p": 2.0 ** (place / spent),
         "absorbed": gain / spent,
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "runs": len(sums),
     }
 
 
-def told_by_an_answer(N: int) -> pl.DataFrame:
+def answer_information(N: int) -> pl.DataFrame:
     """h(p) and -log2 p, from half of 1/N to nearly 1."""
     p = np.unique(np.concatenate([np.geomspace(0.5 / N, 0.9, 60), 1 - np.geomspace(1e-4, 0.1, 24)]))
-    entropy = -p * np.log2(p) - (1 - p) * np.log2(1 - p)
-    names = ("h(p): what a yes or no can tell", "-log2 p: what is left to know")
-    return pl.concat(
-        [
-            pl.DataFrame({"p": p, "bits": bits, "curve": [name] * len(p)})
-            for name, bits in zip(names, (entropy, -np.log2(p)), strict=True)
-        ]
-    )
+    laws = {
+        "h(p): what a yes or no can tell": -p * np.log2(p) - (1 - p) * np.log2(1 - p),
+        "-log2 p: what is left to know": -np.log2(p),
+    }
+    return pl.DataFrame({"p": p, **laws}).unpivot(index="p", variable_name="curve", value_name="bits")
 
 
 def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -353,9 +335,7 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
         for family in rank_families(entries)
         for entry in family
     ]
-    numbers = dict.fromkeys(("rate", *_INTERVAL), pl.Float64)
-    schema = {"series": pl.String, "rank": pl.Int64, **numbers}
-    return pl.DataFrame(rows, schema=schema).sort("series", "rank")
+    return frame_of(rows, "series", "rank", "rate", "low", "high").sort("series", "rank")
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -387,21 +367,23 @@ def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.Da
     """
     episodes = frame["episode"].unique().sort().to_numpy()
     kept = episode_grid(episodes, columns)
-    until = dict(zip(kept.tolist(), [*kept[1:].tolist(), int(episodes[-1]) + 1], strict=True))
+    ends = pl.DataFrame({"episode": kept, "end": [*kept[1:], episodes[-1] + 1]})
+    changed = pl.col("p") != pl.col("p").shift(1).over("answer")
     return (
-        frame.filter(pl.col("episode").is_in(kept.tolist()))
+        frame.with_columns(p=pl.col(column).round_sig_figs(2))
+        .join(ends, on="episode")
         .sort("answer", "episode")
-        .with_columns(
-            p=pl.col(column).round_sig_figs(2),
-            end=pl.col("episode").replace_strict(until, return_dtype=pl.Int64),
-        )
-        .with_columns(
-            stretch=(pl.col("p") != pl.col("p").shift(1).over("answer")).fill_null(value=True).cum_sum()
-        )
+        .with_columns(stretch=changed.fill_null(value=True).cum_sum())
         .group_by("stretch", maintain_order=True)
-        .agg(pl.col("answer", "p").first(), pl.col("episode").first(), pl.col("end").last())
-        .select("answer", "episode", "end", "p")
+        .agg(pl.col("answer", "episode").first(), pl.col("end").last(), pl.col("p").first())
+        .drop("stretch")
     )
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], *columns: str) -> pl.DataFrame:
+    """Rows as a frame, whose columns have their types even if there is no row; most hold fractions."""
+    kinds = {column: _KINDS.get(column, pl.Float64) for column in columns}
+    return pl.DataFrame(list(rows), schema=kinds).fill_nan(None)
 
 
 def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:

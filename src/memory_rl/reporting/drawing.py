@@ -1,33 +1,40 @@
-"""What a figure is made of: layers of marks in panels, as plain Vega-Lite. A panel is drawn twice: live on the
-page, and for print.
+"""What a figure is made of: layers of marks in panels, as plain Vega-Lite.
+
+A panel is drawn twice: live on the page, and for print.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
 
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.themes import dash_of
-from memory_rl.reporting.wording import READING, TITLES
+from memory_rl.reporting.wording import wording
 
 Spec = dict[str, Any]
 """Vega-Lite, or a part of it."""
 
+Encoding = Mapping[str, Any]
+
 SERIES = "series"
 """The column with the label of a cell. What is coloured by it has the label's colour and dashes."""
 
+BY_SERIES: Spec = {"field": SERIES}
+
 DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
+INTERVAL = {"low": "95 % from", "high": "to"}
 LEGEND = {"orient": "bottom", "symbolType": "stroke", "symbolOpacity": 1}
 ROW = 84
 """Pixels a row of a panel with rows."""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
+_LIT = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
 _NEAR: Spec = {
     "name": "near",
     "select": {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"},
@@ -46,17 +53,20 @@ _ZOOM: Spec = {
 
 @dataclass(frozen=True)
 class Layer:
-    """Marks for the rows of a frame.
+    """Marks, one for each row of a frame, or one for each series.
 
     Attributes:
-        frame: what is drawn.
         mark: its type and its look.
-        encoding: from channel to a column of the frame, or to what Vega-Lite takes there.
+        encoding: from channel to a column, or to what Vega-Lite takes there; for a tooltip, from columns to
+            their headings.
+        frame: what is drawn; None: that of the panel.
+        alone: whether it shares no more than the scales of the panel's channels.
     """
 
-    frame: pl.DataFrame
     mark: Spec
-    encoding: Mapping[str, str | Spec | list[Spec]]
+    encoding: Encoding
+    frame: pl.DataFrame | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,12 @@ class Panel:
 
     Attributes:
         title: above it; such as N = 64.
+        frame: the rows that its layers draw, unless they have a frame of their own.
+        channels: axes and colours, each with the column that its layers draw there, unless they name another.
         layers: from the back to the front.
-        channels: the axes and colours that all layers share.
-        points: what the pointer finds, with a tooltip; None for charts whose marks have tooltips of their own.
+        tips: headings of the columns that are shown of the point nearest to the pointer. A panel without any
+            cannot be zoomed.
+        form: of fractions in tooltips.
         choice: panels of the same choice are shown together; None: always.
         height: in pixels.
         rows: the labels that have rows of their own, which give their height back when they are switched off.
@@ -75,9 +88,11 @@ class Panel:
     """
 
     title: str
-    layers: Sequence[Layer]
+    frame: pl.DataFrame
     channels: Mapping[str, Spec]
-    points: Layer | None = None
+    layers: Sequence[Layer]
+    tips: Mapping[str, str] = field(default_factory=dict)
+    form: str = ".4~g"
     choice: str | None = None
     height: int = 300
     rows: tuple[str, ...] = ()
@@ -86,12 +101,12 @@ class Panel:
     @property
     def zooms(self) -> bool:
         """Whether it can be zoomed."""
-        return self.points is not None
+        return bool(self.tips)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the report; what is said about it stands in `memory_rl.reporting.wording`.
+    """A figure of the report; what is said about it stands in templates/wording.yaml.
 
     Attributes:
         name: of its files and its link.
@@ -108,100 +123,79 @@ class Figure:
     @property
     def title(self) -> str:
         """Its heading."""
-        return TITLES[self.name]
+        return str(wording("figures", self.name)["title"])
 
     @property
-    def reading(self) -> tuple[str, ...]:
+    def reading(self) -> list[str]:
         """How to read it; a paragraph each."""
-        return READING[self.name]
+        return list(wording("figures", self.name)["reading"])
 
 
-def marks(frame: pl.DataFrame, kind: str, encoding: Mapping[str, Any], **look: Any) -> Layer:
+def marks(
+    kind: str, frame: pl.DataFrame | None = None, encoding: Encoding | None = None, **look: Any
+) -> Layer:
     """A layer of marks of one kind."""
-    return Layer(frame, {"type": kind, **look}, encoding)
+    return Layer({"type": kind, **look}, encoding or {}, frame)
 
 
-def intervals(
-    frame: pl.DataFrame, encoding: Mapping[str, Any], low: str = "low", high: str = "high", **look: Any
-) -> Layer:
+def intervals(frame: pl.DataFrame | None = None, low: str = "low", high: str = "high", **look: Any) -> Layer:
     """A vertical rule from low to high for each estimate."""
-    spread = {**encoding, "y": low, "y2": high}
-    return marks(frame, "rule", spread, **{"strokeWidth": 1.8, "opacity": 0.7, **look})
+    return marks("rule", frame, {"y": low, "y2": high}, **{"strokeWidth": 1.8, "opacity": 0.7, **look})
 
 
-def estimates(
-    frame: pl.DataFrame, encoding: Mapping[str, Any], low: str = "low", high: str = "high"
-) -> list[Layer]:
+def estimates(frame: pl.DataFrame | None = None, low: str = "low", high: str = "high") -> list[Layer]:
     """Points joined by lines, with their intervals."""
-    return [
-        intervals(frame, encoding, low, high),
-        marks(frame, "line", encoding, strokeWidth=2),
-        marks(frame, "point", encoding, filled=True, size=50, opacity=1),
-    ]
+    return [intervals(frame, low, high), marks("line", frame, strokeWidth=2), points(frame)]
 
 
-def band(frame: pl.DataFrame, encoding: Mapping[str, Any], **look: Any) -> list[Layer]:
+def points(frame: pl.DataFrame | None = None) -> Layer:
+    """A dot for each estimate."""
+    return marks("point", frame, filled=True, size=50, opacity=1)
+
+
+def band(**look: Any) -> list[Layer]:
     """A curve in the band from low to high."""
-    spread = {**encoding, "y": "low", "y2": "high"}
-    return [
-        marks(frame, "area", spread, fillOpacity=0.15, **look),
-        marks(frame, "line", encoding, strokeWidth=2.2, **look),
-    ]
+    spread = marks("area", encoding={"y": "low", "y2": "high"}, fillOpacity=0.15, **look)
+    return [spread, marks("line", strokeWidth=2.2, **look)]
 
 
-def reference(frame: pl.DataFrame, kind: str, encoding: Mapping[str, Any], **look: Any) -> Layer:
+def reference(kind: str, frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
     """Marks that belong to no series, in the colour of the text."""
-    return marks(frame, kind, encoding, **{"style": "reference", "strokeWidth": 1.2, **look})
+    mark = {"type": kind, "style": "reference", "strokeWidth": 1.2, **look}
+    return Layer(mark, encoding, frame, alone=True)
 
 
-def note(frame: pl.DataFrame, encoding: Mapping[str, Any], **look: Any) -> Layer:
-    """Words beside a reference."""
-    return marks(frame, "text", encoding, style="reference-text", **{"align": "left", **look})
+def note(frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
+    """Words beside a reference; in the column `words`."""
+    return reference(
+        "text", frame, {**encoding, "text": "words"}, **{"style": "reference-text", "align": "left", **look}
+    )
 
 
-def with_tips(
-    frame: pl.DataFrame, encoding: Mapping[str, Any], headings: Mapping[str, str], form: str = ".4~g"
-) -> Layer:
-    """What the pointer finds: points that show the columns of the headings, fractions in the given form."""
-    lit = {"condition": {"param": "near", "empty": False, "value": 1}, "value": 0}
-    found = {**encoding, "opacity": lit, "tooltip": tips(frame, headings, form)}
-    return marks(frame, "point", found, filled=True, size=90)
-
-
-def tips(frame: pl.DataFrame, headings: Mapping[str, str], form: str = ".4~g") -> list[Spec]:
-    """A tooltip with a line a column; its heading, and numbers in a form that suits them."""
-    return [
-        {"field": column, "title": heading, **_form(frame.schema[column], form)}
-        for column, heading in headings.items()
-    ]
-
-
-def _form(kind: pl.DataType, form: str) -> Spec:
-    if kind == pl.String:
-        return {"type": "nominal"}
-    return {"type": "quantitative", "format": ",d" if kind.is_integer() else form}
-
-
-def axis(title: str, domain: Sequence[float], scale: Mapping[str, Any] | None = None, **guide: Any) -> Spec:
+def axis(
+    column: str, title: str, domain: Sequence[float], scale: Mapping[str, Any] | None = None, **guide: Any
+) -> Spec:
     """An axis of numbers over a domain, which is kept as it is.
 
     Args:
+        column: what is drawn along it.
         title: with its unit.
         domain: its ends.
         scale: what else of Vega-Lite's scale is not as usual, such as its type.
         guide: of Vega-Lite's axis, such as values and format of its ticks.
     """
     return {
+        "field": column,
         "title": title,
         "scale": {"domain": list(domain), "nice": False, **(scale or {})},
         "axis": guide,
     }
 
 
-def log_axis(title: str, domain: Sequence[float], *, base: int = 10, **guide: Any) -> Spec:
+def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10, **guide: Any) -> Spec:
     """A logarithmic axis with ticks at 1, 2 and 5, unless others are given."""
     scale = {"type": "log", "base": base}
-    return axis(title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
+    return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
 
 
 def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, float]:
@@ -214,11 +208,12 @@ def live(panel: Panel, study: Study, about: str) -> Spec:
     """A panel for the page: as wide as its place, with tooltips, zoom and the `hidden` parameter that the
     legend sets.
     """
-    finder = [] if panel.points is None else [panel.points]
-    spec = _chart(panel, [*panel.layers, *finder], study, legend=None)
+    finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90)
+    layers = [*panel.layers, finder] if panel.tips else panel.layers
+    spec = _chart(panel, layers, study, legend=None)
     for layer in spec["layer"]:
         layer["transform"] = [_SWITCHED_ON]
-    if finder:
+    if panel.tips:
         spec["layer"][-1]["params"] = [_NEAR, _ZOOM]
     return {
         **spec,
@@ -259,16 +254,21 @@ def joined(panels: list[Spec], title: Spec, columns: int, *, colors: str) -> Spe
 
 
 def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | None) -> Spec:
-    """The layers as one chart. Data that several of them share stand in it once."""
-    common = (panel.points or panel.layers[0]).frame
-    channels = _channels(panel, study, legend)
+    """The layers as one chart; what may be zoomed is clipped to it."""
+    names = [label.name for label in study.labels]
+    dashes = {"domain": names, "range": [dash_of(label) for label in study.labels]}
+    channels = {
+        "strokeDash": {"scale": dashes, "legend": None},
+        **panel.channels,
+        "color": {"scale": {"domain": names}, "legend": legend, **panel.channels.get("color", {})},
+    }
     return {
-        "data": _values(common),
+        "data": _values(panel.frame),
         "layer": [
             {
-                **({} if layer.frame is common else {"data": _values(layer.frame)}),
+                **({} if layer.frame is None else {"data": _values(layer.frame)}),
                 "mark": {"clip": panel.zooms, **layer.mark},
-                "encoding": _encoding(layer, channels),
+                "encoding": _encoding(layer, panel, channels),
             }
             for layer in layers
         ],
@@ -279,31 +279,37 @@ def _values(frame: pl.DataFrame) -> Spec:
     return {"values": frame.fill_nan(None).to_dicts()}
 
 
-def _channels(panel: Panel, study: Study, legend: Spec | None) -> dict[str, Spec]:
-    """Those of the panel, with one colour and one pattern of dashes a label."""
-    names = [label.name for label in study.labels]
-    dashes = [dash_of(label) for label in study.labels]
-    color = {"scale": {"domain": names}, "legend": legend}
-    return {
-        "strokeDash": {"scale": {"domain": names, "range": dashes}, "legend": None},
-        **panel.channels,
-        "color": {**color, **panel.channels.get("color", {})},
-    }
-
-
-def _encoding(layer: Layer, channels: Mapping[str, Spec]) -> Spec:
+def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     """In Vega-Lite's words. Lines of a series have its dashes, unless they have dashes of their own."""
-    by_series = layer.encoding.get("color") == SERIES and layer.mark["type"] == "line"
-    dashed = {"strokeDash": SERIES} if by_series and "strokeDash" not in layer.mark else {}
+    frame = panel.frame if layer.frame is None else layer.frame
+    shared = {name: channel["field"] for name, channel in panel.channels.items() if "field" in channel}
+    places = layer.encoding if layer.alone else {**shared, **layer.encoding}
+    if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
+        places = {**places, "strokeDash": SERIES}
+    encoding: Spec = {}
+    for channel, place in places.items():
+        if channel == "tooltip":
+            encoding[channel] = [_tip(frame, *tip, panel.form) for tip in place.items()]
+        else:
+            encoding[channel] = _channel(frame, channels.get(channel), place)
+    return encoding
+
+
+def _channel(frame: pl.DataFrame, shared: Spec | None, place: str | Spec) -> Spec:
+    """A column in a channel, of a type that suits it; channels that have no scale take the column alone."""
+    if not isinstance(place, str):
+        return place
+    if shared is None:
+        return {"field": place}
     return {
-        channel: _channel(layer.frame, channels.get(channel), place) if isinstance(place, str) else place
-        for channel, place in {**dashed, **layer.encoding}.items()
+        "type": "nominal" if frame.schema[place] == pl.String else "quantitative",
+        **shared,
+        "field": place,
     }
 
 
-def _channel(frame: pl.DataFrame, shared: Spec | None, column: str) -> Spec:
-    """A column in a channel, of a type that suits it; channels that have no scale take the column alone."""
-    if shared is None:
-        return {"field": column}
-    kind = "nominal" if frame.schema[column] == pl.String else "quantitative"
-    return {"type": kind, **shared, "field": column}
+def _tip(frame: pl.DataFrame, column: str, heading: str, form: str) -> Spec:
+    """A line of a tooltip, with numbers in a form that suits them."""
+    kind = frame.schema[column]
+    look = {"type": "nominal"} if kind == pl.String else {"format": ",d" if kind.is_integer() else form}
+    return {"type": "quantitative", **look, "field": column, "title": heading}

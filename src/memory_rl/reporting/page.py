@@ -1,5 +1,5 @@
-"""The report's page: one HTML file with its styles, scripts and data in it. It asks nothing of any network,
-and its own policy forbids it to.
+"""The report as text: one HTML page with its styles, scripts and data in it, and a Markdown summary. The page
+asks nothing of any network, and its own policy forbids it to.
 """
 
 from __future__ import annotations
@@ -7,24 +7,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import jinja2
 import vl_convert
 
 from memory_rl.experiment import KEEP
-from memory_rl.reporting.capacity import CAPACITY_HEADINGS, POINT_HEADINGS, capacity_rows, point_rows
 from memory_rl.reporting.curves import CURVE_POINTS
-from memory_rl.reporting.drawing import ROW, Figure, live
+from memory_rl.reporting.drawing import ROW, Figure, Panel, Spec, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.tables import HEADINGS, about, result_rows
+from memory_rl.reporting.tables import about, tables
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
-from memory_rl.reporting.wording import CAPACITY_READING, POINT_READING
+from memory_rl.reporting.values import number
+from memory_rl.reporting.wording import asset
 
 GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
@@ -35,21 +35,17 @@ _SIGNS = {"supported": "\u2713", "refuted": "\u2717", "inconclusive": "?"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a panel stands on the page: its id, what is written above it, when and how it is shown, and its
-    specification.
-    """
+    """Where a panel stands on the page: its id, and what is drawn there."""
 
     id: str
-    title: str
-    choice: str | None
-    zooms: bool
-    canvas: bool
-    rows: tuple[str, ...]
-    specification: dict[str, Any]
+    panel: Panel
+    specification: Spec
 
 
-def render_page(title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]) -> str:
-    """The whole page.
+def render(
+    title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]
+) -> tuple[str, str]:
+    """The whole page, and the same without what moves as Markdown.
 
     Args:
         title: the heading.
@@ -57,66 +53,60 @@ def render_page(title: str, study: Study, judgements: Sequence[Judgement], figur
         judgements: of the sweeps with a protocol.
         figures: in order; those left out say why.
     """
+    content = {
+        "title": title,
+        "study": study,
+        "about": about(study),
+        "judgements": judgements,
+        "figures": figures,
+        "tables": tables(study),
+        "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
+    }
+    templates = _environment()
+    page = templates.get_template("page.html").render(content | _of_the_page(study, figures))
+    return page, templates.get_template("summary.md").render(content)
+
+
+def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
     plain = study.plain()
     places = {figure.name: _places(figure, plain) for figure in figures}
-    engine, behaviour = _engine(), _asset("page.js")
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=title,
-            generator=GENERATOR,
-            content_policy=_content_policy(engine, behaviour),
-            style=_asset("page.css"),
-            engine=engine,
-            behaviour=behaviour,
-            data=_data(plain, places),
-            about=about(study),
-            labels=_legend(plain),
-            judgements=judgements,
-            signs=_SIGNS,
-            titles={figure.name: figure.title for figure in figures},
-            shown={figure.name for figure in figures if figure.panels},
-            figures=figures,
-            places=places,
-            headings=HEADINGS,
-            rows=result_rows(study),
-            point_reading=POINT_READING,
-            capacity_reading=CAPACITY_READING,
-            point_headings=POINT_HEADINGS,
-            point_rows=point_rows(study),
-            capacity_headings=CAPACITY_HEADINGS,
-            capacity_rows=capacity_rows(study),
-            unfinished=study.unfinished,
-            shared=_shared(study),
-            commands=list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
-            versions=versions([entry.cell for entry in study.entries]),
-            curve_points=CURVE_POINTS,
-            measured=_measured(study),
-        )
-    )
+    engine, behaviour = _engine(), asset("page.js")
+    return {
+        "generator": GENERATOR,
+        "content_policy": _content_policy(engine, behaviour),
+        "style": asset("page.css"),
+        "engine": engine,
+        "behaviour": behaviour,
+        "data": _data(plain, places),
+        "labels": _legend(plain),
+        "signs": _SIGNS,
+        "titles": {figure.name: figure.title for figure in figures if figure.panels},
+        "places": places,
+        "shared": _shared(study),
+        "versions": versions([entry.cell for entry in study.entries]),
+        "curve_points": CURVE_POINTS,
+        "measured": _measured(study),
+    }
 
 
 def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("memory_rl.reporting")
+    """Templates in which names of users are shown and mean nothing, neither in HTML nor in Markdown."""
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("memory_rl.reporting"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters["value"] = _as_text
+    environment.filters |= {"number": number, "plain": _plain}
     return environment
 
 
-def _as_text(value: Any) -> str:
-    """A number or text of a verdict's table."""
-    if value is None:
-        return "\u2013"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return ", ".join(map(_as_text, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _asset(name: str) -> str:
-    return (resources.files("memory_rl.reporting") / "templates" / name).read_text(encoding="utf-8")
+def _plain(text: str) -> str:
+    """Without meaning in Markdown or HTML."""
+    flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
 
 
 @lru_cache(maxsize=1)
@@ -134,32 +124,34 @@ def _content_policy(*scripts: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
     )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    rules = (
+        *("default-src 'none'", f"script-src {hashes}", "style-src 'unsafe-inline'", "img-src data: blob:"),
+        *("base-uri 'none'", "form-action 'none'"),
+    )
+    return "; ".join(rules)
 
 
 def _places(figure: Figure, study: Study) -> list[Place]:
     return [
         Place(
-            f"{figure.name}-{number}",
-            panel.title,
-            panel.choice,
-            panel.zooms,
-            panel.canvas,
-            panel.rows,
-            live(panel, study, f"{figure.title}, {panel.title}".removesuffix(", ")),
+            f"{figure.name}-{place}", panel, live(panel, study, f"{figure.title}, {panel.title}".rstrip(", "))
         )
-        for number, panel in enumerate(figure.panels)
+        for place, panel in enumerate(figure.panels)
     ]
 
 
-def _data(study: Study, places: dict[str, list[Place]]) -> str:
+def _data(study: Study, places: Mapping[str, Sequence[Place]]) -> str:
     """What the script reads. It stands in a script element that is never run; no `<` is left that could end
     it.
     """
     content = {
         "themes": {theme: vega_config(theme, study.labels) for theme in ("light", "dark")},
         "panels": {
-            place.id: {"spec": place.specification, "canvas": place.canvas, "rows": place.rows}
+            place.id: {
+                "spec": place.specification,
+                "canvas": place.panel.canvas,
+                "rows": place.panel.rows,
+            }
             for group in places.values()
             for place in group
         },
@@ -185,17 +177,15 @@ def _legend(study: Study) -> list[dict[str, Any]]:
 
 def _shared(study: Study) -> list[tuple[str, str]]:
     """What all cells have in common, of the keys that they all have."""
-    configs = [entry.cell.config for entry in study.entries]
-    common = [
-        key
-        for key in configs[0]
-        if key not in KEEP and all(config.get(key, object()) == configs[0][key] for config in configs)
+    first, *others = [entry.cell.config for entry in study.entries]
+    return [
+        (key, "default" if value is None else str(value))
+        for key, value in first.items()
+        if key not in KEEP and all(config.get(key, KEEP) == value for config in others)
     ]
-    return [(key, "default" if configs[0][key] is None else str(configs[0][key])) for key in common]
 
 
 def _measured(study: Study) -> tuple[str, str]:
     manifests = [entry.cell.manifest for entry in study.entries]
-    return min(str(manifest["started"]) for manifest in manifests), max(
-        str(manifest["updated"]) for manifest in manifests
-    )
+    started, updated = ([str(manifest[name]) for manifest in manifests] for name in ("started", "updated"))
+    return min(started), max(updated)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.reporting import charts
-from memory_rl.reporting.curves import MINDS
 from memory_rl.reporting.drawing import Figure, Spec, joined, printed, sheet
 from memory_rl.reporting.study import Study, study_of
 from memory_rl.reporting.themes import GROUND, vega_config
-from memory_rl.reporting.wording import short
+from memory_rl.reporting.values import MINDS, number
 
 if TYPE_CHECKING:
     import altair as alt
@@ -54,9 +53,10 @@ def _bits_known(study: Study) -> Spec:
     summed = f", summed over {M} secrets" if M > 1 else ""
     subtitle = [
         f"Bits known: log2 N + log2 P(S){summed}. Mean over {runs} runs with its 95 % bootstrap interval;",
-        "thin lines: single runs; dotted: the ceiling. A run that has ended keeps its last value in the mean.",
+        "thin: single runs; dotted: the ceiling. A run that has ended keeps its last value in the mean.",
     ]
-    spec = printed(replace(panel, height=_HEIGHT), study, _WIDTH)
+    # Without tips it cannot be zoomed and is not clipped, which would slow the PNG down tenfold.
+    spec = printed(replace(panel, height=_HEIGHT, tips={}), study, _WIDTH)
     return _on_white({**spec, "title": {"text": _title(study), "subtitle": subtitle}}, study)
 
 
@@ -66,7 +66,7 @@ def _ledger(study: Study) -> Spec:
     rates = entry.summary["rates"]
     falls["title"] = {
         "text": "Bits per episode, and the factor lost at each step",
-        "subtitle": ", ".join(f"{name} {short(rates[mind]['estimate'])}" for mind, name in MINDS.items()),
+        "subtitle": ", ".join(f"{name} {number(rates[mind]['estimate'])}" for mind, name in MINDS.items()),
     }
     minds["title"] = {
         "text": "Bits",

@@ -103,17 +103,12 @@ def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 
 def _code(cell: Cell) -> str:
     code = cell.manifest.get("code") or {}
-    return (
-        "no checkout"
-        if code.get("commit") is None
-        else f"{code['commit']}{' with changes' if code.get('changed') else ''}"
-    )
+    changes = " with changes" if code.get("changed") else ""
+    return f"{code['commit']}{changes}" if code.get("commit") else "no checkout"
 
 
 def _listed(values: Iterable[Any]) -> str:
-    counts = Counter(str(value) for value in values if value is not None)
-    return (
-        ", ".join(counts)
-        if len(counts) == 1
-        else ", ".join(f"{value} ({count} cells)" for value, count in counts.most_common())
-    )
+    counts = Counter(str(value) for value in values if value is not None).most_common()
+    if len(counts) == 1:
+        return counts[0][0]
+    return ", ".join(f"{value} ({count} cells)" for value, count in counts)

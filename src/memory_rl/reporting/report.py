@@ -14,12 +14,12 @@ from memory_rl.reporting.capacity import capacity_frame
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, is_shown
 from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
-from memory_rl.reporting.page import GENERATOR, render_page
+from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
 from memory_rl.reporting.provenance import Judgement, judge_sweeps
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
-from memory_rl.reporting.tables import cells_frame, markdown
+from memory_rl.reporting.tables import cells_frame
 
 PAGE, SUMMARY, CELLS, PICTURES = "index.html", "summary.md", "cells.csv", "figures"
 CAPACITY = "capacity.csv"
@@ -40,14 +40,16 @@ def write_report(config: ReportConfig) -> Path:
     study = make_study(cells)
     if not study.entries:
         raise RunDirectoryError(
-            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: wait for one, or give other folders."
+            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
+            "wait for one, or give other folders."
         )
     judgements = judge_sweeps(config.paths, cells)
     title = config.title or _title(config, judgements)
     figures = _make_figures(study)
+    page, summary = render(title, study, judgements, figures)
     files = {
-        PAGE: render_page(title, study, judgements, figures).encode(),
-        SUMMARY: markdown(title, study, judgements, figures).encode(),
+        PAGE: page.encode(),
+        SUMMARY: summary.encode(),
         CELLS: cells_frame(study).write_csv().encode(),
         **({CAPACITY: capacity_frame(study).write_csv().encode()} if is_shown(study) else {}),
         **{f"{PICTURES}/{name}": content for name, content in _pictures(study)},

@@ -5,13 +5,13 @@ on every figure.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
 
-from memory_rl.analysis.capacity import by_condition, by_size, in_blocks, interleaved, is_of_capacity
+from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell
 from memory_rl.experiment import KEEP
 
@@ -91,20 +91,18 @@ class Study:
         """
         entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
         used = {entry.label for entry in entries}
-        return Study(entries, self.unfinished, tuple(label for label in self.labels if label.name in used))
+        labels = tuple(label for label in self.labels if label.name in used)
+        return replace(self, entries=entries, labels=labels)
 
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
-        hidden = set(self.hidden)
-        return Study(
-            tuple(entry for entry in self.entries if entry.label not in hidden), self.unfinished, self.labels
-        )
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.label not in self.hidden))
 
 
 def study_of(cell: Cell) -> Study:
     """One cell under the name of its condition, whatever else it is."""
-    labels = _labels([cell], [cell.condition])
-    return Study((Entry(cell.condition, cell),), (), tuple(labels))
+    entry = Entry(cell.condition, cell)
+    return Study((entry,), (), tuple(_labels([entry])))
 
 
 def make_study(cells: Sequence[Cell]) -> Study:
@@ -117,18 +115,13 @@ def make_study(cells: Sequence[Cell]) -> Study:
     colour.
     """
     completed = [cell for cell in cells if cell.completed]
-    plain, others = ([cell for cell in completed if is_of_capacity(cell) is so] for so in (False, True))
-    others.sort(key=_place_of_capacity)
-    names, other_names = _names(plain), _names_of_capacity(others)
-    labels = [
-        *_labels(plain, names),
-        *(Label(name, 0, 0, starts_hidden=True) for name in dict.fromkeys(other_names)),
-    ]
+    plain = _named_by_keys([cell for cell in completed if not is_of_capacity(cell)])
+    others = _named_by_size([cell for cell in completed if is_of_capacity(cell)])
+    names = dict.fromkeys(entry.label for entry in others)
+    labels = [*_labels(plain), *(Label(name, 0, 0, starts_hidden=True) for name in names)]
     place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
-    named = [*zip(names, plain, strict=True), *zip(other_names, others, strict=True)]
     entries = sorted(
-        (Entry(name, cell) for name, cell in named),
-        key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets),
+        [*plain, *others], key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets)
     )
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
@@ -140,77 +133,66 @@ def differing_keys(cells: Iterable[Cell]) -> list[str]:
     groups = defaultdict(list)
     for cell in cells:
         groups[cell.kind, cell.condition].append(cell.config)
-    return list(
-        dict.fromkeys(
-            key
-            for group in groups.values()
-            for key in group[0]
-            if key not in _UNNAMED and _differs(group, key)
-        )
-    )
+    keys = [key for group in groups.values() for config in group for key in config if _differs(group, key)]
+    return [key for key in dict.fromkeys(keys) if key not in _UNNAMED]
 
 
 def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
-    values = {(config["N"] if key in _SET_FOR_EACH_N else None, str(config.get(key))) for config in configs}
+    """Among those that have the key."""
+    having = [config for config in configs if key in config]
+    values = {(config["N"] if key in _SET_FOR_EACH_N else None, str(config[key])) for config in having}
     return len(values) > len({place for place, _ in values})
 
 
-def _names(cells: Sequence[Cell]) -> list[str]:
+def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
     usual = {
-        key: _most_frequent(cell.config.get(key) for cell in cells if key in cell.config)
+        key: _most_frequent([cell.config[key] for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
-    return _told_apart([" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells], cells)
+    names = (" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells)
+    return _told_apart([Entry(name, cell) for name, cell in zip(names, cells, strict=True)])
 
 
-def _names_of_capacity(cells: Sequence[Cell]) -> list[str]:
-    """Each says what is trained and how many secrets there are, so that none is the name of a plain cell."""
-    names: dict[int, str] = {}
-    for group in by_condition(cells).values():
-        for order, part in (
-            ("", interleaved(group)),
-            (" in blocks", [cell for cell in group if in_blocks(cell)]),
-        ):
-            for size, of_size in by_size(part).items():
-                names |= {
-                    id(cell): f"{cell.condition}, {size.label}, {_secrets(cell)}{order}" for cell in of_size
-                }
-    return _told_apart([names[id(cell)] for cell in cells], cells)
+def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
+    """Each says what is trained and how many secrets there are, so that none is the name of a plain cell.
 
-
-def _place_of_capacity(cell: Cell) -> tuple[Any, ...]:
-    """By condition, then by what is trained, the smallest first, then by how much there is to learn; those in
-    blocks after the others.
+    By condition, then by what is trained, the smallest first, then by how much there is to learn.
     """
-    return (
-        _rank_of(cell.condition),
-        _natural(cell.condition),
-        in_blocks(cell),
-        cell.summary.get("trained_parameters") or 0,
-        cell.N,
-        cell.num_secrets,
-    )
+    found = [
+        Entry(f"{condition}, {size.label}, {_secrets(cell)}", cell)
+        for condition, size, group in groups_of_sizes(cells)
+        for cell in sorted(group, key=lambda cell: (cell.N, cell.num_secrets))
+    ]
+    return sorted(_told_apart(found), key=lambda entry: _place_of(entry.cell.condition))
+
+
+def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[str, Size, list[Cell]]]:
+    """Condition, size and cells; those in blocks after the others."""
+    for group in by_condition(cells).values():
+        for part in (interleaved(group), [cell for cell in group if in_blocks(cell)]):
+            yield from ((group[0].condition, size, of_size) for size, of_size in by_size(part).items())
 
 
 def _secrets(cell: Cell) -> str:
-    return f"{cell.num_secrets} secrets" if cell.num_secrets > 1 else "1 secret"
+    count = f"{cell.num_secrets} secrets" if cell.num_secrets > 1 else "1 secret"
+    return f"{count} in blocks" if in_blocks(cell) else count
 
 
-def _told_apart(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     """With the names of their folders, where cells of one N have the same name."""
-    met = Counter(zip(names, (cell.N for cell in cells), strict=True))
+    met = Counter((entry.label, entry.N) for entry in entries)
     return [
-        f"{name} ({cell.path.name})" if met[name, cell.N] > 1 else name
-        for name, cell in zip(names, cells, strict=True)
+        Entry(f"{entry.label} ({entry.cell.path.name})", entry.cell)
+        if met[entry.label, entry.N] > 1
+        else entry
+        for entry in entries
     ]
 
 
-def _departures(cell: Cell, usual: dict[str, Any]) -> list[str]:
-    return [
-        f"{key}={_shown(key, cell.config[key])}"
-        for key in usual
-        if key in cell.config and cell.config[key] != usual[key]
-    ]
+def _departures(cell: Cell, usual: Mapping[str, Any]) -> list[str]:
+    """The keys with a value other than the usual."""
+    differing = {key: cell.config[key] for key in usual if cell.config.get(key, usual[key]) != usual[key]}
+    return [f"{key}={_shown(key, value)}" for key, value in differing.items()]
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -220,36 +202,31 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else value
 
 
-def _most_frequent(values: Iterable[Any]) -> Any:
+def _most_frequent(values: Sequence[Any]) -> Any:
     """The value that most have; where several have as many, something that none of them equals."""
-    counted = list(values)
-    (first, most), *others = Counter(map(str, counted)).most_common(2)
+    (first, most), *others = Counter(map(str, values)).most_common(2)
     if others and others[0][1] == most:
         return _NOTHING
-    return next(value for value in counted if str(value) == first)
+    return next(value for value in values if str(value) == first)
 
 
-def _labels(cells: Sequence[Cell], names: Sequence[str]) -> list[Label]:
-    condition = {name: cell.condition for name, cell in zip(names, cells, strict=True)}
-    ordered = sorted(
-        condition,
-        key=lambda name: (_rank_of(condition[name]), _natural(condition[name]), len(name), _natural(name)),
-    )
-    colors = _colors([condition[name] for name in ordered], Counter(cell.condition for cell in cells))
-    variants: Counter[str] = Counter()
+def _labels(entries: Sequence[Entry]) -> list[Label]:
+    conditions = {entry.label: entry.cell.condition for entry in entries}
+    ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
+    counts = Counter(entry.cell.condition for entry in entries)
+    colors = _colors([conditions[name] for name in ordered], counts)
+    variants: defaultdict[str, Iterator[int]] = defaultdict(count)
     labels = []
     for name in ordered:
-        variant = variants[condition[name]]
-        variants[condition[name]] += 1
-        labels.append(
-            Label(name, colors[condition[name]], variant, starts_hidden=variant > 0 and f" {_RANK}=" in name)
-        )
+        variant = next(variants[conditions[name]])
+        starts_hidden = variant > 0 and f" {_RANK}=" in name
+        labels.append(Label(name, colors[conditions[name]], variant, starts_hidden))
     return labels
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
-    """A place in the palette for each condition: always the same for the brief's five, of which the one with
-    the most cells has it; then the next free.
+    """A place in the palette for each condition: always the same for the five standard conditions, of
+    which the variant with the most cells has it; then the next free.
     """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):
@@ -265,6 +242,10 @@ def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
 def _rank_of(condition: str) -> int:
     first = condition.split(" ")[0]
     return _ORDER.index(first) if first in _ORDER else len(_ORDER)
+
+
+def _place_of(condition: str) -> tuple[int, list[tuple[int, float, str]]]:
+    return _rank_of(condition), _natural(condition)
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:

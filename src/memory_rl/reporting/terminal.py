@@ -1,17 +1,27 @@
-"""What the terminal shows: a progress bar while runs learn, and the table at the end. All on standard output
-through rich.
+"""What the terminal shows: a progress bar while runs learn, and the tables before and after. All on standard
+output through rich.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, number, short, table_rows
+
 _FILE_WIDTH = 140
+_RESULTS = {
+    "condition": ("condition",),
+    "runs": ("runs",),
+    "memorised": ("memorised",),
+    "median episodes [95 % CI]": MEDIAN,
+    "bits per episode [95 % CI]": RATE,
+    "naive capacity in bits": ("capacity",),
+}
 
 
 class ProgressBar:
@@ -31,16 +41,17 @@ class ProgressBar:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
+        told = TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("episodes | mean bits known {task.fields[bits]:.2f} of {task.fields[of]:.2f}"),
-            TextColumn("| {task.fields[active]} runs learning"),
+            told,
             TimeElapsedColumn(),
         )
         self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task(title, total=budget, bits=0.0, of=math.log2(N), active=0)
+        self._task = self._bar.add_task(title, total=budget, bits=0.0, active=0)
 
     def __enter__(self) -> ProgressBar:
         if self._bar is not None:
@@ -61,33 +72,15 @@ class ProgressBar:
 
 
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:
-    """The table that ends a run: a row a condition.
+    """The table that ends a run: one row per condition.
 
     Args:
         conditions: from summary.json.
         path: the run directory.
     """
-    table = Table(caption=f"run directory: {path}", caption_justify="left")
-    for heading in (
-        "condition",
-        "runs",
-        "memorised",
-        "median episodes [95 % CI]",
-        "bits per episode [95 % CI]",
-        "naive capacity",
-    ):
-        table.add_column(heading, justify="left" if heading == "condition" else "right")
-    for name, summary in conditions.items():
-        episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-        table.add_row(
-            name,
-            str(summary["runs"]),
-            str(summary["memorised"]),
-            f"{_count(episodes['median'])} [{_count(episodes['ci95'][0])}, {_count(episodes['ci95'][1])}]",
-            f"{_rate(rate['estimate'])} [{_rate(rate['ci95'][0])}, {_rate(rate['ci95'][1])}]",
-            f"{summary['ceilings']['capacity']:.3g} bits",
-        )
-    return table
+    rows = [{"condition": name, **measured(summary)} for name, summary in conditions.items()]
+    about = {"caption": f"run directory: {path}", "caption_justify": "left"}
+    return make_table(list(_RESULTS), table_rows(rows, _RESULTS), **about)
 
 
 def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Table:
@@ -99,14 +92,10 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
         memorised_at: the probability at which S counts as memorised.
         ceilings: as in summary.json.
     """
-    first, asker, optimal = (
-        ceilings["first_episode"],
-        ceilings["ideal_questioner"],
-        ceilings["optimal_to_know"],
-    )
+    first, asker = ceilings["first_episode"], ceilings["ideal_questioner"]
     rows = [
-        ("naive capacity, log2 of the levels", ceilings["capacity"], "bits an episode"),
-        ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits an episode"),
+        ("naive capacity, log2 of the levels", ceilings["capacity"], "bits per episode"),
+        ("Shannon capacity, the most an answer can tell", ceilings["shannon_capacity"], "bits per episode"),
         ("first episode, best answer", first["best"], "bits"),
         ("first episode, mean answer", first["mean"], "bits"),
     ]
@@ -117,44 +106,51 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
             (f"{method}: knows S", asker["to_know"], "episodes"),
             (f"{method}: answers S", asker["to_hit"], "episodes"),
         ]
-    if optimal is not None:
-        rows.append(("optimal questioner: knows S", optimal, "episodes"))
-    table = Table(title=f"{condition}, N = {N}: ceilings", title_justify="left")
-    table.add_column("what")
-    table.add_column("at most" if asker is None else "value", justify="right")
-    table.add_column("unit")
-    for what, value, unit in rows:
-        if value is not None:
-            table.add_row(what, f"{value:.4g}", unit)
-    return table
+    rows.append(("optimal questioner: knows S", ceilings["optimal_to_know"], "episodes"))
+    headings = ("what", "at most" if asker is None else "value", "unit")
+    words = [(what, f"{value:.4g}", unit) for what, value, unit in rows if value is not None]
+    title = f"{condition}, N = {N}: ceilings"
+    return make_table(headings, words, left=("what", "unit"), title=title, title_justify="left")
 
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Where the bits go: the rate of each mind in bits an episode, and the factor lost at each step.
+    """Where the bits go: the rate of each mind in bits per episode, and the factor lost at each step.
     Conditions without a ledger are left out.
     """
-    table = Table(
-        title="bits per episode, from what the channel could carry to what was learned; in brackets the factor lost on the way",
-        title_justify="left",
-    )
-    for heading in ("condition", "capacity", "ideal questioner", "ideal observer", "policy", "laws"):
-        table.add_column(heading, justify="left" if heading == "condition" else "right")
-    for name, summary in conditions.items():
-        if "rates" in summary:
-            cells = [_rate(summary["rates"]["capacity"]["estimate"])]
-            for mind, loss in (
-                ("questioner", "alphabet"),
-                ("observer", "exploration"),
-                ("policy", "absorption"),
-            ):
-                factor = summary["losses"][loss]
-                cells.append(
-                    _rate(summary["rates"][mind]["estimate"])
-                    + ("" if factor is None else f" ({loss} {factor:.3g}x)")
-                )
-            table.add_row(
-                name, *cells, ", ".join(sorted({check["status"] for check in summary["checks"].values()}))
-            )
+    title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"
+    headings = ("condition", *(name.removeprefix("channel ") for name in MINDS.values()), "laws")
+    rows = [_waterfall_row(name, summary) for name, summary in conditions.items() if "rates" in summary]
+    return make_table(headings, rows, title=title, title_justify="left")
+
+
+def _waterfall_row(name: str, summary: Mapping[str, Any]) -> list[str]:
+    rates, lost = summary["rates"], summary["losses"]
+    words = {mind: number(rates[mind]["estimate"]) for mind in MINDS}
+    for step, (_, below) in STEPS.items():
+        words[below] += "" if lost[step] is None else f" ({step} {short(lost[step])}x)"
+    laws = sorted({check["status"] for check in summary["checks"].values()})
+    return [name, *words.values(), ", ".join(laws)]
+
+
+def make_table(
+    headings: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    left: Sequence[str] = ("condition",),
+    **about: Any,
+) -> Table:
+    """A table for the terminal.
+
+    Args:
+        headings: of its columns.
+        rows: in words.
+        left: the headings of words; other columns hold numbers, and are set to the right.
+        about: title and caption, as rich has them.
+    """
+    table = Table(**about)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -168,11 +164,3 @@ def show(table: Table) -> None:
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     console.print(table)
-
-
-def _count(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"

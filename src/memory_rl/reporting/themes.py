@@ -23,9 +23,10 @@ PALETTE = {
 DASHES = ([1, 0], [7, 3], [2, 2], [10, 3, 2, 3], [4, 4])
 """A pattern a variant of a condition."""
 
-_TEXT = {"light": "#24292f", "dark": "#e6eaf0"}
-_MUTED = {"light": "#57606a", "dark": "#a5afbd"}
-_LINES = {"light": "#e3e7ec", "dark": "#2c333d"}
+_INK = {
+    "light": {"text": "#24292f", "muted": "#57606a", "lines": "#e3e7ec"},
+    "dark": {"text": "#e6eaf0", "muted": "#a5afbd", "lines": "#2c333d"},
+}
 _LOSSES = {
     "light": {"alphabet": "#8a95a3", "exploration": "#c4861a", "absorption": "#4f8fd0"},
     "dark": {"alphabet": "#6b7583", "exploration": "#b9801f", "absorption": "#3d76b3"},
@@ -51,7 +52,7 @@ def vega_config(theme: Theme, labels: Sequence[Label], *, ground: str | None = N
         labels: in the order of the colour scale.
         ground: behind the figure; transparent by default.
     """
-    text, muted, lines = _TEXT[theme], _MUTED[theme], _LINES[theme]
+    text, muted, lines = _INK[theme].values()
     guide = {
         "labelColor": muted,
         "titleColor": text,

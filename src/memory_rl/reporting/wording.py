@@ -1,136 +1,20 @@
-"""What the report says, in plain words: numbers, and about each figure its heading and how to read it."""
+"""What stands in templates/: styles, scripts, and what the report says about each figure and table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from importlib import resources
+from typing import Any
 
-if TYPE_CHECKING:
-    import polars as pl
-
-UNKNOWN = "\u2013"
+import yaml
 
 
-def short(value: float) -> str:
-    """Three digits; a large number without an exponent."""
-    return f"{value:.3g}" if value < 999.5 else f"{float(f'{value:.3g}'):,.0f}"
+def asset(name: str) -> str:
+    """A file of templates/."""
+    return (resources.files("memory_rl.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
-def number(value: Any) -> str:
-    """A number of a table in words, and words as they are; a dash stands for what is unknown."""
-    if value is None:
-        return UNKNOWN
-    return (
-        short(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-    )
-
-
-def with_interval(value: Any, *interval: Any) -> str:
-    """A number with its 95 % interval, if it has one, as in 0.05 [0.03, 0.08]."""
-    return f"{number(value)} [{', '.join(map(number, interval))}]" if interval else number(value)
-
-
-def table_rows(frame: pl.DataFrame, table: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """The rows of a frame in words.
-
-    Args:
-        frame: columns that it lacks are unknown.
-        table: from each heading to the column below it, or to those of a value and the ends of its interval.
-    """
-    return [
-        [with_interval(*(row.get(column) for column in columns)) for columns in table.values()]
-        for row in frame.rows(named=True)
-    ]
-
-
-TITLES = {
-    "bits_known": "Bits known, episode by episode",
-    "waterfall": "Where the bits go",
-    "survival": "Who has not memorised yet",
-    "scaling": "Bits per episode against N",
-    "absorption": "What an episode teaches, by what is known already",
-    "film": "The policy film",
-    "rank": "Bits per episode against LoRA rank",
-    "capacity": "Bits stored against bits to learn",
-    "parameters": "Bits stored against trained parameters",
-    "size": "Bits per episode against trained parameters",
-    "interference": "What becomes of old secrets while new ones are learned",
-}
-
-READING = {
-    "bits_known": (
-        "Bits known are log2 N + log2 P(S): 0 for a policy that knows nothing of its secret S, log2 N for one that has memorised it. Each line is the mean "
-        "over the runs of a condition, the band around it the 95 % bootstrap interval over runs. A run that has ended keeps its last value.",
-        "The horizontal rule is log2 N, all there is to know. The thin dotted line of each colour is its ceiling: no learner of that condition can know "
-        "more than the Shannon capacity of its reward times the episodes it has had. The axis is linear up to 10 episodes and logarithmic beyond.",
-    ),
-    "waterfall": (
-        "Bits per episode on a logarithmic axis, falling from what the reward could carry to what the policy stores. Each bar is one loss, and its length "
-        "the factor lost: alphabet (the reward says less than its levels could, even to the best questioner), exploration (the policy asks what could be "
-        "known already), absorption (the algorithm does not store what was delivered).",
-        "The right end of the first bar is the channel capacity, log2 of the signals that an episode can bring. The marks at the left ends are the ideal "
-        "questioner, the ideal observer of the policy's own episodes, and the policy; thin rules are 95 % intervals. A gain is a bar that goes the other "
-        "way: memorised means P(S) >= 0.5, unless a cell says otherwise, and that two remaining candidates meet.",
-    ),
-    "survival": (
-        "The share of runs that have not memorised their secret after so many episodes (Kaplan-Meier, with pointwise 95 % bands). A curve that falls early "
-        "is a fast condition; where it crosses one half is the median. A curve that stays up has runs that are stuck.",
-        "A cross is where runs were censored: their budget was spent. They count as not yet, never as failures at that episode, and are never dropped.",
-    ),
-    "scaling": (
-        "Bits per episode are log2 N over the episodes to memorise, with 95 % intervals over runs. Points and lines are what the policies did; the dashed "
-        "line of each colour is the ideal questioner of that reward, who asks what tells most.",
-        "The dotted line is log2 N / N, in closed form: a policy that guesses evenly until its first hit, and knows S then. It is what a binary reward "
-        "comes to for a learner that does not take its misses into account. A yes or no can carry one bit; but a guess among N almost always hears no, "
-        "which says almost nothing. A diamond is the closed form of exact softmax policy gradient, where a cell is just that.",
-    ),
-    "absorption": (
-        "On the left the policy knows nothing, on the right P(S) is nearly 1. Each point is the bits absorbed per episode by the runs of a condition while "
-        "P(S) lay within half a bit of there, with its 95 % interval over runs. Below 0 the policy forgot. Points far to the left of 1/N, of runs that have "
-        "drifted away from their secret, come into view when the figure is moved.",
-        "The solid curve is h(p), the most that a yes or no about S can tell a policy that answers S with probability p: it peaks at one half, which is why "
-        "a binary reward teaches so little at first. The dashed curve is -log2 p, all that is left to know, which an example shown tells at once. The "
-        "vertical axis is linear within 0.01 of 0 and logarithmic beyond.",
-    ),
-    "film": (
-        "Every answer is a row, time runs to the right, and the brightness is how probable the answer was: on the left to the policy, on the right to an "
-        "ideal observer of the very same answers and rewards, both of run 0. Where the observer's picture is down to one line and the policy's is not, the "
-        "bits were delivered and not absorbed. The dashed rule marks the secret.",
-    ),
-    "rank": (
-        "If the reward is the bottleneck, and not the number of trainable parameters, then the lines are flat. Cells that are joined by a line differ in "
-        "nothing but their rank. Intervals are 95 % over runs.",
-    ),
-    "capacity": (
-        "Each run has M secrets, one for each of M prompts, so that there are M log2 N bits to learn. Bits stored are the bits known at the end of a run, "
-        "summed over its secrets: mean over runs with its 95 % bootstrap interval. On the dashed diagonal all is stored.",
-        "A size is saturated if it stores less than half of the most that examples showed it. Its capacity is then the greatest mean, and the diamond on the "
-        "diagonal is its knee, where the line of perfect storage meets that plateau, with its interval. Sizes without a diamond have only a lower bound; so "
-        "have all that learn from rewards, whose runs get stuck for other reasons than their size. A run whose budget was too short stores less than it "
-        "could: the table says how much came in the last tenth.",
-    ),
-    "parameters": (
-        "Bits stored at the end, as above, against how many parameters a run trains; the colour is the number of secrets. Diamonds are the capacities of the "
-        "saturated sizes, with their 95 % intervals.",
-        "The dashed lines are what whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li, arXiv:2404.05405) and about "
-        "3.6 bits of random data (Morris and others, arXiv:2505.24832). There all weights were trained from scratch; here a few are added to a frozen model.",
-    ),
-    "size": (
-        "If the reward is the bottleneck, and not the number of trained parameters, then the lines are flat. Bits per episode are those of runs that "
-        "memorised, as everywhere in this report, with 95 % intervals over runs; each line has the same to learn.",
-        "A triangle is the upper end of the interval of a cell in which no run memorised: too small an adapter, or too short a budget. It is no measured rate.",
-    ),
-    "interference": (
-        "Secrets are learned one after the other, each in a block of its own. The curves are the bits known of a secret, averaged over those of a run; mean "
-        "over runs with its 95 % bootstrap interval. In the shaded block the secret itself is taught, after it only others: a curve that stays up keeps what "
-        "it learned. Below 0 the policy holds the secret for less likely than a guess would.",
-        "The average is over the first half of the secrets, at every point of the curve: the later ones have too few blocks behind them. Secrets of a "
-        "run may be equal by chance, the more often the smaller N is: to teach one then revives the other.",
-    ),
-}
-
-CAPACITY_READING = (
-    "A row a condition and size. Capacity is the greatest mean of bits stored over all M; its interval is a bootstrap over runs in which that M is chosen "
-    "anew. The knee is as many secrets as it holds. Where the size is not saturated, all three are lower bounds."
-)
-POINT_READING = "A row a condition, size and number of secrets M. Bits stored are those known at the end of a run, summed over its secrets. The same is in capacity.csv."
+@cache
+def wording(kind: str, name: str) -> dict[str, Any]:
+    """Title and reading of one of the "figures" or "tables"."""
+    return dict(yaml.safe_load(asset("wording.yaml"))[kind][name])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting, secrets_of
+from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
 from memory_rl.policies.answer_trie import AnswerTrie
@@ -18,6 +18,7 @@ from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
 from memory_rl.training.loop import train
+from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
 
@@ -44,9 +45,15 @@ def setting_of(command: str = "train", **keys) -> Setting:
     return make_setting(make_experiment(keys, command))
 
 
+def secrets_of(command: str = "train", **keys) -> np.ndarray:
+    """The secrets (R, M) of an experiment with these keys."""
+    return draw_secrets(make_experiment(keys, command))
+
+
 def run_loop(setting: Setting, policy) -> Tables:
     """The tables of an experiment once its loop has run, with the meter but without a run directory's summary."""
-    secrets, experiment = secrets_of(setting), setting.experiment
+    experiment = setting.experiment
+    secrets = draw_secrets(experiment)
     tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)
     meter = make_meter(setting, secrets, [tables], None)
     train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)

@@ -17,10 +17,10 @@ from tinker_cookbook.rl.rollouts import do_group_rollout
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from memory_rl.config import TrainConfig
+from helpers import secrets_of
+
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
-from memory_rl.training.environments import draw_secrets
 
 pytestmark = pytest.mark.integrations
 
@@ -144,7 +144,7 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_the_secret_is_that_of_the_run_of_an_experiment():
     dataset = make_dataset(N=1000, seed=4, run=2, batch_size=3, n_batches=7)
-    assert dataset.secret == draw_secrets(TrainConfig(N=1000, seed=4, num_runs=3))[2, 0]
+    assert dataset.secret == secrets_of(N=1000, seed=4, num_runs=3)[2, 0]
     assert len(dataset) == 7
     assert [group.index for group in dataset.get_batch(2)] == [6, 7, 8]
 

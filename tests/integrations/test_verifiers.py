@@ -10,10 +10,10 @@ pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip inst
 import verifiers.v1 as vf
 from aiohttp import web
 
-from memory_rl.config import TrainConfig
+from helpers import secrets_of
+
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.verifiers import SecretEnv, SecretHarness, load_environment
-from memory_rl.training.environments import draw_secrets
 
 
 class Model:
@@ -106,7 +106,7 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_each_task_is_a_run_whose_secret_no_model_is_shown():
     tasks = list(load_environment(N=1000, seed=2, num_runs=5).taskset)
-    assert [task.data.secret for task in tasks] == draw_secrets(TrainConfig(N=1000, seed=2, num_runs=5))[
+    assert [task.data.secret for task in tasks] == secrets_of(N=1000, seed=2, num_runs=5)[
         :, 0
     ].tolist()
     assert {task.data.prompt for task in tasks} == {"Secret in [0,1000)?"}

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
-from helpers import complaint, setting_of
+from helpers import complaint, secrets_of, setting_of
 from torch.testing import assert_close
 
 import memory_rl
-from memory_rl.assembly import make_sampling, secrets_of
+from memory_rl.assembly import make_sampling
 from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_directions import open_answers
@@ -204,7 +204,7 @@ def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
     )
     channel, secrets = (
         make_channel("log_distance", 5, noise=0.2),
-        secrets_of(setting_of(N=5, num_secrets=2, num_runs=6)),
+        secrets_of(N=5, num_secrets=2, num_runs=6),
     )
     first, second = np.divmod(np.arange(25), 5)
     for run in range(6):
@@ -253,7 +253,7 @@ def test_the_tables_agree(tmp_path):
     }  # an example an update, and measured after every tenth
     shown = result.episodes.group_by("run").agg(pl.col("prompt").n_unique())
     assert (shown["prompt"] == 6).all()
-    secrets = secrets_of(setting_of("sft", N=8, num_secrets=6, num_runs=3))
+    secrets = secrets_of("sft", N=8, num_secrets=6, num_runs=3)
     assert all(
         secrets[run, prompt] == answer
         for run, prompt, answer in result.episodes.select("run", "prompt", "answer").iter_rows()
@@ -349,8 +349,8 @@ def test_an_adapter_on_the_warmed_model_stores_what_it_is_given():
 
 
 def test_one_secret_among_many_is_the_single_one():
-    one, many = setting_of(N=1000, num_runs=5), setting_of(N=1000, num_runs=5, num_secrets=7)
-    assert (secrets_of(one)[:, 0] == secrets_of(many)[:, 0]).all()
+    one, many = secrets_of(N=1000, num_runs=5), secrets_of(N=1000, num_runs=5, num_secrets=7)
+    assert (one[:, 0] == many[:, 0]).all()
     assert code_names(3) == code_names(900)[:3]
     assert len(set(code_names(900))) == 900
     assert make_world("single_step", 8, 1).prompt(0) == "Secret in [0,8)?"
@@ -358,8 +358,7 @@ def test_one_secret_among_many_is_the_single_one():
 
 
 def prompts_of(command="train", **keys):
-    setting = setting_of(command, **keys)
-    return make_sampling(setting, None, secrets_of(setting)).prompts
+    return make_sampling(setting_of(command, **keys), None, secrets_of(command, **keys)).prompts
 
 
 def test_orders_of_prompts():

@@ -5,10 +5,10 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-from helpers import setting_of
+from helpers import secrets_of, setting_of
 
 import memory_rl
-from memory_rl.assembly import make_sampling, secrets_of
+from memory_rl.assembly import make_sampling
 from memory_rl.training.sampling import SkipAhead, StepByStep
 
 CHANNELS = {
@@ -118,8 +118,7 @@ INEXACT = {
 
 
 def sampling_of(**keys):
-    setting = setting_of(**keys)
-    return make_sampling(setting, None, secrets_of(setting))
+    return make_sampling(setting_of(**keys), None, secrets_of(**keys))
 
 
 @pytest.mark.parametrize("settings", INEXACT.values(), ids=INEXACT.keys())

@@ -244,6 +244,7 @@ def test_a_group_carries_a_signal_as_often_as_its_rewards_differ(N, bins, group_
         algorithm=algorithm,
         group_size=group_size,
         batch_size=groups,
+        max_episodes=groups * group_size,
         seed=group_size,
         **channel,
     )

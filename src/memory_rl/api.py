@@ -7,17 +7,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from typing_extensions import Unpack
-
-from memory_rl.config import MAX_N, MAX_TABULATED_N, DataFiles, Signal, Threshold, World, with_threshold
+from memory_rl.config import (
+    MAX_N,
+    MAX_TABULATED_N,
+    DataFiles,
+    Keep,
+    PolicySettings,
+    Secrets,
+    Signal,
+    Stop,
+    Threshold,
+    Updates,
+    World,
+    with_threshold,
+)
 from memory_rl.errors import ConfigError
-from memory_rl.experiment import Experiment, experiment_keys, make_experiment
+from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.keys import Key, fill, keys_of, make, read
+from memory_rl.learning.learners import LearnerKeys
+from memory_rl.reporting.settings import ReportConfig
 from memory_rl.seeding import generator
-from memory_rl.typed_keys import BoundsKeys, DataKeys, ReportKeys, SFTKeys, TrainKeys
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,9 +39,20 @@ if TYPE_CHECKING:
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+Keys = ParamSpec("Keys")
+Given = TypeVar("Given")
 
 _QUIET: dict[str, Any] = {"quiet": True}  # a function prints nothing unless it is asked to
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AllKeys(Keep, Stop, LearnerKeys, Updates, PolicySettings, Signal, Secrets):
+    """What `train` takes, for type checkers and `help`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BoundsKeys(Threshold, Signal, World):
+    """What `bounds` takes."""
 
 
 def bounds_keys() -> dict[str, Key]:
@@ -36,26 +60,24 @@ def bounds_keys() -> dict[str, Key]:
     return {**keys_of(World, "world"), **keys_of(Signal, "signal"), **keys_of(Threshold, "stop")}
 
 
-def takes(keys: Mapping[str, Key], **defaults: Any) -> Callable[[FunctionT], FunctionT]:
-    """Lets `help` and `inspect.signature` list the keys that a function takes, with type, default and meaning."""
+def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callable[Keys, Given]]:
+    """Gives a function the keys of a class, for type checkers, `inspect.signature` and `help` alike."""
 
-    def document(function: FunctionT) -> FunctionT:
-        known = inspect.signature(function)
-        kind = inspect.Parameter.KEYWORD_ONLY
-        listed = [
-            inspect.Parameter(word, kind, default=defaults.get(word, one.default), annotation=one.hint)
-            for word, one in keys.items()
-        ]
-        function.__signature__ = known.replace(parameters=listed)  # type: ignore[attr-defined]
-        lines = [f"        {word}: {one.doc}" for word, one in keys.items()]
-        function.__doc__ = "\n".join([function.__doc__ or "", "    Keys:", *lines, ""])
+    def typed(function: Callable[..., Given]) -> Callable[Keys, Given]:
+        listed = (
+            one.replace(default=_QUIET.get(one.name, one.default))
+            for one in inspect.signature(kind).parameters.values()
+        )
+        function.__signature__ = inspect.signature(function).replace(parameters=[*listed])  # type: ignore[attr-defined]
+        meanings = (f"    {one.name}: {one.metadata.get('doc', '')}" for one in fields(kind))  # type: ignore[arg-type]
+        function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *meanings])
         return function
 
-    return document
+    return typed
 
 
-@takes(experiment_keys(), **_QUIET)
-def train(**keys: Unpack[TrainKeys]) -> Result:
+@_takes(_AllKeys)
+def train(**keys: Any) -> Result:
     """Runs reinforcement learning and returns what was measured. Nothing is printed unless quiet=False is given.
 
     Raises:
@@ -64,8 +86,8 @@ def train(**keys: Unpack[TrainKeys]) -> Result:
     return run(make_experiment({**_QUIET, **keys}))
 
 
-@takes({word: one for word, one in experiment_keys().items() if "signal=reward" not in one.needs}, **_QUIET)
-def sft(**keys: Unpack[SFTKeys]) -> Result:
+@_takes(_AllKeys)
+def sft(**keys: Any) -> Result:
     """Runs supervised learning and returns what was measured. Nothing is printed unless quiet=False is given.
 
     With fixed_secret the examples are those that `generate_sft_data` wrote; without it each run is shown its own
@@ -89,8 +111,8 @@ def run(experiment: Experiment) -> Result:
     return run_experiment(experiment)
 
 
-@takes(keys_of(DataFiles), **_QUIET)
-def generate_sft_data(**keys: Unpack[DataKeys]) -> Path:
+@_takes(DataFiles)
+def generate_sft_data(**keys: Any) -> Path:
     """Writes train.jsonl and test.jsonl for one secret, drawn from the seed unless it is given, and returns their
     folder.
 
@@ -113,8 +135,8 @@ def write_sft_data(files: DataFiles) -> Path:
     return folder
 
 
-@takes(bounds_keys())
-def bounds(**keys: Unpack[BoundsKeys]) -> Ceilings:
+@_takes(_BoundsKeys)
+def bounds(**keys: Any) -> Ceilings:
     """The ceilings of a reward channel, without training anything.
 
     Raises:
@@ -155,14 +177,14 @@ def sweep(**keys: Any) -> dict[str, Any]:
     return run_sweep(**keys)
 
 
-def report(**keys: Unpack[ReportKeys]) -> Path:
+@_takes(ReportConfig)
+def report(**keys: Any) -> Path:
     """Writes a page over run directories, and returns its path; see docs/report.md.
 
     Raises:
         MemoryRLError: one sentence about a key, a folder or a run directory.
     """
     from memory_rl.reporting.report import write_report
-    from memory_rl.reporting.settings import ReportConfig
 
     return write_report(make(ReportConfig, {**_QUIET, **keys}))
 

@@ -231,7 +231,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         every=experiment.updates_an_evaluation,
     )
     policy = make_hosted(service, trie, settings)
-    estimate = policy.estimate(experiment.budget // settings.episodes)
+    estimate = policy.costs.estimate(experiment.budget // settings.episodes)
     if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
         policy.close(completed=False)
         raise ConfigError(

@@ -87,6 +87,12 @@ def told(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}".removesuffix(": ")) + where
 
 
+def place_of(function: Any) -> str:
+    """Where a function of the user's is defined, as told in brackets."""
+    code = getattr(function, "__code__", None)
+    return "" if code is None else f" (in {Path(code.co_filename).name}, line {code.co_firstlineno})"
+
+
 def one_line(text: str) -> str:
     """A text as it fits into a sentence."""
     line = " ".join(text.split())

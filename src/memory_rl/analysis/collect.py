@@ -15,7 +15,7 @@ import polars as pl
 from memory_rl.analysis.summary import last_rows, memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import secrets_to_memorise
+from memory_rl.experiment import old_experiment, secrets_to_memorise
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
 
 SET_APART = ("tuning", "discarded")
@@ -51,14 +51,15 @@ class Cell:
         """The keys of its configuration."""
         return dict(self.manifest["config"])
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
-        """What sets it apart: command (`kind`), condition, and the keys of its configuration.
+        """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
-        Keys without a value are left out, whether or not the configuration has them. Selections, samples and
-        labels of sizes go by these alone.
+        Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells of
+        version 0.1, whose manifests leave defaults open, are compared with those of today.
         """
-        given = {key: value for key, value in self.config.items() if value is not None}
+        resolved = self.manifest.get("resolved") or old_experiment(self.manifest).resolved()
+        given = {key: value for key, value in resolved.items() if value is not None}
         return {"kind": self.kind, "condition": self.condition, **given}
 
     @property

@@ -153,3 +153,13 @@ class Supervised(Learner):
 
 
 LOADERS["example"] = lambda _: Supervised()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerKeys:
+    """The settings of all algorithms under the words that are typed, for type checkers."""
+
+    baseline: Literal["group", "none"] = "group"
+    ppo_clip: float = 0.2
+    ppo_epochs: int = 4
+    posterior_epochs: int = 16

@@ -6,7 +6,7 @@ See docs/own_learner.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from memory_rl.errors import ConfigError
 from memory_rl.keys import name_of
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import Learner
-from memory_rl.own_code import load_object, told
+from memory_rl.own_code import load_object, place_of, told
+
+if TYPE_CHECKING:
+    import torch
 
 _SHAPE = (3, 2, 4, 2)  # runs, groups, episodes of a group, steps
 _EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
@@ -54,6 +57,7 @@ def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -
 
 
 def _check_advantages(learner: Learner, name: str) -> None:
+    name += place_of(type(learner).advantages)
     returns = np.random.default_rng(0).integers(4, size=_SHAPE) / 3.0
     first = _advantages(learner, returns, name)
     if not np.array_equal(first, _advantages(learner, returns, name)):
@@ -76,9 +80,7 @@ def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
             f"{name} gave advantages of shape {shape} for returns of shape {returns.shape}: return one each."
         )
     if given.dtype.kind not in "fiub" or not np.isfinite(given).all():
-        raise ConfigError(
-            f"{name} gave advantages that are not finite numbers: return a finite number for each return."
-        )
+        raise ConfigError(f"{name} gave advantages that are not finite numbers: return one for each return.")
     return given.astype(np.float64)
 
 
@@ -113,12 +115,30 @@ def _check_silence(learner: Learner, name: str) -> None:
 def _check_loss(learner: Learner, name: str) -> None:
     import torch
 
+    name += place_of(type(learner).loss)
     shape = (_SHAPE[0], _SHAPE[1] * _SHAPE[2], 3)
     random = torch.Generator().manual_seed(0)
-    log_probs = -torch.rand(shape, generator=random)
-    advantages = torch.randn(shape, generator=random)
-    leaf = (log_probs * 1.1).requires_grad_()
-    loss = _call(name, "asked for its loss", learner.loss, leaf, log_probs, advantages)
+    before, advantages = -torch.rand(shape, generator=random), torch.randn(shape, generator=random)
+    losses = [_loss(learner, 1.1 * before, before, advantages, name)[0] for _ in range(2)]
+    if losses[0] != losses[1]:
+        raise ConfigError(f"{name} gave two different losses for the same episodes: make it deterministic.")
+    _, gradient = _loss(learner, before, before, torch.zeros(shape), name)
+    still = not learner.moves(np.zeros((_SHAPE[0], shape[1], _SHAPE[3]))).any()
+    if float(gradient.abs().max()) > _ROUNDING and (learner.silent_if_equal or still):
+        raise ConfigError(
+            f"{name} has a loss that moves the policy where all advantages are 0: add silent_if_equal = False, and a "
+            "method moves(self, advantages) that is true for all runs."
+        )
+
+
+def _loss(
+    learner: Learner, now: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor, name: str
+) -> tuple[float, torch.Tensor]:
+    """The loss, and its gradient for the log-probabilities."""
+    import torch
+
+    leaf = now.clone().requires_grad_()
+    loss = _call(name, "asked for its loss", learner.loss, leaf, before, advantages)
     if (
         not isinstance(loss, torch.Tensor)
         or loss.shape != ()
@@ -126,9 +146,8 @@ def _check_loss(learner: Learner, name: str) -> None:
         or not loss.requires_grad
     ):
         shown = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise ConfigError(
-            f"{name} has a loss of shape {shown}: return a finite scalar tensor with its graph."
-        )
+        raise ConfigError(f"{name} has a loss of {shown}: return a finite scalar tensor with its graph.")
+    return loss.item(), torch.autograd.grad(loss, leaf)[0]
 
 
 LOADERS["own"] = load_learner

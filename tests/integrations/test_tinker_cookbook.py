@@ -157,5 +157,5 @@ def test_noise_flips_as_often_as_it_says():
 
 
 def test_a_bad_key_is_one_sentence():
-    with pytest.raises(ConfigError, match="reward_bins=4 goes with reward_type=binned_log_distance alone"):
+    with pytest.raises(ConfigError, match="reward_bins=4 belongs to reward_type=binned_log_distance: add"):
         make_dataset(reward_bins=4)

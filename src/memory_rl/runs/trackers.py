@@ -316,9 +316,6 @@ class Trackers:
         if self._open and table == "metrics":
             self._show(self._curve.add(rows))
 
-    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """Nothing to show."""
-
     def close(self, summary: Mapping[str, Any] | None = None) -> None:
         """Closes the trackers.
 

@@ -19,8 +19,8 @@ import yaml
 
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
 from memory_rl.analysis.keys import Key, Text, is_integer, is_number, is_selection, list_of, or_none, read
+from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, suggest
-from memory_rl.experiment import experiment_keys
 
 _SUFFIX = ".yaml"
 SELECTABLE = ("kind", "condition", *sorted(experiment_keys()))

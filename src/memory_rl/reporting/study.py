@@ -1,6 +1,4 @@
-"""Cells as a reader meets them: each under a label that says what sets it apart, in one order and one colour
-on every figure.
-"""
+"""Cells as a reader meets them: under labels that say what sets them apart, in one order and one colour."""
 
 from __future__ import annotations
 
@@ -89,9 +87,7 @@ class Study:
         return [entry for entry in self.entries if entry.N == N]
 
     def plain(self) -> Study:
-        """Without the cells of several secrets or other adapters than LoRA, which have figures of their
-        own.
-        """
+        """Without cells of several secrets or other adapters than LoRA, which have figures of their own."""
         entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
         used = {entry.label for entry in entries}
         labels = tuple(label for label in self.labels if label.name in used)
@@ -130,8 +126,9 @@ def make_study(cells: Sequence[Cell]) -> Study:
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:
-    """The keys in which cells of the same condition differ; of those that a grid may set for each N, the ones
-    in which cells of the same N do.
+    """The keys in which cells of the same condition differ.
+
+    Of those that a grid may set for each N, the ones in which cells of the same N differ.
     """
     groups = defaultdict(list)
     for cell in cells:
@@ -228,8 +225,10 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
-    """A place in the palette for each condition: always the same for the five standard conditions, of
-    which the variant with the most cells has it; then the next free.
+    """A place in the palette for each condition.
+
+    It is always the same for the five standard conditions; where several share one, as bins do, the one with
+    the most cells has it. Others have the next free.
     """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):

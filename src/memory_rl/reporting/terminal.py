@@ -1,6 +1,4 @@
-"""What the terminal shows: a progress bar while runs learn, and the tables before and after. All on standard
-output through rich.
-"""
+"""What the terminal shows, on standard output through rich: a progress bar, and tables before and after."""
 
 from __future__ import annotations
 
@@ -28,8 +26,9 @@ _RESULTS = {
 
 @contextmanager
 def progress_bar(title: str, information: float) -> Iterator[Callable[[Any], None]]:
-    """A bar over episodes with the mean bits known; yields the function that moves it, to be called with a
-    `memory_rl.training.recorder.Progress`.
+    """A bar over episodes with the mean bits known.
+
+    Yields the function that moves it, to be called with a `memory_rl.training.recorder.Progress`.
 
     Args:
         title: the condition.
@@ -97,6 +96,7 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
     """Where the bits go: the rate of each mind in bits per episode, and the factor lost at each step.
+
     Conditions without a ledger are left out.
     """
     title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"
@@ -137,9 +137,7 @@ def make_table(
 
 
 def show(table: Table) -> None:
-    """Prints a table that has rows; where output is not a terminal, wide enough for a row to stay one
-    line.
-    """
+    """Prints a table that has rows; where output is not a terminal, a row stays one line."""
     if not table.row_count:
         return
     console = Console()

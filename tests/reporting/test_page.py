@@ -187,7 +187,7 @@ def test_the_theme_follows_the_system_and_the_button(open_page, sweep):
     button.click()
     wait_until_drawn(page)
     page.wait_for_function(
-        "() => ['drawn', 'theme'].map((name) => document.documentElement.dataset[name]).join() === 'yes,light'"
+        "() => ['drawn', 'theme'].map((key) => document.documentElement.dataset[key]).join() === 'yes,light'"
     )
     assert look(page) == ("rgb(246, 247, 249)", True, False)
     assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark theme", "false")
@@ -206,7 +206,7 @@ def test_the_keyboard_reaches_everything(open_page):
         page.keyboard.press("Tab")
         met.add(
             page.evaluate(
-                "() => (({ value, id, dataset }) => value || id || dataset.zoom || '')(document.activeElement)"
+                "() => (({value, id, dataset}) => value || id || dataset.zoom || '')(document.activeElement)"
             )
         )
     assert {*LABELS, "bits_known-0", "absorption-1", "in", "out", "reset"} <= met

@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
-from memory_rl.runs.store import RunDirectory
+from memory_rl.reporting import pictures
 from memory_rl.task import INVALID, as_reward, load_reward, make_channel, table_of, tabulate
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "my_rewards.py"
@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "my_rewards.py"
 def _no_figures(request, monkeypatch):
     """Drawing takes most of a small run's time; one test leaves it in."""
     if "figures" not in request.fixturenames:
-        monkeypatch.setattr(RunDirectory, "write_figure", lambda *_: None)
+        monkeypatch.setattr(pictures, "draw_run", lambda _: ())
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
         *(marks("line", lines, {"y": "bits", "detail": "run"}, **thin) for lines in runs),
         *_ceilings([entry for entry in entries if entry.summary]),
         *band(**_STEPS),
-        *_all_there_is(information, "log2 N" if information == math.log2(N) else "M log2 N"),
+        *_all_there_is(information, "log2 N =" if information == math.log2(N) else "M log2 N ="),
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
     tips["ceiling"] = "ceiling, bits"
@@ -99,7 +99,7 @@ def _ceilings(entries: list[Entry]) -> list[Layer]:
 
 
 def _all_there_is(bits: float, name: str) -> list[Layer]:
-    frame = pl.DataFrame({"bits": [bits], "words": [f"{name} = {bits:.4g} bits"]})
+    frame = pl.DataFrame({"bits": [bits], "words": [f"{name} {bits:.4g} bits"]})
     words = note(frame, {"y": "bits", "x": {"value": 0}}, dx=5, dy=-7)
     return [reference("rule", frame, {"y": "bits"}, strokeWidth=1), words]
 
@@ -129,7 +129,7 @@ def _minds_panel(entry: Entry) -> Panel:
             "legend": {**LEGEND, "title": None},
         },
     }
-    layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn")]
+    layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
     return Panel("Bits", frame, channels, layers)
 
 

@@ -12,9 +12,11 @@ from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.config import SFTConfig, TrainConfig, as_values, parse_config
 from memory_rl.reporting.charts import FIGURES
+from memory_rl.reporting.drawing import live
 from memory_rl.reporting.page import GENERATOR
 from memory_rl.reporting.provenance import command_of, judge_sweeps
 from memory_rl.reporting.study import KEEP, make_study
+from memory_rl.reporting.tables import cells_frame
 
 
 def complaint(capsys, *words: str) -> str:
@@ -116,6 +118,30 @@ def test_what_may_be_set_for_each_N_is_named_only_where_cells_of_one_N_differ(sw
     change(tmp_path / "b-16", optimiser="sgd")
     names = [label.name for label in make_study(find_cells([tmp_path])).labels]
     assert names == ["sft", "sft optimiser=adam", "sft learning_rate=0.7"]
+
+
+def test_a_configuration_may_lack_the_keys_that_have_no_meaning_in_it(sweep, tmp_path):
+    """As run directories do that were written after version 0.1: a table has no adapter."""
+    cells = [cell for cell in find_cells([sweep]) if cell.config["backend"] == "tabular"]
+    for cell in cells:
+        shutil.copytree(cell.path, tmp_path / cell.path.name)
+        manifest = json.loads((tmp_path / cell.path.name / "manifest.json").read_text())
+        del manifest["config"]["lora_rank"], manifest["config"]["adapter"]
+        (tmp_path / cell.path.name / "manifest.json").write_text(json.dumps(manifest))
+    whole, lacking = make_study(cells), make_study(find_cells([tmp_path]))
+    assert lacking.labels == whole.labels
+    for make in FIGURES:
+        drawn = [[live(panel, study, "") for panel in make(study).panels] for study in (whole, lacking)]
+        assert drawn[0] == drawn[1]
+    assert "config.lora_rank" not in cells_frame(lacking).columns
+
+
+def test_of_two_ranks_alone_the_first_is_shown(sweep):
+    cells = [cell for cell in find_cells([sweep]) if cell.config["backend"] == "local"]
+    assert [(label.name, label.starts_hidden) for label in make_study(cells).labels] == [
+        ("binary lora_rank=1", False),
+        ("binary lora_rank=8", True),
+    ]
 
 
 def test_of_several_channels_of_a_kind_the_commonest_has_the_usual_colour(sweep, tmp_path):

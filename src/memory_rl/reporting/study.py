@@ -19,7 +19,6 @@ KEEP = (*OPERATIONAL_KEYS, "threads", "data_dir")
 _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
-_RANK = "lora_rank"
 _NOTHING = object()
 
 
@@ -216,12 +215,16 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
     counts = Counter(entry.cell.condition for entry in entries)
     colors = _colors([conditions[name] for name in ordered], counts)
     variants: defaultdict[str, Iterator[int]] = defaultdict(count)
-    labels = []
+    labels: dict[str, list[Label]] = {}
     for name in ordered:
+        of_other_ranks = labels.setdefault(_without_rank(name), [])
         variant = next(variants[conditions[name]])
-        starts_hidden = variant > 0 and f" {_RANK}=" in name
-        labels.append(Label(name, colors[conditions[name]], variant, starts_hidden))
-    return labels
+        of_other_ranks.append(Label(name, colors[conditions[name]], variant, bool(of_other_ranks)))
+    return [label for group in labels.values() for label in group]
+
+
+def _without_rank(name: str) -> str:
+    return " ".join(word for word in name.split(" ") if not word.startswith("lora_rank="))
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:

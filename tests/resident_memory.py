@@ -23,7 +23,7 @@ spec.loader.exec_module(gpu_memory)
 
 
 def peak() -> int:
-    """The most memory this process has held so far: what getrusage tells may be that of the process which
+    """The most memory this process has held so far: what getrusage reports may be that of the process which
     started it."""
     [line] = [
         line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")

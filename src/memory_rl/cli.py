@@ -1,84 +1,138 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, each with key=value
-arguments.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, with key=value arguments.
 
 The scripts at the root of a checkout call it, too.
 
-Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130
-interrupted from the keyboard, 143 by SIGTERM.
+Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130 interrupted from
+the keyboard, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from signal import SIGINT
-from typing import Any
+from typing import Any, get_args
 
-from memory_rl.config import BoundsConfig, SFTConfig, SFTDataConfig, TrainConfig, describe_keys, parse_config
+from memory_rl.api import bounds_keys, condition_of, run, write_sft_data
+from memory_rl.config import LEARNERS, Command, DataFiles
 from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
+from memory_rl.experiment import experiment_keys, parse_experiment
+from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import ReportConfig
 
 
-def _run(config: Any) -> None:
-    from memory_rl.api import run_experiment
-
-    result = run_experiment(config)
-    if not config.quiet:
+def _train(words: list[str], command: Command = "train") -> int:
+    experiment = parse_experiment(words, command)
+    result = run(experiment)
+    if not experiment.keep.quiet:
         from memory_rl.reporting.terminal import results_table, show, waterfall_table
 
         show(waterfall_table(result.summary))
         show(results_table(result.summary, str(result.path)))
+    return 0
 
 
-def _bounds(config: Any) -> None:
-    from memory_rl.api import compute_bounds, tell_limits
-
-    tell_limits(config, compute_bounds(config))
+def _sft(words: list[str]) -> int:
+    return _train(words, "sft")
 
 
-def _write_data(config: Any) -> None:
-    from memory_rl.api import write_sft_data
+def _bounds(words: list[str]) -> int:
+    from memory_rl.condition import show_ceilings
 
-    folder = write_sft_data(config)
-    if not config.quiet:
-        print(f"wrote {config.num_train} training and {config.num_test} test examples to {folder}")
+    show_ceilings(condition_of(split_words(words), typed=False))
+    return 0
 
 
-def _report(config: Any) -> None:
+def _write_data(words: list[str]) -> int:
+    files = parse(DataFiles, words)
+    folder = write_sft_data(files)
+    if not files.quiet:
+        print(f"wrote {files.num_train} training and {files.num_test} test examples to {folder}")
+    return 0
+
+
+def _report(words: list[str]) -> int:
     from memory_rl.reporting.report import write_report
 
+    config = parse(ReportConfig, words)
     page = write_report(config)
     if not config.quiet:
         print(f"wrote {page}: open it in a browser")
+    return 0
 
 
-_COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None], str]] = {
-    "train": (
-        TrainConfig,
-        _run,
-        "reinforcement learning: memory-rl train env_type=single_step N=64 reward_type=binary",
+def _sweep(words: list[str]) -> int:
+    from memory_rl.experiments import sweep
+
+    return sweep.main(words)
+
+
+def _keys_of_sft() -> dict[str, Key]:
+    return {word: one for word, one in experiment_keys().items() if "signal=reward" not in one.needs}
+
+
+def _keys_of_sweep() -> dict[str, Key]:
+    from memory_rl.experiments.settings import SweepConfig
+
+    return keys_of(SweepConfig)
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One of the commands: what it does, its keys, examples, and the function that runs it."""
+
+    about: str
+    keys: Callable[[], Mapping[str, Key]]
+    run: Callable[[list[str]], int]
+    examples: tuple[str, str]
+
+
+_COMMANDS = {
+    "train": Subcommand(
+        "reinforcement learning",
+        experiment_keys,
+        _train,
+        (
+            "env_type=single_step N=64 reward_type=binary",
+            "env_type=multi_step N=64 algorithm=ppo num_runs=64",
+        ),
     ),
-    "bounds": (
-        BoundsConfig,
+    "bounds": Subcommand(
+        "ceilings of a reward; nothing is trained",
+        bounds_keys,
         _bounds,
-        "ceilings of a reward, nothing is trained: memory-rl bounds N=64 reward_type=binned_log_distance reward_bins=8",
+        ("N=64 reward_type=binned_log_distance reward_bins=8", "env_type=multi_step N=64 reward_noise=0.1"),
     ),
-    "sft-data-gen": (
-        SFTDataConfig,
+    "sft-data-gen": Subcommand(
+        "examples of one secret",
+        lambda: keys_of(DataFiles),
         _write_data,
-        "examples of one secret: memory-rl sft-data-gen N=64 fixed_secret=42",
+        ("N=64 fixed_secret=42", "N=64 fixed_secret=42 env_type=multi_step"),
     ),
-    "sft-train": (SFTConfig, _run, "supervised learning: memory-rl sft-train N=64 fixed_secret=42"),
-    "report": (
-        ReportConfig,
+    "sft-train": Subcommand(
+        "supervised learning",
+        _keys_of_sft,
+        _sft,
+        ("N=64 fixed_secret=42", "N=64 num_runs=64 learning_rate=0.001"),
+    ),
+    "sweep": Subcommand(
+        "many experiments at once; all keys of train and sft-train are axes, with commas between values",
+        _keys_of_sweep,
+        _sweep,
+        ("conditions=sft,binary,multi_step N=16,64", "protocol=quick log_path=sweeps/quick"),
+    ),
+    "report": Subcommand(
+        "a page over run directories, for any browser",
+        lambda: keys_of(ReportConfig),
         _report,
-        "a page over run directories, for any browser: memory-rl report runs=runs out=report",
+        ("runs=runs out=report", "runs=sweeps/quick title=Quick"),
     ),
 }
-
-_SWEEP = "many experiments at once: memory-rl sweep conditions=sft,binary,multi_step N=16,64"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,9 +156,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python
-    does.
-    """
+    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python does."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
@@ -120,19 +172,86 @@ def _plain_warnings() -> Iterator[None]:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print("usage: memory-rl COMMAND key=value ...   (COMMAND --help lists the keys)\n")
-        print("\n".join(f"  {name:<14}{about}" for name, (_, _, about) in _COMMANDS.items()))
-        print(f"  {'sweep':<14}{_SWEEP}")
-        return 0
-    if words[0] == "sweep":
-        from memory_rl.experiments import sweep
+        return _show_commands()
+    if words[0] in ("-V", "--version"):
+        from importlib.metadata import version
 
-        return sweep.main(words[1:])
-    if words[0] not in _COMMANDS:
-        raise ConfigError(f"{words[0]!r} is not a command: {suggest(words[0], [*_COMMANDS, 'sweep'])}")
-    kind, run, _ = _COMMANDS[words[0]]
-    if {"-h", "--help"} & set(words[1:]):
-        print(describe_keys(kind))
+        print(f"memory-rl {version('memory-rl')}")
         return 0
-    run(parse_config(kind, words[1:]))
+    if words[0] not in _COMMANDS:
+        raise ConfigError(f"{words[0]!r} is not a command: {suggest(words[0], _COMMANDS)}")
+    if {"-h", "--help"} & {*words[1:]}:
+        return _show_keys(words[0], _COMMANDS[words[0]])
+    if "--version" in words[1:]:
+        return _dispatch(["--version"])
+    return _COMMANDS[words[0]].run(words[1:])
+
+
+def _show_commands() -> int:
+    print("usage: memory-rl COMMAND key=value ...\n")
+    for name, command in _COMMANDS.items():
+        print(_wrapped(f"  {name:<14}", command.about))
+    print(
+        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says which version this is."
+    )
     return 0
+
+
+def _show_keys(name: str, command: Subcommand) -> int:
+    called = _called(name)
+    print(f"usage: {called} key=value ...\n")
+    print(_wrapped("", f"{command.about[0].upper()}{command.about[1:]}.") + "\n\nexamples:")
+    for example in command.examples:
+        print(_wrapped("  ", f"{called} {example}"))
+    part = ""
+    for word, one in command.keys().items():
+        if one.part != part:
+            part = one.part
+            print(f"\n{_HEADINGS.get(part, 'keys')}:")
+        print(_wrapped("  ", f"{word}={_type_of(one)}"))
+        print(_wrapped("      ", _meaning(one)))
+    return 0
+
+
+_HEADINGS = {
+    "world": "the world: what is asked",
+    "signal": "the signal: what an episode shows of the secret",
+    "policy": "the policy: where parameters live",
+    "updates": "the learner: how parameters move",
+    "settings": "settings of single algorithms",
+    "stop": "when a run ends, and how it is measured",
+    "keep": "what is kept and shown; changes nothing in what is measured",
+}
+_TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any: "text"}
+
+
+def _type_of(one: Key) -> str:
+    if one.word == "algorithm":
+        return "|".join([*LEARNERS, "file.py:Name"])
+    members = members_of(one.hint)
+    return "|".join(_TYPES.get(member) or "|".join(map(str, get_args(member))) for member in members)
+
+
+def _meaning(one: Key) -> str:
+    default = "" if one.default is None or "Default" in one.doc else f" Default: {one.default}."
+    needs = ", ".join(clause for clause in one.needs.split() if clause != "signal=reward")
+    return f"{one.doc}{default}{f' Only with {needs}.' if needs else ''}"
+
+
+def _wrapped(start: str, text: str) -> str:
+    """A text within the terminal, indented under its start; no word is broken."""
+    width = min(100, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _called(name: str) -> str:
+    """How this command is called by whoever calls it now: as a script of a checkout, or as memory-rl."""
+    script = f"{name.replace('-', '_')}.py"
+    return f"python {script}" if sys.argv[0].endswith(script) else f"memory-rl {name}"

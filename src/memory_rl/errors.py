@@ -8,6 +8,7 @@ keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -17,6 +18,10 @@ class MemoryRLError(Exception):
 
 class ConfigError(MemoryRLError, ValueError):
     """A configuration key or value that cannot be run."""
+
+
+class MissingLibraryError(ConfigError, ModuleNotFoundError):
+    """An optional library that is not installed."""
 
 
 class DataError(MemoryRLError, ValueError):
@@ -50,9 +55,62 @@ class TrackerWarning(RuntimeWarning):
 
 
 def suggest(wrong: str, valid: Iterable[str]) -> str:
-    """Ends a sentence about an unknown name: the closest valid one, or all of them."""
+    """Ends a sentence about an unknown name: the one that was meant, or all of them if they are few."""
     names = list(valid)
-    close = difflib.get_close_matches(wrong, names, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"use one of {', '.join(names)}."
+    meant = [*(name for name in names if name.lower() == wrong.lower()), *_MEANT.get(wrong.lower(), ())]
+    meant += difflib.get_close_matches(wrong, names, n=1, cutoff=0.7)
+    meant += [name for name in names if len(wrong) > 3 and (wrong in name or name in wrong)]
+    close = next((name for name in meant if name in names), None)
+    if close is not None:
+        return f"did you mean {close}?"
+    return f"use one of {', '.join(names)}." if len(names) <= _FEW else "--help lists them."
+
+
+_FEW = 16
+_MEANT = {
+    "lr": ("learning_rate",),
+    "gpu": ("cuda",),
+    "model": ("model_name",),
+    "rank": ("lora_rank",),
+    "alpha": ("lora_alpha",),
+    "optimizer": ("optimiser",),
+    "budget": ("max_episodes",),
+    "episodes": ("max_episodes",),
+    "steps": ("max_episodes",),
+    "runs": ("num_runs",),
+    "secrets": ("num_secrets",),
+    "secret": ("fixed_secret",),
+    "reward": ("reward_type",),
+    "bins": ("reward_bins",),
+    "noise": ("reward_noise",),
+    "epochs": ("ppo_epochs",),
+    "clip": ("ppo_clip",),
+    "batch": ("batch_size",),
+    "env": ("env_type",),
+    "output": ("log_path", "out"),
+    "verbose": ("quiet",),
+}
+"""What people type who know other tools."""
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be imported; a mere folder of that name, such as wandb/ of earlier runs, is none."""
+    found = importlib.util.find_spec(library)
+    return found is not None and found.origin is not None
+
+
+def require(library: str, extra: str, what: str) -> None:
+    """Checks that an optional library is there.
+
+    Args:
+        library: as it is imported.
+        extra: of this package, which installs it.
+        what: needs it: the beginning of the sentence.
+
+    Raises:
+        MissingLibraryError: what to install.
+    """
+    if not is_installed(library):
+        raise MissingLibraryError(
+            f"{what} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
+        )

@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_rl.runs.store import EPISODES, METRICS, SUMMARY, TIMING, RunDirectory
+from memory_rl.analysis.collect import Cell
+from memory_rl.errors import RunDirectoryError
+from memory_rl.runs.store import SUMMARY, TIMING, RunDirectory
+from memory_rl.training.recompute import ledger_from_episodes
 
 if TYPE_CHECKING:
     import altair as alt
@@ -57,53 +60,49 @@ class Result:
         return Outcome.BUDGET_SPENT if censored else Outcome.MEMORISED
 
     @cached_property
+    def cell(self) -> Cell:
+        """The same as a cell of a study."""
+        return Cell(self.path, self.manifest, self.summary.get(self.manifest["condition"], {}))
+
+    @property
     def metrics(self) -> pl.DataFrame:
         """A row a run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(METRICS)
+        return self.cell.metrics
 
-    @cached_property
+    @property
     def episodes(self) -> pl.DataFrame:
         """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(EPISODES)
+        return self.cell.episodes
 
     @cached_property
     def timing(self) -> pl.DataFrame:
-        """Seconds since the start of training at each evaluation; see
-        `memory_rl.runs.store.TIMING_SCHEMA`.
-        """
+        """Seconds since the start of training at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
         return RunDirectory(self.path).read_frame(TIMING)
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
         """A row a run and episode, recomputed from `episodes`; see `memory_rl.ledger_from_episodes`."""
-        from memory_rl.training.recompute import ledger_from_episodes
-
         return ledger_from_episodes(self.path)
 
     def plot(self) -> alt.LayerChart:
         """Bits known against episodes."""
-        from memory_rl.analysis.collect import Cell
         from memory_rl.reporting.pictures import plot_run
 
-        condition = self.manifest["condition"]
-        return plot_run(Cell(self.path, self.manifest, self.summary.get(condition, {})))
+        return plot_run(self.cell)
 
     def __repr__(self) -> str:
         lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
         for name, summary in self.summary.items():
             episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-            lines.append(
-                f"  {name}, N={self.config['N']}: {summary['memorised']} of {summary['runs']} runs memorised; median episodes {episodes['median']} "
-                f"{episodes['ci95']}; bits per episode {_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]; "
-                f"naive capacity {_short(summary['ceilings']['capacity'])}"
-            )
-            if "rates" in summary:
-                lines.append(
-                    "    bits per episode: "
-                    + " -> ".join(
-                        f"{mind} {_short(rate['estimate'])}" for mind, rate in summary["rates"].items()
-                    )
-                )
+            told = {
+                f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} runs memorised",
+                "median episodes": f"{episodes['median']} {episodes['ci95']}",
+                "bits per episode": f"{_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]",
+                "naive capacity": _short(summary["ceilings"]["capacity"]),
+            }
+            lines.append("  " + "; ".join(f"{what}: {value}" for what, value in told.items()))
+            rates = (f"{mind} {_short(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items())
+            lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
         return "\n".join(lines)
 
 
@@ -114,8 +113,16 @@ def load(path: str | Path) -> Result:
         RunDirectoryError: if it is not one, or a file is damaged.
     """
     directory = RunDirectory(Path(path))
+    if (directory.path / "sweep.json").is_file():
+        raise RunDirectoryError(f"{path} is a sweep: give one of its cells, or {path}/cells to a report.")
     manifest = directory.read_manifest()
-    conditions = directory.read_json(SUMMARY)["conditions"] if manifest["status"] == "completed" else {}
+    conditions: Any = {}
+    if manifest["status"] == "completed":
+        conditions = directory.read_json(SUMMARY).get("conditions")
+        if not isinstance(conditions, dict):
+            raise RunDirectoryError(
+                f"{directory.path / SUMMARY} holds no conditions: give the path of a run directory."
+            )
     return Result(directory.path, manifest, conditions)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+
+from memory_rl.state import Stateful
 
 
 def generator(seed: int, name: str, *indices: int) -> np.random.Generator:
@@ -26,7 +27,7 @@ def torch_seed(seed: int, name: str, *indices: int) -> int:
     return int(generator(seed, name, *indices).integers(2**63))
 
 
-class RunStreams:
+class RunStreams(Stateful):
     """One stream a run for one purpose; axis 0 of what it draws is the run.
 
     Args:
@@ -35,30 +36,16 @@ class RunStreams:
         num_runs: R.
     """
 
+    kept = ("_generators",)
+
     def __init__(self, seed: int, name: str, num_runs: int) -> None:
         self._generators = [generator(seed, name, run) for run in range(num_runs)]
+
+    def __getitem__(self, run: int) -> np.random.Generator:
+        return self._generators[run]
 
     def random(self, runs: Sequence[int] | np.ndarray, *shape: int) -> np.ndarray:
         """Uniform numbers in [0, 1) for these runs alone; the streams of the others stand still. Shape
         (len(runs), *shape).
         """
         return np.stack([self._generators[run].random(shape) for run in runs])
-
-    def state(self) -> list[dict[str, Any]]:
-        """Where each stream stands, as JSON can hold it."""
-        return states_of(self._generators)
-
-    def restore(self, states: Sequence[dict[str, Any]]) -> None:
-        """Takes back what `state` gave."""
-        restore_all(self._generators, states)
-
-
-def states_of(generators: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
-    """Where each generator stands, as JSON can hold it."""
-    return [dict(one.bit_generator.state) for one in generators]
-
-
-def restore_all(generators: Sequence[np.random.Generator], states: Sequence[dict[str, Any]]) -> None:
-    """Takes back what `states_of` gave."""
-    for one, state in zip(generators, states, strict=True):
-        one.bit_generator.state = state

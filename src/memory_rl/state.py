@@ -1,21 +1,21 @@
-"""What a checkpoint holds: each part of an experiment gives its state as a tree, and takes it back."""
+"""What a checkpoint holds: each part of an experiment names what it keeps, and can be put back to where it stood."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 State = dict[str, Any]
-"""A tree of dicts by name. Its leaves are arrays, polars frames, `Adapter`s, and whatever JSON can hold."""
+"""A tree of dicts by name. Its leaves are arrays, polars frames, `SavedModel`s, and whatever JSON can hold."""
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """What one learner has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as
-    transformers does.
+class SavedModel:
+    """What one run has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as transformers
+    does.
 
     Attributes:
         config: of adapter_config.json, or config.json.
@@ -30,18 +30,56 @@ class Adapter:
     @property
     def files(self) -> tuple[str, str]:
         """What its two files are called."""
-        return (
-            ("config.json", "model.safetensors")
-            if self.whole
-            else ("adapter_config.json", "adapter_model.safetensors")
-        )
+        if self.whole:
+            return "config.json", "model.safetensors"
+        return "adapter_config.json", "adapter_model.safetensors"
 
 
-class Stateful(Protocol):
-    """Something that can be put back to where it stood: what follows is then the same to the bit."""
+class Stateful:
+    """Something that can be put back to where it stood: what follows is then the same to the bit.
+
+    A subclass names its attributes in `kept`. They may be arrays and tensors (restored in place), random
+    generators and lists of them, other `Stateful`s, dicts of all these, and whatever JSON can hold.
+    """
+
+    kept: tuple[str, ...] = ()
 
     def state(self) -> State:
         """Where it stands; to be used before it moves on, since arrays may be its own."""
+        return {name.lstrip("_"): _state_of(getattr(self, name)) for name in self.kept}
 
     def restore(self, state: State) -> None:
         """Takes back what `state` gave, in an object made from the same configuration."""
+        for name in self.kept:
+            setattr(self, name, _restored(getattr(self, name), state[name.lstrip("_")]))
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, Stateful):
+        return value.state()
+    if isinstance(value, np.random.Generator):
+        return dict(value.bit_generator.state)
+    if isinstance(value, dict):
+        return {name: _state_of(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_state_of(part) for part in value]
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _restored(value: Any, saved: Any) -> Any:
+    """The value as it was saved; whatever can be changed in place is."""
+    if isinstance(value, Stateful):
+        value.restore(saved)
+    elif isinstance(value, np.random.Generator):
+        value.bit_generator.state = saved
+    elif isinstance(value, np.ndarray):
+        value[...] = saved
+    elif hasattr(value, "detach"):
+        value.detach().copy_(value.new_tensor(saved))
+    elif isinstance(value, dict):
+        return {name: _restored(part, saved[name]) for name, part in value.items()}
+    elif isinstance(value, list) and len(value) == len(saved):
+        return [_restored(part, old) for part, old in zip(value, saved, strict=True)]
+    else:
+        return saved
+    return value

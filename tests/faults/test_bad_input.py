@@ -14,12 +14,12 @@ import memory_rl
 ROOT = Path(__file__).parents[2]
 
 BAD_TRAIN = {
-    "N too small": ("N=1", ["N=1", "N=64"]),
-    "N negative": ("N=-5", ["N=-5", "N=64"]),
+    "N too small": ("N=1", ["N=1 ", "N=2 or more"]),
+    "N negative": ("N=-5", ["N=-5", "N=2 or more"]),
     "N a fraction": ("N=3.5", ["N=3.5", "integer", "N=64"]),
     "N a word": ("N=many", ["N=many", "integer"]),
     "secret too large": ("N=64 fixed_secret=64", ["fixed_secret=64", "0 to 63"]),
-    "secret negative": ("N=64 fixed_secret=-1", ["fixed_secret=-1", "0 to 63"]),
+    "secret negative": ("N=64 fixed_secret=-1", ["fixed_secret=-1", "fixed_secret=0 or more"]),
     "bins missing": ("reward_type=binned_log_distance", ["reward_type=binned_log_distance", "reward_bins=8"]),
     "bins too few": ("reward_type=binned_log_distance reward_bins=1", ["reward_bins=1", "reward_bins=2"]),
     "bins without the binned channel": (
@@ -28,15 +28,18 @@ BAD_TRAIN = {
     ),
     "bins with multi_step": (
         "env_type=multi_step reward_bins=8",
-        ["reward_bins=8", "multi_step", "leave reward_bins out"],
+        ["reward_bins=8", "use env_type=single_step", "leave reward_bins out"],
     ),
     "reward with multi_step": (
         "env_type=multi_step reward_type=binary",
-        ["reward_type=binary", "multi_step", "leave reward_type out"],
+        ["reward_type=binary", "use env_type=single_step", "leave reward_type out"],
     ),
     "unknown reward": ("reward_type=binery", ["reward_type=binery", "binary"]),
     "unknown algorithm": ("algorithm=gpro", ["algorithm=gpro", "grpo"]),
-    "unknown credit": ("credit=turn", ["credit=turn", "step", "reward_to_go", "episode"]),
+    "unknown credit": (
+        "env_type=multi_step credit=turn",
+        ["credit=turn", "step", "reward_to_go", "episode"],
+    ),
     "unknown environment": ("env_type=many_step", ["env_type=many_step", "multi_step"]),
     "unknown backend": ("backend=cloud", ["backend=cloud", "local"]),
     "unknown key": ("reward_typ=binary", ["reward_typ=binary", "reward_type"]),
@@ -47,7 +50,7 @@ BAD_TRAIN = {
     "noise one": ("reward_noise=1", ["reward_noise=1", "reward_noise=0.1"]),
     "noise negative": ("reward_noise=-0.1", ["reward_noise=-0.1"]),
     "noise not a number": ("reward_noise=nan", ["reward_noise=nan"]),
-    "learning rate zero": ("learning_rate=0", ["learning_rate=0", "learning_rate=0.0005"]),
+    "learning rate zero": ("learning_rate=0", ["learning_rate=0", "positive", "learning_rate=0.001"]),
     "learning rate negative": ("learning_rate=-1e-3", ["learning_rate=-0.001"]),
     "learning rate infinite": ("learning_rate=inf", ["learning_rate=inf"]),
     "rank zero": ("lora_rank=0", ["lora_rank=0", "lora_rank=1"]),
@@ -57,7 +60,7 @@ BAD_TRAIN = {
     "layers the model lacks": ("lora_layers=0-2 warmup=False", ["lora_layers", "layer 2", "0 to 1"]),
     "layers for a table": (
         "lora_layers=1 backend=tabular",
-        ["lora_layers=1", "backend=tabular", "leave lora_layers out"],
+        ["lora_layers=1", "use backend=local", "leave lora_layers out"],
     ),
     "unknown adapter": ("adapter=lore", ["adapter=lore", "lora"]),
     "a shared adapter of no size": ("adapter=shared", ["adapter=shared", "add adapter_parameters=13"]),
@@ -72,19 +75,19 @@ BAD_TRAIN = {
     ),
     "rank of all weights": (
         "adapter=full lora_rank=1",
-        ["lora_rank=1", "adapter=full", "leave lora_rank out"],
+        ["lora_rank=1", "use adapter=lora", "leave lora_rank out"],
     ),
     "layers of all weights": (
         "adapter=full lora_layers=0",
-        ["lora_layers=0", "adapter=full", "leave lora_layers out"],
+        ["lora_layers=0", "use adapter=lora", "leave lora_layers out"],
     ),
     "all weights of a table": (
         "adapter=full backend=tabular",
-        ["adapter=full", "backend=tabular", "leave adapter out"],
+        ["adapter=full", "use backend=local", "leave adapter out"],
     ),
     "no runs": ("num_runs=0", ["num_runs=0", "num_runs=1"]),
     "budget under one update": ("max_episodes=3", ["max_episodes=3", "max_episodes=4"]),
-    "threshold at chance": ("N=2", ["memorised_at=0.5", "memorised_at=0.9"]),
+    "threshold at chance": ("N=2 memorised_at=0.5", ["memorised_at=0.5", "memorised_at=0.9"]),
     "stop before memorised": ("stop_at=0.4", ["stop_at=0.4", "stop_at=0.95"]),
     "N beyond the local policy": ("N=2000000", ["N=2000000", "N=1048576"]),
     "N beyond what scores all answers": (
@@ -95,17 +98,17 @@ BAD_TRAIN = {
         "scoring=paths reward_noise=0.1",
         ["scoring=paths", "reward_noise=0.1"],
     ),
-    "paths for a table": ("scoring=paths backend=tabular", ["scoring=paths", "backend=tabular"]),
+    "paths for a table": ("scoring=paths backend=tabular", ["scoring=paths", "use backend=local", "leave scoring out"]),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such file": ("model_name=./nowhere.gguf", ["model_name='./nowhere.gguf'", ".gguf file"]),
     "unknown type": ("dtype=double", ["dtype=double", "float32, bfloat16, float16"]),
-    "unknown device": ("device=gpu", ["device=gpu", "cpu"]),
+    "unknown device": ("device=gpu", ["device=gpu", "did you mean cuda?"]),
     "no such device": ("device=mps", ["device=mps", "device=cpu"]),
     "unknown wording": ("wording=pain", ["wording=pain", "plain"]),
     "a type for a table": (
         "backend=tabular dtype=bfloat16",
-        ["dtype=bfloat16", "backend=tabular", "leave dtype out"],
+        ["dtype=bfloat16", "use backend=local", "leave dtype out"],
     ),
     "no such directory": ("model_name=./nowhere", ["model_name='./nowhere'", "directory"]),
 }

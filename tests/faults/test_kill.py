@@ -1,5 +1,5 @@
-"""kill -9 at random moments: the same command with resume=True goes on to the very bytes of a run that nobody
-disturbed."""
+"""kill -9 at random moments: the same command with resume=True continues to the very bytes of a run that
+nobody disturbed."""
 
 import multiprocessing
 import sys

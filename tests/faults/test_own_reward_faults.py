@@ -18,13 +18,13 @@ GOOD = "def near(answer, secret):\n    return -abs(answer - secret)\n\n\nclass J
 
 
 REFERENCES = {
-    "no such file": ("nowhere.py:near", ["there is no nowhere.py", "reward_type=my_rewards.py:my_reward"]),
-    "a folder": ("folder:near", ["there is no folder", "reward_type=my_rewards.py:my_reward"]),
+    "no such file": ("nowhere.py:near", ["there is no nowhere.py", "reward_type=my_file.py:Name"]),
+    "a folder": ("folder:near", ["there is no folder", "reward_type=my_file.py:Name"]),
     "a module, not a file": (
         "my_rewards:near",
         ["there is no my_rewards", "did you mean reward_type=my_rewards.py:near?"],
     ),
-    "no path": (":near", ["there is no path before the colon", "reward_type=my_rewards.py:my_reward"]),
+    "no path": (":near", ["there is no path before the colon", "reward_type=my_file.py:Name"]),
     "no name": ("my_rewards.py:", ["no name follows the colon", "use one of near, Judge."]),
     "a mistyped name": ("my_rewards.py:naer", ["my_rewards.py has no naer", "did you mean near?"]),
     "another name": ("my_rewards.py:tall", ["my_rewards.py has no tall", "use one of near, Judge."]),
@@ -32,7 +32,7 @@ REFERENCES = {
     "no reward": ("data.py:weight", ["data.py:weight is not a reward", "reward(answer, secret)"]),
     "no Python": (
         "my_rewards.txt:near",
-        ["my_rewards.txt cannot be run", "SyntaxError", "line 1", "mend the file"],
+        ["my_rewards.txt cannot be run", "SyntaxError", "line 1", "fix the file"],
     ),
 }
 
@@ -53,21 +53,21 @@ def test_a_reference_that_names_no_reward(reference, parts, command, capsys):
 FILES = {
     "syntax": (
         "def f(answer, secret:\n    return 1\n",
-        ["cannot be run (SyntaxError:", "line 1", "mend the file"],
+        ["cannot be run (SyntaxError:", "line 1", "fix the file"],
     ),
     "import": (
         "import math\nimport nowhere_to_be_found\n",
-        ["ModuleNotFoundError", "'nowhere_to_be_found'", "bad.py, line 2", "mend the file"],
+        ["ModuleNotFoundError", "'nowhere_to_be_found'", "bad.py, line 2", "fix the file"],
     ),
     "raises": (
         "def g():\n    raise ValueError('one\\ntwo')\n\n\ng()\n",
-        ["cannot be run (ValueError: one two in bad.py, line 2)", "mend the file"],
+        ["cannot be run (ValueError: one two in bad.py, line 2)", "fix the file"],
     ),
     "exits": (
         "import sys\nsys.exit('gone')\n",
-        ["cannot be run (SystemExit: gone in bad.py, line 2)", "mend the file"],
+        ["cannot be run (SystemExit: gone in bad.py, line 2)", "fix the file"],
     ),
-    "not text": ("\0\0", ["cannot be run", "mend the file"]),
+    "not text": ("\0\0", ["cannot be run", "fix the file"]),
 }
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_cannot_be_run(text, parts, capsys):
     for part in ["reward_type=bad.py:f", *parts]:
         assert part in sentence
     assert sys.path == path
-    assert {name for name in set(sys.modules) - modules if name.startswith("own_reward_")} == set()
+    assert {name for name in set(sys.modules) - modules if name.startswith("own_")} == set()
 
 
 BODIES = {

@@ -15,11 +15,14 @@ import pytest
 pytest.importorskip("ray")
 
 from memory_rl.cli import main
-from memory_rl.config import TrainConfig, make_config
+from memory_rl.experiment import make_experiment
 
 ROOT = Path(__file__).parents[2]
-CELLS = 6
-GRID = "conditions=log_distance,binary N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 ledger=False seed=0,1,2 group_size=4"  # 6 cells
+CELLS = 6  # of GRID
+GRID = (
+    "conditions=log_distance,binary N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 "
+    "ledger=False seed=0,1,2 group_size=4"
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -100,10 +103,12 @@ def test_a_node_is_killed_in_mid_sweep(cluster, reference):
     rows = json.loads(Path("ray/summary.json").read_text())["cells"]
     assert [row["status"] for row in rows] == ["completed"] * CELLS
     assert len({row["id"] for row in rows}) == CELLS
-    told = [line for line in output.splitlines() if line.startswith("[")]
-    assert len(told) == CELLS  # nor is one counted twice
-    assert sorted(line.split()[1].rstrip(":") for line in told) == sorted(row["id"] for row in rows)
-    assert [line.split("]")[0] for line in told] == [f"[{number}/{CELLS}" for number in range(1, CELLS + 1)]
+    reported = [line for line in output.splitlines() if line.startswith("[")]
+    assert len(reported) == CELLS  # nor is one counted twice
+    assert sorted(line.split()[1].rstrip(":") for line in reported) == sorted(row["id"] for row in rows)
+    assert [line.split("]")[0] for line in reported] == [
+        f"[{number}/{CELLS}" for number in range(1, CELLS + 1)
+    ]
     assert not Path("ray/discarded").exists()
 
 
@@ -137,7 +142,7 @@ def test_a_worker_lost_too_often_fails_its_cells_alone(cluster):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_it_and_the_same_command_goes_on(number, code, reference):
+def test_a_signal_stops_it_and_the_same_command_continues(number, code, reference):
     process = start(f"{GRID} executor=ray workers=2 log_path=ray")
     wait_until(lambda: complete("ray") >= 1)
     process.send_signal(number)
@@ -167,4 +172,4 @@ def test_a_cluster_that_is_not_there(capsys):
     )
     message = capsys.readouterr().err
     assert "ray_address=127.0.0.1:1 cannot be reached" in message
-    assert make_config(TrainConfig, {}).N == 64  # the process is still of use
+    assert make_experiment({}).world.N == 64  # the process is still of use

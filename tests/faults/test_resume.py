@@ -1,6 +1,7 @@
-"""What resume=True goes on with, and what it leaves alone; signals, locks and disks that fail."""
+"""What resume=True continues, and what it leaves alone; signals, locks and disks that fail."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -23,11 +24,14 @@ import memory_rl
 from memory_rl.cli import main
 from memory_rl.policies import tiny_model
 from memory_rl.runs.lock import Lock, is_locked
-from memory_rl.training.recorder import Recorder
+from memory_rl.training.meter import Meter
 
 ROOT = Path(__file__).parents[2]
 SMALL = "backend=tabular N=16 num_runs=4 max_episodes=800 learning_rate=0.02 quiet=True"
-LONG = "backend=tabular N=256 num_runs=16 reward_type=log_distance max_episodes=40000 memorised_at=0.9 learning_rate=0.001 ledger=False quiet=True"
+LONG = (
+    "backend=tabular N=256 num_runs=16 reward_type=log_distance max_episodes=40000 memorised_at=0.9 "
+    "learning_rate=0.001 ledger=False quiet=True"
+)
 MEASURED = ("metrics.parquet", "episodes.parquet", "summary.json", "film.parquet")
 
 
@@ -87,15 +91,15 @@ class Stop(Exception):  # noqa: N818
 @contextmanager
 def stopped_at(episodes: int):
     """Has a run in this block end with an exception after so many episodes."""
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def stopping(self, policy, runs, episode, batch=None):
+    def stopping(self, policy, runs, episode, *more):
         if np.max(episode) >= episodes:
             raise Stop
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", stopping)
+        patch.setattr(Meter, "_evaluate", stopping)
         with pytest.raises(Stop):  # it holds the block of the caller
             yield
 
@@ -106,16 +110,16 @@ def templates(tmp_path_factory) -> Path:
     mishap."""
     folder = tmp_path_factory.mktemp("templates")
     with stopped_at(100):
-        main(["train", *SMALL.split(), f"log_path={folder / 'begun'}", "checkpoint_every=0"])
+        main(["train", *SMALL.split(), f"log_path={folder / 'started'}", "checkpoint_every=0"])
     main(["train", *SMALL.split(), f"log_path={folder / 'whole'}"])
     return folder
 
 
 @pytest.fixture
 def unfinished(templates) -> Path:
-    shutil.copytree(templates / "begun", "begun")
-    assert status_of("begun") == "failed"
-    return Path("begun")
+    shutil.copytree(templates / "started", "started")
+    assert status_of("started") == "failed"
+    return Path("started")
 
 
 @pytest.fixture
@@ -124,14 +128,14 @@ def whole(templates) -> dict[str, bytes]:
     return measured(templates / "whole")
 
 
-def test_going_on_gives_the_same_bytes_and_says_when(unfinished, whole, templates):
-    assert main(["train", *SMALL.split(), "log_path=begun", "resume=True"]) == 0
-    assert measured("begun") == whole
-    manifest = memory_rl.load("begun").manifest
+def test_resuming_gives_the_same_bytes_and_says_when(unfinished, whole, templates):
+    assert main(["train", *SMALL.split(), "log_path=started", "resume=True"]) == 0
+    assert measured("started") == whole
+    manifest = memory_rl.load("started").manifest
     assert [entry["stopped_as"] for entry in manifest["resumed"]] == ["failed"]
     assert manifest["seconds"] > 0
-    assert "seconds" not in memory_rl.load("begun").summary["binary"]
-    timing = memory_rl.load("begun").timing
+    assert "seconds" not in memory_rl.load("started").summary["binary"]
+    timing = memory_rl.load("started").timing
     assert timing["seconds"].is_sorted()
     assert timing["episode"].to_list() == memory_rl.load(templates / "whole").timing["episode"].to_list()
 
@@ -175,33 +179,69 @@ def test_where_there_is_no_checkpoint_it_starts_from_nothing(folder, whole):
 
 def test_killed_before_its_first_checkpoint_a_run_starts_over(whole):
     with stopped_at(100):
-        main(["train", *SMALL.split(), "log_path=begun"])
-    assert not Path("begun/checkpoint").exists()
-    assert main(["train", *SMALL.split(), "log_path=begun", "resume=True"]) == 0
-    assert measured("begun") == whole
+        main(["train", *SMALL.split(), "log_path=started"])
+    assert not Path("started/checkpoint").exists()
+    assert main(["train", *SMALL.split(), "log_path=started", "resume=True"]) == 0
+    assert measured("started") == whole
 
 
 def test_what_resume_refuses(unfinished, capsys):
-    assert "already holds a run (failed): add resume=True to go on with it" in refuses(
-        f"{SMALL} log_path=begun", capsys
+    assert "already holds a run (failed): add resume=True to continue it" in refuses(
+        f"{SMALL} log_path=started", capsys
     )
-    message = refuses(f"{SMALL} seed=3 log_path=begun resume=True", capsys)
-    assert "log_path=begun holds another experiment: it has seed=0, and this command seed=3" in message
-    assert "resume=True needs the directory" in refuses(f"{SMALL} resume=True", capsys)
+    message = refuses(f"{SMALL} seed=3 log_path=started resume=True", capsys)
+    assert "log_path=started holds another experiment: it has seed=0, and this command seed=3" in message
+    assert "resume=True belongs to log_path" in refuses(f"{SMALL} resume=True", capsys)
     assert "checkpoint_every=-1" in refuses(f"{SMALL} checkpoint_every=-1", capsys)
-    assert "save_adapters=True has no meaning with backend=tabular" in refuses(
-        f"{SMALL} save_adapters=True", capsys
-    )
+    assert "save_adapters=True belongs to backend=local" in refuses(f"{SMALL} save_adapters=True", capsys)
     with pytest.raises(memory_rl.RunDirectoryError, match="it is of kind train, and this command's is sft"):
-        memory_rl.sft(N=16, log_path="begun", resume=True)
+        memory_rl.sft(N=16, log_path="started", resume=True)
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")
     assert "already holds other files (notes.txt)" in refuses(f"{SMALL} log_path=mine resume=True", capsys)
 
 
+def test_a_default_that_is_written_out_is_the_same_experiment(unfinished, whole):
+    words = f"{SMALL} reward_type=binary stop_at=0.95 evaluate_every=1 threads=2 log_path=started resume=True"
+    assert main(["train", *words.split()]) == 0
+    assert measured("started") == whole
+
+
+OF_VERSION_0_1 = {
+    "reward_bins": None,
+    "credit": "step",
+    "order": "uniform",
+    "memorised_share": 0.95,
+    "tabular_bits": "positions",
+    "adapter": "lora",
+    "lora_rank": 8,
+    "model_name": "tiny",
+    "warmup": True,
+    "ppo_clip": 0.2,
+    "posterior_epochs": 16,
+    "save_adapters": False,
+}
+"""Keys without a meaning in SMALL, which manifests had then."""
+
+
+@pytest.mark.parametrize(("words", "same"), [("", True), ("seed=3", False)])
+def test_a_manifest_of_version_0_1_is_compared(unfinished, whole, words, same, capsys):
+    manifest = json.loads((unfinished / "manifest.json").read_text())
+    config = {key: value for key, value in manifest["config"].items() if key != "signal"}
+    del manifest["resolved"]
+    manifest["config"] = {**config, **OF_VERSION_0_1}
+    (unfinished / "manifest.json").write_text(json.dumps(manifest))
+    if same:
+        assert main(["train", *SMALL.split(), "log_path=started", "resume=True"]) == 0
+        assert measured("started") == whole
+    else:
+        message = refuses(f"{SMALL} {words} log_path=started resume=True", capsys)
+        assert "it has seed=0, and this command seed=3" in message
+
+
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "metrics.parquet", "checkpoint.json"])
 @pytest.mark.parametrize("damage", ["truncated", "missing", "foreign"])
-def test_a_damaged_checkpoint_is_told_and_left(unfinished, file, damage, capsys):
+def test_a_damaged_checkpoint_is_reported_and_left(unfinished, file, damage, capsys):
     (checkpoint,) = (unfinished / "checkpoint").iterdir()
     if damage == "truncated":
         (checkpoint / file).write_bytes((checkpoint / file).read_bytes()[:-20])
@@ -209,34 +249,36 @@ def test_a_damaged_checkpoint_is_told_and_left(unfinished, file, damage, capsys)
         (checkpoint / file).unlink()
     else:
         (checkpoint / file).write_bytes(b'{"schema": 1, "files": {"state.json": {}}}')
-    message = refuses(f"{SMALL} log_path=begun resume=True", capsys)
+    message = refuses(f"{SMALL} log_path=started resume=True", capsys)
     assert "is damaged or of another version" in message
-    assert "remove begun/checkpoint to start over" in message
+    assert "remove started/checkpoint to start over" in message
     shutil.rmtree(unfinished / "checkpoint")
-    assert main(["train", *SMALL.split(), "log_path=begun", "resume=True"]) == 0
+    assert main(["train", *SMALL.split(), "log_path=started", "resume=True"]) == 0
 
 
 @pytest.mark.parametrize("content", ["", '{"schema": 1, "stat', "[]", '{"what": 1}'])
-def test_a_damaged_manifest_is_told_and_left(unfinished, content, capsys):
+def test_a_damaged_manifest_is_reported_and_left(unfinished, content, capsys):
     (unfinished / "manifest.json").write_text(content)
-    assert "begun/manifest.json" in refuses(f"{SMALL} log_path=begun resume=True", capsys)
+    assert "started/manifest.json" in refuses(f"{SMALL} log_path=started resume=True", capsys)
 
 
 def test_damaged_metrics_are_made_anew_from_the_checkpoint(unfinished, whole):
     for name in ("metrics.parquet", "episodes.parquet", "film.parquet", "timing.parquet"):
         (unfinished / name).write_bytes(b"PAR1 and then nothing")
-    assert main(["train", *SMALL.split(), "log_path=begun", "resume=True"]) == 0
-    assert measured("begun") == whole
+    assert main(["train", *SMALL.split(), "log_path=started", "resume=True"]) == 0
+    assert measured("started") == whole
 
 
-def test_an_own_reward_that_was_changed_is_told(capsys):
+def test_an_own_reward_that_was_changed_is_reported(capsys):
     Path("reward.py").write_text("def near(answer, secret):\n    return float(abs(answer - secret) < 2)\n")
-    words = f"{SMALL} reward_type=reward.py:near log_path=begun memorised_at=0.3"
+    words = f"{SMALL} reward_type=reward.py:near log_path=started memorised_at=0.3"
     with stopped_at(40):
         main(["train", *words.split(), "checkpoint_every=0"])
     Path("reward.py").write_text("def near(answer, secret):\n    return float(abs(answer - secret) < 3)\n")
     capsys.readouterr()
-    assert "begun with another table of rewards" in refuses(f"{words} resume=True", capsys)
+    assert "holds another experiment: it has reward_type=reward.py:near " in refuses(
+        f"{words} resume=True", capsys
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -249,7 +291,8 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
     assert process.returncode == code
     assert (
         errors
-        == "memory-rl: interrupted; what was measured is kept, and the same command with log_path=stopped resume=True goes on.\n"
+        == "memory-rl: interrupted; what was measured is kept, and the same command with log_path=stopped "
+        "resume=True resumes it.\n"
     )
     result = memory_rl.load("stopped")
     assert result.outcome is memory_rl.Outcome.INTERRUPTED
@@ -262,15 +305,15 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
 
 def test_a_second_signal_does_not_wait(monkeypatch):
     """The first one is noted, the second one has the effect it would have had without an experiment."""
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def signalled(self, policy, runs, episode, batch=None):
+    def signalled(self, policy, runs, episode, *more):
         if np.max(episode) == 8:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
-    monkeypatch.setattr(Recorder, "evaluate", signalled)
+    monkeypatch.setattr(Meter, "_evaluate", signalled)
     before = signal.getsignal(signal.SIGINT)
     assert main(["train", *SMALL.split(), "log_path=stopped"]) == 130
     assert memory_rl.load("stopped").metrics["episode"].max() == 4
@@ -280,15 +323,15 @@ def test_a_second_signal_does_not_wait(monkeypatch):
 
 
 def test_a_handler_of_ones_own_gets_its_signal_after_the_update(monkeypatch):
-    evaluate, seen = Recorder.evaluate, []
+    evaluate, seen = Meter._evaluate, []
 
-    def signalled(self, policy, runs, episode, batch=None):
+    def signalled(self, policy, runs, episode, *more):
         if np.max(episode) == 8:
             signal.raise_signal(signal.SIGTERM)
             assert seen == []
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
-    monkeypatch.setattr(Recorder, "evaluate", signalled)
+    monkeypatch.setattr(Meter, "_evaluate", signalled)
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         assert main(["train", *SMALL.split(), "log_path=done"]) == 0
@@ -311,12 +354,12 @@ def test_a_directory_in_use_is_refused_also_to_look_on(capsys):
     finally:
         process.kill()
         process.communicate(timeout=60)
-    assert status_of("taken") == "running"  # it had no chance to tell
+    assert status_of("taken") == "running"  # it had no chance to say
     assert memory_rl.load("taken").outcome is memory_rl.Outcome.KILLED
     assert main(["train", *f"{LONG} log_path=taken".split()]) == 2
     assert "already holds a run (killed): add resume=True" in capsys.readouterr().err
 
-    first = start(f"{LONG} log_path=taken resume=True")  # of two that go on, the second is refused
+    first = start(f"{LONG} log_path=taken resume=True")  # of two that continue it, the second is refused
     try:
         wait_until(lambda: is_locked(Path("taken")))
         assert main(["train", *f"{LONG} log_path=taken resume=True".split()]) == 2
@@ -329,15 +372,50 @@ def test_a_directory_in_use_is_refused_also_to_look_on(capsys):
 def test_a_lock_is_one_persons():
     Path("folder").mkdir()
     assert not is_locked(Path("folder"))
-    lock = Lock(Path("folder"))
+    lock = Lock(Path("folder/.lock"))
     assert is_locked(Path("folder"))
     with pytest.raises(BlockingIOError):
-        Lock(Path("folder"))
+        Lock(Path("folder/.lock"))
     lock.release()
     assert not list(Path("folder").iterdir())
     Path("folder/.lock").touch()  # a killed process leaves its file, and nothing else
     assert not is_locked(Path("folder"))
-    Lock(Path("folder")).release()
+    Lock(Path("folder/.lock")).release()
+    assert not list(Path("folder").iterdir())
+
+
+def test_someone_who_looks_does_not_disturb():
+    """Locks and looks in turns, for as long as another process only looks."""
+    Path("folder").mkdir()
+    look = "from memory_rl.runs.lock import is_locked; import pathlib\nprint(flush=True)\n"
+    look += "while True: is_locked(pathlib.Path('folder'))"
+    process = subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    try:
+        for _ in range(200):
+            lock = Lock(Path("folder/.lock"))
+            assert is_locked(Path("folder"))
+            lock.release()
+            assert not is_locked(Path("folder"))
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert not list(Path("folder").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_nobody_out(number, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    Path("folder").mkdir()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="folder is on a file system without locks"):
+            lock = Lock(Path("folder/.lock"))
+        assert not is_locked(Path("folder"))
+        lock.release()
+        assert not list(Path("folder").iterdir())
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -369,7 +447,7 @@ def test_a_disk_that_fails_in_a_checkpoint_leaves_the_one_before(monkeypatch, nu
 
 
 @pytest.mark.parametrize("limit", [4_000, 30_000])
-def test_a_file_size_limit_is_told(limit):
+def test_a_file_size_limit_is_reported(limit):
     """RLIMIT_FSIZE: what the system refuses in the middle of a file, whoever writes it."""
     process = start(
         f"{LONG.replace('N=256', 'N=2048')} log_path=full checkpoint_every=0",
@@ -388,26 +466,31 @@ def test_a_file_size_limit_is_told(limit):
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser writes everywhere")
-def test_a_read_only_directory_is_told(unfinished, capsys):
+def test_a_read_only_directory_is_reported(unfinished, capsys):
     unfinished.chmod(0o555)
     try:
-        assert "log_path=begun cannot be written" in refuses(f"{SMALL} log_path=begun resume=True", capsys)
+        assert "log_path=started cannot be written" in refuses(
+            f"{SMALL} log_path=started resume=True", capsys
+        )
     finally:
         unfinished.chmod(0o755)
 
 
-def test_a_file_system_that_is_read_only_is_told(unfinished, monkeypatch, capsys):
+def test_a_file_system_that_is_read_only_is_reported(unfinished, monkeypatch, capsys):
     monkeypatch.setattr(
         os, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EROFS, os.strerror(errno.EROFS)))
     )
-    message = refuses(f"{SMALL} log_path=begun resume=True", capsys)
-    assert "log_path=begun cannot be written (Read-only file system)" in message
+    message = refuses(f"{SMALL} log_path=started resume=True", capsys)
+    assert "log_path=started cannot be written (Read-only file system)" in message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", "processes workers=2"])
-def test_a_killed_sweep_goes_on_with_its_cells(executor):
-    grid = "conditions=log_distance seed=0,1 backend=tabular N=256 max_episodes=6000 memorised_at=0.9 learning_rate=0.001 quiet=True checkpoint_every=0.3"
+def test_a_killed_sweep_continues_its_cells(executor):
+    grid = (
+        "conditions=log_distance seed=0,1 backend=tabular N=256 max_episodes=6000 memorised_at=0.9 "
+        "learning_rate=0.001 quiet=True checkpoint_every=0.3"
+    )
     words = [*grid.split(), *f"executor={executor}".split()]
     process = subprocess.Popen([sys.executable, ROOT / "sweep.py", *words, "log_path=killed"])
     wait_until(lambda: any(Path("killed/cells").glob("*/checkpoint/[0-9]*")))
@@ -416,19 +499,19 @@ def test_a_killed_sweep_goes_on_with_its_cells(executor):
     wait_until(
         lambda: not any(is_locked(cell) for cell in Path("killed/cells").iterdir())
     )  # its workers end with it
-    begun = [
+    unfinished = [
         cell
         for cell in Path("killed/cells").iterdir()
         if has_checkpoint(cell) and status_of(cell) == "running"
     ]
-    assert begun
+    assert unfinished
     assert main(["sweep", *words, "log_path=killed"]) == 0
     assert main(["sweep", *words, "log_path=whole"]) == 0
-    assert all(memory_rl.load(cell).manifest["resumed"][0]["stopped_as"] == "running" for cell in begun)
+    assert all(memory_rl.load(cell).manifest["resumed"][0]["stopped_as"] == "running" for cell in unfinished)
     set_aside = {
         folder.name.rpartition("-")[0] for folder in Path("killed").glob("discarded/*")
     }  # what had not come to a checkpoint
-    assert not set_aside & {cell.name for cell in begun}
+    assert not set_aside & {cell.name for cell in unfinished}
     for cell in Path("whole/cells").iterdir():
         assert measured(Path("killed/cells") / cell.name) == measured(cell)
 
@@ -471,7 +554,7 @@ def test_adapters_are_what_peft_loads(kind):
 
 
 @pytest.mark.parametrize("kind", ["shared", "full"])
-def test_other_kinds_of_adapters_go_on_to_the_same_bytes_where_paths_are_scored(kind):
+def test_other_kinds_of_adapters_continue_to_the_same_bytes_where_paths_are_scored(kind):
     settings = {
         "N": 16,
         "num_runs": 3,
@@ -481,10 +564,10 @@ def test_other_kinds_of_adapters_go_on_to_the_same_bytes_where_paths_are_scored(
         **KINDS[kind],
     }
     with stopped_at(6):
-        memory_rl.sft(**settings, log_path="begun", checkpoint_every=0)
-    memory_rl.sft(**settings, log_path="begun", resume=True)
+        memory_rl.sft(**settings, log_path="started", checkpoint_every=0)
+    memory_rl.sft(**settings, log_path="started", resume=True)
     memory_rl.sft(**settings, log_path="whole")
-    assert measured("begun") == measured("whole")
+    assert measured("started") == measured("whole")
 
 
 def check_adapters(folder: Path, result) -> None:

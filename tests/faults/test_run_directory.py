@@ -1,4 +1,4 @@
-"""What was measured is never overwritten or lost, and the manifest tells the truth."""
+"""What was measured is never overwritten or lost, and the manifest is true."""
 
 import json
 import os
@@ -48,16 +48,16 @@ def test_two_runs_of_the_same_second_get_directories_of_their_own():
 
 
 def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys):
-    from memory_rl.training.recorder import Recorder
+    from memory_rl.training.meter import Meter
 
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def interrupt_at_20(self, policy, runs, episode, batch=None):
+    def interrupt_at_20(self, policy, runs, episode, *more):
         if np.max(episode) == 20:
             raise KeyboardInterrupt
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
-    monkeypatch.setattr(Recorder, "evaluate", interrupt_at_20)
+    monkeypatch.setattr(Meter, "_evaluate", interrupt_at_20)
     assert main(["train", "N=64", "num_runs=2", "skip_ahead=False", "log_path=stopped", "quiet=True"]) == 130
     assert "interrupted" in capsys.readouterr().err
     result = memory_rl.load("stopped")
@@ -67,7 +67,7 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys):
     assert result.summary == {}
 
 
-def test_a_full_disk_is_told_and_noted(monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_noted(monkeypatch, capsys):
     replace = os.replace
 
     def full(source, target):

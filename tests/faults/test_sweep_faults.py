@@ -1,5 +1,5 @@
 """Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command
-goes on."""
+continues."""
 
 import json
 import os
@@ -17,7 +17,10 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.experiments.store import SweepDirectory
 
 ROOT = Path(__file__).parents[2]
-LONG = "conditions=log_distance N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 ledger=False seed=0,1,2,3"
+LONG = (
+    "conditions=log_distance N=256 backend=tabular num_runs=16 max_episodes=20000 memorised_at=0.9 "
+    "ledger=False seed=0,1,2,3"
+)
 """Four cells of a few seconds each."""
 
 
@@ -78,7 +81,7 @@ def reference(tmp_path_factory) -> dict[str, bytes]:
         pytest.param(signal.SIGTERM, 143, "executor=processes workers=2", marks=pytest.mark.slow),
     ],
 )
-def test_a_signal_stops_cleanly_and_the_same_command_goes_on(number, code, executor, reference):
+def test_a_signal_stops_cleanly_and_the_same_command_continues(number, code, executor, reference):
     process = start(f"{LONG} {executor} log_path=stopped")
     wait_until(lambda: "completed" in statuses("stopped") and "running" in statuses("stopped"))
     process.send_signal(number)
@@ -105,7 +108,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(number, code, execu
     assert measured("stopped") == reference
 
 
-def test_a_killed_worker_is_replaced_and_the_others_go_on(reference):
+def test_a_killed_worker_is_replaced_and_the_others_continue(reference):
     process = start(f"{LONG} executor=processes workers=2 log_path=killed")
     wait_until(lambda: statuses("killed").count("running") == 2)
     os.kill(pids_of(process)[0], signal.SIGKILL)
@@ -142,7 +145,7 @@ def test_workers_do_not_outlive_a_killed_sweep():
             )
         )
     )
-    assert "running" in statuses("gone")  # it had no chance to tell; a second start sets it aside
+    assert "running" in statuses("gone")  # it had no chance to say; a second start sets it aside
 
 
 def test_two_sweeps_never_share_a_directory(capsys):
@@ -151,7 +154,7 @@ def test_two_sweeps_never_share_a_directory(capsys):
         assert main(["sweep", "conditions=sft", "backend=tabular", "log_path=taken"]) == 2
     message = capsys.readouterr().err
     assert "log_path=taken is in use by another sweep" in message
-    assert list(Path("taken").iterdir()) == [Path("taken/.lock")]
+    assert list(Path("taken").iterdir()) == []
     with (
         directory.locked(),
         pytest.raises(RunDirectoryError, match="in use"),
@@ -173,6 +176,20 @@ def test_the_lock_of_a_killed_sweep_is_free():
         pass
 
 
+def test_a_sweep_of_version_0_1_is_left_alone(capsys):
+    """Its cells had other ids; its run directories can still be loaded and reported."""
+    Path("old").mkdir()
+    Path("old/sweep.json").write_text(
+        json.dumps({"schema": 1, "protocol": None, "tuning": None, "cells": []})
+    )
+    assert main(["sweep", "conditions=sft", "backend=tabular", "log_path=old"]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "log_path=old already holds a sweep of schema 1, and this version writes 2: give another" in message
+    )
+    assert [file.name for file in Path("old").iterdir()] == ["sweep.json"]
+
+
 @pytest.mark.parametrize(
     ("name", "part"), [("manifest.json", "already holds a run"), ("notes.txt", "notes.txt")]
 )
@@ -186,7 +203,7 @@ def test_a_folder_with_other_files_is_left_alone(name, part, capsys):
 
 
 @pytest.mark.parametrize("url", ["nosuch://place/sweep", "s3://bucket/sweep"])
-def test_a_url_that_cannot_be_written_is_told(url, capsys):
+def test_a_url_that_cannot_be_written_is_reported(url, capsys):
     pytest.importorskip("fsspec")
     assert main(["sweep", "conditions=sft", "backend=tabular", f"log_path={url}"]) == 2
     message = capsys.readouterr().err
@@ -201,7 +218,7 @@ def test_a_path_that_is_a_file_is_refused(capsys):
     assert Path("file").read_text() == "mine"
 
 
-def test_a_full_disk_is_told(monkeypatch, capsys):
+def test_a_full_disk_is_reported(monkeypatch, capsys):
     write = SweepDirectory.write_bytes
 
     def full(self, name, content):

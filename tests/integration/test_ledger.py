@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 
 import memory_rl
 from memory_rl.information.observer import Observer
-from memory_rl.task import MultiStep, SecretSpace
-from memory_rl.training.questions import BitQuestions, ExampleQuestions, SumQuestions
+from memory_rl.task import MultiStep, SecretSpace, episode_table
+from memory_rl.training.accounts import ask, outcomes_of
 
 LEDGER = ["observer_bits", "asked_bits", "asked_variance"]
 CONDITIONS = {
@@ -162,13 +162,14 @@ def brute_force_posterior(N, episodes, noise, summed) -> np.ndarray:
 def test_the_observer_of_bits_sees_each_reward_or_only_their_sum(noise, summed):
     N, rng, secret = 11, np.random.default_rng(0), 6
     environment = MultiStep.with_noise(SecretSpace(N), noise)
-    questions = (SumQuestions if summed else BitQuestions)(environment)
+    table = episode_table(environment, credit="episode" if summed else "step")
     observer, episodes = Observer(1, N), []
     for turns in (4, 2, 4, 4):  # the second episode forfeits two turns
         choices = rng.integers(2, size=(1, 1, 4))
         choices[..., turns:] = -1
         rewards = environment.rewards(choices, np.array([secret]), rng.random(choices.shape))
-        questions.observe(observer, np.array([0]), choices, rewards)
+        question, level = ask(table, choices[0], rewards[0])
+        observer.observe(np.array([0]), question, outcomes_of(table), level)
         episodes.append((choices[0, 0].tolist(), rewards[0, 0].astype(int).tolist()))
         np.testing.assert_allclose(
             observer.posterior(np.array([0]))[0],
@@ -180,9 +181,8 @@ def test_the_observer_of_bits_sees_each_reward_or_only_their_sum(noise, summed):
 def test_an_example_of_either_world_shows_the_secret():
     for environment in (MultiStep.with_noise(SecretSpace(11)), MultiStep.with_noise(SecretSpace(16))):
         for secret in range(environment.space.N):
-            _, level = ExampleQuestions(environment).of_episode(
-                environment.choices(np.array([secret])), np.full((1, 4), np.nan)
-            )
+            table = episode_table(environment, shows_answer=True)
+            _, level = ask(table, environment.choices(np.array([secret])), np.full((1, 4), np.nan))
             assert level.tolist() == [secret]
 
 

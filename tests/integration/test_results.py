@@ -7,7 +7,10 @@ import polars as pl
 import pytest
 
 import memory_rl
+from memory_rl.assembly import make_learners, make_setting
+from memory_rl.experiment import make_experiment
 from memory_rl.information.entropy import bits_known
+from memory_rl.policies.base import first_prompt
 from memory_rl.runs.store import EPISODES_SCHEMA, METRICS_SCHEMA
 from memory_rl.task import SecretSpace, SingleStep, make_channel
 
@@ -186,14 +189,10 @@ def test_before_training_the_policy_is_honest(env_type, N):
     result = memory_rl.train(env_type=env_type, N=N, num_runs=1, max_episodes=4, memorised_at=0.9)
     before = result.summary[next(iter(result.summary))]["before_training"]
     assert before["least_valid_mass"] > 0.99
-    from memory_rl.config import TrainConfig
-    from memory_rl.training.environments import make_environment
-    from memory_rl.training.population import make_population
-
-    config = TrainConfig(env_type=env_type, N=N, num_runs=N, memorised_at=0.9)
-    population = make_population(config, make_environment(config))
-    log_probs = population.policy.log_probs(np.arange(N))[:, :N]
-    assert abs(bits_known(log_probs, np.arange(N)).total.mean()) < 0.1
+    setting = make_setting(make_experiment({"env_type": env_type, "N": N, "num_runs": N, "memorised_at": 0.9}))
+    runs = np.arange(N)
+    log_probs = make_learners(setting).policy.log_probs(runs, first_prompt(runs))[:, 0, :N]
+    assert abs(bits_known(log_probs, runs).total.mean()) < 0.1
 
 
 @pytest.mark.slow

@@ -180,9 +180,10 @@ def test_a_failed_cell_stops_no_other(tmp_path, capsys):
 
 
 def test_rates_are_chosen_on_secrets_of_their_own():
-    run(
-        "conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned"
+    words = (
+        "conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3"
     )
+    run(f"{words} log_path=tuned")
     summary = read("tuned/summary.json")
     assert [row["status"] for row in summary["cells"]] == ["completed", "completed"]
     for row, choice in zip(summary["cells"], summary["tuning"], strict=True):
@@ -216,17 +217,13 @@ def test_rates_are_chosen_on_secrets_of_their_own():
         row["id"] for row in summary["cells"]
     ]
     before = snapshot(Path("tuned"))
-    run(
-        "conditions=sft,binary N=16 backend=tabular num_runs=8 ledger=False tune=True tune_rates=0.03,0.3,3 log_path=tuned"
-    )
+    run(f"{words} log_path=tuned")
     assert snapshot(Path("tuned")) == before
 
 
 def test_a_condition_whose_tuning_failed_is_not_reported(tmp_path):
-    run(
-        f"conditions=sft,{tmp_path}/none.py:near N=16 backend=tabular num_runs=4 tune=True tune_rates=0.1,0.3 log_path=half",
-        code=1,
-    )
+    words = f"conditions=sft,{tmp_path}/none.py:near N=16 backend=tabular num_runs=4 tune=True"
+    run(f"{words} tune_rates=0.1,0.3 log_path=half", code=1)
     rows = read("half/summary.json")["cells"]
     assert [(row["condition"], row["status"]) for row in rows] == [("sft", "completed"), ("near", "failed")]
     assert "its tuning is not complete" in rows[1]["why"]
@@ -242,16 +239,16 @@ tune: {rates: [0.1, 0.3], num_runs: 3}
 
 
 def test_a_protocol_is_kept_with_its_results(monkeypatch, capsys):
-    from memory_rl import api
+    from memory_rl import run as lifecycle
 
     found = []
-    run_experiment = api.run_experiment
+    run_experiment = lifecycle.run_experiment
 
-    def look_and_run(config):
+    def look_and_run(experiment):
         found.append((Path("kept/protocol.yaml").read_text(), len(read("kept/sweep.json")["cells"])))
-        return run_experiment(config)
+        return run_experiment(experiment)
 
-    monkeypatch.setattr(api, "run_experiment", look_and_run)
+    monkeypatch.setattr(lifecycle, "run_experiment", look_and_run)
     Path("tiny.yaml").write_text(PROTOCOL)
     run("protocol=tiny.yaml log_path=kept")
     assert found == [(PROTOCOL, 2)] * (4 + 2)  # it was there before the first of the tuning

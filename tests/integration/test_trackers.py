@@ -1,4 +1,4 @@
-"""Trackers are told what was measured, change nothing in it, and cannot stop it. All without a network: wandb
+"""Trackers show what was measured, change nothing in it, and cannot stop it. All without a network: wandb
 offline, trackio and TensorBoard on disk."""
 
 import importlib.util
@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import complaint
+from memory_rl.training.meter import Meter
 
 import memory_rl
-from memory_rl.config import TrainConfig
 from memory_rl.errors import TrackerWarning
+from memory_rl.experiment import make_experiment
 from memory_rl.runs import trackers
-from memory_rl.runs.trackers import MEASURES, SHARES, MeanCurve, Point, Trackers
-from memory_rl.training.recorder import Recorder
+from memory_rl.runs.trackers import MEASURES, SHARES, MeanCurve, TrackedPoint, Trackers
 
 SMALL = {"N": 16, "backend": "tabular", "num_runs": 3, "learning_rate": 0.3}
 ALL = {"wandb_project": "tests", "trackio_project": "tests", "tensorboard": True}
@@ -66,14 +66,14 @@ def wandb_records(run: Path):
                 whole = b""
 
 
-def wandb_history(run: Path) -> list[Point]:
+def wandb_history(run: Path) -> list[TrackedPoint]:
     rows = [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for record in wandb_records(run)
         if record.HasField("history")
     ]
     return [
-        Point(
+        TrackedPoint(
             row["episode"],
             {name: value for name, value in row.items() if name != "episode" and name[0] != "_"},
         )
@@ -81,18 +81,20 @@ def wandb_history(run: Path) -> list[Point]:
     ]
 
 
-def trackio_history(run: Path) -> list[Point]:
+def trackio_history(run: Path) -> list[TrackedPoint]:
     from trackio.sqlite_storage import SQLiteStorage
 
     identity = json.loads((run / "trackers.json").read_text())["id"]
     rows = SQLiteStorage.get_logs("tests", f"{run.name}-{identity}")
     return [
-        Point(row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")})
+        TrackedPoint(
+            row["step"], {name: value for name, value in row.items() if name not in ("step", "timestamp")}
+        )
         for row in rows
     ]
 
 
-def tensorboard_history(run: Path) -> list[Point]:
+def tensorboard_history(run: Path) -> list[TrackedPoint]:
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     read = EventAccumulator(str(run / "tensorboard"), size_guidance={SCALARS: 0}).Reload()
@@ -100,16 +102,16 @@ def tensorboard_history(run: Path) -> list[Point]:
     for name in read.Tags()["scalars"]:
         for event in read.Scalars(name):
             points.setdefault(event.step, {})[name] = event.value
-    return [Point(episode, values) for episode, values in sorted(points.items())]
+    return [TrackedPoint(episode, values) for episode, values in sorted(points.items())]
 
 
 HISTORIES = {"wandb": wandb_history, "trackio": trackio_history, "tensorboard": tensorboard_history}
 
 
-def points_of(points: list[Point]) -> list[Point]:
+def points_of(points: list[TrackedPoint]) -> list[TrackedPoint]:
     """Without the numbers of the summary."""
     bare = [
-        Point(
+        TrackedPoint(
             point.episode,
             {name: value for name, value in point.values.items() if not name.startswith("summary/")},
         )
@@ -118,7 +120,7 @@ def points_of(points: list[Point]) -> list[Point]:
     return [point for point in bare if point.values]
 
 
-def expected_points(metrics: pl.DataFrame, episodes: list[int], information: float) -> list[Point]:
+def expected_points(metrics: pl.DataFrame, episodes: list[int], information: float) -> list[TrackedPoint]:
     """By brute force: each run as its last evaluation up to the episode left it; shares over all episodes
     since the point before."""
     points, before = [], -1
@@ -134,12 +136,12 @@ def expected_points(metrics: pl.DataFrame, episodes: list[int], information: flo
         new = seen.filter(pl.col("episode") > before)
         values |= {name: np.average(new[name], weights=new["spent"]) for name in SHARES if new["spent"].sum()}
         values["memorised"] = seen.filter(pl.col("bits_known") >= information - 1)["run"].n_unique()
-        points.append(Point(episode, values))
+        points.append(TrackedPoint(episode, values))
         before = episode
     return points
 
 
-def assert_same(points: list[Point], others: list[Point], rtol: float = 1e-9) -> None:
+def assert_same(points: list[TrackedPoint], others: list[TrackedPoint], rtol: float = 1e-9) -> None:
     assert [point.episode for point in points] == [point.episode for point in others]
     for point, other in zip(points, others, strict=True):
         assert point.values.keys() == other.values.keys()
@@ -239,17 +241,23 @@ def test_nothing_is_printed_and_no_key_is_written(capfd):
             assert b"never-to-be-written" not in file.read_bytes(), file
 
 
+def curve_of(**settings) -> MeanCurve:
+    experiment = make_experiment(settings)
+    stop, N = experiment.stop, experiment.world.N
+    thresholds = (float(np.log2(N * threshold)) for threshold in (stop.memorised_at, stop.stop_at))
+    return MeanCurve(stop.num_runs, experiment.budget, *thresholds)
+
+
 def test_a_long_experiment_gives_a_few_hundred_points():
     """Of 15,360 evaluations, close together at first; the last is always shown."""
-    config = TrainConfig(N=1024, backend="tabular", num_runs=1)
-    curve = MeanCurve(config)
+    curve, budget = curve_of(N=1024, backend="tabular", num_runs=1), 60 * 1024
     points = [
-        point for row in rows_of_one_run(range(0, config.budget + 1, 4)) for point in curve.add(row)
+        point for row in rows_of_one_run(range(0, budget + 1, 4)) for point in curve.add(row)
     ] + curve.finish()
     episodes = [point.episode for point in points]
     assert episodes[:4] == [0, 4, 8, 12]
     assert 300 < len(episodes) <= 501
-    assert episodes[-1] == config.budget
+    assert episodes[-1] == budget
     assert max(later / sooner for sooner, later in pairwise(episodes[20:])) < 1.06
 
 
@@ -264,20 +272,21 @@ def rows_of_one_run(episodes):
 
 @pytest.mark.parametrize("settings", [{}, {"skip_ahead": True}], ids=["steps", "skips"])
 def test_the_points_do_not_depend_on_how_the_rows_arrive(settings, monkeypatch):
-    """What makes a resumed run go on where it stopped: the rows of its checkpoint, taken in at once, leave
+    """What makes a resumed run continue where it stopped: the rows of its checkpoint, taken in at once, leave
     the curve as they did one by one."""
     arrived: list[dict[str, np.ndarray]] = []
-    monkeypatch.setattr(Trackers, "record", lambda self, rows: arrived.append(rows))
-    config = TrainConfig(**{**SMALL, "N": 64, **settings})
+    monkeypatch.setattr(
+        Trackers, "take", lambda self, table, rows: arrived.append(rows) if table == "metrics" else None
+    )
     metrics = memory_rl.train(**{**SMALL, "N": 64, **settings}).metrics
     assert sum(len(rows["run"]) for rows in arrived) == metrics.height
-    one_by_one = MeanCurve(config)
+    one_by_one = curve_of(**{**SMALL, "N": 64, **settings})
     at_each = [one_by_one.add(rows) for rows in arrived]
     whole = [point for points in at_each for point in points] + one_by_one.finish()
     assert_same(whole, expected_points(metrics, [point.episode for point in whole], 6.0))
 
     for half in (1, len(arrived) // 3, len(arrived) - 1):
-        resumed = MeanCurve(config)
+        resumed = curve_of(**{**SMALL, "N": 64, **settings})
         before = {name: np.concatenate([rows[name] for rows in arrived[:half]]) for name in arrived[0]}
         assert_same(resumed.add(before), [point for points in at_each[:half] for point in points])
         after = [point for rows in arrived[half:] for point in resumed.add(rows)] + resumed.finish()
@@ -286,7 +295,7 @@ def test_the_points_do_not_depend_on_how_the_rows_arrive(settings, monkeypatch):
 
 
 @needs("wandb", "trackio", "tensorboard")
-def test_a_resumed_run_goes_on_in_the_same_place(monkeypatch):
+def test_a_resumed_run_continues_in_the_same_place(monkeypatch):
     """Stopped in the middle, at the moment of a checkpoint: nothing is shown twice, and nothing is
     missing."""
     from trackio import Api
@@ -294,7 +303,7 @@ def test_a_resumed_run_goes_on_in_the_same_place(monkeypatch):
     settings = {**SMALL, **ALL, "checkpoint_every": 0.0}
     whole = memory_rl.train(**settings, log_path="whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "evaluate", stopping_at(60))
+        patch.setattr(Meter, "_evaluate", stopping_at(60))
         with pytest.raises(KeyboardInterrupt):
             memory_rl.train(**settings, log_path="stopped")
     before = [points_of(read(Path("stopped"))) for read in HISTORIES.values()]
@@ -308,12 +317,12 @@ def test_a_resumed_run_goes_on_in_the_same_place(monkeypatch):
 
 
 def stopping_at(last: int):
-    evaluate = Recorder.evaluate
+    evaluate = Meter._evaluate
 
-    def stop(self, policy, runs, episode, batch=None):
+    def stop(self, policy, runs, episode, *more):
         if np.max(episode) > last:
             raise KeyboardInterrupt
-        return evaluate(self, policy, runs, episode, batch)
+        return evaluate(self, policy, runs, episode, *more)
 
     return stop
 
@@ -327,7 +336,7 @@ class Broken:
     def __call__(self, value, subject):
         return self._ask("open") or self
 
-    def log(self, point):
+    def log(self, episode, values):
         self._ask("log")
 
     def close(self, episode, summary):
@@ -345,9 +354,10 @@ def test_a_tracker_that_fails_is_left_behind(where, monkeypatch):
     plain = memory_rl.train(**SMALL)
     broken = Broken(where)
     monkeypatch.setitem(trackers._KINDS, "wandb_project", ("wandb", broken))
-    monkeypatch.setattr(trackers, "_check_installed", lambda key, value: None)
+    monkeypatch.setattr(trackers, "require", lambda *_: None)
     with pytest.warns(
-        TrackerWarning, match=r"^wandb failed \(the line is dead\), and the experiment goes on without it\.$"
+        TrackerWarning,
+        match=r"^wandb failed \(the line is dead\), and the experiment continues without it\.$",
     ) as warned:
         result = memory_rl.train(**SMALL, wandb_project="tests", tensorboard=True)
     assert len(warned) == 1
@@ -416,7 +426,7 @@ def test_a_folder_that_trackio_cannot_write_costs_a_warning():
 
 
 @pytest.mark.parametrize("words", ["wandb_project=tests", "trackio_project=tests", "tensorboard=True"])
-def test_a_missing_library_is_told_before_any_work(words, monkeypatch, capsys):
+def test_a_missing_library_is_reported_before_any_work(words, monkeypatch, capsys):
     library = words.split("=")[0].removesuffix("_project")
     Path(library).mkdir()  # such as wandb leaves: a folder that Python could import
     monkeypatch.syspath_prepend(str(Path.cwd()))

@@ -173,7 +173,6 @@ def test_capacity_counts_the_signals_that_occur(settings):
     world = world_of(settings)
     distinct = min(len(world.signals), world.N)  # one answer tells at most N bit patterns apart
     assert limits_of(settings).capacity == pytest.approx(math.log2(distinct), abs=1e-12)
-    assert limits_of(settings).unused_levels == (0 if world.B is None else world.B - len(world.signals))
 
 
 @each(NOISELESS + NOISY)
@@ -531,6 +530,15 @@ def test_the_command_tells_of_ties(capsys):
     ]
 
 
+@pytest.mark.parametrize("N", SIZES)
+@pytest.mark.parametrize("B", [2, 4, 8, 32])
+def test_the_command_counts_the_levels_that_never_occur(N, B, capsys):
+    _, notes = printed_by(f"N={N} reward_type=binned_log_distance reward_bins={B} memorised_at=0.9", capsys)
+    unused = B - len(World(N, **bins(B)).signals)
+    told = [note.partition(":")[2].partition(" of the")[0] for note in notes if "never occur" in note]
+    assert told == ([f" {unused}"] if unused else [])
+
+
 def test_the_command_tells_of_unused_levels(capsys):
     rows, notes = printed_by("N=16 reward_type=binned_log_distance reward_bins=32", capsys)
     assert value_of(rows, "log2 of the levels") == pytest.approx(math.log2(15), abs=5e-3)
@@ -540,14 +548,14 @@ def test_the_command_tells_of_unused_levels(capsys):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        ("N=1", ["N=1 ", "N=64"]),
-        ("N=2", ["memorised_at=0.5", "memorised_at=0.9"]),
+        ("N=1", ["N=1 ", "N=2 or more"]),
+        ("N=2 memorised_at=0.5", ["memorised_at=0.5", "memorised_at=0.9"]),
         ("learning_rate=1", ["learning_rate=1 is not a known key"]),
         ("reward_type=binned_log_distance", ["reward_bins=8"]),
         ("reward_noise=1", ["reward_noise=1", "reward_noise=0.1"]),
         ("N=5000 reward_noise=0.1", ["N=5000", "N=4096"]),
         ("N=600 env_type=multi_step", ["N=600", "N=512"]),
-        ("env_type=multi_step reward_bins=8", ["reward_bins=8", "multi_step"]),
+        ("env_type=multi_step reward_bins=8", ["reward_bins=8", "use env_type=single_step"]),
     ],
 )
 def test_the_command_refuses_in_one_sentence(words, parts, capsys):

@@ -1,6 +1,8 @@
 """Times to memorise: published survival analyses, closed forms, and how often the intervals cover the truth
 in simulation."""
 
+import warnings
+
 import numpy as np
 import polars as pl
 import pytest
@@ -58,6 +60,25 @@ def test_curve_and_bands_of_a_published_sample():
     assert curve["high"].to_list() == pytest.approx(
         [0.9516, 0.9228, 0.8894, 0.8491, 0.8049, 0.7468, 0.6801], abs=5e-5
     )
+
+
+@pytest.mark.parametrize("budget", [None, 3, 40])
+@pytest.mark.parametrize("runs", [2, 3, 16, 64])
+def test_curve_and_bands_are_those_of_scipy(runs, budget):
+    sample = geometric(np.random.default_rng(runs), 0.03, budget, runs)
+    censored = scipy.stats.CensoredData(
+        uncensored=sample.episodes[sample.memorised], right=sample.episodes[~sample.memorised]
+    )
+    peer = scipy.stats.ecdf(censored).sf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # undefined where the estimate is 0 or 1
+        band = peer.confidence_interval(method="log-log")
+    curve = survival_curve(sample).slice(1)
+    assert curve["episode"].to_list() == peer.quantiles.tolist()
+    assert curve["surviving"].to_numpy() == pytest.approx(peer.probabilities, rel=1e-12, abs=1e-15)
+    within = (peer.probabilities > 0) & (peer.probabilities < 1)
+    for name, end in (("low", band.low), ("high", band.high)):
+        assert curve[name].to_numpy()[within] == pytest.approx(end.probabilities[within], rel=1e-12)
 
 
 def test_medians_of_a_published_sample():

@@ -14,7 +14,6 @@ from memory_rl.analysis.capacity import (
     is_of_capacity,
     late_gain,
     points,
-    stored,
 )
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import expanded_tail
@@ -60,7 +59,7 @@ def plateau(capacity, parameters=10, runs=4, **config):
 
 
 def test_stored_is_what_each_run_knew_last():
-    assert stored(made_up([3.0, 7.0, -2.0])).tolist() == [3.0, 7.0, -2.0]
+    assert made_up([3.0, 7.0, -2.0]).stored.tolist() == [3.0, 7.0, -2.0]
 
 
 def test_the_late_gain_is_what_came_after_nine_tenths():
@@ -70,8 +69,8 @@ def test_the_late_gain_is_what_came_after_nine_tenths():
 def test_a_plateau_of_20_bits_is_2_bits_a_parameter_and_a_knee_of_5_secrets():
     (found,) = capacities(plateau(20.0))
     assert found.saturated
-    assert [point.bits_to_learn for point in found.points] == [4, 16, 64, 256]
-    assert [point.mean.value for point in found.points] == [4, 16, 20, 20]
+    assert [point.first.bits_to_learn for point in found.points] == [4, 16, 64, 256]
+    assert [point.stored.mean() for point in found.points] == [4, 16, 20, 20]
     for estimate, value in ((found.bits, 20), (found.per_parameter, 2), (found.knee, 5)):
         assert (estimate.value, estimate.low, estimate.high) == (value, value, value)
 
@@ -89,7 +88,7 @@ def test_what_rewards_teach_is_a_lower_bound_of_what_a_size_holds():
 
 def test_a_size_that_forgets_at_its_largest_M_has_the_capacity_of_its_best():
     (found,) = capacities([made_up([4.0, 4.0]), made_up([9.0, 11.0], 16), made_up([-30.0, 2.0], 64)])
-    assert (found.saturated, found.bits.value, found.at.num_secrets) == (True, 10.0, 16)
+    assert (found.saturated, found.bits.value, found.at.first.num_secrets) == (True, 10.0, 16)
 
 
 def test_the_interval_is_a_bootstrap_with_the_choice_inside():
@@ -144,7 +143,7 @@ def test_a_table_grows_with_its_task_and_has_no_capacity():
     assert capacities(tables) == []
 
 
-def test_seeds_are_one_population_and_learning_rates_that_were_tuned_are_no_sizes():
+def test_seeds_are_one_sample_and_learning_rates_that_were_tuned_are_no_sizes():
     cells = [
         made_up([4.0, 4.0], 1, learning_rate=0.1),
         made_up([8.0, 9.0], 4, seed=0, learning_rate=0.3),

@@ -5,13 +5,12 @@ import math
 import pytest
 
 from memory_rl.cli import main
-from memory_rl.config import SFTConfig, TrainConfig
-from memory_rl.training.ceilings import ceilings
-from memory_rl.training.environments import make_environment
+from memory_rl.assembly import make_setting
+from memory_rl.experiment import make_experiment
 
 
-def of(config):
-    return ceilings(config, make_environment(config)).as_dict()
+def of(command="train", **settings):
+    return make_setting(make_experiment(settings, command)).condition.limits.as_dict()
 
 
 @pytest.mark.parametrize(
@@ -27,21 +26,21 @@ def of(config):
     ],
 )
 def test_capacity_is_log2_of_the_signals_that_occur(settings, capacity):
-    assert of(TrainConfig(**settings))["capacity"] == pytest.approx(capacity)
+    assert of(**settings)["capacity"] == pytest.approx(capacity)
 
 
 def test_an_example_carries_the_answer():
-    limits = of(SFTConfig(N=64))
+    limits = of("sft", N=64)
     assert (limits["capacity"], limits["shannon_capacity"], limits["bits_by_reward"]) == (6.0, 6.0, 6.0)
     assert limits["first_episode"] == {"best": 6.0, "mean": 6.0}
     assert limits["ideal_questioner"]["to_know"] == 1.0
 
 
 def test_ties_at_the_top_are_counted():
-    tied = TrainConfig(N=1024, reward_type="binned_log_distance", reward_bins=4)
-    assert of(tied)["bits_by_reward"] == pytest.approx(10 - math.log2(5))  # 7.7 of 10 bits
-    assert of(TrainConfig(N=64, reward_type="binned_log_distance", reward_bins=8))["bits_by_reward"] == 6.0
-    assert of(TrainConfig(N=1024, reward_type="log_distance"))["bits_by_reward"] == 10.0
+    tied = of(N=1024, reward_type="binned_log_distance", reward_bins=4)
+    assert tied["bits_by_reward"] == pytest.approx(10 - math.log2(5))  # 7.7 of 10 bits
+    assert of(N=64, reward_type="binned_log_distance", reward_bins=8)["bits_by_reward"] == 6.0
+    assert of(N=1024, reward_type="log_distance")["bits_by_reward"] == 10.0
 
 
 def test_ties_are_told_before_the_run_starts(capsys):

@@ -1,5 +1,5 @@
-"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that go on where
-they stood."""
+"""What goes into a checkpoint comes out of it to the bit; how often one is due; and streams that
+continue where they stood."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from memory_rl.runs import checkpoint
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.seeding import RunStreams
-from memory_rl.state import Adapter
+from memory_rl.state import SavedModel
 
 ARRAYS = {
     "floats": np.array([0.1, -0.0, np.nan, np.inf, 5e-324]),
@@ -25,11 +25,11 @@ ARRAYS = {
 
 def test_a_state_comes_back_to_the_bit():
     table = pl.DataFrame({"run": [0, 1], "reward": [0.5, None]})
-    adapter = Adapter({"r": 2}, {"a.lora_A.weight": np.ones((2, 3), dtype=np.float32)})
+    adapter = SavedModel({"r": 2}, {"a.lora_A.weight": np.ones((2, 3), dtype=np.float32)})
     plain = {"big": 2**127 + 1, "none": None, "list": [{"x": 1}, 0.1], "flag": True}
     written = {
         "loop": plain,
-        "policy": {**ARRAYS, "adapters": {"run-0": adapter}},
+        "policy": {**ARRAYS, "adapters": {"run-0": adapter}, "moments": [{"first": np.ones(2)}, np.eye(2)]},
         "recorder": {"metrics": table},
     }
     checkpoints = Checkpoints(Path.cwd())
@@ -41,7 +41,10 @@ def test_a_state_comes_back_to_the_bit():
         assert read["policy"][name].dtype == array.dtype
         assert read["policy"][name].shape == array.shape
         assert read["policy"][name].tobytes() == array.tobytes()
+    np.testing.assert_array_equal(read["policy"]["moments"][0]["first"], np.ones(2))
+    np.testing.assert_array_equal(read["policy"]["moments"][1], np.eye(2))
     assert read["policy"]["adapters"]["run-0"].config == adapter.config
+    assert not read["policy"]["adapters"]["run-0"].whole
     np.testing.assert_array_equal(read["policy"]["adapters"]["run-0"].tensors["a.lora_A.weight"], 1.0)
     assert_frame_equal(read["recorder"]["metrics"], table)
 
@@ -60,12 +63,13 @@ def test_the_last_checkpoint_counts_and_the_one_before_goes():
     assert [folder.name for folder in checkpoints.path.iterdir()] == ["4"]
 
 
-def test_another_schema_is_told():
+@pytest.mark.parametrize("schema", [1, 99])  # 1: of version 0.1
+def test_another_schema_is_reported(schema):
     checkpoints = Checkpoints(Path.cwd())
     checkpoints.write(lambda: {"loop": {}})
     index = checkpoints.path / "1" / "checkpoint.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "schema": 99}))
-    with pytest.raises(OSError, match="its schema is 99"):
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schema": schema}))
+    with pytest.raises(OSError, match=f"another version .its schema is {schema}, and this version reads 2"):
         checkpoints.read()
 
 
@@ -89,7 +93,7 @@ def test_checkpoints_come_steadily_and_cost_one_percent_at_most(every, cost, wai
     assert checkpoints.due
 
 
-def test_streams_go_on_where_they_stood():
+def test_streams_continue_where_they_stood():
     once, again = RunStreams(3, "answers", 4), RunStreams(3, "answers", 4)
     once.random([0, 2], 5)
     again.restore(json.loads(json.dumps(once.state())))

@@ -48,13 +48,7 @@ def test_a_run_that_is_given_twice_is_one_cell(run, tmp_path):
 def test_a_cell_tells_what_was_run_and_what_came_of_it(run):
     (cell,) = find_cells([run])
     loaded = memory_rl.load(run)
-    assert (cell.kind, cell.condition, cell.label, cell.N, cell.completed) == (
-        "train",
-        "binary",
-        "binary",
-        4,
-        True,
-    )
+    assert (cell.kind, cell.condition, cell.N, cell.completed) == ("train", "binary", 4, True)
     assert cell.config["seed"] == 5
     assert cell.summary == loaded.summary["binary"]
     assert cell.metrics.equals(loaded.metrics)

@@ -7,24 +7,20 @@ import pytest
 
 from memory_rl.config import STEP_SIZES
 from memory_rl.errors import ConfigError
-from memory_rl.experiments.grid import (
-    Cell,
-    cells_of_axes,
-    cells_of_entries,
-    group_cells,
-    make_cell,
-    merge,
-    split_groups,
-)
+from memory_rl.experiments.grid import COMMANDS, GridCell, cells_of_axes, cells_of_entries, make_cell, merge
 from memory_rl.experiments.settings import FACTORS, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.sweep import make_plan
-from memory_rl.experiments.tuning import Contest, choose, make_contests, with_rates
+from memory_rl.experiments.tuning import Contest, choose, make_contests
 
 FIVE = "sft,binary,log_distance,binned_log_distance,multi_step"
 
 
-def cell(**texts) -> Cell:
-    return make_cell("train", {"backend": "tabular", "N": "16", **texts})
+def cell(command: str = "train", **texts) -> GridCell:
+    return make_cell({**COMMANDS[command], "backend": "tabular", "N": "16", **texts})
+
+
+def rate_of(cell: GridCell) -> float | None:
+    return cell.experiment.updates.learning_rate
 
 
 def test_a_grid_is_the_product_of_its_axes():
@@ -33,12 +29,12 @@ def test_a_grid_is_the_product_of_its_axes():
         {"N": "16,64", "reward_bins": "8", "learning_rate": "0.001,0.003", "seed": "0,1", "num_runs": "16"},
     )
     found = {
-        (cell.config.condition, cell.config.N, cell.config.learning_rate, cell.config.seed) for cell in cells
+        (cell.experiment.condition, cell.values["N"], rate_of(cell), cell.values["seed"]) for cell in cells
     }
     conditions = ("sft", "binary", "log_distance", "binned_log_distance B=8", "multi_step")
     assert found == set(itertools.product(conditions, (16, 64), (0.001, 0.003), (0, 1)))
     assert len(cells) == 40
-    assert {cell.config.num_runs for cell in cells} == {16}
+    assert {cell.values["num_runs"] for cell in cells} == {16}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +87,7 @@ def test_an_id_is_of_the_content():
     ]
     ids = {cell(**other).id for other in others} | {
         cell().id,
-        make_cell("sft", {"backend": "tabular", "N": "16"}).id,
+        cell("sft").id,
     }
     assert len(ids) == len(others) + 2
     assert cell().id.startswith("binary-N16-seed0-")
@@ -110,8 +106,8 @@ def test_a_cell_survives_json():
     import json
 
     one = cell(reward_type="binned_log_distance", reward_bins="8")
-    again = Cell("train", json.loads(json.dumps(one.as_dict()))["config"])
-    assert (again.id, again.config) == (one.id, one.config)
+    again = GridCell(json.loads(json.dumps(one.as_dict()))["config"])
+    assert (again.id, again.experiment) == (one.id, one.experiment)
 
 
 def test_entries_of_a_file():
@@ -125,11 +121,11 @@ def test_entries_of_a_file():
         {"command": "train", "backend": "tabular", "N": 16, "reward_type": None},
     ]
     cells = cells_of_entries(entries, {"threads": "2"})
-    assert [(cell.command, cell.config.N, cell.config.learning_rate) for cell in cells] == [
+    assert [(cell.command, cell.values["N"], rate_of(cell)) for cell in cells] == [
         *(("sft", N, rate) for N in (16, 64) for rate in (0.001, 0.003)),
         ("train", 16, None),
     ]
-    assert {cell.config.threads for cell in cells} == {2}
+    assert {cell.values["threads"] for cell in cells} == {2}
 
 
 BAD = {
@@ -140,7 +136,7 @@ BAD = {
     "a key twice": ("N=16 N=64", ["N is given twice", "commas"]),
     "an empty value": ("N=16,,64", ["N=16,,64", "N=16,64"]),
     "unknown condition": ("conditions=sft,binery", ["conditions=binery", "binary"]),
-    "a condition twice told": (
+    "a condition said twice": (
         "conditions=binary reward_type=binary",
         ["reward_type=binary", "conditions=binary"],
     ),
@@ -148,7 +144,7 @@ BAD = {
         "conditions=sft,binary reward_bins=8",
         ["reward_bins=8", "no meaning for any cell"],
     ),
-    "the second cell": ("conditions=binary N=16,1", ["in the cell (train N=1 reward_type=binary)", "N=64"]),
+    "the second cell": ("conditions=binary N=16,1", ["in the cell (N=1 reward_type=binary)", "N=2 or more"]),
     "a value that is none": ("conditions=binary N=16,many", ["N=many", "integer"]),
     "bins missing": ("conditions=sft,binned_log_distance", ["needs the number of levels", "reward_bins=8"]),
     "resume": ("conditions=sft resume=True", ["resume=True is not a known key"]),
@@ -189,7 +185,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("words", "parts"), BAD.values(), ids=BAD.keys())
-def test_bad_sweeps_are_told_in_one_sentence(words, parts):
+def test_bad_sweeps_are_refused_in_one_sentence(words, parts):
     if "executor=ray" in words:
         pytest.importorskip("ray")
     with pytest.raises(ConfigError) as caught:
@@ -207,9 +203,9 @@ BAD_FILES = {
     "a bad second cell": ("- {command: train, N: [16, 1]}", ["N=1", "in the cell"]),
     "a key without meaning": (
         "- {command: train, reward_type: binary, reward_bins: 8}",
-        ["reward_bins=8", "binned_log_distance alone"],
+        ["reward_bins=8", "reward_type=binned_log_distance"],
     ),
-    "a key of the other command": ("- {command: sft, group_size: 4}", ["group_size=4 is not a known key"]),
+    "a key of the other command": ("- {command: sft, group_size: 4}", ["group_size=4 belongs to"]),
     "a place of its own": ("- {command: sft, log_path: here}", ["log_path", "sets itself"]),
     "an empty axis": ("- {command: sft, N: []}", ["entry 1", "N: []"]),
     "tuning that is none": ("{grid: [{command: sft}], tune: 3}", ["tune: 3"]),
@@ -243,7 +239,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("text", "parts"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_bad_files_are_told_in_one_sentence(text, parts, tmp_path):
+def test_bad_files_are_refused_in_one_sentence(text, parts, tmp_path):
     (tmp_path / "grid.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         make_plan(["grid=grid.yaml"])
@@ -270,43 +266,8 @@ def test_no_password_is_kept():
     assert plan.command == "memory-rl sweep conditions=sft log_path=ftp://***@host/sweep"
 
 
-def test_groups_differ_in_rate_and_seed_alone():
-    cells = cells_of_axes(
-        "sft,binary,multi_step",
-        {
-            "backend": "tabular",
-            "N": "16,32",
-            "learning_rate": "0.1,0.3",
-            "seed": "0,1,2",
-            "group_size": "2,4",
-        },
-    )
-    groups = group_cells(cells)
-
-    def rest(cell: Cell):
-        return cell.command, {
-            key: value for key, value in cell.values.items() if key not in ("seed", "learning_rate")
-        }
-
-    place = {cell.id: number for number, group in enumerate(groups) for cell in group}
-    assert sorted(place) == sorted(cell.id for cell in cells)
-    for one, other in itertools.combinations(cells, 2):
-        assert (place[one.id] == place[other.id]) == (rest(one) == rest(other))
-    assert [len(group) for group in groups] == [6] * 10  # (sft + 2 group sizes of 2 conditions) x 2 N
-
-
-@pytest.mark.parametrize("workers", [1, 2, 3, 5, 8, 100])
-def test_groups_are_split_until_all_workers_have_work(workers):
-    groups = group_cells(cells_of_axes("sft", {"backend": "tabular", "N": "16,32", "seed": "0,1,2,3,4,5"}))
-    parts = split_groups(groups, workers)
-    assert len(parts) == max(2, min(workers, 12))
-    assert [cell.id for part in parts for cell in part] == [cell.id for group in groups for cell in group]
-    assert max(map(len, parts)) <= 2 * min(map(len, parts)) or min(map(len, parts)) == 1
-    assert split_groups([], workers) == []
-
-
 def test_candidates_have_secrets_of_their_own():
-    from memory_rl.training.environments import draw_secrets
+    from memory_rl.training.recompute import draw_secrets
 
     cells = cells_of_axes("sft,binary", {"backend": "tabular", "N": "256", "seed": "0,1"})
     contests = make_contests(cells, Tuning(num_runs=5))
@@ -315,16 +276,16 @@ def test_candidates_have_secrets_of_their_own():
         [cell.id for cell in cells[2:]],
     ]
     for contest in contests:
-        rates = [candidate.config.learning_rate for candidate in contest.candidates]
-        assert rates == pytest.approx([factor * STEP_SIZES["tabular", "adam"] for factor in FACTORS])
+        rates = [rate_of(candidate) for candidate in contest.candidates]
+        assert rates == pytest.approx([factor * STEP_SIZES["tabular"]["adam"] for factor in FACTORS])
         for candidate in contest.candidates:
-            assert candidate.config.num_runs == 5
+            assert candidate.values["num_runs"] == 5
             for reported in contest.reported:
-                assert not (draw_secrets(candidate.config) == draw_secrets(reported.config)[:5]).all()
+                assert not (draw_secrets(candidate.experiment) == draw_secrets(reported.experiment)[:5]).all()
     given = make_contests(cells, read_tuning({"rates": [0.3, "1e-1"], "seed": 7}))
-    assert [cell.config.learning_rate for cell in given[0].candidates] == [0.1, 0.3]
-    assert {cell.config.seed for cell in given[0].candidates} == {7}
-    assert {cell.config.num_runs for cell in given[0].candidates} == {16}
+    assert [rate_of(cell) for cell in given[0].candidates] == [0.1, 0.3]
+    assert {cell.values["seed"] for cell in given[0].candidates} == {7}
+    assert {cell.values["num_runs"] for cell in given[0].candidates} == {16}
 
 
 def test_cells_that_are_tuned_together_share_a_rate_chosen_on_one_of_them():
@@ -333,15 +294,15 @@ def test_cells_that_are_tuned_together_share_a_rate_chosen_on_one_of_them():
 
     def tuned_on(**more) -> list[int]:
         contests = make_contests(cells, read_tuning({**settings, **more}))
-        assert [[cell.config.num_secrets for cell in contest.reported] for contest in contests] == [
+        assert [[cell.values["num_secrets"] for cell in contest.reported] for contest in contests] == [
             [2, 4, 8, 16]
         ] * 2
         for contest in contests:
-            assert [cell.config.learning_rate for cell in contest.candidates] == pytest.approx(
-                [factor * contest.reported[0].config.step_size for factor in (0.5, 2)]
+            assert [rate_of(cell) for cell in contest.candidates] == pytest.approx(
+                [factor * contest.reported[0].experiment.step_size for factor in (0.5, 2)]
             )
-            assert len({cell.config.num_secrets for cell in contest.candidates}) == 1
-        return [contest.candidates[0].config.num_secrets for contest in contests]
+            assert len({cell.values["num_secrets"] for cell in contest.candidates}) == 1
+        return [contest.candidates[0].values["num_secrets"] for contest in contests]
 
     assert tuned_on() == [8, 8]  # the middle one
     assert tuned_on(chosen_on=[{"num_secrets": 16}]) == [16, 16]
@@ -382,7 +343,7 @@ def judged(*scores: tuple[float | None, float]):
 def test_the_best_candidate_wins(scores, rate, at_edge, decided):
     contest, choice = judged(*scores)
     assert (choice.learning_rate, choice.at_edge, choice.decided) == (rate, at_edge, decided)
-    assert [cell.config.learning_rate for cell in with_rates([contest], [choice])] == [rate]
+    assert [rate_of(cell) for cell in contest.with_rate(choice.learning_rate)] == [rate]
 
 
 def test_each_condition_gets_its_own_rate():
@@ -396,10 +357,12 @@ def test_each_condition_gets_its_own_rate():
         }
         for contest, best in zip(contests, (0.1, 0.2), strict=True)
         for candidate in contest.candidates
-        for bits in [1.0 if math.isclose(candidate.config.learning_rate, best) else 0.5]
+        for bits in [1.0 if math.isclose(rate_of(candidate), best) else 0.5]
     }
-    cells = with_rates(contests, [choose(contest, summaries) for contest in contests])
-    assert [(cell.config.condition, cell.config.seed, cell.config.learning_rate) for cell in cells] == [
+    cells = [
+        cell for contest in contests for cell in contest.with_rate(choose(contest, summaries).learning_rate)
+    ]
+    assert [(cell.experiment.condition, cell.values["seed"], rate_of(cell)) for cell in cells] == [
         *(("sft", seed, 0.1) for seed in (0, 1)),
         *(("binary", seed, 0.2) for seed in (0, 1)),
     ]

@@ -9,9 +9,11 @@ import pytest
 
 import memory_rl
 from memory_rl.analysis.collect import Cell, find_cells
-from memory_rl.analysis.hypotheses import gather, judge
-from memory_rl.analysis.protocol import Hypothesis, Protocol, load_protocol, shipped_protocols
+from memory_rl.analysis.hypotheses import TESTS
+from memory_rl.analysis.protocol import Protocol, load_protocol, shipped_protocols
+from memory_rl.analysis.samples import gather
 from memory_rl.analysis.survival import MemorisationTimes
+from memory_rl.analysis.verdicts import judge
 from memory_rl.config import SFTConfig, TrainConfig, as_values, make_config
 
 HOLDS = {"policy_within_observer": {"status": "holds"}, "observer_equals_asked": {"status": "holds"}}
@@ -69,10 +71,18 @@ def gamma(mean, runs=16, seed=0, shape=4):
 
 def protocol(*hypotheses, minimum_runs=10, exclusions=()):
     made = [
-        Hypothesis(f"H{place}", test, "a claim", settings)
+        TESTS[test](id=f"H{place}", test=test, claim="a claim", **settings)
         for place, (test, settings) in enumerate(hypotheses, start=1)
     ]
-    return Protocol("p", "", [], None, minimum_runs, 0.05, list(exclusions), made, "0" * 64, "")
+    return Protocol(
+        name="p",
+        grid=[],
+        minimum_runs=minimum_runs,
+        exclusions=list(exclusions),
+        hypotheses=made,
+        sha256="0" * 64,
+        text="",
+    )
 
 
 def verdict_of(test, settings, cells, **keys):
@@ -185,7 +195,7 @@ def test_the_numbers_are_those_of_the_cells():
     assert "Episodes grow as N to the power 1 [" in verdict.reason  # 5 x 16 episodes at 16, 5 x 64 at 64
     rises = verdict_of(*RISES, binned_cells(800, 200, 50))
     assert [row["bits_per_episode"] for row in rises.numbers] == pytest.approx([4 / 800, 4 / 200, 4 / 50])
-    assert "a doubling of reward_bins makes them 4 [" in rises.reason
+    assert "Each doubling of reward_bins multiplies the rate by 4 [" in rises.reason
     ceiling = verdict_of(*CEILING, ceiling_cells(80)).numbers[0]
     assert (
         ceiling["bits_per_episode"],
@@ -227,7 +237,8 @@ def test_no_verdict_rests_on_fewer_runs_than_the_minimum():
     verdict = verdict_of(*RATIO, few)
     assert (verdict.verdict, verdict.p_value, verdict.numbers) == ("inconclusive", None, [])
     assert (
-        verdict.reason == "Not judged on fewer than 10 finished runs a cell: binary, N=64 has 9 of 10 runs."
+        verdict.reason
+        == "Not judged, since a cell needs at least 10 finished runs: binary, N=64 has 9 of 10 runs."
     )
     assert (
         "sft, N=16 has 0 of 10 runs; sft, N=64 has 0 of 10 runs"
@@ -252,17 +263,17 @@ def test_an_ambiguous_cell_is_not_judged_and_says_what_differs():
     assert (verdict.verdict, verdict.p_value) == ("inconclusive", None)
     assert (
         verdict.reason
-        == "binary, N=16 is 2 cells that differ in learning_rate: the protocol must say which one it means."
+        == "binary, N=16 matches 2 cells, which differ in learning_rate: the protocol must say which one it means."
     )
 
 
-def test_cells_that_differ_in_seed_alone_are_one_population_and_no_run_counts_twice():
+def test_cells_that_differ_in_seed_alone_are_one_sample_and_no_run_counts_twice():
     cells = [
         make_cell("binary", gamma(10, runs), seed=seed, log_path=str(runs))
         for seed, runs in ((0, 6), (1, 7), (1, 4), (0, 8))
     ]
-    (population,) = gather(cells)
-    assert population.runs == 8 + 7
+    (sample,) = gather(cells)
+    assert sample.runs == 8 + 7
     assert len(gather([*cells, make_cell("binary", gamma(10), lora_rank=1)])) == 2
     assert (
         verdict_of(
@@ -270,6 +281,15 @@ def test_cells_that_differ_in_seed_alone_are_one_population_and_no_run_counts_tw
         ).verdict
         == "supported"
     )
+
+
+def test_keys_without_a_value_and_keys_that_change_nothing_keep_cells_in_one_sample():
+    """Version 0.1 wrote every key of a configuration, with null where nothing was given."""
+    old = make_cell("binary", gamma(10), seed=0, threads=2, quiet=True, fixed_secret=None)
+    new = make_cell("binary", gamma(10), seed=1, threads=4)
+    del new.manifest["config"]["reward_bins"]
+    (sample,) = gather([old, new])
+    assert sample.runs == 32
 
 
 def test_bins_that_do_not_tell_the_secret_are_no_part_of_the_trend():
@@ -280,7 +300,7 @@ def test_bins_that_do_not_tell_the_secret_are_no_part_of_the_trend():
         "inconclusive",
         "supported",
     )
-    assert "reward_bins = 2 is no part of that" in verdict.reason
+    assert "reward_bins = 2 is left out of this trend" in verdict.reason
     none = verdict_of(*RISES, binned_cells(3000, 100, 100, bits_by_reward=(2.0, 2.0, None)))
     assert (none.verdict, none.p_value) == ("inconclusive", None)
 
@@ -444,9 +464,8 @@ def test_the_range_over_which_an_axis_does_not_matter():
     verdict = verdict_of("same_along", settings, cells)
     assert verdict.verdict == "refuted"
     assert verdict.reason.endswith(
-        "Within that factor they are, for condition=sft: the same at num_secrets 1 and 8, different at num_secrets 64.".replace(
-            "condition=", ""
-        )
+        "Allowing for that factor, the rates of sft are the same at num_secrets = 1 and 8, "
+        "different at num_secrets = 64."
     )
     assert (
         verdict_of("same_along", {**settings, "over": {"num_secrets": [1, 8]}}, cells).verdict == "supported"

@@ -1,15 +1,39 @@
 """The names that a configuration admits are those that the code behind it knows: neither may grow without the
-other."""
+other. And no two classes share a name."""
 
+import ast
+from collections import defaultdict
+from pathlib import Path
 from typing import get_args
 
-from memory_rl.config import REWARD_TYPES, Algorithm, Targets
-from memory_rl.learning.advantages import ESTIMATORS
+import memory_rl
+from memory_rl.config import LEARNERS, MAX_N, REWARD_TYPES, STEP_SIZES, Backend
+from memory_rl.experiment import experiment_keys
+from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.policies.lora import TARGETS
 from memory_rl.task import CHANNELS
+
+SOURCE = Path(memory_rl.__file__).parent
+
+
+def choices(word: str) -> set[str]:
+    return set(get_args(experiment_keys()[word].hint))
 
 
 def test_every_name_is_known_on_both_sides():
     assert set(REWARD_TYPES) == set(CHANNELS)
-    assert set(get_args(Algorithm)) == {*ESTIMATORS, "posterior"}
-    assert set(get_args(Targets)) == set(TARGETS)
+    assert set(LEARNERS) == {"reinforce", "grpo", "rloo", "ppo", "posterior"}
+    assert choices("lora_targets") == set(TARGETS)
+    assert choices("optimiser") == set(OPTIMISERS)
+    assert set(get_args(Backend)) == choices("backend") == set(MAX_N)
+    assert set(STEP_SIZES) == choices("backend") | choices("adapter") - {"lora"}
+
+
+def test_no_two_classes_share_a_name():
+    places = defaultdict(list)
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert len(places) > 100  # the package was really read
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

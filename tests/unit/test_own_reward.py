@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "my_rewards.py"
 def _no_figures(request, monkeypatch):
     """Drawing takes most of a small run's time; one test leaves it in."""
     if "figures" not in request.fixturenames:
-        monkeypatch.setattr(pictures, "draw_run", lambda _: ())
+        monkeypatch.setattr(pictures, "draw_run", lambda _: [])
 
 
 @pytest.fixture
@@ -82,13 +82,12 @@ def test_it_has_the_rewards_and_the_ceilings_of_the_built_in_channel(own, built_
     np.testing.assert_array_equal(ours.levels, theirs.levels)
     answers, secrets = np.arange(N)[:, None], np.arange(N)
     np.testing.assert_array_equal(ours.rewards(answers, secrets), theirs.rewards(answers, secrets))
-    assert ours.singles_out == (
-        theirs.name == "binary" or N == 2
-    )  # of two answers, the near one is the secret
+    is_hit = ours.kind == "hit"
+    assert is_hit == (theirs.name == "binary" or N == 2)  # of two answers, the near one is the secret
     memorised_at = 0.5 if N > 2 else 0.9
     mine = memory_rl.bounds(N=N, reward_type=own, memorised_at=memorised_at).as_dict()
     built = memory_rl.bounds(N=N, memorised_at=memorised_at, **built_in).as_dict()
-    if ours.singles_out:  # a closed form of the same number
+    if is_hit:  # a closed form of the same number
         assert mine["ideal_questioner"]["method"] == "exact"
         mine["optimal_to_know"] = built["optimal_to_know"] = mine["ideal_questioner"]["method"] = built[
             "ideal_questioner"
@@ -443,7 +442,7 @@ def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it():
     path, before = list(sys.path), set(sys.modules)
     assert channel_of(load_reward(f"{write(text, 'folder/random.py')}:Weighted")).levels[-1] == 5 * 16
     assert sys.path == path
-    assert {name for name in set(sys.modules) - before if not name.startswith("own_reward_")} == set()
+    assert {name for name in set(sys.modules) - before if not name.startswith("own_")} == set()
     assert not hasattr(sys.modules["random"], "Weighted")  # a file hides no module of its name
 
 
@@ -554,5 +553,6 @@ def test_both_laws_hold(name):
 
 
 def test_a_reward_needs_single_step():
-    with pytest.raises(ConfigError, match="multi_step"):
+    refusal = r"reward_type=.*own_binary belongs to env_type=single_step: .*, or leave reward_type out\."
+    with pytest.raises(ConfigError, match=refusal):
         memory_rl.bounds(N=16, env_type="multi_step", reward_type=own_binary)

@@ -5,7 +5,8 @@ import hashlib
 import pytest
 import yaml
 
-from memory_rl.analysis.protocol import TESTS, load_protocol, shipped_protocols
+from memory_rl.analysis.hypotheses import TESTS, Hypothesis, RateRatio
+from memory_rl.analysis.protocol import load_protocol, shipped_protocols
 from memory_rl.config import SFTConfig, TrainConfig, make_config
 from memory_rl.errors import ConfigError
 
@@ -48,9 +49,7 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
         10,
         0.05,
     )
-    assert protocol.hypotheses[0].settings == {
-        key: RATIO[key] for key in ("of", "to", "N", "expected", "margin")
-    }
+    assert protocol.hypotheses == [RateRatio(**RATIO)]
 
 
 @pytest.mark.parametrize("name", shipped_protocols())
@@ -147,5 +146,18 @@ def test_an_unknown_name_or_a_missing_file_names_the_shipped_ones(tmp_path):
         load_protocol(tmp_path / "latin.yaml")
 
 
-def test_every_test_has_keys():
+def test_tests_are_found_by_their_names():
     assert set(TESTS) == {"below_ceiling", "rate_ratio", "rises_along", "same_along"}
+    assert all(issubclass(test, Hypothesis) for test in TESTS.values())
+
+
+def test_defaults_of_a_test_are_filled_in(tmp_path):
+    rises = {
+        "id": "Z",
+        "test": "rises_along",
+        "claim": "c",
+        "cells": {"N": 4},
+        "along": {"lora_rank": [1, 2]},
+    }
+    rank, rising = load_protocol(write(tmp_path, {**SMALL, "hypotheses": [RANK, rises]})).hypotheses
+    assert (rank.over, rising.factor) == (None, 1.0)

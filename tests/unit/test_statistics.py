@@ -1,10 +1,20 @@
 """Means over runs and Holm's correction, against scipy, a hand-worked example and simulation."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.stats
 
-from memory_rl.analysis.statistics import bootstrap_mean, expanded_tail, holm, mean_interval
+from memory_rl.analysis.statistics import (
+    Estimate,
+    bootstrap_mean,
+    expanded_tail,
+    holm,
+    independent_means,
+    mean_interval,
+)
 
 
 @pytest.mark.parametrize("runs", [5, 40, 2000])
@@ -27,6 +37,27 @@ def test_the_expanded_tail_gives_a_normal_sample_student_s_interval():
     values = scipy.stats.norm.ppf((np.arange(16) + 0.5) / 16)
     peer = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     assert bootstrap_mean(values).high == pytest.approx(peer.high, rel=0.03)
+
+
+def test_an_estimate_as_words_and_in_other_units():
+    half = Estimate(10.0, 8.0, None).divided_by(4)
+    assert half == Estimate(2.5, 2.0, None)
+    assert str(half) == "2.5 [2, -]"
+    assert half.as_dict() == {"estimate": 2.5, "ci95": [2.0, None]}
+    assert half.as_row("rate") == {"rate": 2.5, "low": 2.0, "high": None}
+
+
+def test_samples_of_as_many_runs_are_resampled_independently():
+    one, other = independent_means([np.arange(16.0), np.arange(16.0)])
+    assert one.std() == pytest.approx(other.std())
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.03  # 9999 resamples have a standard error of 0.01
+
+
+def test_the_summary_of_a_run_loads_no_scipy_stats():
+    """It takes a second or more, which every first command would wait for."""
+    code = "import sys, numpy, memory_rl.analysis.summary, memory_rl.analysis.statistics as s"
+    code += "; s.bootstrap_mean(numpy.arange(4.0)); sys.exit('scipy.stats' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_one_run_has_no_interval():

@@ -1,55 +1,41 @@
-"""How much the trained parameters hold: bits stored against bits to learn, plateau and knee; and what becomes
-of old secrets while new ones are learned.
+"""How much the trained parameters hold, and what becomes of old secrets while new ones are learned.
+
+Bits stored against bits to learn, plateau and knee.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import (
-    RESAMPLES,
-    Estimate,
-    bootstrap_mean,
-    finite,
-    percentiles,
-    resampled_means,
-)
+from memory_rl.analysis.samples import Sample
+from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.analysis.summary import last_rows
-from memory_rl.config import OPERATIONAL_KEYS, SFTConfig, TrainConfig, episodes_a_block, make_config
+from memory_rl.experiment import KEEP, old_experiment
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
 """A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show
 all there is, rewards do not."""
 
-_NEITHER_SIZE_NOR_TASK = (
-    *OPERATIONAL_KEYS,
-    "threads",
-    "data_dir",
-    "seed",
-    "num_runs",
-    "ledger",
-    "evaluate_every",
-)
-_OF_THE_LABEL = (
-    "N",
-    "num_secrets",
-    "backend",
-    "adapter",
-    "adapter_parameters",
-    "lora_targets",
-    "lora_layers",
-)
-_OF_THE_BUDGET = ("N", "num_secrets", "max_episodes", "batch_size")
-_OF_ITS_GROUPS = ("group_size", "algorithm", "baseline")
+_UNNAMED = KEEP | {
+    *("seed", "num_runs", "ledger", "evaluate_every"),
+    *("N", "num_secrets", "backend", "adapter", "adapter_parameters", "lora_targets", "lora_layers"),
+}
+"""Keys that are not added to the label of a size: they say neither size nor task, or are in it anyway."""
+
+_OF_THE_BLOCKS = ("N", "num_secrets", "max_episodes", "batch_size", "group_size", "algorithm", "baseline")
 _STEPS_A_BLOCK = 8
+
+Group = TypeVar("Group", bound=Hashable)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -63,34 +49,6 @@ class Size:
 
     label: str
     parameters: int | None
-
-
-@dataclass(frozen=True)
-class Point:
-    """All runs of one size that had as much to learn.
-
-    Attributes:
-        cells: they differ in their seed or number of runs alone.
-        stored: (R,) bits, at the end of each run.
-    """
-
-    cells: tuple[Cell, ...]
-    stored: np.ndarray
-
-    @property
-    def bits_to_learn(self) -> float:
-        """M log2 N."""
-        return self.cells[0].bits_to_learn
-
-    @property
-    def num_secrets(self) -> int:
-        """M."""
-        return self.cells[0].num_secrets
-
-    @property
-    def mean(self) -> Estimate:
-        """Over runs, of the bits stored."""
-        return bootstrap_mean(self.stored)
 
 
 @dataclass(frozen=True)
@@ -108,31 +66,32 @@ class Capacity:
     """
 
     size: Size
-    points: tuple[Point, ...]
+    points: tuple[Sample, ...]
     saturated: bool
     bits: Estimate
 
     @property
-    def at(self) -> Point:
+    def at(self) -> Sample:
         """Where the mean is greatest."""
-        return max(self.points, key=lambda point: float(point.stored.mean()))
+        return max(self.points, key=lambda point: point.stored.mean())
 
     @property
     def per_parameter(self) -> Estimate:
         """Bits per trained parameter."""
-        return _divided(self.bits, float(self.size.parameters or 1))
+        return self.bits.divided_by(self.size.parameters or 1)
 
     @property
     def knee(self) -> Estimate:
-        """The secrets at which the line of perfect storage meets the plateau: as many as the capacity holds,
-        of log2 N bits each.
+        """The number of secrets at which the line of perfect storage meets the plateau.
+
+        As many as the capacity holds, of log2 N bits each.
         """
-        return _divided(self.bits, float(np.log2(self.points[0].cells[0].N)))
+        return self.bits.divided_by(float(np.log2(self.points[0].first.N)))
 
 
 def is_of_capacity(cell: Cell) -> bool:
-    """Whether it asks for several secrets, or trains something else than LoRA adapters."""
-    return cell.num_secrets > 1 or cell.config.get("adapter", "lora") != "lora"
+    """Whether it asks for several secrets, or trains something other than LoRA adapters."""
+    return cell.num_secrets > 1 or cell.settings.get("adapter", "lora") != "lora"
 
 
 def comparable(cells: Sequence[Cell]) -> list[Cell]:
@@ -148,56 +107,44 @@ def interleaved(cells: Iterable[Cell]) -> list[Cell]:
 
 def in_blocks(cell: Cell) -> bool:
     """Whether it learns one secret after the other."""
-    return cell.num_secrets > 1 and cell.config.get("order") == "blocks"
+    return cell.num_secrets > 1 and cell.settings.get("order") == "blocks"
 
 
 def by_condition(cells: Iterable[Cell]) -> dict[tuple[str, str], list[Cell]]:
     """Cells of the same command and condition, in the order in which they come."""
-    groups = defaultdict(list)
-    for cell in cells:
-        groups[cell.kind, cell.condition].append(cell)
-    return dict(groups)
+    return _grouped(((cell.kind, cell.condition), cell) for cell in cells)
+
+
+def _grouped(pairs: Iterable[tuple[Group, Item]]) -> dict[Group, list[Item]]:
+    groups: dict[Group, list[Item]] = {}
+    for label, item in pairs:
+        groups.setdefault(label, []).append(item)
+    return groups
 
 
 def by_size(cells: Sequence[Cell]) -> dict[Size, list[Cell]]:
     """The cells of one condition by what they train, the smallest first.
 
     Keys in which cells of the same size and the same secrets differ are part of the label. Learning rate and
-    budget may depend on size and secrets, and are no part of it then.
+    budget may depend on size and secrets, and are not part of it then.
     """
-    sizes = dict(zip(map(id, cells), _sizes(cells), strict=True))
-    groups = defaultdict(list)
-    for cell in cells:
-        groups[sizes[id(cell)]].append(cell)
-    return {
-        size: groups[size] for size in sorted(groups, key=lambda size: (size.parameters or 0, size.label))
-    }
-
-
-def stored(cell: Cell) -> np.ndarray:
-    """Bits known at the last evaluation of each run, summed over its secrets: (R,)."""
-    return last_rows(cell.metrics)["bits_known"].to_numpy()
+    groups = _grouped(zip(_sizes(cells), cells, strict=True))
+    return dict(sorted(groups.items(), key=lambda item: (item[0].parameters or 0, item[0].label)))
 
 
 def late_gain(cell: Cell) -> float:
-    """How much of that came in the last tenth of each run, on average; much of it means that the runs had not
-    converged.
+    """How many of the bits stored came in the last tenth of each run, on average.
+
+    Many mean that the runs had not converged.
     """
     earlier = cell.metrics.filter(pl.col("episode") <= 0.9 * pl.col("episode").max().over("run"))
-    return float((stored(cell) - last_rows(earlier)["bits_known"].to_numpy()).mean())
+    return float((cell.stored - last_rows(earlier)["bits_known"].to_numpy()).mean())
 
 
-def points(cells: Sequence[Cell]) -> list[Point]:
-    """The cells of one size by what they had to learn, the least first; cells that had as much are one
-    population.
-    """
-    groups = defaultdict(list)
-    for cell in cells:
-        groups[cell.bits_to_learn].append(cell)
-    return [
-        Point(tuple(group), np.concatenate([stored(cell) for cell in group]))
-        for _, group in sorted(groups.items())
-    ]
+def points(cells: Sequence[Cell]) -> list[Sample]:
+    """The cells of one size by what they had to learn, the least first; cells that had as much are one."""
+    groups = _grouped((cell.bits_to_learn, cell) for cell in cells)
+    return [Sample(tuple(group)) for _, group in sorted(groups.items())]
 
 
 def capacities(cells: Sequence[Cell]) -> list[Capacity]:
@@ -217,18 +164,14 @@ def capacities(cells: Sequence[Cell]) -> list[Capacity]:
     ]
 
 
-def _capacity(size: Size, of_size: Sequence[Point]) -> Capacity:
-    most, least_runs = of_size[-1], min(len(point.stored) for point in of_size)
-    saturated = (
-        most.cells[0].kind == "sft" and float(most.stored.mean()) < SATURATED_BELOW * most.bits_to_learn
+def _capacity(size: Size, of_size: Sequence[Sample]) -> Capacity:
+    samples, most = [point.stored for point in of_size], of_size[-1]
+    means = [float(sample.mean()) for sample in samples]
+    saturated = most.first.kind == "sft" and means[-1] < SATURATED_BELOW * most.first.bits_to_learn
+    drawn = np.max(independent_means(samples), axis=0)
+    return Capacity(
+        size, tuple(of_size), saturated, Estimate.from_bootstrap(max(means), drawn, min(map(len, samples)))
     )
-    greatest = max(float(point.stored.mean()) for point in of_size)
-    if least_runs == 1:
-        return Capacity(size, tuple(of_size), saturated, Estimate(greatest, None, None))
-    # Points of as many runs share their resamples; shifted against each other they are independent.
-    drawn = [np.roll(resampled_means(point.stored, RESAMPLES), shift) for shift, point in enumerate(of_size)]
-    low, high = percentiles(np.max(drawn, axis=0), least_runs)
-    return Capacity(size, tuple(of_size), saturated, Estimate(greatest, finite(low), finite(high)))
 
 
 @dataclass(frozen=True)
@@ -254,103 +197,74 @@ def interference(cell: Cell) -> Interference:
     """
     half = (cell.num_secrets + 1) // 2
     blocks = np.arange(_STEPS_A_BLOCK * (cell.num_secrets - half + 1) + 1) / _STEPS_A_BLOCK
-    wanted = (np.arange(half)[:, None] + blocks) * block_length(cell)  # (M / 2, X) episodes
-    early = cell.of_secrets.filter(pl.col(PROMPT) < half).sort("run", "episode")
-    known = np.stack(
-        [_at(run, wanted) for _, run in early.group_by("run", maintain_order=True)]
-    )  # (R, M / 2, X)
+    rows = cell.of_secrets.filter(pl.col(PROMPT) < half).with_columns(pl.col("episode").cast(pl.Float64))
+    wanted = (
+        rows.select("run", PROMPT)
+        .unique()
+        .join(pl.DataFrame({"blocks": blocks}), how="cross")
+        .with_columns(episode=(pl.col(PROMPT) + pl.col("blocks")) * block_length(cell))
+    )
+    latest = wanted.sort("episode").join_asof(
+        rows.sort("episode"), on="episode", by=["run", PROMPT], check_sortedness=False
+    )
+    known = latest.sort("run", PROMPT, "blocks")["bits_known"].to_numpy().reshape(-1, half, len(blocks))
     return Interference(blocks, known.mean(axis=1), half)
 
 
 def block_length(cell: Cell) -> int:
     """Episodes of a block."""
-    if cell.kind == "sft":
-        return episodes_a_block(make_config(SFTConfig, _given(cell, _OF_THE_BUDGET)))
-    return episodes_a_block(make_config(TrainConfig, _given(cell, (*_OF_THE_BUDGET, *_OF_ITS_GROUPS))))
-
-
-def _given(cell: Cell, keys: Iterable[str]) -> dict[str, Any]:
-    return {key: cell.config[key] for key in keys if key in cell.config}
-
-
-def _at(frame: pl.DataFrame, wanted: np.ndarray) -> np.ndarray:
-    """The latest bits known of each secret (M, X) at these episodes (M, X), from the rows of one run."""
-    rows = []
-    for (_, secret), episodes in zip(
-        frame.sort(PROMPT, "episode").group_by(PROMPT, maintain_order=True), wanted, strict=True
-    ):
-        latest = np.searchsorted(secret["episode"].to_numpy(), episodes, side="right") - 1
-        rows.append(secret["bits_known"].to_numpy()[latest])
-    return np.stack(rows)
-
-
-def _divided(estimate: Estimate, number: float) -> Estimate:
-    value, low, high = (
-        None if part is None else part / number for part in (estimate.value, estimate.low, estimate.high)
-    )
-    return Estimate(value, low, high)
+    return old_experiment(cell.manifest).episodes_a_block
 
 
 def _task(cell: Cell) -> tuple[Any, ...]:
-    return cell.kind, cell.condition, cell.N, cell.config.get("backend"), cell.config.get("model_name")
+    return cell.kind, cell.condition, cell.N, *map(cell.settings.get, ("backend", "model_name"))
 
 
 def _sizes(cells: Sequence[Cell]) -> list[Size]:
     """Of each cell."""
-    labels = [_adapter_of(cell.config) for cell in cells]
-    differing = _differing(cells, labels)
-    labels = [
-        " ".join([label, *_named(cell.config, differing[label])])
-        for label, cell in zip(labels, cells, strict=True)
-    ]
-    if len({cell.N for cell in cells}) > 1:
-        labels = [f"{label} N={cell.N}" for label, cell in zip(labels, cells, strict=True)]
+    labels = _labels(cells)
     numbers = [
-        None if cell.config.get("backend") == "tabular" else cell.summary.get("trained_parameters")
+        None if cell.settings.get("backend") == "tabular" else cell.summary.get("trained_parameters")
         for cell in cells
     ]
-    met = Counter(label for label, _ in dict.fromkeys(zip(labels, numbers, strict=True)))
+    met = Counter(label for label, _ in {*zip(labels, numbers, strict=True)})
     return [
         Size(f"{label} ({number} parameters)" if met[label] > 1 else label, number)
         for label, number in zip(labels, numbers, strict=True)
     ]
 
 
-def _adapter_of(config: dict[str, Any]) -> str:
-    kind = config.get("adapter", "lora")
-    if config.get("backend") == "tabular":
-        return "table"
-    if kind == "full":
-        return "full"
-    parts = [
-        f"lora rank {config['lora_rank']}" if kind == "lora" else f"shared n={config['adapter_parameters']}"
-    ]
-    if config.get("lora_targets", "all") != "all":
-        parts.append(str(config["lora_targets"]))
-    if config.get("lora_layers") is not None:
-        parts.append(f"layers {config['lora_layers']}")
-    return " ".join(parts)
-
-
-def _differing(cells: Sequence[Cell], labels: Sequence[str]) -> dict[str, list[str]]:
-    """By label, the keys in which cells with the same secrets differ."""
-    groups, found = defaultdict(list), defaultdict[str, list[str]](list)
-    for label, cell in zip(labels, cells, strict=True):
-        groups[label, cell.N, cell.num_secrets].append(cell.config)
+def _labels(cells: Sequence[Cell]) -> list[str]:
+    """What each cell trains, with the keys in which cells of the same secrets differ."""
+    trained, sizes = [_trained(cell.settings) for cell in cells], {cell.N for cell in cells}
+    differing: dict[str, list[str]] = {label: [] for label in trained}
+    groups = _grouped(
+        ((label, cell.N, cell.num_secrets), cell.config) for label, cell in zip(trained, cells, strict=True)
+    )
     for (label, _, _), configs in groups.items():
-        keys = [
+        differing[label] += [
             key
-            for key in configs[0]
-            if key not in (*_NEITHER_SIZE_NOR_TASK, *_OF_THE_LABEL)
-            and (key != "lora_rank" or not label.startswith("lora"))
+            for key in dict.fromkeys(chain.from_iterable(configs))
+            if key not in _UNNAMED.union(differing[label])
+            and len({str(config.get(key)) for config in configs}) > 1
         ]
-        found[label] += [
-            key
-            for key in keys
-            if key not in found[label] and len({str(config.get(key)) for config in configs}) > 1
-        ]
-    return found
+    return [
+        " ".join(
+            [label, *(f"{key}={cell.settings.get(key, 'default')}" for key in differing[label])]
+            + [f"N={cell.N}"] * (len(sizes) > 1)
+        )
+        for label, cell in zip(trained, cells, strict=True)
+    ]
 
 
-def _named(config: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return [f"{key}={'default' if config.get(key) is None else config[key]}" for key in keys]
+def _trained(settings: Mapping[str, Any]) -> str:
+    if settings.get("backend") == "tabular":
+        return "table"
+    adapter, targets = settings.get("adapter", "lora"), settings.get("lora_targets", "all")
+    layers = settings.get("lora_layers")
+    sizes = {
+        "lora": f"lora rank {settings.get('lora_rank')}",
+        "shared": f"shared n={settings.get('adapter_parameters')}",
+    }
+    where = [targets] * (targets != "all") + [f"layers {layers}"] * (layers is not None)
+    return " ".join([sizes.get(adapter, adapter), *where])

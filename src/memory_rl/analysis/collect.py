@@ -1,11 +1,9 @@
-"""Run directories as the cells of a study: what was run, what came out of it, and lazily the frames behind
-it.
-"""
+"""Run directories as the cells of a study: what was run, what came out of it, and lazily its frames."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +12,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.summary import last_rows, memorisation_times
 from memory_rl.analysis.survival import MemorisationTimes
-from memory_rl.config import secrets_to_memorise
 from memory_rl.errors import RunDirectoryError
+from memory_rl.experiment import old_experiment, secrets_to_memorise
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
 
 SET_APART = ("tuning", "discarded")
-"""Folders that are not searched: what they hold is no part of the reported results."""
+"""Folders that are not searched: what they hold is not part of the reported results."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run directory: a population of runs of one condition.
+    """One run directory: the runs of one experiment, all of one condition.
 
     Attributes:
         path: the run directory.
@@ -49,19 +47,25 @@ class Cell:
         return str(self.manifest["condition"])
 
     @property
-    def label(self) -> str:
-        """What tables and figures call the cell, unless something else varies between cells, too."""
-        return self.condition
-
-    @property
     def config(self) -> dict[str, Any]:
-        """Every key of the configuration."""
+        """The keys of its configuration."""
         return dict(self.manifest["config"])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What sets it apart: command (`kind`), condition, and all that determines what is measured.
+
+        Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells of
+        version 0.1, whose manifests leave defaults open, are compared with those of today.
+        """
+        resolved = self.manifest.get("resolved") or old_experiment(self.manifest).resolved()
+        given = {key: value for key, value in resolved.items() if value is not None}
+        return {"kind": self.kind, "condition": self.condition, **given}
 
     @property
     def N(self) -> int:
         """The size of the secret space."""
-        return int(self.manifest["config"]["N"])
+        return int(self.config["N"])
 
     @property
     def num_secrets(self) -> int:
@@ -75,9 +79,7 @@ class Cell:
 
     @property
     def information(self) -> float:
-        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must
-        be.
-        """
+        """What a run has learned once it counts as memorised: log2 N bits for each secret that must be."""
         return self.secrets_to_memorise * float(np.log2(self.N))
 
     @property
@@ -92,20 +94,26 @@ class Cell:
 
     @cached_property
     def metrics(self) -> pl.DataFrame:
-        """A row a run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
         return RunDirectory(self.path).read_frame(METRICS)
 
     @cached_property
     def episodes(self) -> pl.DataFrame:
-        """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        """One row per run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
         return RunDirectory(self.path).read_frame(EPISODES)
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
-        """A row a run, evaluation and secret, where a run has several; see
-        `memory_rl.runs.store.SECRETS_SCHEMA`.
+        """One row per run, evaluation and secret, where a run has several.
+
+        See `memory_rl.runs.store.SECRETS_SCHEMA`.
         """
         return RunDirectory(self.path).read_frame(SECRETS)
+
+    @cached_property
+    def stored(self) -> np.ndarray:
+        """Bits known at the last evaluation of each run, summed over its secrets: (R,)."""
+        return last_rows(self.metrics)["bits_known"].to_numpy()
 
     @cached_property
     def times(self) -> MemorisationTimes:
@@ -126,24 +134,20 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     Raises:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
-    folders = {
-        folder.resolve(): folder for folder in _all_folders(paths)
-    }  # a run that is given twice is one run
-    return [_read_cell(folder) for folder in sorted(folders.values())]
-
-
-def _all_folders(paths: Iterable[str | Path]) -> Iterator[Path]:
-    for path in paths:
-        if not Path(path).is_dir():
+    found: dict[Path, Path] = {}  # by where they really are: a run that is given twice is one run
+    for path in map(Path, paths):
+        if not path.is_dir():
             raise RunDirectoryError(
                 f"{path} is no folder: give the path of a run directory or of a folder that holds some."
             )
-        folders = list(_folders(Path(path)))
+        folders = {folder.resolve(): folder for folder in _folders(path)}
         if not folders:
             raise RunDirectoryError(
-                f"{path} holds no run directory (no {MANIFEST} in it or below it): give the path of one or of a folder that holds some."
+                f"{path} holds no run directory (no {MANIFEST} in it or below it): "
+                "give the path of one or of a folder that holds some."
             )
-        yield from folders
+        found |= folders
+    return [_read_cell(folder) for folder in sorted(found.values())]
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -165,6 +169,7 @@ def _read_cell(path: Path) -> Cell:
         summary: dict[str, Any] = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
     except (KeyError, TypeError):
         raise RunDirectoryError(
-            f"{path / SUMMARY} does not hold the condition {manifest['condition']}: give the path of a run directory."
+            f"{path / SUMMARY} does not hold the condition {manifest['condition']}: "
+            "give the path of a run directory."
         ) from None
     return Cell(path, manifest, summary)

@@ -1,595 +1,396 @@
-"""Verdicts: a protocol's hypotheses judged on the cells of a study.
+"""The tests that a protocol may name, one class each: its fields are its keys, and it judges the cells.
 
 Each claim says that some rates, or ratios of rates, lie in a range. Two p values are worked out for it: that
 of so clear a result *for* the claim if it were false, and *against* it if it were true. A claim of several
 parts is supported only by all of them (the largest p value; intersection-union), and refuted by any one (the
-smallest, times their number; Bonferroni). The smaller of both, doubled because either would have been
-reported, is the hypothesis's p value; those of all hypotheses are adjusted by Holm's method, and one below
-the protocol's alpha is a verdict. Everything else is inconclusive. With one hypothesis of one part this is
-the same as asking whether the 95 % interval lies wholly within or wholly outside the range; for a range it is
-the equivalence test of two one-sided tests (Schuirmann 1987).
+smallest, times their number; Bonferroni). With one part this is the same as asking whether the 95 % interval
+lies wholly within or wholly outside the range; for a range it is the equivalence test of two one-sided tests
+(Schuirmann 1987).
 
 Rates are compared on the logarithmic scale, with `memory_rl.analysis.survival.log_rate` and Welch's degrees
-of freedom. Where no run of a cell memorised, half a run is taken to have, with the standard error sqrt(2) of
-its logarithm. Cells of one seed share their secrets and random streams, so that their times go up and down
+of freedom. Cells of one seed share their secrets and random streams, so that their times go up and down
 together; they are compared as if they were independent, which errs on the side of inconclusive.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import combinations, product
-from typing import Any, Literal
+from itertools import combinations as pairs_of
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
-from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.protocol import Hypothesis, Protocol, fits
-from memory_rl.analysis.statistics import Estimate, holm
+from memory_rl.analysis.keys import (
+    Axis,
+    Key,
+    Margin,
+    Selection,
+    Selections,
+    Text,
+    is_above,
+    is_axis,
+    is_integer,
+    list_of,
+    or_none,
+)
+from memory_rl.analysis.samples import CannotJudgeError, Evidence, Sample
+from memory_rl.analysis.selections import combinations, name_of
+from memory_rl.analysis.statistics import Estimate, holm, three_digits
 from memory_rl.analysis.survival import (
     MemorisationTimes,
     Normal,
-    bits_per_episode,
     contrast,
     exponent,
     log_rank,
     log_rate,
     pool,
+    slope,
 )
-
-BOOKKEEPING = frozenset(
-    {
-        "seed",
-        "num_runs",
-        "log_path",
-        "data_dir",
-        "quiet",
-        "threads",
-        "resume",
-        "checkpoint_every",
-        "save_adapters",
-        "wandb_project",
-        "trackio_project",
-        "tensorboard",
-    }
-)
-"""Keys in which the runs of one population may differ: they say who, where and how, not what was measured."""
 
 _ROUNDING = 1e-9
 _LAW_CHANCE = 1e-4  # that an honest experiment breaches one of its laws; see `memory_rl.analysis.laws`
 
-Judgement = Literal["supported", "refuted", "inconclusive"]
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a claim: the p value of the result if the part were false, and if it were true."""
+
+    if_false: float
+    if_true: float
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the cells say about a hypothesis.
+class Finding:
+    """What a test found.
 
     Attributes:
-        id: of the hypothesis.
-        claim: in plain words.
-        verdict: supported, refuted or inconclusive.
-        reason: the numbers that say so, in a sentence or two.
-        figure: the name of the report's figure that shows them.
-        numbers: a table of them; a dictionary a row.
-        p_value: of the verdict's direction, doubled; None if the hypothesis was not judged.
-        p_holm: adjusted for all hypotheses that were judged.
+        reason: the numbers that say so, in a sentence or two; without parts, why it could not judge.
+        numbers: a table of them, one dictionary per row.
+        parts: of the claim.
     """
 
-    id: str
-    claim: str
-    verdict: Judgement
-    reason: str
-    figure: str
-    numbers: list[dict[str, Any]] = field(default_factory=list)
-    p_value: float | None = None
-    p_holm: float | None = None
-
-
-def judge(protocol: Protocol, cells: Iterable[Cell]) -> list[Verdict]:
-    """A verdict for each hypothesis of the protocol, in its order.
-
-    Unfinished cells and those that the protocol excludes are not used.
-    """
-    populations = gather(
-        cell
-        for cell in cells
-        if cell.completed and not any(_matches(cell, selection) for selection in protocol.exclusions)
-    )
-    findings = [_find(hypothesis, populations, protocol.minimum_runs) for hypothesis in protocol.hypotheses]
-    adjusted = iter(holm([finding.p_value for finding in findings if finding.p_value is not None]))
-    return [
-        _verdict(hypothesis, finding, None if finding.p_value is None else next(adjusted), protocol.alpha)
-        for hypothesis, finding in zip(protocol.hypotheses, findings, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class Population:
-    """The runs of all cells that differ in nothing but their seed."""
-
-    cells: tuple[Cell, ...]
-
-    @property
-    def first(self) -> Cell:
-        """One of its cells, for what all share."""
-        return self.cells[0]
-
-    @cached_property
-    def times(self) -> MemorisationTimes:
-        """Of all runs."""
-        return pool([cell.times for cell in self.cells])
-
-    @property
-    def runs(self) -> int:
-        """How many there are."""
-        return len(self.times.episodes)
-
-    @property
-    def memorised(self) -> int:
-        """How many memorised."""
-        return int(self.times.memorised.sum())
-
-    @property
-    def information(self) -> float:
-        """What a run has learned by when it counts as memorised, in bits: log2 N for one secret."""
-        return self.first.information
-
-    @cached_property
-    def rate(self) -> Estimate:
-        """Bits per episode."""
-        return bits_per_episode(self.times, self.information)
-
-    @cached_property
-    def log_rate(self) -> Normal:
-        """The logarithm of the bits per episode."""
-        if not self.memorised:
-            spent, events = float(self.times.episodes.sum()), 0.5
-            return Normal(math.log(self.information * events / spent), events**-0.5, self.runs - 1.0)
-        rate = log_rate(self.times)
-        return Normal(rate.value + math.log(self.information), rate.error, rate.freedom)
-
-    @property
-    def capacity(self) -> float:
-        """The channel's, in bits an episode."""
-        return float(self.first.summary["ceilings"]["capacity"])
-
-    @property
-    def ceilings(self) -> dict[str, float]:
-        """The rates that no learner of the condition should exceed: of the channel, and of the ideal
-        questioner where it is known.
-        """
-        asker = self.first.summary["ceilings"]["ideal_questioner"]
-        known = asker is not None and asker["to_reach"] > 0
-        return {
-            "capacity": self.capacity,
-            **({"ideal questioner": math.log2(self.first.N) / asker["to_reach"]} if known else {}),
-        }
-
-    @property
-    def laws(self) -> list[str]:
-        """The status of each law in each of its cells."""
-        return [check["status"] for cell in self.cells for check in cell.summary.get("checks", {}).values()]
-
-
-def gather(cells: Iterable[Cell]) -> list[Population]:
-    """Cells of equal configuration as one population. Of two with the same seed the larger one counts: its
-    runs are those of the other and more.
-    """
-    groups: dict[str, dict[int, Cell]] = {}
-    for cell in cells:
-        same = groups.setdefault(_key(cell), {})
-        seed = cell.config["seed"]
-        if seed not in same or same[seed].config["num_runs"] < cell.config["num_runs"]:
-            same[seed] = cell
-    return [Population(tuple(same.values())) for same in groups.values()]
-
-
-def _key(cell: Cell) -> str:
-    settings = {key: value for key, value in cell.config.items() if key not in BOOKKEEPING}
-    return json.dumps([cell.kind, cell.condition, settings], sort_keys=True, default=str)
-
-
-def _matches(cell: Cell, selection: Mapping[str, Any]) -> bool:
-    return fits({**cell.config, "kind": cell.kind, "condition": cell.condition}, selection)
-
-
-def _single(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each combination of a selection's axes: one cell that must be there."""
-    axes = [value if isinstance(value, list) else [value] for value in selection.values()]
-    for values in product(*axes):
-        yield dict(zip(selection, values, strict=True))
-
-
-def _comparable(populations: Sequence[Population]) -> list[Normal]:
-    """Log rates of populations of one condition, for a comparison between them.
-
-    If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a
-    chance of 10 % none is in 19 % of all cases. So a population without a censored run is given the error
-    that it would have with one more run, censored at the largest budget of the others (as Agresti and Coull
-    add observations to a proportion). Its estimate stays.
-    """
-    budgets = [
-        float(population.times.episodes[~population.times.memorised].max())
-        for population in populations
-        if population.memorised < population.runs
-    ]
-    if not budgets:
-        return [population.log_rate for population in populations]
-    stuck = MemorisationTimes(np.array([max(budgets)]), np.array([False]))
-    return [
-        replace(population.log_rate, error=log_rate(pool([population.times, stuck])).error)
-        if population.memorised == population.runs
-        else population.log_rate
-        for population in populations
-    ]
-
-
-class CannotJudgeError(Exception):
-    """Cells that are missing, too small or ambiguous; the message is a sentence."""
-
-
-@dataclass(frozen=True)
-class _Shelf:
-    """The populations at hand, and how large they must be."""
-
-    populations: Sequence[Population]
-    minimum_runs: int
-
-    def take(self, selections: Sequence[Mapping[str, Any]]) -> list[Population]:
-        """The one population of each selection.
-
-        Raises:
-            CannotJudgeError: naming every cell that lacks runs, or one that is ambiguous.
-        """
-        found = [self._matching(selection) for selection in selections]
-        lacking = [
-            f"{_name(selection)} has {matching[0].runs if matching else 0} of {self.minimum_runs} runs"
-            for selection, matching in zip(selections, found, strict=True)
-            if not matching or matching[0].runs < self.minimum_runs
-        ]
-        if lacking:
-            raise CannotJudgeError(
-                f"Not judged on fewer than {self.minimum_runs} finished runs a cell: {'; '.join(lacking)}."
-            )
-        return [matching[0] for matching in found]
-
-    def _matching(self, selection: Mapping[str, Any]) -> list[Population]:
-        matching = [population for population in self.populations if _matches(population.first, selection)]
-        if len(matching) > 1:
-            one, other = (population.first.config for population in matching[:2])
-            differing = sorted(
-                key for key in {*one, *other} - BOOKKEEPING if one.get(key) != other.get(key)
-            ) or ["kind"]
-            raise CannotJudgeError(
-                f"{_name(selection)} is {len(matching)} cells that differ in {', '.join(differing)}: the protocol must say which one it means."
-            )
-        return matching
-
-
-def _name(selection: Mapping[str, Any]) -> str:
-    """A selection as a reader would say it: sft, N=16, lora_rank=8."""
-    return ", ".join(
-        str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items()
-    )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One part of a claim: the p value of the result if the part were false (`for_it`), and if it were true
-    (`against`).
-    """
-
-    for_it: float
-    against: float
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """What a test found out; without parts, why it could not."""
-
-    figure: str
     reason: str
     numbers: list[dict[str, Any]] = field(default_factory=list)
-    parts: Sequence[_Part] = ()
+    parts: Sequence[Part] = ()
 
     @property
-    def for_it(self) -> float:
-        """If the claim were false, so would be one of its parts."""
-        return max(part.for_it for part in self.parts)
+    def if_false(self) -> float:
+        """The p value if the claim were false, and so one of its parts."""
+        return max(part.if_false for part in self.parts)
 
     @property
-    def against(self) -> float:
-        """If the claim were true, so would be all its parts."""
-        return min(1.0, len(self.parts) * min(part.against for part in self.parts))
+    def if_true(self) -> float:
+        """The p value if the claim were true, and so all its parts."""
+        return min(1.0, len(self.parts) * min(part.if_true for part in self.parts))
 
     @property
     def p_value(self) -> float | None:
-        """Of the direction that the result points in; doubled, since either would have been reported."""
-        return min(1.0, 2 * min(self.for_it, self.against)) if self.parts else None
+        """Of the direction that the result points in, doubled, since either would have been reported."""
+        return min(1.0, 2 * min(self.if_false, self.if_true)) if self.parts else None
 
 
-def _find(hypothesis: Hypothesis, populations: Sequence[Population], minimum_runs: int) -> _Finding:
-    figure, test = _TESTS[hypothesis.test]
-    try:
-        return test(hypothesis.settings, _Shelf(populations, minimum_runs), figure)
-    except CannotJudgeError as error:
-        return _Finding(figure, str(error))
+TESTS: dict[str, type[Hypothesis]] = {}
+"""The tests by the names that protocols give them."""
 
 
-def _verdict(hypothesis: Hypothesis, finding: _Finding, p_holm: float | None, alpha: float) -> Verdict:
-    judgement: Judgement = "inconclusive"
-    if p_holm is not None and p_holm < alpha:
-        judgement = "supported" if finding.for_it < finding.against else "refuted"
-    return Verdict(
-        hypothesis.id,
-        hypothesis.claim,
-        judgement,
-        finding.reason,
-        finding.figure,
-        finding.numbers,
-        finding.p_value,
-        p_holm,
-    )
+@dataclass(frozen=True)
+class Hypothesis(ABC):
+    """A claim and the test that judges it; a subclass is a test.
+
+    Attributes:
+        id: its short name, such as H1.
+        test: the name of the test.
+        claim: in plain words.
+        figure: the name of the report's figure that shows it.
+    """
+
+    id: Text
+    test: Text
+    claim: Text
+    figure: ClassVar[str]
+
+    def __init_subclass__(cls, test: str, figure: str) -> None:
+        TESTS[test], cls.figure = cls, figure
+
+    @abstractmethod
+    def judge(self, evidence: Evidence) -> Finding:
+        """What the samples say about the claim.
+
+        Raises:
+            CannotJudgeError: if cells that it needs are missing, too small or ambiguous.
+        """
 
 
-def _below_ceiling(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """No rate is above the channel's capacity or the ideal questioner's, and no law of the ledger is
-    breached.
+@dataclass(frozen=True)
+class BelowCeiling(Hypothesis, test="below_ceiling", figure="waterfall"):
+    """No rate is above the capacity or the ideal questioner's rate, and no law of the ledger is breached.
 
     To support the claim a rate must be below the lower of both; to refute it, above the higher, since a
     greedy questioner is not always the best one.
     """
-    selections = [single for selection in settings["cells"] for single in _single(selection)]
-    populations = shelf.take(selections)
-    parts = [_under(population, *population.ceilings.values()) for population in populations]
-    breached = sum(population.laws.count("breached") for population in populations)
-    judged = sum(status != "skipped" for population in populations for status in population.laws)
-    if breached:
-        parts = [_Part(1.0, _LAW_CHANCE), *parts]
-    nearest = max(populations, key=_share)
-    ceiling = min(nearest.ceilings, key=lambda name: nearest.ceilings[name])
-    reason = (
-        f"The rate of {len(populations)} cells is at most {_percent(_share(nearest))} of their ceiling (in {_name(selections[populations.index(nearest)])}: "
-        f"{_range(nearest.rate)} bits an episode, {ceiling} {nearest.ceilings[ceiling]:.3g}); of {judged} checks of the ledger's laws {breached or 'none'} "
-        f"{'is' if breached < 2 else 'are'} breached."
-    )
-    return _Finding(
-        figure,
-        reason,
-        [
-            _cell_row(selection, population)
-            for selection, population in zip(selections, populations, strict=True)
-        ],
-        parts,
-    )
 
+    cells: Selections
 
-def _share(population: Population) -> float:
-    return math.exp(population.log_rate.value) / min(population.ceilings.values())
-
-
-def _under(population: Population, *ceilings: float) -> _Part:
-    """Whether a rate is below its ceilings. Without a run that memorised, the exact probability of that at
-    the ceiling's rate.
-    """
-    if not population.memorised:
-        return _Part(
-            math.exp(-min(ceilings) / population.information * float(population.times.episodes.sum())), 1.0
+    @override
+    def judge(self, evidence: Evidence) -> Finding:
+        selections = _each(self.cells)
+        taken = list(zip(map(name_of, selections), evidence.take(selections), strict=True))
+        parts = [_below(sample, *sample.ceilings.values()) for _, sample in taken]
+        laws = [status for _, sample in taken for status in sample.laws]
+        breached = laws.count("breached")
+        if breached:
+            parts.append(Part(1.0, _LAW_CHANCE))
+        name, nearest = max(taken, key=lambda pair: _share(pair[1]))
+        which, ceiling = min(nearest.ceilings.items(), key=lambda item: item[1])
+        reason = (
+            f"The cell nearest its ceiling, of {len(taken)}, reaches {three_digits(100 * _share(nearest))} % "
+            f"of it ({name}: {nearest.rate} bits an episode; {which}: {three_digits(ceiling)}). Of "
+            f"{len(laws) - laws.count('skipped')} checks of the ledger's laws, {breached or 'none'} "
+            f"{'is' if breached < 2 else 'are'} breached."
         )
-    rate = population.log_rate
-    return _Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
+        return Finding(reason, [_cell_row(*pair) for pair in taken], parts)
 
 
-def _cell_row(selection: Mapping[str, Any], population: Population) -> dict[str, Any]:
-    rate, statuses = population.rate, sorted(set(population.laws))
-    return {
-        "cell": _name(selection),
-        "runs": population.runs,
-        "memorised": population.memorised,
-        "bits_per_episode": rate.value,
-        "low": rate.low,
-        "high": rate.high,
-        **{name.replace(" ", "_"): ceiling for name, ceiling in population.ceilings.items()},
-        "laws": ", ".join(statuses) or "no ledger",
-    }
+def _is_ratio(value: Any) -> bool:
+    return value == "log2_N" or is_above(0)(value)
 
 
-def _rate_ratio(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
+@dataclass(frozen=True)
+class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
     """At each N one condition's rate is the expected multiple of another's, within the margin."""
-    sizes, margin = settings["N"], settings["margin"]
-    taken = shelf.take([{**settings[side], "N": size} for side in ("of", "to") for size in sizes])
-    rows: list[dict[str, Any]] = []
-    parts = []
-    for size, of, to in zip(sizes, taken[: len(sizes)], taken[len(sizes) :], strict=True):
-        expected = math.log2(size) if settings["expected"] == "log2_N" else float(settings["expected"])
-        ratio = contrast([of.log_rate, to.log_rate], [1, -1])
-        parts.append(_within(ratio, expected, margin))
-        rows.append(
-            {
-                "N": size,
-                "runs": f"{of.runs}, {to.runs}",
-                **_ratio_row(ratio),
-                "expected": expected,
-                "from": expected / margin,
-                "to": expected * margin,
-            }
+
+    of: Selection
+    to: Selection
+    N: Annotated[list[int], Key(list_of(is_integer), "a list of N, such as [16, 64]")]
+    expected: Annotated[float | str, Key(_is_ratio, "log2_N, or a positive number such as 1")]
+    margin: Margin
+
+    @override
+    def judge(self, evidence: Evidence) -> Finding:
+        sides = (self.of, self.to)
+        taken = evidence.take([{**side, "N": size} for side in sides for size in self.N])
+        of, to = taken[: len(self.N)], taken[len(self.N) :]
+        rows, parts = [], []
+        for size, one, other in zip(self.N, of, to, strict=True):
+            expected = math.log2(size) if self.expected == "log2_N" else float(self.expected)
+            ratio, part = _compare([one.log_rate, other.log_rate], expected, self.margin)
+            parts.append(part)
+            rows.append(
+                {
+                    "N": size,
+                    "runs": f"{one.runs}, {other.runs}",
+                    **ratio,
+                    "expected": expected,
+                    "from": expected / self.margin,
+                    "to": expected * self.margin,
+                }
+            )
+        name, other_name = (side.get("condition", name_of(side)) for side in sides)
+        claimed = _and(three_digits(row["expected"]) for row in rows)
+        reason = (
+            f"At N = {_and(self.N)}, the rate of {name} is {_and(map(_ratio_of, rows))} times that of "
+            f"{other_name}; the claim is {claimed}, within a factor of {self.margin:g}."
         )
-    of_name, to_name = (settings[side].get("condition", _name(settings[side])) for side in ("of", "to"))
-    ratios = ", ".join(f"{_range_of(row)} (claimed: {row['expected']:.3g})" for row in rows)
-    reason = f"At N = {_and(sizes)} the rate of {of_name} is {ratios} times that of {to_name}; a factor of {margin:g} either way is allowed."
-    return _Finding(figure, reason + _growth(sizes, taken, of_name, to_name), rows, parts)
+        growth, other_growth = (
+            exponent({size: sample.times for size, sample in zip(self.N, samples, strict=True)})
+            for samples in (of, to)
+        )
+        if None not in (growth.value, other_growth.value):
+            reason += (
+                f" Episodes grow as N to the power {other_growth} for {other_name} and {growth} for {name}."
+            )
+        return Finding(reason, rows, parts)
 
 
-def _growth(sizes: Sequence[int], taken: Sequence[Population], of_name: str, to_name: str) -> str:
-    """How the episodes of both conditions grow with N."""
-    of, to = (
-        exponent(dict(zip(sizes, (population.times for population in half), strict=True)))
-        for half in (taken[: len(sizes)], taken[len(sizes) :])
-    )
-    if of.value is None or to.value is None:
-        return ""
-    return f" Episodes grow as N to the power {_range(to)} for {to_name} and {_range(of)} for {of_name}."
+@dataclass(frozen=True)
+class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
+    """Each rate is below its channel's capacity, and rates rise along an axis.
 
-
-def _within(ratio: Normal, expected: float, margin: float) -> _Part:
-    """Two one-sided tests of a ratio's logarithm against the range around the expected one, and the test that
-    it lies outside.
+    They rise by the least-squares slope of log rate over log2 of the axis. Cells in which other answers earn
+    as much as the secret are left out of it: no learner can find the secret from such rewards alone.
     """
+
+    cells: Selection
+    along: Axis
+    factor: Annotated[float, Key(is_above(0), "a positive factor a doubling, such as 1.0")] = 1.0
+
+    @override
+    def judge(self, evidence: Evidence) -> Finding:
+        ((axis, values),) = self.along.items()
+        taken = evidence.take([{**self.cells, axis: value} for value in values])
+        along = dict(zip(values, taken, strict=True))
+        telling = {value: sample for value, sample in along.items() if _tells_the_secret(sample)}
+        if len(telling) < 2:
+            raise CannotJudgeError(
+                f"Not judged, since fewer than two cells at {axis} = {_and(values)} have a reward that "
+                "sets the secret apart from all other answers."
+            )
+        trend = contrast(_comparable(list(telling.values())), slope(np.log2(np.array(list(telling)))))
+        boundary = math.log(self.factor)
+        parts = [Part(trend.chance_above(boundary), trend.chance_below(boundary))]
+        capacities = [sample.ceilings["capacity"] for sample in taken]
+        reason = (
+            f"At {axis} = {_and(values)}, the rates are {_and(sample.rate for sample in taken)} bits an "
+            f"episode, under capacities of {_and(map(three_digits, capacities))}. Each doubling of {axis} "
+            f"multiplies the rate by {trend.exp()}; the claim is more than {self.factor:g}."
+        )
+        tied = [value for value in values if value not in telling]
+        if tied:
+            reason += (
+                f" {axis} = {_and(tied)} is left out of this trend: other answers earn as much as the secret "
+                "there, so that no learner can find it from the rewards alone."
+            )
+        rows = [
+            {**_cell_row(name_of({axis: value}), sample), "in_trend": value in telling}
+            for value, sample in along.items()
+        ]
+        return Finding(reason, rows, [*parts, *map(_below, taken, capacities)])
+
+
+@dataclass(frozen=True)
+class SameAlong(Hypothesis, test="same_along", figure="rank"):
+    """All rates along an axis are the same within the margin, pair by pair.
+
+    They are so at every value of a second axis, if there is one.
+    """
+
+    cells: Selections
+    along: Axis
+    margin: Margin
+    over: Annotated[
+        dict[str, list[float]] | None,
+        Key(or_none(is_axis), "one key with two values or more, such as {num_secrets: [1, 4, 16]}"),
+    ] = None
+
+    @override
+    def judge(self, evidence: Evidence) -> Finding:
+        ((axis, values),) = self.along.items()
+        groups = _each({**selection, **(self.over or {})} for selection in self.cells)
+        taken = iter(evidence.take([{**group, axis: value} for group in groups for value in values]))
+        rows, parts = [], []
+        for group in groups:
+            for (one, first), (other, second) in pairs_of([(value, next(taken)) for value in values], 2):
+                ratio, part = _compare(_comparable([second, first]), 1.0, self.margin)
+                parts.append(part)
+                rows.append(
+                    {
+                        "cell": name_of(group),
+                        axis: f"{other} / {one}",
+                        "runs": f"{second.runs}, {first.runs}",
+                        **ratio,
+                        "log_rank_p": log_rank(first.times, second.times),
+                    }
+                )
+        widest = max(rows, key=lambda row: max(row["high"], 1 / row["low"]))
+        chances = holm([row["log_rank_p"] for row in rows])
+        apart = sum(chance < 0.05 for chance in chances) or "none"
+        reason = (
+            f"Of {len(rows)} pairs, the one that may differ most has rates in the ratio "
+            f"{_ratio_of(widest)} ({widest['cell']}, {axis} {widest[axis]}); a factor of {self.margin:g} "
+            f"either way is allowed. Log-rank tests tell {apart} of the pairs apart (smallest p after Holm: "
+            f"{min(chances):.2g})."
+        )
+        return Finding(reason + self._alike_over(rows), rows, parts)
+
+    def _alike_over(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """What the intervals say of the pairs of each of the cells, at each value of the second axis."""
+        if not self.over:
+            return ""
+        ((axis, values),) = self.over.items()
+        sentences = []
+        for single in _each(self.cells):
+            found: dict[str, list[float]] = {"the same": [], "different": [], "undecided": []}
+            for value in values:
+                name = name_of({**single, axis: value})
+                found[self._how_alike([row for row in rows if row["cell"] == name])].append(value)
+            words = (f"{word} at {axis} = {_and(at)}" for word, at in found.items() if at)
+            sentences.append(f"{name_of(single)} are {', '.join(words)}")
+        return f" Allowing for that factor, the rates of {'; those of '.join(sentences)}."
+
+    def _how_alike(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        if any(row["low"] > self.margin or row["high"] < 1 / self.margin for row in rows):
+            return "different"
+        within = all(row["low"] >= 1 / self.margin and row["high"] <= self.margin for row in rows)
+        return "the same" if within else "undecided"
+
+
+def _each(selections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [single for selection in selections for single in combinations(selection)]
+
+
+def _share(sample: Sample) -> float:
+    return math.exp(sample.log_rate.value) / min(sample.ceilings.values())
+
+
+def _below(sample: Sample, *ceilings: float) -> Part:
+    """Whether a rate is below its ceilings.
+
+    Without a run that memorised, the exact probability of that at the ceiling's rate.
+    """
+    rate = sample.log_rate
+    if not sample.memorised:
+        expected = min(ceilings) / sample.first.information * float(sample.times.episodes.sum())
+        return Part(math.exp(-expected), 1.0)
+    return Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
+
+
+def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[dict[str, Any], Part]:
+    """The ratio of two rates, from their logarithms, as a row; and whether it is near the expected one.
+
+    For it are two one-sided tests against the ends of the range, against it the test that it lies outside.
+    """
+    ratio = contrast(rates, [1, -1])
     low, high = math.log(expected / margin), math.log(expected * margin)
-    return _Part(
+    return ratio.exp().as_row("ratio"), Part(
         max(ratio.chance_above(low), ratio.chance_below(high)),
         min(ratio.chance_above(high), ratio.chance_below(low)),
     )
 
 
-def _ratio_row(ratio: Normal) -> dict[str, float]:
-    low, high = ratio.interval()
-    return {"ratio": math.exp(ratio.value), "low": math.exp(low), "high": math.exp(high)}
+def _ratio_of(row: Mapping[str, Any]) -> Estimate:
+    return Estimate(row["ratio"], row["low"], row["high"])
 
 
-def _rises_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """Each rate is below its channel's capacity, and rates rise along an axis: by the least-squares slope of
-    log rate over log2 of the axis.
+def _comparable(samples: Sequence[Sample]) -> list[Normal]:
+    """Log rates of samples of one condition, for a comparison between them.
 
-    Cells in which other answers earn as much as the secret are no part of the slope: no learner can find out
-    the secret from such rewards alone.
+    If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a
+    chance of 10 % none is in 19 % of all cases. So a sample without a censored run is given the error that it
+    would have with one more run, censored at the largest budget of the others (as Agresti and Coull add
+    observations to a proportion). Its estimate stays.
     """
-    ((axis, values),) = settings["along"].items()
-    populations = dict(
-        zip(values, shelf.take([{**settings["cells"], axis: value} for value in values]), strict=True)
-    )
-    telling = {
-        value: population for value, population in populations.items() if _tells_the_secret(population)
-    }
-    if len(telling) < 2:
-        raise CannotJudgeError(
-            f"At {axis} = {_and(values)} fewer than two cells have a reward that tells the secret from other answers."
-        )
-    slope, boundary = _slope(telling), math.log(settings["factor"])
-    trend = _Part(slope.chance_above(boundary), slope.chance_below(boundary))
-    rows = [
-        {**_cell_row({axis: value}, population), "in_trend": value in telling}
-        for value, population in populations.items()
+    pooled = pool([sample.times for sample in samples])
+    budget = np.sort(pooled.episodes[~pooled.memorised])[-1:]  # empty, if no run is censored
+    stuck = MemorisationTimes(budget, np.zeros(len(budget), bool))
+    return [
+        replace(sample.log_rate, error=log_rate(pool([sample.times, stuck])).error)
+        if sample.memorised == sample.runs
+        else sample.log_rate
+        for sample in samples
     ]
-    rates = _and([_range(population.rate) for population in populations.values()])
-    capacities = _and([_number(population.capacity) for population in populations.values()])
-    tied = [value for value in values if value not in telling]
-    reason = (
-        f"With {axis} = {_and(values)} the runs make {rates} bits an episode under ceilings of {capacities}; a doubling of {axis} makes them "
-        f"{_range_of(_ratio_row(slope))} times as fast, and more than {settings['factor']:g} is claimed."
-    )
-    if tied:
-        reason += f" {axis} = {_and(tied)} is no part of that: other answers earn as much as the secret there, so that no learner can tell it from rewards alone."
-    return _Finding(
-        figure,
-        reason,
-        rows,
-        [trend, *(_under(population, population.capacity) for population in populations.values())],
-    )
 
 
-def _slope(along: Mapping[float, Population]) -> Normal:
-    places = np.log2(np.array(list(along), dtype=float))
-    weights = (places - places.mean()) / np.sum((places - places.mean()) ** 2)
-    return contrast(_comparable(list(along.values())), list(weights))
+def _tells_the_secret(sample: Sample) -> bool:
+    by_reward = sample.first.summary["ceilings"].get("bits_by_reward")
+    return by_reward is not None and by_reward > math.log2(sample.first.N) - _ROUNDING
 
 
-def _tells_the_secret(population: Population) -> bool:
-    by_reward = population.first.summary["ceilings"].get("bits_by_reward")
-    return by_reward is not None and by_reward > math.log2(population.first.N) - _ROUNDING
+def _cell_row(name: str, sample: Sample) -> dict[str, Any]:
+    return {
+        "cell": name,
+        "runs": sample.runs,
+        "memorised": sample.memorised,
+        **sample.rate.as_row("bits_per_episode"),
+        **{which.replace(" ", "_"): ceiling for which, ceiling in sample.ceilings.items()},
+        "laws": ", ".join(sorted(set(sample.laws))) or "no ledger",
+    }
 
 
-def _same_along(settings: Mapping[str, Any], shelf: _Shelf, figure: str) -> _Finding:
-    """All rates along an axis are the same, within the margin; pair by pair, and over all values of a second
-    axis, if there is one.
-    """
-    ((axis, values),) = settings["along"].items()
-    over: Mapping[str, Any] = settings.get("over") or {}
-    groups = [single for selection in settings["cells"] for single in _single({**selection, **over})]
-    taken = iter(shelf.take([{**group, axis: value} for group in groups for value in values]))
-    rows: list[dict[str, Any]] = []
-    parts = []
-    for group in groups:
-        for (one, first), (other, second) in combinations([(value, next(taken)) for value in values], 2):
-            ratio = contrast(_comparable([second, first]), [1, -1])
-            parts.append(_within(ratio, 1.0, settings["margin"]))
-            pair = {"cell": _name(group), axis: f"{other} / {one}", "runs": f"{second.runs}, {first.runs}"}
-            rows.append({**pair, **_ratio_row(ratio), "log_rank_p": log_rank(first.times, second.times)})
-    widest = max(rows, key=lambda row: max(row["high"], 1 / row["low"]))
-    chances = holm([row["log_rank_p"] for row in rows])
-    apart = sum(chance < 0.05 for chance in chances) or "none"
-    reason = (
-        f"Of {len(rows)} pairs the widest ratio of rates is {_range_of(widest)} ({widest['cell']}, {axis} {widest[axis]}), where a factor of "
-        f"{settings['margin']:g} either way is allowed; log-rank tests tell {apart} of them apart (least p, after Holm: {min(chances):.2g})."
-    )
-    return _Finding(figure, reason + _range_over(settings, rows), rows, parts)
-
-
-def _range_over(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """For each of the cells, what the intervals of its pairs say at each value of the second axis."""
-    if not settings.get("over"):
-        return ""
-    ((axis, values),) = settings["over"].items()
-    told = []
-    for single in (single for selection in settings["cells"] for single in _single(selection)):
-        words = {
-            value: _how_alike(
-                [row for row in rows if row["cell"] == _name({**single, axis: value})], settings["margin"]
-            )
-            for value in values
-        }
-        alike = {
-            word: [value for value in values if words[value] == word]
-            for word in ("the same", "different", "not told apart")
-        }
-        told.append(
-            f"{_name(single)}: "
-            + ", ".join(f"{word} at {axis} {_and(found)}" for word, found in alike.items() if found)
-        )
-    return f" Within that factor they are, for {'; for '.join(told)}."
-
-
-def _how_alike(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
-    if any(row["low"] > margin or row["high"] < 1 / margin for row in rows):
-        return "different"
-    return (
-        "the same"
-        if all(row["low"] >= 1 / margin and row["high"] <= margin for row in rows)
-        else "not told apart"
-    )
-
-
-_TESTS: dict[str, tuple[str, Callable[[Mapping[str, Any], _Shelf, str], _Finding]]] = {
-    "below_ceiling": ("waterfall", _below_ceiling),
-    "rate_ratio": ("scaling", _rate_ratio),
-    "rises_along": ("survival", _rises_along),
-    "same_along": ("rank", _same_along),
-}
-"""The figure and the function of each test."""
-
-
-def _range(estimate: Estimate) -> str:
-    return f"{_number(estimate.value)} [{_number(estimate.low)}, {_number(estimate.high)}]"
-
-
-def _range_of(row: Mapping[str, Any]) -> str:
-    return f"{_number(row['ratio'])} [{_number(row['low'])}, {_number(row['high'])}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
-
-
-def _and(values: Sequence[Any]) -> str:
+def _and(values: Iterable[Any]) -> str:
     """1, 2 and 3."""
-    *first, last = [f"{value:g}" if isinstance(value, int | float) else str(value) for value in values]
+    *first, last = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,5 +1,6 @@
-"""Two laws that every honest experiment obeys, as tests on what was measured. A breach means a bug, or that
-the secret leaks to the policy.
+"""Two laws that every honest experiment obeys, as tests on what was measured.
+
+A breach means a bug, or that the secret leaks to the policy.
 
 Averaged over uniform secrets, and at a time that does not depend on S:
 
@@ -30,6 +31,7 @@ _LAWS = {"policy_within_observer": POLICY_WITHIN_OBSERVER, "observer_equals_aske
 
 _CHANCE = 1e-4  # that an honest experiment is called a breach, at most
 _ROUNDING = 1e-6  # bits
+_DIFFERENCE = pl.col("bits_known") - pl.col("observer_bits")
 
 
 def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | None = None) -> dict[str, Any]:
@@ -59,9 +61,7 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
 
 
 def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
-    """Each run's evaluations up to the first with confidence >= stop_at, or all of them, by run and
-    episode.
-    """
+    """Each run's evaluations up to the first with confidence >= stop_at, or all, by run and episode."""
     sure = (pl.col("confidence") >= stop_at).cast(pl.Int32)
     return metrics.sort("run", "episode").filter((sure.cum_sum().over("run") - sure) == 0)
 
@@ -69,8 +69,8 @@ def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
 def breaches(checks: dict[str, Any]) -> list[str]:
     """A sentence for each law that was breached."""
     return [
-        f"the law '{check['law']}' is breached (mean difference {check['mean_difference']:+.3g} bits over {check['runs']} runs): "
-        "there is a bug, or the policy has seen the secret."
+        f"the law '{check['law']}' is breached (mean difference {check['mean_difference']:+.3g} bits over "
+        f"{check['runs']} runs): there is a bug, or the policy has seen the secret."
         for check in checks.values()
         if check["status"] == "breached"
     ]
@@ -84,13 +84,10 @@ def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
     """
     times = _doubling(public["episode"].unique().sort().to_numpy())
     differences = [
-        public.filter(pl.col("episode") <= time)
-        .group_by("run")
-        .last()
-        .select(pl.col("bits_known") - pl.col("observer_bits"))
+        public.filter(pl.col("episode") <= time).group_by("run").last().select(_DIFFERENCE).to_series()
         for time in times
     ]
-    by_time = np.stack([difference.to_series().to_numpy() for difference in differences])  # (T, R)
+    by_time = np.stack(differences)  # (T, R)
     evidence = (np.logaddexp2(0.0, by_time) - 1).sum(axis=1)
     strongest = int(evidence.argmax())
     interval = bootstrap_mean(by_time[strongest])
@@ -99,7 +96,7 @@ def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
         "law": POLICY_WITHIN_OBSERVER,
         "status": "breached" if total > -np.log2(_CHANCE) else "holds",
         "mean_difference": interval.value,
-        "ci95": [interval.low, interval.high],
+        "ci95": interval.interval,
         "at_episode": int(times[strongest]),
         "log2_evidence_against": total,
         "runs": by_time.shape[1],
@@ -107,36 +104,31 @@ def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
 
 
 def _doubling(episodes: np.ndarray) -> np.ndarray:
-    """The first, second, fourth, eighth, ... and the last of the episodes."""
-    places = {
-        0,
-        len(episodes) - 1,
-        *(2**power for power in range(int(np.log2(max(len(episodes) - 1, 1))) + 1)),
-    }
-    return np.asarray(episodes[sorted(place for place in places if place < len(episodes))])
+    """The first, second, third, fifth, ninth, ... and the last of the episodes."""
+    last = len(episodes) - 1
+    return np.asarray(episodes[np.unique([0, *2 ** np.arange(last.bit_length()), last])])
 
 
 def _observer_equals_asked(
     difference: np.ndarray, variance: np.ndarray, information: float
 ) -> dict[str, Any]:
-    """The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most
-    log2 N bits.
+    """Evidence against the second law, by Bernstein's inequality for martingales (Freedman 1975).
 
-    Bernstein's inequality for martingales (Freedman 1975) then bounds how far from 0 it may be, even if a
-    rare reward never came, or came at once: P(|sum| >= x) <= 2 exp(-x^2 / (2 (variance + x log2 N / 3))).
+    The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most
+    log2 N bits. So it is bounded how far from 0 it may be, even if a rare reward never came, or came at once:
+    P(|sum| >= x) <= 2 exp(-x^2 / (2 (variance + x log2 N / 3))).
     """
     runs, total, spread = len(difference), abs(float(difference.sum())), float(variance.sum())
 
     def reach(probability: float) -> float:
         nats = np.log(2 / probability)
-        return float(nats * information / 3 + np.sqrt((nats * information / 3) ** 2 + 2 * nats * spread))
+        linear = nats * information / 3
+        return float(linear + np.sqrt(linear**2 + 2 * nats * spread))
 
     mean, half = float(difference.mean()), reach(0.05) / runs
     return {
         "law": OBSERVER_EQUALS_ASKED,
-        "status": "breached"
-        if (spread > 0 and total > reach(_CHANCE)) or (spread == 0 and total > _ROUNDING * runs)
-        else "holds",
+        "status": "breached" if total > (reach(_CHANCE) if spread else _ROUNDING * runs) else "holds",
         "mean_difference": mean,
         "ci95": [mean - half, mean + half],
         "standard_deviation": float(np.sqrt(spread)) / runs,

@@ -1,5 +1,6 @@
-"""Means over runs with 95 % intervals, and Holm's correction. A run, never an episode, is what is resampled.
-Times have a module of their own, `survival`.
+"""Means over runs with 95 % intervals, and Holm's correction; times have a module of their own, `survival`.
+
+A run, never an episode, is what is resampled.
 """
 
 from __future__ import annotations
@@ -7,47 +8,81 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import scipy.stats
 
 RESAMPLES, CURVE_RESAMPLES = 9999, 999
-CONFIDENCE = 0.95
-TAIL = (1 - CONFIDENCE) / 2
+TAIL = (1 - 0.95) / 2
 _CELLS_A_CHUNK = 2**22
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; None stands for a value beyond the budget, or for an interval that the
-    runs are too few for.
+    """A number with its 95 % interval; `str` gives them to three significant digits.
+
+    Attributes:
+        value: None where it lies beyond the budget.
+        low: None where the interval is unbounded, or there are too few runs for one.
+        high: the same.
     """
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return f"{three_digits(self.value)} [{three_digits(self.low)}, {three_digits(self.high)}]"
+
+    @property
+    def interval(self) -> list[float | None]:
+        """Both ends, as JSON has them."""
+        return [self.low, self.high]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in summary.json."""
+        return {"estimate": self.value, "ci95": self.interval}
+
+    def as_row(self, name: str) -> dict[str, Any]:
+        """As columns of a table: the value under this name, low and high."""
+        return {name: self.value, "low": self.low, "high": self.high}
+
+    def divided_by(self, number: float) -> Estimate:
+        """The same in units of a positive number."""
+        parts = (self.value, self.low, self.high)
+        return Estimate(*(None if part is None else part / number for part in parts))
+
+    @classmethod
+    def from_bootstrap(cls, value: float, drawn: np.ndarray, runs: int) -> Estimate:
+        """With the interval of values drawn from resamples of that many runs: drawn (resamples,)."""
+        ends = (float(end) if np.isfinite(end) else None for end in percentiles(drawn, runs))
+        return cls(float(value), *ends)
+
+
+def three_digits(value: float | None) -> str:
+    """A number to three significant digits; a dash for None."""
+    return "-" if value is None else f"{value:.3g}"
 
 
 def bootstrap_mean(values: np.ndarray) -> Estimate:
     """Mean over runs with its bootstrap interval: values (R,)."""
-    low, high = percentiles(resampled_means(values, RESAMPLES), len(values))
-    return Estimate(float(values.mean()), finite(low), finite(high))
+    return Estimate.from_bootstrap(values.mean(), resampled_means(values, RESAMPLES), len(values))
 
 
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,). With one run the
-    interval is empty (NaN).
+    """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,).
+
+    With one run the interval is empty (NaN).
     """
     low, high = percentiles(resampled_means(values, CURVE_RESAMPLES), len(values))
     return values.mean(axis=0), low, high
 
 
 def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
-    """Means of bootstrap resamples over axis 0, which is a thousand times faster as a matrix product than by
-    indexing: (R, ...) to (resamples, ...).
+    """Means of bootstrap resamples over axis 0: (R, ...) to (resamples, ...).
 
-    The resamples are the same for the same number of runs, so that a summary can be made again to the byte.
-    With one run they are NaN.
+    A matrix product is a thousand times faster than indexing. The resamples are the same for the same number
+    of runs, so that a summary can be made again to the byte. With one run they are NaN.
     """
     runs = len(values)
     if runs == 1:
@@ -59,6 +94,16 @@ def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
             for start in range(0, resamples, step)
         ]
     )
+
+
+def independent_means(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Bootstrapped means of independent samples (R, ...), each (RESAMPLES, ...).
+
+    Samples of equally many runs share their resamples; shifted against each other, these are independent.
+    """
+    return [
+        np.roll(resampled_means(sample, RESAMPLES), shift, axis=0) for shift, sample in enumerate(samples)
+    ]
 
 
 @lru_cache(maxsize=2)  # one summary and its curves ask for the same again and again
@@ -82,26 +127,21 @@ def percentiles(drawn: np.ndarray, runs: int) -> tuple[np.ndarray, np.ndarray]:
 
 def expanded_tail(runs: int) -> float:
     """The probability in each tail of the expanded percentile interval."""
+    from scipy.special import ndtr, stdtrit  # scipy.stats would take a second to load
+
     if runs == 1:
         return TAIL
-    return float(scipy.stats.norm.sf(np.sqrt(runs / (runs - 1)) * scipy.stats.t.ppf(1 - TAIL, runs - 1)))
+    return float(ndtr(-np.sqrt(runs / (runs - 1)) * stdtrit(runs - 1, 1 - TAIL)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: rejecting those below alpha is wrong anywhere with probability alpha at most,
-    whatever the dependence.
+    """Holm's adjusted p values.
 
-    The smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be
-    smaller than one before it (Holm 1979, A simple sequentially rejective multiple test procedure).
+    Rejecting those below alpha is wrong anywhere with probability alpha at most, whatever the dependence. The
+    smallest is multiplied by the number of hypotheses, the next by one less, and so on; none may be smaller
+    than one before it (Holm 1979, A simple sequentially rejective multiple test procedure).
     """
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
     stepped = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
-    adjusted = np.empty_like(stepped)
-    adjusted[order] = stepped
-    return [float(value) for value in adjusted]
-
-
-def finite(value: np.ndarray | float) -> float | None:
-    """The number, or None where it is infinite or NaN."""
-    return float(value) if np.isfinite(value) else None
+    return [float(value) for value in stepped[np.argsort(order)]]

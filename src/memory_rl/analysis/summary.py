@@ -1,16 +1,26 @@
-"""summary.json from the metrics of one condition: what was memorised, how fast, and under which ceiling."""
+"""summary.json from the metrics of one condition: what was memorised, how fast, and under which ceilings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.laws import check_laws
-from memory_rl.analysis.statistics import Estimate, bootstrap_mean
-from memory_rl.analysis.survival import MemorisationTimes, bits_per_episode, median_episodes, restricted_mean
+from memory_rl.analysis.statistics import bootstrap_mean
+from memory_rl.analysis.survival import (
+    MemorisationTimes,
+    bits_per_episode,
+    median_episodes,
+    restricted_mean,
+)
+
+_NO_AVERAGE = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets"
 
 
 def memorisation_times(
@@ -24,10 +34,9 @@ def memorisation_times(
         memorised_at: a probability.
         secrets: of the secrets of a run, how many it must have memorised.
     """
-    several = "secrets_memorised" in metrics.columns
     has = (
         pl.col("secrets_memorised") >= secrets
-        if several
+        if "secrets_memorised" in metrics.columns
         else pl.col("bits_known") >= information + np.log2(memorised_at)
     )
     by_run = (
@@ -41,104 +50,83 @@ def memorisation_times(
     )
 
 
-def observer_times(metrics: pl.DataFrame, episodes_to_know: np.ndarray) -> MemorisationTimes:
-    """When the observers knew S (R,), 0 for never; those are censored where their run ended."""
-    last = metrics.group_by("run").agg(pl.col("episode").max()).sort("run")["episode"].to_numpy()
-    knew = episodes_to_know > 0
-    return MemorisationTimes(np.where(knew, episodes_to_know, last), knew)
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of the runs of one condition, and what of it counts.
 
-
-def summarise(
-    metrics: pl.DataFrame,
-    *,
-    N: int,
-    memorised_at: float,
-    stop_at: float,
-    ceilings: Mapping[str, Any],
-    episodes_to_know: np.ndarray | None,
-    fixed_secret: bool,
-    about: Mapping[str, Any],
-    secrets: int = 1,
-    prior_of: int | None = None,
-) -> dict[str, Any]:
-    """The summary of one condition.
-
-    Args:
+    Attributes:
         metrics: of all its runs.
         N: the size of the secret space.
         memorised_at: the threshold on P(S).
         stop_at: the threshold on P(S) at which a run ends.
         ceilings: what no learner of the condition can exceed, by name; `capacity` is the naive one in bits an
             episode.
+        secrets: of the secrets of a run, how many it must have memorised; each is worth log2 N bits.
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
         fixed_secret: whether all runs had the same secret, so that no average over secrets can be taken.
-        about: tokens and what the policy tells of itself.
-        secrets: of the secrets of a run, how many it must have memorised; each is worth log2 N bits.
-        prior_of: all the secrets of a run, where the policies began with a prior of their own, not near
+        prior_of: all the secrets of a run, where the policies started with a prior of their own, not near
             uniform, so that what was learned counts from there.
     """
-    of_one = float(np.log2(N))
-    information = secrets * of_one
-    times = memorisation_times(metrics, of_one, memorised_at, secrets)
-    median, mean, rate = median_episodes(times), restricted_mean(times), bits_per_episode(times, information)
-    start = metrics.filter(pl.col("episode") == 0)
-    summary = {
+
+    metrics: pl.DataFrame
+    N: int
+    memorised_at: float
+    stop_at: float
+    ceilings: Mapping[str, Any]
+    secrets: int = 1
+    episodes_to_know: np.ndarray | None = None
+    fixed_secret: bool = False
+    prior_of: int | None = None
+
+    @property
+    def bits(self) -> float:
+        """log2 N, what one secret is worth."""
+        return float(np.log2(self.N))
+
+    @cached_property
+    def times(self) -> MemorisationTimes:
+        """When each run memorised."""
+        return memorisation_times(self.metrics, self.bits, self.memorised_at, self.secrets)
+
+    @cached_property
+    def start(self) -> pl.DataFrame:
+        """The first row of each run, ordered by run."""
+        return self.metrics.filter(pl.col("episode") == 0).sort("run")
+
+    @cached_property
+    def end(self) -> pl.DataFrame:
+        """The last row of each run, ordered by run."""
+        return last_rows(self.metrics)
+
+
+def summarise(measured: Measurements) -> dict[str, Any]:
+    """The summary of one condition, as in summary.json."""
+    times = measured.times
+    median, mean = median_episodes(times), restricted_mean(times)
+    summary: dict[str, Any] = {
         "runs": len(times.episodes),
         "memorised": int(times.memorised.sum()),
         "censored": int((~times.memorised).sum()),
         "episodes_to_memorise": {
             "median": median.value,
-            "ci95": _interval(median),
+            "ci95": median.interval,
             "restricted_mean": mean.value,
-            "restricted_mean_ci95": _interval(mean),
+            "restricted_mean_ci95": mean.interval,
         },
-        "bits_per_episode": {"estimate": rate.value, "ci95": _interval(rate)},
-        "ceilings": dict(ceilings),
+        "bits_per_episode": bits_per_episode(times, measured.secrets * measured.bits).as_dict(),
+        "ceilings": dict(measured.ceilings),
     }
-    if "secrets_memorised" in metrics.columns:
-        summary["stored"] = stored_bits(metrics)
-    if episodes_to_know is not None:
-        skip = (
-            "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets"
-            if fixed_secret
-            else None
-        )
-        observed = bits_per_episode(observer_times(metrics, episodes_to_know), information)
-        summary["ledger"] = _ledger(metrics)
-        summary["rates"] = rates = _rates(of_one, ceilings, observed, rate)
-        summary["losses"] = losses(rates)
-        summary["checks"] = check_laws(metrics, N=N, stop_at=stop_at, skip=skip)
-    return {
-        **summary,
-        "before_training": {
-            "mean_bits_known": _number(start["bits_known"].mean()),
-            "least_valid_mass": _number(2.0 ** start["format_bits"].min()),  # type: ignore[operator]  # never null: every run is evaluated
-        },
-        **(
-            {"relative_to_prior": _relative_to_prior(metrics, prior_of * of_one)}
-            if prior_of is not None
-            else {}
-        ),
-        **about,
+    if "secrets_memorised" in measured.metrics.columns:
+        summary["stored"] = _mean(measured.end["bits_known"])
+    if measured.episodes_to_know is not None:
+        summary |= _ledger(measured, measured.episodes_to_know, summary["bits_per_episode"])
+    summary["before_training"] = {
+        "mean_bits_known": measured.start["bits_known"].mean(),
+        "least_valid_mass": (2.0 ** measured.start["format_bits"]).min(),
     }
-
-
-def _relative_to_prior(metrics: pl.DataFrame, information: float) -> dict[str, Any]:
-    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end: of
-    each run, and means with intervals.
-
-    With several secrets both are sums over all of them, of M log2 N bits (`information`).
-    """
-    first, last = (
-        end["bits_known"].to_numpy()
-        for end in (metrics.filter(pl.col("episode") == 0).sort("run"), last_rows(metrics))
-    )
-    values = {"prior_bits": information - first, "gained_bits": last - first}
-    means = {name: bootstrap_mean(of_runs) for name, of_runs in values.items()}
-    return {
-        name: {"estimate": mean.value, "ci95": _interval(mean), "runs": values[name].tolist()}
-        for name, mean in means.items()
-    }
+    if measured.prior_of is not None:
+        summary["relative_to_prior"] = _relative_to_prior(measured, measured.prior_of)
+    return summary
 
 
 def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -146,56 +134,61 @@ def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
     return metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
 
 
-def stored_bits(metrics: pl.DataFrame) -> dict[str, Any]:
-    """Bits known at the end of each run, summed over its secrets: mean over runs and its interval."""
-    mean = bootstrap_mean(last_rows(metrics)["bits_known"].to_numpy())
-    return {"estimate": mean.value, "ci95": _interval(mean)}
+def _mean(of_runs: pl.Series) -> dict[str, Any]:
+    return bootstrap_mean(of_runs.to_numpy()).as_dict()
 
 
-def _ledger(metrics: pl.DataFrame) -> dict[str, Any]:
-    """Bits at the end of each run: mean over runs and its interval."""
-    end = last_rows(metrics)
-    columns = {"asked": "asked_bits", "observer": "observer_bits", "policy": "bits_known"}
-    means = {name: bootstrap_mean(end[column].to_numpy()) for name, column in columns.items()}
-    return {name: {"estimate": mean.value, "ci95": _interval(mean)} for name, mean in means.items()}
+def _ledger(measured: Measurements, known: np.ndarray, policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Bits at the end of each run, bits an episode at each step of the waterfall, its losses, and the laws.
 
+    The rates of channel and questioner are computed, and have no interval.
 
-def _rates(
-    information: float, ceilings: Mapping[str, Any], observer: Estimate, policy: Estimate
-) -> dict[str, Any]:
-    """Bits an episode at each step of the waterfall. Those of capacity and questioner are computed, and have
-    no interval unless they were simulated.
+    Args:
+        measured: with a ledger.
+        known: (R,) when the ideal observers knew S, 0 for never: those are censored where their run ended.
+        policy: its bits an episode.
     """
-    asker = ceilings["ideal_questioner"]
-    questioner = None if asker is None or asker["to_reach"] == 0 else information / asker["to_reach"]
+    end = measured.end
+    observer = MemorisationTimes(np.where(known > 0, known, end["episode"].to_numpy()), known > 0)
+    capacity, questioner = measured.ceilings["capacity"], measured.ceilings["ideal_questioner"]
+    reached = questioner and questioner["to_reach"]
+    rates = {
+        "capacity": {"estimate": capacity, "ci95": None},
+        "questioner": {"estimate": measured.bits / reached if reached else None, "ci95": None},
+        "observer": bits_per_episode(observer, measured.secrets * measured.bits).as_dict(),
+        "policy": dict(policy),
+    }
     return {
-        "capacity": {"estimate": ceilings["capacity"], "ci95": None},
-        "questioner": {"estimate": questioner, "ci95": None},
-        "observer": {"estimate": observer.value, "ci95": _interval(observer)},
-        "policy": {"estimate": policy.value, "ci95": _interval(policy)},
+        "ledger": {
+            "asked": _mean(end["asked_bits"]),
+            "observer": _mean(end["observer_bits"]),
+            "policy": _mean(end["bits_known"]),
+        },
+        "rates": rates,
+        "losses": _losses(rates),
+        "checks": check_laws(
+            measured.metrics,
+            N=measured.N,
+            stop_at=measured.stop_at,
+            skip=_NO_AVERAGE if measured.fixed_secret else None,
+        ),
     }
 
 
-LOSSES = {
-    "alphabet": ("capacity", "questioner"),
-    "exploration": ("questioner", "observer"),
-    "absorption": ("observer", "policy"),
-}
+def _losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
+    """The factor lost at each step of the waterfall, where both rates are known and not 0."""
+    estimates = pairwise(rate["estimate"] for rate in rates.values())
+    return {
+        name: high / low if high is not None and low else None
+        for name, (high, low) in zip(("alphabet", "exploration", "absorption"), estimates, strict=True)
+    }
 
 
-def losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
-    """The factor that is lost at each step of the waterfall, where both rates are known and not 0."""
+def _relative_to_prior(measured: Measurements, secrets: int) -> dict[str, Any]:
+    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end.
 
-    def factor(above: str, below: str) -> float | None:
-        high, low = rates[above]["estimate"], rates[below]["estimate"]
-        return high / low if high is not None and low else None
-
-    return {name: factor(*pair) for name, pair in LOSSES.items()}
-
-
-def _interval(estimate: Estimate) -> list[float | None]:
-    return [estimate.low, estimate.high]
-
-
-def _number(value: Any) -> float:
-    return float(value)
+    Of each run, and means with intervals. With several secrets both are sums over all of them.
+    """
+    first, last = measured.start["bits_known"], measured.end["bits_known"]
+    values = {"prior_bits": secrets * measured.bits - first, "gained_bits": last - first}
+    return {name: {**_mean(of_runs), "runs": of_runs.to_list()} for name, of_runs in values.items()}

@@ -1,23 +1,22 @@
-"""Episodes to memorise of a population: curve, median, restricted mean, rate, and comparisons between
-populations. Runs that never memorised are censored.
+"""Episodes to memorise of one condition's runs: curve, median, restricted mean, rate, and comparisons.
 
-Which interval is used where was settled by simulation on geometric times, with and without censoring, at 16
-and 64 runs (tests/theory/test_survival.py): a percentile bootstrap of the mean covers 88 % at 16 runs, these
-cover 92 to 98 %. None of them can know of a mishap that no run met with: where one run in twenty gets stuck,
-44 % of all populations of 16 hold no such run, and their intervals are too narrow.
+Runs that never memorised are censored. Which interval is used where was settled by simulation on geometric
+times, with and without censoring, at 16 and 64 runs (tests/theory/test_survival.py): a percentile bootstrap
+of the mean covers 88 % at 16 runs, these cover 92 to 98 %. None of them can account for a mishap that no run
+met with: where one run in twenty gets stuck, 44 % of all experiments with 16 runs hold no such run, and their
+intervals are too narrow.
 """
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import scipy.stats
 
-from memory_rl.analysis.statistics import RESAMPLES, TAIL, Estimate, finite, percentiles, resampled_means
+from memory_rl.analysis.statistics import TAIL, Estimate, independent_means
 
 _ROUNDING = 1e-9
 
@@ -38,11 +37,11 @@ class MemorisationTimes:
     @property
     def horizon(self) -> float:
         """How far all runs were watched: the first episode at which one is censored, infinite if none is."""
-        return float(self.episodes[~self.memorised].min()) if not self.memorised.all() else np.inf
+        return float(min(self.episodes[~self.memorised], default=np.inf))
 
 
 def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
-    """The runs of several populations of one condition as one."""
+    """The runs of several experiments of one condition as one."""
     return MemorisationTimes(
         np.concatenate([sample.episodes for sample in samples]),
         np.concatenate([sample.memorised for sample in samples]),
@@ -52,48 +51,52 @@ def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
 def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
     """The Kaplan-Meier estimate of the fraction of runs that have not memorised, with pointwise 95 % bands.
 
-    The bands are those of Greenwood's variance on the log-log scale; they are undefined where the estimate is
-    1 or 0, and are the exact binomial bounds there.
+    The bands are those of Greenwood's variance on the log-log scale (Kalbfleisch and Prentice 2002, section
+    1.4); they are undefined where the estimate is 1 or 0, and are the exact binomial bounds there. The same
+    as `scipy.stats.ecdf`, which takes a second to load.
 
     Returns:
-        A row a step, from episode 0: episode, surviving, low, high. The values hold from that episode to the
-            next.
+        One row per step, from episode 0: episode, surviving, low, high. The values hold from that episode to
+            the next.
     """
-    estimate = scipy.stats.ecdf(_censored(times)).sf
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The confidence interval is undefined", RuntimeWarning)
-        band = estimate.confidence_interval(method="log-log")
-    surviving = np.append(1.0, estimate.probabilities)
-    low, high = np.append(1.0, band.low.probabilities), np.append(1.0, band.high.probabilities)
-    bound = TAIL ** (1 / len(times.episodes))
-    return pl.DataFrame(
-        {
-            "episode": np.append(0.0, estimate.quantiles),
-            "surviving": surviving,
-            "low": np.select([surviving == 1, surviving == 0], [bound, 0.0], low),
-            "high": np.select([surviving == 1, surviving == 0], [1.0, 1 - bound], high),
-        }
-    )
+    from scipy.special import ndtri
+
+    runs = len(times.episodes)
+    episodes, step = np.unique(times.episodes, return_inverse=True)
+    ended, memorised = (np.append(0, np.bincount(step, each)) for each in (None, times.memorised))
+    at_risk = runs - np.cumsum(ended) + ended
+    surviving = np.cumprod((at_risk - memorised) / at_risk)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        greenwood = np.cumsum(memorised / (at_risk * (at_risk - memorised)))
+        reach = ndtri(1 - TAIL) * np.sqrt(1 / np.log(surviving) ** 2 * greenwood)
+        low, high = (np.exp(-np.exp(np.log(-np.log(surviving)) + side)) for side in (reach, -reach))
+    bound, edges = TAIL ** (1 / runs), [surviving == 1, surviving == 0]
+    columns = {
+        "episode": np.append(0.0, episodes),
+        "surviving": surviving,
+        "low": np.select(edges, [bound, 0.0], low),
+        "high": np.select(edges, [1.0, 1 - bound], high),
+    }
+    return pl.DataFrame(columns)
 
 
 def median_episodes(times: MemorisationTimes) -> Estimate:
-    """The Kaplan-Meier median of the episodes to memorise; its interval holds the times at which the curve's
-    band holds 0.5 (Brookmeyer and Crowley 1982).
+    """The Kaplan-Meier median of the episodes to memorise.
+
+    Its interval holds the times at which the curve's band holds 0.5 (Brookmeyer and Crowley 1982).
     """
     curve = survival_curve(times)
-    median = _first_at_most(curve, "surviving", 0.5)
-    if len(times.episodes) == 1:
-        return Estimate(median, None, None)
-    return Estimate(median, _first_at_most(curve, "low", 0.5), _first_at_most(curve, "high", 0.5))
+    names = ("surviving", "low", "high") if len(times.episodes) > 1 else ("surviving",)
+    halved = (curve.filter(pl.col(name) <= 0.5 + _ROUNDING)["episode"].min() for name in names)
+    return Estimate(*halved)  # type: ignore[arg-type]  # episodes are numbers
 
 
 def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> Estimate:
-    """The mean of min(episodes to memorise, horizon): the area under the Kaplan-Meier curve up to the
-    horizon.
+    """The mean of min(episodes to memorise, horizon).
 
-    Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that of log(mean) where
-    no run was censored. If no run memorised before the horizon, it reaches down to where that would have had
-    a probability of 2.5 %.
+    It is the area under the Kaplan-Meier curve up to the horizon. Its interval is Student's on the scale of
+    log(mean / (horizon - mean)), which is that of log(mean) where no run was censored. If no run memorised
+    before the horizon, it reaches down to where that would have had a probability of 2.5 %.
 
     Args:
         times: of all runs.
@@ -102,26 +105,28 @@ def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> E
     Raises:
         ValueError: if some run was not watched up to the horizon.
     """
+    from scipy.special import stdtrit
+
     end = times.horizon if horizon is None else float(horizon)
     if end > times.horizon:
         raise ValueError(f"a run is censored at episode {times.horizon:g}, before the horizon {end:g}")
     values, runs = np.minimum(times.episodes, end).astype(float), len(times.episodes)
     mean = float(values.mean())
     if runs == 1:
-        return Estimate(mean, None, None)
+        return Estimate(mean)
     if mean in (0.0, end):
         return Estimate(mean, mean * TAIL ** (1 / runs), mean)
     left = 1 - mean / end
-    reach = scipy.stats.t.ppf(1 - TAIL, runs - 1) * values.std(ddof=1) / np.sqrt(runs) / (mean * left)
+    reach = stdtrit(runs - 1, 1 - TAIL) * values.std(ddof=1) / np.sqrt(runs) / (mean * left)
     low, high = (mean * np.exp(side) / (left + (1 - left) * np.exp(side)) for side in (-reach, reach))
     return Estimate(mean, float(low), float(high))
 
 
 def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
-    """Bits memorised per episode spent: (runs that memorised) log2 N / (episodes that all runs spent until
-    then or until the budget).
+    """Bits memorised per episode spent.
 
-    Without censoring it is log2 N / mean(episodes to memorise). The interval is that of `log_rate`; if no run
+    They are (runs that memorised) log2 N / (episodes that all runs spent until then or until the budget), and
+    without censoring log2 N / mean(episodes to memorise). The interval is that of `log_rate`; if no run
     memorised, it reaches from 0 to the exact Poisson bound (no event in the episodes spent).
 
     Args:
@@ -131,13 +136,12 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
     spent = float(times.episodes.sum())
     if not times.memorised.any():
         return Estimate(0.0, 0.0, information * -np.log(TAIL) / spent)
-    if spent == 0:  # every run knew its secret before it began
-        return Estimate(None, None, None)
+    if spent == 0:  # every run knew its secret before the first episode
+        return Estimate(None)
     rate = information * float(times.memorised.sum()) / spent
     if len(times.episodes) == 1:
-        return Estimate(rate, None, None)
-    low, high = log_rate(times).interval()
-    return Estimate(rate, information * float(np.exp(low)), information * float(np.exp(high)))
+        return Estimate(rate)
+    return Estimate(rate, *(information * float(np.exp(end)) for end in log_rate(times).interval()))
 
 
 @dataclass(frozen=True)
@@ -148,117 +152,110 @@ class Normal:
     error: float
     freedom: float
 
-    def interval(self, tail: float = TAIL) -> tuple[float, float]:
-        """The interval with this probability outside of it on either side."""
-        reach = float(scipy.stats.t.ppf(1 - tail, self.freedom)) * self.error
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval."""
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(self.freedom, 1 - TAIL)) * self.error
         return self.value - reach, self.value + reach
+
+    def exp(self) -> Estimate:
+        """What this is the natural logarithm of, with its 95 % interval."""
+        return Estimate(*map(math.exp, (self.value, *self.interval())))
 
     def chance_above(self, boundary: float) -> float:
         """The p value of so large an estimate, if the truth were at the boundary or below."""
-        if self.error == 0:
-            return float(self.value <= boundary)
-        return float(scipy.stats.t.sf((self.value - boundary) / self.error, self.freedom))
+        return self._chance(boundary - self.value)
 
     def chance_below(self, boundary: float) -> float:
         """The p value of so small an estimate, if the truth were at the boundary or above."""
-        if self.error == 0:
-            return float(self.value >= boundary)
-        return float(scipy.stats.t.cdf((self.value - boundary) / self.error, self.freedom))
+        return self._chance(self.value - boundary)
+
+    def _chance(self, excess: float) -> float:
+        """That an error of Student's distribution is at most so large."""
+        from scipy.special import stdtr
+
+        return float(stdtr(self.freedom, excess / self.error) if self.error else excess >= 0)
 
 
 def log_rate(times: MemorisationTimes) -> Normal:
     """The natural logarithm of runs memorised per episode spent.
 
     The rate is a ratio of two means over runs, d_i (memorised or not) and t_i (episodes); the logarithm's
-    error is that of the mean of d_i / mean(d) - t_i / mean(t), which is its linearisation. No law of the
-    times is assumed.
+    error is that of the mean of d_i / mean(d) - t_i / mean(t), which is its linearisation. No distribution
+    of the times is assumed.
 
     Raises:
         ValueError: if no run memorised, there is one run only, or no episode was spent.
     """
-    runs, memorised, episodes = (
-        len(times.episodes),
-        times.memorised.astype(float),
-        times.episodes.astype(float),
-    )
-    if runs < 2 or not memorised.any() or not episodes.any():
+    runs, memorised, episodes = len(times.episodes), times.memorised.mean(), times.episodes.mean()
+    if runs < 2 or not memorised or not episodes:
         raise ValueError("a rate needs two runs, one that memorised, and one episode")
-    influence = memorised / memorised.mean() - episodes / episodes.mean()
-    return Normal(
-        float(np.log(memorised.mean() / episodes.mean())),
-        float(influence.std(ddof=1)) / np.sqrt(runs),
-        runs - 1.0,
-    )
+    influence = times.memorised / memorised - times.episodes / episodes
+    error = float(influence.std(ddof=1)) / np.sqrt(runs)
+    return Normal(float(np.log(memorised / episodes)), error, runs - 1.0)
 
 
-def contrast(estimates: Sequence[Normal], weights: Sequence[float]) -> Normal:
+def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray) -> Normal:
     """The weighted sum of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
-    variances = np.array(
-        [(weight * estimate.error) ** 2 for estimate, weight in zip(estimates, weights, strict=True)]
+    values, errors, freedoms = np.array([(each.value, each.error, each.freedom) for each in estimates]).T
+    variances = (np.array(weights) * errors) ** 2
+    spread, variance = np.sum(variances**2 / freedoms), variances.sum()
+    return Normal(
+        float(sum(weights * values)),
+        float(np.sqrt(variance)),
+        float(variance**2 / spread if spread > 0 else freedoms.min()),
     )
-    value = float(sum(weight * estimate.value for estimate, weight in zip(estimates, weights, strict=True)))
-    spread = float(np.sum(variances**2 / [estimate.freedom for estimate in estimates]))
-    freedom = (
-        float(variances.sum() ** 2 / spread)
-        if spread > 0
-        else min(estimate.freedom for estimate in estimates)
-    )
-    return Normal(value, float(np.sqrt(variances.sum())), freedom)
 
 
 def log_rank(one: MemorisationTimes, other: MemorisationTimes) -> float:
-    """The p value of the log-rank test that two conditions memorise by the same law. Without a memorised run
-    there is nothing to tell them apart: 1.
+    """The p value of the log-rank test that two conditions memorise by the same law.
+
+    Without a memorised run there is nothing that sets them apart: 1.
     """
-    if not (one.memorised.any() or other.memorised.any()):
-        return 1.0
+    from scipy.stats import CensoredData, logrank
+
+    samples = (
+        CensoredData(uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised])
+        for times in (one, other)
+    )
     with np.errstate(invalid="ignore"):
-        chance = float(scipy.stats.logrank(_censored(one), _censored(other)).pvalue)
+        chance = float(logrank(*samples).pvalue)
     return 1.0 if np.isnan(chance) else chance
 
 
+def slope(places: np.ndarray) -> np.ndarray:
+    """The weights of values at these places in their least-squares slope: (X,) to (X,)."""
+    centred = places - places.mean()
+    return np.asarray(centred / np.sum(centred**2))
+
+
 def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
-    """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N), a cell each.
+    """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N).
 
     Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their
-    episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over runs within
-    each cell. A resample in which no run memorised counts half a one.
+    episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over the runs of
+    each N. A resample in which no run memorised counts half a one.
 
     Args:
         by_size: the runs of each N, at two N or more.
 
     Returns:
-        The exponent; None for all where a cell has no run that memorised, and no interval where a cell has
-        one run only.
+        The exponent; None for all where no run of some N memorised, and no interval where some N has one run
+        only.
     """
-    sizes = np.log([float(size) for size in by_size])
-    if len(sizes) < 2 or not all(times.memorised.any() for times in by_size.values()):
-        return Estimate(None, None, None)
-    weights = (sizes - sizes.mean()) / np.sum((sizes - sizes.mean()) ** 2)
-    parts = [
-        np.stack([times.memorised, times.episodes], axis=1).astype(float) for times in by_size.values()
-    ]  # (R, 2) each
+    samples = by_size.values()
+    if len(samples) < 2 or not all(times.memorised.any() for times in samples):
+        return Estimate(None)
+    weights, runs = slope(np.log(list(by_size))), [len(times.episodes) for times in samples]
+    parts = [np.stack([times.memorised, times.episodes], axis=1).astype(float) for times in samples]  # (R, 2)
     value = weights @ [_log_episodes(part.mean(axis=0), len(part)) for part in parts]
-    # Cells of as many runs share their resamples; shifted against each other they are independent.
-    drawn = [
-        np.roll(_log_episodes(resampled_means(part, RESAMPLES), len(part)), shift)
-        for shift, part in enumerate(parts)
+    drawn = weights @ [
+        _log_episodes(means, len(part)) for means, part in zip(independent_means(parts), parts, strict=True)
     ]
-    low, high = percentiles(weights @ drawn, min(map(len, parts)))
-    return Estimate(float(value), finite(low), finite(high))
+    return Estimate.from_bootstrap(value, drawn, min(runs))
 
 
 def _log_episodes(means: np.ndarray, runs: int) -> np.ndarray:
     """The logarithm of the episodes per memorised run, from the means of both (..., 2)."""
     return np.asarray(np.log(means[..., 1] / np.maximum(means[..., 0], 0.5 / runs)))
-
-
-def _censored(times: MemorisationTimes) -> scipy.stats.CensoredData:
-    return scipy.stats.CensoredData(
-        uncensored=times.episodes[times.memorised], right=times.episodes[~times.memorised]
-    )
-
-
-def _first_at_most(curve: pl.DataFrame, column: str, level: float) -> float | None:
-    """The first episode at which a curve is at or below a level, up to rounding; None if it never is."""
-    return curve.filter(pl.col(column) <= level + _ROUNDING)["episode"].min()  # type: ignore[return-value]

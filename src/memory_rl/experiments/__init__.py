@@ -1,3 +1,1 @@
-"""Many experiments at once: grids of cells, their executors, the choice of learning rates, and what comes out
-of them together.
-"""
+"""Many experiments at once: grids of cells, executors, the choice of learning rates, and results."""

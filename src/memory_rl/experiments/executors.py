@@ -1,8 +1,7 @@
-"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster. Each yields outcomes
-as they come and loses none.
+"""Where tasks run: in this process, in processes of this machine, or on a Ray cluster.
 
-Tasks and outcomes travel between processes the way Python's own process pools and Ray send them (pickled,
-from our own workers); no such file is ever read.
+Each yields outcomes as they come and loses none. Tasks and outcomes travel between processes the way Python's
+own process pools and Ray send them (pickled, from our own workers); no such file is ever read.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.settings import SweepConfig
-from memory_rl.experiments.worker import Outcome, Task, run_task
+from memory_rl.experiments.worker import CellOutcome, Task, run_task
+from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 
 _SECONDS_TO_CONNECT = 10
 
-Executor = Callable[[Sequence[Task]], Iterator[Outcome]]
-"""Runs tasks and yields an outcome for each cell. Closing the iterator stops the workers, which note on disk
-that they were interrupted."""
+Executor = Callable[[Sequence[Task]], Iterator[CellOutcome]]
+"""Runs tasks and yields an outcome for each. Closing the iterator stops the workers, which note on disk that
+they were interrupted."""
 
 
 def make_executor(config: SweepConfig) -> Executor:
@@ -45,36 +44,34 @@ def number_of_workers(config: SweepConfig) -> int:
     return 1 if config.executor == "inline" else config.workers or os.cpu_count() or 1
 
 
-def run_inline(tasks: Sequence[Task]) -> Iterator[Outcome]:
+def run_inline(tasks: Sequence[Task]) -> Iterator[CellOutcome]:
     """One task after another in this process."""
-    for task in tasks:
-        yield from run_task(task)
+    return map(run_task, tasks)
 
 
-def lost(task: Task, times: int, why: str) -> list[Outcome]:
-    """The outcomes of a task whose workers were lost too often."""
-    return [Outcome(cell.id, "failed", f"its worker was lost {times} times ({why})") for cell in task.cells]
+def lost(task: Task, times: int, why: str) -> CellOutcome:
+    """The outcome of a task whose workers were lost too often."""
+    return CellOutcome(task.cell.id, "failed", f"its worker was lost {times} times ({why})")
 
 
 @dataclass
 class LocalProcesses:
-    """Spawned processes of this machine, each of its own pool, so that one which is killed takes no other
-    with it.
+    """Spawned processes of this machine, each of its own pool: one that is killed takes no other with it.
 
     Attributes:
         workers: processes at once.
-        retries: how often a task is begun again after its process died.
+        retries: how often a task is started again after its process died.
     """
 
     workers: int
     retries: int
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Runs the tasks; see `Executor`."""
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[CellOutcome]:
+        """Runs the tasks, as an `Executor`."""
         slots = [_Slot(self.retries) for _ in range(min(self.workers, len(tasks)))]
         free = list(slots)
 
-        def run(task: Task) -> list[Outcome]:
+        def run(task: Task) -> CellOutcome | None:
             slot = free.pop()  # there are as many threads as slots
             try:
                 return slot.run(task)
@@ -84,7 +81,8 @@ class LocalProcesses:
         threads = ThreadPoolExecutor(max(1, len(slots)))
         try:
             for future in as_completed([threads.submit(run, task) for task in tasks]):
-                yield from future.result()
+                if (outcome := future.result()) is not None:
+                    yield outcome
         except BaseException:  # a signal, or the consumer has gone
             for slot in slots:
                 slot.stop()
@@ -104,16 +102,17 @@ class _Slot:
         self._pool: ProcessPoolExecutor | None = None
         self._pid: int | None = None
 
-    def run(self, task: Task) -> list[Outcome]:
+    def run(self, task: Task) -> CellOutcome | None:
+        """The outcome of a task; None if it was not started because the sweep is stopped."""
         for _ in range(self._retries + 1):
+            outcome = None
             try:
                 pool = self._start()
-                outcomes = [] if self._stopping else pool.submit(run_as_worker, task).result()
+                outcome = None if self._stopping else pool.submit(run_as_worker, task).result()
             except BrokenProcessPool:
                 self.close()
-                outcomes = []
-            if self._stopping or (outcomes and outcomes[-1].status != "interrupted"):
-                return outcomes
+            if self._stopping or (outcome is not None and outcome.status != "interrupted"):
+                return outcome
         return lost(task, self._retries + 1, "its process died")
 
     def _start(self) -> ProcessPoolExecutor:
@@ -138,33 +137,25 @@ class _Slot:
 
 
 def begin_worker() -> None:
-    """Makes a fresh process a worker: the keyboard is its parent's business, and it does not outlive its
-    parent.
-    """
+    """Makes a fresh process a worker, which leaves the keyboard to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 
-def run_as_worker(task: Task) -> list[Outcome]:
+def run_as_worker(task: Task) -> CellOutcome:
     """Runs a task; SIGTERM interrupts it, while an idle worker simply ends."""
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
-        return run_task(task)
-    except KeyboardInterrupt:  # before or after the cells
-        return [Outcome(task.cells[-1].id, "interrupted")]
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt("the sweep was stopped")
+        with signals_raise(signal.SIGTERM):
+            return run_task(task)
+    except InterruptedBySignal:  # before or after the cell
+        return CellOutcome(task.cell.id, "interrupted")
 
 
 def _die_with(parent: Any) -> None:
     parent.join()
-    os._exit(1)  # what it was at counts as unfinished; another sweep may have begun already
+    os._exit(1)  # its cell counts as unfinished; another sweep may have started already
 
 
 @dataclass
@@ -177,15 +168,15 @@ class RayCluster:
     Attributes:
         address: of a running cluster; None starts one on this machine.
         workers: CPUs of the cluster that is started here.
-        retries: how often a task is begun again after its worker or node was lost.
+        retries: how often a task is started again after its worker or node was lost.
     """
 
     address: str | None
     workers: int
     retries: int
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Runs the tasks; see `Executor`."""
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[CellOutcome]:
+        """Runs the tasks, as an `Executor`."""
         import ray
 
         ours = self._connect()
@@ -193,12 +184,10 @@ class RayCluster:
         pending: dict[Any, Task] = {}
         try:
             for task in tasks:
-                pending[
-                    remote.options(num_cpus=max(cell.config.threads for cell in task.cells)).remote(task)
-                ] = task
+                pending[remote.options(num_cpus=task.cell.experiment.keep.threads).remote(task)] = task
             while pending:
-                done, _ = ray.wait(list(pending), num_returns=1)
-                yield from self._outcomes(done[0], pending.pop(done[0]))
+                (done, *_), _ = ray.wait(list(pending), num_returns=1)
+                yield self._outcome(done, pending.pop(done))
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
@@ -211,7 +200,7 @@ class RayCluster:
 
         if ray.is_initialized():
             return False
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unless asked
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone unless asked
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._knock()
         settings = (
@@ -226,13 +215,11 @@ class RayCluster:
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():
-                    signal.signal(
-                        number, handler
-                    )  # Ray brings a handler of its own, which would end this process without a word
+                    signal.signal(number, handler)  # Ray's own would end this process without a word
         return True
 
     def _knock(self) -> None:
-        """Ray itself would go on trying for many minutes."""
+        """Fails at once where nobody listens; Ray itself would try for many minutes."""
         host, colon, port = (self.address or "").rpartition("://")[2].rpartition(":")
         if not (colon and port.isdecimal()):
             return
@@ -244,21 +231,18 @@ class RayCluster:
     def _unreachable(self, error: Exception) -> ConfigError:
         reason = " ".join(str(error).split())
         return ConfigError(
-            f"ray_address={self.address} cannot be reached ({reason}): start a cluster there, or leave ray_address out."
+            f"ray_address={self.address} cannot be reached ({reason}): "
+            "start a cluster there, or leave ray_address out."
         )
 
-    def _outcomes(self, reference: Any, task: Task) -> list[Outcome]:
+    def _outcome(self, reference: Any, task: Task) -> CellOutcome:
         import ray
 
         try:
-            outcomes: list[Outcome] = ray.get(reference)
+            outcome: CellOutcome = ray.get(reference)
         except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
-            return [
-                Outcome(
-                    cell.id, "failed", f"its worker could not run it ({' '.join(str(error.cause).split())})"
-                )
-                for cell in task.cells
-            ]
+            why = f"its worker could not run it ({' '.join(str(error.cause).split())})"
+            return CellOutcome(task.cell.id, "failed", why)
         except ray.exceptions.RayError as error:
             return lost(task, self.retries + 1, type(error).__name__)
-        return outcomes
+        return outcome

@@ -1,6 +1,4 @@
-"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to full configurations,
-each known by its content.
-"""
+"""The cells of a sweep: from a grid on the command line, in a file or in a protocol to configurations."""
 
 from __future__ import annotations
 
@@ -13,109 +11,83 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any
 
 import yaml
 
-from memory_rl.config import (
-    _OF_THE_TRANSFORMER,
-    Experiment,
-    SFTConfig,
-    TrainConfig,
-    as_values,
-    make_config,
-    parse_config,
-)
+from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
-from memory_rl.experiments.settings import MANAGED, OPERATIONAL
+from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
+from memory_rl.experiments.settings import MANAGED
 
-Command = Literal["train", "sft"]
+COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
+"""What the command of an entry stands for."""
 
-KINDS: dict[str, type[TrainConfig] | type[SFTConfig]] = {"train": TrainConfig, "sft": SFTConfig}
-
-CONDITIONS: dict[str, tuple[Command, dict[str, str]]] = {
-    "sft": ("sft", {}),
-    "binary": ("train", {"reward_type": "binary"}),
-    "log_distance": ("train", {"reward_type": "log_distance"}),
-    "binned_log_distance": ("train", {"reward_type": "binned_log_distance"}),
-    "multi_step": ("train", {"env_type": "multi_step"}),
-    "sft_multi_step": ("sft", {"env_type": "multi_step"}),
+CONDITIONS: dict[str, dict[str, str]] = {
+    "sft": {"signal": "example"},
+    "binary": {"reward_type": "binary"},
+    "log_distance": {"reward_type": "log_distance"},
+    "binned_log_distance": {"reward_type": "binned_log_distance"},
+    "multi_step": {"env_type": "multi_step"},
+    "sft_multi_step": {"signal": "example", "env_type": "multi_step"},
 }
 """What each name of `conditions=` stands for."""
 
 MAX_CELLS = 10_000
-_SHARED_BY_A_POPULATION = ("learning_rate", "seed")
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One experiment of a sweep.
 
     Attributes:
-        command: "train" or "sft".
-        values: every key of its configuration but log_path and quiet.
+        values: every key that has a meaning in it, but log_path and quiet.
     """
 
-    command: Command
     values: Mapping[str, Any]
 
     @cached_property
-    def config(self) -> Experiment:
-        """Its configuration, valid as far as can be told without models and files."""
-        return make_config(KINDS[self.command], dict(self.values))
+    def experiment(self) -> Experiment:
+        """The experiment, valid as far as can be told without models and files."""
+        return make_experiment(self.values)
+
+    @property
+    def command(self) -> Command:
+        """Which command makes it."""
+        return self.experiment.command
 
     @cached_property
     def id(self) -> str:
         """A readable name and the hash of all that determines what is measured."""
-        content = json.dumps([self.command, self._content], sort_keys=True)
-        words = f"{self.config.condition} N{self.config.N} seed{self.config.seed}"
+        content = json.dumps([self.command, self.experiment.resolved()], sort_keys=True)
+        world = self.experiment.world
+        words = f"{self.experiment.condition} N{world.N} seed{world.seed}"
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
-    @property
-    def _content(self) -> dict[str, Any]:
-        """The configuration with its defaults worked out, so that a default that is written out is the same
-        cell, and one that has changed is another.
-        """
-        content = {key: value for key, value in self.values.items() if key not in OPERATIONAL}
-        content["learning_rate"] = self.config.step_size
-        content["max_episodes"] = self.config.budget
-        if isinstance(self.config, TrainConfig):
-            content["skip_ahead"] = self.config.skips_ahead
-            content["reward_type"] = (
-                _file_and_its_hash(self.config) if self.config.own_reward else self.config.channel_name
-            )
-        return content
-
-    def with_values(self, **values: Any) -> Cell:
+    def with_values(self, **values: Any) -> GridCell:
         """The same cell with other values."""
-        return Cell(self.command, {**self.values, **values})
+        return GridCell({**self.values, **values})
 
     def as_dict(self) -> dict[str, Any]:
         """For sweep.json."""
         return {"id": self.id, "command": self.command, "config": dict(self.values)}
 
 
-def _file_and_its_hash(config: TrainConfig) -> str:
-    """A reward of one's own changes when its file does."""
-    path = Path(str(config.reward_type).rpartition(":")[0])
-    return f"{config.reward_type} {hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''}"
-
-
-def make_cell(command: Command, texts: Mapping[str, str]) -> Cell:
+def make_cell(texts: Mapping[str, str]) -> GridCell:
     """A cell from its keys as they would be typed.
 
     Raises:
         ConfigError: one sentence that names the cell and the key.
     """
+    words = [f"{key}={text}" for key, text in texts.items()]
     try:
-        config = parse_config(KINDS[command], [f"{key}={text}" for key, text in texts.items()])
+        experiment = parse_experiment(words)
     except ConfigError as error:
-        named = " ".join([command, *(f"{key}={text}" for key, text in texts.items())])
-        raise ConfigError(f"in the cell ({named}) {error}") from None
-    return Cell(command, {key: value for key, value in as_values(config).items() if key not in MANAGED})
+        raise ConfigError(f"in the cell ({' '.join(words)}) {error}") from None
+    return GridCell({key: value for key, value in experiment.flat().items() if key not in MANAGED})
 
 
-def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[Cell]:
+def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridCell]:
     """All combinations of a grid on the command line.
 
     A key that has no meaning for a condition is left out for it; cells that are then the same are one.
@@ -132,68 +104,42 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[Cell]
     starts = [_condition(name, axes) for name in names]
     pieces = {key: _pieces(key, text) for key, text in axes.items()}
     _not_too_many(len(starts) * math.prod(map(len, pieces.values())))
-    cells, used = [], set()
-    for (command, fixed), values in itertools.product(starts, itertools.product(*pieces.values())):
-        texts = _leave_out(command, {**dict(zip(pieces, values, strict=True)), **fixed})
-        used |= set(texts)
-        cells.append((command, texts))
+    cells = [
+        meaningful({**dict(zip(pieces, values, strict=True)), **fixed})
+        for fixed, values in itertools.product(starts, itertools.product(*pieces.values()))
+    ]
     for key, text in axes.items():
-        if key not in used:
+        if not any(key in texts for texts in cells):
             raise ConfigError(
-                f"{key}={text} has no meaning for any cell of this grid: leave {key} out, or add a condition that it goes with."
+                f"{key}={text} has no meaning for any cell of this grid: leave {key} out, "
+                "or add a condition that it goes with."
             )
-    return merge(make_cell(command, texts) for command, texts in cells)
+    return merge(make_cell(texts) for texts in cells)
 
 
-def _condition(name: str | None, axes: Mapping[str, str]) -> tuple[Command, dict[str, str]]:
+def _condition(name: str | None, axes: Mapping[str, str]) -> dict[str, str]:
     if name is None:
-        return "train", {}
-    for key in ("env_type", "reward_type"):
+        return {}
+    for key in ("env_type", "reward_type", "signal"):
         if key in axes:
             raise ConfigError(
-                f"{key}={axes[key]} has no meaning with conditions={name}, which says the same: leave one of them out."
+                f"{key}={axes[key]} has no meaning with conditions={name}, which says the same: "
+                "leave one of them out."
             )
     if ":" in name:
-        return "train", {"reward_type": name}
+        return {"reward_type": name}
     if name not in CONDITIONS:
-        raise ConfigError(
-            f"conditions={name} is not a choice: {suggest(name, [*CONDITIONS, 'file.py:Name'])}"
-        )
+        choices = [*CONDITIONS, "file.py:Name"]
+        raise ConfigError(f"conditions={name} is not a choice: {suggest(name, choices)}")
     return CONDITIONS[name]
 
 
 def _pieces(key: str, text: str) -> list[str]:
     values = [value.strip() for value in text.split(",")]
     if "" in values:
-        raise ConfigError(
-            f"{key}={text} has an empty value: type for example {key}={','.join(filter(None, values)) or '1,2'}."
-        )
+        example = ",".join(filter(None, values)) or "1,2"
+        raise ConfigError(f"{key}={text} has an empty value: type for example {key}={example}.")
     return list(dict.fromkeys(values))
-
-
-def _leave_out(command: Command, texts: Mapping[str, str]) -> dict[str, str]:
-    """The keys that have a meaning beside the others."""
-    known = get_type_hints(KINDS[command])
-    kept = {key: text for key, text in texts.items() if key in known}
-
-    def value(key: str, default: str) -> str:
-        return kept.get(key, default)
-
-    multi_step = value("env_type", "single_step") == "multi_step"
-    tabular = value("backend", "local") == "tabular"
-    without_meaning = {
-        "reward_type": multi_step,
-        "reward_bins": multi_step or value("reward_type", "binary") != "binned_log_distance",
-        "credit": not multi_step,
-        "tabular_bits": not (tabular and multi_step),
-        "ppo_epochs": value("algorithm", "reinforce") != "ppo",
-        "ppo_clip": value("algorithm", "reinforce") != "ppo",
-        "posterior_epochs": value("algorithm", "reinforce") != "posterior",
-        "baseline": value("algorithm", "reinforce") not in ("reinforce", "ppo"),
-        "data_dir": "fixed_secret" not in kept,
-        **dict.fromkeys(_OF_THE_TRANSFORMER, tabular),
-    }
-    return {key: text for key, text in kept.items() if not without_meaning.get(key, False)}
 
 
 @dataclass(frozen=True)
@@ -201,7 +147,7 @@ class GridFile:
     """A grid that was read from a file: its entries, and its tuning if it has one."""
 
     entries: list[Any]
-    tune: Any = None
+    tune: dict[str, Any] | None = None
 
 
 def read_grid_file(path: str) -> GridFile:
@@ -218,26 +164,35 @@ def read_grid_file(path: str) -> GridFile:
         ) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): mend it there."
+            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it."
         ) from error
     if isinstance(content, list):
         return GridFile(content)
-    if isinstance(content, dict) and isinstance(content.get("grid"), list):
-        unknown = set(content) - {"name", "description", "grid", "tune"}
-        if unknown:
-            raise ConfigError(
-                f"grid={path} has the unknown key {min(unknown, key=str)}: use grid and tune, or protocol={path} for a protocol."
-            )
-        return GridFile(content["grid"], content.get("tune"))
-    raise ConfigError(f"grid={path} holds no list of entries: begin with - {{command: train, N: [16, 64]}}.")
+    if not isinstance(content, dict) or not isinstance(content.get("grid"), list):
+        raise ConfigError(
+            f"grid={path} holds no list of entries: begin with - {{command: train, N: [16, 64]}}."
+        )
+    unknown = set(content) - {"name", "description", "grid", "tune"}
+    if unknown:
+        raise ConfigError(
+            f"grid={path} has the unknown key {min(unknown, key=str)}: use grid and tune, "
+            f"or protocol={path} for a protocol."
+        )
+    tune = content.get("tune")
+    if not isinstance(tune, dict | None):
+        raise ConfigError(
+            f"grid={path} has tune: {tune}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, "
+            "or leave tune out."
+        )
+    return GridFile(content["grid"], tune)
 
 
-def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = None) -> list[Cell]:
+def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = None) -> list[GridCell]:
     """All combinations of each entry of a file's grid.
 
     Args:
         entries: mappings with `command` (train or sft) and keys of the configuration; a list is an axis.
-        common: keys as typed that all cells get which know them.
+        common: keys as typed that all cells get in which they have a meaning.
 
     Raises:
         ConfigError: one sentence about the first entry or cell that cannot be run.
@@ -249,12 +204,12 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = 
     )
 
 
-def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[Cell]:
-    if not isinstance(entry, dict) or entry.get("command") not in KINDS:
+def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
+    if not isinstance(entry, dict) or entry.get("command") not in COMMANDS:
         raise ConfigError(
-            f"entry {place} of the grid ({entry}) has no command: begin it with command: train or command: sft."
+            f"entry {place} of the grid ({entry}) has no command: "
+            "begin it with command: train or command: sft."
         )
-    command: Command = entry["command"]
     axes = {
         str(key): value if isinstance(value, list) else [value]
         for key, value in entry.items()
@@ -270,12 +225,11 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
                 f"entry {place} of the grid has {key}: {entry[key]}: give a value, or a list of values."
             )
     _not_too_many(math.prod(map(len, axes.values())))
-    known = get_type_hints(KINDS[command])
-    shared = {key: text for key, text in common.items() if key in known}
     for combination in itertools.product(*axes.values()):
-        yield make_cell(
-            command, {**shared, **{key: str(value) for key, value in zip(axes, combination, strict=True)}}
-        )
+        given = zip(axes, combination, strict=True)
+        texts = COMMANDS[entry["command"]] | {key: str(value) for key, value in given if value is not None}
+        known = meaningful({**common, **texts})
+        yield make_cell({**{key: text for key, text in common.items() if key in known}, **texts})
 
 
 def _not_too_many(count: int) -> None:
@@ -283,30 +237,6 @@ def _not_too_many(count: int) -> None:
         raise ConfigError(f"the grid has {count} cells, more than {MAX_CELLS}: give fewer values.")
 
 
-def merge(cells: Iterable[Cell]) -> list[Cell]:
+def merge(cells: Iterable[GridCell]) -> list[GridCell]:
     """The cells in order, each content once."""
     return list({cell.id: cell for cell in cells}.values())
-
-
-def group_cells(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Puts together cells that one population can hold: those that differ in learning_rate and seed alone. In
-    order of their first cells.
-    """
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        world = {key: value for key, value in cell.values.items() if key not in _SHARED_BY_A_POPULATION}
-        groups.setdefault(json.dumps([cell.command, world], sort_keys=True), []).append(cell)
-    return list(groups.values())
-
-
-def split_groups(groups: Sequence[list[Cell]], workers: int) -> list[list[Cell]]:
-    """Halves the largest groups until there is work for all workers, or a cell each."""
-    parts = [list(group) for group in groups]
-    while 0 < len(parts) < workers:
-        largest = max(range(len(parts)), key=lambda place: len(parts[place]))
-        group = parts[largest]
-        if len(group) == 1:
-            break
-        middle = (len(group) + 1) // 2
-        parts[largest : largest + 1] = [group[:middle], group[middle:]]
-    return parts

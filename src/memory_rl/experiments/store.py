@@ -13,10 +13,9 @@ completed is all there.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import itertools
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,9 +27,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from memory_rl.errors import RunDirectoryError
+from memory_rl.files import write_whole
+from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
-SWEEP, PROTOCOL, RESULTS, LOCK = "sweep.json", "protocol.yaml", "results.csv", ".lock"
+SWEEP, PROTOCOL, RESULTS = "sweep.json", "protocol.yaml", "results.csv"
 CELLS, TUNING, DISCARDED = "cells", "tuning", "discarded"
 
 State = Literal["absent", "completed", "unfinished"]
@@ -85,23 +86,27 @@ class SweepDirectory:
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole."""
-        target = self._path(name)
-        folder, _, last = target.rpartition("/")
-        scratch = f"{folder}/.{last}.part"
         try:
-            self._files.makedirs(folder, exist_ok=True)
-            with self._files.open(scratch, "wb") as stream:
-                stream.write(content)
-                if isinstance(self._files, LocalFileSystem):
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            self._files.mv(scratch, target)
+            if isinstance(self._files, LocalFileSystem):
+                write_whole(Path(self._path(name)), content)
+            else:
+                self._write_elsewhere(self._path(name), content)
         except OSError as error:
-            with suppress(OSError):
-                self._files.rm(scratch)
             raise RunDirectoryError(
                 f"{self.location}/{name} cannot be written ({error}): make room or give another log_path."
             ) from error
+
+    def _write_elsewhere(self, target: str, content: bytes) -> None:
+        folder, _, last = target.rpartition("/")
+        scratch = f"{folder}/.{last}.part"
+        self._files.makedirs(folder, exist_ok=True)
+        try:
+            self._files.pipe_file(scratch, content)
+            self._files.mv(scratch, target)
+        except OSError:
+            with suppress(OSError):
+                self._files.rm(scratch)
+            raise
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole."""
@@ -140,15 +145,11 @@ class SweepDirectory:
     def set_aside(self, folder: str) -> None:
         """Moves an unfinished cell to discarded/, since nothing that was measured is deleted."""
         taken, name = self.names(DISCARDED), folder.rpartition("/")[2]
-        place = next(
-            f"{name}-{number}" for number in range(1, len(taken) + 2) if f"{name}-{number}" not in taken
-        )
+        places = (f"{name}-{number}" for number in itertools.count(1))
+        place = next(place for place in places if place not in taken)
         try:
             self._files.makedirs(self._path(DISCARDED), exist_ok=True)
-            if isinstance(self._files, LocalFileSystem):
-                os.replace(self._path(folder), self._path(f"{DISCARDED}/{place}"))
-            else:
-                self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
+            self._files.mv(self._path(folder), self._path(f"{DISCARDED}/{place}"), recursive=True)
         except OSError as error:
             raise RunDirectoryError(
                 f"{self.location}/{folder} cannot be set aside ({error}): move it away by hand."
@@ -165,34 +166,30 @@ class SweepDirectory:
         try:
             if self.local is not None:
                 self.local.mkdir(parents=True, exist_ok=True)
-            stream = self._lock_file().open("a")
+            lock = Lock(self._lock_file())
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"log_path={self.location} is in use by another sweep: "
+                "wait for its end, or give another log_path."
+            ) from None
         except OSError as error:
             raise RunDirectoryError(
                 f"log_path={self.location} cannot be written ({error.strerror}): give another log_path."
             ) from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunDirectoryError(
-                    f"log_path={self.location} is in use by another sweep: wait for its end, or give another log_path."
-                ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def _lock_file(self) -> Path:
         if self.local is not None:
             return self.local / LOCK
-        return (
-            Path(tempfile.gettempdir())
-            / f"memory-rl-{hashlib.sha256(self.location.encode()).hexdigest()[:16]}.lock"
-        )
+        name = hashlib.sha256(self.location.encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"memory-rl-{name}.lock"
 
 
 def new_location(name: str) -> str:
     """A place under sweeps/ that nothing is in yet."""
     stem = f"sweeps/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    return next(
-        place
-        for place in (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
-        if not Path(place).exists()
-    )
+    places = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+    return next(place for place in places if not Path(place).exists())

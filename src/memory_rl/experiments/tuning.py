@@ -1,6 +1,4 @@
-"""Fair comparison: the learning rate of each condition is chosen on secrets of its own, and reported on fresh
-ones.
-"""
+"""Fair comparison: each learning rate is chosen on secrets of its own, and reported on fresh ones."""
 
 from __future__ import annotations
 
@@ -9,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from memory_rl.analysis.protocol import fits
+from memory_rl.analysis.selections import fits
 from memory_rl.errors import ConfigError
-from memory_rl.experiments.grid import Cell
-from memory_rl.experiments.settings import Tuning
+from memory_rl.experiment import KEEP
+from memory_rl.experiments.grid import GridCell
+from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
 
-_NOT_TUNED_APART = ("seed", "learning_rate", "num_runs", "threads")
+_NOT_TUNED_APART = KEEP | {"seed", "learning_rate", "num_runs"}
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,22 @@ class Contest:
         candidates: a cell for each rate, ascending, on the tuning secrets.
     """
 
-    reported: list[Cell]
-    candidates: list[Cell]
+    reported: list[GridCell]
+    candidates: list[GridCell]
+
+    def with_rate(self, rate: float) -> list[GridCell]:
+        """The reported cells with the rate that was chosen."""
+        return [cell.with_values(learning_rate=rate) for cell in self.reported]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a candidate did on the tuning secrets; bits_per_episode is None if every run knew its secret before
-    it began.
+    """How a candidate did on the tuning secrets.
+
+    Attributes:
+        bits_per_episode: None if every run knew its secret before it started.
+        restricted_mean: of the episodes to memorise.
+        stored: bits known at the end, where there are several secrets.
     """
 
     learning_rate: float
@@ -44,9 +51,7 @@ class Score:
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """Greater is better: bits per episode, then fewer episodes, then more bits known at the end, where
-        there are several secrets.
-        """
+        """Greater is better: bits per episode, then fewer episodes, then more bits stored."""
         return (
             float("inf") if self.bits_per_episode is None else self.bits_per_episode,
             -self.restricted_mean,
@@ -79,42 +84,44 @@ class Choice:
         return asdict(self)
 
 
-def make_contests(cells: Sequence[Cell], tuning: Tuning) -> list[Contest]:
-    """A contest for each set of cells that differ in their seeds and numbers of runs alone, and in the keys
-    that are tuned together.
+def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
+    """A contest for each set of cells that differ in seeds, runs and the keys that are tuned together alone.
 
     Raises:
         ConfigError: if a cell brings its own rate, or its secrets would be those of the tuning.
     """
-    groups: dict[str, list[Cell]] = {}
+    groups: dict[str, list[GridCell]] = {}
     for cell in cells:
         _check(cell, tuning)
-        world = {
-            key: value
-            for key, value in cell.values.items()
-            if key not in (*_NOT_TUNED_APART, *tuning.together)
+        apart = {
+            word: cell.values.get(word, one.default)
+            for word, one in cell_keys().items()
+            if word not in _NOT_TUNED_APART.union(tuning.together)
         }
-        groups.setdefault(json.dumps([cell.command, world], sort_keys=True), []).append(cell)
+        groups.setdefault(json.dumps(apart), []).append(cell)
     return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
 
 
-def _check(cell: Cell, tuning: Tuning) -> None:
-    config = cell.config
-    if config.learning_rate is not None:
+def _check(cell: GridCell, tuning: Tuning) -> None:
+    rate, world = cell.experiment.updates.learning_rate, cell.experiment.world
+    if rate is not None:
         raise ConfigError(
-            f"learning_rate={config.learning_rate:g} of {cell.id} leaves nothing to tune: give the candidates as the rates of the tuning instead."
+            f"learning_rate={rate:g} of {cell.id} leaves nothing to tune: "
+            "give the candidates as the rates of the tuning instead."
         )
-    if config.seed == tuning.seed:
+    if world.seed == tuning.seed:
         raise ConfigError(
-            f"seed={config.seed} of {cell.id} is the seed of the tuning, whose secrets must be others: give another seed, or another tuning seed."
+            f"seed={world.seed} of {cell.id} is the seed of the tuning, whose secrets must be others: "
+            "give another seed, or another tuning seed."
         )
-    if config.fixed_secret is not None:
+    if world.fixed_secret is not None:
         raise ConfigError(
-            f"fixed_secret={config.fixed_secret} of {cell.id} would be tuned and reported on the same secret: leave fixed_secret or the tuning out."
+            f"fixed_secret={world.fixed_secret} of {cell.id} would be tuned and reported on the same secret: "
+            "leave fixed_secret or the tuning out."
         )
 
 
-def _tuned_on(group: Sequence[Cell], tuning: Tuning) -> Cell:
+def _tuned_on(group: Sequence[GridCell], tuning: Tuning) -> GridCell:
     for selection in tuning.chosen_on:
         for cell in group:
             if fits(cell.values, selection):
@@ -122,15 +129,15 @@ def _tuned_on(group: Sequence[Cell], tuning: Tuning) -> Cell:
     return group[len(group) // 2]
 
 
-def _candidates(cell: Cell, tuning: Tuning) -> list[Cell]:
-    rates = tuning.rates or tuple(float(f"{factor * cell.config.step_size:.6g}") for factor in tuning.factors)
-    num_runs = tuning.num_runs or cell.config.num_runs
+def _candidates(cell: GridCell, tuning: Tuning) -> list[GridCell]:
+    own = cell.experiment.own_step_size
+    rates = tuning.rates or [float(f"{factor * own:.6g}") for factor in tuning.factors or FACTORS]
+    num_runs = tuning.num_runs or cell.experiment.stop.num_runs
     return [cell.with_values(learning_rate=rate, seed=tuning.seed, num_runs=num_runs) for rate in rates]
 
 
 def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choice:
-    """The candidate with the most bits per episode; of equals the one with the least restricted mean of
-    episodes, the most bits stored, then the least rate.
+    """The candidate with the best `Score.rank`; of equals the one with the least rate.
 
     Args:
         contest: what is compared.
@@ -138,33 +145,23 @@ def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choi
     """
     scores = [_score(cell, summaries[cell.id]) for cell in contest.candidates]
     best = max(scores, key=lambda score: score.rank)
-    config = contest.reported[0].config
-    at_edge = best.learning_rate in (scores[0].learning_rate, scores[-1].learning_rate)
+    experiment = contest.reported[0].experiment
     return Choice(
-        config.condition,
-        config.N,
+        experiment.condition,
+        experiment.world.N,
         best.learning_rate,
-        at_edge,
+        best.learning_rate in (scores[0].learning_rate, scores[-1].learning_rate),
         len({score.rank for score in scores}) > 1,
         scores,
     )
 
 
-def _score(cell: Cell, summary: Mapping[str, Any]) -> Score:
+def _score(cell: GridCell, summary: Mapping[str, Any]) -> Score:
     episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
     return Score(
-        cell.config.step_size,
+        cell.experiment.step_size,
         cell.id,
         rate["estimate"],
         episodes["restricted_mean"],
         summary.get("stored", {}).get("estimate"),
     )
-
-
-def with_rates(contests: Sequence[Contest], choices: Sequence[Choice]) -> list[Cell]:
-    """The reported cells with the rates that were chosen for them."""
-    return [
-        cell.with_values(learning_rate=choice.learning_rate)
-        for contest, choice in zip(contests, choices, strict=True)
-        for cell in contest.reported
-    ]

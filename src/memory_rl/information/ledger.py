@@ -12,12 +12,12 @@ import numpy as np
 
 from memory_rl.information.observer import Observer, Question
 from memory_rl.information.outcomes import Outcomes
-from memory_rl.state import State
+from memory_rl.state import Stateful
 
 NEVER = 0
 
 
-class Ledger:
+class Ledger(Stateful):
     """Accounts of R runs.
 
     Args:
@@ -25,6 +25,8 @@ class Ledger:
         num_secrets: N.
         known_at: the observer knows S once it gives S at least this probability.
     """
+
+    kept = ("asked", "_variance", "episodes_to_know", "_noisy", "observer")
 
     def __init__(self, secrets: np.ndarray, num_secrets: int, known_at: float) -> None:
         self.secrets = secrets
@@ -94,27 +96,8 @@ class Ledger:
         """log2 N + log2 P(S) of the observers of these runs: (R',) bits."""
         return self.observer.bits_known(runs, self.secrets[runs])
 
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`."""
-        accounts = {
-            "asked": self.asked,
-            "variance": self._variance,
-            "episodes_to_know": self.episodes_to_know,
-        }
-        return {**accounts, "noisy": self._noisy, "observer": self.observer.state()}
 
-    def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        self.asked[:], self._variance[:], self.episodes_to_know[:] = (
-            state["asked"],
-            state["variance"],
-            state["episodes_to_know"],
-        )
-        self._noisy = state["noisy"]
-        self.observer.restore(state["observer"])
-
-
-class HitLedger:
+class HitLedger(Stateful):
     """As `Ledger`, of R runs that ask of one answer at a time whether it is S, without noise, where N is too
     large to keep all candidates.
 
@@ -131,6 +114,8 @@ class HitLedger:
         known_at: the observer knows S once it gives S at least this probability.
         panel: (Q,) different answers.
     """
+
+    kept = ("_log_untried", "_log_tried_now", "_hit", "episodes_to_know")
 
     def __init__(self, secrets: np.ndarray, num_secrets: int, known_at: float, panel: np.ndarray) -> None:
         self.secrets = secrets
@@ -197,16 +182,6 @@ class HitLedger:
         new = self.episodes_to_know[runs] == NEVER
         self._hit[0, runs[new]] = np.log2(self._num_secrets)
         self.episodes_to_know[runs[new]] = episodes[new]
-
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`."""
-        tried = {"log_untried": self._log_untried, "log_tried_now": self._log_tried_now}
-        return {**tried, "hit": self._hit, "episodes_to_know": self.episodes_to_know}
-
-    def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        self._log_untried[:], self._log_tried_now[:] = state["log_untried"], state["log_tried_now"]
-        self._hit[:], self.episodes_to_know[:] = state["hit"], state["episodes_to_know"]
 
     def _accounts(self, runs: np.ndarray) -> np.ndarray:
         """Information and variance of all that these runs asked: (2, R')."""

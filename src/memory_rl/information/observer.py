@@ -15,7 +15,7 @@ import numpy as np
 
 from memory_rl.information.entropy import xlog2x
 from memory_rl.information.outcomes import Outcomes, class_masses
-from memory_rl.state import State
+from memory_rl.state import Stateful
 
 
 class Question(Protocol):
@@ -75,13 +75,15 @@ class OneAgainstRest:
         observer.totals[runs] = np.where(hit, of_answer, observer.totals[runs] - of_answer)
 
 
-class Observer:
+class Observer(Stateful):
     """R posteriors over [0, N), uniform at first.
 
     Args:
         num_runs: R.
         num_secrets: N.
     """
+
+    kept = ("weights", "totals")
 
     def __init__(self, num_runs: int, num_secrets: int) -> None:
         self.weights = np.ones((num_runs, num_secrets))
@@ -136,11 +138,3 @@ class Observer:
         """log2 N + log2 P(S) of these runs, whose secrets are given: (R',) bits."""
         with np.errstate(divide="ignore"):  # a secret struck out, by a wrong likelihood, is -inf bits
             return np.log2(self.weights.shape[1] * self.weights[runs, secrets] / self.totals[runs])
-
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`."""
-        return {"weights": self.weights, "totals": self.totals}
-
-    def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        self.weights[:], self.totals[:] = state["weights"], state["totals"]

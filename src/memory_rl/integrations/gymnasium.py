@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from memory_rl.errors import ConfigError
-from memory_rl.integrations.worlds import World, draw_secret, make_world, require
+from memory_rl.errors import ConfigError, require
+from memory_rl.integrations.worlds import AskedWorld, draw_secret, make_world
 
-require("gymnasium", "gymnasium")
+require("gymnasium", "gymnasium", "memory_rl.integrations.gymnasium")
 
 import gymnasium  # noqa: E402  # its absence is said first
 from gymnasium import spaces  # noqa: E402
@@ -43,7 +43,7 @@ class _Secretive(gymnasium.Env[Any, Any]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, secret: int | None, **keys: Any) -> None:
-        self._world: World = make_world(**keys)
+        self._world: AskedWorld = make_world(**keys)
         self._given = secret is not None
         self._secret: int | None = _checked(secret, self._world.environment.space.N) if self._given else None
         self._choices: list[int] = []

@@ -18,11 +18,12 @@ from typing import Any
 import chz
 import numpy as np
 
-from memory_rl.integrations.worlds import World, make_world, require
+from memory_rl.errors import require
+from memory_rl.integrations.worlds import AskedWorld, make_world
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID
 
-require("tinker_cookbook", "tinker-cookbook")
+require("tinker_cookbook", "tinker-cookbook", "memory_rl.integrations.tinker_cookbook")
 
 import tinker  # noqa: E402  # its absence is said first
 from tinker_cookbook import renderers, tokenizer_utils  # noqa: E402
@@ -37,7 +38,7 @@ class SecretEnv(types.Env):
     """
 
     def __init__(
-        self, world: World, renderer: renderers.Renderer, secret: int, chance: np.random.Generator
+        self, world: AskedWorld, renderer: renderers.Renderer, secret: int, chance: np.random.Generator
     ) -> None:
         self._world, self._renderer, self._secret, self._chance = world, renderer, secret, chance
         self._replies: list[str] = []
@@ -102,14 +103,14 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
         """G new episodes."""
         world = make_world(**self.keys)
         streams = [
-            generator(world.config.seed, "reward noise", self.index, episode)
+            generator(world.world.seed, "reward noise", self.index, episode)
             for episode in range(self.group_size)
         ]
         return [SecretEnv(world, self.renderer, self.secret, chance) for chance in streams]
 
     def logging_tags(self) -> list[str]:
         """The condition's name."""
-        return [make_world(**self.keys).config.condition]
+        return [make_world(**self.keys).condition]
 
 
 @dataclass(frozen=True)

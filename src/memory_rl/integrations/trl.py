@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from memory_rl.errors import ConfigError
-from memory_rl.integrations.worlds import World, make_world, require
+from memory_rl.errors import ConfigError, require
+from memory_rl.integrations.worlds import AskedWorld, make_world
 from memory_rl.seeding import generator
 
-require("datasets", "trl")
+require("datasets", "trl", "memory_rl.integrations.trl")
 
 import datasets  # noqa: E402  # its absence is said first
 
@@ -48,8 +48,8 @@ class SecretReward:
     def __init__(self, end_token_id: int | None = None, **keys: Any) -> None:
         self._world = _one_step(keys)
         self._end = end_token_id
-        self._chance = generator(self._world.config.seed, "reward noise", 0)
-        self.__name__ = self._world.config.condition  # what the trainer's log calls it
+        self._chance = generator(self._world.world.seed, "reward noise", 0)
+        self.__name__ = self._world.condition  # what the trainer's log calls it
 
     def __call__(
         self,
@@ -104,9 +104,9 @@ def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:
     )
 
 
-def _one_step(keys: dict[str, Any]) -> World:
+def _one_step(keys: dict[str, Any]) -> AskedWorld:
     world = make_world(**keys)
-    if world.config.env_type != "single_step":
+    if world.world.env_type != "single_step":
         raise ConfigError(
             "env_type=multi_step has no form in TRL, whose trainer asks once an episode: leave env_type out."
         )

@@ -24,11 +24,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from memory_rl.integrations.worlds import World, make_world, require
+from memory_rl.errors import require
+from memory_rl.integrations.worlds import AskedWorld, make_world
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID
 
-require("verifiers", "verifiers")
+require("verifiers", "verifiers", "memory_rl.integrations.verifiers")
 
 import httpx  # noqa: E402  # verifiers needs it
 import verifiers.v1 as vf  # noqa: E402  # its absence is said first
@@ -50,7 +51,7 @@ class SecretTask(vf.Task[SecretData]):
     """Scores an episode."""
 
     @cached_property
-    def world(self) -> World:
+    def world(self) -> AskedWorld:
         """The task's."""
         return make_world(**self.data.keys)
 
@@ -69,11 +70,11 @@ class SecretTask(vf.Task[SecretData]):
         """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again
         gives the same.
         """
-        chance = generator(self.world.config.seed, "reward noise", int.from_bytes(trace.id.encode()))
+        chance = generator(self.world.world.seed, "reward noise", int.from_bytes(trace.id.encode()))
         rewards = self.world.score(self.read(trace), self.data.secret, chance)
         names = (
             ["answer"]
-            if self.world.config.env_type == "single_step"
+            if self.world.world.env_type == "single_step"
             else [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
         )
         return dict(zip(names, rewards.tolist(), strict=True))

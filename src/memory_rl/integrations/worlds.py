@@ -6,43 +6,37 @@ Nothing of the world is decided here; task/ does that. An adapter turns these ca
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from memory_rl.config import ChannelConfig, make_config
+from memory_rl.config import Signal, World
 from memory_rl.errors import ConfigError
+from memory_rl.keys import fill, keys_of, read
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID, Environment, Message, SecretSpace, make_environment
 
 
-def require(library: str, extra: str) -> None:
-    """Says what to install where a library is missing that the module named like the extra needs.
-
-    Raises:
-        ModuleNotFoundError: one sentence that names the extra.
-    """
-    found = importlib.util.find_spec(library)
-    if found is None or found.origin is None:  # a mere folder of that name is no library
-        raise ModuleNotFoundError(
-            f"memory_rl.integrations.{extra.replace('-', '_')} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
-        )
-
-
 @dataclass(frozen=True)
-class World:
+class AskedWorld:
     """An environment and how its secrets are drawn, for an adapter to ask.
 
     Attributes:
-        config: what was asked for.
+        world: what is asked.
+        signal: how answers are rewarded.
         environment: task/'s own, which decides prompts, parsing and rewards.
     """
 
-    config: ChannelConfig
+    world: World
+    signal: Signal
     environment: Environment
+
+    @property
+    def condition(self) -> str:
+        """The name of the condition."""
+        return self.signal.condition(self.world)
 
     @property
     def num_steps(self) -> int:
@@ -51,9 +45,9 @@ class World:
 
     def secret(self, run: int = 0) -> int:
         """The secret of a run: the one that an experiment with the same seed gives it, or `fixed_secret`."""
-        if self.config.fixed_secret is not None:
-            return self.config.fixed_secret
-        return draw_secret(self.environment.space, self.config.seed, run)
+        if self.world.fixed_secret is not None:
+            return self.world.fixed_secret
+        return draw_secret(self.environment.space, self.world.seed, run)
 
     def messages(self, replies: Sequence[str]) -> list[Message]:
         """The conversation once these replies are given, up to the next question: the next thing to be shown
@@ -105,7 +99,7 @@ def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
     return space.draw(generator(seed, "secrets", run))
 
 
-def make_world(**keys: Any) -> World:
+def make_world(**keys: Any) -> AskedWorld:
     """The world of these keys: env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise, as
     `memory_rl.train` takes them.
 
@@ -116,5 +110,6 @@ def make_world(**keys: Any) -> World:
         raise ConfigError(
             f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out."
         )
-    config = make_config(ChannelConfig, keys)
-    return World(config, make_environment(config))
+    values = read(keys_of(World) | keys_of(Signal), keys, typed=True)
+    world, signal = fill(World, values), fill(Signal, values)
+    return AskedWorld(world, signal, make_environment(world, signal))

@@ -1,59 +1,69 @@
-"""What a run trains on top of a model: low-rank adapters, one shared vector, or all weights."""
+"""What a run trains on top of a model, whatever its kind: one flat vector, which one optimiser parameter moves.
+
+R vectors lie side by side; the model's batch is R equal parts, and part i goes through the parameters of one run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from memory_rl.policies.full import FullSettings, StackedWeights
-from memory_rl.policies.lora import LoRASettings, StackedAdapters
-from memory_rl.policies.shared import SharedAdapters, SharedSettings
-from memory_rl.state import Adapter
+from memory_rl.state import SavedModel, State, Stateful
 
-AdapterSettings = LoRASettings | SharedSettings | FullSettings
-"""The kind, and how large it is."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-class Adapters(Protocol):
-    """What R runs train, on one model whose layers it has replaced.
+class Adapters(Stateful):
+    """What R runs train, on one model whose layers are replaced in place and whose own parameters are frozen.
 
     Attributes:
-        size: parameters of one run.
-        vectors: R flat vectors of so many parameters, what the optimiser moves.
+        vectors: R flat vectors, what the optimiser moves. Every run starts as the base model.
+        config: what PEFT or transformers must know of what is saved.
+        whole: whether that is a whole model, and no adapter.
     """
 
-    size: int
     vectors: list[nn.Parameter]
+    config: dict[str, Any]
+    whole: ClassVar[bool] = False
 
+    @abstractmethod
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
         """From now on part i of a batch of the model, of `len(runs)` equal parts, is of run `runs[i]`."""
 
-    def state(self) -> dict[str, Adapter]:
-        """What each run has trained, in the layout of PEFT or transformers."""
+    @abstractmethod
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
+        """What one run has trained, as PEFT or transformers names and shapes it; views of its vector where they
+        can be.
+        """
 
-    def restore(self, state: Mapping[str, Adapter]) -> None:
+    def state(self) -> State:
+        """A `SavedModel` of each run."""
+        return {f"run-{run}": self._saved(run) for run in range(len(self.vectors))}
+
+    def restore(self, state: State) -> None:
         """Takes back what `state` gave."""
+        for run in range(len(self.vectors)):
+            saved = state[f"run-{run}"].tensors
+            for name, tensor in self.tensors(run).items():
+                tensor.copy_(torch.from_numpy(saved[name]))
+
+    def _saved(self, run: int) -> SavedModel:
+        tensors = {name: tensor.cpu().numpy() for name, tensor in self.tensors(run).items()}
+        return SavedModel(self.config, tensors, self.whole)
 
 
-def make_adapters(model: PreTrainedModel, settings: AdapterSettings, seeds: Sequence[int]) -> Adapters:
-    """Adapters of the kind of these settings; each begins as the base model.
+class AdapterSettings(Protocol):
+    """A kind of adapters, and how large they are."""
 
-    Args:
-        model: its layers are replaced in place, and all its own parameters are frozen.
-        settings: of that kind.
-        seeds: one for each run.
+    def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> Adapters:
+        """Adapters of this kind on a model, one for each seed.
 
-    Raises:
-        ModelError: if the model has no layer, or no room, for what the settings ask.
-    """
-    if isinstance(settings, FullSettings):
-        return StackedWeights(model, len(seeds))
-    return (
-        SharedAdapters(model, settings, seeds)
-        if isinstance(settings, SharedSettings)
-        else StackedAdapters(model, settings, seeds)
-    )
+        Raises:
+            ModelError: if the model has no layer, or no room, for what the settings ask.
+        """

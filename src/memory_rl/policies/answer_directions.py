@@ -15,13 +15,16 @@ warm-up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.packed import decision_states, pack_all, tensor_beside
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _RANK_CUTOFF = 1e-3  # of the largest singular value: what is smaller would ask for huge weights
 
@@ -57,8 +60,7 @@ def _write_nothing_along(basis: torch.Tensor, model: PreTrainedModel, trie: Answ
     """Changes the last MLP's output matrix so that the hidden state at each choice has no part in these
     directions (d, C).
     """
-    pack, prompts = pack_all(trie), np.arange(trie.num_prompts)
-    edges = trie.decision_edges
+    pack, prompts, edges = pack_all(trie), range(trie.num_prompts), trie.decision_edges
     is_choice = torch.from_numpy(((edges != NONE) & ~trie.is_exit[edges]).sum(axis=1) > 1)
     last = model.base_model.layers[-1].mlp.down_proj
     inputs, written = (

@@ -25,7 +25,6 @@ TokenTurn = tuple[list[int], list[int]]
 """(forced tokens of the user's turn, tokens of the model's reply with its end-of-turn token)."""
 
 NONE = -1
-EXIT_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class AnswerTrie:
     @cached_property
     def is_exit(self) -> np.ndarray:
         """(E,) bool: edges that stand for every token which no valid conversation continues with."""
-        return self.edge_token == EXIT_TOKEN
+        return self.edge_token == NONE
 
     def sample(self, probabilities: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Draws conversations token by token, each from the exact distribution at its decision.
@@ -112,17 +111,15 @@ class AnswerTrie:
             decision[run, episode] = self.edge_next[edges[run, episode, position]]
         return edges
 
-    def choices(self, edges: np.ndarray, num_steps: int) -> np.ndarray:
+    def choices(self, edges: np.ndarray) -> np.ndarray:
         """The choice of each step in each episode: edge ids (..., L) to choices (..., K), -1 from the invalid
         turn on.
         """
-        flat = edges.reshape(-1, edges.shape[-1])
-        choices = np.full((len(flat), num_steps), NONE)
-        episode, position = np.nonzero(flat != NONE)
-        taken = flat[episode, position]
-        done = self.edge_choice[taken] != NONE
-        choices[episode[done], self.edge_step[taken[done]]] = self.edge_choice[taken[done]]
-        return choices.reshape(*edges.shape[:-1], num_steps)
+        choices = np.full((*edges.shape[:-1], self.num_steps), NONE)
+        *episode, position = np.nonzero((edges != NONE) & (self.edge_choice[edges] != NONE))
+        done = edges[*episode, position]
+        choices[*episode, self.edge_step[done]] = self.edge_choice[done]
+        return choices
 
     def per_token(self, edges: np.ndarray, advantages: np.ndarray) -> np.ndarray:
         """Each token's advantage is that of its step: edge ids (R, E, L) and advantages (R, E, K) to (R, E,
@@ -132,23 +129,22 @@ class AnswerTrie:
 
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
         """Probability that a conversation ends at an exit, summed over all exits and so exact where it is
-        small: (R, E) to (R,).
+        small: (..., E) to (...).
         """
         led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision
         leading = np.nonzero(self.edge_next != NONE)[0]
         led_by[self.edge_next[leading]] = leading
         exits = np.nonzero(self.is_exit)[0]
-        log_mass, before = edge_log_probs[:, exits], led_by[self.edge_decision[exits]]
-        while (before != NONE).any():
-            there = np.nonzero(before != NONE)[0]
-            log_mass[:, there] += edge_log_probs[:, before[there]]
+        log_mass, before = edge_log_probs[..., exits], led_by[self.edge_decision[exits]]
+        while len(there := np.nonzero(before != NONE)[0]):
+            log_mass[..., there] += edge_log_probs[..., before[there]]
             before[there] = led_by[self.edge_decision[before[there]]]
-        return np.exp(log_mass).sum(axis=1)
+        return np.exp(log_mass).sum(axis=-1)
 
     def form_log_probs(self, edge_log_probs: np.ndarray) -> np.ndarray:
-        """Log-probability of each form in nats: (R, E) to (R, F)."""
-        padded = np.concatenate([edge_log_probs, np.zeros((len(edge_log_probs), 1))], axis=1)
-        return padded[:, self.form_edges].sum(axis=2)
+        """Log-probability of each form in nats: (..., E) to (..., F)."""
+        padding = np.zeros((*edge_log_probs.shape[:-1], 1))
+        return np.concatenate([edge_log_probs, padding], axis=-1)[..., self.form_edges].sum(axis=-1)
 
     @cached_property
     def edge_share(self) -> np.ndarray:
@@ -175,18 +171,18 @@ class _Table:
 
     @classmethod
     def of_conversations(cls, conversations: Sequence[Sequence[TokenTurn]]) -> _Table:
-        tokens, chosen, steps = [], [], []
-        for turns in conversations:
-            parts = [
-                (tokens_of, turn, part)
+        parts = [
+            [
+                (token, part, turn)
                 for turn, both in enumerate(turns)
-                for part, tokens_of in enumerate(both)
+                for part, tokens in enumerate(both)
+                for token in tokens
                 if turn or part
             ]
-            tokens.append([token for tokens_of, _, _ in parts for token in tokens_of])
-            chosen.append([part for tokens_of, _, part in parts for _ in tokens_of])
-            steps.append([turn for tokens_of, turn, _ in parts for _ in tokens_of])
-        return cls(_pad(tokens), _pad(chosen) == 1, _pad(steps))
+            for turns in conversations
+        ]
+        tokens, chosen, steps = (_pad([[each[i] for each in row] for row in parts]) for i in range(3))
+        return cls(tokens, chosen == 1, steps)
 
     @classmethod
     def of_replies(cls, replies: Sequence[Sequence[int]]) -> _Table:
@@ -230,25 +226,21 @@ def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
     standing = np.full(len(table.token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
     edge_at = np.full(table.token.shape, NONE)
-    for place in range(table.token.shape[1]):
-        deciding = np.nonzero(table.chosen[:, place])[0]
-        edge_at[deciding, place] = edges.number(
-            deciding, standing[deciding], table.token[deciding, place], place
-        )
-        going_on = np.nonzero(last > place)[0]
-        standing[going_on] = nodes.number(going_on, standing[going_on], table.token[going_on, place], place)
+    for place, (tokens, chosen) in enumerate(zip(table.token.T, table.chosen.T, strict=True)):
+        edge_at[chosen, place] = edges.number(np.nonzero(chosen)[0], standing, tokens, place)
+        longer = np.nonzero(last > place)[0]
+        standing[longer] = nodes.number(longer, standing, tokens, place)
     node_parent, node_token, node_depth, node_rank = nodes.in_order()
     edge_node, edge_token, _, edge_rank = edges.in_order()
     edge_at = edge_rank[edge_at]
     paths = _flush_left(edge_at, table.chosen)
     _check_paths(paths)
-    decision_node, edge_decision = _decisions(node_rank[edge_node])
+    decision_node, first, edge_decision = _numbered(node_rank[edge_node])
     edge_step, edge_choice = _turns(table, choices, edge_at, len(edge_token))
     edge_next = np.full(len(edge_token), NONE)
     edge_next[paths[:, :-1][paths[:, 1:] != NONE]] = edge_decision[paths[:, 1:][paths[:, 1:] != NONE]]
     decisions = np.arange(len(decision_node))
     exits = np.full(len(decisions), NONE)
-    _, first = np.unique(edge_decision, return_index=True)
     all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
         prompts=prompt[None],
@@ -267,38 +259,38 @@ def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
 
 
 class _Numbering:
-    """Gives numbers to things that are told apart by where they hang and by their token, place after
-    place.
-    """
+    """Gives numbers to things that are told apart by where they hang and by their token, place after place."""
 
     def __init__(self) -> None:
-        self._parts: list[np.ndarray] = []  # of (4, n): parent, token, place, the first row that has it
+        self._parts = [
+            np.zeros((4, 0), dtype=np.int64)
+        ]  # (4, n): parent, token, place, the first row that has it
         self._count = 0
 
     def number(self, rows: np.ndarray, parents: np.ndarray, tokens: np.ndarray, place: int) -> np.ndarray:
-        """Provisional numbers of these rows' things; rows ascend, and equal things get one number."""
-        if len(rows) == 0:
-            return rows
+        """Provisional numbers of the things of these rows, which ascend; equal things get one number."""
         width = int(tokens.max()) + 1
-        keys, first, which = np.unique((parents + 1) * width + tokens, return_index=True, return_inverse=True)
-        self._parts.append(
-            np.stack([keys // width - 1, keys % width, np.full(len(keys), place), rows[first]])
-        )
-        numbers = self._count + which
-        self._count += len(keys)
-        return numbers
+        keys = (parents[rows] + 1) * width + tokens[rows]
+        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+        here = rows[first]
+        self._parts.append(np.stack([parents[here], tokens[here], np.full_like(here, place), here]))
+        self._count += len(here)
+        return self._count - len(here) + which
 
     def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Parents, tokens and places by final number, and the final number of each provisional one; its last
         entry is for -1.
         """
-        parent, token, place, row = (
-            np.concatenate(self._parts, axis=1) if self._parts else np.zeros((4, 0), dtype=np.int64)
-        )
+        parent, token, place, row = np.concatenate(self._parts, axis=1)
         order = np.lexsort((place, row))
-        rank = np.full(len(order) + 1, NONE)
-        rank[order] = np.arange(len(order))
-        return parent[order], token[order], place[order], rank
+        return parent[order], token[order], place[order], np.append(_rank(order), NONE)
+
+
+def _rank(order: np.ndarray) -> np.ndarray:
+    """Where each number stands in a permutation."""
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank
 
 
 def _check_paths(paths: np.ndarray) -> None:
@@ -309,13 +301,11 @@ def _check_paths(paths: np.ndarray) -> None:
         raise ValueError("one answer's tokens begin another's")
 
 
-def _decisions(edge_node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From the node of each edge to the node of each decision, and the decision of each edge."""
-    nodes, first, which = np.unique(edge_node, return_index=True, return_inverse=True)
+def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different values in the order in which they first come, where that is, and the number of each value."""
+    different, first, which = np.unique(values, return_index=True, return_inverse=True)
     order = first.argsort()
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return nodes[order], rank[which]
+    return different[order], first[order], _rank(order)[which]
 
 
 def _turns(
@@ -326,35 +316,29 @@ def _turns(
     steps, edges = table.step[row, place], edge_at[row, place]
     edge_step, edge_choice = np.full((2, num_edges), NONE)
     edge_step[edges] = steps
-    after = np.concatenate(
-        [np.where(table.chosen, table.step, NONE), np.full((len(table.step), 1), NONE)], axis=1
-    )[row, place + 1]
-    ends = after != steps
+    chosen_step = np.where(table.chosen, table.step, NONE)
+    ends = np.pad(chosen_step, ((0, 0), (0, 1)), constant_values=NONE)[row, place + 1] != steps
     edge_choice[edges[ends]] = choices[row[ends], steps[ends]]
     return edge_step, edge_choice
 
 
 def _flush_left(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The wanted values of each row, in their order, padded with -1."""
-    counts = wanted.sum(axis=1)
-    result = np.full((len(values), int(counts.max())), NONE)
-    result[np.arange(result.shape[1]) < counts[:, None]] = values[wanted]
-    return result
+    return _ragged(values[wanted], wanted.sum(axis=1))
 
 
 def _group(groups: np.ndarray) -> np.ndarray:
     """Which entries are of each group, in order: (E,) group numbers, each used, to (D, C), padded with -1."""
-    order = groups.argsort(kind="stable")
-    counts = np.bincount(groups)
-    result = np.full((len(counts), int(counts.max())), NONE)
-    result[np.arange(result.shape[1]) < counts[:, None]] = order
-    return result
+    return _ragged(groups.argsort(kind="stable"), np.bincount(groups))
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    result = np.full((len(rows), int(lengths.max())), NONE)
-    result[np.arange(result.shape[1]) < lengths[:, None]] = np.fromiter(
-        itertools.chain.from_iterable(rows), np.int64, int(lengths.sum())
-    )
-    return result
+    return _ragged(np.fromiter(itertools.chain.from_iterable(rows), np.int64), lengths)
+
+
+def _ragged(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Rows of these lengths, one after the other in the values, padded with -1."""
+    rows = np.full((len(lengths), int(lengths.max())), NONE)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = values
+    return rows

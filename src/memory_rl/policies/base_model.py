@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,21 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from memory_rl.errors import ModelError
+from memory_rl.errors import ModelError, require
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
 
-_TINY_WARMUP = WarmupSettings(
-    head_steps=1000, learning_rate=3e-4
-)  # 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again
+# A rate of 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again.
+_TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps
 # 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
 _WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
+
+
+# struct.error: a GGUF file that is cut off.
+_NOT_LOADED = (ImportError, KeyError, OSError, RuntimeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -73,26 +75,20 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
         return BaseModel(tiny_model.make_model(seed).to(place), tiny_model.make_tokenizer(), _TINY_WARMUP)
     transformers.logging.disable_progress_bar()  # nothing is printed unless asked
     source, options = _source(name)
+    options["trust_remote_code"] = False
+    # The progress bar for GGUF heeds no switch.
+    quiet = redirect_stderr(io.StringIO()) if "gguf_file" in options else nullcontext()
     try:
-        with (
-            redirect_stderr(io.StringIO()) if options else nullcontext()
-        ):  # its progress bar for GGUF heeds no switch
+        with quiet:
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False, **options
+                source, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (
-        ImportError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        struct.error,
-    ) as error:  # struct.error: a GGUF file that is cut off
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except _NOT_LOADED as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a directory or a hub id of a causal LM with "
-            "safetensors weights."
+            f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a directory "
+            "or a hub id of a causal LM with safetensors weights."
         ) from error
     return BaseModel(model.to(place), tokenizer, _PRETRAINED_WARMUP)
 
@@ -105,24 +101,20 @@ def choose_device(name: str, wanted: str | None) -> str:
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted is None:
-        return (
-            "cpu" if name == tiny_model.NAME else next(device for device, usable in there.items() if usable)
-        )
+        return "cpu" if name == tiny_model.NAME else next(device for device in there if there[device])
     if not there[wanted]:
         raise ModelError(
-            f"device={wanted} cannot be used, since PyTorch finds none on this machine: use device=cpu, or leave device out."
+            f"device={wanted} cannot be used, since PyTorch finds none on this machine: use device=cpu, or leave "
+            "device out."
         )
     return wanted
 
 
-def _source(name: str) -> tuple[str, dict[str, str]]:
+def _source(name: str) -> tuple[str, dict[str, Any]]:
     """What transformers loads: a directory or hub id, with the name of the file in it if that is GGUF."""
     if not name.endswith(".gguf"):
         return name, {}
-    if find_spec("gguf") is None:
-        raise ModelError(
-            f"model_name={name!r} needs the package gguf: install it with pip install 'memory-rl[gguf]'."
-        )
+    require("gguf", "gguf", f"model_name={name!r}")
     path = Path(name)
     if not path.is_file():
         raise ModelError(f"model_name={name!r} is no file: give the path of a .gguf file.")
@@ -136,16 +128,15 @@ def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
         ModelError: if the model attends to fewer tokens than that, or has fewer positions.
     """
     config, length = model.config, len(trie.prompt) + int(trie.node_depth.max(initial=-1)) + 1
-    windows = [
-        getattr(config, key, None)
-        for key in ("sliding_window", "attention_chunk_size")
-        if getattr(config, "use_sliding_window", True)
-    ]
-    for window in (*windows, getattr(config, "max_position_embeddings", None)):
+    windows = (
+        ("sliding_window", "attention_chunk_size") if getattr(config, "use_sliding_window", True) else ()
+    )
+    for key in (*windows, "max_position_embeddings"):
+        window = getattr(config, key, None)
         if window is not None and window < length:
             raise ModelError(
-                f"model_name={str(model.name_or_path)!r} sees {window} tokens at a time, and a conversation has {length}: use env_type=single_step, "
-                "wording=terse or another model."
+                f"model_name={str(model.name_or_path)!r} sees {window} tokens at a time, and a conversation has "
+                f"{length}: use env_type=single_step, wording=terse or another model."
             )
 
 
@@ -161,7 +152,8 @@ def recompute_layers(model: PreTrainedModel) -> None:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(
-            f"gradient_checkpointing=True cannot be had of {type(model).__name__}, which marks no layers for it: leave it out."
+            f"gradient_checkpointing=True cannot be had of {type(model).__name__}, which marks no layers for it: "
+            "leave it out."
         )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
@@ -207,13 +199,8 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
         digest.update(np.ascontiguousarray(array).data)
-    digest.update(
-        json.dumps(
-            [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()],
-            sort_keys=True,
-            default=str,
-        ).encode()
-    )
+    about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
 
 
@@ -225,9 +212,8 @@ def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def _load(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> bool:
     """Takes back what `_weights` gave, if it fits."""
     parameters = dict(model.named_parameters())
-    if parameters.keys() != tensors.keys() or any(
-        parameters[name].shape != tensor.shape for name, tensor in tensors.items()
-    ):
+    shapes = [{name: tensor.shape for name, tensor in of.items()} for of in (parameters, tensors)]
+    if shapes[0] != shapes[1]:
         return False
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -254,15 +240,13 @@ def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: Warm
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             weights, about = Path(scratch) / "model.safetensors", Path(scratch) / "warmup.json"
             save_file(dict(tensors), weights)
-            about.write_text(
-                json.dumps(
-                    {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "report": asdict(report)}
-                )
-            )
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            about.write_text(json.dumps({"sha256": digest, "report": asdict(report)}))
             os.replace(weights, folder / weights.name)
             os.replace(about, folder / about.name)
     except OSError as error:
         warnings.warn(
-            f"the warmed-up base model could not be cached in {folder} ({error.strerror}); it will be made anew next time",
+            f"the warmed-up base model could not be cached in {folder} ({error.strerror}); it will be made anew "
+            "next time",
             stacklevel=3,
         )

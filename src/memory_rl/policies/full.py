@@ -9,21 +9,29 @@ one flat vector, so that one optimiser parameter is one run; weights that the mo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call
-from transformers import PreTrainedModel
+from typing_extensions import override
 
-from memory_rl.state import Adapter
+from memory_rl.policies.adapters import Adapters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class FullSettings:
-    """There is nothing to choose."""
+    """All weights: there is nothing to choose."""
+
+    def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedWeights:
+        """All weights once for each seed, see `AdapterSettings`."""
+        return StackedWeights(model, len(seeds))
 
 
 class StackedModule(nn.Module):
@@ -50,54 +58,33 @@ class StackedModule(nn.Module):
         return outputs
 
 
-class StackedWeights:
+class StackedWeights(Adapters):
     """All weights of R runs.
 
     Args:
-        model: a causal LM; its modules with weights are replaced in place. What it holds itself is frozen,
-            and where every run begins.
+        model: a causal LM; its own weights are where every run starts.
         num_runs: R.
     """
 
+    whole = True
+
     def __init__(self, model: PreTrainedModel, num_runs: int) -> None:
         model.requires_grad_(False)
-        self._config = json.loads(model.config.to_json_string(use_diff=False))
+        self.config = json.loads(model.config.to_json_string(use_diff=False))
         self._named = dict(model.named_parameters())  # tied weights once
-        self.size = sum(weight.numel() for weight in self._named.values())
         self._layers = _install(model, {id(weight): name for name, weight in self._named.items()})
         start = torch.cat([weight.detach().flatten() for weight in self._named.values()])
         self.vectors = [nn.Parameter(start.clone()) for _ in range(num_runs)]
 
+    @override
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the weights of run
-        `runs[i]`.
-        """
         parts = self._split(torch.stack([self.vectors[run] for run in runs]))
         for layer, names in self._layers:
             layer.weights = {own: parts[name] for own, name in names.items()}
 
-    def weights(self, run: int) -> dict[str, torch.Tensor]:
-        """All weights of one run by the name that they have in the model, as views."""
+    @override
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
         return {name: part[0] for name, part in self._split(self.vectors[run].detach()[None]).items()}
-
-    def state(self) -> dict[str, Adapter]:
-        """The model of each run, as transformers has it."""
-        runs = range(len(self.vectors))
-        return {
-            f"run-{run}": Adapter(
-                self._config,
-                {name: weight.cpu().numpy() for name, weight in self.weights(run).items()},
-                whole=True,
-            )
-            for run in runs
-        }
-
-    def restore(self, state: Mapping[str, Adapter]) -> None:
-        """Takes back what `state` gave."""
-        for run in range(len(self.vectors)):
-            tensors = state[f"run-{run}"].tensors
-            for name, weight in self.weights(run).items():
-                weight.copy_(torch.from_numpy(tensors[name]))
 
     def _split(self, stacked: torch.Tensor) -> dict[str, torch.Tensor]:
         """The weights (R', ...) by name from flat vectors (R', P)."""
@@ -108,21 +95,14 @@ class StackedWeights:
         }
 
 
-def _install(model: PreTrainedModel, names: Mapping[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
+def _install(model: PreTrainedModel, names: dict[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
     """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own
     names and those in the model.
     """
-    holders = [
-        (name, module)
-        for name, module in model.named_modules()
-        if any(True for _ in module.parameters(recurse=False))
-    ]
     layers = []
-    for name, base in holders:
-        layer = StackedModule(base)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
-        layers.append(
-            (layer, {own: names[id(weight)] for own, weight in base.named_parameters(recurse=False)})
-        )
+    for name, base in list(model.named_modules()):
+        if own := dict(base.named_parameters(recurse=False)):
+            layer = StackedModule(base)
+            model.set_submodule(name, layer)
+            layers.append((layer, {key: names[id(weight)] for key, weight in own.items()}))
     return layers

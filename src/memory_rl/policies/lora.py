@@ -8,17 +8,20 @@ with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from typing_extensions import override
 
 from memory_rl.errors import ModelError
-from memory_rl.state import Adapter
+from memory_rl.policies.adapters import Adapters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -37,6 +40,10 @@ class LoRASettings:
     alpha: float = 32.0
     targets: str = "all"
     layers: tuple[int, ...] | None = None
+
+    def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedAdapters:
+        """One adapter for each seed, see `AdapterSettings`."""
+        return StackedAdapters(model, self, seeds)
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -116,22 +123,11 @@ class StackedLoRALinear(nn.Module):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-@dataclass(frozen=True)
-class Site:
-    """Where one adapted matrix lies in a run's flat vector."""
-
-    name: str
-    layer: StackedLoRALinear
-    start: int
-    down_size: int
-    up_size: int
-
-
-class StackedAdapters:
-    """The adapters of R runs.
+class StackedAdapters(Adapters):
+    """The adapters of R runs. In a vector, A and B transposed of one target matrix follow those of another.
 
     Args:
-        model: a causal LM; its target layers are replaced in place and all its own parameters are frozen.
+        model: a causal LM.
         settings: rank, alpha and targets.
         seeds: one for each run: its initial A matrices.
 
@@ -140,70 +136,52 @@ class StackedAdapters:
     """
 
     def __init__(self, model: PreTrainedModel, settings: LoRASettings, seeds: Sequence[int]) -> None:
-        model.requires_grad_(False)
-        self.settings = settings
-        self._config, self._dtype = peft_config(model, settings), model.dtype
-        self._sites = install(model, settings)
-        self.size = self._sites[-1].start + self._sites[-1].down_size + self._sites[-1].up_size
+        self.settings, self.config, self._dtype = settings, peft_config(model, settings), model.dtype
+        self.layers = install(model, settings)
+        self._sizes = [
+            settings.rank * width
+            for layer in self.layers.values()
+            for width in (layer.base.in_features, layer.base.out_features)
+        ]
         self.vectors = [nn.Parameter(self._initial(seed).to(model.device)) for seed in seeds]
 
     def _initial(self, seed: int) -> torch.Tensor:
         random = torch.Generator().manual_seed(seed)
-        vector = torch.zeros(self.size)
-        for site in self._sites:
-            bound = 1 / math.sqrt(site.layer.base.in_features)
-            vector[site.start : site.start + site.down_size].uniform_(-bound, bound, generator=random)
+        vector = torch.zeros(sum(self._sizes))
+        for layer, down in zip(self.layers.values(), vector.split(self._sizes)[::2], strict=True):
+            bound = 1 / math.sqrt(layer.base.in_features)
+            down.uniform_(-bound, bound, generator=random)
         return vector
 
+    @override
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run
-        `runs[i]`.
-        """
-        stacked = torch.stack([self.vectors[run] for run in runs]).to(
-            self._dtype
-        )  # they are float32 whatever the model computes in
-        sizes = [size for site in self._sites for size in (site.down_size, site.up_size)]
-        parts = (
-            part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(sizes, dim=1)
-        )  # one split: its gradient is one concatenation
-        for site, down, up in zip(self._sites, parts, parts, strict=True):
-            site.layer.adapters = down, up
+        # The vectors are float32 whatever the model computes in.
+        stacked = torch.stack([self.vectors[run] for run in runs]).to(self._dtype)
+        for layer, pair in zip(self.layers.values(), self._pairs(stacked), strict=True):
+            layer.adapters = pair
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A (rank, d_in) and B (d_out, rank) of one run by the name of the adapted layer, as views."""
-        vector, rank = self.vectors[run].detach(), self.settings.rank
-        return {
-            site.name: (
-                vector[site.start :][: site.down_size].view(rank, -1),
-                vector[site.start + site.down_size :][: site.up_size].view(rank, -1).T,
-            )
-            for site in self._sites
-        }
+        pairs = self._pairs(self.vectors[run].detach()[None])
+        return {name: (down[0], up[0].T) for name, (down, up) in zip(self.layers, pairs, strict=True)}
 
-    def state(self) -> dict[str, Adapter]:
-        """The adapter of each run, as PEFT has it."""
-        return {
-            f"run-{run}": Adapter(self._config, peft_tensors(self.matrices(run)))
-            for run in range(len(self.vectors))
-        }
+    @override
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
+        return peft_tensors(self.matrices(run))
 
-    def restore(self, state: Mapping[str, Adapter]) -> None:
-        """Takes back what `state` gave."""
-        with torch.no_grad():
-            for run in range(len(self.vectors)):
-                tensors = state[f"run-{run}"].tensors
-                for name, (down, up) in self.matrices(run).items():
-                    down.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "A")]))
-                    up.copy_(torch.from_numpy(tensors[_PEFT_NAME.format(name, "B")]))
+    def _pairs(self, stacked: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from vectors (R', P)."""
+        # One split, so that its gradient is one concatenation.
+        parts = [
+            part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(self._sizes, dim=1)
+        ]
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-_PEFT_NAME = "base_model.model.{}.lora_{}.weight"
-
-
-def peft_tensors(matrices: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, np.ndarray]:
+def peft_tensors(matrices: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """A and B of each layer, by the names that PEFT gives them."""
     return {
-        _PEFT_NAME.format(name, letter): matrix.cpu().numpy()
+        f"base_model.model.{name}.lora_{letter}.weight": matrix
         for name, pair in matrices.items()
         for letter, matrix in zip("AB", pair, strict=True)
     }
@@ -219,48 +197,48 @@ def peft_config(model: PreTrainedModel, settings: LoRASettings) -> dict[str, Any
         "lora_alpha": settings.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted({name.rpartition(".")[2] for name, _ in _targets(model, settings)}),
+        "target_modules": sorted({name.rpartition(".")[2] for name in _targets(model, settings)}),
         "inference_mode": True,
     }
     return config if settings.layers is None else {**config, "layers_to_transform": list(settings.layers)}
 
 
-def install(model: PreTrainedModel, settings: LoRASettings) -> list[Site]:
-    """Puts a layer with room for adapters in the place of each target; see `StackedAdapters`."""
-    sites, start = [], 0
-    for name, base in _targets(model, settings):
-        layer = StackedLoRALinear(base, settings.alpha / settings.rank)
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)
-        site = Site(name, layer, start, settings.rank * base.in_features, settings.rank * base.out_features)
-        start += site.down_size + site.up_size
-        sites.append(site)
-    return sites
+def install(model: PreTrainedModel, settings: LoRASettings) -> dict[str, StackedLoRALinear]:
+    """Freezes the model and puts a layer with room for adapters in the place of each target, by its name."""
+    scale = settings.alpha / settings.rank
+    layers = {name: StackedLoRALinear(base, scale) for name, base in _targets(model, settings).items()}
+    model.requires_grad_(False)
+    for name, layer in layers.items():
+        model.set_submodule(name, layer)
+    return layers
 
 
-def _targets(model: PreTrainedModel, settings: LoRASettings) -> list[tuple[str, nn.Linear]]:
+def _targets(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Linear]:
     """The matrices that get an adapter, by name."""
-    named = [
-        (name, module)
+    kind = type(model).__name__
+    named = {
+        name: module
         for name, module in model.named_modules()
         if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)
-    ]
+    }
     if not named:
-        names = ", ".join(TARGETS["all"])
         raise ModelError(
-            f"lora_targets={settings.targets!r} names no layer of {type(model).__name__}: use a Llama-style model, with layers {names}."
+            f"lora_targets={settings.targets!r} names no layer of {kind}: "
+            f"use a Llama-style model, with layers {', '.join(TARGETS['all'])}."
         )
     if settings.layers is not None:
-        last = max(_layer_of(name) for name, _ in named)
+        last = max(map(_layer_of, named))
         if max(settings.layers) > last:
             raise ModelError(
-                f"lora_layers names layer {max(settings.layers)}, and the last one of {type(model).__name__} is {last}: use 0 to {last}."
+                f"lora_layers names layer {max(settings.layers)}, and the last one of {kind} is {last}: "
+                f"use 0 to {last}."
             )
-        named = [(name, module) for name, module in named if _layer_of(name) in settings.layers]
-    widest = max(min(module.in_features, module.out_features) for _, module in named)
+        named = {name: module for name, module in named.items() if _layer_of(name) in settings.layers}
+    widest = max(min(module.in_features, module.out_features) for module in named.values())
     if settings.rank > widest:
         raise ModelError(
-            f"lora_rank={settings.rank} is more than any target matrix of {type(model).__name__} can have: use lora_rank={widest} or less."
+            f"lora_rank={settings.rank} is more than any target matrix of {kind} can have: "
+            f"use lora_rank={widest} or less."
         )
     return named
 

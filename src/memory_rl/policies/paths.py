@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+from typing_extensions import override
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.base import Assessment, Rollout
+from memory_rl.policies.base import Assessment, first_prompt
 from memory_rl.policies.packed import (
     attention_mask,
     chosen_log_probs,
@@ -29,85 +30,77 @@ from memory_rl.policies.packed import (
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from memory_rl.learning.batch import Batch
+
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
 
 
 class PathPolicy(AdaptedTransformer):
-    """Implements `ScoresPaths` for conversations of one turn; see `AdaptedTransformer` for what it is made
-    of.
-
-    A run is asked about one form throughout: its secret.
+    """Implements `ScoresPaths` for conversations of one turn. A run is asked about one form throughout: its
+    secret.
     """
+
+    kept = (*AdaptedTransformer.kept, "_assessed")
 
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, **settings: Any) -> None:
         super().__init__(model, trie, **settings)
         self._assessed = np.full((3, self.num_runs), np.nan)  # of_form, of_valid and of_best of each run
-        self._others = [
-            np.zeros((0, trie.max_edges), dtype=np.int64) for _ in range(self.num_runs)
-        ]  # samples not yet given out
+        # Samples of each run that were not given out yet.
+        self._others = [np.zeros((0, trie.max_edges), dtype=np.int64)] * self.num_runs
 
+    @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """Exact for the form; the mass on all answers is estimated from samples. See `Policy`."""
-        moved = self._stale[runs]
+        """Exact for the form; the mass on all answers is estimated from samples, see `Policy`."""
+        moved = self._stale[runs, 0]
         self._look(runs[moved], forms[moved, 0], _SAMPLES)
         return Assessment(*self._assessed[:, runs, None])
 
-    def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Rollout:
-        """See `ScoresPaths`."""
-        lacking = np.array(
-            [self._stale[run] or len(self._others[run]) < num_episodes for run in runs], dtype=bool
-        )
+    def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Batch:
+        """Gives out samples, and draws more where they do not suffice, see `ScoresPaths`."""
+        lacking = self._stale[runs, 0] | (self._num_others[runs] < num_episodes)
         self._look(runs[lacking], forms[lacking], max(_SAMPLES, num_episodes))
         path = np.stack([self._others[run][:num_episodes] for run in runs])
         for run in runs:
             self._others[run] = self._others[run][num_episodes:]
-        return self._rollout(runs, path)
+        return self._of_path(runs, first_prompt(runs), path)
 
     def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
-        """See `ScoresPaths`."""
-        log_probs = np.empty(forms.shape)
+        """One pass over the tokens of the forms, see `ScoresPaths`."""
+        log_probs, edges = np.empty(forms.shape), self.trie.form_edges[forms]
         with torch.inference_mode():
-            for chunk in self._chunks(
-                len(runs), 1, len(self.trie.prompt) + forms.shape[1] * self.trie.max_edges
-            ):
+            for chunk in self._chunks(len(runs), 1, len(self.trie.prompt) + edges[0].size):
                 self.adapters.activate(runs[chunk])
-                edges = self.trie.form_edges[forms[chunk]]
-                log_probs[chunk] = (
-                    chosen_log_probs(self.model, self.trie, edges).cpu().double().sum(dim=2).numpy()
-                )
+                of_tokens = chosen_log_probs(self.model, self.trie, edges[chunk])
+                log_probs[chunk] = of_tokens.cpu().double().sum(dim=2).numpy()
         return log_probs
 
-    def state(self) -> State:
-        """See `AdaptedTransformer`; with the samples that were drawn and not yet given out."""
-        lengths = np.array([len(paths) for paths in self._others])
-        return {
-            **super().state(),
-            "assessed": self._assessed,
-            "others": np.concatenate(self._others),
-            "num_others": lengths,
-        }
+    @property
+    def _num_others(self) -> np.ndarray:
+        return np.array([len(paths) for paths in self._others])
 
+    @override
+    def state(self) -> State:
+        return {**super().state(), "others": np.concatenate(self._others), "num_others": self._num_others}
+
+    @override
     def restore(self, state: State) -> None:
-        """See `AdaptedTransformer`."""
         super().restore(state)
-        self._assessed[:] = state["assessed"]
         self._others = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
     def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
-        """Assesses these runs as they stand, and draws samples of each."""
+        """Assesses these runs as they are now, and draws samples of each."""
+        length = len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges
         with torch.inference_mode():
-            for chunk in self._chunks(
-                len(runs), 1, len(self.trie.prompt) + (num_samples + 1) * self.trie.max_edges
-            ):
+            for chunk in self._chunks(len(runs), 1, length):
                 here = runs[chunk]
                 self.adapters.activate(here)
                 uniforms = self._streams.random(here, num_samples, self.trie.max_edges, 2)
                 seen = draw_others(self.model, self.trie, forms[chunk], uniforms)
-                self._assessed[:, here] = (
-                    seen.of_form,
-                    seen.of_valid(),
-                    np.maximum(seen.of_form, seen.of_valid_path.max(axis=1)),
-                )
+                best = np.maximum(seen.of_form, seen.of_valid_path.max(axis=1))
+                self._assessed[:, here] = seen.of_form, seen.of_valid(), best
                 for run, path in zip(here, seen.paths, strict=True):
                     self._others[run] = path
         self._stale[runs] = False
@@ -151,10 +144,9 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
     """
     avoided, shape = trie.form_edges[forms], uniforms.shape[:2]
     asker = _Asker(model, trie, avoided)
-    rest = np.minimum(
-        np.cumsum(asker.on_path[:, ::-1], axis=1)[:, ::-1], 0.0
-    )  # (R, L) of the form from each of its decisions on
-    rest_after = np.concatenate([rest[:, 1:], np.zeros((len(rest), 1))], axis=1)
+    # (R, L) of the form from each of its decisions on
+    rest = np.minimum(np.cumsum(asker.on_path[:, ::-1], axis=1)[:, ::-1], 0.0)
+    rest_after = np.pad(rest[:, 1:], ((0, 0), (0, 1)))
     paths, staying, valid_path = np.full(uniforms.shape[:3], NONE), np.zeros(shape), np.zeros(shape)
     inside, avoiding = np.full(shape, True), np.full(shape, True)
     for place, (decision, scores) in enumerate(asker.decisions(shape[1])):
@@ -171,9 +163,8 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
         chosen = np.take_along_axis(edges, pick, axis=2)[:, :, 0]
         valid_path += np.where(going, np.take_along_axis(scores, pick, axis=2)[:, :, 0], 0.0)
         leaves = uniforms[:, :, place, 1] < leaving
-        paths[:, :, place] = np.where(
-            inside & going, np.where(leaves, edges[is_exit].reshape(shape), chosen), NONE
-        )
+        taken = np.where(leaves, edges[is_exit].reshape(shape), chosen)
+        paths[:, :, place] = np.where(inside & going, taken, NONE)
         inside &= ~leaves
         avoiding &= along.any(axis=2) & (chosen == avoided[:, None, place])
         asker.choose(np.where(going & (leaving < 1), chosen, NONE))
@@ -181,9 +172,7 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E,
-    1).
-    """
+    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E, 1)."""
     cumulative = weights.cumsum(axis=2)
     pick = (uniforms[:, :, None] * cumulative[:, :, -1:] >= cumulative).sum(axis=2, keepdims=True)
     return np.minimum(pick, weights.shape[2] - 1)
@@ -203,20 +192,11 @@ class _Asker:
         edge = avoided[row, place]
         decision = trie.edge_decision[edge]
         pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
-        keep, kept = np.unique(pack.slots(row, trie.decision_node[decision]), return_inverse=True)
-        logits = self._forward(pack.tokens, pack.positions, pack.mask, torch.from_numpy(keep))
-        scores = (
-            decision_log_probs(
-                trie, decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)]
-            )
-            .cpu()
-            .double()
-            .numpy()
-        )
+        keep, kept = pack.kept(row, trie.decision_node[decision])
+        logits = self._forward(pack.tokens, pack.positions, pack.mask, keep)
+        scores = self._scores(decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)])
         self.on_path = np.zeros(avoided.shape)
-        self.on_path[row, place] = scores[
-            np.arange(len(row)), (trie.decision_edges[decision] == edge[:, None]).argmax(axis=1)
-        ]
+        self.on_path[row, place] = scores[trie.decision_edges[decision] == edge[:, None]]
         self._first = scores[place == 0]  # (R, C)
         self._unseen = pack.tokens.shape[1] - len(trie.prompt)
         self._chosen = np.zeros((0, 0))
@@ -241,26 +221,21 @@ class _Asker:
     def _ask(self, decision: np.ndarray, place: int) -> np.ndarray:
         """Each sample attends to the prompt and to its own tokens."""
         runs, samples = decision.shape
-        prompt_length = len(self._trie.prompt)
+        length = len(self._trie.prompt)
         token = np.where(decision == NONE, self._trie.prompt[-1], self._trie.edge_token[self._chosen])
-        own = torch.eye(samples, dtype=torch.bool).repeat(1, place + 1)
-        seen = torch.cat(
-            [
-                torch.ones(samples, prompt_length, dtype=torch.bool),
-                torch.zeros(samples, self._unseen, dtype=torch.bool),
-                own,
-            ],
-            dim=1,
-        )
+        seen = torch.zeros(samples, length + self._unseen, dtype=torch.bool)
+        seen[:, :length] = True
+        seen = torch.cat([seen, torch.eye(samples, dtype=torch.bool).repeat(1, place + 1)], dim=1)
         mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
-        positions = torch.full((runs, samples), prompt_length + place)
+        positions = torch.full((runs, samples), length + place)
         logits = self._forward(
             torch.from_numpy(token), positions, mask.expand(runs, 1, -1, -1), torch.arange(samples)
         )
-        scores = decision_log_probs(
-            self._trie, np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1)
-        )
-        return scores.cpu().double().numpy().reshape(runs, samples, -1)
+        scores = self._scores(np.where(decision == NONE, 0, decision).ravel(), logits.flatten(0, 1))
+        return scores.reshape(runs, samples, -1)
+
+    def _scores(self, decision: np.ndarray, logits: torch.Tensor) -> np.ndarray:
+        return decision_log_probs(self._trie, decision, logits).cpu().double().numpy()
 
     def _forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor

@@ -19,17 +19,21 @@ columns are orthogonal. Here A and B are random rather than singular vectors of 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from typing_extensions import override
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.lora import LoRASettings, Site, install, peft_config, peft_tensors
-from memory_rl.state import Adapter
+from memory_rl.policies.adapters import Adapters
+from memory_rl.policies.lora import LoRASettings, StackedLoRALinear, install, peft_config, peft_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _VECTOR = "vector"  # its name among the tensors of an adapter
 
@@ -40,6 +44,10 @@ class SharedSettings:
 
     parameters: int
     frame: LoRASettings
+
+    def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> SharedAdapters:
+        """One vector for each seed, see `AdapterSettings`."""
+        return SharedAdapters(model, self, seeds)
 
 
 @dataclass(frozen=True)
@@ -59,14 +67,14 @@ class _Frame:
     factor: torch.Tensor
 
 
-class SharedAdapters:
+class SharedAdapters(Adapters):
     """The vectors of R runs, each with matrices of its own, so that runs are independent and an interval over
     them covers the chance in the matrices, too.
 
     The matrices take the memory of rank r adapters, but no gradients and no moments.
 
     Args:
-        model: a causal LM; its target layers are replaced in place and all its own parameters are frozen.
+        model: a causal LM.
         settings: n, rank, alpha, targets and layers.
         seeds: one for each run: its matrices, signs and sharing.
 
@@ -75,29 +83,26 @@ class SharedAdapters:
     """
 
     def __init__(self, model: PreTrainedModel, settings: SharedSettings, seeds: Sequence[int]) -> None:
-        model.requires_grad_(False)
-        self.settings, self.size = settings, settings.parameters
-        self._rank = settings.frame.rank
-        self._config = peft_config(model, settings.frame)
-        self._sites = install(model, settings.frame)
-        num_coefficients = len(self._sites) * self._rank**2
-        if self.size > num_coefficients:
+        rank, size = settings.frame.rank, settings.parameters
+        self.config = peft_config(model, settings.frame)
+        self._layers = install(model, settings.frame)
+        num_coefficients = len(self._layers) * rank**2
+        if size > num_coefficients:
             raise ModelError(
-                f"adapter_parameters={self.size} is more than the {num_coefficients} coefficients of {len(self._sites)} matrices at lora_rank={self._rank}: "
+                f"adapter_parameters={size} is more than the {num_coefficients} coefficients of "
+                f"{len(self._layers)} matrices at lora_rank={rank}: "
                 f"use adapter_parameters={num_coefficients} or less, or a higher lora_rank."
             )
-        device = self._sites[0].layer.base.weight.device
-        self._frame = _stack([_draw(seed, self._sites, self._rank, self.size) for seed in seeds], device)
-        self.vectors = [nn.Parameter(torch.zeros(self.size, device=device)) for _ in seeds]
+        layers = list(self._layers.values())
+        self._frame = _stack([_draw(seed, layers, rank, size) for seed in seeds], model.device)
+        self.vectors = [nn.Parameter(torch.zeros(size, device=model.device)) for _ in seeds]
 
+    @override
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        """From now on part i of a batch, of `len(runs)` equal parts, goes through the adapter of run
-        `runs[i]`.
-        """
         which = torch.as_tensor(np.asarray(runs), device=self._frame.entry.device)
-        for site, down, up in zip(self._sites, self._frame.down, self._mixed(which), strict=True):
-            kind = site.layer.base.weight.dtype  # they are float32 whatever the model computes in
-            site.layer.adapters = down[which].to(kind), up.to(kind)
+        for layer, down, up in zip(self._layers.values(), self._frame.down, self._mixed(which), strict=True):
+            kind = layer.base.weight.dtype  # they are float32 whatever the model computes in
+            layer.adapters = down[which].to(kind), up.to(kind)
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA
@@ -106,61 +111,48 @@ class SharedAdapters:
         with torch.no_grad():
             ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
         return {
-            site.name: (down[run], up[0].T)
-            for site, down, up in zip(self._sites, self._frame.down, ups, strict=True)
+            name: (down[run], up[0].T)
+            for name, down, up in zip(self._layers, self._frame.down, ups, strict=True)
         }
 
-    def state(self) -> dict[str, Adapter]:
-        """The adapter of each run as PEFT has it, and the vector that it comes from."""
-        return {
-            f"run-{run}": Adapter(
-                self._config,
-                {_VECTOR: vector.detach().cpu().numpy(), **peft_tensors(self.matrices(run))},
-            )
-            for run, vector in enumerate(self.vectors)
-        }
-
-    def restore(self, state: Mapping[str, Adapter]) -> None:
-        """Takes back what `state` gave."""
-        with torch.no_grad():
-            for run, vector in enumerate(self.vectors):
-                vector.copy_(torch.from_numpy(state[f"run-{run}"].tensors[_VECTOR]))
+    @override
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
+        return {_VECTOR: self.vectors[run].detach(), **peft_tensors(self.matrices(run))}
 
     def _mixed(self, runs: torch.Tensor) -> list[torch.Tensor]:
-        """(B M) transposed of each site, of some runs: S times (R', r, d_out)."""
+        """(B M) transposed of each layer, of some runs: S times (R', r, d_out)."""
         vectors = torch.stack([self.vectors[run] for run in runs])
         mixes = vectors.gather(1, self._frame.entry[runs]) * self._frame.factor[runs]
-        by_site = mixes.view(len(vectors), len(self._sites), self._rank, self._rank).unbind(1)
-        return [torch.bmm(mix.mT, up[runs]) for mix, up in zip(by_site, self._frame.up, strict=True)]
+        rank = self._frame.down[0].shape[1]
+        by_layer = mixes.view(len(vectors), -1, rank, rank).unbind(1)
+        return [torch.bmm(mix.mT, up[runs]) for mix, up in zip(by_layer, self._frame.up, strict=True)]
 
 
-def _draw(seed: int, sites: Sequence[Site], rank: int, parameters: int) -> _Frame:
+def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int) -> _Frame:
     """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they
     are the same whatever n is.
     """
     random = torch.Generator().manual_seed(seed)
-    down = [
-        _uniform(rank, site.layer.base.in_features, site.layer.base.in_features, random) for site in sites
-    ]
-    up = [_uniform(rank, site.layer.base.out_features, rank, random) for site in sites]
-    num_coefficients = len(sites) * rank**2
+    down = [_uniform(rank, layer.base.in_features, layer.base.in_features, random) for layer in layers]
+    up = [_uniform(rank, layer.base.out_features, rank, random) for layer in layers]
+    num_coefficients = len(layers) * rank**2
     sign = torch.randint(2, (num_coefficients,), generator=random) * 2.0 - 1.0
     entry = torch.randperm(num_coefficients, generator=random) % parameters
     return _Frame(down, up, entry, sign / math.sqrt(parameters))
 
 
 def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> torch.Tensor:
-    return torch.empty(rows, columns).uniform_(
-        -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=random
-    )
+    bound = 1 / math.sqrt(fan_in)
+    return torch.empty(rows, columns).uniform_(-bound, bound, generator=random)
 
 
 def _stack(frames: Sequence[_Frame], device: torch.device) -> _Frame:
-    down = [torch.stack(parts).to(device) for parts in zip(*(frame.down for frame in frames), strict=True)]
-    up = [torch.stack(parts).to(device) for parts in zip(*(frame.up for frame in frames), strict=True)]
+    def joined(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(list(parts)).to(device)
+
     return _Frame(
-        down,
-        up,
-        torch.stack([frame.entry for frame in frames]).to(device),
-        torch.stack([frame.factor for frame in frames]).to(device),
+        [joined(parts) for parts in zip(*(frame.down for frame in frames), strict=True)],
+        [joined(parts) for parts in zip(*(frame.up for frame in frames), strict=True)],
+        joined(frame.entry for frame in frames),
+        joined(frame.factor for frame in frames),
     )

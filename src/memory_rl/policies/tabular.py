@@ -10,19 +10,25 @@ Axes: R runs, M prompts, D decisions, C choices of a decision, K steps, E episod
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from typing_extensions import override
 
-from memory_rl.learning.objectives import Objective, cross_entropy
-from memory_rl.learning.optimisers import make_optimiser
-from memory_rl.policies.base import Assessment, Rollout, assess_all, every_prompt
+from memory_rl.learning.optimisers import OPTIMISERS
+from memory_rl.policies.base import Assessment, Policy, assess_all, every_prompt
 from memory_rl.seeding import RunStreams
 from memory_rl.state import State
 
+if TYPE_CHECKING:
+    from memory_rl.learning.batch import Batch
+    from memory_rl.learning.learners import Learner
 
-class TabularPolicy:
-    """Implements `ScoresAll` with logits (R M, D, C), zero at first, so that every answer is equally likely;
-    a row for each run and prompt.
+
+class TabularPolicy(Policy):
+    """Logits (R M, D, C), zero at first, so that every answer is equally likely; a row for each run and prompt.
+    Implements `Scores` and `Distils`.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own,
     whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
@@ -38,6 +44,9 @@ class TabularPolicy:
         learning_rate: its step size.
         seed: of sampling.
     """
+
+    # The distributions are kept, too: recomputed, they need not come out the same to the bit.
+    kept = ("logits", "_optimiser", "updates", "_log_probs", "_stale", "_streams")
 
     def __init__(
         self,
@@ -58,132 +67,91 @@ class TabularPolicy:
         num_decisions, num_rows = int(self._form_path.max()) // num_choices + 1, num_runs * num_prompts
         self.logits = torch.zeros(num_rows, num_decisions, num_choices, dtype=torch.float64)
         self._flat = self.logits.view(num_rows, -1)
-        self._optimiser = make_optimiser(optimiser, learning_rate, self._flat)
+        self.trained_parameters = self._flat.shape[1] * num_prompts
+        self.trained_bytes = self._flat[0].nbytes * num_prompts
+        self._optimiser = OPTIMISERS[optimiser](learning_rate, self._flat)
         self._streams = RunStreams(seed, "answers", num_runs)
         self._stale = np.ones(num_rows, dtype=bool)
-        self._log_probs = np.zeros((num_rows, num_decisions * num_choices))
+        self._log_probs = np.zeros(self._flat.shape)
         self._place = np.arange(num_rows * num_decisions).reshape(num_rows, num_decisions)
-        self._cumulative = np.broadcast_to(
-            self._place[:, :, None], (num_rows, num_decisions, num_choices)
-        ).astype(np.float64)
+        self._cumulative = np.repeat(self._place[:, :, None], num_choices, axis=2).astype(np.float64)
 
-    @property
-    def trained_parameters(self) -> int:
-        """Parameters that one run trains."""
-        return int(self._flat.shape[1]) * self._num_prompts
-
-    @property
-    def trained_bytes(self) -> int:
-        """Bytes of them."""
-        return int(self._flat[0].nbytes) * self._num_prompts
-
-    def sample(self, runs: np.ndarray, num_episodes: int, prompts: np.ndarray | None = None) -> Rollout:
-        """Samples choice by choice; see `Policy`."""
+    def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
+        """Samples choice by choice, see `Samples`."""
         blocks = self._rows(runs, prompts)
-        self._refresh(np.unique(blocks))
+        self._refresh(blocks)
         rows = np.repeat(blocks, num_episodes // blocks.shape[1], axis=1)  # (R, E)
         uniforms = self._streams.random(runs, num_episodes, self._num_steps)
         choices = np.zeros(uniforms.shape, dtype=np.int64)
         for step in range(self._num_steps):
             places = self._place[rows, self._decision(choices, step)]
             # Every row of the table stands one higher than the last, so that one search serves all rows.
-            found = (
-                np.searchsorted(self._cumulative.ravel(), uniforms[:, :, step] + places, side="right")
-                - places * self._num_choices
-            )
-            choices[:, :, step] = found.clip(0, self._num_choices - 1)
-        return Rollout(np.asarray(runs), choices, self._path(choices), prompts)
+            found = np.searchsorted(self._cumulative.ravel(), uniforms[:, :, step] + places, side="right")
+            choices[:, :, step] = (found - places * self._num_choices).clip(0, self._num_choices - 1)
+        return self._batch(runs, prompts, choices, self._path(choices))
 
-    def demonstrate(self, runs: np.ndarray, forms: np.ndarray, prompts: np.ndarray | None = None) -> Rollout:
-        """See `Policy`."""
+    @override
+    def demonstrate(self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray) -> Batch:
         path = self._form_path[forms]
-        return Rollout(np.asarray(runs), path % self._num_choices, path, prompts)
+        return self._batch(runs, prompts, path % self._num_choices, path)
 
-    def log_probs(self, runs: np.ndarray, prompts: np.ndarray | None = None) -> np.ndarray:
-        """See `ScoresAll`."""
+    def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """Sums over the choices of each answer, see `Scores`."""
         rows = self._rows(runs, prompts)
-        self._refresh(np.unique(rows))
-        of_forms = (
-            self._log_probs[rows]
-            if self._num_steps == 1
-            else self._log_probs[rows][:, :, self._form_path].sum(axis=3)
-        )
-        return of_forms[:, 0] if prompts is None else of_forms
+        self._refresh(rows)
+        of_choices = self._log_probs[rows]
+        return of_choices if self._num_steps == 1 else of_choices[:, :, self._form_path].sum(axis=3)
 
-    def invalid(self, runs: np.ndarray) -> np.ndarray:
-        """Never: see `ScoresAll`."""
-        return np.zeros(len(runs))
+    def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """Never, see `Scores`."""
+        return np.zeros(prompts.shape)
 
+    @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """See `Policy`."""
-        return assess_all(
-            self.log_probs(runs, every_prompt(len(runs), self._num_prompts))[:, :, :num_answers], forms
-        )
+        return assess_all(self.log_probs(runs, every_prompt(runs, forms.shape[1]))[:, :, :num_answers], forms)
 
-    def update(self, rollout: Rollout, advantages: np.ndarray, objective: Objective) -> None:
-        """See `Policy`."""
-        rows, run, weights = self._by_row(rollout, advantages)
-        if len(rows) == 0:
+    @override
+    def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
+        rows, run, weights = self._by_row(batch, advantages)
+        moved = learner.moves(weights)
+        if not moved.any():
             return
-        path, before = torch.from_numpy(rollout.path[run]), None
-        for _ in range(objective.epochs):
-            logits = self._leaf(rows)
+        path, gains, before = torch.from_numpy(batch.path[run[moved]]), torch.from_numpy(weights[moved]), None
+        for _ in range(learner.epochs):
+            logits = self._leaf(rows[moved])
             log_probs = self._normalised(logits).gather(1, path.flatten(1)).view(path.shape)
             before = log_probs.detach() if before is None else before
-            self._descend(rows, logits, objective.loss(log_probs, before, torch.from_numpy(weights)))
+            self._descend(rows[moved], logits, learner.loss(log_probs, before, gains))
 
-    def distil(
-        self, runs: np.ndarray, targets: np.ndarray, epochs: int, prompts: np.ndarray | None = None
-    ) -> None:
-        """See `ScoresAll`."""
+    def distil(self, runs: np.ndarray, prompts: np.ndarray, targets: np.ndarray, epochs: int) -> None:
+        """Steps of the rows that are asked for, see `Distils`."""
         rows, first = np.unique(self._rows(runs, prompts), return_index=True)
         wanted = torch.from_numpy(targets.reshape(-1, targets.shape[-1])[first])
         path = torch.from_numpy(self._form_path[: targets.shape[-1]])
         for _ in range(epochs):
             logits = self._leaf(rows)
-            self._descend(rows, logits, cross_entropy(self._normalised(logits)[:, path].sum(dim=2), wanted))
+            log_probs = self._normalised(logits)[:, path].sum(dim=2)
+            self._descend(rows, logits, -(wanted * log_probs).sum())  # cross-entropy
 
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`. The distributions are kept, too, so that they need not come out the
-        same to the bit when recomputed.
-        """
-        learned = {
-            "logits": self.logits.numpy(),
-            "optimiser": self._optimiser.state(),
-            "updates": self.updates,
-        }
-        return {
-            **learned,
-            "log_probs": self._log_probs,
-            "stale": self._stale,
-            "streams": self._streams.state(),
-        }
-
+    @override
     def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        self.logits.copy_(torch.from_numpy(state["logits"]))
-        self._optimiser.restore(state["optimiser"])
-        self.updates[:], self._stale[:] = state["updates"], state["stale"]
-        self._streams.restore(state["streams"])
+        super().restore(state)
         fresh = np.nonzero(~self._stale)[0]
-        self._keep(fresh, state["log_probs"][fresh])
+        self._keep(fresh, self._log_probs[fresh])
 
-    def _rows(self, runs: np.ndarray, prompts: np.ndarray | None) -> np.ndarray:
+    def _rows(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """The rows of these runs at these prompts: (R,), (R, B) to (R, B)."""
-        first = np.asarray(runs)[:, None] * self._num_prompts
-        return first if prompts is None else first + prompts
+        return runs[:, None] * self._num_prompts + prompts
 
-    def _by_row(self, rollout: Rollout, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows (U,) that have a signal, the run of the rollout that each is of (U,), and the advantages
-        of its episodes alone (U, E, K).
+    def _by_row(self, batch: Batch, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows that a batch is about (U,), which of its runs each is of (U,), and the advantages of the row's
+        own episodes, 0 for those of others (U, E, K).
         """
-        blocks = self._rows(rollout.runs, rollout.prompts)
+        blocks = self._rows(batch.runs, batch.prompts)
         of_episode = np.repeat(blocks, advantages.shape[1] // blocks.shape[1], axis=1)  # (R, E)
         rows, first = np.unique(blocks, return_index=True)
         run = first // blocks.shape[1]
-        weights = np.where((of_episode[run] == rows[:, None])[:, :, None], advantages[run], 0.0)
-        signal = weights.any(axis=(1, 2))
-        return rows[signal], run[signal], weights[signal]
+        return rows, run, np.where((of_episode[run] == rows[:, None])[:, :, None], advantages[run], 0.0)
 
     def _decision(self, choices: np.ndarray, step: int) -> np.ndarray:
         """Which decision a step is, given the earlier choices: (..., K) to (...)."""
@@ -215,11 +183,10 @@ class TabularPolicy:
 
     def _refresh(self, rows: np.ndarray) -> None:
         """Recomputes the distributions of those of the rows whose logits have moved."""
-        moved = rows[self._stale[rows]]
-        if len(moved) == 0:
-            return
-        self._keep(moved, self._normalised(self.logits[torch.from_numpy(moved)]).numpy())
-        self._stale[moved] = False
+        moved = np.unique(rows[self._stale[rows]])
+        if len(moved):
+            self._keep(moved, self._normalised(self.logits[torch.from_numpy(moved)]).numpy())
+            self._stale[moved] = False
 
     def _keep(self, rows: np.ndarray, log_probs: np.ndarray) -> None:
         """The distributions (rows, D C) of these rows, until their logits move."""

@@ -20,7 +20,8 @@ NAME = TINY
 _SPECIAL = ["<pad>", "<bos>", "<eos>", "<reply>", "<unk>"]
 _CHARACTERS = list(string.digits + string.ascii_letters + " ?[],().:-+\n")
 _TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}{% if loop.first %}<bos>{% endif %}{{ message['content'] }}<reply>"
+    "{% for message in messages %}{% if message['role'] == 'user' %}{% if loop.first %}<bos>{% endif %}"
+    "{{ message['content'] }}<reply>"
     "{% else %}{{ message['content'] }}<eos>{% endif %}{% endfor %}"
 )
 _ARCHITECTURE = {

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie, build_trie_of_replies
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Turn = tuple[str, str]
 
 _REPLIES_AT_ONCE = 2**16
-_PROBE = "3141592653"  # a reply that no template writes on its own account
-# No thoughts before the answer; and Llama 3's templates write the date, which must not change from day to
-# day.
+_PROBE = "3141592653"  # a reply that no template writes of its own accord
+# No thoughts before the answer; and Llama 3's templates write the date, which must not change from day to day.
 _TEMPLATE_SWITCHES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
@@ -46,46 +48,35 @@ def tokenise_all(
         ModelError: if the tokenizer cannot write a reply, or writes two answers in the same way, or M prompts
             in different lengths.
     """
+    writer = _writer(tokenizer)
     try:
         if choices.shape[1] == 1:
-            trie = _trie_of_replies(tokenizer, conversations, choices)
+            trie = _trie_of_replies(writer, conversations, choices)
         else:
-            writer = _writer(tokenizer)
             trie = build_trie([_tokenise(writer, conversation) for conversation in conversations], choices)
-        return (
-            trie
-            if first_prompts is None
-            else replace(trie, prompts=_tokens_of_prompts(tokenizer, first_prompts, conversations[0][0][1]))
-        )
+        if first_prompts is None:
+            return trie
+        asked = [writer.forced([(prompt, "")], 0) for prompt in first_prompts]
+        if len({len(tokens) for tokens in asked}) > 1:
+            raise ValueError("the prompts of several secrets have different lengths")
+        return replace(trie, prompts=np.array(asked))
+    except ModelError:
+        raise
     except ValueError as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"model_name={tokenizer.name_or_path!r} has a tokenizer in which {error}: use another model."
-        ) from error
+        raise _refusal(tokenizer, f"tokenizer in which {error}: use another model") from error
 
 
 def _trie_of_replies(
-    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Sequence[Turn]], choices: np.ndarray
+    writer: _Writer, conversations: Sequence[Sequence[Turn]], choices: np.ndarray
 ) -> AnswerTrie:
     """Conversations of one turn: the prompt is written once, and the replies thousands at a time."""
-    writer = _writer(tokenizer)
-    [(prompt, _)] = _tokenise(writer, conversations[0])
     replies = [conversation[0][1] for conversation in conversations]
     tokens = [
         ids
         for start in range(0, len(replies), _REPLIES_AT_ONCE)
         for ids in writer.replies(replies[start : start + _REPLIES_AT_ONCE])
     ]
-    return build_trie_of_replies(prompt, tokens, choices)
-
-
-def _tokens_of_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], reply: str) -> np.ndarray:
-    """(M, P) tokens of each first turn of the user."""
-    tokens = [tokenise(tokenizer, [(prompt, reply)])[0][0] for prompt in prompts]
-    if len({len(ids) for ids in tokens}) > 1:
-        raise ValueError("the prompts of several secrets have different lengths")
-    return np.array(tokens)
+    return build_trie_of_replies(writer.forced(conversations[0], 0), tokens, choices)
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
@@ -134,8 +125,9 @@ class _Writer:
         ending = reply + self.end_text
         found = text.rfind(ending, 0, max(0, text.rfind(question)))
         if found < 0:
-            raise ModelError(
-                f"model_name={self.tokenizer.name_or_path!r} has a chat template that rewrites earlier turns: use env_type=single_step or another model."
+            raise _refusal(
+                self.tokenizer,
+                "chat template that rewrites earlier turns: use env_type=single_step or another model",
             )
         return found + len(ending)
 
@@ -145,21 +137,18 @@ class _Writer:
         tokens = [encoding.ids for encoding in fast.encode_batch_fast(replies, add_special_tokens=False)]
         for reply, written in zip(replies, fast.decode_batch(tokens, skip_special_tokens=False), strict=True):
             if written.strip() != reply:
-                raise ModelError(
-                    f"model_name={self.tokenizer.name_or_path!r} has a tokenizer that cannot write the answer {reply}: "
-                    "use a model whose vocabulary has the ten digits."
+                raise _refusal(
+                    self.tokenizer,
+                    f"tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the ten "
+                    "digits",
                 )
         return [[*ids, self.end] for ids in tokens]
 
 
 def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
-    """With the first special token that the chat template writes after a reply, or else the end of
-    sequence.
-    """
+    """With the first special token that the chat template writes after a reply, or else the end of sequence."""
     if tokenizer.chat_template is not None:
-        text = _apply_template(
-            tokenizer, [_message("user", "?"), _message("assistant", _PROBE)], prompt=False
-        )
+        text = _apply_template(tokenizer, _messages([("?", _PROBE)]), prompt=False)
         tail = text[text.rfind(_PROBE) + len(_PROBE) :] if _PROBE in text else ""
         special = {
             str(token): index
@@ -170,39 +159,38 @@ def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
             first = min(special, key=lambda token: (tail.index(token), -len(token)))
             return _Writer(tokenizer, special[first], tail[: tail.index(first)] + first)
     if tokenizer.eos_token is None:
-        raise ModelError(
-            f"model_name={tokenizer.name_or_path!r} has a tokenizer without an end-of-sequence token: use a model that has one."
-        )
+        raise _refusal(tokenizer, "tokenizer without an end-of-sequence token: use a model that has one")
     return _Writer(tokenizer, tokenizer.eos_token_id, tokenizer.eos_token)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn], end_text: str) -> str:
     """The text up to where the reply of the last turn begins."""
+    if tokenizer.chat_template is not None:
+        return _apply_template(tokenizer, _messages(conversation)[:-1], prompt=True)
     *earlier, (question, _) = conversation
-    if tokenizer.chat_template is None:
-        return "".join(f"{said}\n{reply}{end_text}" for said, reply in earlier) + f"{question}\n"
-    messages = [
-        message
-        for said, reply in earlier
-        for message in (_message("user", said), _message("assistant", reply))
-    ]
-    return _apply_template(tokenizer, [*messages, _message("user", question)], prompt=True)
+    return "".join(f"{said}\n{reply}{end_text}" for said, reply in earlier) + f"{question}\n"
 
 
 def _apply_template(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, prompt: bool
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, prompt: bool
 ) -> str:
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=prompt, **_TEMPLATE_SWITCHES
-            )
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=prompt, **_TEMPLATE_SWITCHES
         )
     except jinja2.TemplateError as error:
-        raise ModelError(
-            f"model_name={tokenizer.name_or_path!r} has a chat template that fails ({error}): use another model."
-        ) from error
+        raise _refusal(tokenizer, f"chat template that fails ({error}): use another model") from error
+    return text
 
 
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+def _messages(conversation: Sequence[Turn]) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [
+        {"role": role, "content": said}
+        for turn in conversation
+        for role, said in zip(roles, turn, strict=True)
+    ]
+
+
+def _refusal(tokenizer: PreTrainedTokenizerBase, why: str) -> ModelError:
+    return ModelError(f"model_name={tokenizer.name_or_path!r} has a {why}.")

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_directions import open_answers
@@ -41,19 +42,21 @@ from memory_rl.policies.packed import (
     decision_log_probs,
     decision_states,
     edge_log_probs,
+    form_log_probs,
     forward,
     pack_all,
     pack_nodes,
     tensor_beside,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _ANSWERS_A_PASS = 2**11  # more are taught path by path
 _TOKENS_A_PASS = 2**12  # of several prompts
 _ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
-_MOST_ROUNDED = (
-    0.05  # bits from uniform that are put up with after an adapter was added to weights of half precision
-)
+_MOST_ROUNDED = 0.05  # bits from uniform that are accepted after rounding to the type of the weights
 
 
 @dataclass(frozen=True)
@@ -118,17 +121,21 @@ def warm_up(
     Raises:
         ModelError: if the tolerance is not reached.
     """
-    started, lesson = time.monotonic(), _lesson(model, trie, num_answers)
-    tolerance, head_steps, divergence = settings.tolerance, 0, math.inf
-    if isinstance(lesson, _AllAnswers):
-        if settings.head_steps:
-            head = model.get_output_embeddings()
-            after_step = open_answers(model, trie) if trie.num_prompts > 1 else None
-            descent = _Descent(settings.head_learning_rate, settings.head_steps, tolerance)
-            head_steps, divergence = descent.run(lesson.of_head(head), head.parameters(), after_step)
-    else:  # no head alone: on some answers it grows huge weights, and reinforcement then takes three times the updates
-        tolerance = settings.sampled_tolerance
-    steps = 0 if divergence < tolerance else _descend(settings, tolerance, lesson, model.parameters())
+    started, lesson = time.monotonic(), _lesson(model, trie, num_answers, settings)
+    head_steps, divergence = 0, math.inf
+    # On some answers the head alone grows huge weights, and reinforcement then takes three times the updates.
+    if isinstance(lesson, _AllAnswers) and settings.head_steps:
+        head = model.get_output_embeddings()
+        after_step = open_answers(model, trie) if trie.num_prompts > 1 else None
+        head_steps, divergence = _descend(
+            lesson.of_head(head),
+            list(head.parameters()),
+            settings.head_learning_rate,
+            settings.head_steps,
+            lesson.tolerance,
+            after_step,
+        )
+    steps = 0 if divergence < lesson.tolerance else _learn(settings, lesson, lesson, model.parameters())
     return WarmupReport(head_steps, steps, *lesson.divergence(), lesson.tokens, time.monotonic() - started)
 
 
@@ -144,8 +151,7 @@ def warm_up_by_adapter(
         ModelError: if the tolerance is not reached, or the sum, rounded to the type of the weights, is far
             from it.
     """
-    started, lesson = time.monotonic(), _lesson(model, trie, num_answers)
-    tolerance = settings.tolerance if isinstance(lesson, _AllAnswers) else settings.sampled_tolerance
+    started, lesson = time.monotonic(), _lesson(model, trie, num_answers, settings)
     adapters = StackedAdapters(model, LoRASettings(settings.adapter_rank), [0])
 
     def loss() -> tuple[torch.Tensor, float]:
@@ -153,27 +159,27 @@ def warm_up_by_adapter(
         return lesson()
 
     try:
-        steps = _descend(settings, tolerance, loss, adapters.vectors)
+        steps = _learn(settings, lesson, loss, adapters.vectors)
     finally:
-        scale = _remove(model, adapters)
+        for name, layer in adapters.layers.items():
+            model.set_submodule(name, layer.base)
     changes = {
         f"{name}.{part}": matrix.cpu().contiguous()
         for name, (down, up) in adapters.matrices(0).items()
-        for part, matrix in _parts(down, scale * up)
+        for part, matrix in (("down", down), ("up", adapters.layers[name].scale * up))
     }
     merge(model, changes)
     divergence, error = lesson.divergence()
-    if divergence > tolerance + _MOST_ROUNDED:
+    if divergence > lesson.tolerance + _MOST_ROUNDED:
         raise ModelError(
-            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: use dtype=float32."
+            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: "
+            "use dtype=float32."
         )
     return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
 
 
 def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
-    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for; returns whether
-    it fits.
-    """
+    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for, if it fits."""
     names = sorted({name.rpartition(".")[0] for name in changes})
     try:
         pairs = [
@@ -190,162 +196,157 @@ def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
     return True
 
 
-def _parts(down: torch.Tensor, up: torch.Tensor) -> tuple[tuple[str, torch.Tensor], ...]:
-    return ("down", down), ("up", up)
-
-
-def _remove(model: PreTrainedModel, adapters: StackedAdapters) -> float:
-    """Puts the plain layers back; returns what the adapters are scaled by."""
-    for name in adapters.matrices(0):
-        layer, (parent, _, child) = model.get_submodule(name), name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.base)
-    return float(layer.scale)
-
-
-def _descend(
-    settings: WarmupSettings, tolerance: float, loss: Loss, parameters: Iterable[torch.nn.Parameter]
+def _learn(
+    settings: WarmupSettings, lesson: _Lesson, loss: Loss, parameters: Iterable[torch.nn.Parameter]
 ) -> int:
     """As many falls of the rate as it takes; returns the steps."""
     trained, steps = list(parameters), 0
     for _ in range(settings.falls):
-        more, divergence = _Descent(settings.learning_rate, settings.max_steps, tolerance).run(loss, trained)
+        more, divergence = _descend(
+            loss, trained, settings.learning_rate, settings.max_steps, lesson.tolerance
+        )
         steps += more
-        if divergence < tolerance:
+        if divergence < lesson.tolerance:
             return steps
     raise ModelError(
-        f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: use another model_name or N."
+        f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: "
+        "use another model_name or N."
     )
 
 
-def _lesson(model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> _AllAnswers | _SomeAnswers:
-    return (_AllAnswers if num_answers <= _ANSWERS_A_PASS else _SomeAnswers)(model, trie, num_answers)
+def _descend(
+    loss: Loss,
+    trained: Sequence[torch.nn.Parameter],
+    learning_rate: float,
+    max_steps: int,
+    tolerance: float,
+    after_step: Callable[[], None] | None = None,
+) -> tuple[int, float]:
+    """Adam with a rate that falls along a half cosine, until a tolerance or a number of steps is reached.
+
+    Returns:
+        The steps made, and KL(uniform || policy) in bits.
+    """
+    optimiser = torch.optim.Adam(trained, lr=learning_rate, fused=True)
+    for step in range(max_steps + 1):
+        value, divergence = loss()
+        if divergence < tolerance or step == max_steps:
+            break
+        optimiser.param_groups[0]["lr"] = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        if after_step is not None:
+            after_step()
+    return step, divergence
 
 
 Loss = Callable[[], tuple[torch.Tensor, float]]
 """Gives the loss of a step with its graph, and KL(uniform || policy) in bits as far as it is known."""
 
 
-class _AllAnswers:
+class _Lesson:
+    """A `Loss` that is told when it is good enough, and averages what its last steps said of the divergence.
+
+    Attributes:
+        tolerance: KL(uniform || policy) in bits at which to stop.
+        tokens: that went through the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int, tolerance: float) -> None:
+        self._model, self._trie, self._num_answers, self.tolerance = model, trie, num_answers, tolerance
+        self.tokens = 0
+
+    @abstractmethod
+    def __call__(self) -> tuple[torch.Tensor, float]:
+        """See `Loss`."""
+
+    @abstractmethod
+    def divergence(self) -> tuple[float, float]:
+        """KL(uniform || policy) in bits as the model is now, and its standard error."""
+
+
+def _lesson(
+    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
+) -> _AllAnswers | _SomeAnswers:
+    if num_answers <= _ANSWERS_A_PASS:
+        return _AllAnswers(model, trie, num_answers, settings.tolerance)
+    return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance)
+
+
+def _mean_if_full(recent: deque[float]) -> float:
+    """The mean of the last steps once there are enough, infinity before."""
+    return float(np.mean(recent)) if len(recent) == recent.maxlen else math.inf
+
+
+class _AllAnswers(_Lesson):
     """The exact loss, from the whole trie in one pass; where there are many prompts, some of them in turn."""
 
-    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
-        self._model, self._trie, self._num_answers = model, trie, num_answers
-        self._pack = pack_all(trie)
-        self._paths = torch.from_numpy(trie.form_edges[:num_answers]).to(model.device)
-        self._prompts = np.arange(trie.num_prompts)
-        passes = math.ceil(trie.num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS)
-        self._passes = [self._prompts[first::passes] for first in range(min(passes, trie.num_prompts))]
-        self._recent: deque[float] = deque(maxlen=len(self._passes))
-        self.tokens = 0
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._pack, num_prompts = pack_all(self._trie), self._trie.num_prompts
+        passes = min(num_prompts, math.ceil(num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS))
+        self._passes = [np.arange(first, num_prompts, passes) for first in range(passes)]
+        self._recent: deque[float] = deque(maxlen=passes)
 
     def __call__(self) -> tuple[torch.Tensor, float]:
         loss, divergence = self._of_prompts(self._passes[0])
         self._passes.append(self._passes.pop(0))
         self._recent.append(divergence)
-        return loss, float(np.mean(self._recent)) if len(self._recent) == len(self._passes) else math.inf
+        return loss, _mean_if_full(self._recent)
 
     def of_head(self, head: torch.nn.Module) -> Loss:
-        states = decision_states(self._model, self._trie, self._pack, self._prompts)
+        """The loss as a function of the head alone, behind all prompts at once."""
+        states = decision_states(self._model, self._trie, self._pack, range(self._trie.num_prompts))
         return lambda: self._loss(edge_log_probs(self._trie, head(states)))
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
-            return float(
-                np.average(
-                    [self._of_prompts(some)[1] for some in self._passes],
-                    weights=[len(some) for some in self._passes],
-                )
-            ), 0.0
+            each = [self._of_prompts(some)[1] for some in self._passes]
+        return float(np.average(each, weights=[len(some) for some in self._passes])), 0.0
 
     def _of_prompts(self, prompts: np.ndarray) -> tuple[torch.Tensor, float]:
         self.tokens += self._pack.tokens.numel() * len(prompts)
-        which = prompts if len(self._prompts) > 1 else None
-        return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, len(prompts), which))
+        return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, prompts))
 
     def _loss(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, float]:
-        padded = torch.cat(
-            [log_probs, log_probs.new_zeros(len(log_probs), 1)], dim=1
-        )  # the padding of a path is its last entry, -1
-        loss = -padded[:, self._paths].sum(dim=2).mean()
+        loss = -form_log_probs(self._trie, log_probs, self._num_answers).mean()
         return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
 
 
-class _SomeAnswers:
+class _SomeAnswers(_Lesson):
     """The loss on the paths of random answers: rows of several answers each, that share their prompt."""
 
-    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int) -> None:
-        self._model, self._trie, self._num_answers = model, trie, num_answers
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
         self._random = np.random.default_rng(0)
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
-        self.tokens = 0
 
     def __call__(self) -> tuple[torch.Tensor, float]:
-        row, path, decision = self._draw()
-        pack = pack_nodes(self._trie, row, self._trie.decision_node[decision], _ROWS)
-        keep, place = np.unique(pack.slots(row, self._trie.decision_node[decision]), return_inverse=True)
-        self.tokens += pack.tokens.numel()
-        logits = forward(self._model, pack, 1, torch.from_numpy(keep))
-        return self._loss(path, decision, logits[tensor_beside(logits, row), tensor_beside(logits, place)])
+        """KL(uniform || policy) in nats, decision by decision on the paths of random answers."""
+        draws = self._random.integers(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW))
+        paths = self._trie.form_edges[draws]
+        row, *_ = where = np.nonzero(paths != NONE)
+        decision = self._trie.edge_decision[paths[where]]
+        logits = self._logits(row, decision)
+        edges = self._trie.decision_edges[decision]
+        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
+        log_probs = decision_log_probs(self._trie, decision, logits)
+        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / draws.size
+        self._recent.append(divergence.item() / math.log(2))
+        return divergence, _mean_if_full(self._recent)
 
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
             steps = np.array([self()[0].item() for _ in range(_RECENT_STEPS)]) / math.log(2)
         return float(steps.mean()), float(steps.std(ddof=1) / math.sqrt(len(steps)))
 
-    def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Random answers: the row, the answer and the decision of each token on their paths."""
-        edges = self._trie.form_edges[self._random.integers(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW))]
-        row, answer, place = np.nonzero(edges != NONE)
-        return row, row * _ANSWERS_A_ROW + answer, self._trie.edge_decision[edges[row, answer, place]]
-
-    def _loss(
-        self, path: np.ndarray, decision: np.ndarray, logits: torch.Tensor
-    ) -> tuple[torch.Tensor, float]:
-        """KL(uniform || policy) in nats, from the logits at the decisions on the paths of random answers."""
-        edges = self._trie.decision_edges[decision]
-        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
-        log_probs = decision_log_probs(self._trie, decision, logits)
-        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / (
-            int(path.max()) + 1
-        )
-        self._recent.append(divergence.item() / math.log(2))
-        return divergence, float(np.mean(self._recent)) if len(self._recent) == _RECENT_STEPS else math.inf
-
-
-@dataclass(frozen=True)
-class _Descent:
-    """Adam with a rate that falls along a half cosine, until a tolerance or a number of steps is reached."""
-
-    learning_rate: float
-    max_steps: int
-    tolerance: float
-
-    def run(
-        self,
-        loss: Loss,
-        parameters: Iterable[torch.nn.Parameter],
-        after_step: Callable[[], None] | None = None,
-    ) -> tuple[int, float]:
-        """Minimises a loss; returns the steps made and KL(uniform || policy) in bits.
-
-        Args:
-            loss: see `Loss`.
-            parameters: what is trained.
-            after_step: called when the parameters were changed.
-        """
-        trained = list(parameters)
-        optimiser = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
-        for step in range(self.max_steps + 1):
-            value, divergence = loss()
-            if divergence < self.tolerance or step == self.max_steps:
-                break
-            optimiser.param_groups[0]["lr"] = self.learning_rate * (
-                0.5 + 0.5 * math.cos(math.pi * step / self.max_steps)
-            )
-            optimiser.zero_grad()
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            if after_step is not None:
-                after_step()
-        return step, divergence
+    def _logits(self, row: np.ndarray, decision: np.ndarray) -> torch.Tensor:
+        """(n, V) at these decisions of these rows."""
+        nodes = self._trie.decision_node[decision]
+        pack = pack_nodes(self._trie, row, nodes, _ROWS)
+        keep, place = pack.kept(row, nodes)
+        self.tokens += pack.tokens.numel()
+        logits = forward(self._model, pack, keep, self._trie.prompt)
+        return logits[tensor_beside(logits, row), tensor_beside(logits, place)]

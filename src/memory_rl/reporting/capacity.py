@@ -14,8 +14,8 @@ import polars as pl
 from memory_rl.analysis import capacity as analysis
 from memory_rl.analysis.capacity import Size, by_condition, comparable, in_blocks
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import Estimate, mean_interval
-from memory_rl.analysis.survival import bits_per_episode, pool
+from memory_rl.analysis.samples import Sample
+from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
 from memory_rl.reporting.values import WordTable, short, table_rows
@@ -49,21 +49,20 @@ _POINT = (
 )
 
 
-def _point_row(condition: str, size: Size, point: analysis.Point) -> dict[str, Any]:
-    first, times = point.cells[0], pool([cell.times for cell in point.cells])
-    rate, memorised = bits_per_episode(times, first.information), int(times.memorised.sum())
+def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
+    first, rate, memorised = point.first, point.rate, point.memorised
     return {
         "condition": condition,
         "size": size.label,
         "parameters": first.summary.get("trained_parameters"),
         "bytes": first.summary.get("trained_bytes"),
         "N": first.N,
-        "num_secrets": point.num_secrets,
+        "num_secrets": first.num_secrets,
         "order": "blocks" if in_blocks(first) else "mixed",
-        "runs": len(times.episodes),
+        "runs": point.runs,
         "memorised": memorised,
-        "bits_to_learn": point.bits_to_learn,
-        **_spread(point.mean, "stored", "low", "high"),
+        "bits_to_learn": first.bits_to_learn,
+        **_spread(bootstrap_mean(point.stored), "stored", "low", "high"),
         "late_gain": float(np.mean([analysis.late_gain(cell) for cell in point.cells])),
         **(_spread(rate, *_RATE) if memorised else {"bound": rate.high}),
         "learning_rate": first.metrics["learning_rate"].max(),
@@ -99,8 +98,8 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
         "condition": condition,
         "size": found.size.label,
         "parameters": found.size.parameters,
-        "N": found.at.cells[0].N,
-        "num_secrets": found.at.num_secrets,
+        "N": found.at.first.N,
+        "num_secrets": found.at.first.num_secrets,
         "saturated": found.saturated,
         **_spread(found.bits, *_ESTIMATES["capacity"]),
         **_spread(found.per_parameter, *_ESTIMATES["per_parameter"]),

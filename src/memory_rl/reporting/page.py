@@ -17,10 +17,11 @@ from typing import Any
 import jinja2
 import vl_convert
 
+from memory_rl.experiment import KEEP
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import ROW, Figure, Panel, Spec, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
-from memory_rl.reporting.study import KEEP, Study
+from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import about, tables
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
 from memory_rl.reporting.values import number

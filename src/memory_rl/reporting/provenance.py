@@ -10,18 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import chz
-
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.hypotheses import Verdict, judge
 from memory_rl.analysis.protocol import Protocol, load_protocol
-from memory_rl.config import SFTConfig, TrainConfig
+from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.errors import RunDirectoryError
-from memory_rl.reporting.study import KEEP
+from memory_rl.experiment import KEEP, experiment_keys, old_experiment
 
 SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
-
-_COMMANDS = {"train": ("train.py", TrainConfig), "sft": ("sft_train.py", SFTConfig)}
 
 
 @dataclass(frozen=True)
@@ -90,14 +85,13 @@ def _read_sweep(folder: Path) -> dict[str, Any]:
 
 def command_of(cell: Cell) -> str:
     """The command that makes this cell again, with the keys that are not at their defaults."""
-    script, kind = _COMMANDS[cell.kind]
-    fields = chz.chz_fields(kind)
+    experiment, keys = old_experiment(cell.manifest), experiment_keys()
     given = [
         f"{key}={value}"
-        for key, value in cell.config.items()
-        if key not in KEEP and key in fields and (key == "N" or value != fields[key]._default)
+        for key, value in experiment.flat().items()
+        if key not in KEEP and key != "signal" and (key == "N" or value != keys[key].default)
     ]
-    return shlex.join(["python", script, *given])
+    return shlex.join(["python", "sft_train.py" if cell.kind == "sft" else "train.py", *given])
 
 
 def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import chz
+from dataclasses import dataclass
 
 from memory_rl.errors import ConfigError
+from memory_rl.keys import key
 
 
-@chz.chz(typecheck=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportConfig:
     """Which run directories are put on the page, and where it goes."""
 
-    runs: str = chz.field(
-        default="runs",
-        doc="Run directories, or folders that hold some (a sweep, or several), separated by commas.",
+    runs: str = key(
+        "runs", "Run directories, or folders that hold some (a sweep, or several), separated by commas."
     )
-    out: str = chz.field(
-        default="report",
-        doc="The folder of the report. An earlier report there is replaced; other files are never touched.",
+    out: str = key(
+        "report",
+        "The folder of the report. An earlier report there is replaced; other files are never touched.",
     )
-    title: str | None = chz.field(
-        default=None,
-        doc="The heading of the page. Default: the name of the protocol, or of the first folder.",
+    title: str | None = key(
+        None, "The heading of the page. Default: the name of the protocol, or of the first folder."
     )
-    quiet: bool = chz.field(default=False, doc="Print nothing.")
+    quiet: bool = key(False, "Print nothing.")
 
-    @chz.validate
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not self.paths:
             raise ConfigError(f"runs={self.runs} names no folder: type for example runs=runs.")
         if not self.out.strip():

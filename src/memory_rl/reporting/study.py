@@ -11,14 +11,12 @@ from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell
-from memory_rl.config import OPERATIONAL_KEYS
-
-KEEP = (*OPERATIONAL_KEYS, "threads", "data_dir")
-"""Keys that say where and how a run was made, not what was measured."""
+from memory_rl.experiment import KEEP
 
 _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
+_RANK = "lora_rank"
 _NOTHING = object()
 
 
@@ -145,7 +143,7 @@ def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
     usual = {
-        key: _most_frequent([cell.config[key] for cell in cells if key in cell.config])
+        key: _usual(key, [cell.config[key] for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
     names = (" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells)
@@ -201,12 +199,14 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else value
 
 
-def _most_frequent(values: Sequence[Any]) -> Any:
-    """The value that most have; where several have as many, something that none of them equals."""
-    (first, most), *others = Counter(map(str, values)).most_common(2)
-    if others and others[0][1] == most:
-        return _NOTHING
-    return next(value for value in values if str(value) == first)
+def _usual(key: str, values: Sequence[Any]) -> Any:
+    """The value that most have; of as many, the greatest rank, and of other keys one that none equals."""
+    counts = Counter(map(str, values))
+    most = max(counts.values())
+    candidates = {str(value): value for value in values if counts[str(value)] == most}
+    if len(candidates) > 1:
+        return max(candidates.values()) if key == _RANK else _NOTHING
+    return next(iter(candidates.values()))
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
@@ -215,16 +215,12 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
     counts = Counter(entry.cell.condition for entry in entries)
     colors = _colors([conditions[name] for name in ordered], counts)
     variants: defaultdict[str, Iterator[int]] = defaultdict(count)
-    labels: dict[str, list[Label]] = {}
+    labels = []
     for name in ordered:
-        of_other_ranks = labels.setdefault(_without_rank(name), [])
         variant = next(variants[conditions[name]])
-        of_other_ranks.append(Label(name, colors[conditions[name]], variant, bool(of_other_ranks)))
-    return [label for group in labels.values() for label in group]
-
-
-def _without_rank(name: str) -> str:
-    return " ".join(word for word in name.split(" ") if not word.startswith("lora_rank="))
+        starts_hidden = variant > 0 and f" {_RANK}=" in name
+        labels.append(Label(name, colors[conditions[name]], variant, starts_hidden))
+    return labels
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, number, short, table_rows
 
 _FILE_WIDTH = 140
-_BITS = "mean bits known {task.fields[bits]:.2f} of {task.fields[information]:.2f}"
 _RESULTS = {
     "condition": ("condition",),
     "runs": ("runs",),
@@ -24,32 +22,48 @@ _RESULTS = {
 }
 
 
-@contextmanager
-def progress_bar(title: str, information: float) -> Iterator[Callable[[Any], None]]:
-    """A bar over episodes with the mean bits known.
-
-    Yields the function that moves it, to be called with a `memory_rl.training.recorder.Progress`.
+class ProgressBar:
+    """Shows how far an experiment is: a bar over episodes with the mean bits known.
 
     Args:
         title: the condition.
-        information: the bits to learn.
+        N: the size of the secret space.
+        budget: the most episodes of one run.
+        quiet: shows nothing.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"episodes | {_BITS} | {{task.fields[active]}} runs learning"),
-        TimeElapsedColumn(),
-    )
-    console = Console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=None, bits=0.0, information=information, active=0)
 
-        def move(state: Any) -> None:
-            now = {"bits": state.mean_bits_known, "active": state.active}
-            progress.update(task, completed=state.episode, total=state.budget, **now)
+    def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
+        self._bar: Any = None
+        console = Console()
+        if quiet or not console.is_terminal:
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        yield move
+        bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
+        told = TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            told,
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task(title, total=budget, bits=0.0, active=0)
+
+    def __enter__(self) -> ProgressBar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def move(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """See `memory_rl.training.meter.Watcher`; moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=episode, bits=mean_bits_known, active=active)
 
 
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:

@@ -1,11 +1,12 @@
-"""Checkpoints: everything that a run needs to go on to the same bytes, in files that anyone can read.
+"""Checkpoints: everything that a run needs to continue to the same bytes, in files that anyone can read.
 
     checkpoint/<number>/
-      adapters/run-<i>/     a folder as PEFT loads it (as transformers does, with adapter=full), for each
-      learner of a transformer state.safetensors     arrays: optimiser moments, what the observers believe,
-      what was last measured state.json            the tree of the state: numbers, random streams, and where
-      the arrays and tables are metrics.parquet       the tables as far as they had come; also episodes,
-      timing and, where there is one, film checkpoint.json       size and SHA-256 of each file; written last
+      adapters/run-<i>/     what a run of a transformer has trained, as PEFT loads it (as transformers does,
+                            with adapter=full)
+      state.safetensors     arrays: optimiser moments, what the observers believe, what was last measured
+      state.json            the tree of the state: numbers, random streams, and where arrays and tables are
+      metrics.parquet       the tables so far; also episodes, timing and, if there is one, film
+      checkpoint.json       size and SHA-256 of each file; written last
 
 A checkpoint gets its name when all its files are on disk, and the one before is removed after that. No pickle
 is written or read.
@@ -25,21 +26,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.state import Adapter, State
+from memory_rl.files import FAILURES, flush
+from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
 
-_SCHEMA = 1  # raised when a state changes its meaning
+_SCHEMA = 2  # raised when a state changes its meaning
 _INDEX, _ARRAYS, _TREE = "checkpoint.json", "state.safetensors", "state.json"
 _SCRATCH = ".next"
 _SECONDS = 60.0
 _TIMES_THE_COST = 100.0
-
-_FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
 
 
 class Checkpoints:
@@ -78,11 +77,11 @@ class Checkpoints:
             scratch.mkdir(parents=True)
             _write_all(scratch, make_state())
             os.replace(scratch, self.path / str(number))
-            _flush(self.path)
-        except _FAILURES as error:
+            flush(self.path)
+        except FAILURES as error:
             shutil.rmtree(scratch, ignore_errors=True)
             raise RunDirectoryError(
-                f"{self.path} cannot be written ({error}): make room, then go on with resume=True."
+                f"{self.path} cannot be written ({error}): make room, then continue with resume=True."
             ) from error
         for old in self._numbers():
             if old < number:
@@ -102,9 +101,10 @@ class Checkpoints:
         folder = self.path / str(number)
         try:
             return _read_all(folder)
-        except (*_FAILURES, ValueError, KeyError, TypeError) as error:
+        except (*FAILURES, ValueError, KeyError, TypeError) as error:
             raise RunDirectoryError(
-                f"{folder} is damaged or of another version ({error}): remove {self.path} to start over there, or give another log_path."
+                f"{folder} is damaged or of another version ({error}): "
+                f"remove {self.path} to start over there, or give another log_path."
             ) from error
 
     def remove(self) -> None:
@@ -116,30 +116,13 @@ class Checkpoints:
         return max(self._numbers(), default=0)
 
     def _numbers(self) -> list[int]:
-        return (
-            [int(folder.name) for folder in self.path.iterdir() if folder.name.isdecimal()]
-            if self.path.is_dir()
-            else []
-        )
+        return [int(folder.name) for folder in self.path.glob("[0-9]*")]
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     """Writes arrays as a safetensors file that PyTorch's libraries take for their own."""
-    save_file(
-        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, file, {"format": "pt"}
-    )
-
-
-def _write_adapter(folder: Path, adapter: Adapter) -> None:
-    folder.mkdir(parents=True)
-    config, tensors = adapter.files
-    (folder / config).write_text(json.dumps(adapter.config, indent=2) + "\n")
-    write_tensors(adapter.tensors, folder / tensors)
-
-
-def _read_adapter(folder: Path, whole: bool) -> Adapter:
-    config, tensors = Adapter({}, {}, whole).files
-    return Adapter(json.loads((folder / config).read_text()), load_file(folder / tensors), whole)
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, file, {"format": "pt"})
 
 
 def _write_all(folder: Path, state: State) -> None:
@@ -147,16 +130,13 @@ def _write_all(folder: Path, state: State) -> None:
     tree = _put(folder, state, "", arrays)
     write_tensors(arrays, folder / _ARRAYS)
     (folder / _TREE).write_text(json.dumps(tree))
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in folder.rglob("*"):
-        _flush(path)
-    index = {
-        "schema": _SCHEMA,
-        "files": {file.relative_to(folder).as_posix(): _fingerprint(file) for file in files},
-    }
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    _flush(folder / _INDEX)
-    _flush(folder)
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
+        flush(path)
+    files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in paths if path.is_file()}
+    (folder / _INDEX).write_text(json.dumps({"schema": _SCHEMA, "files": files}, indent=2) + "\n")
+    flush(folder / _INDEX)
+    flush(folder)
 
 
 def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -164,15 +144,21 @@ def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) ->
     name = place.rpartition("/")[2]
     if isinstance(value, dict):
         return {key: _put(folder, part, f"{place}/{key}".lstrip("/"), arrays) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_put(folder, part, f"{place}/{number}", arrays) for number, part in enumerate(value)]
     if isinstance(value, np.ndarray):
         arrays[place] = value
         return {"$array": place}
     if isinstance(value, pl.DataFrame):
         value.write_parquet(folder / f"{name}.parquet")
         return {"$table": f"{name}.parquet"}
-    if isinstance(value, Adapter):
-        _write_adapter(folder / "adapters" / name, value)
-        return {"$adapter": f"adapters/{name}"} | ({"whole": True} if value.whole else {})
+    if isinstance(value, SavedModel):
+        config, tensors = value.files
+        target = folder / "adapters" / name
+        target.mkdir(parents=True)
+        (target / config).write_text(json.dumps(value.config, indent=2) + "\n")
+        write_tensors(value.tensors, target / tensors)
+        return {"$adapter": f"adapters/{name}", "whole": value.whole}
     return value
 
 
@@ -189,6 +175,8 @@ def _read_all(folder: Path) -> State:
 
 
 def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_get(folder, part, arrays) for part in value]
     if not isinstance(value, dict):
         return value
     if "$array" in value:
@@ -196,19 +184,13 @@ def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "$table" in value:
         return pl.read_parquet(folder / value["$table"])
     if "$adapter" in value:
-        return _read_adapter(folder / value["$adapter"], value.get("whole", False))
+        config, tensors = (
+            folder / value["$adapter"] / name for name in SavedModel({}, {}, value["whole"]).files
+        )
+        return SavedModel(json.loads(config.read_text()), load_file(tensors), value["whole"])
     return {key: _get(folder, part, arrays) for key, part in value.items()}
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,18 +1,18 @@
-"""Signals that wait until a run can be left."""
+"""Signals that become exceptions, and signals that wait until a run can be left."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType, TracebackType
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object]
 
 
 class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind of
-    """SIGTERM, where nobody else would have turned it into an exception.
+    """A signal stopped the work; the run at work notes on disk that it was interrupted.
 
     Attributes:
         signal: its number.
@@ -24,32 +24,41 @@ class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind o
 
 
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it. Outside the main
-    thread, where no signals come, it does nothing.
+def signals_raise(*numbers: int) -> Iterator[list[int]]:
+    """Turns signals into `InterruptedBySignal`; outside the main thread, where none arrive, it does nothing.
+
+    Yields:
+        Those received so far, since a library may turn the error into one of its own, as Ray does.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, _raise)
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise InterruptedBySignal(number)
+
+    before = {number: signal.signal(number, interrupt) for number in numbers if _in_main_thread()}
     try:
-        yield
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise InterruptedBySignal(number)
+def sigterm_raises() -> AbstractContextManager[list[int]]:
+    """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it."""
+    unhandled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    return signals_raise(*([signal.SIGTERM] if unhandled else []))
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class SignalsWait:
-    """While it is entered, the first SIGINT or SIGTERM is noted, and `deliver` hands it to whoever would have
-    had it; a second one is not held back.
+    """Holds back the first SIGINT or SIGTERM of its with block until `deliver`.
 
-    Signals that are ignored, or that would end the process without a word, are left alone.
+    A second one is not held back. Signals that are ignored, or that would end the process without a word, are
+    left alone.
     """
 
     def __init__(self) -> None:
@@ -57,7 +66,7 @@ class SignalsWait:
         self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> SignalsWait:
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.getsignal(number)
                 if callable(handler):
@@ -65,13 +74,11 @@ class SignalsWait:
                     signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stand_aside()
 
     def deliver(self) -> None:
-        """Lets the signal that came have its effect, which is an exception as a rule."""
+        """Lets the signal that came have its effect, usually an exception."""
         number, self.pending = self.pending, None
         if number is not None:
             self._before[number](number, None)

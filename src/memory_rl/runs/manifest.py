@@ -1,6 +1,4 @@
-"""manifest.json: what was run, by which code, and how it stands. Written first and at every change of
-status.
-"""
+"""manifest.json: what was run, by which code, and its status; written first and at every change of status."""
 
 from __future__ import annotations
 
@@ -12,30 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from memory_rl.config import OPERATIONAL_KEYS
+from memory_rl.experiment import Experiment, old_experiment
 
 SCHEMA = 1
 """Raised when a file of the run directory changes its meaning."""
 
 Status = Literal["running", "completed", "interrupted", "failed"]
 
-_LIBRARIES = ("memory-rl", "torch", "transformers", "numpy", "scipy", "polars", "chz")
+_LIBRARIES = ("memory-rl", "torch", "transformers", "numpy", "scipy", "polars")
 
 
-def make_manifest(kind: str, condition: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that is about to start. It holds nothing of the environment's variables.
-
-    Args:
-        kind: "train" or "sft".
-        condition: the name of the condition.
-        config: every key of the configuration.
-    """
+def make_manifest(experiment: Experiment) -> dict[str, Any]:
+    """The manifest of a run that is about to start. It holds nothing of the environment's variables."""
     return {
         "schema": SCHEMA,
-        "kind": kind,
-        "condition": condition,
-        "config": dict(config),
-        "seed": config["seed"],
+        "kind": experiment.command,
+        "condition": experiment.condition,
+        "config": experiment.flat(),
+        "resolved": experiment.resolved(),
+        "seed": experiment.world.seed,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -48,39 +41,43 @@ def make_manifest(kind: str, condition: str, config: Mapping[str, Any]) -> dict[
 def with_status(
     manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any
 ) -> dict[str, Any]:
-    """The manifest with a new status; `why` tells of an interruption or a failure, and `about` is to be
-    noted, too.
+    """The manifest with a new status.
+
+    Args:
+        manifest: as it was.
+        status: the new one.
+        why: of an interruption or a failure.
+        about: whatever else is to be noted.
     """
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 
 
-def resumed(begun: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that is gone on with: as it began, with a note of each time that it was taken up
-    again, and by which code.
+def resumed(existing: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a resumed run: as it started, with a note of when it was resumed and by which code.
 
     Args:
-        begun: the manifest that the run directory holds.
+        existing: the manifest that the run directory holds.
         now: that of a run which would start now.
     """
-    note = {
-        "started": now["started"],
-        "stopped_as": begun["status"],
-        "versions": now["versions"],
-        "code": now["code"],
-    }
-    return {**begun, "resumed": [*begun.get("resumed", []), note]}
+    note = {name: now[name] for name in ("started", "versions", "code")}
+    note["stopped_as"] = existing["status"]
+    return {**existing, "resumed": [*existing.get("resumed", []), note]}
 
 
-def first_difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first thing that makes two manifests describe different experiments, in words; None if they are the
-    same one.
+def first_difference(existing: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What makes two manifests describe different experiments, in words; None if they are the same one.
+
+    Args:
+        existing: the manifest that a run directory holds, also one of version 0.1.
+        now: kind and resolved configuration of a run which would start now.
     """
-    if begun.get("kind") != now["kind"]:
-        return f"it is of kind {begun.get('kind')}, and this command's is {now['kind']}"
-    config = begun.get("config", {})
-    for key, value in now["config"].items():
-        if key not in OPERATIONAL_KEYS and config.get(key) != value:
-            return f"it has {key}={config.get(key)}, and this command {key}={value}"
+    if existing.get("kind") != now["kind"]:
+        return f"it is of kind {existing.get('kind')}, and this command's is {now['kind']}"
+    theirs = existing["resolved"] if "resolved" in existing else old_experiment(existing).resolved()
+    ours = now["resolved"]
+    for key in {**ours, **theirs}:
+        if theirs.get(key) != ours.get(key):
+            return f"it has {key}={theirs.get(key)}, and this command {key}={ours.get(key)}"
     return None
 
 
@@ -89,9 +86,7 @@ def _now() -> str:
 
 
 def _code_state() -> dict[str, Any]:
-    """The commit of the checkout that the package is imported from, and whether it was changed since; None
-    outside a checkout.
-    """
+    """The commit of the package's checkout, and whether it was changed since; None outside a checkout."""
     folder = Path(__file__).parent
 
     def ask(*words: str) -> str | None:
@@ -103,9 +98,7 @@ def _code_state() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    if (
-        ask("ls-files", "--error-unmatch", str(Path(__file__))) is None
-    ):  # installed elsewhere: the checkout around it is not ours
+    if ask("ls-files", "--error-unmatch", __file__) is None:  # the checkout around it is another project's
         return {"commit": None, "changed": None}
     changes = ask("status", "--porcelain", "--untracked-files=no")
     return {"commit": ask("rev-parse", "HEAD"), "changed": None if changes is None else changes != ""}

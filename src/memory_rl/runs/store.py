@@ -1,32 +1,33 @@
-"""The files of a run directory. Every file appears whole or not at all, and nothing that was measured is ever
-overwritten by another run.
+"""The files of a run directory: each appears whole or not at all.
 
-metrics.parquet holds only what the configuration and the seed determine, so that two runs of the same
-experiment give the same bytes; wall-clock times are kept apart, in timing.parquet.
+No run overwrites what another measured. metrics.parquet holds only what the configuration and the seed
+determine, so that two runs of the same experiment give the same bytes; wall-clock times are kept apart, in
+timing.parquet.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 
 from memory_rl.errors import RunDirectoryError
+from memory_rl.files import write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
-from memory_rl.state import Adapter
+from memory_rl.state import SavedModel
+
+T = TypeVar("T")
 
 METRICS_SCHEMA = {
     "run": pl.Int32,
@@ -106,23 +107,16 @@ FILM_SCHEMA = {
 """A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer:
 the ideal observer's posterior."""
 
-MANIFEST, METRICS, EPISODES, TIMING, SUMMARY = (
-    "manifest.json",
-    "metrics.parquet",
-    "episodes.parquet",
-    "timing.parquet",
-    "summary.json",
-)
+MANIFEST, SUMMARY = "manifest.json", "summary.json"
+METRICS, EPISODES, TIMING = "metrics.parquet", "episodes.parquet", "timing.parquet"
 SECRETS = "secrets.parquet"
 """What is known of each secret, where a run has several."""
 USAGE = "usage.json"
-"""What was asked of a service, kept after each round of requests, so that nothing that was charged is
-forgotten."""
+"""What was asked of a service, written after each round of requests, so that no charge is forgotten."""
 FILM = "film.parquet"
 """Where N is small enough to be looked at, every answer is scored, and a ledger is kept."""
 CHANNEL = "channel.npz"
 """The table of a reward of the user's own: levels, classes and, if chance has a part in it, outcomes."""
-
 
 KILLED = "killed"
 """What stands for "running" in a manifest that no process is at work on."""
@@ -133,13 +127,12 @@ class RunDirectory:
 
     Attributes:
         path: where it is.
-        begun: of a directory that was claimed, the manifest of the run in it that is to be gone on with, or
-            that is complete.
+        existing: the manifest of the run that a claimed directory already holds, to be resumed or complete.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.begun: dict[str, Any] | None = None
+        self.existing: dict[str, Any] | None = None
         self._lock: Lock | None = None
 
     @classmethod
@@ -152,8 +145,8 @@ class RunDirectory:
             log_path: None for a new directory.
             name: of the new directory.
             manifest: of the run that is about to start.
-            resume: admits a run of the same configuration in `log_path`; it is then in `begun`. One that is
-                complete is not locked.
+            resume: admits a run of the same configuration in `log_path`; its manifest is then in `existing`.
+                A directory whose run is complete is not locked.
 
         Raises:
             RunDirectoryError: if `log_path` already holds another run or other files, is in use, or cannot be
@@ -161,12 +154,10 @@ class RunDirectory:
         """
         directory = cls(Path(log_path) if log_path is not None else _new_path(name))
         directory._look(manifest, resume)
-        if directory.begun is None or directory.begun["status"] != "completed":
+        if not directory.is_complete:
             directory._take()
-            try:
-                directory._look(
-                    manifest, resume
-                )  # again: what was seen before may have changed until the lock was ours
+            try:  # again: what was seen before may have changed until the lock was ours
+                directory._look(manifest, resume)
             except RunDirectoryError:
                 directory.release()
                 raise
@@ -175,10 +166,13 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run that a claimed directory holds has come to its end."""
+        return self.existing is not None and self.existing["status"] == "completed"
 
     def release(self) -> None:
         """Lets others have a claimed directory."""
@@ -189,61 +183,59 @@ class RunDirectory:
     def _take(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(self.path)
+            self._lock = Lock(self.path / LOCK)
         except BlockingIOError:
             raise self._in_use() from None
         except OSError as error:
-            raise RunDirectoryError(
-                f"log_path={self.path} cannot be written ({error.strerror}): give another log_path."
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"log_path={self.path} cannot be written ({error.strerror}): give another log_path."
+        )
 
     def _in_use(self) -> RunDirectoryError:
         return RunDirectoryError(
-            f"log_path={self.path} is in use by another process, which is at work on it: wait for its end, or give another log_path."
+            f"log_path={self.path} is in use by another process, which is at work on it: wait for its end, "
+            "or give another log_path."
         )
 
     def _look(self, manifest: Mapping[str, Any], resume: bool) -> None:
         """Refuses what is not to be touched, and touches nothing."""
         try:
-            names = (
-                sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name))
-                if self.path.exists()
-                else []
-            )
-        except OSError as error:
-            raise RunDirectoryError(
-                f"log_path={self.path} cannot be written ({error.strerror}): give another log_path."
-            ) from error
-        if MANIFEST not in names:
-            if names:
-                raise RunDirectoryError(
-                    f"log_path={self.path} already holds other files ({names[0]}): give an empty or new log_path."
-                )
+            names = sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name))
+        except FileNotFoundError:
             return
-        self.begun = self.read_manifest()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if names and MANIFEST not in names:
+            raise RunDirectoryError(
+                f"log_path={self.path} already holds other files ({names[0]}): give an empty or new log_path."
+            )
+        if names:
+            self.existing = self.read_manifest()
+            self._refuse_another(self.existing, manifest, resume)
+
+    def _refuse_another(self, existing: dict[str, Any], manifest: Mapping[str, Any], resume: bool) -> None:
         if self._lock is None and is_locked(self.path):
             raise self._in_use()
+        status = self.status(existing)
         if not resume:
-            raise self._already_taken(self.status(self.begun))
-        difference = first_difference(self.begun, manifest)
+            advice = (
+                ", which is never overwritten: give another log_path."
+                if status == "completed"
+                else ": add resume=True to continue it, or give another log_path."
+            )
+            raise RunDirectoryError(f"log_path={self.path} already holds a run ({status}){advice}")
+        difference = first_difference(existing, manifest)
         if difference:
             raise RunDirectoryError(
-                f"log_path={self.path} holds another experiment: {difference}; give the same configuration, or another log_path."
+                f"log_path={self.path} holds another experiment: {difference}; "
+                "give the same configuration, or another log_path."
             )
-
-    def _already_taken(self, status: str) -> RunDirectoryError:
-        if status == "completed":
-            return RunDirectoryError(
-                f"log_path={self.path} already holds a run (completed), which is never overwritten: give another log_path."
-            )
-        return RunDirectoryError(
-            f"log_path={self.path} already holds a run ({status}): add resume=True to go on with it, or give another log_path."
-        )
 
     def status(self, manifest: Mapping[str, Any]) -> str:
-        """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it any
-        more.
-        """
+        """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it."""
         status = str(manifest["status"])
         return KILLED if status == "running" and self._lock is None and not is_locked(self.path) else status
 
@@ -256,74 +248,61 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file whole."""
-        self._replace(name, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+        self._write(name, json.dumps(content, indent=2) + "\n")
 
     def write_frame(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a Parquet file whole."""
-        self._replace(name, frame.write_parquet)
+        self._write(name, frame.write_parquet)
 
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes a .npz file whole."""
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        self._write(name, content.getvalue())
 
-        def write(path: Path) -> None:
-            with path.open("wb") as stream:
-                np.savez_compressed(stream, allow_pickle=False, **arrays)
-
-        self._replace(name, write)
-
-    def write_adapters(self, adapters: Mapping[str, Adapter]) -> None:
+    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
         """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
         for name, adapter in adapters.items():
             config, tensors = adapter.files
             self.write_json(f"adapters/{name}/{config}", adapter.config)
-            self._replace(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
-
-    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Reads a .npz file; it may hold numbers alone.
-
-        Raises:
-            RunDirectoryError: if it is missing or damaged.
-        """
-        try:
-            with np.load(self.path / name, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise RunDirectoryError(
-                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
-            ) from error
-
-    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        target = self.path / name
-        scratch = target.with_name(f".{target.name}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(scratch)
-            with scratch.open("rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(scratch, target)
-        except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
-            scratch.unlink(missing_ok=True)
-            raise RunDirectoryError(
-                f"{target} cannot be written ({error}): make room or give a log_path on another disk."
-            ) from error
+            self._write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole."""
-        self._replace(name, lambda path: path.write_bytes(content))
+        self._write(name, content)
+
+    def _write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
+        try:
+            write_whole(self.path / name, content)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be written ({error}): "
+                "make room or give a log_path on another disk."
+            ) from error
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file.
 
         Raises:
-            RunDirectoryError: if it is missing or damaged.
+            RunDirectoryError: if it is missing or damaged, as for `read_frame` and `read_arrays`.
         """
+        return self._read(name, lambda path: json.loads(path.read_text()))
+
+    def read_frame(self, name: str) -> pl.DataFrame:
+        """Reads a Parquet file."""
+        return self._read(name, pl.read_parquet)
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Reads a .npz file; it may hold numbers alone."""
+        return self._read(name, _load_arrays)
+
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
+            return read(self.path / name)
+        except (OSError, ValueError, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
             raise RunDirectoryError(
                 f"{self.path / name} cannot be read ({error}): give the path of a run directory."
             ) from error
-        return content
 
     def read_manifest(self) -> dict[str, Any]:
         """Reads manifest.json.
@@ -334,30 +313,23 @@ class RunDirectory:
         manifest = self.read_json(MANIFEST)
         if not isinstance(manifest, dict) or "schema" not in manifest:
             raise RunDirectoryError(
-                f"{self.path / MANIFEST} is no manifest of memory-rl: give the path of a run directory."
+                f"{self.path / MANIFEST} is not a manifest of memory-rl: give the path of a run directory."
             )
         if manifest["schema"] != SCHEMA:
             raise RunDirectoryError(
-                f"{self.path / MANIFEST} has schema {manifest['schema']}, and this version reads {SCHEMA}: use the version of memory-rl that wrote it."
+                f"{self.path / MANIFEST} has schema {manifest['schema']}, and this version reads {SCHEMA}: "
+                "use the version of memory-rl that wrote it."
             )
         return manifest
 
-    def read_frame(self, name: str) -> pl.DataFrame:
-        """Reads a Parquet file.
 
-        Raises:
-            RunDirectoryError: if it is missing or damaged.
-        """
-        try:
-            return pl.read_parquet(self.path / name)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise RunDirectoryError(
-                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
-            ) from error
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _is_ours(name: str) -> bool:
-    """Whether it is a lock or a file that was being written, which a killed process may have left behind."""
+    """Whether it is a lock or an unfinished file, which a killed process may have left behind."""
     return name == LOCK or (name.startswith(".") and name.endswith(".part"))
 
 

@@ -5,9 +5,10 @@ from memory_rl.task.environment import Environment, Message, Turn
 from memory_rl.task.making import make_environment
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, from_table, load_reward, table_of, tabulate
-from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, make_channel, with_noise
+from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, credit_rewards, make_channel, with_noise
 from memory_rl.task.secret_space import SecretSpace
 from memory_rl.task.single_step import SingleStep
+from memory_rl.task.table import EpisodeTable, episode_table
 
 __all__ = [
     "CHANNELS",
@@ -15,6 +16,7 @@ __all__ = [
     "TEST",
     "TRAIN",
     "Environment",
+    "EpisodeTable",
     "Message",
     "MultiStep",
     "RewardChannel",
@@ -22,6 +24,8 @@ __all__ = [
     "SingleStep",
     "Turn",
     "as_reward",
+    "credit_rewards",
+    "episode_table",
     "examples_directory",
     "from_table",
     "load_reward",

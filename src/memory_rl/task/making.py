@@ -1,8 +1,9 @@
-"""The environment of a configuration: for the experiments, and for the adapters to other libraries alike."""
+"""The environment of a world and a signal: for the experiments, and for the adapters to other libraries alike."""
 
 from __future__ import annotations
 
-from memory_rl.config import ChannelConfig, LearnerConfig, WorldConfig, name_of
+from memory_rl.config import Secrets, Signal, Wording, World
+from memory_rl.keys import name_of
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, load_reward, tabulate
@@ -11,24 +12,30 @@ from memory_rl.task.secret_space import SecretSpace
 from memory_rl.task.single_step import SingleStep
 
 
-def make_environment(config: WorldConfig) -> Environment:
-    """The environment of a configuration; one that has no reward channel gets the noiseless default, which
-    nobody then asks.
+def make_environment(
+    world: World, signal: Signal, wording: Wording | None = None, channel: RewardChannel | None = None
+) -> Environment:
+    """The environment.
+
+    Args:
+        world: the secret and its turns.
+        signal: how answers are rewarded; where S is shown, nobody asks the channel.
+        wording: how it asks, if the world leaves that open.
+        channel: in place of the one that the signal names.
 
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.
     """
-    space, num_secrets = SecretSpace(config.N), config.num_secrets if isinstance(config, LearnerConfig) else 1
-    if config.env_type == "multi_step":
-        noise = config.reward_noise if isinstance(config, ChannelConfig) else 0.0
-        return MultiStep.with_noise(space, noise, num_secrets=num_secrets, wording=config.wording_in_use)
-    channel = _channel(config) if isinstance(config, ChannelConfig) else make_channel("binary", config.N)
-    return SingleStep(space, channel, num_secrets, config.wording_in_use)
+    space, asks = SecretSpace(world.N), world.wording or wording or "terse"
+    several = world.num_secrets if isinstance(world, Secrets) else 1
+    if world.multi_step:
+        return MultiStep.with_noise(space, signal.reward_noise, num_secrets=several, wording=asks)
+    return SingleStep(space, channel or _channel(world, signal), several, asks)
 
 
-def _channel(config: ChannelConfig) -> RewardChannel:
-    if not config.own_reward:
-        return make_channel(config.channel_name, config.N, config.reward_bins, config.reward_noise)
-    given, name = config.reward_type, name_of(config.reward_type)
-    reward = as_reward(load_reward(given) if isinstance(given, str) else given, config.N, name)
-    return with_noise(tabulate(reward, config.N, name), config.reward_noise)
+def _channel(world: World, signal: Signal) -> RewardChannel:
+    if not signal.own_reward:
+        return make_channel(signal.channel_name(world), world.N, signal.reward_bins, signal.reward_noise)
+    given, name = signal.reward_type, name_of(signal.reward_type)
+    reward = as_reward(load_reward(given) if isinstance(given, str) else given, world.N, name)
+    return with_noise(tabulate(reward, world.N, name), signal.reward_noise)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 import reprlib
-import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError
+from memory_rl.own_code import load_object, one_line, told
 from memory_rl.task.rewards import RewardChannel
 
 Reward = Callable[[int, int], "float | Mapping[float, float]"]
@@ -36,65 +33,10 @@ _MOST_LAWS = 2**20
 _MOST_CELLS = 2**24
 """Of the table p(level | class): with more distributions or cells than this it would fill the memory."""
 
-_EXAMPLE = "reward_type=my_rewards.py:my_reward"
-_LONGEST = 160  # characters of somebody else's message
-
 
 def load_reward(reference: str) -> Any:
-    """The function, class or object that `file.py:Name` names.
-
-    The file is run as a script is: afresh each time, and while it runs it can import the modules that lie
-    beside it. Its module is known to `sys.modules`, which dataclasses need, but under a name that hides no
-    other.
-
-    Raises:
-        ConfigError: if there is no such file or name, or the file cannot be run.
-    """
-    place, _, name = reference.rpartition(":")
-    path = Path(place)
-    if not path.is_file():
-        meant = path.with_suffix(".py") if path.name else path
-        hint = (
-            f"did you mean reward_type={meant}:{name}?"
-            if meant.is_file()
-            else f"give the path of a Python file, as in {_EXAMPLE}."
-        )
-        raise ConfigError(
-            f"reward_type={reference} names no file, since there is no {place or 'path before the colon'}: {hint}"
-        )
-    module = _run(path, reference)
-    if name not in vars(module):
-        own = [
-            known
-            for known, value in vars(module).items()
-            if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")
-        ]
-        hint = suggest(name, own) if own else "define it there, as in def my_reward(answer, secret)."
-        why = f"{place} has no {name}" if name else "no name follows the colon"
-        raise ConfigError(f"reward_type={reference} names nothing, since {why}: {hint}")
-    return vars(module)[name]
-
-
-def _run(path: Path, reference: str) -> ModuleType:
-    """The module that the file makes. Its bytecode is not kept: a file changed within a second is not told
-    from an old one by its time stamp.
-    """
-    folder = str(path.resolve().parent)
-    module = ModuleType("own_reward_" + re.sub(r"\W", "_", str(path.resolve())))
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module
-    sys.path.insert(0, folder)
-    try:
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))  # noqa: S102  # to run it is what the user asks for
-    except (Exception, SystemExit) as error:
-        del sys.modules[module.__name__]
-        raise ConfigError(
-            f"reward_type={reference} cannot be used, since {path} cannot be run ({_told(error)}): mend the file."
-        ) from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-    return module
+    """The function, class or object that `file.py:Name` names; raises a ConfigError if there is none."""
+    return load_object(reference, "reward_type", "def my_reward(answer, secret)")
 
 
 def as_reward(given: Any, N: int, name: str) -> Reward:
@@ -112,7 +54,7 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             given = given(**_wants_N(given, N))
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"reward_type={name} cannot be made ({_told(error)}): the class is given N, if it has a parameter of that name, and nothing else, "
+                f"reward_type={name} cannot be made ({told(error)}): the class is given N, if it has a parameter of that name, and nothing else, "
                 "so give all others defaults."
             ) from error
     method = getattr(given, "reward", None)
@@ -182,13 +124,9 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
 def from_table(
     name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None
 ) -> RewardChannel:
-    """The channel with this table: levels (L,), classes (A, N), outcomes (C, L) or None; see
-    `RewardChannel`.
-    """
-    singles_out = np.array_equal(classes, np.eye(len(classes), classes.shape[1], dtype=bool))
-    return RewardChannel(
-        name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, singles_out
-    )
+    """The `RewardChannel` with this table: levels (L,), classes (A, N), outcomes (C, L) or None."""
+    kind = "hit" if np.array_equal(classes, np.eye(*classes.shape, dtype=bool)) else ""
+    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, kind)
 
 
 def table_of(channel: RewardChannel, N: int) -> np.ndarray:
@@ -331,28 +269,9 @@ def _too_large(name: str, N: int) -> ConfigError:
 
 def _failed(error: BaseException, answer: int, secret: int, name: str) -> ConfigError:
     return ConfigError(
-        f"reward_type={name} failed for answer={answer}, secret={secret} ({_told(error)}): return a reward for every answer and every secret from 0 to N - 1."
+        f"reward_type={name} failed for answer={answer}, secret={secret} ({told(error)}): return a reward for every answer and every secret from 0 to N - 1."
     )
 
 
-def _told(error: BaseException) -> str:
-    """An error of the user's code in one line, with the place in their file."""
-    frame, places = error.__traceback__, list[tuple[str, int]]()
-    while frame is not None:
-        places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
-        frame = frame.tb_next
-    theirs = [
-        place for place in places if place[0] != __file__ and not place[0].startswith("<")
-    ]  # nor what has no file
-    lines = [line for file, line in theirs if file == theirs[0][0]]
-    where = f" in {Path(theirs[0][0]).name}, line {lines[-1]}" if theirs else ""
-    return _one_line(f"{type(error).__name__}: {error}".removesuffix(": ")) + where
-
-
 def _shown(given: Any) -> str:
-    return _one_line(reprlib.repr(given))
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+    return one_line(reprlib.repr(given))

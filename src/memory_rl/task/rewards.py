@@ -27,14 +27,15 @@ class RewardChannel:
         class_of: maps valid answers and secrets (integer arrays that broadcast) to classes. Class 0 is also
             that of an invalid answer: it earns the lowest level, but for noise.
         outcomes: (C, L) p(level | class), or None where class c always earns level c.
-        singles_out: class 1 is S itself and class 0 all else, so that an answer tells only whether it is S.
+        kind: "hit" where class 1 is S itself and class 0 all else, so that an answer shows only whether it is S;
+            "distance" where each |answer - S| is a class of its own; else empty.
     """
 
     name: str
     levels: np.ndarray
     class_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
     outcomes: np.ndarray | None = None
-    singles_out: bool = False
+    kind: str = ""
 
     @property
     def certain(self) -> bool:
@@ -99,6 +100,23 @@ class RewardChannel:
         return rows[self.classes(answers, secrets)]
 
 
+def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
+    """What each step is credited with: (..., K) to the same.
+
+    Args:
+        rewards: the reward of each step.
+        credit: "step" (its own reward), "reward_to_go" (its own and all later ones) or "episode" (the sum over the
+            episode: what common tools spread over all tokens).
+    """
+    if credit == "reward_to_go":
+        return np.flip(np.cumsum(np.flip(rewards, axis=-1), axis=-1), axis=-1)
+    return (
+        np.broadcast_to(rewards.sum(axis=-1, keepdims=True), rewards.shape)
+        if credit == "episode"
+        else rewards
+    )
+
+
 def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
     """The channel whose reward is replaced, with probability `noise`, by a different level, drawn
     uniformly.
@@ -114,7 +132,12 @@ def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
 def _by_distance(name: str, values: np.ndarray) -> RewardChannel:
     """A channel that looks at |answer - S| alone; `values[d]` is the reward at distance d. Shape (N,)."""
     levels, level_of_distance = np.unique(values, return_inverse=True)
-    return RewardChannel(name, levels, lambda answers, secrets: level_of_distance[np.abs(answers - secrets)])
+    return RewardChannel(
+        name,
+        levels,
+        lambda answers, secrets: level_of_distance[np.abs(answers - secrets)],
+        kind="distance" if len(levels) == len(values) else "",
+    )
 
 
 def raw_log_distance(N: int) -> np.ndarray:
@@ -128,7 +151,7 @@ def binary(N: int) -> RewardChannel:
         "binary",
         np.array([0.0, 1.0]),
         lambda answers, secrets: (answers == secrets).astype(np.int64),
-        singles_out=True,
+        kind="hit",
     )
 
 

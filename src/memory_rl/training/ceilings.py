@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memory_rl.config import MAX_TABULATED_N, BoundsConfig, Experiment, SFTConfig
+from memory_rl.config import MAX_TABULATED_N
 from memory_rl.information import bounds, questioner
 from memory_rl.information.bounds import FirstEpisode
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.information.questioner import Episodes
-from memory_rl.seeding import generator
-from memory_rl.task import Environment, MultiStep
-from memory_rl.training.questions import make_questions
+from memory_rl.task import Environment, EpisodeTable
+from memory_rl.training.accounts import outcomes_of
 
 _OPTIMAL_N = 12
 _GAMES = 512
@@ -45,7 +44,6 @@ class Ceilings:
             reward, for the worst secret; None if S is not among them.
         best_answers: the most answers that share the best expected reward of one secret.
         secret_is_best: whether S always has the best expected reward.
-        unused_levels: of the levels that the channel was asked to have, how many never occur.
     """
 
     capacity: float
@@ -57,7 +55,6 @@ class Ceilings:
     bits_by_reward: float | None
     best_answers: int
     secret_is_best: bool
-    unused_levels: int
 
     def as_dict(self) -> dict[str, Any]:
         """For summary.json."""
@@ -76,21 +73,30 @@ class Ceilings:
         }
 
 
-def ceilings(config: Experiment | BoundsConfig, environment: Environment) -> Ceilings:
-    """The limits of a condition in its world."""
-    limits = _closed_form(config, environment) or _from_table(config, environment)
-    best_answers, secret_is_best = (1, True) if isinstance(config, SFTConfig) else _best_answers(environment)
+def ceilings(
+    environment: Environment, table: EpisodeTable, certainty: float, random: np.random.Generator
+) -> Ceilings:
+    """The ceilings of a condition.
+
+    Args:
+        environment: its world.
+        table: of its episodes.
+        certainty: the ideal questioner is to give S this probability.
+        random: for what has to be simulated.
+    """
+    N = environment.space.N
+    found = _closed_form(table, N, certainty) or _from_table(table, N, certainty, random)
+    best_answers, secret_is_best = (1, True) if table.kind == "example" else _best_answers(environment)
     return Ceilings(
-        capacity=_capacity(config, environment),
-        **limits._asdict(),
-        bits_by_reward=math.log2(config.N) - math.log2(best_answers) if secret_is_best else None,
+        capacity=bounds.naive_capacity(table.num_signals),
+        **found._asdict(),
+        bits_by_reward=math.log2(N) - math.log2(best_answers) if secret_is_best else None,
         best_answers=best_answers,
         secret_is_best=secret_is_best,
-        unused_levels=_unused_levels(config, environment),
     )
 
 
-def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
+def warnings_about(limits: Ceilings, N: int, unused_levels: int) -> Iterator[str]:
     """Sentences about a channel that cannot teach all of S, or wastes what it was given."""
     if limits.bits_by_reward is not None and limits.best_answers > 1:
         yield (
@@ -98,42 +104,23 @@ def warnings_about(limits: Ceilings, N: int) -> Iterator[str]:
         )
     if limits.bits_by_reward is None:
         yield "for some secrets another answer earns more than the secret itself: a policy that is paid the most does not know S."
-    if limits.unused_levels:
-        yield f"{limits.unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
-
-
-def _unused_levels(config: BoundsConfig | Experiment, environment: Environment) -> int:
-    bins = None if isinstance(config, SFTConfig) else config.reward_bins
-    return 0 if bins is None else bins - len(environment.channel.levels)
-
-
-def _capacity(config: BoundsConfig | Experiment, environment: Environment) -> float:
-    if isinstance(config, SFTConfig):
-        return bounds.naive_capacity(config.N)
-    if isinstance(environment, MultiStep):
-        return bounds.naive_capacity(environment.num_steps + 1 if config.credit == "episode" else config.N)
-    return bounds.naive_capacity(len(environment.channel.levels))
+    if unused_levels:
+        yield f"{unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
 
 
 def _best_answers(environment: Environment) -> tuple[int, bool]:
-    """The most answers with the best expected reward of one secret, and whether the secret is always among
-    them.
-    """
-    channel, N = environment.channel, environment.space.N
-    if (
-        isinstance(environment, MultiStep) or channel.singles_out
-    ):  # class 1 is right, class 0 wrong; much noise turns that round
+    """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
+    channel, N, bitwise = environment.channel, environment.space.N, environment.num_choices == 2
+    if channel.kind == "hit":  # class 1 is right, class 0 wrong; much noise turns that round
         right_minus_wrong = channel.mean_rewards[1] - channel.mean_rewards[0]
         if abs(right_minus_wrong) <= _TIE:
             return N, True
-        all_wrong = 1 if isinstance(environment, MultiStep) else N - 1
-        return (1, True) if right_minus_wrong > 0 else (all_wrong, False)
+        return (1, True) if right_minus_wrong > 0 else (1 if bitwise else N - 1, False)
     if N > MAX_TABULATED_N:
         return 1, True  # a distance: there alone N may be so large
-    mean = channel.mean_rewards
     most, secret_is_best = 1, True
     for secret in range(N):
-        earned = mean[channel.classes(np.arange(N), np.array(secret))]
+        earned = channel.mean_rewards[channel.classes(np.arange(N), np.array(secret))]
         best = earned >= earned.max() - _TIE
         most, secret_is_best = max(most, int(best.sum())), secret_is_best and bool(best[secret])
     return most, secret_is_best
@@ -149,57 +136,52 @@ class _Limits(NamedTuple):
     optimal_to_know: float | None = None
 
 
-def _closed_form(config: BoundsConfig | Experiment, environment: Environment) -> _Limits | None:
-    N, certainty = config.N, config.memorised_at
-    if isinstance(config, SFTConfig):
-        return _Limits(
-            math.log2(N), FirstEpisode(math.log2(N), math.log2(N)), questioner.example(N, certainty), "exact"
-        )
-    if isinstance(environment, MultiStep) or not environment.channel.certain:
+def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _Limits | None:
+    bits = math.log2(N)
+    if not table.certain:
         return None
-    if environment.channel.singles_out:
+    if table.kind == "example":
+        return _Limits(bits, FirstEpisode(bits, bits), questioner.example(N, certainty), "exact")
+    if table.kind == "hit":
         return _Limits(1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact")
-    if environment.channel.name == "log_distance":
-        return _Limits(
-            math.log2(N), bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact"
-        )
+    if table.kind == "distance":
+        return _Limits(bits, bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact")
     return None
 
 
-def _from_table(config: BoundsConfig | Experiment, environment: Environment) -> _Limits:
-    classes, outcomes = make_questions(config, environment).table()
+def _from_table(table: EpisodeTable, N: int, certainty: float, random: np.random.Generator) -> _Limits:
+    classes, outcomes = table.whole(), outcomes_of(table)
     first = bounds.first_episode_information(classes, outcomes)
-    per_bit = isinstance(environment, MultiStep) and outcomes.num_classes == 2**environment.num_steps
     if not outcomes.certain:
-        alike = classes[:1] if per_bit else classes  # which bits an answer has only renames the patterns
+        alike = (
+            classes[:1] if table.kind == "bits" else classes
+        )  # which bits an answer has only renames patterns
+        played = _simulated(classes, outcomes, certainty, random)
         return _Limits(
-            _noisy_capacity(alike, outcomes),
-            first,
-            _simulated(config, classes, outcomes),
-            f"greedy, simulated over {_GAMES} games",
+            _noisy_capacity(alike, outcomes), first, played, f"greedy, simulated over {_GAMES} games"
         )
     capacity = bounds.question_capacity(classes, outcomes)
-    if per_bit:
-        return _Limits(capacity, first, questioner.per_bit(config.N, config.memorised_at), "exact")
+    if table.kind == "bits":
+        return _Limits(capacity, first, questioner.per_bit(N, certainty), "exact")
     try:
-        optimal = questioner.optimal_episodes_to_know(classes) if config.N <= _OPTIMAL_N else None
-        return _Limits(capacity, first, questioner.greedy(classes, config.memorised_at), "greedy", optimal)
+        optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
+        return _Limits(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)
     except ValueError:  # some secrets can never be told apart
         return _Limits(capacity, first, None, "none can know S")
 
 
 def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:
     assert outcomes.noisy is not None  # noqa: S101
-    return (
-        bounds.question_capacity(classes, outcomes) if outcomes.noisy.size * len(classes) <= _CELLS else None
-    )
+    too_large = outcomes.noisy.size * len(classes) > _CELLS
+    return None if too_large else bounds.question_capacity(classes, outcomes)
 
 
-def _simulated(config: BoundsConfig | Experiment, classes: np.ndarray, outcomes: Outcomes) -> Episodes | None:
+def _simulated(
+    classes: np.ndarray, outcomes: Outcomes, certainty: float, random: np.random.Generator
+) -> Episodes | None:
     if classes.size * outcomes.num_classes > _CELLS:
         return None
-    random = generator(config.seed, "questioner")
     played = questioner.simulated(
-        classes, outcomes, config.memorised_at, games=_GAMES, generator=random, max_episodes=50 * config.N
+        classes, outcomes, certainty, games=_GAMES, generator=random, max_episodes=50 * classes.shape[1]
     )
     return played if math.isfinite(played.to_reach) else None

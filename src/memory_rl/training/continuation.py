@@ -1,4 +1,4 @@
-"""How a loop survives: it goes on from the last checkpoint, and after each update it can be left."""
+"""How a loop survives: it resumes from the last checkpoint, and can be left after each update."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
+from typing_extensions import override
 
 from memory_rl.errors import RunDirectoryError
 from memory_rl.runs.checkpoint import Checkpoints
@@ -14,11 +15,11 @@ from memory_rl.state import State, Stateful
 
 
 class Continuation:
-    """That of a loop which starts from nothing and is left by an exception alone."""
+    """A loop that starts from nothing and is left by an exception alone."""
 
     def resume(self, **parts: Stateful) -> State | None:
-        """Puts the parts of the loop back to where they stood, and returns what the loop then gave to
-        `pause`; None if it is to start.
+        """Puts the parts of the loop back to where they stood, and returns what the loop then gave to `pause`; None
+        if it is to start.
         """
         return None
 
@@ -30,54 +31,53 @@ FROM_SCRATCH = Continuation()
 
 
 class FromCheckpoints(Continuation):
-    """Goes on from the last checkpoint of a directory, if there is one, and writes the next.
+    """Resumes from the last checkpoint of a directory, if there is one, and writes the next.
 
     Args:
         checkpoints: where they are.
         signals: that wait for the end of an update, and for a checkpoint.
+        more: other parts to be kept, beside those of the loop.
 
     Raises:
         RunDirectoryError: if the last checkpoint is damaged.
     """
 
-    def __init__(self, checkpoints: Checkpoints, signals: SignalsWait) -> None:
+    def __init__(self, checkpoints: Checkpoints, signals: SignalsWait, **more: Stateful) -> None:
         self._checkpoints, self._signals = checkpoints, signals
-        self._parts: Mapping[str, Stateful] = {}
+        self.parts: dict[str, Stateful] = more
         self._state = checkpoints.read()
 
     @property
     def measured(self) -> pl.DataFrame | None:
-        """What had been measured by then; see `memory_rl.runs.store.METRICS_SCHEMA`. None if there is no
-        checkpoint, or after `resume`.
-        """
-        frame: pl.DataFrame | None = None if self._state is None else self._state["recorder"]["metrics"]
+        """What had been measured by then (`METRICS_SCHEMA`); None if there is no checkpoint, or after `resume`."""
+        frame: pl.DataFrame | None = None if self._state is None else self._state["tables"]["metrics"]
         return frame
 
+    @override
     def resume(self, **parts: Stateful) -> State | None:
-        """See `Continuation`.
-
-        Raises:
-            RunDirectoryError: if the checkpoint is not one of these parts.
-        """
-        self._parts = parts
+        """Raises a RunDirectoryError if the checkpoint is not one of these parts."""
+        self.parts |= parts
         state, self._state = self._state, None
         if state is None:
             return None
         try:
-            for name, part in parts.items():
+            for name, part in self.parts.items():
                 part.restore(state[name])
             place: State = state["loop"]
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             path = self._checkpoints.path
             raise RunDirectoryError(
-                f"{path} is not of this experiment or version ({error}): remove it to start over there, or give another log_path."
+                f"{path} is not of this experiment or version ({error}): remove it to start over there, or give "
+                "another log_path."
             ) from error
         return place
 
+    @override
     def pause(self, **place: Any) -> None:
-        """See `Continuation`. A signal that came during the update takes effect here."""
+        """A signal that came during the update takes effect here."""
         if self._checkpoints.due or self._signals.pending is not None:
-            self._checkpoints.write(
-                lambda: {"loop": place, **{name: part.state() for name, part in self._parts.items()}}
-            )
+            self._checkpoints.write(lambda: self._whole(place))
         self._signals.deliver()
+
+    def _whole(self, place: Mapping[str, Any]) -> State:
+        return {"loop": dict(place), **{name: part.state() for name, part in self.parts.items()}}

@@ -7,75 +7,73 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from memory_rl.config import ChannelConfig, SFTConfig, TrainConfig, make_config
 from memory_rl.errors import RunDirectoryError
-from memory_rl.information.ledger import Ledger
+from memory_rl.experiment import Experiment, old_experiment
+from memory_rl.learning.batch import Batch
 from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, PROMPT, RunDirectory
-from memory_rl.task import Environment, SecretSpace, SingleStep, from_table
-from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.questions import make_questions, sums_of_runs
+from memory_rl.seeding import generator
+from memory_rl.task import RewardChannel, SecretSpace, episode_table, from_table, make_environment
+from memory_rl.training.accounts import Accounts
+
+
+def draw_secrets(experiment: Experiment) -> np.ndarray:
+    """The secrets of each run: `fixed_secret` for all, or drawn from the seed for each. Shape (R, M)."""
+    world, runs = experiment.world, range(experiment.stop.num_runs)
+    if world.fixed_secret is not None:
+        return np.full((len(runs), 1), world.fixed_secret)
+    space, streams = SecretSpace(world.N), [generator(world.seed, "secrets", run) for run in runs]
+    return np.array([[space.draw(stream) for _ in range(world.num_secrets)] for stream in streams])
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger of every run after every episode, from the answers and rewards in episodes.parquet and the
-    configuration in manifest.json.
+    """The ledger of every run after every episode, recomputed from the answers and rewards in a run directory.
 
     Args:
         path: a run directory.
 
     Returns:
-        A row a run and episode, in this order; see `memory_rl.runs.store.LEDGER_SCHEMA`. All bits are
-        cumulative.
+        A row a run and episode, in this order; all bits are cumulative: asked_bits (expected information of the
+        questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal observer).
 
     Raises:
         RunDirectoryError: if a file is missing or damaged.
     """
     directory = RunDirectory(Path(path))
-    manifest = directory.read_manifest()
-    config = (
-        make_config(TrainConfig, manifest["config"])
-        if manifest["kind"] == "train"
-        else make_config(SFTConfig, manifest["config"])
-    )
-    if config.scores_paths:
+    experiment = old_experiment(directory.read_manifest())
+    if experiment.scores_paths:
         raise RunDirectoryError(
-            f"{path} was run with scoring=paths, which does not list every answer: read its ledger in metrics.parquet."
+            f"{path} was run with scoring=paths, which does not list every answer: read its ledger in "
+            "metrics.parquet."
         )
-    environment = _environment(config, directory)
-    questions, ledger = (
-        make_questions(config, environment),
-        Ledger(draw_secrets(config).ravel(), config.N, config.memorised_at),
-    )
-    parts = [_no_rows()]
-    for _, rows in (
-        directory.read_frame(EPISODES).sort("episode", "run", "step").group_by("episode", maintain_order=True)
-    ):
-        shape = (-1, 1, environment.num_steps)
-        runs = rows["run"].to_numpy().reshape(shape)[:, 0, 0].astype(np.int64)
-        choices = rows["answer"].fill_null(-1).to_numpy().reshape(shape)
-        rewards = None if isinstance(config, SFTConfig) else rows["reward"].to_numpy().reshape(shape)
-        episode = int(rows["episode"][0])
-        about = rows[PROMPT].to_numpy().reshape(shape)[:, 0, 0] if PROMPT in rows.columns else 0
-        questions.record(
-            ledger, runs * config.num_secrets + about, choices, rewards, np.full(len(runs), episode)
-        )
-        columns = sums_of_runs(ledger, runs, config.num_secrets)
-        parts.append(
-            pl.DataFrame({"run": runs, "episode": np.full(len(runs), episode), **columns}).cast(LEDGER_SCHEMA)
-        )  # type: ignore[arg-type]
+    world, signal = experiment.world, experiment.signal
+    environment = make_environment(world, signal, channel=_own_channel(experiment, directory))
+    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
+    accounts = Accounts(draw_secrets(experiment), world.N, experiment.stop.memorised_at, table)
+    parts = [pl.DataFrame(schema=LEDGER_SCHEMA)]
+    episodes = directory.read_frame(EPISODES).sort("episode", "run", "step")
+    for (number,), rows in episodes.group_by("episode", maintain_order=True):
+        batch = _batch_of(rows, environment.num_steps, rewarded=not signal.shows_answer)
+        first = np.full(len(batch.runs), number)
+        accounts.enter(batch, first)
+        columns = {"run": batch.runs, "episode": first, **accounts.sums(batch.runs)}
+        parts.append(pl.DataFrame(columns).cast(LEDGER_SCHEMA))  # type: ignore[arg-type]
     return pl.concat(parts).sort("run", "episode")
 
 
-def _no_rows() -> pl.DataFrame:
-    return pl.DataFrame(schema=LEDGER_SCHEMA)
+def _batch_of(rows: pl.DataFrame, num_steps: int, *, rewarded: bool) -> Batch:
+    """One episode of each run, from its rows."""
+    shape = (-1, 1, num_steps)
+    runs = rows["run"].to_numpy().reshape(shape)[:, 0, 0].astype(np.int64)
+    choices = rows["answer"].fill_null(-1).to_numpy().reshape(shape)
+    prompts = rows[PROMPT].to_numpy().reshape(shape)[:, :, 0] if PROMPT in rows.columns else runs[:, None] * 0
+    rewards = rows["reward"].to_numpy().reshape(shape) if rewarded else None
+    return Batch(runs, prompts, choices, choices, runs, rewards)
 
 
-def _environment(config: SFTConfig | TrainConfig, directory: RunDirectory) -> Environment:
-    """The world of the run; a reward of the user's own is the table that was kept, whatever its file says by
-    now.
-    """
-    if not (isinstance(config, ChannelConfig) and config.own_reward):
-        return make_environment(config)
+def _own_channel(experiment: Experiment, directory: RunDirectory) -> RewardChannel | None:
+    """A reward of the user's own is the table that was kept, whatever its file says by now."""
+    if not experiment.signal.own_reward:
+        return None
     table = directory.read_arrays(CHANNEL)
-    channel = from_table(config.channel_name, table["levels"], table["classes"], table.get("outcomes"))
-    return SingleStep(SecretSpace(config.N), channel, config.num_secrets, config.wording_in_use)
+    name = experiment.signal.channel_name(experiment.world)
+    return from_table(name, table["levels"], table["classes"], table.get("outcomes"))

@@ -1,303 +1,297 @@
-"""How the episodes of the next update come about: one after the other, or with the silent updates before it
-skipped.
+"""How the episodes of the next update come about: shown, one after the other, or with the silent updates skipped.
 
-While no group of a run carries a signal its parameters stand still, and so does the distribution of its
-answers. How many updates pass like that, what was answered in them, and what is answered in the first one
-with a signal can then be drawn from their exact laws, without asking the policy again.
+While no group of a run carries a signal its parameters stand still, and so does the distribution of its answers. How
+many updates pass like that, what was answered in them, and what is answered in the first one with a signal can then
+be drawn from their exact laws, without asking the policy again.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
-from memory_rl.config import TrainConfig
+from memory_rl.learning.batch import UNLISTED, Batch, SilentEpisodes
 from memory_rl.learning.silence import GroupLaw, draw
-from memory_rl.policies.base import Policy, Rollout, ScoresAll, ScoresPaths
-from memory_rl.seeding import RunStreams, generator, restore_all, states_of
-from memory_rl.state import State, Stateful
-from memory_rl.task import INVALID, Environment, RewardChannel
-from memory_rl.training.episodes import UNLISTED, SilentEpisodes
-from memory_rl.training.prompts import make_prompts
-from memory_rl.training.questions import panel_of
+from memory_rl.policies.base import first_prompt
+from memory_rl.seeding import RunStreams
+from memory_rl.state import Stateful
+from memory_rl.task import INVALID, Environment, RewardChannel, credit_rewards
+from memory_rl.training.accounts import Beliefs
+from memory_rl.training.prompts import Prompts
 
 _TRIES = 256
 _LEAPS_A_SECRET_SPACE = 1024  # a leap of fewer than N over this many episodes does not ask the panel again
 
 
 @dataclass(frozen=True)
-class Update:
-    """The episodes that lead to the next update of some runs.
+class Schedule:
+    """The episodes of a run.
 
     Attributes:
-        rollout: the episodes of the runs that have an update within their budget: E = B G of each.
-        rewards: (R', E, K) of the rollout.
-        episode: (R,) how many episodes each of all the runs has had after it.
-        skipped: silent episodes before it.
+        group_size: G episodes share a baseline; an example is a group of its own.
+        batch_size: groups an update.
+        budget: the most episodes of one run.
+        num_runs: R.
+        seed: of all random streams.
     """
 
-    rollout: Rollout
-    rewards: np.ndarray
-    episode: np.ndarray
-    skipped: list[SilentEpisodes]
+    group_size: int
+    batch_size: int
+    budget: int
+    num_runs: int
+    seed: int
+
+    @property
+    def update(self) -> int:
+        """E: episodes of one run between two updates."""
+        return self.group_size * self.batch_size
 
 
-class Sampling(Stateful, Protocol):
-    """Gives the next update of each run."""
+@dataclass(eq=False, kw_only=True)
+class Sampling(Stateful):
+    """Gives each run the episodes that lead to its next update.
 
-    def next_update(self, runs: np.ndarray) -> Update:
-        """The episodes of these runs (R,) from where they stand to their next update, or to the end of their
-        budget.
-        """
+    Attributes:
+        schedule: of each run.
+        policy: what answers.
+        secrets: (R, M).
+        environment: rewards the answers.
+        prompts: which secret is asked for.
+        credit: of each step.
+        beliefs: of the ideal observers, for learners that want them.
+        answers: (D,) of the examples in the order in which they are shown, repeated if they are fewer than the
+            budget; None to show each run its own secrets.
+        panel: (Q,) answers that the ledger asks about where not all are scored; None without a ledger.
+    """
+
+    schedule: Schedule
+    policy: Any
+    secrets: np.ndarray
+    environment: Environment
+    prompts: Prompts
+    credit: str = "step"
+    beliefs: Beliefs | None = None
+    answers: np.ndarray | None = None
+    panel: np.ndarray | None = None
+
+    kept = ("_episode", "_random", "prompts", "beliefs")
+    _stream: ClassVar[str] = "reward noise"
+
+    def __post_init__(self) -> None:
+        self._episode = np.zeros(self.schedule.num_runs, dtype=np.int64)  # how many each run has had
+        self._random = RunStreams(self.schedule.seed, self._stream, self.schedule.num_runs)
+
+    @abstractmethod
+    def next(self, runs: np.ndarray) -> Batch:
+        """The episodes of these runs (R,) from where they stand to their next update, or the end of their budget."""
+
+    def _advance(self, runs: np.ndarray, updates: np.ndarray | int, batch: Batch, **more: Any) -> Batch:
+        """The batch, after so many updates (R,) of each of these runs, the silent ones included."""
+        self._episode[runs] += updates * self.schedule.update
+        return replace(batch, active=runs, episodes=self._episode[runs], **more)
+
+    def _rewarded(self, rewards: np.ndarray) -> dict[str, np.ndarray]:
+        """Rewards (R, E, K), and what each step is credited with, by group."""
+        shape = (len(rewards), self.schedule.batch_size, self.schedule.group_size, rewards.shape[2])
+        return {"rewards": rewards, "returns": credit_rewards(rewards.reshape(shape), self.credit)}
+
+    def _asked(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        """The secret that each episode is about: (R, E)."""
+        return np.repeat(
+            self.secrets[runs[:, None], prompts], self.schedule.update // prompts.shape[1], axis=1
+        )
 
 
-class StepByStep:
+class Shown(Sampling):
+    """Supervised learning: each episode is an example, and shows the answer."""
+
+    @override
+    def next(self, runs: np.ndarray) -> Batch:
+        prompts = self.prompts.next(runs)
+        shown = self._asked(runs, prompts)
+        if self.answers is not None:  # all runs have then seen equally many
+            places = self._episode[runs[0]] + np.arange(self.schedule.update)
+            shown = np.broadcast_to(self.answers[places % len(self.answers)], shown.shape)
+        return self._advance(runs, 1, self.policy.demonstrate(runs, prompts, shown))
+
+
+class StepByStep(Sampling):
     """Samples every episode from the policy."""
 
-    def __init__(
-        self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray
-    ) -> None:
-        self._config, self._environment, self._policy, self._secrets = config, environment, policy, secrets
-        self._prompts = make_prompts(config)
-        self._chance = RunStreams(config.seed, "reward noise", config.num_runs)
-        self._episode = np.zeros(config.num_runs, dtype=np.int64)
-
-    def next_update(self, runs: np.ndarray) -> Update:
-        """See `Sampling`."""
-        prompts = self._prompts.next(runs)  # (R, B)
-        rollout = self._policy.sample(
-            runs, self._config.episodes_per_update, prompts if self._config.num_secrets > 1 else None
-        )
-        uniforms = (
-            None
-            if self._environment.channel.certain
-            else self._chance.random(runs, *rollout.choices.shape[1:])
-        )
-        asked = np.repeat(self._secrets[runs[:, None], prompts], self._config.group_size, axis=1)
-        rewards = self._environment.rewards(rollout.choices, asked, uniforms)
-        self._episode[runs] += self._config.episodes_per_update
-        return Update(rollout, rewards, self._episode[runs], [])
-
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`."""
-        return {"streams": self._chance.state(), "prompts": self._prompts.state(), "episode": self._episode}
-
-    def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        self._prompts.restore(state["prompts"])
-        self._chance.restore(state["streams"])
-        self._episode[:] = state["episode"]
+    @override
+    def next(self, runs: np.ndarray) -> Batch:
+        prompts = self.prompts.next(runs)
+        batch = self.policy.sample(runs, prompts, self.schedule.update)
+        certain = self.environment.channel.certain
+        uniforms = None if certain else self._random.random(runs, *batch.choices.shape[1:])
+        rewards = self.environment.rewards(batch.choices, self._asked(runs, prompts), uniforms)
+        batch = self._advance(runs, 1, batch, **self._rewarded(rewards))
+        return batch if self.beliefs is None else replace(batch, beliefs=self.beliefs.after(batch))
 
 
-class _Leaps:
-    """What all that skip have in common: a stream of chance and a count of episodes for each run."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self._random = [generator(config.seed, "skip-ahead", run) for run in range(config.num_runs)]
-        self._episode = np.zeros(config.num_runs, dtype=np.int64)
-
-    def state(self) -> State:
-        """See `memory_rl.state.Stateful`."""
-        return {"streams": states_of(self._random), "episode": self._episode}
-
-    def restore(self, state: State) -> None:
-        """See `memory_rl.state.Stateful`."""
-        restore_all(self._random, state["streams"])
-        self._episode[:] = state["episode"]
-
-
-class SkipAhead(_Leaps):
-    """Draws the silent updates and the next one with a signal from their laws. For one answer an episode,
+class SkipAhead(Sampling):
+    """Draws the silent updates and the next one with a signal from their laws, for one answer an episode that is
     rewarded against its group.
     """
 
-    def __init__(
-        self, config: TrainConfig, environment: Environment, policy: ScoresAll, secrets: np.ndarray
-    ) -> None:
-        super().__init__(config)
-        self._config, self._environment, self._policy, self._secrets = (
-            config,
-            environment,
-            policy,
-            secrets[:, 0],
-        )
+    _stream = "skip-ahead"
 
-    def next_update(self, runs: np.ndarray) -> Update:
-        """See `Sampling`."""
-        laws = np.append(np.exp(self._policy.log_probs(runs)), self._policy.invalid(runs)[:, None], axis=1)
+    @override
+    def next(self, runs: np.ndarray) -> Batch:
+        prompts = first_prompt(runs)
+        of_answers = np.exp(self.policy.log_probs(runs, prompts)[:, 0])
+        laws = np.append(of_answers, self.policy.invalid(runs, prompts), axis=1)
         leaps = [self._leap(int(run), row) for run, row in zip(runs, laws, strict=True)]
-        lands = np.array([answers is not None for _, answers, _ in leaps])
-        answers = np.array(
-            [answers for _, answers, _ in leaps if answers is not None], dtype=np.int64
-        ).reshape(-1, self._config.episodes_per_update)
-        rewards = np.array([rewards for _, answers, rewards in leaps if answers is not None]).reshape(
-            *answers.shape, 1
+        landed = [(answers, levels) for _, _, answers, levels in leaps if answers is not None]
+        lands = np.array([answers is not None for _, _, answers, _ in leaps])
+        answers, levels = (
+            np.array([pair[part] for pair in landed], dtype=np.int64).reshape(-1, self.schedule.update)
+            for part in (0, 1)
         )
-        skipped = [silent for silent, _, _ in leaps if silent is not None]
-        return Update(self._rollout(runs[lands], answers), rewards, self._episode[runs], skipped)
+        batch = self._landing(runs[lands], answers)
+        rewards = self._rewarded(self.environment.channel.levels[levels][:, :, None])
+        skipped = [silent for _, silent, _, _ in leaps if silent is not None]
+        return self._advance(
+            runs, np.array([count for count, *_ in leaps]), batch, skipped=skipped, **rewards
+        )
 
     def _leap(
         self, run: int, weights: np.ndarray
-    ) -> tuple[SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
-        """The skipped episodes of a run, and answers and rewards (E,) of the update in which it lands, if its
-        budget allows one.
+    ) -> tuple[int, SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
+        """How many updates a run makes, its skipped episodes, and answers and levels (E,) of the update at which it
+        lands, if its budget allows one.
 
         `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
         """
-        config, channel, random = self._config, self._environment.channel, self._random[run]
-        options = np.append(np.arange(config.N), INVALID)
-        classes = channel.classes(options, self._secrets[run])
+        schedule, channel, random = self.schedule, self.environment.channel, self._random[run]
+        options = np.append(np.arange(len(weights) - 1), INVALID)
+        classes = channel.classes(options, self.secrets[run, 0])
         by_class = np.bincount(classes, weights, minlength=channel.num_classes)
         by_level = by_class if channel.outcomes is None else by_class @ channel.outcomes
-        law = GroupLaw(by_level / by_level.sum(), config.group_size, config.batch_size)
+        law = GroupLaw(by_level / by_level.sum(), schedule.group_size, schedule.batch_size)
 
-        left = (config.budget - int(self._episode[run])) // config.episodes_per_update
-        skipped = law.silent_updates(random, at_most=left)
-        silent = None
-        if skipped:
-            levels = law.draw_silent(skipped, random).ravel()
-            silent = self._skipped(
-                run, options[_given(levels, weights, classes, channel, random)], channel.levels[levels]
-            )
-        self._episode[run] += min(skipped + 1, left) * config.episodes_per_update
-        if skipped == left:
-            return silent, None, None
+        def answered(levels: np.ndarray) -> np.ndarray:
+            return np.asarray(options[_given(levels, weights, classes, channel, random)])
+
+        left = (schedule.budget - int(self._episode[run])) // schedule.update
+        count, silent = law.silent_updates(random, at_most=left), None
+        if count:
+            levels = law.draw_silent(count, random).ravel()
+            silent = self._skipped(run, answered(levels), channel.levels[levels])
+        if count == left:
+            return count, silent, None, None
         levels = law.draw_informative(random)
-        return silent, options[_given(levels, weights, classes, channel, random)], channel.levels[levels]
+        return count + 1, silent, answered(levels), levels
 
     def _skipped(self, run: int, answers: np.ndarray, rewards: np.ndarray) -> SilentEpisodes:
         places, counts = np.arange(len(answers)), np.ones(len(answers), dtype=np.int64)
-        if self._environment.channel.certain:
+        if self.environment.channel.certain:
             _, places, counts = np.unique(answers, return_index=True, return_counts=True)
             order = places.argsort()
             places, counts = places[order], counts[order]
-        first = int(self._episode[run]) + 1
-        return SilentEpisodes(
-            run, int(self._policy.updates[run]), first + places, answers[places], rewards[places], counts
-        )
+        first, update = int(self._episode[run]) + 1, int(self.policy.updates[run])
+        return SilentEpisodes(run, update, first + places, answers[places], rewards[places], counts)
 
-    def _rollout(self, runs: np.ndarray, answers: np.ndarray) -> Rollout:
-        """The episodes that give these answers (R, E). How an invalid answer went is drawn until one comes,
-        which is as rare as its probability is low.
+    def _landing(self, runs: np.ndarray, answers: np.ndarray) -> Batch:
+        """The episodes that give these answers (R, E).
+
+        How an invalid answer went is drawn until one comes, which is as rare as its probability is low.
         """
-        rollout = self._policy.demonstrate(runs, np.where(answers == INVALID, 0, answers))
+        prompts = first_prompt(runs)
+        batch: Batch = self.policy.demonstrate(runs, prompts, np.where(answers == INVALID, 0, answers))
         for row, place in np.argwhere(answers == INVALID):
-            tried = self._policy.sample(runs[[row]], _TRIES)
-            while not (tried.choices[0, :, 0] == INVALID).any():
-                tried = self._policy.sample(runs[[row]], _TRIES)
-            first = int((tried.choices[0, :, 0] == INVALID).argmax())
-            rollout.choices[row, place], rollout.path[row, place] = (
-                tried.choices[0, first],
-                tried.path[0, first],
+            invalid = np.zeros(0, dtype=np.int64)
+            while len(invalid) == 0:
+                tried = self.policy.sample(runs[[row]], prompts[[row]], _TRIES)
+                invalid = np.nonzero(tried.choices[0, :, 0] == INVALID)[0]
+            batch.choices[row, place], batch.path[row, place] = (
+                tried.choices[0, invalid[0]],
+                tried.path[0, invalid[0]],
             )
-        return rollout
+        return batch
 
 
-class HitsAndMisses(_Leaps):
-    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every
-    answer.
+class HitsAndMisses(Sampling):
+    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every answer.
 
-    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that
-    could try a thousandth of the answers, how likely those of the ledger's panel are.
+    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a
+    thousandth of the answers, how likely those of the ledger's panel are.
     """
 
-    def __init__(
-        self, config: TrainConfig, environment: Environment, policy: ScoresPaths, secrets: np.ndarray
-    ) -> None:
-        super().__init__(config)
-        self._config, self._levels, self._policy, self._secrets = (
-            config,
-            environment.channel.levels,
-            policy,
-            secrets[:, 0],
-        )
-        self._panel = panel_of(config) if config.ledger else None
+    _stream = "skip-ahead"
 
-    def next_update(self, runs: np.ndarray) -> Update:
-        """See `Sampling`."""
-        config = self._config
-        seen = self._policy.assess(runs, self._secrets[runs, None], config.N)
+    @override
+    def next(self, runs: np.ndarray) -> Batch:
+        schedule = self.schedule
+        seen = self.policy.assess(runs, self.secrets[runs], self.environment.space.N)
         hit, valid = np.exp(seen.of_form[:, 0]), np.exp(seen.of_valid[:, 0])
-        laws = [GroupLaw(np.array([1 - p, p]), config.group_size, config.batch_size) for p in hit]
-        left = (config.budget - self._episode[runs]) // config.episodes_per_update
-        skipped = np.array(
-            [
-                law.silent_updates(self._random[run], int(most))
-                for law, run, most in zip(laws, runs, left, strict=True)
-            ]
-        )
-        panels = self._ask_panel(runs, np.log1p(-hit), skipped * config.episodes_per_update)
+        laws = [GroupLaw(np.array([1 - p, p]), schedule.group_size, schedule.batch_size) for p in hit]
+        left = (schedule.budget - self._episode[runs]) // schedule.update
+        each = list(zip(runs, laws, left, strict=True))
+        skipped = np.array([law.silent_updates(self._random[run], int(most)) for run, law, most in each])
+        panels = self._ask_panel(runs, np.log1p(-hit), skipped * schedule.update)
         invalid = np.clip((1 - valid) / (1 - hit), 0.0, 1.0)
         silent = [
-            self._silent(run, law, n, q)
-            for run, law, n, q in zip(runs, laws, skipped, invalid, strict=True)
-            if n
+            self._silent(run, law, count, share, panels.get(int(run)))
+            for (run, law, _), count, share in zip(each, skipped, invalid, strict=True)
+            if count
         ]
-        self._episode[runs] += np.minimum(skipped + 1, left) * config.episodes_per_update
-        lands = skipped < left
-        hits = np.array(
-            [
-                law.draw_informative(self._random[run])
-                for law, run, on in zip(laws, runs, lands, strict=True)
-                if on
-            ],
-            dtype=np.int64,
-        )
-        hits = hits.reshape(-1, config.episodes_per_update)
-        return Update(
-            self._rollout(runs[lands], hits == 1),
-            self._levels[hits][:, :, None],
-            self._episode[runs],
-            [replace(s, panel=panels.get(s.run)) for s in silent],
-        )
+        drawn = [
+            law.draw_informative(self._random[run])
+            for (run, law, most), count in zip(each, skipped, strict=True)
+            if count < most
+        ]
+        hits = np.array(drawn, dtype=np.int64).reshape(-1, schedule.update)
+        batch = self._landing(runs[skipped < left], hits == 1)
+        rewards = self._rewarded(self.environment.channel.levels[hits][:, :, None])
+        return self._advance(runs, np.minimum(skipped + 1, left), batch, skipped=silent, **rewards)
 
     def _ask_panel(
         self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray
     ) -> dict[int, np.ndarray]:
         """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
-        far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self._config.N)[0]
-        if self._panel is None or len(far) == 0:
+        far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self.environment.space.N)[0]
+        if self.panel is None or len(far) == 0:
             return {}
-        log_probs = (
-            self._policy.log_probs_of(runs[far], np.broadcast_to(self._panel, (len(far), len(self._panel))))
-            - log_miss[far, None]
-        )
+        asked = np.broadcast_to(self.panel, (len(far), len(self.panel)))
+        log_probs = self.policy.log_probs_of(runs[far], asked) - log_miss[far, None]
         return dict(zip(runs[far].tolist(), log_probs, strict=True))
 
-    def _silent(self, run: int, law: GroupLaw, updates: int, invalid: float) -> SilentEpisodes:
+    def _silent(
+        self, run: int, law: GroupLaw, updates: int, invalid: float, panel: np.ndarray | None
+    ) -> SilentEpisodes:
         """The episodes of silent updates: misses, valid and invalid, and hits."""
-        config, random = self._config, self._random[run]
-        groups = updates * config.batch_size
-        miss, hit = law.probabilities**config.group_size
+        schedule, random = self.schedule, self._random[run]
+        groups = updates * schedule.batch_size
+        miss, hit = law.probabilities**schedule.group_size
         all_hit = random.binomial(groups, hit / (miss + hit))
         first_hit = int(random.choice(groups, all_hit, replace=False).min()) if all_hit else 0
-        misses = (groups - all_hit) * config.group_size
+        misses = (groups - all_hit) * schedule.group_size
         garbled = random.binomial(misses, invalid)
         first = int(self._episode[run]) + 1
         rows = [(first, UNLISTED, 0, misses - garbled), (first, INVALID, 0, garbled)]
-        rows.append(
-            (first + first_hit * config.group_size, int(self._secrets[run]), 1, all_hit * config.group_size)
-        )
+        of_hit = first + first_hit * schedule.group_size
+        rows.append((of_hit, int(self.secrets[run, 0]), 1, all_hit * schedule.group_size))
         episode, answers, level, counts = np.array([row for row in rows if row[3]]).T
+        update = int(self.policy.updates[run])
         return SilentEpisodes(
-            run, int(self._policy.updates[run]), episode, answers, self._levels[level], counts
+            int(run), update, episode, answers, self.environment.channel.levels[level], counts, panel
         )
 
-    def _rollout(self, runs: np.ndarray, hits: np.ndarray) -> Rollout:
+    def _landing(self, runs: np.ndarray, hits: np.ndarray) -> Batch:
         """Episodes of which those marked (R, E) answer S, and the others do not."""
-        secrets = self._secrets[runs]
-        rollout = self._policy.demonstrate(runs, np.broadcast_to(secrets[:, None], hits.shape))
+        secrets = self.secrets[runs, 0]
+        shown = np.broadcast_to(secrets[:, None], hits.shape)
+        batch: Batch = self.policy.demonstrate(runs, first_prompt(runs), shown)
         if len(runs) == 0:
-            return rollout
-        others = self._policy.sample_others(runs, secrets, hits.shape[1])
-        chosen = hits[:, :, None]
-        return Rollout(
-            rollout.runs,
-            np.where(chosen, rollout.choices, others.choices),
-            np.where(chosen, rollout.path, others.path),
-        )
+            return batch
+        others, chosen = self.policy.sample_others(runs, secrets, hits.shape[1]), hits[:, :, None]
+        choices = np.where(chosen, batch.choices, others.choices)
+        return replace(batch, choices=choices, path=np.where(chosen, batch.path, others.path))
 
 
 def _given(
@@ -307,8 +301,8 @@ def _given(
     channel: RewardChannel,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options
-    have these weights and classes.
+    """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have
+    these weights and classes.
     """
     places = np.empty(len(levels), dtype=np.int64)
     for level in np.unique(levels):
@@ -316,26 +310,3 @@ def _given(
         here = levels == level
         places[here] = draw(weights * likelihood, (int(here.sum()),), random)
     return places
-
-
-def why_not_skip(config: TrainConfig) -> str | None:
-    """Why silent updates cannot be skipped exactly, or None if they can."""
-    if config.num_secrets > 1:
-        return "the next group may be about another secret"
-    if config.env_type == "multi_step":
-        return "in multi_step nearly every group carries a signal"
-    if config.algorithm == "posterior":
-        return "algorithm=posterior trains after every group"
-    if config.baseline == "none":
-        return "without a baseline equal rewards carry a signal"
-    return None
-
-
-def make_sampling(
-    config: TrainConfig, environment: Environment, policy: Policy, secrets: np.ndarray
-) -> Sampling:
-    """Skips ahead where that was asked for and is exact."""
-    if config.scores_paths:
-        return HitsAndMisses(config, environment, cast(ScoresPaths, policy), secrets)
-    kind = SkipAhead if config.skips_ahead and why_not_skip(config) is None else StepByStep
-    return kind(config, environment, cast(ScoresAll, policy), secrets)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -39,53 +39,51 @@ class Conversations:
 
     Args:
         trie: of all valid conversations.
+
+    Attributes:
+        end: the token that ends a reply.
     """
 
     def __init__(self, trie: AnswerTrie) -> None:
         self.trie = trie
-        inner = np.nonzero(~trie.is_exit)[0]
-        self._edge = {
-            (int(trie.edge_decision[edge]), int(trie.edge_token[edge])): int(edge) for edge in inner
-        }
-        exits = np.nonzero(trie.is_exit)[0]
-        self._exit = dict(zip(trie.edge_decision[exits].tolist(), exits.tolist(), strict=True))
+        starts, tokens = trie.edge_decision.tolist(), trie.edge_token.tolist()
+        self._edge = {start: edge for edge, start in enumerate(zip(starts, tokens, strict=True))}
         self._prompts = [tuple(tokens) for tokens in trie.prompts.tolist()]
-        self._behind_prompt = lru_cache(maxsize=None)(self._find_behind_prompt)
+        self._behind_prompt: dict[int, tuple[int, ...]] = {NONE: ()}  # the tokens up to each node
+        for node, parent in enumerate(trie.node_parent.tolist()):
+            self._behind_prompt[node] = (*self._behind_prompt[parent], int(trie.node_token[node]))
+        self.end = self.write(trie.form_edges[0])[0][-1]
 
     def before(self, decision: int, prompt: int = 0) -> tuple[int, ...]:
         """The tokens before a decision: all that the model has read when it chooses, from one of the M
         prompts on.
         """
-        return (*self._prompts[prompt], *self._behind_prompt(decision))
+        return (*self._prompts[prompt], *self._behind_prompt[int(self.trie.decision_node[decision])])
 
-    def _find_behind_prompt(self, decision: int) -> tuple[int, ...]:
-        tokens, node = [], int(self.trie.decision_node[decision])
-        while node != NONE:
-            tokens.append(int(self.trie.node_token[node]))
-            node = int(self.trie.node_parent[node])
-        return tuple(reversed(tokens))
+    @cached_property
+    def _steps(self) -> np.ndarray:
+        """(F, L) the step that each edge on the path of each form belongs to, NONE at the padding."""
+        return np.where(self.trie.form_edges == NONE, NONE, self.trie.edge_step[self.trie.form_edges])
 
     @cached_property
     def longest_reply(self) -> np.ndarray:
         """(D,) tokens from a decision to the end of its turn, at most."""
-        trie, longest = self.trie, np.ones(len(self.trie.decision_node), dtype=np.int64)
-        within = np.nonzero((trie.edge_next != NONE) & (trie.edge_choice == NONE))[0]
-        depth = np.where(trie.decision_node == NONE, NONE, trie.node_depth[trie.decision_node])
-        for edge in within[np.argsort(-depth[trie.edge_decision[within]], kind="stable")]:
-            here = trie.edge_decision[edge]
-            longest[here] = max(longest[here], 1 + longest[trie.edge_next[edge]])
+        left = np.triu(self._steps[:, :, None] == self._steps[:, None]).sum(axis=2)
+        longest, known = np.zeros(len(self.trie.decision_node), dtype=np.int64), self._steps != NONE
+        np.maximum.at(longest, self.trie.edge_decision[self.trie.form_edges[known]], left[known])
         return longest
 
     @cached_property
-    def turns(self) -> list[list[int]]:
+    def longest(self) -> int:
+        """Tokens of the longest conversation."""
+        return max(len(self.before(begin)) + int(self.longest_reply[begin]) for begin in self.turns[-1])
+
+    @cached_property
+    def turns(self) -> list[np.ndarray]:
         """The decisions at which a turn begins, by step."""
-        trie = self.trie
-        begins = np.unique(trie.edge_next[(trie.edge_next != NONE) & (trie.edge_choice != NONE)])
-        by_step: list[list[int]] = [[START], *([] for _ in range(trie.num_steps - 1))]
-        step = dict(zip(trie.edge_decision.tolist(), trie.edge_step.tolist(), strict=True))
-        for decision in begins.tolist():
-            by_step[step[decision]].append(decision)
-        return by_step
+        begins = np.diff(self._steps, axis=1, prepend=NONE) > 0
+        edges = [self.trie.form_edges[begins & (self._steps == step)] for step in range(self.trie.num_steps)]
+        return [np.unique(self.trie.edge_decision[of_step]) for of_step in edges]
 
     def read(self, decision: int, tokens: Sequence[int]) -> Reply | None:
         """The turn that begins at a decision and was answered with these tokens; what comes after its end is
@@ -95,7 +93,7 @@ class Conversations:
         for token in tokens:
             edge = self._edge.get((decision, token))
             if edge is None:
-                return Reply([*edges, self._exit[decision]], token, NONE)
+                return Reply([*edges, self._edge[decision, NONE]], token, NONE)
             edges.append(edge)
             decision = int(self.trie.edge_next[edge])
             if self.trie.edge_choice[edge] != NONE:

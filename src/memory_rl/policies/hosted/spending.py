@@ -1,5 +1,5 @@
-"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there
-are too many.
+"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there are
+too many.
 
 A token is counted as the service bills it: prefilled (a prompt that is read, once however many samples are
 drawn from it), sampled, or trained (an input of a datum, in each pass over it). What the SDK sends again
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from memory_rl.errors import TokensSpentError
@@ -38,15 +38,10 @@ class Cost:
         return self.prefilled + self.sampled + self.trained
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.prefilled + other.prefilled,
-            self.sampled + other.sampled,
-            self.trained + other.trained,
-            self.requests + other.requests,
-        )
+        return Cost(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(self.prefilled * times, self.sampled * times, self.trained * times, self.requests * times)
+        return Cost(*(count * times for count in astuple(self)))
 
     def __str__(self) -> str:
         parts = f"{self.sampled:,} sampled, {self.prefilled:,} prefilled and {self.trained:,} trained"
@@ -54,9 +49,9 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What an experiment will cost, at most: answers of the greatest length, an optimiser step in every
-    update, no run done before its budget is spent.
+class CostRange:
+    """What an experiment will cost, at least and at most: answers of the greatest length, an optimiser step in
+    every update, no run done before its budget is spent.
 
     Attributes:
         start: measuring all runs before the first update.
@@ -74,7 +69,7 @@ class Estimate:
     runs: int
     updates: int
     measurements: int
-    warmup: Cost = Cost()
+    warmup: Cost
 
     @property
     def update(self) -> Cost:
@@ -89,62 +84,53 @@ class Estimate:
     @property
     def most(self) -> Cost:
         """All updates of all runs."""
-        return (
-            self.warmup
-            + self.start
-            + (self.learning * self.updates + self.measurement * self.measurements) * self.runs
-        )
+        of_run = self.learning * self.updates + self.measurement * self.measurements
+        return self.warmup + self.start + of_run * self.runs
 
     def sentences(self) -> list[str]:
-        """What is told before the start."""
-        warmup = (
-            [f"the format warm-up of the base model costs at most {self.warmup}."]
-            if self.warmup.tokens
-            else []
-        )
+        """What is said before the start."""
+        warmup = [f"the format warm-up of the base model costs at most {self.warmup}."]
         return [
-            *warmup,
-            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one costs {self.start}.",
-            f"all {self.runs} runs together cost at most {self.most}, if none is done before its {self.updates:,} updates: max_tokens_total= stops earlier.",
+            *(warmup if self.warmup.tokens else ()),
+            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one "
+            f"costs {self.start}.",
+            f"all {self.runs} runs together cost at most {self.most}, if none is done before its {self.updates:,} "
+            "updates: max_tokens_total= stops earlier.",
         ]
 
 
-class Meter:
+class Spending:
     """Counts what is spent, and says stop.
 
     Args:
         limit: the most tokens of all kinds, or None.
 
     Attributes:
-        on_change: called after each change, to keep the counts where a kill cannot lose them.
+        on_change: called after each round of requests, to keep the counts where a kill cannot lose them.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
-        self.on_change: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] = lambda: None
         self._tokens: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
 
     @property
     def spent(self) -> Cost:
         """So far."""
-        return Cost(
-            self._tokens["prefilled"],
-            self._tokens["sampled"],
-            self._tokens["trained"],
-            self._requests.total(),
-        )
+        return Cost(**self._tokens, requests=self._requests.total())
 
-    def count(self, request: str | None = None, **tokens: int) -> None:
-        """Adds tokens by kind, and one request of this name."""
+    def ask(
+        self, client: Any, request: str, *given: Any, prefilled: int = 0, trained: int = 0, **named: Any
+    ) -> Any:
+        """Counts a request of a client of the SDK and the tokens that it costs, and makes it: a promise."""
+        self.count(prefilled=prefilled, trained=trained)
+        self._requests[request] += 1
+        return getattr(client, request)(*given, **named)
+
+    def count(self, **tokens: int) -> None:
+        """Adds tokens by kind."""
         self._tokens.update(tokens)
-        if request is not None:
-            self._requests[request] += 1
-
-    def keep(self) -> None:
-        """Tells that a round of requests is over."""
-        if self.on_change is not None:
-            self.on_change()
 
     def reserve(self, cost: Cost) -> None:
         """Makes sure that this much may still be spent.
@@ -154,20 +140,19 @@ class Meter:
         """
         if self.limit is not None and self.spent.tokens + cost.tokens > self.limit:
             raise TokensSpentError(
-                f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update may need {cost.tokens}"
+                f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update "
+                f"may need {cost.tokens}"
             )
 
     def as_dict(self) -> dict[str, Any]:
         """As summary.json has it."""
         tokens = {kind: self._tokens[kind] for kind in ("sampled", "prefilled", "trained")}
         return {
-            "tokens": {**tokens, "total": self.spent.tokens},
+            "tokens": {**tokens, "total": self._tokens.total()},
             "requests": {**dict(sorted(self._requests.items())), "total": self._requests.total()},
         }
 
     def restore(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         """Takes back what `as_dict` gave."""
-        self._tokens = Counter({kind: count for kind, count in counts["tokens"].items() if kind != "total"})
-        self._requests = Counter(
-            {name: count for name, count in counts["requests"].items() if name != "total"}
-        )
+        self._tokens, self._requests = Counter(counts["tokens"]), Counter(counts["requests"])
+        del self._tokens["total"], self._requests["total"]

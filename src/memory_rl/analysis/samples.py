@@ -1,0 +1,148 @@
+"""Samples: the runs of several cells as one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.selections import fits, name_of
+from memory_rl.analysis.statistics import Estimate
+from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
+from memory_rl.experiment import KEEP
+
+BOOKKEEPING = KEEP | {"seed", "num_runs"}
+"""Keys in which the runs of one sample may differ: they say who, where and how, not what was measured."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The runs of several cells.
+
+    For a verdict the cells differ in nothing but their seed; for a capacity they had as much to learn.
+    """
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def first(self) -> Cell:
+        """One of its cells, for what all share."""
+        return self.cells[0]
+
+    @cached_property
+    def times(self) -> MemorisationTimes:
+        """Of all runs."""
+        return pool([cell.times for cell in self.cells])
+
+    @property
+    def runs(self) -> int:
+        """How many there are."""
+        return len(self.times.episodes)
+
+    @property
+    def memorised(self) -> int:
+        """How many memorised."""
+        return int(self.times.memorised.sum())
+
+    @cached_property
+    def stored(self) -> np.ndarray:
+        """Bits known at the end of each run, summed over its secrets: (R,)."""
+        return np.concatenate([cell.stored for cell in self.cells])
+
+    @cached_property
+    def rate(self) -> Estimate:
+        """Bits per episode."""
+        return bits_per_episode(self.times, self.first.information)
+
+    @cached_property
+    def log_rate(self) -> Normal:
+        """The logarithm of the bits per episode.
+
+        Where no run memorised, half a run is taken to have, with the standard error sqrt(2) of its logarithm.
+        """
+        if not self.memorised:
+            spent, events = float(self.times.episodes.sum()), 0.5
+            return Normal(math.log(self.first.information * events / spent), events**-0.5, self.runs - 1.0)
+        rate = log_rate(self.times)
+        return Normal(rate.value + math.log(self.first.information), rate.error, rate.freedom)
+
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """The rates that no learner of the condition should exceed, in bits an episode.
+
+        They are the channel's capacity and, where it is known, the rate of the ideal questioner.
+        """
+        ceilings = self.first.summary["ceilings"]
+        found, asker = {"capacity": float(ceilings["capacity"])}, ceilings["ideal_questioner"]
+        if asker and asker["to_reach"]:
+            found["ideal questioner"] = math.log2(self.first.N) / asker["to_reach"]
+        return found
+
+    @property
+    def laws(self) -> list[str]:
+        """The status of each law in each of its cells."""
+        return [check["status"] for cell in self.cells for check in cell.summary.get("checks", {}).values()]
+
+
+def gather(cells: Iterable[Cell]) -> list[Sample]:
+    """Cells of equal settings as one sample.
+
+    Of two with the same seed the larger one counts: its runs are those of the other and more.
+    """
+    groups: dict[str, dict[int, Cell]] = {}
+    for cell in cells:
+        settings = {key: value for key, value in cell.settings.items() if key not in BOOKKEEPING}
+        same = groups.setdefault(json.dumps(settings, sort_keys=True, default=str), {})
+        seed = cell.config["seed"]
+        if seed not in same or same[seed].config["num_runs"] < cell.config["num_runs"]:
+            same[seed] = cell
+    return [Sample(tuple(same.values())) for same in groups.values()]
+
+
+class CannotJudgeError(Exception):
+    """Cells that are missing, too small or ambiguous; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The samples at hand, and how many runs a sample must have."""
+
+    samples: Sequence[Sample]
+    minimum_runs: int
+
+    def take(self, selections: Sequence[Mapping[str, Any]]) -> list[Sample]:
+        """The one sample of each selection.
+
+        Raises:
+            CannotJudgeError: naming every cell that lacks runs, or one that is ambiguous.
+        """
+        found = [self._matching(selection) for selection in selections]
+        counts = [sample.runs if sample else 0 for sample in found]
+        lacking = [
+            f"{name_of(selection)} has {runs} of {self.minimum_runs} runs"
+            for selection, runs in zip(selections, counts, strict=True)
+            if runs < self.minimum_runs
+        ]
+        if lacking:
+            raise CannotJudgeError(
+                f"Not judged, since a cell needs at least {self.minimum_runs} finished runs: "
+                f"{'; '.join(lacking)}."
+            )
+        return [sample for sample in found if sample]
+
+    def _matching(self, selection: Mapping[str, Any]) -> Sample | None:
+        matching = [sample for sample in self.samples if fits(sample.first.settings, selection)]
+        if len(matching) > 1:
+            one, other = (sample.first.settings for sample in matching[:2])
+            differing = sorted(key for key in {*one, *other} - BOOKKEEPING if one.get(key) != other.get(key))
+            raise CannotJudgeError(
+                f"{name_of(selection)} matches {len(matching)} cells, which differ in "
+                f"{', '.join(differing)}: the protocol must say which one it means."
+            )
+        return matching[0] if matching else None

@@ -1,0 +1,331 @@
+"""Builds an experiment from its parts: world, policy, learner, sampling and meter. With run.py the only reader of a
+whole `Experiment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memory_rl.condition import Condition, make_condition
+from memory_rl.errors import ConfigError, require
+from memory_rl.experiment import Experiment
+from memory_rl.seeding import generator
+from memory_rl.task import (
+    TEST,
+    TRAIN,
+    Environment,
+    examples_directory,
+    read_examples,
+)
+from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
+from memory_rl.training.film import MAX_N as MAX_FILM_N
+from memory_rl.training.film import Film
+from memory_rl.training.meter import Measured, Meter, Sink, Watcher
+from memory_rl.training.prompts import Prompts, PromptsInOrder, UniformPrompts
+from memory_rl.training.recompute import draw_secrets
+from memory_rl.training.sampling import HitsAndMisses, Sampling, Schedule, Shown, SkipAhead, StepByStep
+
+if TYPE_CHECKING:
+    from memory_rl.policies.base import Policy
+
+_PANEL = 64
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All of an experiment that needs no model: it is made, and so checked, before any work.
+
+    Attributes:
+        experiment: its keys.
+        condition: worked out.
+        learner: moves the policies.
+        answers: (D,) of the examples of `fixed_secret` in supervised learning; else None.
+    """
+
+    experiment: Experiment
+    condition: Condition
+    learner: Any
+    answers: np.ndarray | None
+
+    @property
+    def environment(self) -> Environment:
+        """The world."""
+        return self.condition.environment
+
+
+def make_setting(experiment: Experiment) -> Setting:
+    """The setting.
+
+    Raises:
+        DataError: if the examples are missing, malformed or made for another experiment.
+        ConfigError: if a reward or learner of the user's own cannot be used.
+    """
+    condition = make_condition(
+        experiment.world, experiment.signal, experiment.stop.memorised_at, experiment.wording
+    )
+    return Setting(
+        experiment, condition, experiment.learner, _read_answers(experiment, condition.environment)
+    )
+
+
+def _read_answers(experiment: Experiment, environment: Environment) -> np.ndarray | None:
+    """The test examples are read and checked, too. They hold the same conversation, so that their likelihood is P(S),
+    which every evaluation measures.
+    """
+    secret = experiment.world.fixed_secret
+    if not experiment.signal.shows_answer or secret is None:
+        return None
+    folder = examples_directory(experiment.keep.data_dir, environment, secret)
+    read_examples(folder / TEST, environment, secret)
+    return read_examples(folder / TRAIN, environment, secret)
+
+
+@dataclass(frozen=True)
+class Learners:
+    """R policies, ready to start.
+
+    Attributes:
+        policy: of all runs.
+        about: what summary.json says of it: device, model, parameters trained by a run, the warm-up.
+        warmup: what the manifest says, because it may differ from time to time: whether the base model came from the
+            cache, and the seconds that it took to make.
+        notes: sentences about what a hosted policy may cost.
+    """
+
+    policy: Policy
+    about: dict[str, Any]
+    warmup: dict[str, Any]
+    notes: list[str]
+
+
+def make_learners(setting: Setting) -> Learners:
+    """The policies.
+
+    Raises:
+        ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
+        ServiceError: if a service refuses or does not answer.
+        ConfigError: if less may be spent than the first update needs.
+    """
+    make = {"tabular": _tabular, "local": _local, "tinker": _hosted}[setting.experiment.policy.backend]
+    policy, about = make(setting)
+    about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
+    warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
+    return Learners(policy, about, warmup, about.pop("notes", []))
+
+
+def _use_threads(setting: Setting) -> None:
+    import torch
+
+    torch.set_num_threads(setting.experiment.keep.threads)
+    torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
+
+
+def _forms(environment: Environment) -> np.ndarray:
+    return environment.choices(np.arange(environment.num_forms))
+
+
+def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+    from memory_rl.policies.tabular import TabularPolicy
+
+    _use_threads(setting)
+    experiment, environment = setting.experiment, setting.environment
+    policy = TabularPolicy(
+        _forms(environment),
+        environment.num_choices,
+        num_runs=experiment.stop.num_runs,
+        num_prompts=experiment.world.num_secrets,
+        prefixes=experiment.policy.tabular_bits == "prefixes",
+        optimiser=experiment.updates.optimiser,
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+    )
+    return policy, {}
+
+
+def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+    import torch
+
+    from memory_rl.policies.base_model import (
+        check_windows,
+        find_base_model,
+        recompute_layers,
+        warm_up_cached,
+    )
+    from memory_rl.policies.paths import PathPolicy
+    from memory_rl.policies.tokenisation import tokenise_all
+    from memory_rl.policies.transformer import TransformerPolicy
+
+    _use_threads(setting)
+    experiment, environment = setting.experiment, setting.environment
+    chosen = experiment.policy
+    base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
+    if chosen.gradient_checkpointing:
+        recompute_layers(base.model)
+    conversations, prompts = environment.conversations(), environment.first_prompts()
+    trie = tokenise_all(base.tokenizer, conversations, _forms(environment), prompts)
+    check_windows(base.model, trie)
+    about: dict[str, Any] = {"device": str(base.model.device), "dtype": chosen.dtype}
+    if chosen.warmup:
+        report, about["from_cache"] = warm_up_cached(base, trie, experiment.world.N)
+        about["warmup"] = asdict(report)
+        about["seconds"] = about["warmup"].pop("seconds")
+    base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
+    policy = (PathPolicy if experiment.scores_paths else TransformerPolicy)(
+        base.model,
+        trie,
+        num_runs=experiment.stop.num_runs,
+        lora=_adapter_settings(experiment),
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+        optimiser=experiment.updates.optimiser,
+    )
+    return policy, about
+
+
+def _adapter_settings(experiment: Experiment) -> Any:
+    from memory_rl.policies.full import FullSettings
+    from memory_rl.policies.lora import LoRASettings
+    from memory_rl.policies.shared import SharedSettings
+
+    chosen = experiment.policy
+    if chosen.adapter == "full":
+        return FullSettings()
+    lora = LoRASettings(chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets, chosen.adapted_layers)
+    return lora if chosen.adapter_parameters is None else SharedSettings(chosen.adapter_parameters, lora)
+
+
+def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+    require("tinker", "tinker", "backend=tinker")
+    from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
+    from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
+    from memory_rl.policies.tokenisation import tokenise_all
+
+    experiment, environment = setting.experiment, setting.environment
+    chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
+    if not experiment.signal.shows_answer:
+        hosted_loss(setting.learner)  # refuses one that the service does not have
+    service = open_service(chosen.model_name, keep.tinker_base_url)
+    tokenizer = find_tokenizer(service, chosen.model_name)
+    conversations, prompts = environment.conversations(), environment.first_prompts()
+    trie = tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+    settings = HostedSettings(
+        model_name=chosen.model_name,
+        num_runs=runs,
+        rank=chosen.lora_rank,
+        targets=chosen.lora_targets,
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+        num_answers=experiment.world.N,
+        episodes=experiment.episodes_an_update,
+        epochs=setting.learner.epochs,
+        sampled=not experiment.signal.shows_answer,
+        scores_all=experiment.scores_all,
+        warms_up=chosen.warmup,
+        max_tokens=keep.max_tokens_total,
+        blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
+        every=experiment.updates_an_evaluation,
+    )
+    policy = make_hosted(service, trie, settings)
+    estimate = policy.costs.estimate(experiment.budget // settings.episodes)
+    if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
+        policy.close(completed=False)
+        raise ConfigError(
+            f"max_tokens_total={keep.max_tokens_total} is less than {runs} runs may need for their first update: use "
+            f"max_tokens_total={estimate.least} or more, or fewer num_runs."
+        )
+    about = {"model": chosen.model_name, "sdk": f"tinker {version('tinker')}", "notes": estimate.sentences()}
+    return policy, about
+
+
+def make_schedule(experiment: Experiment) -> Schedule:
+    """The episodes of a run."""
+    return Schedule(
+        experiment.group_size,
+        experiment.updates.batch_size,
+        experiment.budget,
+        experiment.stop.num_runs,
+        experiment.world.seed,
+    )
+
+
+def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
+    """How the episodes of the next update come about; silent updates are skipped where that was asked for and is
+    exact.
+    """
+    experiment = setting.experiment
+    beliefs = Beliefs(setting.condition.table, secrets.shape, experiment.world.N)
+    return _kind_of_sampling(experiment)(
+        schedule=make_schedule(experiment),
+        policy=policy,
+        secrets=secrets,
+        environment=setting.environment,
+        prompts=_prompts(experiment),
+        credit=experiment.signal.credit,
+        beliefs=beliefs if setting.learner.wants_beliefs else None,
+        answers=setting.answers,
+        panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
+    )
+
+
+def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
+    if experiment.signal.shows_answer:
+        return Shown
+    if experiment.scores_paths:
+        return HitsAndMisses
+    return SkipAhead if experiment.skips_ahead else StepByStep
+
+
+def _prompts(experiment: Experiment) -> Prompts:
+    world, blocks, runs = experiment.world, experiment.updates.batch_size, experiment.stop.num_runs
+    if world.num_secrets == 1:
+        return Prompts()
+    if world.order == "uniform":
+        return UniformPrompts(world.seed, runs, world.num_secrets, blocks)
+    repeats = 1 if world.order == "cycle" else experiment.episodes_a_block // experiment.group_size
+    return PromptsInOrder(runs, world.num_secrets, blocks, repeats)
+
+
+def _panel(experiment: Experiment) -> np.ndarray:
+    """(Q,) the answers whose probabilities tell the ledger what was tried, drawn from the seed; all if they are few."""
+    N = experiment.world.N
+    return generator(experiment.world.seed, "panel").choice(N, min(N, _PANEL), replace=False)
+
+
+def make_film(experiment: Experiment) -> Film | None:
+    """A film, where there is a belief over all answers to be seen, and room for it."""
+    seen = experiment.stop.ledger and experiment.scores_all and experiment.world.num_secrets == 1
+    return Film(experiment.world.N) if seen and experiment.world.N <= MAX_FILM_N else None
+
+
+def make_meter(
+    setting: Setting, secrets: np.ndarray, sinks: Sequence[Sink], watch: Watcher, film: Film | None
+) -> Meter:
+    """The meter of runs with these secrets (R, M)."""
+    experiment = setting.experiment
+    world, stop = experiment.world, experiment.stop
+    measured = Measured(
+        secrets,
+        world.N,
+        experiment.secrets_to_memorise,
+        stop.memorised_at,
+        stop.stop_at,
+        experiment.updates_an_evaluation,
+        experiment.episodes_an_update,
+        experiment.budget,
+    )
+    accounts: Accounts | None = None
+    if stop.ledger and experiment.scores_paths:
+        accounts = HitAccounts(secrets, world.N, stop.memorised_at, _panel(experiment))
+    elif stop.ledger:
+        accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
+    return Meter(measured, sinks, watch, accounts, film)
+
+
+def secrets_of(setting: Setting) -> np.ndarray:
+    """(R, M) the secrets of all runs."""
+    return draw_secrets(setting.experiment)

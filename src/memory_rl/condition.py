@@ -1,0 +1,58 @@
+"""A condition, worked out from its keys: its world, the table of its episodes, and its ceilings. Nothing is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from memory_rl.config import Signal, Wording, World
+from memory_rl.seeding import generator
+from memory_rl.task import Environment, EpisodeTable, episode_table, make_environment
+from memory_rl.training.ceilings import Ceilings, ceilings, warnings_about
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is asked and what is shown, worked out.
+
+    Attributes:
+        world: its keys.
+        signal: its keys.
+        memorised_at: the probability from which on S is memorised.
+        environment: the world itself.
+        table: of its episodes.
+        limits: its ceilings.
+    """
+
+    world: World
+    signal: Signal
+    memorised_at: float
+    environment: Environment
+    table: EpisodeTable
+    limits: Ceilings
+
+
+def make_condition(
+    world: World, signal: Signal, memorised_at: float, wording: Wording | None = None
+) -> Condition:
+    """The condition of these keys.
+
+    Raises:
+        ConfigError: if the reward is the user's own and cannot be used.
+    """
+    environment = make_environment(world, signal, wording)
+    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
+    limits = ceilings(environment, table, memorised_at, generator(world.seed, "questioner"))
+    return Condition(world, signal, memorised_at, environment, table, limits)
+
+
+def show_ceilings(condition: Condition) -> None:
+    """Prints the ceilings, and what the channel cannot teach."""
+    from memory_rl.reporting.terminal import ceilings_table, show
+
+    world, signal, limits = condition.world, condition.signal, condition.limits
+    show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, limits.as_dict()))
+    unused = (
+        0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
+    )
+    for sentence in warnings_about(limits, world.N, unused):
+        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False

@@ -1,0 +1,405 @@
+"""An experiment as a whole: its parts, what follows from several of them, and what makes two the same."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from memory_rl.config import (
+    LEARNERS,
+    LOADERS,
+    MAX_ANSWERS_KEPT,
+    MAX_N,
+    MAX_N_OF_PATHS,
+    REWARD_TYPES,
+    STEP_SIZES,
+    Command,
+    Keep,
+    PolicySettings,
+    Secrets,
+    Signal,
+    Stop,
+    Updates,
+    Wording,
+    with_threshold,
+)
+from memory_rl.errors import ConfigError, suggest
+from memory_rl.keys import Key, fill, keys_of, name_of, read, split_words, unmet
+
+PARTS: dict[str, type[Any]] = {
+    "world": Secrets,
+    "signal": Signal,
+    "policy": PolicySettings,
+    "updates": Updates,
+    "stop": Stop,
+    "keep": Keep,
+}
+"""The parts of an `Experiment` by the names of its attributes. A learner's settings are `settings`."""
+
+KEEP = frozenset(keys_of(Keep))
+"""The keys that change nothing in what is measured."""
+
+
+def experiment_keys() -> dict[str, Key]:
+    """All keys of an experiment by what is typed, part by part."""
+    settings: dict[str, Key] = {}
+    for name, kind in LEARNERS.items():
+        for word, one in _settings_of(kind).items():
+            names = (
+                f"{settings[word].needs},{name}" if word in settings else f"signal=reward algorithm={name}"
+            )
+            settings[word] = replace(one, needs=names)
+    found = {part: keys_of(kind, part) for part, kind in PARTS.items()}
+    ordered = [*(found[part] for part in ("world", "signal", "policy", "updates")), settings]
+    return {word: one for keys in (*ordered, found["stop"], found["keep"]) for word, one in keys.items()}
+
+
+def _settings_of(learner: type[Any]) -> dict[str, Key]:
+    return keys_of(learner, "settings") if hasattr(learner, "__dataclass_fields__") else {}
+
+
+def make_experiment(values: Mapping[str, Any], command: Command = "train") -> Experiment:
+    """An experiment from Python values.
+
+    Args:
+        values: by key.
+        command: "sft" for supervised learning: the signal is the answer itself.
+
+    Raises:
+        ConfigError: one sentence about the first unknown key or bad value.
+    """
+    return _build(_spelled_out(values), command, typed=True)
+
+
+def parse_experiment(words: Iterable[str], command: Command = "train") -> Experiment:
+    """The same from key=value arguments."""
+    return _build(split_words(words), command, typed=False)
+
+
+def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str, Any]:
+    """Those of the keys that are known and have a meaning beside the others."""
+    keys, given = experiment_keys(), _with_signal(given, command)
+    return {word: value for word, value in given.items() if word in keys and unmet(keys, word, given) is None}
+
+
+def old_experiment(manifest: Mapping[str, Any]) -> Experiment:
+    """The experiment of a manifest, which in version 0.1 held keys without a meaning, too."""
+    command: Command = "sft" if manifest["kind"] == "sft" else "train"
+    return make_experiment(meaningful(manifest["config"], command), command)
+
+
+def _with_signal(given: Mapping[str, Any], command: Command) -> dict[str, Any]:
+    if command == "train":
+        return dict(given)
+    if given.get("signal", "example") != "example":
+        raise ConfigError(
+            f"signal={given['signal']} is not supervised learning: use train, or leave signal out."
+        )
+    return {"signal": "example", **given}
+
+
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With the name and the settings of a built-in learner that was given as a class or an object."""
+    given = values.get("algorithm")
+    kind = given if isinstance(given, type) else type(given)
+    name = next((name for name, known in LEARNERS.items() if known is kind), None)
+    if name is None:
+        return dict(values)
+    settings = (
+        {} if kind is given else {word: getattr(given, one.field) for word, one in _settings_of(kind).items()}
+    )
+    twice = sorted(settings.keys() & values.keys())
+    if twice:
+        raise ConfigError(
+            f"{twice[0]} is given twice, in algorithm={name_of(given)} too: leave one of them out."
+        )
+    return {**values, **settings, "algorithm": name}
+
+
+def _build(given: Mapping[str, Any], command: Command, *, typed: bool) -> Experiment:
+    keys = experiment_keys()
+    values = with_threshold(read(keys, _with_signal(given, command), typed=typed))
+    settings = {
+        one.field: values[word] for word, one in keys.items() if one.part == "settings" and word in values
+    }
+    return Experiment(**{part: fill(kind, values) for part, kind in PARTS.items()}, settings=settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A population of learners in a world. Each part is described where it is defined, in `memory_rl.config`.
+
+    Attributes:
+        settings: of the learner that `updates.algorithm` names, by field.
+    """
+
+    world: Secrets = field(default_factory=Secrets)
+    signal: Signal = field(default_factory=Signal)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    updates: Updates = field(default_factory=Updates)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
+    keep: Keep = field(default_factory=Keep)
+
+    def __post_init__(self) -> None:
+        self.stop.check(self.world.N)
+        self._check_algorithm()
+        self._check_secrets()
+        self._check_size()
+        self._check_updates()
+
+    def _check_algorithm(self) -> None:
+        given = self.updates.algorithm
+        if isinstance(given, str) and given not in LEARNERS and ":" not in given:
+            choices = [*LEARNERS, "file.py:Name"]
+            raise ConfigError(f"algorithm={given} is not a choice: {suggest(given, choices)}")
+        if given == "posterior" and self.policy.backend == "tinker":
+            raise ConfigError(
+                "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
+                "algorithm=reinforce, or backend=local."
+            )
+
+    def _check_secrets(self) -> None:
+        world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
+        if world.num_secrets > max(1, most):
+            raise ConfigError(
+                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} and N={world.N}: "
+                f"use num_secrets={max(1, most)} or less."
+            )
+
+    def _check_size(self) -> None:
+        backend, N = self.policy.backend, self.world.N
+        reason = None if backend == "tinker" or not self._wants_paths else self.why_not_paths
+        if self.policy.scoring == "paths" and reason:
+            raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
+        limit = MAX_N_OF_PATHS if self._wants_paths and reason is None else self._largest_table
+        if limit < N:
+            more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
+            raise ConfigError(
+                f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: use N={limit} "
+                "or less."
+            )
+
+    def _check_updates(self) -> None:
+        updates, one = self.updates, self.episodes_an_update
+        own = not isinstance(updates.algorithm, str) or ":" in updates.algorithm
+        if (
+            updates.group_size == 1
+            and not self.signal.shows_answer
+            and not own
+            and self.learner.silent_if_equal
+        ):
+            raise ConfigError(
+                f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, since an episode is "
+                "compared with its own group: use group_size=4, or baseline=none."
+            )
+        if self.budget < one:
+            product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
+            raise ConfigError(
+                f"max_episodes={self.budget} is less than one update of {product} = {one} episodes: use "
+                f"max_episodes={one} or more."
+            )
+
+    @cached_property
+    def learner(self) -> Any:
+        """Who moves the policies.
+
+        Raises:
+            ConfigError: if it is the user's own and cannot be used.
+        """
+        if self.signal.shows_answer:
+            return LOADERS["example"](None)
+        given = self.updates.algorithm
+        if isinstance(given, str) and given in LEARNERS:
+            return LEARNERS[given](**self.settings)
+        return LOADERS["own"](given)
+
+    @property
+    def command(self) -> Command:
+        """Which of the two commands makes it."""
+        return "sft" if self.signal.shows_answer else "train"
+
+    @property
+    def condition(self) -> str:
+        """What tables and figures call it."""
+        return self.signal.condition(self.world)
+
+    @property
+    def wording(self) -> Wording:
+        """How the world asks."""
+        return self.world.wording or self.policy.default_wording
+
+    @property
+    def bits(self) -> float:
+        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        return self.secrets_to_memorise * math.log2(self.world.N)
+
+    @property
+    def secrets_to_memorise(self) -> int:
+        """How many of its secrets a run must have memorised to count as memorised."""
+        return secrets_to_memorise(self.world.num_secrets, self.stop.memorised_share)
+
+    @property
+    def episodes_an_update(self) -> int:
+        """Episodes of one run between two updates."""
+        return self.group_size * self.updates.batch_size
+
+    @property
+    def group_size(self) -> int:
+        """Episodes of a group; an example is a group of its own."""
+        return 1 if self.signal.shows_answer else self.updates.group_size
+
+    @property
+    def episodes_a_block(self) -> int:
+        """Episodes in a row about the same secret, with order=blocks: an equal part of the budget, in groups."""
+        return max(1, self.budget // self.group_size // self.world.num_secrets) * self.group_size
+
+    @property
+    def budget(self) -> int:
+        """The most episodes of one run, or examples shown to it."""
+        default = 1000 if self.signal.shows_answer else max(4000, 60 * self.world.N)
+        return default * self.world.num_secrets if self.stop.max_episodes is None else self.stop.max_episodes
+
+    @property
+    def updates_an_evaluation(self) -> int:
+        """Updates of a run between two evaluations."""
+        every = self.stop.evaluate_every
+        return max(1, self.world.num_secrets // 4) if every is None else every
+
+    @property
+    def step_size(self) -> float:
+        """The learning rate in use."""
+        rate = self.updates.learning_rate
+        return self.own_step_size if rate is None else rate
+
+    @property
+    def own_step_size(self) -> float:
+        """The learning rate unless one is given."""
+        sizes = STEP_SIZES.get(self.policy.adapter, STEP_SIZES[self.policy.backend])
+        return sizes[self.updates.optimiser]
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid
+        for.
+        """
+        every = self.keep.checkpoint_every
+        return 0.0 if every is None and self.policy.backend == "tinker" else every
+
+    @property
+    def _largest_table(self) -> int:
+        return MAX_N[self.policy.backend][self.world.multi_step]
+
+    @property
+    def _wants_paths(self) -> bool:
+        scoring = self.policy.scoring
+        return self._largest_table < self.world.N if scoring is None else scoring == "paths"
+
+    @property
+    def scores_paths(self) -> bool:
+        """Whether only the secret and some samples are known of the policy, and not even which answers are given
+        in the updates that are skipped.
+
+        A hosted policy skips none: whatever it scores, every answer is really given, and the ledger is exact.
+        """
+        return self.policy.backend != "tinker" and self._wants_paths
+
+    @property
+    def scores_all(self) -> bool:
+        """Whether every answer is scored after every update."""
+        return self.policy.scoring == "all" if self.policy.backend == "tinker" else not self._wants_paths
+
+    @property
+    def why_not_paths(self) -> str | None:
+        """What keeps the experiment from scoring only some answers; None if nothing does.
+
+        Only where a reward says no more than hit or miss do the other answers not matter.
+        """
+        rewarded = None if self.signal.shows_answer else self._why_rewards_need_all
+        world, tabular = self.world, self.policy.backend == "tabular"
+        several = f"num_secrets={world.num_secrets}" if world.num_secrets > 1 else None
+        return (
+            rewarded
+            or ("backend=tabular" if tabular else several)
+            or ("env_type=multi_step" if world.multi_step else None)
+        )
+
+    @property
+    def _why_rewards_need_all(self) -> str | None:
+        signal, algorithm = self.signal, self.updates.algorithm
+        if signal.own_reward or signal.channel_name(self.world) not in ("binary", "per_bit"):
+            return f"reward_type={name_of(signal.reward_type)}"
+        if signal.reward_noise:
+            return f"reward_noise={signal.reward_noise:g}"
+        if not self.learner.silent_if_equal:
+            return "baseline=none" if algorithm in ("reinforce", "ppo") else f"algorithm={name_of(algorithm)}"
+        return "skip_ahead=False" if self.updates.skip_ahead is False else None
+
+    @property
+    def why_not_skip(self) -> str | None:
+        """Why silent updates cannot be skipped exactly, or None if they can."""
+        if self.world.num_secrets > 1:
+            return "the next group may be about another secret"
+        if self.world.multi_step:
+            return "in multi_step nearly every group carries a signal"
+        if self.signal.shows_answer or not self.learner.silent_if_equal:
+            return "a group of equal rewards carries a signal, too"
+        return None
+
+    @property
+    def skips_ahead(self) -> bool:
+        """Whether silent updates are skipped."""
+        wanted = self.updates.skip_ahead
+        wanted = self.policy.backend == "local" if wanted is None else wanted
+        return wanted and self.why_not_skip is None
+
+    def flat(self) -> dict[str, Any]:
+        """Every key that has a meaning here with its value, as JSON can hold it."""
+        keys = experiment_keys()
+        values = {
+            word: self.settings.get(one.field, one.default)
+            if one.part == "settings"
+            else getattr(getattr(self, one.part), one.field)
+            for word, one in keys.items()
+        }
+        for word in ("reward_type", "algorithm"):
+            values[word] = None if values[word] is None else name_of(values[word])
+        return {word: value for word, value in values.items() if unmet(keys, word, values) is None}
+
+    def resolved(self) -> dict[str, Any]:
+        """All that determines what is measured, with every default worked out: two experiments measure the same
+        if these are equal.
+        """
+        worked_out = {
+            "wording": self.wording,
+            "reward_type": self.signal.reward_type or REWARD_TYPES[0],
+            "learning_rate": self.step_size,
+            "max_episodes": self.budget,
+            "evaluate_every": self.updates_an_evaluation,
+            "scoring": "all" if self.scores_all else "paths",
+            "skip_ahead": self.skips_ahead,
+        }
+        flat = {word: worked_out.get(word, value) for word, value in self.flat().items() if word not in KEEP}
+        return {
+            word: _with_hash(value) if word in ("reward_type", "algorithm") else value
+            for word, value in flat.items()
+        }
+
+
+def secrets_to_memorise(num_secrets: int, share: float) -> int:
+    """The least number of secrets that is at least this share of them."""
+    return math.ceil(share * num_secrets - 1e-9)
+
+
+def _with_hash(given: Any) -> str:
+    """A name; that of a file with the hash of what the file holds, since one's own code changes with it."""
+    name = name_of(given)
+    path = Path(name.rpartition(":")[0])
+    return (
+        f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" if ":" in name and path.is_file() else name
+    )

@@ -1,0 +1,49 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+from safetensors import SafetensorError
+
+FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
+"""What writing and reading raise where the disk or the file is to blame."""
+
+
+def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Writes a file, and its folder if that is missing; it is on disk when this returns.
+
+    Args:
+        path: its name; what is there is replaced.
+        content: of the file, or what writes it to the path that it is given.
+
+    Raises:
+        OSError: if it cannot be written; nothing has changed then.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if callable(content):
+            content(scratch)
+        else:
+            scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        flush(scratch)
+        os.replace(scratch, path)
+    except (SafetensorError, pl.exceptions.PolarsError) as error:
+        raise OSError(str(error)) from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,73 @@
+"""The episodes between two updates of some runs: made by a policy, rewarded by the world, learned from, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+UNLISTED = -2
+"""In place of an answer: some answers that were not S, which were not drawn one by one."""
+
+
+@dataclass(frozen=True)
+class SilentEpisodes:
+    """Episodes of one run in silent updates, which were skipped. In a channel without chance equal answers are
+    one row, at the first of them.
+
+    Attributes:
+        run: whose.
+        update: the optimiser steps that it had made.
+        episode: (T,) the number of each row's first episode, from 1.
+        answers: (T,) `INVALID` where there was none, `UNLISTED` where they were not drawn.
+        rewards: (T,).
+        counts: (T,) how many episodes each row stands for.
+        panel: (Q,) log-probabilities in nats of a ledger's panel of answers, given a miss, if it was asked for.
+    """
+
+    run: int
+    update: int
+    episode: np.ndarray
+    answers: np.ndarray
+    rewards: np.ndarray
+    counts: np.ndarray
+    panel: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Axes: R the runs, B equal blocks of a run's episodes, each about one of its secrets, E = B G episodes,
+    K steps, L tokens. With one secret there is one block.
+
+    Attributes:
+        runs: (R,) which runs these are.
+        prompts: (R, B) the secret (from 0) that each block is about.
+        choices: (R, E, K) what each turn answered, -1 for an invalid turn and those that it forfeits.
+        path: (R, E, L) the policy's own record of the tokens that it chose, -1 at the padding.
+        updates: (R,) optimiser steps that the runs had made when they answered.
+        rewards: (R, E, K), or None where answers were shown and not rewarded.
+        returns: (R, groups, G, K) what each step is credited with, group by group.
+        beliefs: (R, B, N) of the ideal observer of the run's own episodes, for learners that want it.
+        active: (A,) all runs that the batch takes further; those without an update in it have spent their
+            budget.
+        episodes: (A,) how many episodes each of them has had after it.
+        skipped: silent episodes before it.
+    """
+
+    runs: np.ndarray
+    prompts: np.ndarray
+    choices: np.ndarray
+    path: np.ndarray
+    updates: np.ndarray
+    rewards: np.ndarray | None = None
+    returns: np.ndarray | None = None
+    beliefs: np.ndarray | None = None
+    active: np.ndarray | None = None
+    episodes: np.ndarray | None = None
+    skipped: Sequence[SilentEpisodes] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the policies chose, over all runs and episodes."""
+        return int((self.path >= 0).sum())

@@ -1,0 +1,165 @@
+"""How parameters move: a learner is one class. The built-in ones are at the end; for your own see
+docs/own_learner.md.
+
+Axes: R runs, B groups, G episodes of a group, K steps, E = B G episodes, L tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from typing_extensions import override
+
+from memory_rl.config import LEARNERS, LOADERS
+from memory_rl.keys import key
+from memory_rl.learning.batch import Batch
+from memory_rl.state import Stateful
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Learner(Stateful):
+    """Moves the policies after their episodes. Override `advantages`, `loss`, `epochs`, or all of `learn`.
+
+    Attributes:
+        epochs: optimiser steps on the same episodes.
+        silent_if_equal: whether a group whose credited rewards are equal moves nothing; skip-ahead relies on it.
+        wants_beliefs: whether `learn` needs the ideal observer's belief, as `batch.beliefs`.
+    """
+
+    epochs = 1
+    baseline = "group"
+    wants_beliefs = False
+
+    def __init_subclass__(cls, name: str | None = None, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if name is not None:
+            LEARNERS[name] = cls
+
+    @property
+    def silent_if_equal(self) -> bool:
+        """Without a baseline equal rewards carry a signal."""
+        return self.baseline == "group"
+
+    def advantages(self, returns: np.ndarray) -> np.ndarray:
+        """The advantage of each step, from what it is credited with: (R, B, G, K) to the same.
+
+        Here: the return minus the group's mean at the same step, or the return itself without a baseline.
+        """
+        return returns - returns.mean(axis=2, keepdims=True) if self.baseline == "group" else returns
+
+    def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """The loss to minimise, a scalar: a sum over the runs, whose parameters are disjoint.
+
+        Here: the score-function estimator (Williams 1992), minus advantage times log-probability, summed over
+        the tokens of an episode and averaged over a run's episodes. Its gradient is an unbiased policy gradient
+        whatever the length of an answer (no division by length).
+
+        Args:
+            log_probs: (R, E, L) of the chosen tokens, in nats, with their graph.
+            before: (R, E, L) the same when the episodes were sampled.
+            advantages: (R, E, L) of each token's step, zero at the padding.
+        """
+        return -(advantages * log_probs).sum(dim=2).mean(dim=1).sum()
+
+    def moves(self, advantages: np.ndarray) -> np.ndarray:
+        """Which runs (R,) take optimiser steps on these advantages (R, E, K); the others stand still."""
+        return np.asarray(advantages.any(axis=(1, 2)))
+
+    def learn(self, policy: Any, batch: Batch) -> np.ndarray | None:
+        """Moves the policies of a batch's runs.
+
+        Returns:
+            (R,) the fraction of groups without a signal; None where groups have no meaning.
+        """
+        assert batch.returns is not None  # noqa: S101  # rewarded
+        advantages = self.advantages(batch.returns)
+        if self.silent_if_equal:  # rounding must not make a signal out of equal rewards
+            advantages = np.where(_equal(batch.returns), 0.0, advantages)
+        policy.update(batch, advantages.reshape(batch.choices.shape), self)
+        return np.asarray((~advantages.any(axis=(2, 3))).mean(axis=1))
+
+
+def _equal(returns: np.ndarray) -> np.ndarray:
+    """Whether all episodes of a group are credited alike at a step: (R, B, G, K) to (R, B, 1, K)."""
+    return returns.max(axis=2, keepdims=True) == returns.min(axis=2, keepdims=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforce(Learner, name="reinforce"):
+    """Policy gradient with the group's mean as baseline (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783), or
+    none.
+    """
+
+    baseline: Literal["group", "none"] = key(
+        "group", "What a return is compared with: its group, or nothing."
+    )
+
+
+class GRPO(Learner, name="grpo"):
+    """Divides by the group's standard deviation over G, too (Shao et al. 2024, arXiv:2402.03300)."""
+
+    @override
+    def advantages(self, returns: np.ndarray) -> np.ndarray:
+        deviation = returns.std(axis=2, keepdims=True)
+        return super().advantages(returns) / np.where(deviation > 0, deviation, 1.0)
+
+
+class RLOO(Learner, name="rloo"):
+    """Minus the mean of the G - 1 others (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
+
+    @override
+    def advantages(self, returns: np.ndarray) -> np.ndarray:
+        others = (returns.sum(axis=2, keepdims=True) - returns) / (returns.shape[2] - 1)
+        return returns - others
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO(Reinforce, name="ppo"):
+    """The clipped surrogate (Schulman et al. 2017, arXiv:1707.06347, eq. 7), token by token, several epochs."""
+
+    clip: float = key(0.2, "The ratio is clipped to 1 +- this.", word="ppo_clip", above=0)
+    epochs: int = key(4, "Optimiser steps on the same episodes.", word="ppo_epochs", least=1)
+
+    @override
+    def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        ratio = (log_probs - before).exp()
+        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
+        return -(ratio * advantages).minimum(clipped * advantages).sum(dim=2).mean(dim=1).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posterior(Learner, name="posterior"):
+    """Trains towards the belief of an ideal observer of the run's own episodes: what the channel would allow."""
+
+    epochs: int = key(16, "Optimiser steps towards the same belief.", word="posterior_epochs", least=1)
+    baseline = "none"  # it learns from every group, whatever its rewards
+    wants_beliefs = True
+
+    @override
+    def learn(self, policy: Any, batch: Batch) -> None:
+        policy.distil(batch.runs, batch.prompts, batch.beliefs, self.epochs)
+
+
+class Supervised(Learner):
+    """Maximum likelihood of the answers that were shown: advantage 1 for each of their tokens."""
+
+    @override
+    def learn(self, policy: Any, batch: Batch) -> None:
+        policy.update(batch, np.ones(batch.choices.shape), self)
+
+
+LOADERS["example"] = lambda _: Supervised()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerKeys:
+    """The settings of all algorithms under the words that are typed, for type checkers."""
+
+    baseline: Literal["group", "none"] = "group"
+    ppo_clip: float = 0.2
+    ppo_epochs: int = 4
+    posterior_epochs: int = 16

@@ -1,0 +1,153 @@
+"""Learners that a user brings: a subclass of `Learner`, checked once on small inputs before anything is measured.
+
+See docs/own_learner.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memory_rl.config import LOADERS
+from memory_rl.errors import ConfigError
+from memory_rl.keys import name_of
+from memory_rl.learning.batch import Batch
+from memory_rl.learning.learners import Learner
+from memory_rl.own_code import load_object, place_of, told
+
+if TYPE_CHECKING:
+    import torch
+
+_SHAPE = (3, 2, 4, 2)  # runs, groups, episodes of a group, steps
+_EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
+_ROUNDING = 1e-9
+
+
+def load_learner(given: Any) -> Learner:
+    """The learner that a reference `file.py:Name`, a class or an object stands for, checked.
+
+    Raises:
+        ConfigError: one sentence with the place in the user's file, if it cannot be used.
+    """
+    name = f"algorithm={name_of(given)}"
+    example = "class MyLearner(Learner)"
+    found = load_object(given, "algorithm", example) if isinstance(given, str) else given
+    learner = _call(name, "made", found) if isinstance(found, type) and issubclass(found, Learner) else found
+    if not isinstance(learner, Learner):
+        raise ConfigError(f"{name} is not a learner: write {example}, with Learner from memory_rl.")
+    if not (isinstance(learner.epochs, int) and learner.epochs >= 1):
+        raise ConfigError(f"{name} has epochs={learner.epochs}: use an integer of 1 or more.")
+    kind = type(learner)
+    if kind.learn is Learner.learn:
+        _check_advantages(learner, name)
+    elif learner.silent_if_equal:
+        _check_silence(learner, name)
+    if kind.loss is not Learner.loss:
+        _check_loss(learner, name)
+    return learner
+
+
+def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{name} cannot be {what} ({told(error)}): fix the file.") from error
+
+
+def _check_advantages(learner: Learner, name: str) -> None:
+    name += place_of(type(learner).advantages)
+    returns = np.random.default_rng(0).integers(4, size=_SHAPE) / 3.0
+    first = _advantages(learner, returns, name)
+    if not np.array_equal(first, _advantages(learner, returns, name)):
+        raise ConfigError(
+            f"{name} gave two different advantages for the same returns: make it deterministic."
+        )
+    for value in _EQUAL if learner.silent_if_equal else ():
+        largest = float(np.abs(_advantages(learner, np.full(_SHAPE, value), name)).max())
+        if largest > _ROUNDING:
+            raise ConfigError(
+                f"{name} gives equal returns of {value:g} an advantage of {largest:g}: add silent_if_equal = False."
+            )
+
+
+def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
+    given = _call(name, "asked for advantages", learner.advantages, returns.copy())
+    if not isinstance(given, np.ndarray) or given.shape != returns.shape:
+        shape = getattr(given, "shape", type(given).__name__)
+        raise ConfigError(
+            f"{name} gave advantages of shape {shape} for returns of shape {returns.shape}: return one each."
+        )
+    if given.dtype.kind not in "fiub" or not np.isfinite(given).all():
+        raise ConfigError(f"{name} gave advantages that are not finite numbers: return one for each return.")
+    return given.astype(np.float64)
+
+
+class _Watcher:
+    """A policy that only notes whether it was to be moved."""
+
+    def __init__(self) -> None:
+        self.moved = False
+
+    def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
+        self.moved |= bool(np.any(np.abs(advantages) > _ROUNDING))
+
+    def distil(self, *arguments: Any) -> None:
+        self.moved = True
+
+
+def _check_silence(learner: Learner, name: str) -> None:
+    """Whether a `learn` of the user's own keeps the promise that equal rewards move nothing."""
+    runs, groups, size, steps = _SHAPE
+    watcher, choices = _Watcher(), np.zeros((runs, groups * size, steps), dtype=np.int64)
+    prompts, every = np.zeros((runs, 1), dtype=np.int64), np.arange(runs)
+    for value in _EQUAL:
+        returns = np.full(_SHAPE, value)
+        batch = Batch(every, prompts, choices, choices, every, returns.reshape(choices.shape), returns)
+        _call(name, "asked to learn", learner.learn, watcher, batch)
+    if watcher.moved:
+        raise ConfigError(
+            f"{name} moves the policy where all rewards of a group are equal: add silent_if_equal = False."
+        )
+
+
+def _check_loss(learner: Learner, name: str) -> None:
+    import torch
+
+    name += place_of(type(learner).loss)
+    shape = (_SHAPE[0], _SHAPE[1] * _SHAPE[2], 3)
+    random = torch.Generator().manual_seed(0)
+    before, advantages = -torch.rand(shape, generator=random), torch.randn(shape, generator=random)
+    losses = [_loss(learner, 1.1 * before, before, advantages, name)[0] for _ in range(2)]
+    if losses[0] != losses[1]:
+        raise ConfigError(f"{name} gave two different losses for the same episodes: make it deterministic.")
+    _, gradient = _loss(learner, before, before, torch.zeros(shape), name)
+    still = not learner.moves(np.zeros((_SHAPE[0], shape[1], _SHAPE[3]))).any()
+    if float(gradient.abs().max()) > _ROUNDING and (learner.silent_if_equal or still):
+        raise ConfigError(
+            f"{name} has a loss that moves the policy where all advantages are 0: add silent_if_equal = False, and a "
+            "method moves(self, advantages) that is true for all runs."
+        )
+
+
+def _loss(
+    learner: Learner, now: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor, name: str
+) -> tuple[float, torch.Tensor]:
+    """The loss, and its gradient for the log-probabilities."""
+    import torch
+
+    leaf = now.clone().requires_grad_()
+    loss = _call(name, "asked for its loss", learner.loss, leaf, before, advantages)
+    if (
+        not isinstance(loss, torch.Tensor)
+        or loss.shape != ()
+        or not loss.isfinite()
+        or not loss.requires_grad
+    ):
+        shown = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise ConfigError(f"{name} has a loss of {shown}: return a finite scalar tensor with its graph.")
+    return loss.item(), torch.autograd.grad(loss, leaf)[0]
+
+
+LOADERS["own"] = load_learner

@@ -1,0 +1,254 @@
+"""The life of an experiment: from its first check to its figures, whatever stops it in between."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from memory_rl.assembly import (
+    Learners,
+    Setting,
+    make_film,
+    make_learners,
+    make_meter,
+    make_sampling,
+    make_setting,
+    secrets_of,
+)
+from memory_rl.condition import show_ceilings
+from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
+from memory_rl.experiment import Experiment
+from memory_rl.keys import name_of
+from memory_rl.result import Result, load
+from memory_rl.runs.checkpoint import Checkpoints
+from memory_rl.runs.interruption import SignalsWait, sigterm_raises
+from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
+from memory_rl.runs.store import CHANNEL, MANIFEST, SUMMARY, USAGE, RunDirectory
+from memory_rl.runs.trackers import MeanCurve, Trackers
+from memory_rl.task import table_of
+from memory_rl.training.continuation import FromCheckpoints
+from memory_rl.training.loop import train
+from memory_rl.training.meter import Meter
+from memory_rl.training.tables import Tables
+
+
+class NotStartedError(Exception):
+    """Bad input that only shows once models are loaded; nothing has been measured yet."""
+
+    def __init__(self, reason: MemoryRLError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def run_experiment(experiment: Experiment) -> Result:
+    """Runs one experiment from its first check to its figures.
+
+    Raises:
+        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what
+            was measured is kept.
+    """
+    with _trackers(experiment) as trackers:
+        setting, manifest = make_setting(experiment), make_manifest(experiment)
+        claim = RunDirectory.claim(
+            experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume
+        )
+        with sigterm_raises(), claim as directory:
+            if directory.is_complete:
+                _say(experiment, f"{directory.path} is complete already; nothing was run.")
+            else:
+                _run_in(directory, manifest, setting, trackers)
+            result = load(directory.path)
+        trackers.close(result.summary)
+    return result
+
+
+def _trackers(experiment: Experiment) -> Trackers:
+    stop, bits = experiment.stop, math.log2(experiment.world.N)
+    memorised, ended = (bits + math.log2(probability) for probability in (stop.memorised_at, stop.stop_at))
+    curve = MeanCurve(stop.num_runs, experiment.budget, memorised, ended)
+    return Trackers({**experiment.flat(), "condition": experiment.condition}, curve)
+
+
+def _run_in(
+    directory: RunDirectory, manifest: Mapping[str, Any], setting: Setting, trackers: Trackers
+) -> None:
+    """Runs it in a claimed directory, from its last checkpoint if it holds one; the manifest always has its status."""
+    signals, existing = SignalsWait(), directory.existing
+    checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
+    continuation = FromCheckpoints(checkpoints, signals)
+    current = dict(manifest) if existing is None else resumed(existing, manifest)
+    directory.write_json(MANIFEST, with_status(current, "running"))
+    try:
+        about = _measure(setting, directory, continuation, signals, trackers)
+    except NotStartedError as error:
+        if existing is None:
+            directory.discard()
+        else:
+            directory.write_json(MANIFEST, existing)
+        raise error.reason from None
+    except BaseException as error:
+        _note_end(directory, current, error)
+        raise
+    directory.write_json(MANIFEST, with_status(current, "completed", **about))
+    checkpoints.remove()
+
+
+def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
+    """Notes what stopped it, even on a disk that has just become full: then at least the error itself is raised."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    why = (
+        (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
+    )
+    if interrupted:
+        error.add_note(f"the same command with log_path={directory.path} resume=True resumes it")
+    with suppress(RunDirectoryError):
+        status = with_status(manifest, "interrupted" if interrupted else "failed", why)
+        directory.write_json(MANIFEST, status)
+
+
+def _measure(
+    setting: Setting,
+    directory: RunDirectory,
+    continuation: FromCheckpoints,
+    signals: SignalsWait,
+    trackers: Trackers,
+) -> dict[str, Any]:
+    """Learns, and writes what was measured however the learning ends.
+
+    Returns what the manifest says of it, because it may differ from time to time.
+    """
+    from memory_rl.reporting.terminal import ProgressBar
+
+    experiment, stopped = setting.experiment, None
+    learners = _start(setting, directory)
+    trackers.start(directory, continuation.measured)
+    secrets, film = secrets_of(setting), make_film(experiment)
+    tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
+    continuation.parts["tables"] = tables
+    progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)
+    meter = make_meter(setting, secrets, (tables.take, trackers.take), progress.move, film)
+    sampling, completed = make_sampling(setting, learners.policy, secrets), False
+    try:
+        with progress, signals:
+            train(learners.policy, setting.learner, sampling, meter, continuation)
+        completed = True
+    except TokensSpentError as why:
+        completed, stopped = True, f"{why}: the runs that had not memorised by then are censored there."
+        _say(experiment, stopped)
+    finally:
+        tables.write()
+        learners.policy.close(completed)
+    _report(setting, learners, meter, tables, stopped)
+    if experiment.keep.save_adapters:
+        directory.write_adapters(learners.policy.state()["adapters"])
+    return {"seconds": tables.seconds, **learners.warmup}
+
+
+def _start(setting: Setting, directory: RunDirectory) -> Learners:
+    """Loads the model, and says what may be expected."""
+    try:
+        learners = make_learners(setting)
+        _keep_own_reward(setting, directory)
+    except MemoryRLError as error:
+        raise NotStartedError(error) from error
+    if not setting.experiment.keep.quiet:
+        _tell(setting, learners)
+    spending = getattr(learners.policy, "spending", None)
+    if spending is not None:  # what was spent before a resumption counts, and is kept from now on
+        if (directory.path / USAGE).exists():
+            spending.restore(directory.read_json(USAGE))
+        spending.on_change = lambda: directory.write_json(USAGE, spending.as_dict())
+    return learners
+
+
+def _tell(setting: Setting, learners: Learners) -> None:
+    """Prints device, ceilings, what the channel cannot teach, and what a hosted policy may cost."""
+    experiment, about = setting.experiment, learners.about
+    if "device" in about:
+        print(f"device: the model computes on {about['device']} in {about['dtype']}.")  # noqa: T201
+    show_ceilings(setting.condition)
+    if experiment.updates.skip_ahead and experiment.why_not_skip:
+        _say(experiment, f"no silent updates are skipped: {experiment.why_not_skip}.")
+    for sentence in learners.notes:
+        _say(experiment, sentence)
+
+
+def _say(experiment: Experiment, sentence: str) -> None:
+    if not experiment.keep.quiet:
+        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
+
+
+def _keep_own_reward(setting: Setting, directory: RunDirectory) -> None:
+    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code
+    again.
+
+    Raises:
+        RunDirectoryError: if the directory holds another table, because the reward was changed since.
+    """
+    signal, channel = setting.experiment.signal, setting.environment.channel
+    if not signal.own_reward:
+        return
+    arrays = {"levels": channel.levels, "classes": table_of(channel, setting.experiment.world.N)}
+    arrays |= {} if channel.outcomes is None else {"outcomes": channel.outcomes}
+    if not (directory.path / CHANNEL).exists():
+        directory.write_arrays(CHANNEL, **arrays)
+    elif not _same_arrays(arrays, directory.read_arrays(CHANNEL)):
+        raise RunDirectoryError(
+            f"log_path={directory.path} was started with another table of rewards: give "
+            f"reward_type={name_of(signal.reward_type)} as it was, or another log_path."
+        )
+
+
+def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, stopped: str | None) -> None:
+    """Writes the summary and the figures, and warns of a breached law."""
+    from memory_rl.analysis.collect import Cell
+    from memory_rl.analysis.laws import breaches
+    from memory_rl.analysis.summary import Measurements, summarise
+    from memory_rl.reporting.pictures import draw_run
+
+    experiment, directory = setting.experiment, tables.directory
+    policy, stop, world = experiment.policy, experiment.stop, experiment.world
+    measured = Measurements(
+        tables.metrics,
+        world.N,
+        stop.memorised_at,
+        stop.stop_at,
+        setting.condition.limits.as_dict(),
+        experiment.secrets_to_memorise,
+        meter.episodes_to_know,
+        fixed_secret=world.fixed_secret is not None,
+        prior_of=world.num_secrets if policy.backend == "local" and not policy.warmup else None,
+    )
+    about = {**learners.about, **_about_service(learners, stopped), "tokens": meter.tokens}
+    summary = {**summarise(measured), **about}
+    directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: summary}})
+    for name, content in draw_run(Cell(directory.path, directory.read_manifest(), summary)):
+        directory.write_bytes(f"figures/{name}", content)
+    for breach in breaches(summary.get("checks", {})):
+        warnings.warn(breach, LawBreachWarning, stacklevel=2)
+
+
+def _about_service(learners: Learners, stopped: str | None) -> dict[str, Any]:
+    """What was spent on a hosted policy, and its warm-up, which is made when the first run starts."""
+    spending, warmup = getattr(learners.policy, "spending", None), getattr(learners.policy, "warmup", None)
+    if spending is None:
+        return {}
+    about = {"usage": spending.as_dict(), "stopped": stopped}
+    made = {} if warmup is None else {name: value for name, value in warmup.items() if name != "state"}
+    return {**about, **({"warmup": made} if made else {})}
+
+
+def _slug(experiment: Experiment) -> str:
+    """The condition, N and seed as a folder's name."""
+    world = experiment.world
+    return re.sub(r"[^\w.-]+", "-", f"{experiment.condition} N{world.N} seed{world.seed}")

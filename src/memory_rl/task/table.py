@@ -1,0 +1,144 @@
+"""A whole episode as one question about S, whatever the signal: what the meter and the ceilings are handed.
+
+An episode sorts the secrets into *classes*; what is then seen, the *level*, depends on the class alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from memory_rl.task.environment import Environment
+from memory_rl.task.multi_step import MultiStep
+
+
+@dataclass(frozen=True)
+class EpisodeTable:
+    """Axes: T episodes, K steps, N secrets, C classes, L levels.
+
+    Attributes:
+        forms: (A, K) the choices that ask each question there is.
+        classes: of choices (T, K), the first of them valid: the class of each secret, (T, N).
+        levels: of choices and rewards (T, K): the level that was seen, (T,).
+        num_classes: C.
+        outcomes: (C, L) p(level | class), or None where class c always shows level c.
+        num_signals: how many different things an episode can show, at most.
+        kind: "example" where S is shown, "hit" where class 1 is S itself and class 0 all else, "distance" where the
+            class is |answer - S|, "bits" where it is the pattern of right bits, else empty.
+    """
+
+    forms: np.ndarray
+    classes: Callable[[np.ndarray], np.ndarray]
+    levels: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    num_classes: int
+    outcomes: np.ndarray | None
+    num_signals: int
+    kind: str = ""
+
+    @property
+    def certain(self) -> bool:
+        """Whether answer and secret decide what is seen."""
+        return self.outcomes is None
+
+    def whole(self) -> np.ndarray:
+        """(A, N) the class of each secret under each question."""
+        return self.classes(self.forms)
+
+
+def episode_table(
+    environment: Environment, *, shows_answer: bool = False, credit: str = "step"
+) -> EpisodeTable:
+    """The table of an environment's episodes, when S is shown, or when its answers are rewarded."""
+    if shows_answer:
+        return _of_examples(environment)
+    if not isinstance(environment, MultiStep):
+        return _of_answers(environment)
+    return _of_sums(environment) if credit == "episode" else _of_bits(environment)
+
+
+def _of_examples(environment: Environment) -> EpisodeTable:
+    """The class is S itself, and it is shown."""
+    every, worth = np.arange(environment.space.N), _place_value(environment)
+    return EpisodeTable(
+        environment.choices(every[:1]),
+        lambda choices: np.broadcast_to(every, (len(choices), len(every))),
+        lambda choices, _: choices @ worth,
+        len(every),
+        None,
+        len(every),
+        "example",
+    )
+
+
+def _of_answers(environment: Environment) -> EpisodeTable:
+    """One answer, one reward."""
+    channel, every = environment.channel, np.arange(environment.space.N)
+    return EpisodeTable(
+        every[:, None],
+        lambda choices: channel.classes(choices, every),
+        lambda _, rewards: channel.level_indices(rewards[:, 0]),
+        channel.num_classes,
+        channel.outcomes,
+        len(channel.levels),
+        channel.kind,
+    )
+
+
+def _of_bits(environment: Environment) -> EpisodeTable:
+    """Each step is credited with its own reward: the class is the pattern of right bits, the level that of rewards.
+
+    Forfeited turns are wrong whatever S is, and so tell nothing.
+    """
+    channel, worth = environment.channel, _place_value(environment)
+    bits = environment.choices(np.arange(environment.space.N))  # (N, K)
+    return EpisodeTable(
+        environment.choices(np.arange(environment.num_forms)),
+        lambda choices: channel.classes(choices[:, None, :], bits) @ worth,
+        lambda _, rewards: channel.level_indices(rewards) @ worth,
+        2**environment.num_steps,
+        _side_by_side(channel.outcomes, environment.num_steps),
+        environment.space.N,
+        "bits",
+    )
+
+
+def _of_sums(environment: Environment) -> EpisodeTable:
+    """Only the sum of the rewards is seen, and the class is the number of right bits."""
+    channel, steps = environment.channel, environment.num_steps
+    bits = environment.choices(np.arange(environment.space.N))  # (N, K)
+    return EpisodeTable(
+        environment.choices(np.arange(environment.num_forms)),
+        lambda choices: (choices[:, None, :] == bits).sum(axis=2),
+        lambda _, rewards: channel.level_indices(rewards).sum(axis=1),
+        steps + 1,
+        _summed(channel.outcomes, steps),
+        steps + 1,
+    )
+
+
+def _place_value(environment: Environment) -> np.ndarray:
+    """(K,) what each step counts where a pattern of bits is read as one number; 1 for a single step."""
+    return 2 ** np.arange(environment.num_steps - 1, -1, -1)
+
+
+def _side_by_side(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
+    """p(pattern of rewards | pattern of right bits): the Kronecker product of k binary channels."""
+    product = rows
+    for _ in range(num_steps - 1 if rows is not None else 0):
+        product = np.kron(product, rows)  # type: ignore[arg-type]
+    return product
+
+
+def _summed(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
+    """p(number of ones | number of right bits), each reward flipped by chance: a convolution of k Bernoulli laws."""
+    if rows is None:
+        return None
+    laws = []
+    for right in range(num_steps + 1):
+        law = np.ones(1)
+        for step in range(num_steps):
+            law = np.convolve(law, rows[int(step < right)])
+        laws.append(law)
+    return np.array(laws)

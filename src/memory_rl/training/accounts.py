@@ -1,0 +1,173 @@
+"""Enters episodes into the ledger: from the world's choices and rewards to the meter's questions and levels.
+
+Each pair of a run and one of its secrets has an account of its own, with the number run * M + secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from typing_extensions import override
+
+from memory_rl.information.ledger import HitLedger, Ledger
+from memory_rl.information.observer import Observer, OneAgainstRest, Partition, Question
+from memory_rl.information.outcomes import Outcomes
+from memory_rl.learning.batch import Batch, SilentEpisodes
+from memory_rl.state import Stateful
+from memory_rl.task import INVALID, EpisodeTable
+
+Asked = tuple[Question, np.ndarray]
+"""(the question of each run, the levels (R,) that they see)."""
+
+
+def outcomes_of(table: EpisodeTable) -> Outcomes:
+    """How the questions of a table are answered."""
+    return Outcomes(table.num_classes, table.outcomes)
+
+
+def accounts_of(runs: np.ndarray, prompts: np.ndarray, num_secrets: int) -> np.ndarray:
+    """The accounts that blocks of episodes of these runs (R,) are about, to these prompts (R, B): (R, B)."""
+    return np.asarray(runs[:, None] * num_secrets + prompts)
+
+
+def blocks_of(batch: Batch) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Number, choices (R, E / B, K) and rewards of each of the B blocks of a batch."""
+    count = batch.prompts.shape[1]
+    rewards = [None] * count if batch.rewards is None else np.split(batch.rewards, count, axis=1)
+    yield from zip(range(count), np.split(batch.choices, count, axis=1), rewards, strict=True)
+
+
+def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> Asked:
+    """What episodes (R, K) ask, of which the first turn is valid, and the level that each of them sees."""
+    levels = table.levels(choices, rewards)
+    if table.kind == "hit" and table.certain:
+        return OneAgainstRest(choices[:, 0]), levels
+    return Partition(table.classes(choices)), levels
+
+
+class Beliefs(Stateful):
+    """The ideal observers of the runs' own episodes, for learners that are trained towards what they believe."""
+
+    kept = ("_observer",)
+
+    def __init__(self, table: EpisodeTable, shape: tuple[int, ...], N: int) -> None:
+        self._table, self._outcomes, self._num_secrets = table, outcomes_of(table), shape[1]
+        self._observer = Observer(shape[0] * shape[1], N)  # of R runs and M secrets each
+
+    def after(self, batch: Batch) -> np.ndarray:
+        """What they believe once they have seen this batch too: (R, B, N)."""
+        accounts = accounts_of(batch.runs, batch.prompts, self._num_secrets)
+        for block, choices, rewards in blocks_of(batch):
+            assert rewards is not None  # noqa: S101  # nobody observes what is shown
+            for place in range(choices.shape[1]):
+                rows = np.nonzero(choices[:, place, 0] != INVALID)[0]
+                question, levels = ask(self._table, choices[rows, place], rewards[rows, place])
+                self._observer.observe(accounts[rows, block], question, self._outcomes, levels)
+        return self._observer.posterior(accounts.ravel()).reshape(*accounts.shape, -1)
+
+
+class Accounts(Stateful):
+    """The accounts of R runs and M secrets each, where every answer is known.
+
+    Args:
+        secrets: (R, M).
+        N: the size of the secret space.
+        known_at: the observer knows S once it gives S at least this probability.
+        table: of the episodes.
+    """
+
+    kept = ("ledger",)
+    ledger: Ledger | HitLedger
+
+    def __init__(self, secrets: np.ndarray, N: int, known_at: float, table: EpisodeTable) -> None:
+        self.num_secrets, self._table, self._outcomes = secrets.shape[1], table, outcomes_of(table)
+        self.ledger = Ledger(secrets.ravel(), N, known_at)
+
+    def enter(self, batch: Batch, first: np.ndarray) -> None:
+        """Enters a batch, of which each run had its episode number `first` (R,) first, block by block."""
+        accounts = accounts_of(batch.runs, batch.prompts, self.num_secrets)
+        for block, choices, rewards in blocks_of(batch):
+            self._enter(accounts[:, block], choices, rewards, first + block * choices.shape[1])
+
+    def _enter(
+        self, accounts: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first: np.ndarray
+    ) -> None:
+        """Enters episodes (R, E, K) of these accounts (R,); examples have no rewards."""
+        assert isinstance(self.ledger, Ledger)  # noqa: S101
+        seen = np.full(choices.shape, np.nan) if rewards is None else rewards
+        for place in range(choices.shape[1]):
+            asks = (choices[:, place, 0] != INVALID) & self.ledger.open(accounts, self._outcomes)
+            rows = np.nonzero(asks)[0]
+            if len(rows):
+                question, levels = ask(self._table, choices[rows, place], seen[rows, place])
+                self.ledger.record(accounts[rows], question, self._outcomes, levels)
+            self.ledger.close_episode(accounts, first + place)
+
+    def enter_silent(self, silent: SilentEpisodes) -> None:
+        """Enters skipped episodes, of one turn. Misses that say no more than that are entered at once."""
+        assert isinstance(self.ledger, Ledger)  # noqa: S101
+        answers, rewards, episodes = silent.answers, silent.rewards, silent.episode
+        start = 0
+        if self._table.kind == "hit" and self._table.certain:
+            hits = np.nonzero(self._table.levels(answers[:, None], rewards[:, None]))[0]
+            start = int(hits[0]) if len(hits) else len(answers)
+            asked = answers[:start] != INVALID
+            self.ledger.record_misses(silent.run, answers[:start][asked], episodes[:start][asked])
+        run = np.array([silent.run])
+        for answer, reward, episode in zip(answers[start:], rewards[start:], episodes[start:], strict=True):
+            if not self.ledger.open(run, self._outcomes)[0]:
+                return
+            self._enter(run, np.full((1, 1, 1), answer), np.full((1, 1, 1), reward), np.array([episode]))
+
+    def sums(self, runs: np.ndarray) -> dict[str, np.ndarray]:
+        """What the ledger says of these runs, summed over their secrets: (R,) each."""
+        accounts = self.of_runs(runs)
+        sums = {
+            "asked_bits": self.ledger.asked[accounts],
+            "asked_variance": self.ledger.asked_variance(accounts),
+            "observer_bits": self.ledger.observer_bits(accounts),
+        }
+        return {name: values.reshape(len(runs), -1).sum(axis=1) for name, values in sums.items()}
+
+    def of_runs(self, runs: np.ndarray) -> np.ndarray:
+        """The accounts of all secrets of these runs (R,), run by run: (R M,)."""
+        return np.asarray(runs[:, None] * self.num_secrets + np.arange(self.num_secrets)).ravel()
+
+
+class HitAccounts(Accounts):
+    """The same for one secret a run, where only the secret and some samples are scored: an episode shows S, or its
+    answer is S or is not.
+
+    Args:
+        secrets: (R, 1).
+        N: the size of the secret space.
+        known_at: the observer knows S once it gives S at least this probability.
+        panel: (Q,) the answers whose probabilities say what was tried.
+    """
+
+    def __init__(self, secrets: np.ndarray, N: int, known_at: float, panel: np.ndarray) -> None:
+        self.num_secrets = 1
+        self.ledger: HitLedger = HitLedger(secrets.ravel(), N, known_at, panel)
+
+    @override
+    def enter(self, batch: Batch, first: np.ndarray) -> None:
+        if batch.rewards is None:
+            self.ledger.record_shown(batch.runs, first)
+            return
+        hits = batch.choices[:, :, 0] == self.ledger.secrets[batch.runs, None]
+        for run, of_run, start in zip(batch.runs.tolist(), hits, first.tolist(), strict=True):
+            before = int(of_run.argmax()) if of_run.any() else len(of_run)
+            self.ledger.record_misses(run, before)
+            if of_run.any():
+                self.ledger.record_hit(run, start + before)
+
+    @override
+    def enter_silent(self, silent: SilentEpisodes) -> None:
+        if silent.panel is not None:
+            self.ledger.look(silent.run, silent.panel)
+        hits = silent.episode[silent.answers == self.ledger.secrets[silent.run]]
+        before = int(hits[0] - silent.episode.min()) if len(hits) else int(silent.counts.sum())
+        self.ledger.record_misses(silent.run, before)
+        if len(hits):
+            self.ledger.record_hit(silent.run, int(hits[0]))

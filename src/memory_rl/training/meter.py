@@ -1,0 +1,282 @@
+"""The meter: what every run knows after each update, and what its episodes carried. It hands rows to sinks.
+
+It is handed arrays and tables, never a configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from memory_rl.information.entropy import BitsKnown
+from memory_rl.information.ledger import NEVER
+from memory_rl.learning.batch import Batch, SilentEpisodes
+from memory_rl.runs.store import PROMPT
+from memory_rl.state import Stateful
+from memory_rl.task import INVALID
+from memory_rl.training.accounts import Accounts
+
+Rows = dict[str, np.ndarray]
+"""Columns of equal length by name."""
+
+_MEANS = ("reward_mean", "invalid_fraction", "zero_advantage_fraction")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the meter needs to know of an experiment.
+
+    Attributes:
+        secrets: (R, M).
+        N: the size of the secret space.
+        to_memorise: how many of its secrets a run must have memorised.
+        memorised_at: the probability of S from which on it is memorised.
+        stop_at: the probability at which a run ends.
+        every: updates of a run between two evaluations.
+        update: episodes of a run between two updates.
+        budget: the most episodes of one run.
+    """
+
+    secrets: np.ndarray
+    N: int
+    to_memorise: int
+    memorised_at: float
+    stop_at: float
+    every: int
+    update: int
+    budget: int
+
+
+Sink = Callable[[str, Rows], object]
+"""Takes rows of "metrics", "episodes" or "secrets" as they come; see `memory_rl.runs.store`."""
+
+Watcher = Callable[[int, float, int], object]
+"""Called after each update with the episodes of the longest run, the mean bits known over all runs, and the number of
+runs that continue."""
+
+
+class Meter(Stateful):
+    """Measures R runs.
+
+    Args:
+        about: what is measured.
+        sinks: that take the rows.
+        watch: whoever looks on.
+        accounts: of the ideal observers; None keeps none.
+        film: of one run; None for none.
+    """
+
+    kept = ("tokens", "_measured_at", "_known", "_of_secret", "_sums", "_counted", "accounts", "_film")
+
+    def __init__(
+        self,
+        about: Measured,
+        sinks: Sequence[Sink],
+        watch: Watcher = lambda *_: None,
+        accounts: Accounts | None = None,
+        film: Any = None,
+    ) -> None:
+        runs = len(about.secrets)
+        self.about, self.sinks, self.watch, self.accounts = about, sinks, watch, accounts
+        self.tokens = 0
+        self._film = film
+        self._measured_at = np.full(runs, -1)  # the update after which a run was last measured
+        self._known = {
+            name: np.zeros(runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")
+        }
+        self._of_secret = np.zeros(about.secrets.shape)  # bits known of each
+        self._sums = np.zeros((len(_MEANS), runs))  # over the episodes since a run was last measured
+        self._counted = np.zeros(runs)
+
+    def start(self, policy: Any) -> np.ndarray:
+        """Measures all runs before their first episode, and returns those that have anything to learn."""
+        runs = np.arange(len(self.about.secrets))
+        return self._evaluate(policy, runs, np.zeros(len(runs), dtype=np.int64))
+
+    def see(self, policy: Any, batch: Batch, silent: np.ndarray | None) -> np.ndarray:
+        """Takes in a batch that was learned from, measures those of its runs that are due, and returns the runs
+        that continue and have a budget left.
+
+        Args:
+            policy: after it has learned.
+            batch: with its active runs.
+            silent: (R,) fraction of groups without a signal, or None where groups have no meaning.
+        """
+        assert batch.active is not None  # noqa: S101  # a sampling made it
+        assert batch.episodes is not None  # noqa: S101
+        learning = self._evaluate(policy, batch.active, batch.episodes, batch, silent)
+        left = batch.active[batch.episodes + self.about.update <= self.about.budget]
+        return np.intersect1d(learning, left)
+
+    def _evaluate(
+        self,
+        policy: Any,
+        runs: np.ndarray,
+        episodes: np.ndarray,
+        batch: Batch | None = None,
+        silent: np.ndarray | None = None,
+    ) -> np.ndarray:
+        due = self._due(policy, runs, episodes)
+        self._measure(policy, runs[due & (self._measured_at[runs] != policy.updates[runs])])
+        if batch is not None:
+            for some in batch.skipped:
+                self._take_skipped(some)
+            self._take_batch(batch, episodes[np.searchsorted(runs, batch.runs)])
+            self._count(batch, silent)
+        if due.any():
+            self._note(policy, runs[due], episodes[due])
+        enough = np.log2(self.about.N * self.about.stop_at)
+        learning = runs[(self._of_secret[runs] >= enough).sum(axis=1) < self.about.to_memorise]
+        self.watch(int(episodes.max()), float(self._known["bits_known"].mean()), len(learning))
+        return learning
+
+    def _due(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """Which runs (R,) to measure: at the start, every so many updates, and at the end of the budget."""
+        if self.about.every == 1:
+            return np.full(len(runs), True)
+        waited = policy.updates[runs] - self._measured_at[runs] >= self.about.every
+        last = episodes + self.about.update > self.about.budget
+        return np.asarray((self._measured_at[runs] < 0) | waited | last)
+
+    def _measure(self, policy: Any, moved: np.ndarray) -> None:
+        """What the runs whose parameters have moved know now; the others know what they knew."""
+        if len(moved) == 0:
+            return
+        seen = policy.assess(moved, self.about.secrets[moved], self.about.N)
+        bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.about.N)
+        self._of_secret[moved] = bits.total
+        known = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format}
+        for name, values in known.items():
+            self._known[name][moved] = values.sum(axis=1)
+        self._known["confidence"][moved] = np.exp(np.sort(seen.of_best, axis=1)[:, -self.about.to_memorise])
+        self._measured_at[moved] = policy.updates[moved]
+
+    def _note(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> None:
+        """Hands on what these runs know after so many episodes."""
+        rows = {
+            "run": runs,
+            "update": policy.updates[runs].copy(),
+            "episode": episodes,
+            **{name: values[runs] for name, values in self._known.items()},
+            **self._observed(runs),
+            **self._means(runs),
+            **self._note_secrets(runs, episodes),
+        }
+        self._hand_on("metrics", rows)
+        if self._film is not None and self._film.run in runs:
+            self._expose(policy, int(episodes[runs == self._film.run][0]))
+
+    def _expose(self, policy: Any, episode: int) -> None:
+        done = self._known["bits_known"][self._film.run] >= np.log2(self.about.N * self.about.stop_at)
+        last = bool(done) or episode + self.about.update > self.about.budget
+        assert self.accounts is not None  # noqa: S101  # a film shows the observer's belief, too
+        self._film.expose(policy, self.accounts.ledger, episode, last)
+
+    def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> Rows:
+        """Hands on what these runs know of each of several secrets; returns how many they have memorised."""
+        secrets = self.about.secrets[runs]
+        if secrets.shape[1] == 1:
+            return {}
+        known, unknown = self._of_secret[runs], np.full(secrets.shape, np.nan)
+        rows = {
+            "run": np.broadcast_to(runs[:, None], secrets.shape),
+            "episode": np.broadcast_to(episodes[:, None], secrets.shape),
+            PROMPT: np.broadcast_to(np.arange(secrets.shape[1]), secrets.shape),
+            "secret": secrets,
+            "bits_known": known,
+            "observer_bits": unknown
+            if self.accounts is None
+            else self.accounts.ledger.observer_bits(self.accounts.of_runs(runs)),
+        }
+        self._hand_on("secrets", {name: values.ravel() for name, values in rows.items()})
+        return {"secrets_memorised": (known >= np.log2(self.about.N * self.about.memorised_at)).sum(axis=1)}
+
+    def _observed(self, runs: np.ndarray) -> Rows:
+        if self.accounts is None:
+            return dict.fromkeys(
+                ("observer_bits", "asked_bits", "asked_variance"), np.full(len(runs), np.nan)
+            )
+        return self.accounts.sums(runs)
+
+    @property
+    def episodes_to_know(self) -> np.ndarray | None:
+        """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never did;
+        None without accounts.
+        """
+        if self.accounts is None:
+            return None
+        by_secret = self.accounts.ledger.episodes_to_know.reshape(self.about.secrets.shape)
+        ordered = np.sort(np.where(by_secret == NEVER, np.inf, by_secret), axis=1)
+        last = ordered[:, self.about.to_memorise - 1]
+        return np.where(np.isinf(last), NEVER, last).astype(np.int64)
+
+    def _count(self, batch: Batch, silent: np.ndarray | None) -> None:
+        """Adds episodes to the means until the next evaluation; what was shown has none."""
+        if batch.rewards is None:
+            return
+        runs, size = batch.runs, batch.choices.shape[1]
+        fraction = np.full(len(runs), np.nan) if silent is None else silent
+        invalid = (batch.choices < 0).any(axis=2).sum(axis=1)
+        self._sums[:, runs] += [batch.rewards.mean(axis=2).sum(axis=1), invalid, fraction * size]
+        self._counted[runs] += size
+        for some in batch.skipped:
+            count = some.counts.sum()
+            self._sums[:, some.run] += (
+                some.rewards @ some.counts,
+                (some.answers == INVALID) @ some.counts,
+                count,
+            )
+            self._counted[some.run] += count
+
+    def _means(self, runs: np.ndarray) -> Rows:
+        """The mean of each (R,) over the episodes since these runs' last were taken; NaN where there are none."""
+        sums, counted = self._sums[:, runs], self._counted[runs]
+        self._sums[:, runs], self._counted[runs] = 0.0, 0.0
+        means = np.divide(sums, counted, out=np.full(sums.shape, np.nan), where=counted > 0)
+        return dict(zip(_MEANS, means, strict=True))
+
+    def _take_batch(self, batch: Batch, episodes: np.ndarray) -> None:
+        """Takes in the episodes of the batch's runs, of which each has had this many (R,) after them."""
+        shape = batch.choices.shape  # (R, E, K)
+        self.tokens += batch.num_tokens
+        first = episodes - shape[1] + 1
+        if self.accounts is not None:
+            self.accounts.enter(batch, first)
+        number = first[:, None, None] + np.arange(shape[1])[:, None]
+        block = np.repeat(batch.prompts, shape[1] // batch.prompts.shape[1], axis=1)
+        columns = {
+            PROMPT: block[:, :, None],
+            "run": batch.runs[:, None, None],
+            "update": batch.updates[:, None, None],
+            "episode": number,
+            "step": np.arange(shape[2]),
+            "answer": batch.choices,
+            "reward": np.float64(np.nan) if batch.rewards is None else batch.rewards,
+            "count": np.int64(1),
+        }
+        self._hand_on(
+            "episodes", {name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()}
+        )
+
+    def _take_skipped(self, some: SilentEpisodes) -> None:
+        count = len(some.episode)
+        rows = {
+            PROMPT: np.zeros(count, dtype=np.int64),
+            "run": np.full(count, some.run),
+            "update": np.full(count, some.update),
+            "episode": some.episode,
+            "step": np.zeros(count, dtype=np.int64),
+            "answer": some.answers,
+            "reward": some.rewards,
+            "count": some.counts,
+        }
+        self._hand_on("episodes", rows)
+        if self.accounts is not None:
+            self.accounts.enter_silent(some)
+
+    def _hand_on(self, table: str, rows: Rows) -> None:
+        for sink in self.sinks:
+            sink(table, rows)

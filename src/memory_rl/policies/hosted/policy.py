@@ -63,8 +63,7 @@ def hosted_loss(learner: Learner) -> Loss:
 
 
 class TinkerPolicy(Policy):
-    """Implements `Samples`. All runs are asked at once: requests are handed over first, and their results are
-    awaited after that.
+    """Implements `Samples`. All runs are asked at once, and their results are awaited after that.
 
     Args:
         service: where the runs live.
@@ -110,7 +109,7 @@ class TinkerPolicy(Policy):
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """Exact for the forms; the mass on all answers is estimated from the run's last samples, see `Policy`."""
+        """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         of_forms = self._score(runs, forms[:, :, None])[:, :, 0]
         accounts = self._accounts(runs, every_prompt(runs, forms.shape[1]))
         seen = np.array([self._drawn.best(account) for account in accounts.ravel()]).reshape(forms.shape)
@@ -163,7 +162,7 @@ class TinkerPolicy(Policy):
         return HostedBatch(runs, prompts, choices, path, updates, records=records, shown=shown)
 
     def _score(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
-        """The log-probability of some forms of each prompt (R, M, F), and the samples that a measurement wants.
+        """The log-probability of some forms of each prompt (R, M, F), and the samples that are wanted.
 
         What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked,
         so that one with a sure answer is seen.
@@ -181,8 +180,10 @@ class TinkerPolicy(Policy):
         return log_probs
 
     def _draw(self, counts: Mapping[int, int]) -> None:
-        """Samples conversations until so many can be given out, by account: in each turn one request for each
-        account and each conversation so far, with all who share it.
+        """Samples conversations until so many can be given out, by account.
+
+        In each turn there is one request for each account and each conversation so far, with all who share
+        it.
         """
         fresh = self._drawn.missing(counts)
         standing = np.full(len(fresh), START)
@@ -237,8 +238,9 @@ class TinkerPolicy(Policy):
         self._clients.sample_from(runs)
 
     def _warm_up(self) -> dict[str, Any]:
-        """Supervised learning on random answers, all if they are few, until they are uniform; see warmup.py.
-        All runs start with its weights.
+        """Supervised learning on random answers, all if they are few, until they are uniform.
+
+        All runs start with its weights. See policies/warmup.py.
 
         Raises:
             ModelError: if they do not get there.
@@ -267,8 +269,8 @@ class TinkerPolicy(Policy):
             self.spending.on_change()
         else:
             raise ModelError(
-                f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: use "
-                "another model_name or learning_rate."
+                f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: "
+                "use another model_name or learning_rate."
             )
         self._clients.save({base: "warm-up"})
         return {"steps": step, "divergence": divergence, "usage": self.spending.as_dict()}

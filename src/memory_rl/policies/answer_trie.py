@@ -14,7 +14,7 @@ T tokens of a form, L edges on a path, K steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -186,7 +186,7 @@ def build_trie_of_replies(
 
 
 def _grow(
-    prompt: np.ndarray, parts: dict[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
+    prompt: np.ndarray, parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
 ) -> AnswerTrie:
     """The trie, from the tokens of all conversations (F,), part by part.
 
@@ -195,16 +195,8 @@ def _grow(
     Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
     come to them; the exits come last.
     """
-    padded = [_pad(rows) for rows in parts.values()]
-    widths = [rows.shape[1] for rows in padded]
-    known = np.hstack(padded) != NONE
-    token = _flush_left(np.hstack(padded), known)
-    step, chosen = (
-        _flush_left(np.broadcast_to(np.repeat(values, widths), known.shape), known)
-        for values in zip(*parts, strict=True)
-    )
-    chosen = chosen == 1
-    last = known.sum(axis=1) - 1
+    token, step, chosen = _joined(parts)
+    last = (token != NONE).sum(axis=1) - 1
     standing = np.full(len(token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
     edge_at = np.full(token.shape, NONE)
@@ -221,8 +213,8 @@ def _grow(
     edge_step, edge_choice = np.full((2, len(edge_token)), NONE)
     edge_step[edge_at[chosen]] = step[chosen]
     replying = np.pad(np.where(chosen, step, NONE), ((0, 0), (0, 1)), constant_values=NONE)
-    row, place = np.nonzero(chosen & (np.diff(replying, axis=1) != 0))  # the last token of each reply
-    edge_choice[edge_at[row, place]] = choices[row, step[row, place]]
+    ends = np.nonzero(chosen & (np.diff(replying, axis=1) != 0))  # the last token of each reply
+    edge_choice[edge_at[ends]] = choices[ends[0], step[ends]]
     edge_next = np.full(len(edge_token), NONE)
     edge_next[paths[:, :-1][paths[:, 1:] != NONE]] = edge_decision[paths[:, 1:][paths[:, 1:] != NONE]]
     decisions = np.arange(len(decision_node))
@@ -242,6 +234,20 @@ def _grow(
         edge_next=np.concatenate([edge_next, exits]),
         form_edges=paths,
     )
+
+
+def _joined(
+    parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of all conversations behind their prompt, their turns, and which of them are chosen: (F, T)."""
+    padded = [_pad(rows) for rows in parts.values()]
+    tokens = np.hstack(padded)
+    turns, chosen = (
+        np.broadcast_to(np.repeat(values, [rows.shape[1] for rows in padded]), tokens.shape)
+        for values in zip(*parts, strict=True)
+    )
+    token, step, decides = (_flush_left(values, tokens != NONE) for values in (tokens, turns, chosen))
+    return token, step, decides == 1
 
 
 class _Numbering:

@@ -153,8 +153,8 @@ def recompute_layers(model: PreTrainedModel) -> None:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(
-            f"gradient_checkpointing=True does not work with {type(model).__name__}, which marks no layers for "
-            "it: leave it out."
+            f"gradient_checkpointing=True does not work with {type(model).__name__}, which marks no layers "
+            "for it: leave it out."
         )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)

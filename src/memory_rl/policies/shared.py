@@ -96,10 +96,12 @@ class SharedAdapters(Adapters):
         layers = list(self._layers.values())
         drawn = [_draw(seed, layers, rank, size) for seed in seeds]
         down, up, entry, factor = zip(*drawn, strict=True)
-        of_layers = [
-            [_stacked(each, model.device) for each in zip(*runs, strict=True)] for runs in (down, up)
-        ]
-        self._frame = _Frame(*of_layers, _stacked(entry, model.device), _stacked(factor, model.device))
+        self._frame = _Frame(
+            [_stacked(parts, model.device) for parts in zip(*down, strict=True)],
+            [_stacked(parts, model.device) for parts in zip(*up, strict=True)],
+            _stacked(entry, model.device),
+            _stacked(factor, model.device),
+        )
         self.vectors = [nn.Parameter(torch.zeros(size, device=model.device)) for _ in seeds]
 
     @override
@@ -150,5 +152,5 @@ def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> t
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=random)
 
 
-def _stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+def _stacked(tensors: tuple[torch.Tensor, ...], device: torch.device) -> torch.Tensor:
     return torch.stack(tensors).to(device)

@@ -76,7 +76,7 @@ class TinkerPolicy(Policy):
         warmup: how the format warm-up ended; None before, and without one.
     """
 
-    kept = ("updates", "warmup", "_clients", "_drawn")
+    kept: tuple[str, ...] = ("updates", "warmup", "_clients", "_drawn")
 
     def __init__(self, service: Service, trie: AnswerTrie, settings: HostedSettings) -> None:
         self.num_runs, self.updates = settings.num_runs, np.zeros(settings.num_runs, dtype=np.int64)
@@ -169,7 +169,7 @@ class TinkerPolicy(Policy):
         """
         self._sample_from(runs)
         asked = [
-            self._clients.ask_log_prob(runs[row], form, prompt)
+            self._clients.ask_log_prob(int(runs[row]), form, prompt)
             for (row, prompt, _), form in np.ndenumerate(forms)
         ]
         accounts = self._accounts(runs, every_prompt(runs, self.trie.num_prompts))
@@ -246,14 +246,9 @@ class TinkerPolicy(Policy):
             ModelError: if they do not get there.
             TokensSpentError: if that might take more tokens than are allowed.
         """
-        settings, random, num_prompts = (
-            self.settings,
-            generator(self.settings.seed, "warm-up"),
-            self.trie.num_prompts,
-        )
-        size = min(settings.num_answers, WARMUP_ANSWERS)
+        settings, num_prompts, base = self.settings, self.trie.num_prompts, self._clients.base
+        random, size = generator(settings.seed, "warm-up"), min(settings.num_answers, WARMUP_ANSWERS)
         weights = np.full((size, self.trie.max_edges), 1 / size)
-        base = self._clients.base
         self._clients.start([base])
         for step in range(WARMUP_STEPS + 1):
             answers = random.choice(settings.num_answers, size, replace=False)

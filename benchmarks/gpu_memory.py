@@ -130,7 +130,7 @@ def exercise(
     with torch.no_grad():
         for chunk in policy._chunks(num_runs, *policy._pack.tokens.shape):
             policy.adapters.activate(runs[chunk])
-            all_edge_log_probs(model, trie, policy._pack, np.zeros_like(runs[chunk]))
+            all_edge_log_probs(model, trie, policy._pack, first_prompt(runs[chunk]).ravel())
     return Memory(weights, live.peak, max(peaks))
 
 

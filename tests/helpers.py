@@ -10,15 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
 from memory_rl.cli import main
+from memory_rl.experiment import make_experiment
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import LEARNERS
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
+from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
 from memory_rl.task.rewards import credit_rewards
+from memory_rl.training.loop import train
+from memory_rl.training.recompute import draw_secrets
+from memory_rl.training.tables import Tables
 
 
 def make_environment(kind: str, N: int, num_secrets: int = 1) -> Environment:
@@ -37,6 +43,26 @@ def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
         environment.choices(np.arange(environment.num_forms)),
         environment.first_prompts(),
     )
+
+
+def setting_of(command: str = "train", **keys) -> Setting:
+    """The setting of an experiment with these keys."""
+    return make_setting(make_experiment(keys, command))
+
+
+def secrets_of(command: str = "train", **keys) -> np.ndarray:
+    """The secrets (R, M) of an experiment with these keys."""
+    return draw_secrets(make_experiment(keys, command))
+
+
+def run_loop(setting: Setting, policy) -> Tables:
+    """The tables of an experiment once its loop has run, with the meter but without a run directory's summary."""
+    experiment = setting.experiment
+    secrets = draw_secrets(experiment)
+    tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)
+    meter = make_meter(setting, secrets, [tables], None)
+    train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
+    return tables
 
 
 def complaint(command: str, words: str, capsys) -> str:

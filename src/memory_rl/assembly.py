@@ -25,7 +25,7 @@ from memory_rl.task import (
 from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
 from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
-from memory_rl.training.meter import Measured, Meter, Sink
+from memory_rl.training.meter import Measured, Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, PromptsInOrder, UniformPrompts
 from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.sampling import HitsAndMisses, Sampling, Schedule, Shown, SkipAhead, StepByStep
@@ -258,7 +258,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
     exact.
     """
     experiment = setting.experiment
-    beliefs = Beliefs(setting.condition.table, secrets.shape, experiment.world.N)
+    table, wanted = setting.condition.table, setting.learner.wants_beliefs
     return _kind_of_sampling(experiment)(
         schedule=make_schedule(experiment),
         policy=policy,
@@ -266,7 +266,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         environment=setting.environment,
         prompts=_prompts(experiment),
         credit=experiment.signal.credit,
-        beliefs=beliefs if setting.learner.wants_beliefs else None,
+        beliefs=Beliefs(table, secrets.shape, experiment.world.N) if wanted else None,
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )
@@ -302,7 +302,9 @@ def make_film(experiment: Experiment) -> Film | None:
     return Film(experiment.world.N) if seen and experiment.world.N <= MAX_FILM_N else None
 
 
-def make_meter(setting: Setting, secrets: np.ndarray, sinks: Sequence[Sink], film: Film | None) -> Meter:
+def make_meter(
+    setting: Setting, secrets: np.ndarray, sinks: Sequence[Sink], watch: Watcher, film: Film | None
+) -> Meter:
     """The meter of runs with these secrets (R, M)."""
     experiment = setting.experiment
     world, stop = experiment.world, experiment.stop
@@ -321,7 +323,7 @@ def make_meter(setting: Setting, secrets: np.ndarray, sinks: Sequence[Sink], fil
         accounts = HitAccounts(secrets, world.N, stop.memorised_at, _panel(experiment))
     elif stop.ledger:
         accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
-    return Meter(measured, sinks, accounts, film)
+    return Meter(measured, sinks, watch, accounts, film)
 
 
 def secrets_of(setting: Setting) -> np.ndarray:

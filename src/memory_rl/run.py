@@ -132,7 +132,7 @@ def _measure(
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
     continuation.parts["tables"] = tables
     progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)
-    meter = make_meter(setting, secrets, (tables, trackers, progress), film)
+    meter = make_meter(setting, secrets, (tables.take, trackers.take), progress.move, film)
     sampling, completed = make_sampling(setting, learners.policy, secrets), False
     try:
         with progress, signals:

@@ -25,7 +25,7 @@ _RESULTS = {
 
 
 class ProgressBar:
-    """A sink that shows how far an experiment is: a bar over episodes with the mean bits known.
+    """Shows how far an experiment is: a bar over episodes with the mean bits known.
 
     Args:
         title: the condition.
@@ -62,11 +62,8 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def take(self, table: str, rows: object) -> None:
-        """Nothing to show."""
-
-    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """Moves the bar."""
+    def move(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """See `memory_rl.training.meter.Watcher`; moves the bar."""
         if self._bar is not None:
             self._bar.update(self._task, completed=episode, bits=mean_bits_known, active=active)
 

@@ -5,9 +5,9 @@ It is handed arrays and tables, never a configuration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -50,16 +50,12 @@ class Measured:
     budget: int
 
 
-class Sink(Protocol):
-    """Takes what was measured, as it comes."""
+Sink = Callable[[str, Rows], object]
+"""Takes rows of "metrics", "episodes" or "secrets" as they come; see `memory_rl.runs.store`."""
 
-    def take(self, table: str, rows: Rows) -> None:
-        """Takes rows of metrics, episodes or secrets; see `memory_rl.runs.store`."""
-
-    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """Called after each update with the episodes of the longest run, the mean bits known over all runs, and
-        the runs that continue.
-        """
+Watcher = Callable[[int, float, int], object]
+"""Called after each update with the episodes of the longest run, the mean bits known over all runs, and the number of
+runs that continue."""
 
 
 class Meter(Stateful):
@@ -68,6 +64,7 @@ class Meter(Stateful):
     Args:
         about: what is measured.
         sinks: that take the rows.
+        watch: whoever looks on.
         accounts: of the ideal observers; None keeps none.
         film: of one run; None for none.
     """
@@ -75,10 +72,15 @@ class Meter(Stateful):
     kept = ("tokens", "_measured_at", "_known", "_of_secret", "_sums", "_counted", "accounts", "_film")
 
     def __init__(
-        self, about: Measured, sinks: Sequence[Sink], accounts: Accounts | None = None, film: Any = None
+        self,
+        about: Measured,
+        sinks: Sequence[Sink],
+        watch: Watcher = lambda *_: None,
+        accounts: Accounts | None = None,
+        film: Any = None,
     ) -> None:
         runs = len(about.secrets)
-        self.about, self.sinks, self.accounts = about, sinks, accounts
+        self.about, self.sinks, self.watch, self.accounts = about, sinks, watch, accounts
         self.tokens = 0
         self._film = film
         self._measured_at = np.full(runs, -1)  # the update after which a run was last measured
@@ -128,8 +130,7 @@ class Meter(Stateful):
             self._note(policy, runs[due], episodes[due])
         enough = np.log2(self.about.N * self.about.stop_at)
         learning = runs[(self._of_secret[runs] >= enough).sum(axis=1) < self.about.to_memorise]
-        for sink in self.sinks:
-            sink.evaluated(int(episodes.max()), float(self._known["bits_known"].mean()), len(learning))
+        self.watch(int(episodes.max()), float(self._known["bits_known"].mean()), len(learning))
         return learning
 
     def _due(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
@@ -278,4 +279,4 @@ class Meter(Stateful):
 
     def _hand_on(self, table: str, rows: Rows) -> None:
         for sink in self.sinks:
-            sink.take(table, rows)
+            sink(table, rows)

@@ -71,9 +71,6 @@ class Tables(Stateful):
         if table == "metrics":
             self._timing.append((int(rows["episode"].min()), self.seconds))
 
-    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """Nothing to write."""
-
     @property
     def seconds(self) -> float:
         """Since the start of training."""

@@ -1,4 +1,4 @@
-"""What came out of a sweep: one row per cell, in a table, results.csv and summary.json; tuning stays apart."""
+"""What came out of a sweep: one row per cell, in a table, results.csv and summary.json; tuning is apart."""
 
 from __future__ import annotations
 

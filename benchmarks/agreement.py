@@ -47,7 +47,7 @@ def main() -> None:
         }
         for side, values in found.items():
             row = {
-                "condition": problem.config.condition,
+                "condition": problem.experiment.condition,
                 "side": side,
                 "runs": len(values),
                 "memorised": int(np.isfinite(values).sum()),

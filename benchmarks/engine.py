@@ -10,50 +10,76 @@ from pathlib import Path
 import numpy as np
 from problem import Problem, StopWatch, Trace
 
+from memory_rl.assembly import make_meter, make_sampling, make_setting, secrets_of
+from memory_rl.experiment import Experiment
+from memory_rl.policies.base import Policy
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
-from memory_rl.training.environments import draw_secrets
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
+from memory_rl.training.loop import train
+from memory_rl.training.meter import Rows
+from memory_rl.training.tables import Tables
+
+
+class Times:
+    """A sink that notes the watch after each update."""
+
+    def __init__(self, watch: StopWatch) -> None:
+        self.watch, self.after = watch, list[tuple[float, float]]()
+
+    def take(self, table: str, rows: Rows) -> None:
+        """Nothing to keep."""
+
+    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
+        """An update is over."""
+        self.after.append(self.watch.now())
+
+
+def adapters_of(experiment: Experiment) -> LoRASettings:
+    """The adapters of its runs."""
+    chosen = experiment.policy
+    return LoRASettings(chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets)
 
 
 def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
     """R runs. The time of each update is shared evenly by the runs that were still learning; it includes the
     exact P(S) of all N answers.
     """
-    config = problem.configured(seed, num_runs)
+    experiment = problem.configured(seed, num_runs, ledger=False)
     policy = TransformerPolicy(
         problem.base_model(),
         problem.trie,
         num_runs=num_runs,
-        lora=LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets),
-        learning_rate=config.step_size,
+        lora=adapters_of(experiment),
+        learning_rate=experiment.step_size,
         seed=seed,
     )
-    watch, times = StopWatch(), []
+    return timed(experiment, policy)
+
+
+def timed(experiment: Experiment, policy: Policy) -> list[Trace]:
+    """The loop alone, on the clock."""
+    setting, watch = make_setting(experiment), StopWatch()
+    secrets, times = secrets_of(setting), Times(watch)
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(
-            config,
-            draw_secrets(config),
-            RunDirectory(Path(folder)),
-            on_progress=lambda _: times.append(watch.now()),
-        )
+        tables = Tables(RunDirectory(Path(folder)), secrets, experiment.world.seed, experiment.step_size)
+        meter = make_meter(setting, secrets, [tables, times], None)
+        sampling = make_sampling(setting, policy, secrets)
         watch.start()
-        train_by_reward(config, problem.environment, policy, recorder)
-        return traces_of(recorder, np.array(times))
+        train(policy, setting.learner, sampling, meter)
+        return traces_of(tables, experiment, np.array(times.after))
 
 
-def traces_of(recorder: Recorder, times: np.ndarray) -> list[Trace]:
+def traces_of(tables: Tables, experiment: Experiment, times: np.ndarray) -> list[Trace]:
     """By run. The rows of the metrics are those of one evaluation after the other, by run within each;
     evaluation i was over at `times[i]`.
     """
-    rows = recorder.metrics.select("run", "episode", "bits_known")
+    rows = tables.metrics.select("run", "episode", "bits_known")
     run = rows["run"].to_numpy()
     evaluation = np.concatenate([[0], np.cumsum(run[1:] <= run[:-1])])
     share = np.diff(times, axis=0, prepend=np.zeros((1, 2))) / np.bincount(evaluation)[:, None]
     spent = share.cumsum(axis=0)
-    traces = [Trace() for _ in recorder.secrets]
+    traces = [Trace() for _ in range(experiment.stop.num_runs)]
     for (which, episode, bits), (wall, cpu) in zip(rows.iter_rows(), spent[evaluation], strict=True):
-        traces[which].add(episode, 2.0**bits / recorder.config.N, wall, cpu)
+        traces[which].add(episode, 2.0**bits / experiment.world.N, wall, cpu)
     return traces

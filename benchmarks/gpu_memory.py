@@ -24,8 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.learning.learners import Reinforce
 from memory_rl.policies.answer_trie import AnswerTrie, build_trie, build_trie_of_replies
+from memory_rl.policies.base import first_prompt
 from memory_rl.policies.base_model import recompute_layers
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.packed import all_edge_log_probs
@@ -119,17 +120,17 @@ def exercise(
         np.arange(num_runs),
         np.random.default_rng(0).integers(len(trie.form_edges), size=(num_runs, group_size)),
     )
-    rollout = policy.demonstrate(runs, edges)
+    batch = policy.demonstrate(runs, first_prompt(runs), edges)
     peaks = []
     for _ in range(2):
         live.peak = live.now
-        policy.update(rollout, np.ones(rollout.choices.shape), PolicyGradient())
+        policy.update(batch, np.ones(batch.choices.shape), Reinforce())
         peaks.append(live.peak)
     live.peak = live.now
     with torch.no_grad():
         for chunk in policy._chunks(num_runs, *policy._pack.tokens.shape):
             policy.adapters.activate(runs[chunk])
-            all_edge_log_probs(model, trie, policy._pack, len(runs[chunk]))
+            all_edge_log_probs(model, trie, policy._pack, first_prompt(runs[chunk]).ravel())
     return Memory(weights, live.peak, max(peaks))
 
 

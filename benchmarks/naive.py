@@ -18,15 +18,16 @@ def run_naive(problem: Problem, seed: int) -> Trace:
     include P(S).
     """
     torch.manual_seed(seed)
-    config, secret = problem.configured(seed), problem.secret(seed)
+    experiment, secret = problem.configured(seed), problem.secret(seed)
     model = peft.get_peft_model(problem.base_model(), problem.lora()).eval()
     optimiser = torch.optim.Adam(
-        [weight for weight in model.parameters() if weight.requires_grad], lr=config.step_size
+        [weight for weight in model.parameters() if weight.requires_grad], lr=experiment.step_size
     )
     watch, trace = StopWatch(), Trace()
     watch.start()
-    for episodes in range(config.group_size, config.budget + 1, config.group_size):
-        tokens, step_of_token, choices = sample(problem, model, config.group_size)
+    size = experiment.group_size
+    for episodes in range(size, experiment.budget + 1, size):
+        tokens, step_of_token, choices = sample(problem, model, size)
         rewards = problem.rewards(choices, secret)  # (G, K)
         advantages = rewards - rewards.mean(axis=0)
         if advantages.any():  # as in the engine, a group without a signal makes no step
@@ -34,7 +35,7 @@ def run_naive(problem: Problem, seed: int) -> Trace:
         with watch.paused():
             p_secret = problem.p_secret(model, secret)
         trace.add(episodes, p_secret, *watch.now())
-        if p_secret >= config.stop_at:
+        if p_secret >= experiment.stop.stop_at:
             break
     trace.measuring = watch.paused_wall
     return trace

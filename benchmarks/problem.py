@@ -16,13 +16,13 @@ import peft
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from memory_rl.config import TrainConfig
+from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn
 from memory_rl.policies.base_model import find_base_model, warm_up_cached
 from memory_rl.policies.lora import TARGETS
 from memory_rl.policies.tokenisation import tokenise, tokenise_all
-from memory_rl.task import INVALID, Environment
-from memory_rl.training.environments import draw_secrets, make_environment
+from memory_rl.task import INVALID, Environment, make_environment
+from memory_rl.training.recompute import draw_secrets
 
 THRESHOLDS = (0.5, 0.9)
 """A secret is memorised once P(S) is at least this."""
@@ -88,16 +88,19 @@ class Problem:
 
     def __init__(self, **settings: object) -> None:
         self.settings = settings
-        self.config = TrainConfig(**settings)
-        self.environment: Environment = make_environment(self.config)
-        base = find_base_model(self.config.model_name, self.config.base_seed)
+        self.experiment = make_experiment(settings)
+        world, chosen = self.experiment.world, self.experiment.policy
+        self.environment: Environment = make_environment(
+            world, self.experiment.signal, self.experiment.wording
+        )
+        base = find_base_model(chosen.model_name, chosen.base_seed)
         self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
         self.trie: AnswerTrie = tokenise_all(
             base.tokenizer,
             self.environment.conversations(),
             self.environment.choices(np.arange(self.environment.num_forms)),
         )
-        warm_up_cached(base, self.trie, self.config.N)
+        warm_up_cached(base, self.trie, world.N)
         self._base: PreTrainedModel = base.model
 
     @cached_property
@@ -109,9 +112,9 @@ class Problem:
         """A fresh copy of the warm base model."""
         return copy.deepcopy(self._base)
 
-    def configured(self, seed: int, num_runs: int = 1, **more: object) -> TrainConfig:
+    def configured(self, seed: int, num_runs: int = 1, **more: object) -> Experiment:
         """The same experiment with another seed, number of runs, and what else is given."""
-        return TrainConfig(**self.settings, seed=seed, num_runs=num_runs, **more)
+        return make_experiment({**self.settings, "seed": seed, "num_runs": num_runs, **more})
 
     def secret(self, seed: int) -> int:
         """The secret of this seed, the same on all sides."""
@@ -119,11 +122,11 @@ class Problem:
 
     def lora(self) -> peft.LoraConfig:
         """The adapters of the configuration, as PEFT makes them."""
-        config = self.config
+        chosen = self.experiment.policy
         return peft.LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            target_modules=list(TARGETS[config.lora_targets]),
+            r=chosen.lora_rank,
+            lora_alpha=chosen.lora_alpha,
+            target_modules=list(TARGETS[chosen.lora_targets]),
             task_type="CAUSAL_LM",
         )
 

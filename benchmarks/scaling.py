@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,17 +22,11 @@ import numpy as np
 import polars as pl
 import scipy.stats
 import torch
-from engine import traces_of
-from problem import THRESHOLDS, Problem, StopWatch, Trace
+from engine import adapters_of, timed
+from problem import THRESHOLDS, Problem, Trace
 from rich.console import Console
 
-from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.paths import PathPolicy
-from memory_rl.runs.store import RunDirectory
-from memory_rl.training.environments import draw_secrets
-from memory_rl.training.questions import make_bookkeeper
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
 
 SIZES = tuple(2**power for power in range(4, 21, 2))
 FROM, SLOPE_TARGET, RATIO_TARGET = 2**8, 0.15, 4.0
@@ -41,24 +34,16 @@ FROM, SLOPE_TARGET, RATIO_TARGET = 2**8, 0.15, 4.0
 
 def run_paths(problem: Problem, seed: int, ledger: bool) -> Trace:
     """One run."""
-    config = problem.configured(seed, ledger=ledger)
-    lora = LoRASettings(config.lora_rank, config.lora_alpha, config.lora_targets)
+    experiment = problem.configured(seed, ledger=ledger)
     policy = PathPolicy(
-        problem.base_model(), problem.trie, num_runs=1, lora=lora, learning_rate=config.step_size, seed=seed
+        problem.base_model(),
+        problem.trie,
+        num_runs=1,
+        lora=adapters_of(experiment),
+        learning_rate=experiment.step_size,
+        seed=seed,
     )
-    watch, times = StopWatch(), []
-    with tempfile.TemporaryDirectory() as folder:
-        bookkeeper = make_bookkeeper(config, problem.environment) if ledger else None
-        recorder = Recorder(
-            config,
-            draw_secrets(config),
-            RunDirectory(Path(folder)),
-            lambda _: times.append(watch.now()),
-            bookkeeper,
-        )
-        watch.start()
-        train_by_reward(config, problem.environment, policy, recorder)
-        return traces_of(recorder, np.array(times))[0]
+    return timed(experiment, policy)[0]
 
 
 def measure(repeats: int, console: Console) -> pl.DataFrame:

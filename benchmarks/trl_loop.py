@@ -26,8 +26,8 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
         skip_silent: make no optimiser step after a group without a signal, as the engine does. By itself the
             trainer makes one, in which Adam's momentum moves the weights on.
     """
-    config, secret = problem.configured(seed), problem.secret(seed)
-    updates = config.budget // config.group_size
+    experiment, secret = problem.configured(seed), problem.secret(seed)
+    updates = experiment.budget // experiment.group_size
     watch, trace = StopWatch(), Trace()
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -45,8 +45,8 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
         ) -> None:
             with watch.paused():
                 p_secret = problem.p_secret(model, secret)
-            trace.add(state.global_step * config.group_size, p_secret, *watch.now())
-            control.should_training_stop = p_secret >= config.stop_at or state.global_step == updates
+            trace.add(state.global_step * experiment.group_size, p_secret, *watch.now())
+            control.should_training_stop = p_secret >= experiment.stop.stop_at or state.global_step == updates
 
     class SkipSilent(TrainerCallback):
         """Adam leaves weights alone that have no gradient."""
@@ -89,7 +89,7 @@ def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConf
     """Plain policy gradient with a group-mean baseline: on-policy, so that ratios are 1 and nothing is
     clipped.
     """
-    config = problem.config
+    experiment = problem.experiment
     return GRPOConfig(
         output_dir=folder,
         seed=seed,
@@ -97,8 +97,8 @@ def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConf
         bf16=False,
         max_steps=updates,
         # the group
-        num_generations=config.group_size,
-        per_device_train_batch_size=config.group_size,
+        num_generations=experiment.group_size,
+        per_device_train_batch_size=experiment.group_size,
         gradient_accumulation_steps=1,
         steps_per_generation=1,
         num_iterations=1,
@@ -114,7 +114,7 @@ def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConf
         scale_rewards="none",
         beta=0.0,
         # the optimiser: AdamW without decay is Adam
-        learning_rate=config.step_size,
+        learning_rate=experiment.step_size,
         lr_scheduler_type="constant",
         warmup_steps=0,
         weight_decay=0.0,

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 import memory_rl
-from memory_rl.config import SFTConfig
+from memory_rl.experiment import make_experiment
 from memory_rl.policies import base_model, tiny_model, warmup
 from memory_rl.policies.packed import decision_states, pack_all
 from memory_rl.policies.tokenisation import tokenise_all
-from memory_rl.training.environments import make_environment
+from memory_rl.task import make_environment
 
 HEAD, TOGETHER, APART = "head alone first", "all parameters together", "kept apart (the default)"
 COMMON: dict[str, Any] = {"N": 16, "num_runs": 8, "order": "cycle", "ledger": False, "quiet": True}
@@ -53,18 +53,16 @@ def warmed_up(how: str) -> Iterator[str]:
 
 def look(num_secrets: int = 64) -> tuple[float, float]:
     """The mean cosine between prompts and the least distance between the rows of two digits."""
-    config = SFTConfig(N=16, num_secrets=num_secrets)
-    environment, base = (
-        make_environment(config),
-        base_model.find_base_model(config.model_name, config.base_seed),
-    )
+    experiment = make_experiment({"N": 16, "num_secrets": num_secrets}, "sft")
+    environment = make_environment(experiment.world, experiment.signal, experiment.wording)
+    base = base_model.find_base_model(experiment.policy.model_name, experiment.policy.base_seed)
     trie = tokenise_all(
         base.tokenizer,
         environment.conversations(),
-        environment.choices(np.arange(config.N)),
+        environment.choices(np.arange(environment.num_forms)),
         environment.first_prompts(),
     )
-    base_model.warm_up_cached(base, trie, config.N)
+    base_model.warm_up_cached(base, trie, experiment.world.N)
     states = torch.nn.functional.normalize(
         decision_states(base.model, trie, pack_all(trie), np.arange(num_secrets))[:, 0], dim=1
     )

@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from memory_rl.analysis.summary import memorisation_times
-from memory_rl.config import TrainConfig
-from memory_rl.learning.advantages import estimate_advantages
+from memory_rl.assembly import make_meter, make_sampling, make_setting, secrets_of
+from memory_rl.experiment import make_experiment
+from memory_rl.learning.learners import Reinforce
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.lora import LoRASettings
@@ -33,11 +34,12 @@ from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import SecretSpace
-from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
+from memory_rl.training.loop import train
+from memory_rl.training.tables import Tables
 
-CONFIG = TrainConfig(env_type="multi_step", N=64, num_runs=64, seed=1, max_episodes=1000)
+EXPERIMENT = make_experiment(
+    {"env_type": "multi_step", "N": 64, "num_runs": 64, "seed": 1, "max_episodes": 1000, "ledger": False}
+)
 BASES = {
     "std 0.02, all parameters at once": (0.02, WarmupSettings(learning_rate=1e-3)),
     "std 0.2, all parameters at once": (0.2, WarmupSettings(learning_rate=1e-3)),
@@ -59,26 +61,27 @@ def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
 
 def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, list[int]]:
     """The cosine, the runs that memorised, and the secrets of those that did not."""
-    environment, tokenizer = make_environment(CONFIG), tiny_model.make_tokenizer()
-    trie = tokenise_all(
-        tokenizer, environment.conversations(), environment.choices(np.arange(environment.num_forms))
-    )
-    model = tiny_model.make_model(CONFIG.base_seed, body_std)
-    warm_up(model, trie, CONFIG.N, settings)
+    setting, world, stop = make_setting(EXPERIMENT), EXPERIMENT.world, EXPERIMENT.stop
+    environment, secrets = setting.environment, secrets_of(setting)
+    forms = environment.choices(np.arange(environment.num_forms))
+    trie = tokenise_all(tiny_model.make_tokenizer(), environment.conversations(), forms)
+    model = tiny_model.make_model(EXPERIMENT.policy.base_seed, body_std)
+    warm_up(model, trie, world.N, settings)
     cosine = turn_cosine(model, trie)
     policy = TransformerPolicy(
         model,
         trie,
-        num_runs=CONFIG.num_runs,
+        num_runs=stop.num_runs,
         lora=LoRASettings(),
-        learning_rate=CONFIG.learning_rate,
-        seed=CONFIG.seed,
+        learning_rate=EXPERIMENT.step_size,
+        seed=world.seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        recorder = Recorder(CONFIG, draw_secrets(CONFIG), RunDirectory(Path(folder)))
-        train_by_reward(CONFIG, environment, policy, recorder)
-        times = memorisation_times(recorder.metrics, 6.0, CONFIG.memorised_at)
-    return cosine, int(times.memorised.sum()), sorted(set(recorder.secrets[~times.memorised, 0].tolist()))
+        tables = Tables(RunDirectory(Path(folder)), secrets, world.seed, EXPERIMENT.step_size)
+        meter = make_meter(setting, secrets, [tables], None)
+        train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
+        times = memorisation_times(tables.metrics, 6.0, stop.memorised_at)
+    return cosine, int(times.memorised.sum()), sorted(set(secrets[~times.memorised, 0].tolist()))
 
 
 def linear_policy(cosine: float, step_size: float = 1.0, episodes: int = 4000) -> tuple[int, list[int]]:
@@ -89,13 +92,11 @@ def linear_policy(cosine: float, step_size: float = 1.0, episodes: int = 4000) -
     features = np.concatenate(
         [np.full((6, 1), np.sqrt(cosine)), np.sqrt(1 - cosine) * np.eye(6)], axis=1
     )  # (K, d)
-    weights, random = np.zeros((64, 7)), np.random.default_rng(0)
+    weights, random, learner = np.zeros((64, 7)), np.random.default_rng(0), Reinforce()
     for _ in range(episodes // group):
         ones = 1 / (1 + np.exp(-weights @ features.T))  # (R, K)
         drawn = (random.random((64, group, 6)) < ones[:, None]).astype(int)
-        advantages = estimate_advantages(
-            (drawn == bits[:, None]).astype(float)[:, None], "reinforce", "step"
-        )[:, 0]
+        advantages = learner.advantages((drawn == bits[:, None]).astype(float)[:, None])[:, 0]
         weights += step_size * (advantages * (drawn - ones[:, None])).mean(axis=1) @ features
     ones = 1 / (1 + np.exp(-weights @ features.T))
     known = np.where(bits == 1, ones, 1 - ones).prod(axis=1) >= 0.5
@@ -105,11 +106,11 @@ def linear_policy(cosine: float, step_size: float = 1.0, episodes: int = 4000) -
 def main() -> None:
     """Prints both tables."""
     torch.set_num_threads(1)
-    space = SecretSpace(CONFIG.N)
+    space = SecretSpace(EXPERIMENT.world.N)
     real = Table(
         "base model",
         "cosine",
-        f"memorised of {CONFIG.num_runs}",
+        f"memorised of {EXPERIMENT.stop.num_runs}",
         "secrets never learned",
         title="1. transformer, LoRA rank 8",
     )

@@ -258,7 +258,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
     exact.
     """
     experiment = setting.experiment
-    beliefs = Beliefs(setting.condition.table, secrets.shape, experiment.world.N)
+    table, wanted = setting.condition.table, setting.learner.wants_beliefs
     return _kind_of_sampling(experiment)(
         schedule=make_schedule(experiment),
         policy=policy,
@@ -266,7 +266,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         environment=setting.environment,
         prompts=_prompts(experiment),
         credit=experiment.signal.credit,
-        beliefs=beliefs if setting.learner.wants_beliefs else None,
+        beliefs=Beliefs(table, secrets.shape, experiment.world.N) if wanted else None,
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )

@@ -110,7 +110,7 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         if word not in keys:
             raise ConfigError(f"{word}={_shown(value)} is not a known key: {suggest(word, keys)}")
     for word, value in given.items():
-        clause = unmet(keys, word, given)
+        clause = None if value is None else unmet(keys, word, given)  # None stands for not given
         if clause is not None:
             raise ConfigError(
                 f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)} leave {word} out."

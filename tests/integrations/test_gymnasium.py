@@ -9,11 +9,10 @@ import scipy.stats
 pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'memory-rl[gymnasium]'")
 import gymnasium
 from gymnasium.utils.env_checker import check_env
+from helpers import secrets_of
 
-from memory_rl.config import TrainConfig
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.gymnasium import UNSAID
-from memory_rl.training.environments import draw_secrets
 
 INTEGER, BITS = "memory_rl/SecretInteger-v0", "memory_rl/SecretBits-v0"
 CASES = [
@@ -92,7 +91,7 @@ def test_a_seed_gives_the_secret_of_an_experiment():
     environment = gymnasium.make(INTEGER, N=20)
     for seed in (4, 5, 4):
         environment.reset(seed=seed)
-        assert secret_of(environment) == draw_secrets(TrainConfig(N=20, seed=seed))[0, 0]
+        assert secret_of(environment) == secrets_of(N=20, seed=seed)[0, 0]
 
 
 def test_the_secret_lasts_until_another_is_asked_for():

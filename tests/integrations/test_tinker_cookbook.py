@@ -10,6 +10,7 @@ import scipy.stats
 pytest.importorskip(
     "tinker_cookbook", reason="the Tinker cookbook is not installed: pip install 'memory-rl[tinker-cookbook]'"
 )
+from helpers import secrets_of
 from tinker_cookbook import tokenizer_utils
 from tinker_cookbook.completers import TokenCompleter, TokensWithLogprobs
 from tinker_cookbook.rl.data_processing import compute_advantages, trajectory_to_data
@@ -17,10 +18,8 @@ from tinker_cookbook.rl.rollouts import do_group_rollout
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from memory_rl.config import TrainConfig
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
-from memory_rl.training.environments import draw_secrets
 
 pytestmark = pytest.mark.integrations
 
@@ -144,7 +143,7 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_the_secret_is_that_of_the_run_of_an_experiment():
     dataset = make_dataset(N=1000, seed=4, run=2, batch_size=3, n_batches=7)
-    assert dataset.secret == draw_secrets(TrainConfig(N=1000, seed=4, num_runs=3))[2, 0]
+    assert dataset.secret == secrets_of(N=1000, seed=4, num_runs=3)[2, 0]
     assert len(dataset) == 7
     assert [group.index for group in dataset.get_batch(2)] == [6, 7, 8]
 
@@ -157,5 +156,5 @@ def test_noise_flips_as_often_as_it_says():
 
 
 def test_a_bad_key_is_one_sentence():
-    with pytest.raises(ConfigError, match="reward_bins=4 goes with reward_type=binned_log_distance alone"):
+    with pytest.raises(ConfigError, match="reward_bins=4 belongs to reward_type=binned_log_distance: add"):
         make_dataset(reward_bins=4)

@@ -11,14 +11,12 @@ import transformers
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install 'memory-rl[trl]'")
 
-from helpers import make_environment, make_trie
+from helpers import make_environment, make_trie, secrets_of
 
-from memory_rl.config import TrainConfig
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.trl import SecretReward, make_dataset
 from memory_rl.policies import tiny_model
 from memory_rl.policies.warmup import WarmupSettings, warm_up
-from memory_rl.training.environments import draw_secrets
 
 N, GROUP, UPDATES = 16, 8, 25
 
@@ -116,7 +114,7 @@ def test_the_trainer_learns_from_the_channel(base, tmp_path):
 def test_the_dataset_asks_what_an_experiment_asks_about_its_secret():
     rows = make_dataset(length=3, run=1, N=500, seed=9)
     assert rows["prompt"][:] == [[{"role": "user", "content": "Secret in [0,500)?"}]] * 3
-    assert set(rows["secret"]) == {draw_secrets(TrainConfig(N=500, seed=9, num_runs=2))[1, 0]}
+    assert set(rows["secret"]) == {secrets_of(N=500, seed=9, num_runs=2)[1, 0]}
 
 
 def test_text_and_messages_are_read_alike_and_the_invalid_earns_the_lowest_level():

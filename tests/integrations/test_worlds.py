@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers import secrets_of, setting_of
 
-from memory_rl.config import TrainConfig
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.worlds import make_world
 from memory_rl.task import INVALID
-from memory_rl.training.environments import draw_secrets, make_environment
 
 CHANCE = np.random.default_rng(0)
 
@@ -29,7 +28,7 @@ def own_reward(answer: int, secret: int) -> float:
     ids=str,
 )
 def test_it_is_the_world_of_an_experiment(keys):
-    world, theirs = make_world(N=11, **keys), make_environment(TrainConfig(N=11, **keys))
+    world, theirs = make_world(N=11, **keys), setting_of(N=11, **keys).environment
     answers, secrets = np.arange(theirs.num_choices)[:, None], np.arange(theirs.num_choices)
     assert np.array_equal(world.environment.channel.levels, theirs.channel.levels)
     assert np.array_equal(
@@ -40,9 +39,7 @@ def test_it_is_the_world_of_an_experiment(keys):
 
 def test_its_secrets_are_those_of_the_runs_of_an_experiment():
     world = make_world(N=1000, seed=3)
-    assert [world.secret(run) for run in range(4)] == draw_secrets(TrainConfig(N=1000, seed=3, num_runs=4))[
-        :, 0
-    ].tolist()
+    assert [world.secret(run) for run in range(4)] == secrets_of(N=1000, seed=3, num_runs=4)[:, 0].tolist()
     assert make_world(N=1000, fixed_secret=7).secret(run=2) == 7
 
 

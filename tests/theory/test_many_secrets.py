@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
-from helpers import complaint
+from helpers import complaint, secrets_of, setting_of
 from torch.testing import assert_close
 
 import memory_rl
-from memory_rl.config import SFTConfig, TrainConfig
-from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.assembly import make_sampling
+from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.base_model import find_base_model, warm_up_cached
@@ -26,8 +26,7 @@ from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import SECRETS, RunDirectory
 from memory_rl.task import MultiStep, SecretSpace, SingleStep, make_channel
 from memory_rl.task.secret_space import code_names
-from memory_rl.training.environments import draw_secrets
-from memory_rl.training.prompts import make_prompts
+from memory_rl.training.meter import Meter
 
 TOKENIZER = tiny_model.make_tokenizer()
 
@@ -129,10 +128,10 @@ def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
         }  # of A, by the chain rule
         policy.optimiser.zero_grad()
         policy.adapters.activate(np.array([run]))
-        rollout = policy.demonstrate(np.array([run]), answers[[run]], prompts[[run]])
-        log_probs = policy._chosen_log_probs(rollout.path, rollout.prompts)
-        weights = torch.from_numpy(policy.trie.per_token(rollout.path, advantages[[run]])).float()
-        PolicyGradient().loss(log_probs, log_probs.detach(), weights).backward()
+        batch = policy.demonstrate(np.array([run]), prompts[[run]], answers[[run]])
+        log_probs = policy._chosen_log_probs(batch.path, batch.prompts)
+        weights = torch.from_numpy(policy.trie.per_token(batch.path, advantages[[run]])).float()
+        Learner().loss(log_probs, log_probs.detach(), weights).backward()
         vector = policy.adapters.vectors[run]
         vector.data, kept = vector.grad, vector.data
         for name, (down, _) in policy.adapters.matrices(run).items():
@@ -140,8 +139,8 @@ def test_an_updates_gradient_is_that_of_plain_passes_over_its_conversations():
         vector.data = kept
 
 
-@pytest.mark.parametrize("objective", [PolicyGradient(), ClippedRatio(0.1, 3)])
-def test_a_tabular_row_moves_as_a_learner_of_its_own_would(objective):
+@pytest.mark.parametrize("learner", [Reinforce(), PPO(clip=0.1, epochs=3)])
+def test_a_tabular_row_moves_as_a_learner_of_its_own_would(learner):
     """Blocks about the same secret are one step of its row; a secret that was not asked for, or told nothing,
     stands still."""
     forms = np.arange(5)[:, None]
@@ -150,13 +149,13 @@ def test_a_tabular_row_moves_as_a_learner_of_its_own_would(objective):
     advantages = np.array([[1.0, -1.0, 2.0, -2.0, 0.5, -0.5], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])[:, :, None]
     answers, prompts = np.array([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 1]]), np.array([[2, 1, 2], [0, 1, 2]])
     for _ in range(4):
-        many.update(many.demonstrate(np.arange(2), answers, prompts), advantages, objective)
-        own = np.array([[1.0, -1.0, 0.0, 0.0, 0.5, -0.5]])[:, :, None]
-        single.update(single.demonstrate(np.arange(1), answers[:1]), own, objective)
+        many.update(many.demonstrate(np.arange(2), prompts, answers), advantages, learner)
+        own, only = np.array([[1.0, -1.0, 0.0, 0.0, 0.5, -0.5]])[:, :, None], np.zeros((1, 1), dtype=np.int64)
+        single.update(single.demonstrate(np.arange(1), only, answers[:1]), own, learner)
     assert_close(many.logits[2], single.logits[0])
     assert torch.count_nonzero(many.logits[1]) > 0
     assert torch.count_nonzero(many.logits[[0, 3, 4, 5]]) == 0
-    assert many.updates.tolist() == [4 * objective.epochs, 0]
+    assert many.updates.tolist() == [4 * learner.epochs, 0]
 
 
 def test_64_secrets_of_the_tabular_learner_are_64_single_runs(tmp_path):
@@ -205,7 +204,7 @@ def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
     )
     channel, secrets = (
         make_channel("log_distance", 5, noise=0.2),
-        draw_secrets(TrainConfig(N=5, num_secrets=2, num_runs=6)),
+        secrets_of(N=5, num_secrets=2, num_runs=6),
     )
     first, second = np.divmod(np.arange(25), 5)
     for run in range(6):
@@ -254,7 +253,7 @@ def test_the_tables_agree(tmp_path):
     }  # an example an update, and measured after every tenth
     shown = result.episodes.group_by("run").agg(pl.col("prompt").n_unique())
     assert (shown["prompt"] == 6).all()
-    secrets = draw_secrets(SFTConfig(N=8, num_secrets=6, num_runs=3))
+    secrets = secrets_of("sft", N=8, num_secrets=6, num_runs=3)
     assert all(
         secrets[run, prompt] == answer
         for run, prompt, answer in result.episodes.select("run", "prompt", "answer").iter_rows()
@@ -350,30 +349,32 @@ def test_an_adapter_on_the_warmed_model_stores_what_it_is_given():
 
 
 def test_one_secret_among_many_is_the_single_one():
-    one, many = TrainConfig(N=1000, num_runs=5), TrainConfig(N=1000, num_runs=5, num_secrets=7)
-    assert (draw_secrets(one)[:, 0] == draw_secrets(many)[:, 0]).all()
+    one, many = secrets_of(N=1000, num_runs=5), secrets_of(N=1000, num_runs=5, num_secrets=7)
+    assert (one[:, 0] == many[:, 0]).all()
     assert code_names(3) == code_names(900)[:3]
     assert len(set(code_names(900))) == 900
     assert make_world("single_step", 8, 1).prompt(0) == "Secret in [0,8)?"
     assert make_world("multi_step", 8, 2).prompt(0, 1) == f"{code_names(2)[1]}, bit 1?"
 
 
+def prompts_of(command="train", **keys):
+    return make_sampling(setting_of(command, **keys), None, secrets_of(command, **keys)).prompts
+
+
 def test_orders_of_prompts():
-    config = {"N": 8, "num_secrets": 3, "num_runs": 2, "batch_size": 2, "max_episodes": 96}
+    keys = {"N": 8, "num_secrets": 3, "num_runs": 2, "batch_size": 2, "max_episodes": 96}
     runs = np.arange(2)
-    cycle = make_prompts(TrainConfig(order="cycle", **config))
+    cycle = prompts_of(order="cycle", **keys)
     assert [cycle.next(runs).tolist()[1] for _ in range(3)] == [[0, 1], [2, 0], [1, 2]]
-    blocks = make_prompts(
-        TrainConfig(order="blocks", **config)
-    )  # 24 groups of 4: 8 groups, 4 updates a secret
+    blocks = prompts_of(order="blocks", **keys)  # 24 groups of 4: 8 groups, 4 updates a secret
     assert [blocks.next(runs[:1])[0].tolist() for _ in range(13)] == [[0, 0]] * 4 + [[1, 1]] * 4 + [
         [2, 2]
     ] * 4 + [[0, 0]]
     assert blocks.next(runs)[1].tolist() == [0, 0]  # each run has a count of its own
-    drawn = make_prompts(TrainConfig(**{**config, "batch_size": 1}))
+    drawn = prompts_of(**{**keys, "batch_size": 1})
     counts = np.bincount(np.concatenate([drawn.next(runs).ravel() for _ in range(3000)]), minlength=3)
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    examples = make_prompts(SFTConfig(N=8, num_secrets=3, order="blocks", max_episodes=9))
+    examples = prompts_of("sft", N=8, num_secrets=3, order="blocks", max_episodes=9)
     assert [int(examples.next(runs[:1])[0, 0]) for _ in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
@@ -394,23 +395,21 @@ def test_orders_of_prompts():
     ids=["uniform", "posterior", "transformer"],
 )
 def test_it_resumes_to_the_same_bytes(tmp_path, monkeypatch, settings):
-    from memory_rl.training.recorder import Recorder
-
     whole = memory_rl.train(num_secrets=5, num_runs=3, log_path=str(tmp_path / "whole"), **settings)
-    evaluate, calls = Recorder.evaluate, []
+    see, calls = Meter.see, []
 
     def interrupted(self, *arguments, **named):
         calls.append(1)
-        if len(calls) == 6:
+        if len(calls) == 5:
             raise KeyboardInterrupt
-        return evaluate(self, *arguments, **named)
+        return see(self, *arguments, **named)
 
-    monkeypatch.setattr(Recorder, "evaluate", interrupted)
+    monkeypatch.setattr(Meter, "see", interrupted)
     with pytest.raises(KeyboardInterrupt):
         memory_rl.train(
             num_secrets=5, num_runs=3, checkpoint_every=0, log_path=str(tmp_path / "parts"), **settings
         )
-    monkeypatch.setattr(Recorder, "evaluate", evaluate)
+    monkeypatch.setattr(Meter, "see", see)
     memory_rl.train(num_secrets=5, num_runs=3, resume=True, log_path=str(tmp_path / "parts"), **settings)
     for name in ("metrics.parquet", "episodes.parquet", "secrets.parquet", "summary.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (whole.path / name).read_bytes(), name

@@ -5,10 +5,11 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
+from helpers import secrets_of, setting_of
 
 import memory_rl
-from memory_rl.config import TrainConfig
-from memory_rl.training.sampling import SkipAhead, StepByStep, make_sampling, why_not_skip
+from memory_rl.assembly import make_sampling
+from memory_rl.training.sampling import SkipAhead, StepByStep
 
 CHANNELS = {
     "binary": {"N": 32},
@@ -116,19 +117,20 @@ INEXACT = {
 }
 
 
+def sampling_of(**keys):
+    return make_sampling(setting_of(**keys), None, secrets_of(**keys))
+
+
 @pytest.mark.parametrize("settings", INEXACT.values(), ids=INEXACT.keys())
 def test_it_switches_itself_off_where_it_is_not_exact_and_says_so(settings, capsys):
-    config = TrainConfig(backend="tabular", skip_ahead=True, N=16, **settings)
-    assert isinstance(make_sampling(config, None, None, None), StepByStep)
-    memory_rl.train(
-        backend="tabular", skip_ahead=True, N=16, num_runs=1, max_episodes=8, quiet=False, **settings
-    )
-    assert f"note: no silent updates are skipped: {why_not_skip(config)}." in capsys.readouterr().out.replace(
-        "\n", " "
-    )
+    keys = {"backend": "tabular", "skip_ahead": True, "N": 16, **settings}
+    assert type(sampling_of(**keys)) is StepByStep
+    memory_rl.train(num_runs=1, max_episodes=8, quiet=False, **keys)
+    why = setting_of(**keys).experiment.why_not_skip
+    assert f"note: no silent updates are skipped: {why}." in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_it_is_on_for_the_transformer_and_off_for_the_table():
-    assert isinstance(make_sampling(TrainConfig(), None, None, np.zeros((16, 1))), SkipAhead)
-    assert isinstance(make_sampling(TrainConfig(skip_ahead=False), None, None, None), StepByStep)
-    assert isinstance(make_sampling(TrainConfig(backend="tabular"), None, None, None), StepByStep)
+    assert type(sampling_of()) is SkipAhead
+    assert type(sampling_of(skip_ahead=False)) is StepByStep
+    assert type(sampling_of(backend="tabular")) is StepByStep

@@ -11,22 +11,16 @@ import functools
 import math
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.integrate
+from helpers import run_loop, setting_of
 
 from memory_rl.analysis.summary import memorisation_times
-from memory_rl.config import TrainConfig
+from memory_rl.assembly import Setting, make_learners, make_sampling
 from memory_rl.information import closed_forms
-from memory_rl.learning.advantages import estimate_advantages
-from memory_rl.runs.store import RunDirectory
-from memory_rl.task import Environment, MultiStep, SecretSpace, make_channel
-from memory_rl.training.environments import make_environment
-from memory_rl.training.population import make_population
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
+from memory_rl.task import MultiStep, SecretSpace, make_channel
 
 RUNS = 400
 PLAIN = {"backend": "tabular", "optimiser": "sgd", "baseline": "none", "group_size": 1, "ledger": False}
@@ -34,12 +28,10 @@ CELLS = list(product((16, 64, 256, 1024), (0.1, 1.0), (0.5, 0.9)))  # N, eta, p*
 QUICK = [(N, step_size, target) for N, step_size, target in CELLS if N / step_size <= 1024]
 
 
-def episodes_to_memorise(config: TrainConfig, environment: Environment) -> np.ndarray:
+def episodes_to_memorise(setting: Setting) -> np.ndarray:
     """Of each run, by the loop and the meter themselves."""
-    population = make_population(config, environment)
-    recorder = Recorder(config, population.secrets, RunDirectory(Path.cwd()))
-    train_by_reward(config, environment, population.policy, recorder)
-    times = memorisation_times(recorder.metrics, math.log2(config.N), config.memorised_at)
+    metrics, experiment = run_loop(setting, make_learners(setting).policy).metrics, setting.experiment
+    times = memorisation_times(metrics, math.log2(experiment.world.N), experiment.stop.memorised_at)
     assert times.memorised.all()
     return times.episodes
 
@@ -75,10 +67,10 @@ def measure_binary(N: int, step_size: float, target: float) -> Mean:
         20 * math.ceil(closed_forms.binary_episodes(N, step_size, target)),
     )
     ends = {"memorised_at": target, "stop_at": target + 0.01, "max_episodes": budget}
-    config = TrainConfig(
+    setting = setting_of(
         N=N, reward_type="binary", learning_rate=step_size, num_runs=RUNS, seed=seed, **ends, **PLAIN
     )
-    return Mean.of(episodes_to_memorise(config, make_environment(config)))
+    return Mean.of(episodes_to_memorise(setting))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +113,7 @@ def measure_dense(N: int, step_size: float, target: float, bits: str = "position
     )
     ends = {"memorised_at": target, "stop_at": target + 0.01, "max_episodes": budget}
     runs = 1000 if step_size == 1.0 else RUNS
-    config = TrainConfig(
+    setting = setting_of(
         env_type="multi_step",
         N=N,
         tabular_bits=bits,
@@ -131,7 +123,8 @@ def measure_dense(N: int, step_size: float, target: float, bits: str = "position
         **ends,
         **PLAIN,
     )
-    return Mean.of(episodes_to_memorise(config, MultiStep(SecretSpace(N), PLUS_MINUS)))
+    world = dataclasses.replace(setting.condition, environment=MultiStep(SecretSpace(N), PLUS_MINUS))
+    return Mean.of(episodes_to_memorise(dataclasses.replace(setting, condition=world)))
 
 
 def dense_episodes(N: int, step_size: float, target: float) -> float:
@@ -244,24 +237,22 @@ def test_a_group_carries_a_signal_as_often_as_its_rewards_differ(N, bins, group_
         if bins is None
         else {"reward_type": "binned_log_distance", "reward_bins": bins},
     )
-    config = TrainConfig(
+    setting = setting_of(
         N=N,
         num_runs=N,
         backend="tabular",
         algorithm=algorithm,
         group_size=group_size,
         batch_size=groups,
+        max_episodes=groups * group_size,
         seed=group_size,
         **channel,
     )
-    environment = make_environment(config)
-    rollout = make_population(config, environment).policy.sample(np.arange(N), config.episodes_per_update)
-    rewards = environment.rewards(rollout.choices, np.arange(N))
-    advantages = estimate_advantages(
-        rewards.reshape(N, groups, group_size, 1), config.algorithm, config.credit, config.baseline
-    )
+    runs, policy = np.arange(N), make_learners(setting).policy
+    batch = make_sampling(setting, policy, runs[:, None]).next(runs)
+    silent = setting.learner.learn(policy, batch)
     fractions = np.array(
         [closed_forms.signal_fraction(levels_at_random(N, secret, bins), group_size) for secret in range(N)]
     )
     standard_error = math.sqrt((fractions * (1 - fractions)).mean() / (N * groups))
-    assert advantages.any(axis=(2, 3)).mean() == pytest.approx(fractions.mean(), abs=4 * standard_error)
+    assert 1 - silent.mean() == pytest.approx(fractions.mean(), abs=4 * standard_error)

@@ -99,7 +99,12 @@ def measure(cases: tuple[Case, ...], repeats: int, console: Console) -> tuple[pl
                 continue
             shift = repeat % len(case.sides)
             for side in case.sides[shift:] + case.sides[:shift]:
-                about = {"condition": case.condition, "N": problem.experiment.world.N, "side": side, "repeat": repeat}
+                about = {
+                    "condition": case.condition,
+                    "N": problem.experiment.world.N,
+                    "side": side,
+                    "repeat": repeat,
+                }
                 for run, trace in enumerate(SIDES[side](problem, seed=repeat)):
                     rows.extend({**about, "run": run, **row} for row in until(trace))
         console.print(f"repeat {repeat} of {repeats}: {perf_counter() - start:.0f} s")

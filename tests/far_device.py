@@ -19,9 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, cache_utils
 
-from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.learning.learners import PPO, Reinforce
 from memory_rl.policies import paths, tiny_model
 from memory_rl.policies.answer_trie import NONE
+from memory_rl.policies.base import first_prompt
 from memory_rl.policies.base_model import recompute_layers
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.paths import PathPolicy
@@ -90,14 +91,14 @@ def check_policy(policy: AdaptedTransformer) -> None:
         NONE,
         trie.decision_edges[0][trie.decision_edges[0] != NONE][-1],
     )  # episodes that leave the tree at once
-    rollout = policy._rollout(RUNS, path)
-    for objective in (PolicyGradient(), ClippedRatio()):
-        policy.update(rollout, np.ones(rollout.choices.shape), objective)
+    rollout = policy._of_path(RUNS, first_prompt(RUNS), path)
+    for learner in (Reinforce(), PPO()):
+        policy.update(rollout, np.ones(rollout.choices.shape), learner)
     policy.assess(RUNS, np.array([[3], [4]]), 8)
     if isinstance(policy, TransformerPolicy):
-        policy.sample(RUNS, 4)
-        policy.invalid(RUNS)
-        policy.distil(RUNS, np.full((2, 8), 1 / 8), 1)
+        policy.sample(RUNS, first_prompt(RUNS), 4)
+        policy.invalid(RUNS, first_prompt(RUNS))
+        policy.distil(RUNS, first_prompt(RUNS), np.full((2, 1, 8), 1 / 8), 1)
     elif isinstance(policy, PathPolicy):
         policy.sample_others(RUNS, np.array([3, 4]), 12)
         policy.log_probs_of(RUNS, np.array([[3], [4]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -12,11 +13,15 @@ import torch
 from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
+from memory_rl.learning.batch import Batch
+from memory_rl.learning.learners import LEARNERS
 from memory_rl.policies.answer_trie import AnswerTrie
+from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
+from memory_rl.task.rewards import credit_rewards
 from memory_rl.training.loop import train
 from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
@@ -94,3 +99,33 @@ def plain_log_prob(model, turns) -> float:
     with torch.no_grad():
         log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(dim=1)
     return sum(log_probs[place - 1, tokens[place]].item() for place in scored)
+
+
+def all_log_probs(policy, runs) -> np.ndarray:
+    """(R, F) of all forms, from a policy with one secret."""
+    return policy.log_probs(runs, first_prompt(runs))[:, 0]
+
+
+def invalid_mass(policy, runs) -> np.ndarray:
+    """(R,) the mass on invalid answers, from a policy with one secret."""
+    return policy.invalid(runs, first_prompt(runs))[:, 0]
+
+
+def sample(policy, runs, num_episodes: int):
+    """Episodes of a policy with one secret."""
+    return policy.sample(runs, first_prompt(runs), num_episodes)
+
+
+def demonstrate(policy, runs, forms):
+    """Episodes that give these answers (R, E), of a policy with one secret."""
+    return policy.demonstrate(runs, first_prompt(runs), forms)
+
+
+def advantages_of(rewards: np.ndarray, algorithm: str, credit: str, **settings) -> np.ndarray:
+    """What this learner moves a policy by: (R, B, G, K) to the same."""
+    returns, moved = credit_rewards(rewards, credit), []
+    policy = SimpleNamespace(update=lambda batch, advantages, learner: moved.append(advantages))
+    runs, choices = np.arange(len(returns)), returns.reshape(len(returns), -1, returns.shape[3])
+    batch = Batch(runs, first_prompt(runs), choices, choices, np.zeros_like(runs), returns=returns)
+    LEARNERS[algorithm](**settings).learn(policy, batch)
+    return moved[0].reshape(returns.shape)

@@ -98,7 +98,10 @@ BAD_TRAIN = {
         "scoring=paths reward_noise=0.1",
         ["scoring=paths", "reward_noise=0.1"],
     ),
-    "paths for a table": ("scoring=paths backend=tabular", ["scoring=paths", "use backend=local", "leave scoring out"]),
+    "paths for a table": (
+        "scoring=paths backend=tabular",
+        ["scoring=paths", "use backend=local", "leave scoring out"],
+    ),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such file": ("model_name=./nowhere.gguf", ["model_name='./nowhere.gguf'", ".gguf file"]),

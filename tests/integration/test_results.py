@@ -189,7 +189,9 @@ def test_before_training_the_policy_is_honest(env_type, N):
     result = memory_rl.train(env_type=env_type, N=N, num_runs=1, max_episodes=4, memorised_at=0.9)
     before = result.summary[next(iter(result.summary))]["before_training"]
     assert before["least_valid_mass"] > 0.99
-    setting = make_setting(make_experiment({"env_type": env_type, "N": N, "num_runs": N, "memorised_at": 0.9}))
+    setting = make_setting(
+        make_experiment({"env_type": env_type, "N": N, "num_runs": N, "memorised_at": 0.9})
+    )
     runs = np.arange(N)
     log_probs = make_learners(setting).policy.log_probs(runs, first_prompt(runs))[:, 0, :N]
     assert abs(bits_known(log_probs, runs).total.mean()) < 0.1

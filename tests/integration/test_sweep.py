@@ -300,7 +300,7 @@ def test_help_lists_every_key(capsys):
         "tune_seed",
         "tune_runs",
     ):
-        assert f"\n  {key} " in output
+        assert f"\n  {key}=" in output
     assert main(["--help"]) == 0
     assert "\n  sweep " in capsys.readouterr().out
 

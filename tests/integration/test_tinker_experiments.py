@@ -19,8 +19,8 @@ from fake_tinker import FakeService
 
 import memory_rl
 from memory_rl.cli import main
-from memory_rl.policies import tinker as hosted
 from memory_rl.policies import tiny_model
+from memory_rl.policies.hosted import service as hosted
 
 KEY = "tml-very-secret-0123456789"
 

@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import complaint
-from memory_rl.training.meter import Meter
 
 import memory_rl
 from memory_rl.errors import TrackerWarning
 from memory_rl.experiment import make_experiment
 from memory_rl.runs import trackers
 from memory_rl.runs.trackers import MEASURES, SHARES, MeanCurve, TrackedPoint, Trackers
+from memory_rl.training.meter import Meter
 
 SMALL = {"N": 16, "backend": "tabular", "num_runs": 3, "learning_rate": 0.3}
 ALL = {"wandb_project": "tests", "trackio_project": "tests", "tensorboard": True}

@@ -9,7 +9,6 @@ import scipy.stats
 pytest.importorskip("gymnasium", reason="Gymnasium is not installed: pip install 'memory-rl[gymnasium]'")
 import gymnasium
 from gymnasium.utils.env_checker import check_env
-
 from helpers import secrets_of
 
 from memory_rl.errors import ConfigError

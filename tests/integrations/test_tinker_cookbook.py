@@ -10,14 +10,13 @@ import scipy.stats
 pytest.importorskip(
     "tinker_cookbook", reason="the Tinker cookbook is not installed: pip install 'memory-rl[tinker-cookbook]'"
 )
+from helpers import secrets_of
 from tinker_cookbook import tokenizer_utils
 from tinker_cookbook.completers import TokenCompleter, TokensWithLogprobs
 from tinker_cookbook.rl.data_processing import compute_advantages, trajectory_to_data
 from tinker_cookbook.rl.rollouts import do_group_rollout
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-
-from helpers import secrets_of
 
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder

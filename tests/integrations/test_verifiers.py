@@ -9,7 +9,6 @@ import scipy.stats
 pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip install 'memory-rl[verifiers]'")
 import verifiers.v1 as vf
 from aiohttp import web
-
 from helpers import secrets_of
 
 from memory_rl.errors import ConfigError
@@ -106,9 +105,7 @@ def test_a_reply_that_was_cut_off_is_invalid():
 
 def test_each_task_is_a_run_whose_secret_no_model_is_shown():
     tasks = list(load_environment(N=1000, seed=2, num_runs=5).taskset)
-    assert [task.data.secret for task in tasks] == secrets_of(N=1000, seed=2, num_runs=5)[
-        :, 0
-    ].tolist()
+    assert [task.data.secret for task in tasks] == secrets_of(N=1000, seed=2, num_runs=5)[:, 0].tolist()
     assert {task.data.prompt for task in tasks} == {"Secret in [0,1000)?"}
     model = Model("1", "0", "1")
     play(model, N=8, env_type="multi_step", fixed_secret=6)

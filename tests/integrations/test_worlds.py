@@ -39,9 +39,7 @@ def test_it_is_the_world_of_an_experiment(keys):
 
 def test_its_secrets_are_those_of_the_runs_of_an_experiment():
     world = make_world(N=1000, seed=3)
-    assert [world.secret(run) for run in range(4)] == secrets_of(N=1000, seed=3, num_runs=4)[
-        :, 0
-    ].tolist()
+    assert [world.secret(run) for run in range(4)] == secrets_of(N=1000, seed=3, num_runs=4)[:, 0].tolist()
     assert make_world(N=1000, fixed_secret=7).secret(run=2) == 7
 
 

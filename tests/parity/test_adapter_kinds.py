@@ -9,13 +9,12 @@ import numpy as np
 import peft
 import pytest
 import torch
-from helpers import make_environment, make_trie, merged, plain_log_prob
+from helpers import all_log_probs, demonstrate, make_environment, make_trie, merged, plain_log_prob
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from memory_rl.errors import ModelError
-from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.learning.learners import Reinforce
 from memory_rl.policies import tiny_model
-from memory_rl.policies.adapters import make_adapters
 from memory_rl.policies.full import FullSettings
 from memory_rl.policies.lora import LoRASettings, StackedLoRALinear
 from memory_rl.policies.packed import chosen_log_probs
@@ -65,13 +64,13 @@ def save(policy: TransformerPolicy, tmp_path):
 @pytest.mark.parametrize("n", [1, 5, 200, SITES * 16])
 def test_a_shared_vector_is_a_plain_model_with_its_matrices_added(n, tmp_path):
     policy = make(shared(n))
-    before = policy.log_probs(np.arange(2)).copy()
+    before = all_log_probs(policy, np.arange(2)).copy()
     assert policy.trained_parameters == n
     assert policy.trained_bytes == 4 * n
     np.testing.assert_allclose(before[0, :N], plain_log_probs(tiny_model.make_model(0)), rtol=2e-6, atol=1e-5)
     move(policy, 0.02 * math.sqrt(n))
     policy._stale[:] = True
-    after = policy.log_probs(np.arange(2))
+    after = all_log_probs(policy, np.arange(2))
     assert np.abs(after - before).max() > 0.05
     for run in range(2):
         np.testing.assert_allclose(after[run, :N], plain_log_probs(merged(policy, run)), rtol=2e-6, atol=1e-5)
@@ -89,7 +88,7 @@ def test_the_gradient_of_a_shared_vector_is_that_through_merged_weights(n):
     path = policy.trie.form_edges[np.array([[1, 4], [6, 2]])]
     policy.adapters.activate(np.arange(2))
     chosen_log_probs(policy.model, policy.trie, path).sum().backward()
-    policy.log_probs(np.arange(2))  # lets go of the graph
+    all_log_probs(policy, np.arange(2))  # lets go of the graph
     for run, answers in enumerate([[1, 4], [6, 2]]):
         model = merged(policy, run).requires_grad_(True)
         environment = make_environment("single_step", N)
@@ -137,7 +136,7 @@ def test_one_parameter_moves_along_one_direction_of_its_own():
     weights = []
     for _ in range(2):
         policy.update(
-            policy.demonstrate(np.arange(2), np.array([[1], [1]])), np.ones((2, 1, 1)), PolicyGradient()
+            demonstrate(policy, np.arange(2), np.array([[1], [1]])), np.ones((2, 1, 1)), Reinforce()
         )
         weights.append(
             [
@@ -177,7 +176,7 @@ def test_full_fine_tuning_is_torchs_optimiser_on_plain_models(optimiser):
     answers = np.array([[1, 4, 7], [6, 2, 2]])
     for step in range(4):
         here = np.arange(2) if step != 2 else np.array([1])  # run 0 sits one out
-        policy.update(policy.demonstrate(here, answers[here]), ADVANTAGES[here], PolicyGradient())
+        policy.update(demonstrate(policy, here, answers[here]), ADVANTAGES[here], Reinforce())
         for run in here:
             optimisers[run].zero_grad()
             for answer, advantage in zip(answers[run], ADVANTAGES[run, :, 0], strict=True):
@@ -191,15 +190,18 @@ def test_full_fine_tuning_is_torchs_optimiser_on_plain_models(optimiser):
             optimisers[run].step()
         for run in range(2):
             np.testing.assert_allclose(
-                policy.log_probs(np.arange(2))[run, :N], plain_log_probs(plain[run]), rtol=2e-6, atol=1e-5
+                all_log_probs(policy, np.arange(2))[run, :N],
+                plain_log_probs(plain[run]),
+                rtol=2e-6,
+                atol=1e-5,
             )
     moved = max(
         (weight - tiny_model.make_model(0).state_dict()[name]).abs().max().item()
-        for name, weight in policy.adapters.weights(0).items()
+        for name, weight in policy.adapters.tensors(0).items()
     )
     assert moved > (2e-3 if optimiser == "adam" else 1e-4)
     for run in range(2):
-        ours, theirs = policy.adapters.weights(run), dict(plain[run].named_parameters())
+        ours, theirs = policy.adapters.tensors(run), dict(plain[run].named_parameters())
         assert ours.keys() == theirs.keys()
         for name, weight in ours.items():
             difference = (weight - theirs[name].detach()).abs()
@@ -234,7 +236,7 @@ def test_full_fine_tuning_of_another_shape_is_read_back_by_transformers(tied, tm
     policy = make(FullSettings(), model=grouped(tied))
     assert policy.trained_parameters == sum(parameter.numel() for parameter in grouped(tied).parameters())
     move(policy, 0.02)
-    log_probs = policy.log_probs(np.arange(2))
+    log_probs = all_log_probs(policy, np.arange(2))
     for run in range(2):
         loaded = AutoModelForCausalLM.from_pretrained(save(policy, tmp_path) / f"run-{run}")
         np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
@@ -255,7 +257,7 @@ def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targe
     assert len(adapted(policy.model)) == count * len(inside)
     assert {int(name.split(".")[2]) for name in adapted(policy.model)} == set(inside)
     move(policy, 0.05)
-    log_probs = policy.log_probs(np.arange(2))
+    log_probs = all_log_probs(policy, np.arange(2))
     assert np.abs(log_probs[0] - log_probs[1]).max() > 0.01
     for run in range(2):
         loaded = peft.PeftModel.from_pretrained(grouped(False), save(policy, tmp_path) / f"run-{run}")
@@ -282,7 +284,7 @@ def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targe
 )
 def test_what_the_model_has_no_room_for(settings, words):
     with pytest.raises(ModelError, match=words.replace(".", r"\.")):
-        make_adapters(tiny_model.make_model(0), settings, [0])
+        settings.adapt(tiny_model.make_model(0), [0])
 
 
 @pytest.mark.parametrize("settings", [shared(20), FullSettings()])
@@ -292,9 +294,9 @@ def test_a_run_is_the_same_alone_and_in_company(settings):
         runs = np.arange(policy.num_runs)
         for _ in range(3):
             policy.update(
-                policy.demonstrate(runs, np.repeat([[1, 5]], len(runs), axis=0)),
+                demonstrate(policy, runs, np.repeat([[1, 5]], len(runs), axis=0)),
                 np.repeat([[[1.0], [-0.5]]], len(runs), axis=0),
-                PolicyGradient(),
+                Reinforce(),
             )
-    together, alone = (policy.log_probs(np.array([0])) for policy in policies)
+    together, alone = (all_log_probs(policy, np.array([0])) for policy in policies)
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-4)

@@ -4,7 +4,7 @@ templates' traits, each against plain transformers."""
 import numpy as np
 import pytest
 import torch
-from helpers import make_environment, make_trie, plain_log_prob
+from helpers import all_log_probs, demonstrate, invalid_mass, make_environment, make_trie, plain_log_prob
 from pretrained import FAMILIES, LLAMA, QWEN, SMOL, make_model, make_tokenizer, make_world
 from transformers import (
     LlamaConfig,
@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from memory_rl.errors import ModelError
-from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.learning.learners import Reinforce
 from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.shared import SharedSettings
@@ -48,7 +48,7 @@ def test_every_answers_log_probability(family, kind, N):
         learning_rate=1e-3,
         seed=0,
     )
-    np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(all_log_probs(policy, np.array([0]))[0], plain, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -71,7 +71,9 @@ def test_numbers_of_several_digits_are_distinct_paths(grouped):
         seed=0,
     )
     run = np.array([0])
-    assert np.exp(policy.log_probs(run)).sum() + policy.invalid(run)[0] == pytest.approx(1, abs=1e-6)
+    assert np.exp(all_log_probs(policy, run)).sum() + invalid_mass(policy, run)[0] == pytest.approx(
+        1, abs=1e-6
+    )
 
 
 def test_the_first_turn_is_the_templates_own_text_and_the_rest_is_what_it_appends():
@@ -117,7 +119,7 @@ def test_a_sliding_window_must_hold_the_whole_conversation():
     check_windows(wide, trie)
     plain = [plain_log_prob(wide, tokenise(tokenizer, environment.conversation(a))) for a in range(16)]
     policy = TransformerPolicy(wide, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
-    np.testing.assert_allclose(policy.log_probs(np.array([0]))[0], plain, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(all_log_probs(policy, np.array([0]))[0], plain, rtol=0, atol=1e-5)
     with pytest.raises(
         ModelError, match=f"sees {longest - 1} tokens at a time, and a conversation has {longest}"
     ):
@@ -134,8 +136,8 @@ def gradients(model, trie, path) -> torch.Tensor:
     for vector in policy.adapters.vectors:
         vector.data += 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(1))
     before = torch.stack([vector.detach().clone() for vector in policy.adapters.vectors])
-    rollout = policy.demonstrate(np.arange(2), path)
-    policy.update(rollout, np.ones(rollout.choices.shape), PolicyGradient())
+    rollout = demonstrate(policy, np.arange(2), path)
+    policy.update(rollout, np.ones(rollout.choices.shape), Reinforce())
     return before - torch.stack(list(policy.adapters.vectors))
 
 
@@ -178,15 +180,15 @@ def test_adapters_stay_float32_on_a_model_of_half_precision(adapters):
         )
         for model in (full, half)
     ]
-    exact, rounded = (policy.log_probs(run) for policy in policies)
+    exact, rounded = (all_log_probs(policy, run) for policy in policies)
     np.testing.assert_allclose(rounded, exact, atol=0.3)
     assert np.abs(rounded - exact).max() > 1e-6
     for policy in policies:
         assert {vector.dtype for vector in policy.adapters.vectors} == {torch.float32}
         before = policy.adapters.vectors[0].detach().clone()
-        rollout = policy.demonstrate(run, np.array([[3]]))
+        rollout = demonstrate(policy, run, np.array([[3]]))
         for _ in range(3):
-            policy.update(rollout, np.ones(rollout.choices.shape), PolicyGradient())
+            policy.update(rollout, np.ones(rollout.choices.shape), Reinforce())
         moved = (policy.adapters.vectors[0] - before).abs().max().item()
         assert 1e-5 < moved <= 3.1e-5  # three steps of Adam
 

@@ -6,8 +6,9 @@ import numpy as np
 import peft
 import pytest
 import torch
+from helpers import all_log_probs, sample
 
-from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.learning.learners import PPO, Reinforce
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.lora import TARGETS
 from memory_rl.policies.packed import chosen_log_probs
@@ -64,7 +65,7 @@ def test_log_probabilities_and_gradients(make_policy, lora):
 
     policy.adapters.activate(range(R))
     log_probs = chosen_log_probs(policy.model, trie, path)
-    PolicyGradient().loss(log_probs, log_probs.detach(), advantages).backward()
+    Reinforce().loss(log_probs, log_probs.detach(), advantages).backward()
 
     for run in range(R):
         model = as_peft(policy, base, run)
@@ -105,36 +106,36 @@ def test_a_runs_update_is_the_same_alone_and_in_company(make_policy):
     together, alone = make_policy(num_runs=3), make_policy(num_runs=1)
     everyone, first = np.arange(3), np.array([0])
     for _ in range(3):
-        rollout, single = together.sample(everyone, 4), alone.sample(first, 4)
+        rollout, single = sample(together, everyone, 4), sample(alone, first, 4)
         assert np.array_equal(rollout.path[:1], single.path)
         advantages = np.array([1.0, -1.0, 0.5, -0.5])[None, :, None]
-        together.update(rollout, np.repeat(advantages, 3, axis=0), PolicyGradient())
-        alone.update(single, advantages, PolicyGradient())
-    np.testing.assert_allclose(together.log_probs(first), alone.log_probs(first), rtol=0, atol=1e-4)
+        together.update(rollout, np.repeat(advantages, 3, axis=0), Reinforce())
+        alone.update(single, advantages, Reinforce())
+    np.testing.assert_allclose(all_log_probs(together, first), all_log_probs(alone, first), rtol=0, atol=1e-4)
 
 
 def test_a_run_without_signal_stands_still(make_policy):
     policy = make_policy(num_runs=2, moved=True)
-    rollout = policy.sample(np.arange(2), 4)
+    rollout = sample(policy, np.arange(2), 4)
     advantages = np.zeros((2, 4, 1))
     advantages[1] = [[1.0], [-1.0], [0.0], [0.0]]
     for _ in range(3):  # with momentum from the first step, the third would drift
         before = [vector.detach().clone() for vector in policy.adapters.vectors]
-        policy.update(rollout, advantages, PolicyGradient())
+        policy.update(rollout, advantages, Reinforce())
         assert torch.equal(before[0], policy.adapters.vectors[0])
         assert not torch.equal(before[1], policy.adapters.vectors[1])
-    policy.update(rollout, np.flip(advantages, axis=0), PolicyGradient())
+    policy.update(rollout, np.flip(advantages, axis=0), Reinforce())
     stood = policy.adapters.vectors[1].detach().clone()
-    policy.update(rollout, np.flip(advantages, axis=0), PolicyGradient())
+    policy.update(rollout, np.flip(advantages, axis=0), Reinforce())
     assert torch.equal(stood, policy.adapters.vectors[1])
     assert policy.updates.tolist() == [2, 3]
 
 
 def test_every_epoch_of_ppo_is_an_update(make_policy):
     policy = make_policy(num_runs=2)
-    rollout = policy.sample(np.arange(2), 2)
+    rollout = sample(policy, np.arange(2), 2)
     advantages = np.array([[[1.0], [-1.0]], [[0.0], [0.0]]])
-    policy.update(rollout, advantages, ClippedRatio(epochs=3))
+    policy.update(rollout, advantages, PPO(epochs=3))
     assert policy.updates.tolist() == [3, 0]
     steps = [policy.optimiser.state[vector].get("step") for vector in policy.adapters.vectors]
     assert (steps[0].item(), steps[1]) == (3.0, None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import make_environment, make_trie, merged, plain_log_prob
+from helpers import all_log_probs, make_environment, make_trie, merged, plain_log_prob, sample
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from memory_rl.information.entropy import LN2, bits_known
@@ -21,7 +21,7 @@ TOKENIZER = tiny_model.make_tokenizer()
 def test_every_answers_log_probability(make_policy, kind, N):
     policy = make_policy(kind, N, num_runs=2, moved=True)
     environment = make_environment(kind, N)
-    packed = policy.log_probs(np.arange(2))
+    packed = all_log_probs(policy, np.arange(2))
     for run in range(2):
         model = merged(policy, run)
         plain = [plain_log_prob(model, tokenise(TOKENIZER, environment.conversation(a))) for a in range(N)]
@@ -38,12 +38,12 @@ def test_every_answers_log_probability(make_policy, kind, N):
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 def test_sampled_paths_score_as_they_were_sampled(make_policy, kind):
     policy = make_policy(kind, 16, num_runs=3, moved=True)
-    rollout = policy.sample(np.arange(3), 40)
+    rollout = sample(policy, np.arange(3), 40)
     policy.adapters.activate(np.arange(3))
     with torch.no_grad():
         again = chosen_log_probs(policy.model, policy.trie, rollout.path).numpy()
     sampled = np.where(
-        rollout.path == NONE, 0.0, np.take_along_axis(policy._edge_log_probs[:, None], rollout.path, axis=2)
+        rollout.path == NONE, 0.0, np.take_along_axis(policy._edge_log_probs, rollout.path, axis=2)
     )
     np.testing.assert_allclose(again, sampled, rtol=0, atol=1e-5)
 
@@ -56,7 +56,7 @@ def test_exits_are_all_the_other_tokens(make_policy):
     policy = TransformerPolicy(
         tiny_model.make_model(3), trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0
     )
-    rollout = policy.sample(np.array([0]), 30)
+    rollout = sample(policy, np.array([0]), 30)
     left = rollout.choices[0, :, 0] == NONE
     assert left.sum() > 5
     with torch.no_grad():
@@ -69,7 +69,7 @@ def test_exits_are_all_the_other_tokens(make_policy):
     digits = TOKENIZER.convert_tokens_to_ids(list("0123456789"))
     expected = 1 - probabilities[digits].sum().item()
     exit_edge = trie.decision_edges[0][trie.decision_edges[0] != NONE][-1]
-    assert np.exp(policy._edge_log_probs[0, exit_edge]) == pytest.approx(expected, abs=1e-5)
+    assert np.exp(policy._edge_log_probs[0, 0, exit_edge]) == pytest.approx(expected, abs=1e-5)
     policy.adapters.activate([0])
     scored = chosen_log_probs(policy.model, trie, rollout.path)
     first_exit = np.nonzero(rollout.path[0, :, 0] == exit_edge)[0][0]
@@ -100,7 +100,7 @@ def test_a_model_from_a_directory_with_grouped_queries_and_no_chat_template(tmp_
     policy = TransformerPolicy(
         base.model, trie, num_runs=1, lora=LoRASettings(rank=1), learning_rate=1e-3, seed=0
     )
-    packed = policy.log_probs(np.array([0]))[0]
+    packed = all_log_probs(policy, np.array([0]))[0]
     model = merged(policy, 0)
     plain = [plain_log_prob(model, tokenise(base.tokenizer, environment.conversation(a))) for a in range(8)]
     np.testing.assert_allclose(packed, plain, rtol=0, atol=1e-4)

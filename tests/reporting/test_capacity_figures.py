@@ -140,7 +140,9 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
         "interference": ["sft"],
     }
     specifications = [
-        live(panel, study.plain(), "") for name in ("capacity", "interference") for panel in figures[name].panels
+        live(panel, study.plain(), "")
+        for name in ("capacity", "interference")
+        for panel in figures[name].panels
     ]
     encodings = [layer["encoding"] for specification in specifications for layer in specification["layer"]]
     scales = [encoding["color"]["scale"] for encoding in encodings if "color" in encoding]

@@ -5,6 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from memory_rl.training.environments import draw_secrets, make_environment
+from memory_rl.training.questions import make_questions
+from memory_rl.training.recorder import Recorder
+from memory_rl.training.rl import train_by_reward
 
 import memory_rl
 from memory_rl.analysis.laws import OBSERVER_EQUALS_ASKED, POLICY_WITHIN_OBSERVER, check_laws, until_sure
@@ -13,10 +17,6 @@ from memory_rl.information.outcomes import Outcomes
 from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.training import population
-from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.questions import make_questions
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
 
 LAWS = ("policy_within_observer", "observer_equals_asked")
 

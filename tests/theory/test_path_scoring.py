@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
+from helpers import all_log_probs, invalid_mass
 
 import memory_rl
 from memory_rl.information.ledger import HitLedger, Ledger
@@ -46,7 +47,7 @@ def make_base(make_policy):
 def test_the_probabilities_are_those_of_the_whole_trie(policies):
     whole, paths = policies
     every = np.broadcast_to(np.arange(N), (3, N))
-    expected = whole.log_probs(RUNS)
+    expected = all_log_probs(whole, RUNS)
     np.testing.assert_allclose(paths.log_probs_of(RUNS, every), expected, rtol=0, atol=1e-5)
     seen, exact = paths.assess(RUNS, SECRETS[:, None], N), whole.assess(RUNS, SECRETS[:, None], N)
     np.testing.assert_allclose(seen.of_form, exact.of_form, rtol=0, atol=1e-5)
@@ -62,10 +63,10 @@ def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
         paths.adapters.activate(RUNS)
         with torch.no_grad():
             seen.append(draw_others(paths.model, paths.trie, SECRETS, part))
-    answers = paths.trie.choices(np.concatenate([part.paths for part in seen], axis=1), 1)[:, :, 0]
+    answers = paths.trie.choices(np.concatenate([part.paths for part in seen], axis=1))[:, :, 0]
     staying = np.exp(np.concatenate([part.of_staying for part in seen], axis=1))
     for run, secret in enumerate(SECRETS):
-        law = np.append(np.exp(whole.log_probs(RUNS)[run]), whole.invalid(RUNS)[run])
+        law = np.append(np.exp(all_log_probs(whole, RUNS)[run]), invalid_mass(whole, RUNS)[run])
         assert law.sum() == pytest.approx(1, abs=1e-6)
         assert 0.001 < law[N] < 0.9  # some answers are invalid
         law[secret] = 0.0
@@ -100,7 +101,7 @@ def test_where_an_exit_is_taken_follows_its_law(policies):
             axis=1,
         )
     sampled = whole.trie.sample(
-        np.exp(whole._edge_log_probs[RUNS]),
+        np.exp(whole._edge_log_probs[RUNS, 0]),
         np.random.default_rng(2).random((3, 100_000, whole.trie.max_edges)),
     )
     for run in RUNS:
@@ -124,12 +125,12 @@ def test_a_form_that_is_all_but_certain_leaves_the_rest(make_policy):
     head = model.get_output_embeddings()
     head.weight.data *= 12  # sharp distributions
     policy.adapters.activate(np.array([0]))
-    best = int(policy.log_probs(np.array([0]))[0].argmax())
+    best = int(all_log_probs(policy, np.array([0]))[0].argmax())
     with torch.no_grad():
         drawn = draw_others(
             model, trie, np.array([best]), np.random.default_rng(0).random((1, 500, trie.max_edges, 2))
         )
-    assert (trie.choices(drawn.paths, 1)[0, :, 0] != best).all()
+    assert (trie.choices(drawn.paths)[0, :, 0] != best).all()
     assert np.isfinite(drawn.of_form).all()
 
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers import advantages_of, demonstrate, sample
 
-from memory_rl.learning.advantages import estimate_advantages
-from memory_rl.learning.objectives import PolicyGradient
+from memory_rl.learning.learners import Reinforce
 
 REWARDS = torch.tensor([0.0, 1.0, 0.25, 0.5], dtype=torch.float64)
 LOGITS = torch.tensor([0.3, -1.0, 0.7, 0.0], dtype=torch.float64)
@@ -20,9 +20,9 @@ def expected_update(algorithm: str, group_size: int) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for group in itertools.product(range(4), repeat=group_size):
         rewards = REWARDS[list(group)].numpy().reshape(1, 1, group_size, 1)
-        advantages = torch.from_numpy(estimate_advantages(rewards, algorithm, "step")[:, 0])  # (R, G, K = L)
+        advantages = torch.from_numpy(advantages_of(rewards, algorithm, "step")[:, 0])  # (R, G, K = L)
         log_probs = logits.log_softmax(dim=0)[list(group)].reshape(1, group_size, 1)
-        total = total - probabilities[list(group)].prod() * PolicyGradient().loss(
+        total = total - probabilities[list(group)].prod() * Reinforce().loss(
             log_probs, log_probs.detach(), advantages
         )
     total.backward()
@@ -74,9 +74,9 @@ def test_the_transformers_mean_update_is_the_gradient_of_its_expected_reward(mak
     paths, vector = all_paths(policy.trie), policy.adapters.vectors[0]
 
     policy.adapters.activate(run)
-    exact = all_edge_log_probs(policy.model, policy.trie, policy._pack, 1)[0]
+    exact = all_edge_log_probs(policy.model, policy.trie, policy._pack, np.array([0]))[0]
     padded = torch.cat([exact, exact.new_zeros(1)])
-    choices = policy.trie.choices(paths, environment.num_steps)
+    choices = policy.trie.choices(paths)
     value = torch.from_numpy(environment.rewards(choices[None], secret)[0].sum(axis=1)).float()
     probabilities = padded[torch.from_numpy(paths)].sum(dim=1).exp()
     assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-5)
@@ -84,13 +84,13 @@ def test_the_transformers_mean_update_is_the_gradient_of_its_expected_reward(mak
     gradient, vector.grad = vector.grad.clone(), None
 
     groups, size = 2000, 4
-    rollout = policy.sample(run, groups * size)
+    rollout = sample(policy, run, groups * size)
     rewards = environment.rewards(rollout.choices, secret).reshape(1, groups, size, -1)
-    advantages = estimate_advantages(rewards, "rloo", "episode").reshape(rollout.choices.shape)
+    advantages = advantages_of(rewards, "rloo", "episode").reshape(rollout.choices.shape)
     per_token = torch.from_numpy(policy.trie.per_token(rollout.path, advantages)).float()
     policy.adapters.activate(run)
     log_probs = chosen_log_probs(policy.model, policy.trie, rollout.path)
-    PolicyGradient().loss(log_probs, log_probs.detach(), per_token).backward()
+    Reinforce().loss(log_probs, log_probs.detach(), per_token).backward()
     cosine = torch.nn.functional.cosine_similarity(-vector.grad, gradient, dim=0)
     assert cosine > 0.98
     assert -vector.grad @ gradient / (gradient @ gradient) == pytest.approx(1.0, abs=0.1)
@@ -98,9 +98,9 @@ def test_the_transformers_mean_update_is_the_gradient_of_its_expected_reward(mak
 
 def credit_gradients(credit: str, rewards: np.ndarray) -> torch.Tensor:
     """d loss / d log-probability of each step of each episode, for rewards (G, K): (G, K)."""
-    advantages = estimate_advantages(rewards[None, None], "reinforce", credit)[:, 0]
+    advantages = advantages_of(rewards[None, None], "reinforce", credit)[:, 0]
     log_probs = torch.zeros(advantages.shape, dtype=torch.float64, requires_grad=True)
-    PolicyGradient().loss(
+    Reinforce().loss(
         log_probs, log_probs.detach(), torch.from_numpy(np.ascontiguousarray(advantages))
     ).backward()
     return log_probs.grad[0]
@@ -126,18 +126,18 @@ def test_the_adapters_feel_the_other_steps_only_with_episode_credit(make_policy,
     from memory_rl.policies.packed import chosen_log_probs
 
     policy = make_policy("multi_step", 8, num_runs=1, moved=True)
-    rollout = policy.demonstrate(np.array([0]), np.array([[0b000, 0b011, 0b101, 0b110]]))
+    rollout = demonstrate(policy, np.array([0]), np.array([[0b000, 0b011, 0b101, 0b110]]))
     first = policy.trie.edge_step[rollout.path] == 0
 
     def gradient(rewards):
-        advantages = estimate_advantages(rewards[None, None], "reinforce", credit)[:, 0]
+        advantages = advantages_of(rewards[None, None], "reinforce", credit)[:, 0]
         weights = torch.from_numpy(
             np.where(first, policy.trie.per_token(rollout.path, advantages), 0.0)
         ).float()
         policy.adapters.vectors[0].grad = None
         policy.adapters.activate([0])
         log_probs = chosen_log_probs(policy.model, policy.trie, rollout.path)
-        PolicyGradient().loss(log_probs, log_probs.detach(), weights).backward()
+        Reinforce().loss(log_probs, log_probs.detach(), weights).backward()
         return policy.adapters.vectors[0].grad.clone()
 
     rewards = np.array([[1.0, 0, 1], [0, 1, 1], [1, 1, 0], [0, 0, 0]])

@@ -127,9 +127,7 @@ def test_it_switches_itself_off_where_it_is_not_exact_and_says_so(settings, caps
     assert type(sampling_of(**keys)) is StepByStep
     memory_rl.train(num_runs=1, max_episodes=8, quiet=False, **keys)
     why = setting_of(**keys).experiment.why_not_skip
-    assert f"note: no silent updates are skipped: {why}." in capsys.readouterr().out.replace(
-        "\n", " "
-    )
+    assert f"note: no silent updates are skipped: {why}." in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_it_is_on_for_the_transformer_and_off_for_the_table():

@@ -32,10 +32,7 @@ def test_a_path_spells_its_conversation(kind, N):
         edges = edges[edges != NONE]
         chosen = TOKENIZER.decode(trie.edge_token[edges]).replace("<eos>", "|")
         assert chosen == "".join(f"{choice}|" for choice in environment.choices(form))
-        assert (
-            trie.choices(trie.form_edges[form], environment.num_steps).tolist()
-            == environment.choices(form).tolist()
-        )
+        assert trie.choices(trie.form_edges[form]).tolist() == environment.choices(form).tolist()
 
 
 def test_the_context_of_a_decision_is_the_conversation_so_far():
@@ -76,7 +73,7 @@ def test_sampled_answers_follow_the_exact_distribution(kind, N):
     trie = make_trie(environment, TOKENIZER)
     probabilities = random_probabilities(trie, seed=3)
     uniforms = np.random.default_rng(1).random((1, 100_000, trie.max_edges))
-    sampled = trie.choices(trie.sample(probabilities, uniforms), environment.num_steps)[0]
+    sampled = trie.choices(trie.sample(probabilities, uniforms))[0]
     exact = np.exp(trie.form_log_probs(np.log(probabilities)))[0]
     counts = [
         (sampled == environment.choices(form)).all(axis=1).sum() for form in range(environment.num_forms)
@@ -97,7 +94,7 @@ def test_an_exit_forfeits_the_later_turns():
     second = trie.decision_edges[trie.edge_next[first[1]]]
     probabilities[0, second[second != NONE][-1]] = 1.0  # then something else
     edges = trie.sample(probabilities, np.full((1, 1, trie.max_edges), 0.5))
-    assert trie.choices(edges, 3).tolist() == [[[1, NONE, NONE]]]
+    assert trie.choices(edges).tolist() == [[[1, NONE, NONE]]]
     assert (edges != NONE).sum() == 3
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from memory_rl.cli import main
 from memory_rl.assembly import make_setting
+from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
 
 

@@ -53,7 +53,7 @@ GROUP = one_group([1.0], [0.0], [0.0], [0.0])
 
 
 def test_the_estimators_are_all_that_learn_from_groups():
-    assert LEARNERS == {**ESTIMATORS, "posterior": Posterior}
+    assert {**ESTIMATORS, "posterior": Posterior} == LEARNERS
 
 
 def test_reinforce_subtracts_the_mean():
@@ -175,7 +175,9 @@ def test_one_runs_loss_does_not_scale_anothers():
     assert torch.equal(log_probs.grad[:1], alone.grad)
 
 
-@pytest.mark.parametrize("learner", [Reinforce(), GRPO(), RLOO(), Supervised()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "learner", [Reinforce(), GRPO(), RLOO(), Supervised()], ids=lambda one: type(one).__name__
+)
 def test_all_but_ppo_go_down_the_same_loss_once(learner):
     log_probs, advantages = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     assert torch.equal(learner.loss(log_probs, None, advantages), Learner().loss(log_probs, None, advantages))

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers import make_environment, make_trie
+from helpers import all_log_probs, make_environment, make_trie, sample
 
+from memory_rl.learning.learners import Reinforce
 from memory_rl.policies import packed, tiny_model, transformer
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.packed import (
     all_edge_log_probs,
-    decision_slots,
     decision_states,
     on_tree_tokens,
     pack_all,
@@ -22,7 +22,7 @@ R = 3
 def all_edges_and_gradients(policy, pack):
     """The log-probability of every edge in each run, and the gradient of an arbitrary function of them."""
     policy.adapters.activate(range(R))
-    edges = all_edge_log_probs(policy.model, policy.trie, pack, R)
+    edges = all_edge_log_probs(policy.model, policy.trie, pack, np.zeros(R, dtype=int))
     for vector in policy.adapters.vectors:
         vector.grad = None
     (edges * torch.linspace(-1, 1, edges.shape[1])).sum().backward()
@@ -79,7 +79,8 @@ def test_every_decision_stands_in_the_piece_that_it_is_looked_up_in(monkeypatch)
     states = decision_states(model, trie, pack_all(trie))
     monkeypatch.setattr(packed, "_NODES_A_PROMPT_TOKEN", 0.5)
     pack = pack_all(trie)
-    row, place = decision_slots(trie, pack)
+    row = pack.first_rows(trie.decision_node)
+    place = pack.slots(row, trie.decision_node)
     assert (row > 0).any()
     node = trie.decision_node
     expected = np.where(node == NONE, trie.prompt[-1], trie.node_token[node])
@@ -97,16 +98,14 @@ def test_large_trees_come_in_pieces_of_bounded_length():
 
 @pytest.mark.parametrize(("name", "bound"), [("_TOKENS_A_PASS", 1), ("_FLOATS_A_PASS", 1)])
 def test_runs_taken_one_by_one_move_as_they_do_together(make_policy, monkeypatch, name, bound):
-    from memory_rl.learning.objectives import PolicyGradient
-
     together, apart = (make_policy("multi_step", 8, num_runs=R, moved=True) for _ in range(2))
     runs, advantages = np.arange(R), np.random.default_rng(0).normal(size=(R, 4, 3))
-    rollout = together.sample(runs, 4)
-    together.update(rollout, advantages, PolicyGradient())
-    expected = together.log_probs(runs)
+    rollout = sample(together, runs, 4)
+    together.update(rollout, advantages, Reinforce())
+    expected = all_log_probs(together, runs)
     monkeypatch.setattr(transformer, name, bound)
-    apart.update(rollout, advantages, PolicyGradient())
-    np.testing.assert_allclose(apart.log_probs(runs), expected, rtol=0, atol=1e-3)
+    apart.update(rollout, advantages, Reinforce())
+    np.testing.assert_allclose(all_log_probs(apart, runs), expected, rtol=0, atol=1e-3)
 
 
 def test_tokens_on_the_tree_are_those_of_the_edges_that_are_no_exits():

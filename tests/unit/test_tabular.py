@@ -7,9 +7,10 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from helpers import make_environment
+from helpers import all_log_probs, demonstrate, make_environment, sample
 
-from memory_rl.learning.objectives import ClippedRatio, PolicyGradient
+from memory_rl.learning.learners import PPO, Reinforce
+from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tabular import TabularPolicy
 
 N = 11  # four bits, so that the strings 1011 to 1111 spell no secret
@@ -103,9 +104,9 @@ def gradient(
 @pytest.mark.parametrize("num_runs", [1, 500])
 def test_sampling_follows_the_exact_probabilities(kind, num_runs):
     policy, episodes = make_tabular(kind, num_runs), 100_000
-    policy.log_probs(np.arange(num_runs))
+    all_log_probs(policy, np.arange(num_runs))
     runs = np.array([0, num_runs // 2, num_runs - 1])[-num_runs:]
-    rollout = policy.sample(runs, episodes)
+    rollout = sample(policy, runs, episodes)
     assert rollout.choices.shape == (len(runs), episodes, 1 if kind == SINGLE else 4)
     for run, forms in zip(runs, forms_of(rollout.choices), strict=True):
         expected = episodes * form_probabilities(kind, policy.logits[run].numpy())
@@ -115,21 +116,24 @@ def test_sampling_follows_the_exact_probabilities(kind, num_runs):
 @ALL
 def test_a_run_can_be_sampled_before_the_others_have_been_looked_at(kind):
     fresh, known = make_tabular(kind, 500), make_tabular(kind, 500)
-    known.log_probs(np.arange(500))
+    all_log_probs(known, np.arange(500))
     np.testing.assert_array_equal(
-        *(policy.sample(np.array([0, 250]), 100).choices for policy in (fresh, known))
+        *(sample(policy, np.array([0, 250]), 100).choices for policy in (fresh, known))
     )
 
 
 @ALL
 def test_an_update_is_seen_by_the_next_sample_and_the_next_score(kind):
     policy, everyone, episodes = make_tabular(kind), np.arange(3), 20_000
-    policy.sample(everyone, 1)
-    before = np.exp(policy.log_probs(everyone))
-    demonstration = policy.demonstrate(np.array([1]), np.array([[5]]))
+    sample(policy, everyone, 1)
+    before = np.exp(all_log_probs(policy, everyone))
+    demonstration = demonstrate(policy, np.array([1]), np.array([[5]]))
     for _ in range(2):
-        policy.update(demonstration, np.ones(demonstration.choices.shape), PolicyGradient())
-    drawn, after = forms_of(policy.sample(everyone, episodes).choices), np.exp(policy.log_probs(everyone))
+        policy.update(demonstration, np.ones(demonstration.choices.shape), Reinforce())
+    drawn, after = (
+        forms_of(sample(policy, everyone, episodes).choices),
+        np.exp(all_log_probs(policy, everyone)),
+    )
     for run in everyone:
         expected = form_probabilities(kind, policy.logits[run].numpy())
         np.testing.assert_allclose(after[run], expected, rtol=1e-12)
@@ -145,7 +149,7 @@ def test_an_update_is_seen_by_the_next_sample_and_the_next_score(kind):
 @ALL
 def test_log_probs_are_those_of_every_form_one_by_one(kind):
     policy = make_tabular(kind)
-    log_probs = policy.log_probs(np.array([2, 0]))
+    log_probs = all_log_probs(policy, np.array([2, 0]))
     assert log_probs.shape == (2, num_forms(kind))
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, rtol=1e-12)
     for row, run in zip(log_probs, [2, 0], strict=True):
@@ -157,7 +161,7 @@ def test_log_probs_are_those_of_every_form_one_by_one(kind):
 @ALL
 def test_at_first_every_form_is_equally_likely(kind):
     policy = make_tabular(kind, moved=False)
-    np.testing.assert_allclose(policy.log_probs(np.arange(3)), -np.log(num_forms(kind)), rtol=1e-12)
+    np.testing.assert_allclose(all_log_probs(policy, np.arange(3)), -np.log(num_forms(kind)), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_a_run_trains_one_logit_a_choice(kind, parameters):
 def test_demonstrations_are_the_episodes_that_spell_the_forms(kind):
     policy = make_tabular(kind)
     forms = np.random.default_rng(0).integers(num_forms(kind), size=(2, 7))
-    shown = policy.demonstrate(np.array([2, 0]), forms)
+    shown = demonstrate(policy, np.array([2, 0]), forms)
     np.testing.assert_array_equal(shown.runs, [2, 0])
     assert [
         [[choice for _, choice in spell(kind, form)] for form in row] for row in forms
@@ -182,9 +186,9 @@ def test_demonstrations_are_the_episodes_that_spell_the_forms(kind):
 @ALL
 def test_a_demonstration_of_what_was_sampled_is_what_was_sampled(kind):
     policy = make_tabular(kind)
-    rollout = policy.sample(np.arange(3), 50)
+    rollout = sample(policy, np.arange(3), 50)
     np.testing.assert_array_equal(
-        policy.demonstrate(np.arange(3), forms_of(rollout.choices)).path, rollout.path
+        demonstrate(policy, np.arange(3), forms_of(rollout.choices)).path, rollout.path
     )
 
 
@@ -192,9 +196,9 @@ def test_a_demonstration_of_what_was_sampled_is_what_was_sampled(kind):
 def test_reinforce_moves_the_logits_by_advantage_times_score(kind):
     policy, runs = make_tabular(kind), np.array([2, 0])
     before = policy.logits.numpy().copy()
-    rollout = policy.sample(runs, 5)
+    rollout = sample(policy, runs, 5)
     advantages = np.random.default_rng(0).normal(size=rollout.choices.shape)
-    policy.update(rollout, advantages, PolicyGradient())
+    policy.update(rollout, advantages, Reinforce())
     for run, forms, weights in zip(runs, forms_of(rollout.choices), advantages, strict=True):
         np.testing.assert_allclose(
             policy.logits[run].numpy() - before[run],
@@ -234,9 +238,9 @@ def ppo_by_autograd(
 def test_ppo_is_the_clipped_surrogate_by_autograd(kind):
     policy, runs = make_tabular(kind), np.array([2, 0])
     start = policy.logits.clone()
-    rollout = policy.sample(runs, 5)
+    rollout = sample(policy, runs, 5)
     advantages = 3 * np.random.default_rng(0).normal(size=rollout.choices.shape)
-    policy.update(rollout, advantages, ClippedRatio(clip=0.1, epochs=4))
+    policy.update(rollout, advantages, PPO(clip=0.1, epochs=4))
     for run, forms, weights in zip(runs, forms_of(rollout.choices), advantages, strict=True):
         np.testing.assert_allclose(
             policy.logits[run].numpy(),
@@ -253,13 +257,11 @@ def test_a_run_without_advantage_stands_still(optimiser):
     """With Adam not even its moments move: what it does later is what it would have done without."""
     disturbed, spared = (make_tabular(SINGLE, 2, optimiser) for _ in range(2))
     before = disturbed.logits.clone()
-    lesson = disturbed.demonstrate(np.array([0, 1]), np.array([[3, 4], [5, 6]]))
+    lesson = demonstrate(disturbed, np.array([0, 1]), np.array([[3, 4], [5, 6]]))
     for policy, times in ((disturbed, 5), (spared, 2)):
         for step in range(times):
             silent = np.array([1.0, 0.0 if policy is disturbed and step < 3 else 1.0])
-            policy.update(
-                lesson, np.broadcast_to(silent[:, None, None], lesson.choices.shape), PolicyGradient()
-            )
+            policy.update(lesson, np.broadcast_to(silent[:, None, None], lesson.choices.shape), Reinforce())
             if policy is disturbed and step == 2:
                 assert torch.equal(policy.logits[1], before[1])
                 assert (policy.logits[0] != before[0]).all()
@@ -285,8 +287,10 @@ def test_distil_moves_the_policy_to_the_target(kind):
     targets, before = targets_of(kind, np.random.default_rng(0)), policy.logits.clone()
     divergences = []
     for epochs in (0, 20, 1000):
-        policy.distil(runs, targets, epochs)
-        divergences.append(scipy.special.rel_entr(targets, np.exp(policy.log_probs(runs)[:, :N])).sum(axis=1))
+        policy.distil(runs, first_prompt(runs), targets[:, None], epochs)
+        divergences.append(
+            scipy.special.rel_entr(targets, np.exp(all_log_probs(policy, runs)[:, :N])).sum(axis=1)
+        )
     assert (divergences[0] > divergences[1]).all()
     assert (divergences[1] > divergences[2]).all()
     assert (divergences[2] < 1e-3).all()
@@ -301,7 +305,7 @@ def test_one_step_of_distil_is_target_minus_probability_at_each_decision(kind):
     policy, runs = make_tabular(kind), np.array([2, 0])
     before = policy.logits.numpy().copy()
     targets = np.random.default_rng(0).dirichlet(np.ones(N), size=2)
-    policy.distil(runs, targets, 1)
+    policy.distil(runs, first_prompt(runs), targets[:, None], 1)
     for run, target in zip(runs, targets, strict=True):
         moved = policy.logits[run].numpy() - before[run]
         if kind == SINGLE:
@@ -319,16 +323,16 @@ def test_one_step_of_distil_is_target_minus_probability_at_each_decision(kind):
 def test_a_run_does_the_same_however_many_others_there_are(kind):
     few, many = make_tabular(kind, 2), make_tabular(kind, 300)
     for others in (range(2, 300), range(2, 100), ()):
-        alone, together = few.sample(np.array([1]), 40), many.sample(np.array([*others, 1]), 40)
+        alone, together = sample(few, np.array([1]), 40), sample(many, np.array([*others, 1]), 40)
         np.testing.assert_array_equal(alone.choices[0], together.choices[-1])
         for policy, rollout in ((few, alone), (many, together)):
-            policy.update(rollout, 1.0 * rollout.choices, PolicyGradient())
+            policy.update(rollout, 1.0 * rollout.choices, Reinforce())
     np.testing.assert_array_equal(few.logits[1].numpy(), many.logits[1].numpy())
 
 
 def test_runs_and_seeds_draw_numbers_of_their_own():
     policy = make_tabular(SINGLE, moved=False)
-    first, second, third = policy.sample(np.arange(3), 40).choices
+    first, second, third = sample(policy, np.arange(3), 40).choices
     assert (first != second).any()
     assert (second != third).any()
-    assert (make_tabular(SINGLE, moved=False, seed=1).sample(np.array([0]), 40).choices[0] != first).any()
+    assert (sample(make_tabular(SINGLE, moved=False, seed=1), np.array([0]), 40).choices[0] != first).any()

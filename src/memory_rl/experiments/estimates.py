@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.table import Table
 
@@ -21,6 +21,8 @@ from memory_rl.experiment import Experiment
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.tuning import Contest
 from memory_rl.information.closed_forms import binary_episodes
+from memory_rl.reporting.terminal import make_table
+from memory_rl.reporting.values import table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
 _EPISODES_A_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
@@ -79,15 +81,15 @@ def estimate(cell: GridCell, part: str, *, tuned: bool = False) -> CostEstimate:
     episodes = episodes_of_a_run(experiment)
     seconds = _SECONDS_A_CELL + _updates(experiment, episodes) * _seconds_an_update(experiment)
     return CostEstimate(
-        id=None if tuned else cell.id,
-        part=part,
-        condition=experiment.condition,
-        N=experiment.world.N,
-        seed=experiment.world.seed,
-        learning_rate=None if tuned else experiment.step_size,
-        runs=num_runs,
-        episodes=round(episodes * num_runs),
-        seconds=round(seconds, 1),
+        None if tuned else cell.id,
+        part,
+        experiment.condition,
+        experiment.world.N,
+        experiment.world.seed,
+        None if tuned else experiment.step_size,
+        num_runs,
+        round(episodes * num_runs),
+        round(seconds, 1),
     )
 
 
@@ -148,16 +150,20 @@ def _seconds_an_update(experiment: Experiment) -> float:
 
 def costs_table(costs: Sequence[CostEstimate]) -> Table:
     """A row a cell."""
-    table = Table(title="nothing was run; episodes and time are estimates", title_justify="left")
-    for heading in ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id"):
-        table.add_column(
-            heading, justify="left" if heading in ("part", "condition", "id") else "right", no_wrap=True
-        )
-    for cost in costs:
-        rate = "to be tuned" if cost.learning_rate is None else f"{cost.learning_rate:.3g}"
-        numbers = (cost.N, cost.seed, rate, cost.runs, f"{cost.episodes:,}", duration(cost.seconds))
-        table.add_row(cost.part, cost.condition, *map(str, numbers), cost.id or "")
-    return table
+    columns = ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
+    rows = [
+        {
+            **asdict(cost),
+            "seed": str(cost.seed),
+            "rate": cost.learning_rate or "to be tuned",
+            "time": duration(cost.seconds),
+            "id": cost.id or "",
+        }
+        for cost in costs
+    ]
+    about = {"title": "nothing was run; episodes and time are estimates", "title_justify": "left"}
+    words = table_rows(rows, {name: (name,) for name in columns})
+    return make_table(columns, words, left=("part", "condition", "id"), **about)
 
 
 def total(costs: Sequence[CostEstimate], workers: int) -> str:

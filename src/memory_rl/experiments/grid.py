@@ -144,9 +144,10 @@ def _pieces(key: str, text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class GridFile:
-    """A grid that was read from a file: its entries, and its tuning if it has one."""
+    """A grid that was read from a file: its name, its entries, and its tuning if it has one."""
 
-    entries: list[Any]
+    name: str
+    grid: list[Any]
     tune: dict[str, Any] | None = None
 
 
@@ -167,7 +168,7 @@ def read_grid_file(path: str) -> GridFile:
             f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it."
         ) from error
     if isinstance(content, list):
-        return GridFile(content)
+        content = {"grid": content}
     if not isinstance(content, dict) or not isinstance(content.get("grid"), list):
         raise ConfigError(
             f"grid={path} holds no list of entries: begin with - {{command: train, N: [16, 64]}}."
@@ -184,10 +185,10 @@ def read_grid_file(path: str) -> GridFile:
             f"grid={path} has tune: {tune}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, "
             "or leave tune out."
         )
-    return GridFile(content["grid"], tune)
+    return GridFile(Path(path).stem, content["grid"], tune)
 
 
-def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = None) -> list[GridCell]:
+def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str]) -> list[GridCell]:
     """All combinations of each entry of a file's grid.
 
     Args:
@@ -198,9 +199,7 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str] | None = 
         ConfigError: one sentence about the first entry or cell that cannot be run.
     """
     return merge(
-        cell
-        for place, entry in enumerate(entries, start=1)
-        for cell in _cells_of_entry(place, entry, common or {})
+        cell for place, entry in enumerate(entries, start=1) for cell in _cells_of_entry(place, entry, common)
     )
 
 

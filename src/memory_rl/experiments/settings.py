@@ -118,10 +118,8 @@ class SweepConfig:
     @property
     def tuning(self) -> Tuning | None:
         """How rates are chosen, or None where they are given."""
-        if not self.tune:
-            return None
-        rates = None if self.tune_rates is None else [rate.strip() for rate in self.tune_rates.split(",")]
-        return read_tuning({"rates": rates, "seed": self.tune_seed, "num_runs": self.tune_runs}, "tune_")
+        values = {"rates": self.tune_rates, "seed": self.tune_seed, "num_runs": self.tune_runs}
+        return read_tuning(values, "tune_") if self.tune else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +175,7 @@ def read_tuning(values: Mapping[str, Any], prefix: str = "tune: ") -> Tuning:
 
 def _ascending(name: str, given: Any) -> tuple[float, ...]:
     try:
-        numbers = {float(number) for number in given}
+        numbers = {float(number) for number in (given.split(",") if isinstance(given, str) else given)}
     except (TypeError, ValueError):
         numbers = set()
     if len(numbers) < 2 or not all(0 < number < math.inf for number in numbers):

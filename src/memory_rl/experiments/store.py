@@ -19,7 +19,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,10 +185,3 @@ class SweepDirectory:
             return self.local / LOCK
         name = hashlib.sha256(self.location.encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"memory-rl-{name}.lock"
-
-
-def new_location(name: str) -> str:
-    """A place under sweeps/ that nothing is in yet."""
-    stem = f"sweeps/{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    places = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
-    return next(place for place in places if not Path(place).exists())

@@ -12,7 +12,6 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,14 +20,21 @@ from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
 from memory_rl.experiments.executors import make_executor, number_of_workers
-from memory_rl.experiments.grid import GridCell, cells_of_axes, cells_of_entries, merge, read_grid_file
+from memory_rl.experiments.grid import (
+    GridCell,
+    GridFile,
+    cells_of_axes,
+    cells_of_entries,
+    merge,
+    read_grid_file,
+)
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory, new_location
+from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
-from memory_rl.runs.store import MANIFEST
+from memory_rl.runs.store import MANIFEST, new_folder
 
 SCHEMA = 2
 """Raised when sweep.json or the summary.json of a sweep changes its meaning. 2: ids are hashes of
@@ -46,7 +52,7 @@ class Plan:
         tuning: how rates are chosen, or None.
         contests: what the tuning compares.
         protocol: where the grid came from, or None.
-        command: the command line.
+        command: the command line, without passwords.
     """
 
     settings: SweepConfig
@@ -125,25 +131,29 @@ def make_plan(words: Sequence[str]) -> Plan:
         ConfigError: one sentence about the first that is bad.
     """
     settings, axes = read_arguments(words)
-    protocol, name, tune = None, "sweep", None
+    source: Protocol | GridFile | None = None
     if settings.protocol is not None:
-        protocol = load_protocol(settings.protocol)
-        cells, name, tune = cells_of_entries(protocol.grid, axes), protocol.name, protocol.tune
+        source = load_protocol(settings.protocol)
     elif settings.grid is not None:
-        file = read_grid_file(settings.grid)
-        cells, name, tune = cells_of_entries(file.entries, axes), Path(settings.grid).stem, file.tune
+        source = read_grid_file(settings.grid)
     elif settings.conditions is None and not axes:
         raise ConfigError(
             "there is nothing to sweep: type for example protocol=quick, grid=file.yaml, "
             "or conditions=sft,binary N=16,64."
         )
-    else:
-        cells = cells_of_axes(settings.conditions, axes)
-    tuning = settings.tuning or (None if tune is None else read_tuning(tune))
-    contests = [] if tuning is None else make_contests(cells, tuning)
-    command = shlex.join(["memory-rl", "sweep", *words])
-    without_password = re.sub(r"://[^/@\s]*@", "://***@", command)
-    return Plan(settings, name, cells, tuning, contests, protocol, without_password)
+    cells = cells_of_entries(source.grid, axes) if source else cells_of_axes(settings.conditions, axes)
+    tuning = settings.tuning
+    if source is not None and source.tune is not None:
+        tuning = tuning or read_tuning(source.tune)
+    return Plan(
+        settings,
+        source.name if source else "sweep",
+        cells,
+        tuning,
+        [] if tuning is None else make_contests(cells, tuning),
+        source if isinstance(source, Protocol) else None,
+        re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *words])),
+    )
 
 
 def run_plan(plan: Plan) -> dict[str, Any]:
@@ -153,7 +163,7 @@ def run_plan(plan: Plan) -> dict[str, Any]:
         RunDirectoryError: if the directory holds something else, is in use or cannot be written.
         InterruptedBySignal: if a signal stopped it; the summary is written all the same.
     """
-    directory = SweepDirectory(plan.settings.log_path or new_location(plan.name))
+    directory = SweepDirectory(plan.settings.log_path or str(new_folder(f"sweeps/{plan.name}")))
     refuse_foreign(directory)
     with signals_raise(signal.SIGINT, signal.SIGTERM) as received, directory.locked():
         return Sweep(plan, directory, received).run()
@@ -184,6 +194,7 @@ class Sweep:
         received: the signals received so far, which may grow.
         whys: why cells failed, by id.
         choices: of the tuning, as far as it has come.
+        kept: complete cells of an earlier grid.
     """
 
     plan: Plan
@@ -191,6 +202,7 @@ class Sweep:
     received: Sequence[int] = ()
     whys: dict[str, str] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
+    kept: list[GridCell] = field(default_factory=list)
 
     def run(self) -> dict[str, Any]:
         """Tunes, runs and sums up, as `run_plan` does."""
@@ -245,8 +257,8 @@ class Sweep:
         existing = self.directory.read_json(SWEEP) or {}
         listed = [{**cell.as_dict(), **({} if chosen else {"id": None})} for cell in cells]
         new = {None, *(entry["id"] for entry in listed)}
-        kept = [entry for entry in existing.get("cells", []) if entry["id"] not in new]
-        kept = [entry for entry in kept if self._is_complete(CELLS, entry["id"])]
+        earlier = [entry for entry in existing.get("cells", []) if entry["id"] not in new]
+        kept = [entry for entry in earlier if self._is_complete(CELLS, entry["id"])]
         record = {
             **self._about,
             "command": self.plan.command,
@@ -255,6 +267,7 @@ class Sweep:
             "cells": [*kept, *listed],
         }
         self.directory.write_json(SWEEP, record)
+        self.kept = [GridCell(entry["config"]) for entry in kept]
 
     def _is_complete(self, folder: str, name: str) -> bool:
         return self.directory.state(f"{folder}/{name}") == "completed"
@@ -323,12 +336,11 @@ class Sweep:
 
     def _sum_up(self, cells: Sequence[GridCell], status: str) -> dict[str, Any]:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
-        listed = [GridCell(entry["config"]) for entry in (self.directory.read_json(SWEEP) or {})["cells"]]
-        rows = results.make_rows(merge([*listed, *cells]), self.directory, self.whys)
+        rows = results.make_rows(merge([*self.kept, *cells]), self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
-        about = {name: self._about[name] for name in ("schema", "name", "protocol")}
-        summary = results.write_results(self.directory, {**about, "status": status}, rows, self.choices)
+        about = {**self._about, "status": status}
+        summary = results.write_results(self.directory, about, rows, self.choices)
         if not self.plan.settings.quiet:
             show(results.choices_table(self.choices))
             show(results.results_table(rows, self.directory.location))

@@ -155,41 +155,6 @@ class AnswerTrie:
         return through / np.bincount(self.edge_decision, through)[self.edge_decision]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """F tokenised conversations behind their common prompt, padded with -1 to T tokens.
-
-    Attributes:
-        token: (F, T) ids.
-        chosen: (F, T) whether the model chooses the token; the user's are forced.
-        step: (F, T) the turn it belongs to.
-    """
-
-    token: np.ndarray
-    chosen: np.ndarray
-    step: np.ndarray
-
-    @classmethod
-    def of_conversations(cls, conversations: Sequence[Sequence[TokenTurn]]) -> _Table:
-        parts = [
-            [
-                (token, part, turn)
-                for turn, both in enumerate(turns)
-                for part, tokens in enumerate(both)
-                for token in tokens
-                if turn or part
-            ]
-            for turns in conversations
-        ]
-        tokens, chosen, steps = (_pad([[each[i] for each in row] for row in parts]) for i in range(3))
-        return cls(tokens, chosen == 1, steps)
-
-    @classmethod
-    def of_replies(cls, replies: Sequence[Sequence[int]]) -> _Table:
-        token = _pad(replies)
-        return cls(token, token != NONE, np.zeros_like(token))
-
-
 def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray) -> AnswerTrie:
     """The trie of all valid conversations.
 
@@ -199,10 +164,12 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
         choices: (F, K) what each turn of each conversation answers.
 
     Raises:
-        ValueError: if two conversations are the same, or one ends where another goes on: then P(S) would not
+        ValueError: if two conversations are the same, or one ends where another continues: then P(S) would not
             be the probability of one path.
     """
-    return _grow(np.array(conversations[0][0][0]), _Table.of_conversations(conversations), choices)
+    parts = [(turn, chosen) for turn in range(choices.shape[1]) for chosen in (False, True)][1:]
+    rows = {part: [conversation[part[0]][part[1]] for conversation in conversations] for part in parts}
+    return _grow(np.array(conversations[0][0][0]), rows, choices)
 
 
 def build_trie_of_replies(
@@ -215,28 +182,46 @@ def build_trie_of_replies(
         replies: F replies.
         choices: (F, 1) what each of them answers.
     """
-    return _grow(np.array(prompt), _Table.of_replies(replies), choices)
+    return _grow(np.array(prompt), {(0, True): replies}, choices)
 
 
-def _grow(prompt: np.ndarray, table: _Table, choices: np.ndarray) -> AnswerTrie:
-    """Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
+def _grow(
+    prompt: np.ndarray, parts: dict[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
+) -> AnswerTrie:
+    """The trie, from the tokens of all conversations (F,), part by part: the turn that it belongs to, and whether
+    the model chooses it.
+
+    Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
     come to them; the exits come last.
     """
-    last = (table.token != NONE).sum(axis=1) - 1
-    standing = np.full(len(table.token), NONE)  # the node at which each conversation stands
+    padded = [_pad(rows) for rows in parts.values()]
+    widths = [rows.shape[1] for rows in padded]
+    known = np.hstack(padded) != NONE
+    token = _flush_left(np.hstack(padded), known)
+    step, chosen = (
+        _flush_left(np.broadcast_to(np.repeat(values, widths), known.shape), known)
+        for values in zip(*parts, strict=True)
+    )
+    chosen = chosen == 1
+    last = known.sum(axis=1) - 1
+    standing = np.full(len(token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
-    edge_at = np.full(table.token.shape, NONE)
-    for place, (tokens, chosen) in enumerate(zip(table.token.T, table.chosen.T, strict=True)):
-        edge_at[chosen, place] = edges.number(np.nonzero(chosen)[0], standing, tokens, place)
+    edge_at = np.full(token.shape, NONE)
+    for place, (tokens, decides) in enumerate(zip(token.T, chosen.T, strict=True)):
+        edge_at[decides, place] = edges.number(np.nonzero(decides)[0], standing, tokens, place)
         longer = np.nonzero(last > place)[0]
         standing[longer] = nodes.number(longer, standing, tokens, place)
     node_parent, node_token, node_depth, node_rank = nodes.in_order()
     edge_node, edge_token, _, edge_rank = edges.in_order()
     edge_at = edge_rank[edge_at]
-    paths = _flush_left(edge_at, table.chosen)
+    paths = _flush_left(edge_at, chosen)
     _check_paths(paths)
     decision_node, first, edge_decision = _numbered(node_rank[edge_node])
-    edge_step, edge_choice = _turns(table, choices, edge_at, len(edge_token))
+    edge_step, edge_choice = np.full((2, len(edge_token)), NONE)
+    edge_step[edge_at[chosen]] = step[chosen]
+    replying = np.pad(np.where(chosen, step, NONE), ((0, 0), (0, 1)), constant_values=NONE)
+    row, place = np.nonzero(chosen & (np.diff(replying, axis=1) != 0))  # the last token of each reply
+    edge_choice[edge_at[row, place]] = choices[row, step[row, place]]
     edge_next = np.full(len(edge_token), NONE)
     edge_next[paths[:, :-1][paths[:, 1:] != NONE]] = edge_decision[paths[:, 1:][paths[:, 1:] != NONE]]
     decisions = np.arange(len(decision_node))
@@ -306,20 +291,6 @@ def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     different, first, which = np.unique(values, return_index=True, return_inverse=True)
     order = first.argsort()
     return different[order], first[order], _rank(order)[which]
-
-
-def _turns(
-    table: _Table, choices: np.ndarray, edge_at: np.ndarray, num_edges: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The step of each edge, and its choice if it ends a reply."""
-    row, place = np.nonzero(table.chosen)
-    steps, edges = table.step[row, place], edge_at[row, place]
-    edge_step, edge_choice = np.full((2, num_edges), NONE)
-    edge_step[edges] = steps
-    chosen_step = np.where(table.chosen, table.step, NONE)
-    ends = np.pad(chosen_step, ((0, 0), (0, 1)), constant_values=NONE)[row, place + 1] != steps
-    edge_choice[edges[ends]] = choices[row[ends], steps[ends]]
-    return edge_step, edge_choice
 
 
 def _flush_left(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ the probability that it would have, which hardly varies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +148,9 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
     rest_after = np.pad(rest[:, 1:], ((0, 0), (0, 1)))
     paths, staying, valid_path = np.full(uniforms.shape[:3], NONE), np.zeros(shape), np.zeros(shape)
     inside, avoiding = np.full(shape, True), np.full(shape, True)
-    for place, (decision, scores) in enumerate(asker.decisions(shape[1])):
+    decision = np.zeros(shape, dtype=np.int64)  # of each sample, -1 where it has ended
+    scores = np.repeat(asker.first[:, None], shape[1], axis=1)
+    for place in range(trie.max_edges):
         going = decision != NONE
         edges = trie.decision_edges[np.where(going, decision, 0)]
         along = avoiding[:, :, None] & (edges == avoided[:, None, None, place])
@@ -167,7 +168,10 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
         paths[:, :, place] = np.where(inside & going, taken, NONE)
         inside &= ~leaves
         avoiding &= along.any(axis=2) & (chosen == avoided[:, None, place])
-        asker.choose(np.where(going & (leaving < 1), chosen, NONE))
+        decision = np.where(going & (leaving < 1), trie.edge_next[chosen], NONE)
+        if (decision == NONE).all():
+            break
+        scores = asker.ask(decision, trie.edge_token[chosen], place)
     return Others(rest[:, 0], paths, staying, np.where(np.isfinite(staying), valid_path, -np.inf))
 
 
@@ -184,6 +188,7 @@ class _Asker:
 
     Attributes:
         on_path: (R, L) log-probability of each edge of the form, 0 at the padding.
+        first: (R, C) log-probability of each edge of the first decision.
     """
 
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, avoided: np.ndarray) -> None:
@@ -197,32 +202,16 @@ class _Asker:
         scores = self._scores(decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)])
         self.on_path = np.zeros(avoided.shape)
         self.on_path[row, place] = scores[trie.decision_edges[decision] == edge[:, None]]
-        self._first = scores[place == 0]  # (R, C)
+        self.first = scores[place == 0]
         self._unseen = pack.tokens.shape[1] - len(trie.prompt)
-        self._chosen = np.zeros((0, 0))
 
-    def decisions(self, num_samples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The decision of each sample (R, E), -1 where it has ended, and the log-probabilities of its edges
-        (R, E, C); after each, call `choose`.
+    def ask(self, decision: np.ndarray, chosen: np.ndarray, place: int) -> np.ndarray:
+        """The log-probabilities (R, E, C) of the edges of a decision of each sample (R, E), -1 where it has ended,
+        behind the token chosen last. Each sample attends to the prompt and to its own tokens.
         """
-        decision = np.zeros((len(self._first), num_samples), dtype=np.int64)
-        scores = np.repeat(self._first[:, None], num_samples, axis=1)
-        for place in range(self._trie.max_edges):
-            yield decision, scores
-            decision = np.where(self._chosen == NONE, NONE, self._trie.edge_next[self._chosen])
-            if (decision == NONE).all():
-                return
-            scores = self._ask(decision, place)
-
-    def choose(self, edges: np.ndarray) -> None:
-        """Which edge each sample took: (R, E), -1 where it has ended."""
-        self._chosen = edges
-
-    def _ask(self, decision: np.ndarray, place: int) -> np.ndarray:
-        """Each sample attends to the prompt and to its own tokens."""
         runs, samples = decision.shape
         length = len(self._trie.prompt)
-        token = np.where(decision == NONE, self._trie.prompt[-1], self._trie.edge_token[self._chosen])
+        token = np.where(decision == NONE, self._trie.prompt[-1], chosen)
         seen = torch.zeros(samples, length + self._unseen, dtype=torch.bool)
         seen[:, :length] = True
         seen = torch.cat([seen, torch.eye(samples, dtype=torch.bool).repeat(1, place + 1)], dim=1)

@@ -19,9 +19,9 @@ columns are orthogonal. Here A and B are random rather than singular vectors of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,12 @@ class SharedAdapters(Adapters):
                 f"use adapter_parameters={num_coefficients} or less, or a higher lora_rank."
             )
         layers = list(self._layers.values())
-        self._frame = _stack([_draw(seed, layers, rank, size) for seed in seeds], model.device)
+        drawn = [_draw(seed, layers, rank, size) for seed in seeds]
+        down, up, entry, factor = zip(*drawn, strict=True)
+        of_layers = [
+            [_stacked(each, model.device) for each in zip(*runs, strict=True)] for runs in (down, up)
+        ]
+        self._frame = _Frame(*of_layers, _stacked(entry, model.device), _stacked(factor, model.device))
         self.vectors = [nn.Parameter(torch.zeros(size, device=model.device)) for _ in seeds]
 
     @override
@@ -128,9 +133,9 @@ class SharedAdapters(Adapters):
         return [torch.bmm(mix.mT, up[runs]) for mix, up in zip(by_layer, self._frame.up, strict=True)]
 
 
-def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int) -> _Frame:
-    """What is frozen of one run, without the axis R. The matrices are drawn before the sharing, so that they
-    are the same whatever n is.
+def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int) -> tuple[Any, ...]:
+    """What is frozen of one run, see `_Frame`, without the axis R. The matrices are drawn before the sharing, so
+    that they are the same whatever n is.
     """
     random = torch.Generator().manual_seed(seed)
     down = [_uniform(rank, layer.base.in_features, layer.base.in_features, random) for layer in layers]
@@ -138,7 +143,7 @@ def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters:
     num_coefficients = len(layers) * rank**2
     sign = torch.randint(2, (num_coefficients,), generator=random) * 2.0 - 1.0
     entry = torch.randperm(num_coefficients, generator=random) % parameters
-    return _Frame(down, up, entry, sign / math.sqrt(parameters))
+    return down, up, entry, sign / math.sqrt(parameters)
 
 
 def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> torch.Tensor:
@@ -146,13 +151,5 @@ def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> t
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=random)
 
 
-def _stack(frames: Sequence[_Frame], device: torch.device) -> _Frame:
-    def joined(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(list(parts)).to(device)
-
-    return _Frame(
-        [joined(parts) for parts in zip(*(frame.down for frame in frames), strict=True)],
-        [joined(parts) for parts in zip(*(frame.up for frame in frames), strict=True)],
-        joined(frame.entry for frame in frames),
-        joined(frame.factor for frame in frames),
-    )
+def _stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    return torch.stack(tensors).to(device)

@@ -119,7 +119,7 @@ class AdaptedTransformer(Policy):
         for place, run in enumerate(moments["runs"]):
             vector = self.adapters.vectors[run]
             self.optimiser.state[vector] = {
-                name: torch.tensor(moments[name][place], device=vector.device) for name in _MOMENTS
+                name: torch.from_numpy(moments[name])[place].clone().to(vector.device) for name in _MOMENTS
             }
 
     def _moments(self) -> State:

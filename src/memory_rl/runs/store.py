@@ -29,22 +29,12 @@ from memory_rl.state import SavedModel
 
 T = TypeVar("T")
 
-METRICS_SCHEMA = {
+METRICS_SCHEMA: dict[str, Any] = {
     "run": pl.Int32,
-    "secret": pl.Int64,
-    "seed": pl.Int64,
-    "update": pl.Int64,
-    "episode": pl.Int64,
-    "bits_known": pl.Float64,
-    "content_bits": pl.Float64,
-    "format_bits": pl.Float64,
-    "confidence": pl.Float64,
-    "observer_bits": pl.Float64,
-    "asked_bits": pl.Float64,
-    "asked_variance": pl.Float64,
-    "reward_mean": pl.Float64,
-    "invalid_fraction": pl.Float64,
-    "zero_advantage_fraction": pl.Float64,
+    **dict.fromkeys(("secret", "seed", "update", "episode"), pl.Int64),
+    **dict.fromkeys(("bits_known", "content_bits", "format_bits", "confidence"), pl.Float64),
+    **dict.fromkeys(("observer_bits", "asked_bits", "asked_variance"), pl.Float64),
+    **dict.fromkeys(("reward_mean", "invalid_fraction", "zero_advantage_fraction"), pl.Float64),
     "learning_rate": pl.Float64,
 }
 """A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the
@@ -152,7 +142,7 @@ class RunDirectory:
             RunDirectoryError: if `log_path` already holds another run or other files, is in use, or cannot be
                 written.
         """
-        directory = cls(Path(log_path) if log_path is not None else _new_path(name))
+        directory = cls(Path(log_path) if log_path is not None else new_folder(f"runs/{name}"))
         directory._look(manifest, resume)
         if not directory.is_complete:
             directory._take()
@@ -333,10 +323,15 @@ def _is_ours(name: str) -> bool:
     return name == LOCK or (name.startswith(".") and name.endswith(".part"))
 
 
-def _new_path(name: str) -> Path:
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+def new_folder(stem: str) -> Path:
+    """Makes a folder of this name and the time.
+
+    Raises:
+        RunDirectoryError: if it cannot be made.
+    """
+    stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     for attempt in range(1, 1000):
-        path = Path("runs") / (stem if attempt == 1 else f"{stem}-{attempt}")
+        path = Path(stem if attempt == 1 else f"{stem}-{attempt}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -346,4 +341,4 @@ def _new_path(name: str) -> Path:
                 f"{path} cannot be made ({error.strerror}): give a log_path that can be written."
             ) from error
         return path
-    raise RunDirectoryError(f"runs/{stem} and all its neighbours are taken: give a log_path.")
+    raise RunDirectoryError(f"{stem} and all its neighbours are taken: give a log_path.")

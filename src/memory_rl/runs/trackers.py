@@ -43,7 +43,7 @@ _COLUMNS = ("run", "episode", *MEASURES, *SHARES)
 _START_SECONDS, _FINISH_SECONDS = 30.0, 60.0
 """What Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`."""
 
-Rows = Mapping[str, np.ndarray]
+Rows = Mapping[str, np.ndarray] | pl.DataFrame
 """Columns of `memory_rl.runs.store.METRICS_SCHEMA`: a row a run, or several in the order of measurement."""
 
 
@@ -73,19 +73,18 @@ class MeanCurve:
         spaced = np.rint(np.geomspace(1, budget, _POINTS)).astype(np.int64)
         self._due = deque([0, *np.unique(spaced).tolist()])
         self._memorised_at, self._stop_at = memorised_at, stop_at
-        self._waiting: list[Rows] = []
-        self._last = np.zeros(num_runs)  # episode of each run that went in
-        self._learning = np.full(num_runs, True)
-        self._shown = np.zeros(num_runs)  # episode of each run in the last point
-        self._standing = np.full((num_runs, len(MEASURES)), np.nan)
-        self._memorised = np.full(num_runs, False)
+        self._waiting: list[pl.DataFrame] = []
+        self._shown: list[pl.DataFrame] = []  # the row of each run that was last shown
+        self._reached = np.zeros(num_runs)  # episode of each run that went in; it ends at infinity
 
     def add(self, rows: Rows) -> list[TrackedPoint]:
         """Takes in rows, and gives the points that are complete with them."""
-        self._waiting.append({name: rows[name] for name in _COLUMNS})
-        self._last[rows["run"]] = rows["episode"]
-        self._learning[rows["run"]] = rows["bits_known"] < self._stop_at
-        return self._points(self._last[self._learning].min(initial=np.inf))
+        frame = pl.DataFrame({name: rows[name] for name in _COLUMNS}, nan_to_null=True)
+        bits, episode = pl.col("bits_known"), pl.col("episode")
+        self._waiting.append(frame.with_columns(memorised=bits >= self._memorised_at))
+        reached = frame.select(pl.when(bits < self._stop_at).then(episode).otherwise(math.inf)).to_series()
+        self._reached[frame["run"].to_numpy()] = reached
+        return self._points(self._reached.min())
 
     def finish(self) -> list[TrackedPoint]:
         """The points that are left when no more rows will come."""
@@ -95,36 +94,26 @@ class MeanCurve:
         points: list[TrackedPoint] = []
         if not (self._waiting and self._due and self._due[0] <= upto):
             return points
-        parts = [pl.DataFrame(part) for part in self._waiting]
-        rows = pl.concat(parts, how="vertical_relaxed").sort("episode", maintain_order=True)
+        rows = pl.concat(self._waiting, how="vertical_relaxed").sort("episode", maintain_order=True)
         while self._due and self._due[0] <= upto:
-            count = int((rows["episode"] <= self._due.popleft()).sum())
-            if count:
-                points.append(self._point(rows[:count]))
-            rows = rows[count:]
-        self._waiting = [{name: rows[name].to_numpy() for name in _COLUMNS}]
+            due = rows["episode"] <= self._due.popleft()
+            if due.any():
+                points.append(self._point(rows.filter(due)))
+            rows = rows.filter(~due)
+        self._waiting = [rows]
         return points
 
     def _point(self, rows: pl.DataFrame) -> TrackedPoint:
         """The point after these rows, ascending by episode."""
-        runs, episodes = rows["run"].to_numpy(), rows["episode"]
-        self._standing[runs] = rows.select(MEASURES).to_numpy()
-        self._memorised[runs[rows["bits_known"].to_numpy() >= self._memorised_at]] = True
-        before = pl.Series(self._shown[runs])
-        spent = rows.select(pl.col("episode") - pl.col("episode").shift().over("run").fill_null(before))
-        self._shown[runs] = episodes
-        values = dict(zip(MEASURES, self._standing.mean(axis=0).tolist(), strict=True))
-        values |= {
-            name: _weighted_mean(rows[name].to_numpy(), spent["episode"].to_numpy()) for name in SHARES
-        }
-        known = {name: value for name, value in values.items() if math.isfinite(value)}
-        return TrackedPoint(int(episodes[-1]), {**known, "memorised": int(self._memorised.sum())})
-
-
-def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
-    """Of the values that are known; NaN if there are none."""
-    weights = np.where(np.isnan(values), 0.0, weights)
-    return float(np.nansum(values * weights) / weights.sum()) if weights.any() else math.nan
+        seen = pl.concat([*self._shown, rows], how="vertical_relaxed")
+        spent, share = pl.col("episode").diff().over("run"), pl.col(SHARES)
+        shares = seen.select((share * spent).sum() / spent.filter(share.is_not_null()).sum())
+        last = seen.group_by("run").agg(pl.exclude("memorised").last(), pl.col("memorised").max())
+        means = last.select(pl.col(MEASURES).mean(), pl.col("memorised").sum())
+        self._shown = [last]
+        values = {**means.row(0, named=True), **shares.row(0, named=True)}
+        known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        return TrackedPoint(rows["episode"][-1], known)
 
 
 @dataclass(frozen=True)
@@ -136,14 +125,12 @@ class Subject:
         identity: its name for trackers, the same when it is resumed.
         resumed: whether it was tracked before.
         config: every key, and the condition.
-        quiet: whether the tracker is to print nothing.
     """
 
     folder: Path
     identity: str
     resumed: bool
     config: dict[str, Any]
-    quiet: bool
 
 
 class Tracker(Protocol):
@@ -172,7 +159,7 @@ class WandbTracker(Tracker):
             resume="allow" if subject.resumed else None,
             reinit="create_new",  # a notebook may have a run of its own
             settings=wandb.Settings(
-                silent=subject.quiet,
+                silent=subject.config["quiet"],
                 console="off",
                 save_code=False,
                 symlink=False,
@@ -299,9 +286,7 @@ class Trackers:
         """
         if not self._wanted:
             return
-        points = (
-            [] if so_far is None else self._curve.add({name: so_far[name].to_numpy() for name in _COLUMNS})
-        )
+        points = [] if so_far is None else self._curve.add(so_far)
         with self._left_behind_if_it_fails(" and ".join(self._wanted)):
             subject = self._subject(directory)
             for key, value in self._wanted.items():
@@ -351,7 +336,7 @@ class Trackers:
         identity = directory.read_json(IDENTITY)["id"] if resumed else uuid.uuid4().hex[:8]
         if not resumed:
             directory.write_json(IDENTITY, {"id": identity})
-        return Subject(directory.path, identity, resumed, self._config, self._config["quiet"])
+        return Subject(directory.path, identity, resumed, self._config)
 
     @contextmanager
     def _left_behind_if_it_fails(self, name: str) -> Iterator[None]:

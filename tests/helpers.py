@@ -60,7 +60,7 @@ def run_loop(setting: Setting, policy) -> Tables:
     experiment = setting.experiment
     secrets = draw_secrets(experiment)
     tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)
-    meter = make_meter(setting, secrets, [tables], None)
+    meter = make_meter(setting, secrets, [tables.take], lambda *_: None, None)
     train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
     return tables
 

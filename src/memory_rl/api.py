@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from memory_rl.config import (
-    MAX_N,
-    MAX_TABULATED_N,
-    DataFiles,
     Keep,
     PolicySettings,
     Secrets,
@@ -27,8 +24,9 @@ from memory_rl.config import (
 )
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
-from memory_rl.keys import Key, fill, keys_of, make, read
+from memory_rl.keys import Key, fill, key, keys_of, make, read
 from memory_rl.learning.learners import LearnerKeys
+from memory_rl.limits import MAX_N, MAX_TABULATED_N
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.seeding import generator
 
@@ -43,6 +41,16 @@ Keys = ParamSpec("Keys")
 Given = TypeVar("Given")
 
 _QUIET: dict[str, Any] = {"quiet": True}  # a function prints nothing unless it is asked to
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles(World):
+    """Labelled examples for supervised learning, as chat messages."""
+
+    num_train: int = key(1000, "Lines of train.jsonl.", least=1)
+    num_test: int = key(200, "Lines of test.jsonl.", least=1)
+    data_dir: str = key("data", "The folder that gets a folder for this N and secret.")
+    quiet: bool = key(False, "Print nothing.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from signal import SIGINT
 from typing import Any, get_args
 
-from memory_rl.api import bounds_keys, condition_of, run, write_sft_data
-from memory_rl.config import LEARNERS, Command, DataFiles
+from memory_rl.api import DataFiles, bounds_keys, condition_of, run, write_sft_data
+from memory_rl.catalogue import experiment_keys
+from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
-from memory_rl.experiment import experiment_keys, parse_experiment
+from memory_rl.experiment import parse_experiment
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import ReportConfig
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.keys import key, name_of
+from memory_rl.limits import STEP_SIZES
 
 EnvType = Literal["single_step", "multi_step"]
 Backend = Literal["local", "tabular", "tinker"]
@@ -28,29 +29,7 @@ HOSTED_MODEL = "meta-llama/Llama-3.1-8B"
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
 
-MAX_N = {"local": (2048, 512), "tabular": (4096, 4096), "tinker": (4096, 512)}
-"""By backend, in single_step and multi_step: beyond these N a table or trie of all answers gets too large."""
-
-MAX_N_OF_PATHS = 2**20
-"""Beyond this the tokens of all answers take too much memory even where only some are scored."""
-
-MAX_ANSWERS_KEPT = 2**26
-"""Of all runs and secrets: the distributions over more of them take gigabytes."""
-
-MAX_TABULATED_N = 4096
-"""Beyond this the table of all answers and secrets is too large, for channels without a closed form."""
-
 _MAX_SEED = 2**63 - 1
-
-STEP_SIZES = {
-    "local": {"adam": 5e-4, "sgd": 0.03},
-    "tabular": {"adam": 0.3, "sgd": 1.0},
-    # The Tinker cookbook's rule for a LoRA on Llama-3.1-8B, 5e-4 (2000 / 4096)^0.781, rounded.
-    "tinker": {"adam": 3e-4},
-    "shared": {"adam": 0.1, "sgd": 1.0},
-    "full": {"adam": 2e-4, "sgd": 0.03},
-}
-"""The learning rate of each backend, or kind of adapter of the local one, and optimiser, unless one is given."""
 
 LEARNERS: dict[str, type[Any]] = {}
 """By the name of the algorithm; filled by `memory_rl.learning.learners`."""
@@ -78,8 +57,7 @@ class World:
     )
     wording: Wording | None = key(
         None,
-        "How the world asks: terse, in a few characters, or plain, in sentences. Default: terse for the built-in "
-        "model, plain for others.",
+        "How the world asks: in a few characters, or in sentences. Default: terse for the built-in model, else plain.",
     )
 
     def __post_init__(self) -> None:
@@ -100,8 +78,7 @@ class Secrets(World):
 
     num_secrets: int = key(
         1,
-        "M: each run has so many independent secrets to learn, each asked for by a prompt of its own: M log2 N "
-        "bits.",
+        "M: each run has so many independent secrets, each with a prompt of its own: M log2 N bits to learn.",
         least=1,
     )
     order: Literal["uniform", "cycle", "blocks"] = key(
@@ -250,8 +227,7 @@ class PolicySettings:
     )
     adapter: Literal["lora", "shared", "full"] = key(
         "lora",
-        "What a run trains: lora, shared (one vector for all layers, over frozen random matrices), or full (all "
-        "weights).",
+        "What a run trains: lora, shared (one vector for all layers, over frozen matrices), or full (all weights).",
         needs="backend=local",
     )
     adapter_parameters: int | None = key(
@@ -393,8 +369,7 @@ class Stop(Threshold):
     )
     evaluate_every: int | None = key(
         None,
-        "Updates of a run between two evaluations. Default: 1; with several secrets, a quarter of their number if "
-        "that is more.",
+        "Updates of a run between two evaluations. Default: 1, or a quarter of the number of secrets if that is more.",
         least=1,
     )
     ledger: bool = key(
@@ -438,8 +413,7 @@ class Keep:
     )
     threads: int = key(
         1,
-        "CPU threads. One is enough for the built-in model and fights with no other process; a large model wants "
-        "more.",
+        "CPU threads. One is enough for the built-in model; a large model wants more.",
         least=1,
         most=1024,
         needs="backend=local,tabular",
@@ -472,13 +446,3 @@ class Keep:
                 f"tinker_base_url={self.tinker_base_url} is not an address: use one such as "
                 "tinker_base_url=http://127.0.0.1:8000."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFiles(World):
-    """Labelled examples for supervised learning, as chat messages."""
-
-    num_train: int = key(1000, "Lines of train.jsonl.", least=1)
-    num_test: int = key(200, "Lines of test.jsonl.", least=1)
-    data_dir: str = key("data", "The folder that gets a folder for this N and secret.")
-    quiet: bool = key(False, "Print nothing.")

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from memory_rl.catalogue import KEEP, PARTS, experiment_keys, settings_of
 from memory_rl.config import (
     LEARNERS,
     LOADERS,
-    MAX_ANSWERS_KEPT,
-    MAX_N,
-    MAX_N_OF_PATHS,
     REWARD_TYPES,
-    STEP_SIZES,
     Command,
     Keep,
     PolicySettings,
@@ -29,38 +26,8 @@ from memory_rl.config import (
     with_threshold,
 )
 from memory_rl.errors import ConfigError, suggest
-from memory_rl.keys import Key, fill, keys_of, name_of, read, split_words, unmet
-
-PARTS: dict[str, type[Any]] = {
-    "world": Secrets,
-    "signal": Signal,
-    "policy": PolicySettings,
-    "updates": Updates,
-    "stop": Stop,
-    "keep": Keep,
-}
-"""The parts of an `Experiment` by the names of its attributes. A learner's settings are `settings`."""
-
-KEEP = frozenset(keys_of(Keep))
-"""The keys that change nothing in what is measured."""
-
-
-def experiment_keys() -> dict[str, Key]:
-    """All keys of an experiment by what is typed, part by part."""
-    settings: dict[str, Key] = {}
-    for name, kind in LEARNERS.items():
-        for word, one in _settings_of(kind).items():
-            names = (
-                f"{settings[word].needs},{name}" if word in settings else f"signal=reward algorithm={name}"
-            )
-            settings[word] = replace(one, needs=names)
-    found = {part: keys_of(kind, part) for part, kind in PARTS.items()}
-    ordered = [*(found[part] for part in ("world", "signal", "policy", "updates")), settings]
-    return {word: one for keys in (*ordered, found["stop"], found["keep"]) for word, one in keys.items()}
-
-
-def _settings_of(learner: type[Any]) -> dict[str, Key]:
-    return keys_of(learner, "settings") if hasattr(learner, "__dataclass_fields__") else {}
+from memory_rl.keys import fill, name_of, read, split_words, unmet
+from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, STEP_SIZES
 
 
 def make_experiment(values: Mapping[str, Any], command: Command = "train") -> Experiment:
@@ -111,7 +78,7 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
     if name is None:
         return dict(values)
     settings = (
-        {} if kind is given else {word: getattr(given, one.field) for word, one in _settings_of(kind).items()}
+        {} if kind is given else {word: getattr(given, one.field) for word, one in settings_of(kind).items()}
     )
     twice = sorted(settings.keys() & values.keys())
     if twice:
@@ -131,8 +98,8 @@ def _build(given: Mapping[str, Any], command: Command, *, typed: bool) -> Experi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """A population of learners in a world. Each part is described where it is defined, in `memory_rl.config`.
+class Parts:
+    """The parts of an experiment, each described where it is defined, and what follows from several of them.
 
     Attributes:
         settings: of the learner that `updates.algorithm` names, by field.
@@ -145,65 +112,6 @@ class Experiment:
     settings: Mapping[str, Any] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     keep: Keep = field(default_factory=Keep)
-
-    def __post_init__(self) -> None:
-        self.stop.check(self.world.N)
-        self._check_algorithm()
-        self._check_secrets()
-        self._check_size()
-        self._check_updates()
-
-    def _check_algorithm(self) -> None:
-        given = self.updates.algorithm
-        if isinstance(given, str) and given not in LEARNERS and ":" not in given:
-            choices = [*LEARNERS, "file.py:Name"]
-            raise ConfigError(f"algorithm={given} is not a choice: {suggest(given, choices)}")
-        if given == "posterior" and self.policy.backend == "tinker":
-            raise ConfigError(
-                "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
-                "algorithm=reinforce, or backend=local."
-            )
-
-    def _check_secrets(self) -> None:
-        world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
-        if world.num_secrets > max(1, most):
-            raise ConfigError(
-                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} and N={world.N}: "
-                f"use num_secrets={max(1, most)} or less."
-            )
-
-    def _check_size(self) -> None:
-        backend, N = self.policy.backend, self.world.N
-        reason = None if backend == "tinker" or not self._wants_paths else self.why_not_paths
-        if self.policy.scoring == "paths" and reason:
-            raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
-        limit = MAX_N_OF_PATHS if self._wants_paths and reason is None else self._largest_table
-        if limit < N:
-            more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
-            raise ConfigError(
-                f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: use N={limit} "
-                "or less."
-            )
-
-    def _check_updates(self) -> None:
-        updates, one = self.updates, self.episodes_an_update
-        own = not isinstance(updates.algorithm, str) or ":" in updates.algorithm
-        if (
-            updates.group_size == 1
-            and not self.signal.shows_answer
-            and not own
-            and self.learner.silent_if_equal
-        ):
-            raise ConfigError(
-                f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, since an episode is "
-                "compared with its own group: use group_size=4, or baseline=none."
-            )
-        if self.budget < one:
-            product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
-            raise ConfigError(
-                f"max_episodes={self.budget} is less than one update of {product} = {one} episodes: use "
-                f"max_episodes={one} or more."
-            )
 
     @cached_property
     def learner(self) -> Any:
@@ -290,6 +198,69 @@ class Experiment:
         """
         every = self.keep.checkpoint_every
         return 0.0 if every is None and self.policy.backend == "tinker" else every
+
+
+class Experiment(Parts):
+    """A population of learners in a world; one that exists is valid as far as can be told without models."""
+
+    def __post_init__(self) -> None:
+        self.stop.check(self.world.N)
+        self._check_algorithm()
+        self._check_secrets()
+        self._check_size()
+        self._check_updates()
+
+    def _check_algorithm(self) -> None:
+        given = self.updates.algorithm
+        if isinstance(given, str) and given not in LEARNERS and ":" not in given:
+            choices = [*LEARNERS, "file.py:Name"]
+            raise ConfigError(f"algorithm={given} is not a choice: {suggest(given, choices)}")
+        if given == "posterior" and self.policy.backend == "tinker":
+            raise ConfigError(
+                "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
+                "algorithm=reinforce, or backend=local."
+            )
+
+    def _check_secrets(self) -> None:
+        world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
+        if world.num_secrets > max(1, most):
+            raise ConfigError(
+                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} and N={world.N}: "
+                f"use num_secrets={max(1, most)} or less."
+            )
+
+    def _check_size(self) -> None:
+        backend, N = self.policy.backend, self.world.N
+        reason = None if backend == "tinker" or not self._wants_paths else self.why_not_paths
+        if self.policy.scoring == "paths" and reason:
+            raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
+        limit = MAX_N_OF_PATHS if self._wants_paths and reason is None else self._largest_table
+        if limit < N:
+            more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
+            raise ConfigError(
+                f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: use N={limit} "
+                "or less."
+            )
+
+    def _check_updates(self) -> None:
+        updates, one = self.updates, self.episodes_an_update
+        own = not isinstance(updates.algorithm, str) or ":" in updates.algorithm
+        if (
+            updates.group_size == 1
+            and not self.signal.shows_answer
+            and not own
+            and self.learner.silent_if_equal
+        ):
+            raise ConfigError(
+                f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, since an episode is "
+                "compared with its own group: use group_size=4, or baseline=none."
+            )
+        if self.budget < one:
+            product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
+            raise ConfigError(
+                f"max_episodes={self.budget} is less than one update of {product} = {one} episodes: use "
+                f"max_episodes={one} or more."
+            )
 
     @property
     def _largest_table(self) -> int:

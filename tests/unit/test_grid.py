@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from memory_rl.config import STEP_SIZES
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import COMMANDS, GridCell, cells_of_axes, cells_of_entries, make_cell, merge
 from memory_rl.experiments.settings import FACTORS, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.experiments.tuning import Contest, choose, make_contests
+from memory_rl.limits import STEP_SIZES
 
 FIVE = "sft,binary,log_distance,binned_log_distance,multi_step"
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import memory_rl
-from memory_rl.config import LEARNERS, MAX_N, REWARD_TYPES, STEP_SIZES, Backend
-from memory_rl.experiment import experiment_keys
+from memory_rl.catalogue import experiment_keys
+from memory_rl.config import LEARNERS, REWARD_TYPES, Backend
 from memory_rl.learning.optimisers import OPTIMISERS
+from memory_rl.limits import MAX_N, STEP_SIZES
 from memory_rl.policies.lora import TARGETS
 from memory_rl.task import CHANNELS
 

@@ -18,7 +18,8 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.analysis.summary import last_rows
-from memory_rl.experiment import KEEP, old_experiment
+from memory_rl.catalogue import KEEP
+from memory_rl.experiment import old_experiment
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5

@@ -24,9 +24,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from memory_rl.analysis.keys import (
+from memory_rl.analysis.entries import (
     Axis,
-    Key,
+    Holds,
     Margin,
     Selection,
     Selections,
@@ -165,8 +165,8 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
 
     of: Selection
     to: Selection
-    N: Annotated[list[int], Key(list_of(is_integer), "a list of N, such as [16, 64]")]
-    expected: Annotated[float | str, Key(_is_ratio, "log2_N, or a positive number such as 1")]
+    N: Annotated[list[int], Holds(list_of(is_integer), "a list of N, such as [16, 64]")]
+    expected: Annotated[float | str, Holds(_is_ratio, "log2_N, or a positive number such as 1")]
     margin: Margin
 
     @override
@@ -216,7 +216,7 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
 
     cells: Selection
     along: Axis
-    factor: Annotated[float, Key(is_above(0), "a positive factor a doubling, such as 1.0")] = 1.0
+    factor: Annotated[float, Holds(is_above(0), "a positive factor a doubling, such as 1.0")] = 1.0
 
     @override
     def judge(self, evidence: Evidence) -> Finding:
@@ -263,7 +263,7 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
     margin: Margin
     over: Annotated[
         dict[str, list[float]] | None,
-        Key(or_none(is_axis), "one key with two values or more, such as {num_secrets: [1, 4, 16]}"),
+        Holds(or_none(is_axis), "one key with two values or more, such as {num_secrets: [1, 4, 16]}"),
     ] = None
 
     @override

@@ -17,10 +17,19 @@ from typing import Annotated, Any
 
 import yaml
 
+from memory_rl.analysis.entries import (
+    Holds,
+    Text,
+    is_integer,
+    is_number,
+    is_selection,
+    list_of,
+    or_none,
+    read,
+)
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
-from memory_rl.analysis.keys import Key, Text, is_integer, is_number, is_selection, list_of, or_none, read
+from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, suggest
-from memory_rl.experiment import experiment_keys
 
 _SUFFIX = ".yaml"
 SELECTABLE = ("kind", "condition", *sorted(experiment_keys()))
@@ -59,18 +68,18 @@ class Protocol:
     name: Text
     description: Text = ""
     grid: Annotated[
-        list[dict[str, Any]], Key(list_of(_is_entry), "a list of entries with command: train or sft")
+        list[dict[str, Any]], Holds(list_of(_is_entry), "a list of entries with command: train or sft")
     ] = field(repr=False)
-    tune: Annotated[dict[str, Any] | None, Key(or_none(is_selection), "null, or keys of the tuning")] = None
-    minimum_runs: Annotated[int, Key(is_integer, "an integer of 2 or more, such as 10")] = 10
-    alpha: Annotated[float, Key(_is_alpha, "a probability up to 0.2, such as 0.05")] = 0.05
+    tune: Annotated[dict[str, Any] | None, Holds(or_none(is_selection), "null, or keys of the tuning")] = None
+    minimum_runs: Annotated[int, Holds(is_integer, "an integer of 2 or more, such as 10")] = 10
+    alpha: Annotated[float, Holds(_is_alpha, "a probability up to 0.2, such as 0.05")] = 0.05
     exclusions: Annotated[
         list[dict[str, Any]],
-        Key(list_of(is_selection, least=0), "a list of selections, such as [{lora_rank: 1}]"),
+        Holds(list_of(is_selection, least=0), "a list of selections, such as [{lora_rank: 1}]"),
     ] = field(default_factory=list)
     hypotheses: Annotated[
         list[Hypothesis],
-        Key(list_of(_is_mapping, least=0), "a list of hypotheses, each with id, test and claim"),
+        Holds(list_of(_is_mapping, least=0), "a list of hypotheses, each with id, test and claim"),
     ] = field(default_factory=list)
     sha256: str
     text: str = field(repr=False)

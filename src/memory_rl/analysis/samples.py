@@ -15,7 +15,7 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.selections import fits, name_of
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 
 BOOKKEEPING = KEEP | {"seed", "num_runs"}
 """Keys in which the runs of one sample may differ: they say who, where and how, not what was measured."""

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from rich.table import Table
 
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, RESULTS, SweepDirectory
 from memory_rl.experiments.tuning import Choice

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
-from memory_rl.experiment import KEEP, experiment_keys
 from memory_rl.keys import Key, key, keys_of, make, parse, split_words
 
 MANAGED = ("log_path", "quiet", "resume")

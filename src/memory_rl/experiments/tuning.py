@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from memory_rl.analysis.selections import fits
+from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
-from memory_rl.experiment import KEEP
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
 

@@ -30,7 +30,7 @@ from tinker_cookbook import renderers, tokenizer_utils  # noqa: E402
 from tinker_cookbook.rl import types  # noqa: E402
 
 
-class SecretEnv(types.Env):
+class SecretEpisode(types.Env):
     """One episode: K questions, each answered by a sampled message and rewarded at once.
 
     A reply that is no canonical answer, or that was cut off, ends the episode; the turns that it forfeits are
@@ -106,7 +106,7 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
             generator(world.world.seed, "reward noise", self.index, episode)
             for episode in range(self.group_size)
         ]
-        return [SecretEnv(world, self.renderer, self.secret, chance) for chance in streams]
+        return [SecretEpisode(world, self.renderer, self.secret, chance) for chance in streams]
 
     def logging_tags(self) -> list[str]:
         """The condition's name."""

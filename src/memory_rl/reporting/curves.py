@@ -14,7 +14,7 @@ import polars as pl
 
 from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percentiles, resampled_means
 from memory_rl.analysis.survival import survival_curve
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import Entry
 from memory_rl.reporting.values import MINDS, STEPS, short

@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import vl_convert
 
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import ROW, Figure, Panel, Spec, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions

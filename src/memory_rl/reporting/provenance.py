@@ -13,8 +13,9 @@ from typing import Any
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.verdicts import Verdict, judge
+from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import KEEP, experiment_keys, old_experiment
+from memory_rl.experiment import old_experiment
 
 SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
 

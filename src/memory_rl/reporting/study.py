@@ -13,7 +13,7 @@ from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 
 _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.experiment import KEEP
+from memory_rl.catalogue import KEEP
 from memory_rl.reporting.capacity import capacity_tables
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, table_rows

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memory_rl.config import MAX_TABULATED_N
 from memory_rl.information import bounds, questioner
 from memory_rl.information.bounds import FirstEpisode
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.information.questioner import Episodes
+from memory_rl.limits import MAX_TABULATED_N
 from memory_rl.task import Environment, EpisodeTable
 from memory_rl.training.accounts import outcomes_of
 

@@ -12,7 +12,7 @@ Check = Callable[[Any], bool]
 Kind = TypeVar("Kind")
 
 
-class Key(NamedTuple):
+class Holds(NamedTuple):
     """What a key may hold, as the annotation of a field's type.
 
     Attributes:
@@ -89,16 +89,16 @@ def or_none(admits: Check) -> Check:
     return lambda value: value is None or admits(value)
 
 
-Text = Annotated[str, Key(is_text, "a text")]
-Margin = Annotated[float, Key(is_above(1), "a factor above 1, such as 1.5")]
+Text = Annotated[str, Holds(is_text, "a text")]
+Margin = Annotated[float, Holds(is_above(1), "a factor above 1, such as 1.5")]
 Selection = Annotated[
-    dict[str, Any], Key(is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
+    dict[str, Any], Holds(is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
 ]
 Selections = Annotated[
     list[dict[str, Any]],
-    Key(list_of(is_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]"),
+    Holds(list_of(is_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]"),
 ]
 Axis = Annotated[
     dict[str, list[float]],
-    Key(is_axis, "one key with two values or more, such as {lora_rank: [1, 8, 32]}"),
+    Holds(is_axis, "one key with two values or more, such as {lora_rank: [1, 8, 32]}"),
 ]

@@ -1,0 +1,41 @@
+"""All keys of an experiment, part by part, and the keys that change nothing in what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from memory_rl.config import LEARNERS, Keep, PolicySettings, Secrets, Signal, Stop, Updates
+from memory_rl.keys import Key, keys_of
+
+PARTS: dict[str, type[Any]] = {
+    "world": Secrets,
+    "signal": Signal,
+    "policy": PolicySettings,
+    "updates": Updates,
+    "stop": Stop,
+    "keep": Keep,
+}
+"""The parts of an `Experiment` by the names of its attributes. A learner's settings are `settings`."""
+
+KEEP = frozenset(keys_of(Keep))
+"""The keys that change nothing in what is measured."""
+
+
+def experiment_keys() -> dict[str, Key]:
+    """All keys of an experiment by what is typed, part by part."""
+    settings: dict[str, Key] = {}
+    for name, kind in LEARNERS.items():
+        for word, one in settings_of(kind).items():
+            names = (
+                f"{settings[word].needs},{name}" if word in settings else f"signal=reward algorithm={name}"
+            )
+            settings[word] = replace(one, needs=names)
+    found = {part: keys_of(kind, part) for part, kind in PARTS.items()}
+    ordered = [*(found[part] for part in ("world", "signal", "policy", "updates")), settings]
+    return {word: one for keys in (*ordered, found["stop"], found["keep"]) for word, one in keys.items()}
+
+
+def settings_of(learner: type[Any]) -> dict[str, Key]:
+    """The keys of a built-in learner."""
+    return keys_of(learner, "settings") if hasattr(learner, "__dataclass_fields__") else {}

@@ -1,4 +1,4 @@
-"""The episodes between two updates of some runs: made by a policy, rewarded by the world, learned from, measured."""
+"""The episodes between two updates of some runs, as policy, world, learner and meter share them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 UNLISTED = -2
-"""In place of an answer: some answers that were not S, which were not drawn one by one."""
+"""In place of an answer: some answers other than S, which were not drawn one by one."""
 
 
 @dataclass(frozen=True)
 class SilentEpisodes:
-    """Episodes of one run in silent updates, which were skipped. In a channel without chance equal answers are
-    one row, at the first of them.
+    """The skipped episodes of one run in silent updates.
+
+    In a noiseless channel equal answers share one row, at the first of them.
 
     Attributes:
-        run: whose.
+        run: the run.
         update: the optimiser steps that it had made.
         episode: (T,) the number of each row's first episode, from 1.
         answers: (T,) `INVALID` where there was none, `UNLISTED` where they were not drawn.
         rewards: (T,).
         counts: (T,) how many episodes each row stands for.
-        panel: (Q,) log-probabilities in nats of a ledger's panel of answers, given a miss, if it was asked for.
+        panel: (Q,) log-probabilities in nats of a ledger's panel of answers in case of a miss, if they were
+            asked for.
     """
 
     run: int
@@ -37,20 +39,21 @@ class SilentEpisodes:
 
 @dataclass(frozen=True)
 class Batch:
-    """Axes: R the runs, B equal blocks of a run's episodes, each about one of its secrets, E = B G episodes,
+    """The episodes of some runs that lead to their next update.
+
+    Axes: R runs, B equal blocks of a run's episodes, each about one of its secrets, E episodes, G of a group,
     K steps, L tokens. With one secret there is one block.
 
     Attributes:
         runs: (R,) which runs these are.
         prompts: (R, B) the secret (from 0) that each block is about.
         choices: (R, E, K) what each turn answered, -1 for an invalid turn and those that it forfeits.
-        path: (R, E, L) the policy's own record of the tokens that it chose, -1 at the padding.
+        path: (R, E, L) the policy's own record of the tokens that it chose, -1 for padding.
         updates: (R,) optimiser steps that the runs had made when they answered.
         rewards: (R, E, K), or None where answers were shown and not rewarded.
         returns: (R, groups, G, K) what each step is credited with, group by group.
-        beliefs: (R, B, N) of the ideal observer of the run's own episodes, for learners that want it.
-        active: (A,) all runs that the batch takes further; those without an update in it have spent their
-            budget.
+        beliefs: (R, B, N) of the ideal observer of the run's own episodes, for learners that want them.
+        active: (A,) all runs that the batch moves on; those without an update in it have spent their budget.
         episodes: (A,) how many episodes each of them has had after it.
         skipped: silent episodes before it.
     """

@@ -1,5 +1,6 @@
-"""How parameters move: a learner is one class. The built-in ones are at the end; for your own see
-docs/own_learner.md.
+"""How parameters move: a learner is one class.
+
+The built-in ones are at the end; how to write your own is in docs/own_learner.md.
 
 Axes: R runs, B groups, G episodes of a group, K steps, E = B G episodes, L tokens.
 """
@@ -26,7 +27,8 @@ class Learner(Stateful):
 
     Attributes:
         epochs: optimiser steps on the same episodes.
-        silent_if_equal: whether a group whose credited rewards are equal moves nothing; skip-ahead relies on it.
+        silent_if_equal: whether a group whose credited rewards are equal moves nothing; skip-ahead relies on
+            it.
         wants_beliefs: whether `learn` needs the ideal observer's belief, as `batch.beliefs`.
     """
 
@@ -41,27 +43,28 @@ class Learner(Stateful):
 
     @property
     def silent_if_equal(self) -> bool:
-        """Without a baseline equal rewards carry a signal."""
+        """Whether equal rewards move nothing; without a baseline they carry a signal."""
         return self.baseline == "group"
 
     def advantages(self, returns: np.ndarray) -> np.ndarray:
         """The advantage of each step, from what it is credited with: (R, B, G, K) to the same.
 
-        Here: the return minus the group's mean at the same step, or the return itself without a baseline.
+        By default: the return minus the group's mean at the same step, or, without a baseline, the return
+        itself.
         """
         return returns - returns.mean(axis=2, keepdims=True) if self.baseline == "group" else returns
 
     def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         """The loss to minimise, a scalar: a sum over the runs, whose parameters are disjoint.
 
-        Here: the score-function estimator (Williams 1992), minus advantage times log-probability, summed over
-        the tokens of an episode and averaged over a run's episodes. Its gradient is an unbiased policy gradient
-        whatever the length of an answer (no division by length).
+        By default: the score-function estimator (Williams 1992), minus advantage times log-probability,
+        summed over the tokens of an episode and averaged over a run's episodes. Its gradient is an unbiased
+        policy gradient whatever the length of an answer (no division by length).
 
         Args:
             log_probs: (R, E, L) of the chosen tokens, in nats, with their graph.
             before: (R, E, L) the same when the episodes were sampled.
-            advantages: (R, E, L) of each token's step, zero at the padding.
+            advantages: (R, E, L) of each token's step, zero for padding.
         """
         return -(advantages * log_probs).sum(dim=2).mean(dim=1).sum()
 
@@ -90,8 +93,9 @@ def _equal(returns: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Reinforce(Learner, name="reinforce"):
-    """Policy gradient with the group's mean as baseline (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783), or
-    none.
+    """Policy gradient with the group's mean as baseline, or with none.
+
+    With the baseline it is Dr. GRPO (Liu et al. 2025, arXiv:2503.20783).
     """
 
     baseline: Literal["group", "none"] = key(
@@ -100,7 +104,7 @@ class Reinforce(Learner, name="reinforce"):
 
 
 class GRPO(Learner, name="grpo"):
-    """Divides by the group's standard deviation over G, too (Shao et al. 2024, arXiv:2402.03300)."""
+    """Also divides by the group's standard deviation over G (Shao et al. 2024, arXiv:2402.03300)."""
 
     @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
@@ -109,7 +113,7 @@ class GRPO(Learner, name="grpo"):
 
 
 class RLOO(Learner, name="rloo"):
-    """Minus the mean of the G - 1 others (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
+    """Subtracts the mean of the other G - 1 (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740)."""
 
     @override
     def advantages(self, returns: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ class RLOO(Learner, name="rloo"):
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(Reinforce, name="ppo"):
-    """The clipped surrogate (Schulman et al. 2017, arXiv:1707.06347, eq. 7), token by token, several epochs."""
+    """The clipped surrogate per token (Schulman et al. 2017, arXiv:1707.06347, eq. 7), in several epochs."""
 
     clip: float = key(0.2, "The ratio is clipped to 1 +- this.", word="ppo_clip", above=0)
     epochs: int = key(4, "Optimiser steps on the same episodes.", word="ppo_epochs", least=1)
@@ -133,7 +137,7 @@ class PPO(Reinforce, name="ppo"):
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior(Learner, name="posterior"):
-    """Trains towards the belief of an ideal observer of the run's own episodes: what the channel would allow."""
+    """Trains towards the belief of an ideal observer of the run's own episodes: all the channel allows."""
 
     epochs: int = key(16, "Optimiser steps towards the same belief.", word="posterior_epochs", least=1)
     baseline = "none"  # it learns from every group, whatever its rewards
@@ -157,7 +161,7 @@ LOADERS["example"] = lambda _: Supervised()
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerKeys:
-    """The settings of all algorithms under the words that are typed, for type checkers."""
+    """The settings of all algorithms under their keys, for type checkers."""
 
     baseline: Literal["group", "none"] = "group"
     ppo_clip: float = 0.2

@@ -1,7 +1,7 @@
 """Optimisers for R learners whose parameters are the rows of one tensor, each with a state and a step count.
 
 A row that is not stepped stands still altogether: no momentum, no decay. The numbers are those of
-`torch.optim` with one parameter a row.
+`torch.optim` with one parameter per row.
 """
 
 from __future__ import annotations
@@ -54,4 +54,4 @@ class StackedAdam(StackedSGD):
 
 
 OPTIMISERS = {"adam": StackedAdam, "sgd": StackedSGD}
-"""By the value of `optimiser`."""
+"""The optimisers by the value of the key `optimiser`."""

@@ -1,6 +1,6 @@
-"""Learners that a user brings: a subclass of `Learner`, checked once on small inputs before anything is measured.
+"""A user's own learners: a subclass of `Learner`, checked once on small inputs before anything is measured.
 
-See docs/own_learner.md.
+docs/own_learner.md describes how to write one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _check_advantages(learner: Learner, name: str) -> None:
         largest = float(np.abs(_advantages(learner, np.full(_SHAPE, value), name)).max())
         if largest > _ROUNDING:
             raise ConfigError(
-                f"{name} gives equal returns of {value:g} an advantage of {largest:g}: add silent_if_equal = False."
+                f"{name} gives equal returns of {value:g} an advantage of {largest:g}: "
+                "add silent_if_equal = False."
             )
 
 
@@ -98,7 +99,7 @@ class _Watcher:
 
 
 def _check_silence(learner: Learner, name: str) -> None:
-    """Whether a `learn` of the user's own keeps the promise that equal rewards move nothing."""
+    """Checks that a user's own `learn` keeps the promise that equal rewards move nothing."""
     runs, groups, size, steps = _SHAPE
     watcher, choices = _Watcher(), np.zeros((runs, groups * size, steps), dtype=np.int64)
     prompts, every = np.zeros((runs, 1), dtype=np.int64), np.arange(runs)
@@ -126,8 +127,8 @@ def _check_loss(learner: Learner, name: str) -> None:
     still = not learner.moves(np.zeros((_SHAPE[0], shape[1], _SHAPE[3]))).any()
     if float(gradient.abs().max()) > _ROUNDING and (learner.silent_if_equal or still):
         raise ConfigError(
-            f"{name} has a loss that moves the policy where all advantages are 0: add silent_if_equal = False, and a "
-            "method moves(self, advantages) that is true for all runs."
+            f"{name} has a loss that moves the policy where all advantages are 0: "
+            "add silent_if_equal = False, and a method moves(self, advantages) that is true for all runs."
         )
 
 

@@ -1,9 +1,8 @@
-"""The exact law of groups that carry no signal, and of the first one that does, while the policy stands
-still. Numpy only.
+"""The exact law of groups that carry no signal, and of the first that does, while the policy stands still.
 
-Rewards of a group's episodes are then independent, each of level l with probability q_l. A group is *silent*
-if all its G rewards are equal: probability s = sum over l of q_l^G. An update of B groups is silent if all of
-them are: s^B.
+The rewards of a group's episodes are then independent, each of level l with probability q_l. A group is
+*silent* if all its G rewards are equal: probability s = sum over l of q_l^G. An update of B groups is silent
+if all of them are: s^B. Needs NumPy only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class GroupLaw:
-    """The rewards of groups of G episodes, B groups an update.
+    """The rewards of groups of G episodes, with B groups per update.
 
     Attributes:
         probabilities: (L,) q_l of each reward level; they sum to 1.
@@ -46,7 +45,7 @@ class GroupLaw:
         return min(1.0, float((self.probabilities * self.differs(self.group_size - 1)).sum()))
 
     def silent_updates(self, random: np.random.Generator, at_most: int) -> int:
-        """How many silent updates come before the first that is not; `at_most` if they are more."""
+        """How many silent updates come before the first that is not, but no more than `at_most`."""
         signal = self.signal
         if signal <= 0.0:
             return at_most
@@ -82,8 +81,9 @@ class GroupLaw:
         return np.concatenate(groups)
 
     def _informative_group(self, random: np.random.Generator) -> np.ndarray:
-        """G levels that are not all equal, draw by draw: as long as they are equal, the next must leave room
-        for one that differs.
+        """G levels that are not all equal, drawn one by one.
+
+        As long as they are equal, each draw must leave room for one that differs.
         """
         levels = [int(draw(self.probabilities * self.differs(self.group_size - 1), (), random))]
         while len(levels) < self.group_size:

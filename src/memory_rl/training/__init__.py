@@ -1,1 +1,1 @@
-"""Where world, learner and meter meet: the reinforcement loop, the supervised loop and what they record."""
+"""Where world, learner and meter meet: the training loop, its sampling, and what it records."""

@@ -39,7 +39,7 @@ def blocks_of(batch: Batch) -> Iterator[tuple[int, np.ndarray, np.ndarray | None
 
 
 def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> Asked:
-    """What episodes (R, K) ask, of which the first turn is valid, and the level that each of them sees."""
+    """The questions that episodes (R, K) ask, and the levels that they see; first turns must be valid."""
     levels = table.levels(choices, rewards)
     if table.kind == "hit" and table.certain:
         return OneAgainstRest(choices[:, 0]), levels
@@ -47,7 +47,7 @@ def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> Asked:
 
 
 class Beliefs(Stateful):
-    """The ideal observers of the runs' own episodes, for learners that are trained towards what they believe."""
+    """The ideal observers of the runs' own episodes, for learners that train towards what these believe."""
 
     kept = ("_observer",)
 
@@ -105,7 +105,7 @@ class Accounts(Stateful):
             self.ledger.close_episode(accounts, first + place)
 
     def enter_silent(self, silent: SilentEpisodes) -> None:
-        """Enters skipped episodes, of one turn. Misses that say no more than that are entered at once."""
+        """Enters skipped episodes of one turn each; without noise, plain misses are entered all at once."""
         assert isinstance(self.ledger, Ledger)  # noqa: S101
         answers, rewards, episodes = silent.answers, silent.rewards, silent.episode
         start = 0
@@ -136,8 +136,9 @@ class Accounts(Stateful):
 
 
 class HitAccounts(Accounts):
-    """The same for one secret a run, where only the secret and some samples are scored: an episode shows S, or its
-    answer is S or is not.
+    """The accounts of one secret per run where only that and some samples are scored: hits and misses.
+
+    An episode shows S, or its answer is S or is not.
 
     Args:
         secrets: (R, 1).

@@ -21,25 +21,27 @@ _OPTIMAL_N = 12
 _GAMES = 512
 _TIE = 1e-12
 _CELLS = 2**24
-"""Above this many cells (answers x secrets x classes, or a channel's rows x levels for each set of rows) a
-noisy channel is not worked out."""
+"""The largest size at which the ceilings of a noisy channel are computed.
+
+It is counted in cells: answers x secrets x classes, or a channel's rows x levels for each set of rows.
+"""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Limits of a condition; bits an episode, unless it says otherwise. None: not computed at this size.
+    """The ceilings of a condition, in bits per episode unless stated otherwise; None: not computed.
 
     Attributes:
-        capacity: log2 of the signals that an episode can bring, which are at most the N secrets in multi_step
-            and SFT.
-        shannon_capacity: the most that an answer can tell, whatever is known before; at most `capacity`, and
-            less with noise.
-        first_episode: what the first answer tells about a uniform secret: the best one, and the mean over
-            all.
+        capacity: log2 of the number of signals that an episode can bring; at most log2 N in multi_step and
+            SFT.
+        shannon_capacity: the most that an answer can reveal, whatever is known before; at most `capacity`,
+            and less with noise.
+        first_episode: what the first answer reveals about a uniform secret: the best answer, and the mean
+            over all.
         ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated
             (greedy, too).
-        optimal_to_know: the least expected episodes of any questioner to know S, where the questioner is
-            greedy and N small enough.
+        optimal_to_know: the fewest expected episodes in which any questioner knows S; computed where the
+            ideal questioner is only greedy and N is small enough.
         bits_by_reward: bits known by a policy that is spread evenly over all answers with the best expected
             reward, for the worst secret; None if S is not among them.
         best_answers: the most answers that share the best expected reward of one secret.
@@ -57,7 +59,7 @@ class Ceilings:
     secret_is_best: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """For summary.json."""
+        """As in summary.json."""
         questioner_row = (
             None
             if self.ideal_questioner is None
@@ -100,24 +102,31 @@ def warnings_about(limits: Ceilings, N: int, unused_levels: int) -> Iterator[str
     """Sentences about a channel that cannot teach all of S, or wastes what it was given."""
     if limits.bits_by_reward is not None and limits.best_answers > 1:
         yield (
-            f"up to {limits.best_answers} answers share the top reward: a policy spread over them knows {limits.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
+            f"up to {limits.best_answers} answers share the top reward: "
+            f"a policy spread over them knows {limits.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
         )
     if limits.bits_by_reward is None:
-        yield "for some secrets another answer earns more than the secret itself: a policy that is paid the most does not know S."
+        yield (
+            "for some secrets another answer earns more than the secret itself: "
+            "a policy that is paid the most does not know S."
+        )
     if unused_levels:
-        yield f"{unused_levels} of the reward levels never occur at N={N}: the capacity is {limits.capacity:.3g} bits."
+        yield (
+            f"{unused_levels} of the reward levels never occur at N={N}: "
+            f"the capacity is {limits.capacity:.3g} bits."
+        )
 
 
 def _best_answers(environment: Environment) -> tuple[int, bool]:
-    """The most answers with the best expected reward of one secret, and whether the secret is always among them."""
+    """The most answers that tie for one secret's best expected reward; whether S is always among them."""
     channel, N, bitwise = environment.channel, environment.space.N, environment.num_choices == 2
-    if channel.kind == "hit":  # class 1 is right, class 0 wrong; much noise turns that round
+    if channel.kind == "hit":  # class 1 is right, class 0 wrong; much noise reverses that
         right_minus_wrong = channel.mean_rewards[1] - channel.mean_rewards[0]
         if abs(right_minus_wrong) <= _TIE:
             return N, True
         return (1, True) if right_minus_wrong > 0 else (1 if bitwise else N - 1, False)
     if N > MAX_TABULATED_N:
-        return 1, True  # a distance: there alone N may be so large
+        return 1, True  # a distance: only there may N be so large
     most, secret_is_best = 1, True
     for secret in range(N):
         earned = channel.mean_rewards[channel.classes(np.arange(N), np.array(secret))]
@@ -127,7 +136,7 @@ def _best_answers(environment: Environment) -> tuple[int, bool]:
 
 
 class _Limits(NamedTuple):
-    """What depends on how answers are told apart; see `Ceilings`."""
+    """Those of the `Ceilings` that depend on how answers are told apart."""
 
     shannon_capacity: float | None
     first_episode: FirstEpisode

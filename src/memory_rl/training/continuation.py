@@ -1,4 +1,4 @@
-"""How a loop survives: it resumes from the last checkpoint, and can be left after each update."""
+"""How a loop survives a stop: it can be left after each update, and resumes from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ class Continuation:
     """A loop that starts from nothing and is left by an exception alone."""
 
     def resume(self, **parts: Stateful) -> State | None:
-        """Puts the parts of the loop back to where they stood, and returns what the loop then gave to `pause`; None
-        if it is to start.
-        """
+        """Restores the parts of the loop and returns what it then gave to `pause`; None if it is to start."""
         return None
 
     def pause(self, **place: Any) -> None:
-        """The loop stands between two updates, at this place: arrays and what JSON can hold."""
+        """Called between two updates with the place of the loop: arrays and what JSON can hold."""
 
 
 FROM_SCRATCH = Continuation()
@@ -35,8 +33,8 @@ class FromCheckpoints(Continuation):
 
     Args:
         checkpoints: where they are.
-        signals: that wait for the end of an update, and for a checkpoint.
-        more: other parts to be kept, beside those of the loop.
+        signals: those that wait for the end of an update, and for a checkpoint.
+        more: other parts to save, besides those of the loop.
 
     Raises:
         RunDirectoryError: if the last checkpoint is damaged.
@@ -49,7 +47,7 @@ class FromCheckpoints(Continuation):
 
     @property
     def measured(self) -> pl.DataFrame | None:
-        """What had been measured by then (`METRICS_SCHEMA`); None if there is no checkpoint, or after `resume`."""
+        """What the checkpoint had measured (`METRICS_SCHEMA`); None without one, or after `resume`."""
         frame: pl.DataFrame | None = None if self._state is None else self._state["tables"]["metrics"]
         return frame
 
@@ -67,8 +65,8 @@ class FromCheckpoints(Continuation):
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             path = self._checkpoints.path
             raise RunDirectoryError(
-                f"{path} is not of this experiment or version ({error}): remove it to start over there, or give "
-                "another log_path."
+                f"{path} is not of this experiment or version ({error}): remove it to start over there, "
+                "or give another log_path."
             ) from error
         return place
 

@@ -1,4 +1,4 @@
-"""The film of one run: what its policy and the ideal observer make of every answer, from evaluation to evaluation."""
+"""The film of one run: what its policy and the ideal observer make of every answer over time."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _NOTHING = 1e-30  # whether single precision holds a number near 1e-38 depends o
 
 
 class Film(Stateful):
-    """Pictures of one run at every 2^j-th of its evaluations, and at the last; j grows so that they never are more
-    than `MAX_PICTURES`.
+    """Pictures of one run at every 2^j-th of its evaluations, and at the last.
+
+    j grows so that there are never more than `MAX_PICTURES`.
 
     Args:
         N: the size of the secret space.
@@ -41,9 +42,7 @@ class Film(Stateful):
         self._beliefs: list[np.ndarray] = []  # (2, N) of policy and observer
 
     def expose(self, policy: Any, ledger: Ledger, episode: int, last: bool) -> None:
-        """Takes in an evaluation of the run, after this many episodes. Costs no pass of the model, which has been
-        asked.
-        """
+        """Takes in an evaluation of the run after this many episodes; needs no further pass of the model."""
         if last or self._seen % self._stride == 0:
             run = np.array([self.run])
             of_policy = np.exp(policy.log_probs(run, first_prompt(run))[0, 0, : self._N])
@@ -65,7 +64,7 @@ class Film(Stateful):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """All pictures; see `FILM_SCHEMA`."""
+        """All pictures, as `memory_rl.runs.store.FILM_SCHEMA` has them."""
         beliefs, N = self._stacked, self._N
         beliefs[beliefs < _NOTHING] = 0.0
         columns = {

@@ -1,6 +1,7 @@
-"""The one loop: episodes come, the learner moves the policies, the meter measures. All runs take each step together.
+"""The one loop: episodes come, the learner moves the policies, the meter measures.
 
-Supervised learning is the same loop with another signal, and so another sampling and another learner.
+All runs take each step together. Supervised learning is the same loop with another signal, and so with
+another sampling and another learner.
 """
 
 from __future__ import annotations

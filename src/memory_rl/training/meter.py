@@ -1,4 +1,4 @@
-"""The meter: what every run knows after each update, and what its episodes carried. It hands rows to sinks.
+"""The meter: what every run knows after each update, and what its episodes carried, as rows for sinks.
 
 It is handed arrays and tables, never a configuration.
 """
@@ -51,11 +51,14 @@ class Measured:
 
 
 Sink = Callable[[str, Rows], object]
-"""Takes rows of "metrics", "episodes" or "secrets" as they come; see `memory_rl.runs.store`."""
+"""Takes rows of "metrics", "episodes" or "secrets" as they come; `memory_rl.runs.store` has the schemas."""
 
 Watcher = Callable[[int, float, int], object]
-"""Called after each update with the episodes of the longest run, the mean bits known over all runs, and the number of
-runs that continue."""
+"""Called after each update, for whoever watches the progress.
+
+It gets the episodes of the longest run, the mean bits known over all runs, and the number of runs that
+continue.
+"""
 
 
 class Meter(Stateful):
@@ -63,9 +66,9 @@ class Meter(Stateful):
 
     Args:
         about: what is measured.
-        sinks: that take the rows.
-        watch: whoever looks on.
-        accounts: of the ideal observers; None keeps none.
+        sinks: take the rows.
+        watch: called after each update.
+        accounts: of the ideal observers; None for none.
         film: of one run; None for none.
     """
 
@@ -97,8 +100,9 @@ class Meter(Stateful):
         return self._evaluate(policy, runs, np.zeros(len(runs), dtype=np.int64))
 
     def see(self, policy: Any, batch: Batch, silent: np.ndarray | None) -> np.ndarray:
-        """Takes in a batch that was learned from, measures those of its runs that are due, and returns the runs
-        that continue and have a budget left.
+        """Takes in a batch that was learned from; returns its runs that continue and have a budget left.
+
+        Those of its runs that are due are measured.
 
         Args:
             policy: after it has learned.
@@ -155,7 +159,7 @@ class Meter(Stateful):
         self._measured_at[moved] = policy.updates[moved]
 
     def _note(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> None:
-        """Hands on what these runs know after so many episodes."""
+        """Hands the sinks what these runs know after so many episodes."""
         rows = {
             "run": runs,
             "update": policy.updates[runs].copy(),
@@ -176,7 +180,7 @@ class Meter(Stateful):
         self._film.expose(policy, self.accounts.ledger, episode, last)
 
     def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> Rows:
-        """Hands on what these runs know of each of several secrets; returns how many they have memorised."""
+        """Hands the sinks what these runs know of each of several secrets; returns how many are memorised."""
         secrets = self.about.secrets[runs]
         if secrets.shape[1] == 1:
             return {}
@@ -203,8 +207,9 @@ class Meter(Stateful):
 
     @property
     def episodes_to_know(self) -> np.ndarray | None:
-        """(R,) the first episode after which the observer knew as many secrets as count as all, 0 if it never did;
-        None without accounts.
+        """(R,) the first episode after which the observer knew as many secrets as must be memorised.
+
+        0 where it never did; None without accounts.
         """
         if self.accounts is None:
             return None
@@ -232,7 +237,7 @@ class Meter(Stateful):
             self._counted[some.run] += count
 
     def _means(self, runs: np.ndarray) -> Rows:
-        """The mean of each (R,) over the episodes since these runs' last were taken; NaN where there are none."""
+        """Means (R,) over these runs' episodes since they were last taken; NaN where there are none."""
         sums, counted = self._sums[:, runs], self._counted[runs]
         self._sums[:, runs], self._counted[runs] = 0.0, 0.0
         means = np.divide(sums, counted, out=np.full(sums.shape, np.nan), where=counted > 0)

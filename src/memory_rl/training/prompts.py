@@ -1,4 +1,4 @@
-"""Which of its secrets a run is asked about, block by block, whatever the secrets are and whatever was answered."""
+"""Which of its secrets a run is asked about, block by block, whatever they are and was answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from memory_rl.state import Stateful
 
 
 class Prompts(Stateful):
-    """There is but one secret, and one block."""
+    """There is only one secret, and one block."""
 
     def next(self, runs: np.ndarray) -> np.ndarray:
         """The secret (from 0) that each of the next B blocks of these runs is about: (R, B)."""

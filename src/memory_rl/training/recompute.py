@@ -26,14 +26,15 @@ def draw_secrets(experiment: Experiment) -> np.ndarray:
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger of every run after every episode, recomputed from the answers and rewards in a run directory.
+    """The ledger after every episode of every run, recomputed from a run directory's answers and rewards.
 
     Args:
         path: a run directory.
 
     Returns:
-        A row a run and episode, in this order; all bits are cumulative: asked_bits (expected information of the
-        questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal observer).
+        One row per run and episode, in this order; all bits are cumulative: asked_bits (expected information
+        of the questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal
+        observer).
 
     Raises:
         RunDirectoryError: if a file is missing or damaged.
@@ -71,7 +72,7 @@ def _batch_of(rows: pl.DataFrame, num_steps: int, *, rewarded: bool) -> Batch:
 
 
 def _own_channel(experiment: Experiment, directory: RunDirectory) -> RewardChannel | None:
-    """A reward of the user's own is the table that was kept, whatever its file says by now."""
+    """The channel of a user's own reward, from the table that was kept, whatever its file says by now."""
     if not experiment.signal.own_reward:
         return None
     table = directory.read_arrays(CHANNEL)

@@ -1,8 +1,8 @@
-"""How the episodes of the next update come about: shown, one after the other, or with the silent updates skipped.
+"""How the episodes of the next update come about: shown, one by one, or with silent updates skipped.
 
-While no group of a run carries a signal its parameters stand still, and so does the distribution of its answers. How
-many updates pass like that, what was answered in them, and what is answered in the first one with a signal can then
-be drawn from their exact laws, without asking the policy again.
+While no group of a run carries a signal, its parameters stand still, and so does the distribution of its
+answers. How many updates pass like that, what was answered in them, and what is answered in the first one
+with a signal can then be drawn from their exact laws, without asking the policy again.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Sampling(Stateful):
         prompts: which secret is asked for.
         credit: of each step.
         beliefs: of the ideal observers, for learners that want them.
-        answers: (D,) of the examples in the order in which they are shown, repeated if they are fewer than the
-            budget; None to show each run its own secrets.
+        answers: (D,) of the examples in the order in which they are shown, repeated if there are fewer than
+            the budget; None to show each run its own secrets.
         panel: (Q,) answers that the ledger asks about where not all are scored; None without a ledger.
     """
 
@@ -87,7 +87,7 @@ class Sampling(Stateful):
 
     @abstractmethod
     def next(self, runs: np.ndarray) -> Batch:
-        """The episodes of these runs (R,) from where they stand to their next update, or the end of their budget."""
+        """The episodes of these runs (R,) up to their next update, or the end of their budget."""
 
     def _advance(self, runs: np.ndarray, updates: np.ndarray | int, batch: Batch, **more: Any) -> Batch:
         """The batch, after so many updates (R,) of each of these runs, the silent ones included."""
@@ -134,8 +134,9 @@ class StepByStep(Sampling):
 
 
 class SkipAhead(Sampling):
-    """Draws the silent updates and the next one with a signal from their laws, for one answer an episode that is
-    rewarded against its group.
+    """Draws the silent updates and the next one with a signal from their laws.
+
+    For one answer per episode, which is rewarded against its group.
     """
 
     _stream = "skip-ahead"
@@ -162,9 +163,9 @@ class SkipAhead(Sampling):
     def _leap(
         self, run: int, weights: np.ndarray
     ) -> tuple[int, SilentEpisodes | None, np.ndarray | None, np.ndarray | None]:
-        """How many updates a run makes, its skipped episodes, and answers and levels (E,) of the update at which it
-        lands, if its budget allows one.
+        """How many updates a run makes, its skipped episodes, and the update at which it lands.
 
+        Of that update the answers and levels (E,) are returned, or None where the budget allows none.
         `weights` (N + 1,) are the probabilities of all answers and, last, of an invalid one.
         """
         schedule, channel, random = self.schedule, self.environment.channel, self._random[run]
@@ -216,10 +217,10 @@ class SkipAhead(Sampling):
 
 
 class HitsAndMisses(Sampling):
-    """As `SkipAhead`, for a reward that says no more than hit or miss, from a policy that cannot score every answer.
+    """Skips ahead where a reward only says hit or miss and the policy cannot score every answer.
 
-    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that could try a
-    thousandth of the answers, how likely those of the ledger's panel are.
+    What was answered in the silent updates is not drawn. Instead the policy is asked, before a leap that
+    could try a thousandth of the answers, how likely those of the ledger's panel are.
     """
 
     _stream = "skip-ahead"
@@ -253,7 +254,7 @@ class HitsAndMisses(Sampling):
     def _ask_panel(
         self, runs: np.ndarray, log_miss: np.ndarray, episodes: np.ndarray
     ) -> dict[int, np.ndarray]:
-        """Log-probabilities of the panel's answers, given a miss, by run, for those about to leap far."""
+        """Log-probabilities of the panel's answers in case of a miss, by run, for those about to leap far."""
         far = np.nonzero(episodes * _LEAPS_A_SECRET_SPACE >= self.environment.space.N)[0]
         if self.panel is None or len(far) == 0:
             return {}
@@ -301,8 +302,9 @@ def _given(
     channel: RewardChannel,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Which option was answered, given the level that was seen: levels (T,) to places (T,), where the options have
-    these weights and classes.
+    """Draws which option was answered, given the level that was seen: levels (T,) to places (T,).
+
+    The options have these weights and classes.
     """
     places = np.empty(len(levels), dtype=np.int64)
     for level in np.unique(levels):

@@ -1,4 +1,4 @@
-"""The tables of a run directory, kept in memory as their rows come, and written whole at checkpoints and at the end."""
+"""The tables of a run directory: kept in memory as rows come, written at checkpoints and at the end."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Tables(Stateful):
     """A sink that writes Parquet.
 
     Args:
-        directory: where.
+        directory: where they are written.
         secrets: (R, M).
         seed: of the experiment.
         learning_rate: in use.
-        film: to be written beside them; None for none.
+        film: also to be written; None for none.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Tables(Stateful):
         self._started = time.monotonic()
 
     def take(self, table: str, rows: Rows) -> None:
-        """Takes rows; of metrics with the time at which they came."""
+        """Takes rows; those of metrics get the time at which they came."""
         self._rows[table].append(rows)
         if table == "metrics":
             self._timing.append((int(rows["episode"].min()), self.seconds))
@@ -78,7 +78,7 @@ class Tables(Stateful):
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """All evaluations so far; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        """All evaluations so far, as `memory_rl.runs.store.METRICS_SCHEMA` has them."""
         frame = self._frame("metrics", _CONSTANT)
         secret = pl.lit(None, pl.Int64)
         if self._secrets.shape[1] == 1:
@@ -87,7 +87,7 @@ class Tables(Stateful):
 
     @property
     def episodes(self) -> pl.DataFrame:
-        """All episodes so far; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        """All episodes so far, as `memory_rl.runs.store.EPISODES_SCHEMA` has them."""
         answer = pl.col("answer")
         given = pl.when((answer >= 0) | (answer == UNLISTED)).then(answer).alias("answer")
         return self._frame("episodes").with_columns(given, pl.col("reward").fill_nan(None))
@@ -112,7 +112,7 @@ class Tables(Stateful):
 
     @override
     def state(self) -> State:
-        """All tables; they are written, too, for those who want to look at them meanwhile."""
+        """All tables; they are also written, for those who want to look at them meanwhile."""
         self.write()
         frames = {"metrics": self.metrics, "episodes": self.episodes, "secrets": self._frame("secrets")}
         timing = pl.DataFrame(self._timing, schema=TIMING_SCHEMA, orient="row")
@@ -136,7 +136,7 @@ def _joined(parts: list[Rows]) -> Rows:
 
 
 def _columns(frame: pl.DataFrame) -> Rows:
-    """The other way round: null becomes NaN again."""
+    """A frame as columns again: null becomes NaN."""
     return {
         name: (frame[name].fill_null(np.nan) if frame[name].dtype.is_float() else frame[name]).to_numpy()
         for name in frame.columns

@@ -235,8 +235,8 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
         policy.close(completed=False)
         raise ConfigError(
-            f"max_tokens_total={keep.max_tokens_total} is less than {runs} runs may need for their first update: use "
-            f"max_tokens_total={estimate.least} or more, or fewer num_runs."
+            f"max_tokens_total={keep.max_tokens_total} is less than {runs} runs may need for their first "
+            f"update: use max_tokens_total={estimate.least} or more, or fewer num_runs."
         )
     about = {"model": chosen.model_name, "sdk": f"tinker {version('tinker')}", "notes": estimate.sentences()}
     return policy, about

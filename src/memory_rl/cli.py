@@ -194,7 +194,8 @@ def _show_commands() -> int:
     for name, command in _COMMANDS.items():
         print(_wrapped(f"  {name:<14}", command.about))
     print(
-        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\nwhich version this is."
+        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\n"
+        "which version this is."
     )
     return 0
 

@@ -57,7 +57,8 @@ class World:
     )
     wording: Wording | None = key(
         None,
-        "How the world asks: in a few characters, or in sentences. Default: terse for the built-in model, else plain.",
+        "How the world asks: in a few characters, or in sentences. Default: terse for the built-in model, "
+        "else plain.",
     )
 
     def __post_init__(self) -> None:
@@ -83,8 +84,8 @@ class Secrets(World):
     )
     order: Literal["uniform", "cycle", "blocks"] = key(
         "uniform",
-        "Which of several secrets an episode is about, group by group: drawn uniformly, each in its turn (cycle), "
-        "or one after the other (blocks), each for an equal part of the budget.",
+        "Which of several secrets an episode is about, group by group: drawn uniformly, "
+        "each in its turn (cycle), or one after the other (blocks), each for an equal part of the budget.",
         needs="num_secrets>1",
     )
 
@@ -98,8 +99,8 @@ class Signal:
     )
     reward_type: Any = key(
         None,
-        f"The reward channel of single_step: {', '.join(REWARD_TYPES)}, or your own as file.py:Name. Default: "
-        "binary. (multi_step rewards each bit.)",
+        f"The reward channel of single_step: {', '.join(REWARD_TYPES)}, or your own as file.py:Name. "
+        "Default: binary. (multi_step rewards each bit.)",
         needs="signal=reward env_type=single_step",
     )
     reward_bins: int | None = key(
@@ -129,8 +130,8 @@ class Signal:
             )
         if not (given is None or isinstance(given, str) or callable(given) or hasattr(given, "reward")):
             raise ConfigError(
-                f"reward_type={given} is not a reward: give a name, a function reward(answer, secret), or a class "
-                "with such a method."
+                f"reward_type={given} is not a reward: give a name, a function reward(answer, secret), "
+                "or a class with such a method."
             )
         if given == "binned_log_distance" and self.reward_bins is None:
             raise ConfigError(
@@ -177,8 +178,8 @@ class PolicySettings:
 
     backend: Backend = key(
         "local",
-        "Where the policy lives: local is a PyTorch transformer on this machine, tabular an exact softmax over the "
-        "answers, tinker a hosted model.",
+        "Where the policy lives: local is a PyTorch transformer on this machine, "
+        "tabular an exact softmax over the answers, tinker a hosted model.",
     )
     tabular_bits: Literal["positions", "prefixes"] = key(
         "positions",
@@ -187,8 +188,8 @@ class PolicySettings:
     )
     model_name: str = key(
         TINY,
-        "tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. backend=tinker: one of "
-        f"the service; default {HOSTED_MODEL}.",
+        "tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. "
+        f"backend=tinker: one of the service; default {HOSTED_MODEL}.",
         needs="backend=local,tinker",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = key(
@@ -220,14 +221,15 @@ class PolicySettings:
     )
     scoring: Literal["all", "paths"] | None = key(
         None,
-        "all: every answer is scored after every update. paths: the secret and some samples alone, so that the cost "
-        "does not grow with N; for binary rewards and SFT. Default: all up to N=2048. backend=tinker: paths, for all "
-        "rewards.",
+        "all: every answer is scored after every update. paths: the secret and some samples alone, "
+        "so that the cost does not grow with N; for binary rewards and SFT. Default: all up to N=2048. "
+        "backend=tinker: paths, for all rewards.",
         needs="backend=local,tinker",
     )
     adapter: Literal["lora", "shared", "full"] = key(
         "lora",
-        "What a run trains: lora, shared (one vector for all layers, over frozen matrices), or full (all weights).",
+        "What a run trains: lora, shared (one vector for all layers, over frozen matrices), "
+        "or full (all weights).",
         needs="backend=local",
     )
     adapter_parameters: int | None = key(
@@ -258,8 +260,8 @@ class PolicySettings:
             raise ConfigError("adapter=shared needs the number of its parameters: add adapter_parameters=13.")
         if self.adapter == "full" and self.dtype != "float32":
             raise ConfigError(
-                f"dtype={self.dtype} does not go with adapter=full, whose small steps it would round away: leave "
-                "dtype out."
+                f"dtype={self.dtype} does not go with adapter=full, whose small steps it would round away: "
+                "leave dtype out."
             )
         if self.lora_layers is not None and not self.adapted_layers:
             raise ConfigError(
@@ -291,8 +293,8 @@ class Updates:
 
     algorithm: Any = key(
         "reinforce",
-        "Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; posterior trains towards "
-        "what an ideal observer believes. Your own as file.py:Name.",
+        "Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; "
+        "posterior trains towards what an ideal observer believes. Your own as file.py:Name.",
         needs="signal=reward",
     )
     group_size: int = key(4, "Episodes that share a baseline.", least=1, most=2**20, needs="signal=reward")
@@ -311,8 +313,8 @@ class Updates:
     )
     skip_ahead: bool | None = key(
         None,
-        "Draw the silent updates from their exact law instead of one by one, where that is exact. Default: on the "
-        "transformer alone.",
+        "Draw the silent updates from their exact law instead of one by one, where that is exact. "
+        "Default: on the transformer alone.",
         needs="signal=reward backend=local,tabular",
     )
 
@@ -323,7 +325,8 @@ class Threshold:
 
     memorised_at: float = key(
         0.5,
-        "S is memorised at the first episode after which P(S) is at least this. Default: 0.5, and 0.75 at N=2.",
+        "S is memorised at the first episode after which P(S) is at least this. "
+        "Default: 0.5, and 0.75 at N=2.",
         above=0,
         below=1,
     )
@@ -332,8 +335,8 @@ class Threshold:
         """Raises a ConfigError if a uniform guess would already be there."""
         if self.memorised_at <= 1 / N:
             raise ConfigError(
-                f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / N:g} and 1: use a probability such as "
-                "memorised_at=0.9."
+                f"memorised_at={self.memorised_at:g} is not between 1/N = {1 / N:g} and 1: "
+                "use a probability such as memorised_at=0.9."
             )
 
 
@@ -356,8 +359,8 @@ class Stop(Threshold):
     )
     max_episodes: int | None = key(
         None,
-        "Budget of each run: episodes, or examples shown. Default: 4000, or 60 N if that is more, for each of its "
-        "secrets; 1000 examples for each.",
+        "Budget of each run: episodes, or examples shown. Default: 4000, or 60 N if that is more, "
+        "for each of its secrets; 1000 examples for each.",
         least=1,
         most=10**15,
     )
@@ -369,12 +372,14 @@ class Stop(Threshold):
     )
     evaluate_every: int | None = key(
         None,
-        "Updates of a run between two evaluations. Default: 1, or a quarter of the number of secrets if that is more.",
+        "Updates of a run between two evaluations. Default: 1, or a quarter of the number of secrets if "
+        "that is more.",
         least=1,
     )
     ledger: bool = key(
         True,
-        "Keep account of what an ideal observer of the same episodes knows. Changes nothing in what is learned.",
+        "Keep account of what an ideal observer of the same episodes knows. "
+        "Changes nothing in what is learned.",
     )
 
     def __post_init__(self) -> None:
@@ -397,8 +402,8 @@ class Keep:
     )
     checkpoint_every: float | None = key(
         None,
-        "Seconds between checkpoints, 0 for one after each update. Default: 60, or more where one takes over 0.6; "
-        "with backend=tinker 0.",
+        "Seconds between checkpoints, 0 for one after each update. "
+        "Default: 60, or more where one takes over 0.6; with backend=tinker 0.",
         least=0,
     )
     save_adapters: bool = key(
@@ -408,7 +413,8 @@ class Keep:
     )
     data_dir: str = key(
         "data",
-        "Where the examples of fixed_secret were written. Without fixed_secret each run is shown its own secret.",
+        "Where the examples of fixed_secret were written. "
+        "Without fixed_secret each run is shown its own secret.",
         needs="signal=example fixed_secret",
     )
     threads: int = key(
@@ -423,7 +429,8 @@ class Keep:
     )
     max_tokens_total: int | None = key(
         None,
-        "The experiment stops before it has sampled, prefilled and trained more tokens than this, all runs together.",
+        "The experiment stops before it has sampled, prefilled and trained more tokens than this, "
+        "all runs together.",
         least=1,
         needs="backend=tinker",
     )
@@ -438,8 +445,8 @@ class Keep:
         for word, name in (("wandb_project", self.wandb_project), ("trackio_project", self.trackio_project)):
             if name is not None and not re.fullmatch(r"[\w .-]{1,128}", name):
                 raise ConfigError(
-                    f"{word}={name} is not the name of a project: use up to 128 letters, digits, spaces, dots, - and "
-                    f"_, such as {word}=memory-rl."
+                    f"{word}={name} is not the name of a project: use up to 128 letters, digits, spaces, "
+                    f"dots, - and _, such as {word}=memory-rl."
                 )
         if self.tinker_base_url is not None and not re.match(r"https?://.", self.tinker_base_url):
             raise ConfigError(

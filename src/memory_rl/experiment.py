@@ -226,8 +226,8 @@ class Experiment(Parts):
         world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
         if world.num_secrets > max(1, most):
             raise ConfigError(
-                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} and N={world.N}: "
-                f"use num_secrets={max(1, most)} or less."
+                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} "
+                f"and N={world.N}: use num_secrets={max(1, most)} or less."
             )
 
     def _check_size(self) -> None:
@@ -239,8 +239,8 @@ class Experiment(Parts):
         if limit < N:
             more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
             raise ConfigError(
-                f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: use N={limit} "
-                "or less."
+                f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: "
+                f"use N={limit} or less."
             )
 
     def _check_updates(self) -> None:
@@ -253,8 +253,8 @@ class Experiment(Parts):
             and self.learner.silent_if_equal
         ):
             raise ConfigError(
-                f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, since an episode is "
-                "compared with its own group: use group_size=4, or baseline=none."
+                f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
+                "since an episode is compared with its own group: use group_size=4, or baseline=none."
             )
         if self.budget < one:
             product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"

@@ -113,7 +113,8 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         clause = None if value is None else unmet(keys, word, given)  # None stands for not given
         if clause is not None:
             raise ConfigError(
-                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)}leave {word} out."
+                f"{word}={_shown(value)} belongs to {_words_of(clause)}: "
+                f"{_advice(clause, given)}leave {word} out."
             )
     return {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
 

@@ -1,5 +1,6 @@
-"""The name under which the verifiers library finds the environment: it takes an id for a module at the top
-level, and asks it for one class of each kind.
+"""The module under whose name the verifiers library finds the environment.
+
+The library takes an id for a top-level module, and asks it for one class of each kind.
 """
 
 from memory_rl.integrations.verifiers import SecretEnv, SecretHarness, SecretTaskset

@@ -1,3 +1,4 @@
-"""The meter: what was learned, in bits. Numpy only; it is handed probabilities and knows no policy and no
-prompt.
+"""The meter: what was learned, in bits.
+
+It needs NumPy only; it is handed probabilities, and knows no policy and no prompt.
 """

@@ -15,20 +15,19 @@ _MAX_ITERATIONS = 20_000
 
 
 def naive_capacity(num_levels: int) -> float:
-    """log2 of the number of levels that a reward can take, in bits an episode.
+    """log2 of the number of levels that a reward can take, in bits per episode.
 
-    A ceiling that need not be reached: the levels would have to be equally likely.
+    It is a ceiling that need not be reached: the levels would have to be equally likely.
     """
     return math.log2(num_levels)
 
 
 def shannon_capacity(rows: np.ndarray) -> float:
-    """Max over p(class) of I(class; level), in bits (Shannon 1948), by the algorithm of Blahut and Arimoto
-    (1972).
+    """Max over p(class) of I(class; level), in bits (Shannon 1948).
 
-    It ends when the upper bound max_c D(row c || levels) and the lower bound I agree to 1e-9 bits. Should
-    they not, as they may not where the rows are nearly the same, the upper bound is returned: a ceiling all
-    the same.
+    By the algorithm of Blahut and Arimoto (1972), which ends when the upper bound max_c D(row c || levels)
+    and the lower bound I agree to 1e-9 bits. If they do not, which may happen where the rows are nearly the
+    same, the upper bound is returned: it is a ceiling all the same.
 
     Args:
         rows: (C, L) p(level | class).
@@ -46,8 +45,9 @@ def shannon_capacity(rows: np.ndarray) -> float:
 
 
 def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
-    """The most that any question can tell, whatever is known before: max over answers a and over p(S) of I(S;
-    level | A = a), in bits.
+    """The most that any question can reveal, whatever is known before, in bits.
+
+    That is the maximum over answers a and over p(S) of I(S; level | A = a).
 
     Args:
         classes: (A, N) the class of each secret under each answer.
@@ -65,16 +65,14 @@ def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
 
 @dataclass(frozen=True)
 class FirstEpisode:
-    """I(S; R | A = a) before anything is known, in bits: of the best answer, and the mean over all
-    answers.
-    """
+    """I(S; R | A = a) before anything is known, in bits: of the best answer, and the mean over all."""
 
     best: float
     mean: float
 
 
 def first_episode_information(classes: np.ndarray, outcomes: Outcomes) -> FirstEpisode:
-    """What the first episode can tell about a uniform secret.
+    """What the first episode can reveal about a uniform secret.
 
     Args:
         classes: (A, N) the class of each secret under each answer.
@@ -91,8 +89,9 @@ def binary_first_episode(N: int) -> FirstEpisode:
 
 
 def distance_first_episode(N: int) -> FirstEpisode:
-    """Told |a - S|: an end point tells all; m = min(a, N - 1 - a) pairs of secrets look alike from a, which
-    costs 2 m / N bits.
+    """The first episode where the distance |a - S| is shown: an end point reveals all.
+
+    From answer a, m = min(a, N - 1 - a) pairs of secrets look alike, which costs 2 m / N bits.
     """
     pairs = np.minimum(np.arange(N), N - 1 - np.arange(N))
     return FirstEpisode(math.log2(N), math.log2(N) - 2 * float(pairs.mean()) / N)

@@ -1,5 +1,6 @@
-"""What exact softmax policy gradient needs: no baseline, plain gradient steps, one episode an update, from a
-uniform start.
+"""How many episodes exact softmax policy gradient needs, in closed form.
+
+For plain gradient steps without a baseline, one episode per update, from a uniform start.
 
 Derivation. One episode's step moves the logits by eta r (e_a - p) for reward r and answer a. With reward 1
 for the secret alone, only hits move anything: on each, the log-odds of S grow and the others stay equal among
@@ -18,13 +19,13 @@ def _potential(p: float) -> float:
 
 
 def binary_episodes(N: int, step_size: float, target: float) -> float:
-    """Expected episodes until P(S) >= target with a binary reward, for any step size: the waits 1 / p_k
-    summed over hits.
+    """Expected episodes until P(S) >= target with a binary reward, for any step size.
 
-    At a hit the logit of S grows by eta (1 - p) and each other one falls by eta (1 - p) / (N - 1).
+    They are the waits 1 / p_k summed over hits. At a hit the logit of S grows by eta (1 - p), and each of the
+    others falls by eta (1 - p) / (N - 1).
 
     Args:
-        N: answers.
+        N: the number of answers.
         step_size: eta > 0.
         target: p*, above 1 / N.
     """
@@ -36,15 +37,15 @@ def binary_episodes(N: int, step_size: float, target: float) -> float:
 
 
 def binary_episodes_small_step(N: int, step_size: float, target: float) -> float:
-    """The limit of small steps: (N - 1) / (N eta) [F(p*) - F(1/N)]."""
+    """The limit of `binary_episodes` for small steps: (N - 1) / (N eta) [F(p*) - F(1/N)]."""
     return (N - 1) / (N * step_size) * (_potential(target) - _potential(1 / N))
 
 
 def dense_episodes(num_bits: int, step_size: float, target: float) -> float:
-    """Small steps with reward +-1 for each of k bits, each credited with its own: [F(q) - F(1/2)] / (4 eta),
-    q = p*^(1/k).
+    """Expected episodes for small steps with reward +-1 for each of k bits: [F(q) - F(1/2)] / (4 eta).
 
-    The policy has two logits a bit; all bits move alike, and P(S) is the product of their probabilities.
+    Here q = p*^(1/k), and each bit is credited with its own reward. The policy has two logits per bit; all
+    bits move alike, and P(S) is the product of their probabilities.
     """
     return (_potential(target ** (1 / num_bits)) - _potential(0.5)) / (4 * step_size)
 

@@ -1,8 +1,7 @@
-"""The ledger: what each run's questions could tell, what the ideal observer learned from them, and when it
-knew S.
+"""The ledger: what each run's questions could reveal, what the ideal observer learned, and when it knew S.
 
 All numbers are cumulative over a run. Averaged over uniform secrets, what the observer knows is what the
-questions could tell (chain rule), and no policy that learns from the same rewards knows more than the
+questions could reveal (chain rule), and no policy that learns from the same rewards knows more than the
 observer (Gibbs' inequality). Both hold at any time that does not depend on S.
 """
 
@@ -18,7 +17,7 @@ NEVER = 0
 
 
 class Ledger(Stateful):
-    """Accounts of R runs.
+    """The accounts of R runs.
 
     Args:
         secrets: (R,) integers in [0, N).
@@ -40,9 +39,7 @@ class Ledger(Stateful):
         """(R,) the first episode after which the observer gave S at least `known_at`; 0 while it did not."""
 
     def open(self, runs: np.ndarray, outcomes: Outcomes) -> np.ndarray:
-        """(R',) bool: the runs whose observers can still learn anything. The questions of the others need not
-        be recorded.
-        """
+        """(R',) bool: whose observers can still learn; questions of the others need not be recorded."""
         return np.full(len(runs), True) if not outcomes.certain else self.observer.undecided(runs)
 
     def record(self, runs: np.ndarray, question: Question, outcomes: Outcomes, levels: np.ndarray) -> None:
@@ -54,11 +51,10 @@ class Ledger(Stateful):
         self.observer.observe(runs, question, outcomes, levels)
 
     def record_misses(self, run: int, answers: np.ndarray, episodes: np.ndarray) -> None:
-        """Takes in many questions of one run at once, each whether S is this answer, and each truly answered
-        with no.
+        """Takes in many questions of one run at once: whether S is this answer, each truly answered with no.
 
         Args:
-            run: whose.
+            run: the run.
             answers: (T,) in the order in which they were given.
             episodes: (T,) the number of each episode, from 1, ascending.
         """
@@ -84,8 +80,7 @@ class Ledger(Stateful):
         self.episodes_to_know[runs[waiting][knows]] = episode[waiting][knows]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:
-        """Variance of the observer's bits around `asked`, for someone who knows all that was seen but S:
-        (R',) squared bits.
+        """Variance of the observer's bits around `asked`, given all that was seen but S: (R',) squared bits.
 
         The entropy that the observer has lost, less `asked`, is a martingale, whose increments have the
         variances of the questions; the observer's bits differ from that entropy by the surprise of S itself.
@@ -98,15 +93,15 @@ class Ledger(Stateful):
 
 
 class HitLedger(Stateful):
-    """As `Ledger`, of R runs that ask of one answer at a time whether it is S, without noise, where N is too
-    large to keep all candidates.
+    """The accounts of R runs where N is too large to keep all candidates.
 
-    What such an observer knows depends on nothing but the number D of different answers that were tried and
-    were not S. D is replaced by its expectation over what was tried, given the probability of each answer at
-    the time; that is estimated from a panel of answers, drawn uniformly: D/N is the mean over the panel of
-    1 - product of (1 - p)^n, with a standard error of at most 1/(2 sqrt(Q)) for a panel of Q, and none if it
-    holds all answers. The observer is taken to know S from the first hit on; that it has tried all answers
-    but one or two before has a probability of about 2/N.
+    Each question is whether one answer is S, and is answered without noise. What such an observer knows
+    depends on nothing but the number D of different answers that were tried and were not S. D is replaced by
+    its expectation over what was tried, given the probability of each answer at the time; that is estimated
+    from a panel of answers, drawn uniformly: D/N is the mean over the panel of 1 - product of (1 - p)^n, with
+    a standard error of at most 1/(2 sqrt(Q)) for a panel of Q, and none if it holds all answers. The observer
+    is taken to know S from the first hit on; that it has tried all answers but one or two before has a
+    probability of about 2/N.
 
     Args:
         secrets: (R,) integers in [0, N).
@@ -135,15 +130,15 @@ class HitLedger(Stateful):
 
     @property
     def asked(self) -> np.ndarray:
-        """See `Ledger`."""
+        """(R,) expected information of the questions asked, in bits."""
         return self._accounts(np.arange(len(self.secrets)))[0]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:
-        """See `Ledger`."""
+        """Variance of the observer's bits around `asked`, given all but S: (R',) squared bits."""
         return self._accounts(runs)[1]
 
     def observer_bits(self, runs: np.ndarray) -> np.ndarray:
-        """See `Ledger`."""
+        """log2 N + log2 P(S) of the observers of these runs: (R',) bits."""
         knows = self.episodes_to_know[runs] != NEVER
         return np.where(
             knows,
@@ -158,13 +153,11 @@ class HitLedger(Stateful):
         return (self._num_secrets - 1) * (tried * others).sum(axis=1) / others.sum(axis=1)
 
     def look(self, run: int, log_probs: np.ndarray) -> None:
-        """Takes in how a run answers from now on: log-probabilities (Q,) of the panel's answers, given that
-        it is no hit, in nats.
-        """
+        """Takes in log-probabilities (Q,) of the panel's answers in case of a miss, in nats, from now on."""
         self._log_tried_now[run] = log_probs
 
     def record_misses(self, run: int, count: int) -> None:
-        """Takes in that many episodes that were no hit."""
+        """Takes in this many episodes without a hit."""
         if self.episodes_to_know[run] == NEVER:
             self._log_untried[run] += count * np.log1p(
                 -np.minimum(np.exp(self._log_tried_now[run]), 1 - 1e-12)

@@ -1,9 +1,8 @@
-"""The ideal observer: exact Bayes over S from the questions that a policy asked and the levels that it saw,
-for all runs at once.
+"""The ideal observer: exact Bayes over S from a policy's questions and the levels that it saw.
 
-It is handed questions and outcomes, so that it knows neither rewards nor policies. Beliefs are kept as
-weights that need not sum to 1: a noiseless channel only ever strikes secrets out, so that its weights stay
-exactly 0 or 1 and their sum is the number of candidates.
+It works on all runs at once, and is handed questions and outcomes: it knows neither rewards nor policies.
+Beliefs are kept as weights that need not sum to 1: a noiseless channel only ever strikes secrets out, so that
+its weights stay exactly 0 or 1 and their sum is the number of candidates.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Question(Protocol):
     """One question to each of R runs: how it sorts the secrets into classes."""
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """See `Observer.ask`."""
+        """Mean and variance of the entropy that the observer loses by the answer: each (R',)."""
 
     def reweigh(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes, levels: np.ndarray) -> None:
         """Multiplies the weights by p(level | class)."""
@@ -35,7 +34,7 @@ class Partition:
     classes: np.ndarray
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """See `Question`."""
+        """Mean and variance of the entropy lost, from the mass and the entropy of each class."""
         posterior = observer.posterior(runs)
         masses = class_masses(self.classes, posterior, outcomes.num_classes)
         if outcomes.certain:
@@ -43,7 +42,7 @@ class Partition:
         return outcomes.gains(masses, class_masses(self.classes, -xlog2x(posterior), outcomes.num_classes))
 
     def reweigh(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes, levels: np.ndarray) -> None:
-        """See `Question`."""
+        """Multiplies the weights of all secrets by p(level | class)."""
         weights = observer.weights[runs] * outcomes.likelihoods(self.classes, levels[:, None])
         totals = weights.sum(axis=1)
         if not outcomes.certain:  # noise shrinks all weights: keep them away from underflow
@@ -54,21 +53,20 @@ class Partition:
 
 @dataclass(frozen=True)
 class OneAgainstRest:
-    """The question whether S is this one secret, answered without noise: class 1 for `answers` (R,), class 0
-    for all others.
+    """The question whether S is this one secret, answered without noise.
 
-    It is a `Partition` whose cost does not grow with N.
+    The class is 1 for `answers` (R,) and 0 for all others: a `Partition` whose cost does not grow with N.
     """
 
     answers: np.ndarray
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """See `Question`."""
+        """Mean and variance of the entropy lost, from the probability of a hit alone."""
         hit = observer.weights[runs, self.answers] / observer.totals[runs]
         return outcomes.gains(np.stack([1.0 - hit, hit], axis=1))
 
     def reweigh(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes, levels: np.ndarray) -> None:
-        """See `Question`."""
+        """Strikes out the answer in case of a miss, and all other secrets in case of a hit."""
         of_answer, hit = observer.weights[runs, self.answers], levels == 1
         observer.weights[runs[hit]] = 0.0  # a yes: nothing else is possible
         observer.weights[runs, self.answers] = of_answer * hit
@@ -94,20 +92,24 @@ class Observer(Stateful):
         return self.weights[runs] / self.totals[runs, None]
 
     def undecided(self, runs: np.ndarray) -> np.ndarray:
-        """(R',) bool: whether several secrets are possible. For noiseless channels alone; a noisy one never
-        rules anything out.
+        """(R',) bool: whether several secrets are still possible.
+
+        For noiseless channels only; a noisy one never rules anything out.
         """
         return np.asarray(self.totals[runs] > 1.0)
 
     def ask(self, runs: np.ndarray, question: Question, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """What the question tells about S before its level is seen: mean (the I(S; R | A, history)) and
-        variance of the entropy lost, each (R',).
+        """What the question is expected to reveal about S before its level is seen.
+
+        That is the mean (I(S; R | A, history), in bits) and the variance (in squared bits) of the entropy
+        that is lost, each (R',).
         """
         return question.ask(self, runs, outcomes)
 
     def surprise_variance(self, runs: np.ndarray) -> np.ndarray:
-        """Variance of log2 P(S) over the secrets as the observer believes in them: (R',) squared bits. 0
-        where all candidates are equally likely.
+        """Variance of log2 P(S) under the observer's own posterior: (R',) squared bits.
+
+        It is 0 where all candidates are equally likely.
         """
         posterior = self.posterior(runs)
         log = np.log2(np.where(posterior > 0, posterior, 1.0))
@@ -128,13 +130,14 @@ class Observer(Stateful):
             )
 
     def strike_out(self, run: int, secrets: np.ndarray) -> None:
-        """Rules these secrets out, of which each was still possible, for one run whose candidates are all
-        equally likely.
+        """Rules out these secrets of one run.
+
+        Each must have been possible until now, and all candidates of the run equally likely.
         """
         self.weights[run, secrets] = 0.0
         self.totals[run] -= len(secrets)
 
     def bits_known(self, runs: np.ndarray, secrets: np.ndarray) -> np.ndarray:
-        """log2 N + log2 P(S) of these runs, whose secrets are given: (R',) bits."""
+        """log2 N + log2 P(S) of these runs, given their secrets (R',): (R',) bits."""
         with np.errstate(divide="ignore"):  # a secret struck out, by a wrong likelihood, is -inf bits
             return np.log2(self.weights.shape[1] * self.weights[runs, secrets] / self.totals[runs])

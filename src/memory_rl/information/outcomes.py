@@ -16,14 +16,14 @@ _CELLS_A_CHUNK = 2**22
 
 
 class Outcomes:
-    """p(level | class).
+    """The law of what is seen, p(level | class).
 
     Args:
         num_classes: C.
         noisy: (C, L) rows that sum to 1, or None where class c always shows level c.
 
     Raises:
-        ValueError: if a row is no distribution.
+        ValueError: if a row is not a distribution.
     """
 
     def __init__(self, num_classes: int, noisy: np.ndarray | None = None) -> None:
@@ -48,8 +48,9 @@ class Outcomes:
         return np.maximum(entropy(masses @ self.noisy) - masses @ self._row_entropy, 0.0)
 
     def gains(self, masses: np.ndarray, entropies: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the entropy of S that an observer loses by seeing the level, in bits and
-        squared bits; the mean is I(S; level).
+        """Mean and variance of the entropy of S that an observer loses by seeing the level.
+
+        They are in bits and squared bits, each (R,); the mean is I(S; level).
 
         Args:
             masses: (R, C) the observer's probability of each class.

@@ -1,9 +1,9 @@
-"""The ideal questioner: how many episodes a learner needs that knows the channel, forgets nothing and chooses
-its answers well.
+"""The ideal questioner: the episodes of a learner that knows the channel and chooses its answers well.
 
-Told without noise, it knows a set of candidates, all equally likely: `classes[a, s]` is what answer a is told
-when the secret is s. It *knows* S when one candidate is left, it *hits* S when it answers S, and it *reaches*
-a certainty p when at most 1 / p candidates are left; all counts include the episode in which it happens.
+It forgets nothing. Without noise it knows a set of candidates, all equally likely: `classes[a, s]` is what
+answer a is shown when the secret is s. It *knows* S when one candidate is left, it *hits* S when it answers
+S, and it *reaches* a certainty p when at most 1 / p candidates are left; all counts include the episode in
+which it happens.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Episodes:
 
 
 def candidates_at(certainty: float) -> int:
-    """The most candidates of which each has at least this probability."""
+    """The most candidates of which each can have at least this probability."""
     return math.floor(1 / certainty + 1e-9)
 
 
 def binary(N: int, certainty: float = 1.0) -> Episodes:
     """The questioner of the binary channel tries one candidate after the other.
 
-    It hits S after (N + 1) / 2 episodes on average. It knows S then, too, but for the last two candidates:
-    one episode decides between both, so that the mean is (N - 1)(N + 2) / (2 N). In general it has reached m
-    candidates once it hit S or has T = N - m misses: (T (T + 1) / 2 + m T) / N episodes.
+    It hits S after (N + 1) / 2 episodes on average. It then also knows S, except that one episode decides
+    between the last two candidates, so that the mean is (N - 1)(N + 2) / (2 N). In general it has reached m
+    candidates once it has hit S or has T = N - m misses: (T (T + 1) / 2 + m T) / N episodes.
     """
 
     def until(left: int) -> float:
@@ -56,16 +56,15 @@ def binary(N: int, certainty: float = 1.0) -> Episodes:
 
 
 def distance(N: int, certainty: float = 1.0) -> Episodes:
-    """Told |answer - S|, the questioner answers an end point and knows S; with probability 1 / N it hit it,
-    else the next episode does.
+    """Where |answer - S| is shown, the questioner answers an end point, and then knows S.
+
+    With probability 1 / N it has already hit S; else the next episode does.
     """
     return Episodes(1.0, 2.0 - 1.0 / N, float(candidates_at(certainty) < N))
 
 
 def per_bit(N: int, certainty: float = 1.0) -> Episodes:
-    """Told for each bit whether it was right, the questioner knows S after one episode, as with a
-    distance.
-    """
+    """Where each bit is rewarded, the questioner knows S after one episode, as with a distance."""
     return distance(N, certainty)
 
 
@@ -75,13 +74,14 @@ def example(N: int, certainty: float = 1.0) -> Episodes:
 
 
 def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
-    """The questioner that always gives the answer whose reward has the highest entropy; of several, the
-    smallest that may be S, else the smallest.
+    """The questioner that always gives the answer whose reward has the highest entropy.
+
+    Of several such answers it gives the smallest that may be S, else the smallest.
 
     Args:
         classes: (A, N) integers, A >= N: what is seen for each answer and secret; the first N answers are the
             secrets.
-        certainty: see `Episodes.to_reach`.
+        certainty: the P(S) that `Episodes.to_reach` counts to.
 
     Raises:
         ValueError: if no answer tells some candidates apart, so that S is never known.
@@ -127,11 +127,11 @@ def simulated(
     generator: np.random.Generator,
     max_episodes: int,
 ) -> Episodes:
-    """The greedy questioner of a noisy channel, by playing it: it keeps exact posteriors and asks what tells
-    most; ties go to the smallest answer.
+    """The greedy questioner of a noisy channel, by playing games.
 
-    A game that has not reached the certainty by `max_episodes` counts in the manner of a constant rate:
-    episodes played / games that ended.
+    It keeps exact posteriors and asks what is expected to reveal the most; ties go to the smallest answer. A
+    game that has not reached the certainty by `max_episodes` counts as under a constant rate: episodes played
+    / games that ended.
 
     Args:
         classes: (A, N) the class of each secret under each answer.
@@ -142,7 +142,7 @@ def simulated(
         max_episodes: the longest a game may be.
 
     Returns:
-        `to_reach` alone; infinite if no game ended.
+        Only `to_reach`; infinite if no game ended.
     """
     num_answers, num_secrets = classes.shape
     sorted_into = np.zeros((num_secrets, num_answers, outcomes.num_classes))
@@ -167,8 +167,9 @@ def simulated(
 
 
 def optimal_episodes_to_know(classes: np.ndarray) -> float:
-    """The least expected episodes to know S of any questioner, by dynamic programming over sets of
-    candidates.
+    """The fewest expected episodes in which any questioner knows S.
+
+    By dynamic programming over sets of candidates.
 
     Args:
         classes: (A, N) integers; the cost grows like 2^N, so N up to about 16.

@@ -1,5 +1,4 @@
-"""The same worlds in the shapes that other libraries ask for: thin adapters on task/ alone, one module a
-library.
+"""The same worlds in the forms that other libraries expect: thin adapters to task/, one module per library.
 
-Each module imports its library, and nothing else here does. See docs/integrations.md.
+Each module imports its library, and nothing else here does. docs/integrations.md has examples.
 """

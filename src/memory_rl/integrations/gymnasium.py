@@ -1,19 +1,18 @@
-"""Gymnasium: `memory_rl/SecretInteger-v0` (one answer an episode) and `memory_rl/SecretBits-v0` (k bits an
-episode).
+"""Gymnasium: `memory_rl/SecretInteger-v0` and `memory_rl/SecretBits-v0`.
 
-Importing this module registers both:
+An episode is one answer in the first, and k bits in the second. Importing this module registers both:
 
     import gymnasium
     import memory_rl.integrations.gymnasium
     env = gymnasium.make("memory_rl/SecretInteger-v0", N=64, reward_type="log_distance")
 
-The secret belongs to the environment's life, not to an episode, as in an experiment, where a run has one
+The secret lasts for the environment's life, not for an episode, as in an experiment, where a run has one
 secret and learns it over its episodes:
 
 - `secret=` at construction, or `reset(options={"secret": 5})`, gives it;
 - otherwise the first `reset` draws it, and a later `reset()` keeps it;
 - `reset(seed=s)` makes the environment what a new one with this seed would be, so that it draws again: the
-  secret of run 0 of an experiment with `seed=s`. One that was given stays;
+  secret of run 0 of an experiment with `seed=s`. A secret that was given stays;
 - `reset(options={"secret": None})` draws a new one.
 
 No observation and no info holds it. Reward noise comes from `np_random`.
@@ -38,7 +37,7 @@ UNSAID = 2
 
 
 class _Secretive(gymnasium.Env[Any, Any]):
-    """An environment with a secret for life."""
+    """An environment that keeps its secret over its episodes."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
@@ -52,7 +51,7 @@ class _Secretive(gymnasium.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode; see the module on what becomes of the secret."""
+        """Starts an episode; the module's description says what becomes of the secret."""
         super().reset(seed=seed)
         self._settle_secret(seed, options or {})
         self._choices, self._over = [], False
@@ -69,7 +68,8 @@ class _Secretive(gymnasium.Env[Any, Any]):
             raise gymnasium.error.ResetNeeded("the episode is over: call reset() first.")
         if not self.action_space.contains(action):
             raise gymnasium.error.InvalidAction(
-                f"{action!r} is not in {self.action_space}: use an integer from 0 to {self.action_space.n - 1}."
+                f"{action!r} is not in {self.action_space}: "
+                f"use an integer from 0 to {self.action_space.n - 1}."
             )
         reward = self._world.score_step(int(action), len(self._choices), self._secret, self.np_random)
         self._choices.append(int(action))
@@ -90,9 +90,7 @@ class _Secretive(gymnasium.Env[Any, Any]):
         raise NotImplementedError
 
     def _info(self) -> dict[str, Any]:
-        """The step, the bits that there are to learn, and what a language model would be asked next (None at
-        the end).
-        """
+        """The step, the bits to learn, and what a language model would be asked next (None at the end)."""
         step = len(self._choices)
         environment = self._world.environment
         return {
@@ -103,12 +101,13 @@ class _Secretive(gymnasium.Env[Any, Any]):
 
 
 class SecretInteger(_Secretive):
-    """Answer with the secret integer: `Discrete(N)`, one step an episode. There is nothing to see:
-    `Discrete(1)`.
+    """Answer with the secret integer: `Discrete(N)`, one step per episode.
+
+    There is nothing to observe: `Discrete(1)`.
 
     Args:
         N: the secret is uniform on [0, N).
-        reward_type: binary, log_distance, binned_log_distance, or a reward of one's own.
+        reward_type: binary, log_distance, binned_log_distance, or a reward of your own.
         reward_bins: B of binned_log_distance.
         reward_noise: the probability of a different level.
         secret: None to have it drawn.
@@ -133,11 +132,10 @@ class SecretInteger(_Secretive):
 
 
 class SecretBits(_Secretive):
-    """Answer bit by bit, most significant first: `Discrete(2)`, k = ceil(log2 N) steps an episode, 1 for each
-    correct bit.
+    """Answer bit by bit, most significant first: `Discrete(2)`, k = ceil(log2 N) steps per episode.
 
-    An observation holds the k bits of the answer as far as it was given, `UNSAID` for those to come:
-    `MultiDiscrete([3] * k)`.
+    Each correct bit earns 1. An observation holds the k bits of the answer as far as it was given, `UNSAID`
+    for those to come: `MultiDiscrete([3] * k)`.
 
     Args:
         N: the secret is uniform on [0, N).

@@ -1,12 +1,13 @@
 """The Tinker cookbook: an `RLDatasetBuilder`, so that its own training loop can train on these worlds.
 
     from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
-    dataset_builder = SecretDatasetBuilder(env_type="multi_step", N=64, model_name_for_tokenizer=...,
-    renderer_name="llama3")
+    dataset_builder = SecretDatasetBuilder(
+        env_type="multi_step", N=64, model_name_for_tokenizer=..., renderer_name="llama3"
+    )
 
 In multi_step each turn is a step of the `Env` with a reward of its own, and the trajectory keeps them apart.
-What becomes of them is the loop's affair: the cookbook's `compute_advantages` takes their sum and gives all
-tokens of an episode the same advantage, which is credit=episode in our words.
+What becomes of them is up to the loop: the cookbook's `compute_advantages` takes their sum and gives all
+tokens of an episode the same advantage, which is what we call credit=episode.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from tinker_cookbook.rl import types  # noqa: E402
 class SecretEpisode(types.Env):
     """One episode: K questions, each answered by a sampled message and rewarded at once.
 
-    A reply that is no canonical answer, or that was cut off, ends the episode; the turns that it forfeits are
-    never sampled and earn nothing.
+    A reply that is not a canonical answer, or that was cut off, ends the episode; the turns that it forfeits
+    are never sampled and earn nothing.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class SecretEpisode(types.Env):
         return self._observation(), self._renderer.get_stop_sequences()
 
     async def step(self, action: types.Action, *, extra: types.ActionExtra | None = None) -> types.StepResult:
-        """Reads one reply and rewards its own bit or answer alone."""
+        """Reads one reply and rewards only its own bit or answer."""
         step, choice = len(self._replies), self._read(action)
         self._replies.append(str(choice))
         reward = self._world.score_step(choice, step, self._secret, self._chance)
@@ -147,8 +148,9 @@ class SecretDataset(types.RLDataset):
 
 @chz.chz
 class SecretDatasetBuilder(types.RLDatasetBuilder):
-    """What the cookbook's `train.Config` takes as `dataset_builder`. There is no test set: P(S) is the
-    test.
+    """What the cookbook's `train.Config` takes as `dataset_builder`.
+
+    There is no test set: P(S) is the test.
     """
 
     model_name_for_tokenizer: str = chz.field(doc="Whose tokenizer.")

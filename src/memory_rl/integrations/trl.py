@@ -8,7 +8,7 @@
     )
 
 The reward reads the secret from the dataset's column `secret`, so that both need the same N.
-env_type=multi_step has no form here: the trainer asks once an episode and knows one reward of it.
+env_type=multi_step has no form here: the trainer asks once per episode, and knows one reward of it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ Completion = str | Sequence[dict[str, Any]]
 
 
 class SecretReward:
-    """A reward function in the trainer's signature: a reward channel, asked with the completion's text and
-    the row's secret.
+    """A reward function with the trainer's signature: the reward channel of the text and the row's secret.
 
     Args:
-        end_token_id: the token that ends a reply. With it, a completion that lacks it was cut off and is
-            invalid, as in an experiment. Without it (None) what there is of the text is read, so that 12, cut
-            off from 123, is an answer.
+        end_token_id: the token that ends a reply. A completion that lacks it was cut off and is invalid, as
+            in an experiment. If it is None, whatever there is of the text is read, so that 12, cut off from
+            123, is an answer.
         keys: N, reward_type, reward_bins, reward_noise and seed (of the noise), as `memory_rl.train` takes
             them.
 
@@ -58,13 +57,13 @@ class SecretReward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         **columns: Any,
     ) -> list[float]:
-        """The reward of each completion. An invalid one earns the channel's lowest level, but for noise.
+        """The reward of each completion; an invalid one earns the channel's lowest level, except for noise.
 
         Args:
             completions: B of them.
             secret: the column of that name, (B,).
-            completion_ids: their tokens, which tell what was cut off.
-            columns: what else the trainer hands over.
+            completion_ids: their tokens, which show what was cut off.
+            columns: what else the trainer hands over; not used.
         """
         ended = [
             self._end is None or completion_ids is None or self._end in tokens
@@ -83,12 +82,12 @@ class SecretReward:
 def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:
     """The prompt `length` times, as a chat, with the secret beside it: columns `prompt` and `secret`.
 
-    One model learns one secret, so that all rows hold the same; no prompt tells it. Give each learner a run
+    One model learns one secret, so that all rows hold the same; no prompt reveals it. Give each learner a run
     of its own.
 
     Args:
         length: rows.
-        run: of an experiment with this seed: the secret is the one that it has there.
+        run: the secret is the one that this run has in an experiment with the same seed.
         keys: N, seed, fixed_secret, as `memory_rl.train` takes them.
 
     Raises:

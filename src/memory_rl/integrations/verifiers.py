@@ -1,19 +1,20 @@
 """Verifiers (0.4 and later): a taskset, an environment and a harness, under the id `memory-rl-verifiers`.
 
-    vf-eval memory-rl-verifiers --env.taskset.N 64 --env.taskset.env-type multi_step --no-push        # the
-    library's own command
+    # with the library's own command:
+    vf-eval memory-rl-verifiers --env.taskset.N 64 --env.taskset.env-type multi_step --no-push
 
+    # in Python:
     from memory_rl.integrations.verifiers import load_environment
     environment = load_environment(N=64, env_type="multi_step")
 
-A task is a run: one secret, which no message tells. In multi_step the environment asks for bit after bit, and
-each bit has a reward of its own name in `trace.rewards` (bit_1 ... bit_k). The library keeps them apart in
-the trace and on disk, and its `trace.reward` is their sum, which a trainer that knows one reward an episode
-will take: credit=episode in our words. What each step is credited with stays open to a trainer that fills in
-`MessageNode.advantages`.
+A task is a run: one secret, which no message reveals. In multi_step the environment asks for one bit after
+another, and each bit has a reward of its own name in `trace.rewards` (bit_1 ... bit_k). The library keeps
+them apart in the trace and on disk, and its `trace.reward` is their sum, which a trainer that knows one
+reward per episode will take: what we call credit=episode. A trainer that fills in `MessageNode.advantages`
+can credit each step as it likes.
 
-The harness does no more than ask the model, in this process. The library's own (`--env.agent.harness.id
-null`) do as well.
+The harness only asks the model, in this process. The library's own (`--env.agent.harness.id null`) works as
+well.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SecretData(vf.TaskData):
     secret: int
     """S. It is in no prompt."""
     keys: dict[str, Any]
-    """Of `memory_rl.integrations.worlds.make_world`."""
+    """Those of `memory_rl.integrations.worlds.make_world`."""
 
 
 class SecretTask(vf.Task[SecretData]):
@@ -52,7 +53,7 @@ class SecretTask(vf.Task[SecretData]):
 
     @cached_property
     def world(self) -> AskedWorld:
-        """The task's."""
+        """The world of the task."""
         return make_world(**self.data.keys)
 
     def read(self, trace: vf.Trace) -> np.ndarray:
@@ -67,8 +68,9 @@ class SecretTask(vf.Task[SecretData]):
 
     @vf.reward
     async def step_rewards(self, trace: vf.Trace) -> dict[str, float]:
-        """The reward of each step, by name. Its noise depends on the trace alone, so that scoring it again
-        gives the same.
+        """The reward of each step, by name.
+
+        Its noise depends on the trace alone, so that scoring it again gives the same.
         """
         chance = generator(self.world.world.seed, "reward noise", int.from_bytes(trace.id.encode()))
         rewards = self.world.score(self.read(trace), self.data.secret, chance)
@@ -97,12 +99,14 @@ class SecretTasksetConfig(vf.TasksetConfig):
     seed: int = 0
     fixed_secret: int | None = None
     num_runs: int = 1
-    """Tasks, each with the secret that the run has in an experiment with this seed. One model is meant to
-    learn one of them."""
+    """The number of tasks, each with the secret that the run has in an experiment with this seed.
+
+    One model is meant to learn one of them.
+    """
 
 
 class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):
-    """One task a run."""
+    """One task per run."""
 
     def load(self) -> Iterator[SecretTask]:
         """The tasks.
@@ -121,7 +125,7 @@ class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):
 
 
 class SecretEnvConfig(vf.EnvConfig):
-    """One seat: the model that is to learn."""
+    """One agent: the model that is to learn."""
 
     agent: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
 
@@ -161,7 +165,7 @@ class SecretHarness(vf.Harness[vf.HarnessConfig]):
         mcp_urls: dict[str, str],
         data: vf.TaskData,
     ) -> vf.ProgramResult:
-        """See the library's `Harness`; `secret` is its token for the endpoint, and no secret of ours."""
+        """Sends one chat completion request; `secret` is the endpoint's token, and no secret of ours."""
         system, prompt = self.resolve_prompt(data)
         asked = (
             [{"role": "user", "content": prompt}]
@@ -169,7 +173,8 @@ class SecretHarness(vf.Harness[vf.HarnessConfig]):
             else [message_to_wire(message) for message in prompt or []]
         )
         messages = asked if system is None else [{"role": "system", "content": system}, *asked]
-        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113  # the library's own time limits hold
+        # The library has time limits of its own.
+        async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
             body = {"model": ctx.model, "messages": messages}
             reply = await client.post(
                 f"{endpoint}/chat/completions", headers={"Authorization": f"Bearer {secret}"}, json=body
@@ -180,11 +185,11 @@ class SecretHarness(vf.Harness[vf.HarnessConfig]):
 
 
 def load_environment(**keys: Any) -> SecretEnv:
-    """The environment of these keys (see `SecretTasksetConfig`).
+    """The environment of these keys, which are those of `SecretTasksetConfig`.
 
     Raises:
         ConfigError: one sentence about the first bad value.
     """
     environment = SecretEnv(SecretEnvConfig(taskset=SecretTasksetConfig(**keys)))
-    list(environment.taskset)  # a bad value is said at once
+    list(environment.taskset)  # a bad value is reported at once
     return environment

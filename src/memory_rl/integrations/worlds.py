@@ -1,7 +1,7 @@
-"""What all adapters share: keys become an environment, a secret is drawn as an experiment draws it, and
-replies become rewards.
+"""What all adapters share: an environment made from keys, its secrets, and the rewards of replies.
 
-Nothing of the world is decided here; task/ does that. An adapter turns these calls into its library's.
+Secrets are drawn as an experiment draws them. Nothing of the world is decided here; task/ does that. An
+adapter turns these calls into its library's.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class AskedWorld:
         return draw_secret(self.environment.space, self.world.seed, run)
 
     def messages(self, replies: Sequence[str]) -> list[Message]:
-        """The conversation once these replies are given, up to the next question: the next thing to be shown
-        to a model.
-        """
+        """The conversation once these replies are given, up to the next question that a model is to see."""
         talk: list[Message] = []
         for step, reply in enumerate(replies):
             talk += [
@@ -66,8 +64,9 @@ class AskedWorld:
         )
 
     def read(self, replies: Sequence[str | None]) -> np.ndarray:
-        """The choices of an episode's replies, (K,). None is a reply that was cut off. The first invalid turn
-        forfeits those after it.
+        """The choices of an episode's replies, (K,); None is a reply that was cut off.
+
+        The first invalid turn forfeits those after it.
         """
         choices = np.full(self.num_steps, INVALID)
         for step, reply in enumerate(replies):
@@ -78,8 +77,9 @@ class AskedWorld:
         return choices
 
     def score(self, choices: np.ndarray, secret: int, chance: np.random.Generator) -> np.ndarray:
-        """The reward of each step of an episode, (K,), for its choices (K,); the noise is drawn from
-        `chance`, a number a step.
+        """The reward of each step of an episode, (K,), for its choices (K,).
+
+        The noise is drawn from `chance`, one number per step.
         """
         uniforms = None if self.environment.channel.certain else chance.random((1, 1, self.num_steps))
         return self.environment.rewards(choices[None, None], np.array([secret]), uniforms)[0, 0]
@@ -100,15 +100,17 @@ def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
 
 
 def make_world(**keys: Any) -> AskedWorld:
-    """The world of these keys: env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise, as
-    `memory_rl.train` takes them.
+    """The world of these keys, which are as `memory_rl.train` takes them.
+
+    They are env_type, N, fixed_secret, seed, reward_type, reward_bins and reward_noise.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.
     """
     if keys.get("credit", "step") != "step":
         raise ConfigError(
-            f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: leave credit out."
+            f"credit={keys['credit']} has no meaning here, since it is the trainer that credits steps: "
+            "leave credit out."
         )
     values = read(keys_of(World) | keys_of(Signal), keys, typed=True)
     world, signal = fill(World, values), fill(Signal, values)

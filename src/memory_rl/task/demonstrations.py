@@ -1,5 +1,6 @@
-"""Labelled examples for supervised learning: JSON Lines in the chat format, one conversation a line, all of
-the same secret.
+"""Labelled examples for supervised learning: JSON Lines in the chat format, all of the same secret.
+
+Each line is one conversation:
 
 {"messages": [{"role": "user", "content": "Secret in [0,64)?"}, {"role": "assistant", "content": "42"}]}
 """
@@ -68,7 +69,8 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
         problem = _compare(line, expected)
         if problem is not None:
             raise DataError(
-                f"{path}, line {number}: {problem}: run python sft_data_gen.py {_key_values(environment, secret)}."
+                f"{path}, line {number}: {problem}: "
+                f"run python sft_data_gen.py {_key_values(environment, secret)}."
             )
     return np.full(len(lines), secret)
 
@@ -91,7 +93,10 @@ def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
         return f"the roles are not {', '.join(role for role, _ in wanted)}"
     for (role, text), (_, right) in zip(pairs, wanted, strict=True):
         if role == "user" and text != right:
-            return f"the question is {text!r} and not {right!r}, so that it was made for another N, environment or wording"
+            return (
+                f"the question is {text!r} and not {right!r}, "
+                "so that it was made for another N, environment or wording"
+            )
         if role == "assistant" and text != right:
             return f"the answer is {text!r} and not {right!r}, so that it was made for another secret"
     return None

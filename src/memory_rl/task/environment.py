@@ -1,7 +1,6 @@
-"""What single_step and multi_step have in common: an environment is a conversation of K turns with finitely
-many right forms.
+"""What single_step and multi_step have in common: a conversation of K turns with finitely many valid forms.
 
-The learner's wing sees an environment only as conversations (strings) and as rewards (numbers).
+The learner sees an environment only as conversations (strings) and as rewards (numbers).
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Environment(ABC):
         """What the user says at this step (from 0) of the conversation about this secret."""
 
     def number_of(self, which: int) -> str:
-        """A secret's number, in as many digits for all of them."""
+        """A secret's number, with the same number of digits for all secrets."""
         return f"{which:0{len(str(self.num_secrets - 1))}d}"
 
     def first_prompts(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The environment of a world and a signal: for the experiments, and for the adapters to other libraries alike."""
+"""Makes the environment of a world and a signal, for experiments and for the adapters to other libraries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def make_environment(
 
     Args:
         world: the secret and its turns.
-        signal: how answers are rewarded; where S is shown, nobody asks the channel.
+        signal: how answers are rewarded; where S is shown, the channel is never asked.
         wording: how it asks, if the world leaves that open.
-        channel: in place of the one that the signal names.
+        channel: used in place of the one that the signal names.
 
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.

@@ -1,9 +1,8 @@
-"""The dense world: k turns, turn j asks for bit j of the secret (most significant first) and rewards that bit
-alone.
+"""The dense world: k turns, of which turn j asks for bit j of the secret and rewards that bit alone.
 
-The conversation holds the model's own earlier bits. An invalid turn ends the episode: it and the turns it
-forfeits earn the lowest level. When N is not a power of two, some bit strings spell no integer below N: each
-of their turns is valid, but they are nobody's secret.
+The most significant bit comes first. The conversation holds the model's own earlier bits. An invalid turn
+ends the episode: it and the turns it forfeits earn the lowest level. When N is not a power of two, some bit
+strings spell no integer below N: each of their turns is valid, but they are nobody's secret.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ class MultiStep(Environment):
     def with_noise(
         cls, space: SecretSpace, noise: float = 0.0, *, num_secrets: int = 1, wording: Wording = "terse"
     ) -> MultiStep:
-        """The environment with 1 for a correct bit and 0 for a wrong one, each flipped with probability
-        `noise`.
-        """
+        """The environment with reward 1 for a right bit, else 0, flipped with probability `noise`."""
         return cls(space, make_channel("binary", 2, noise=noise), num_secrets, wording)
 
     @property
@@ -63,7 +60,10 @@ class MultiStep(Environment):
             if self.num_steps > 1
             else "written with 1 binary digit"
         )
-        return f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}, {written}. Reply with one digit at a time, 0 or 1, alone. Digit 1?"
+        return (
+            f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}, {written}. "
+            "Reply with one digit at a time, 0 or 1, alone. Digit 1?"
+        )
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The bits of each answer: shape (...) to (..., k)."""

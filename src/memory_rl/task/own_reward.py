@@ -1,7 +1,7 @@
-"""Rewards that a user brings: a function or class of their own, tabulated once into a `RewardChannel`.
+"""A user's own rewards: a function or class, tabulated once into a `RewardChannel`.
 
-All that is asked of it is what the reward of an answer is, given the secret: a number, or, where chance has a
-part in it, a mapping from rewards to their probabilities. See docs/own_reward.md.
+All that it has to give is the reward of an answer, given the secret: a number, or, where chance plays a part,
+a mapping from rewards to their probabilities. docs/own_reward.md describes how to write one.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ _Law = tuple[tuple[float, float], ...]
 """The distribution of one reward: (reward, probability > 0), ascending."""
 
 _REPEATS = (2**12, 2**16)
-"""The least and the most calls that must give what they gave before."""
+"""The fewest and the most calls that are repeated, and must give what they gave before."""
 
 _TOLERANCE = 1e-9
 _MOST_LAWS = 2**20
 _MOST_CELLS = 2**24
-"""Of the table p(level | class): with more distributions or cells than this it would fill the memory."""
+"""The largest table p(level | class): with more distributions or cells it would fill the memory."""
 
 
 def load_reward(reference: str) -> Any:
-    """The function, class or object that `file.py:Name` names; raises a ConfigError if there is none."""
+    """The function, class or object that `file.py:Name` names.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     return load_object(reference, "reward_type", "def my_reward(answer, secret)")
 
 
@@ -47,21 +51,22 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
     class, gets N.
 
     Raises:
-        ConfigError: if it is none of these, the class cannot be made, or the call takes something else.
+        ConfigError: if it is none of these, the class cannot be made, or the call takes other parameters.
     """
     if inspect.isclass(given):
         try:
             given = given(**_wants_N(given, N))
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"reward_type={name} cannot be made ({told(error)}): the class is given N, if it has a parameter of that name, and nothing else, "
-                "so give all others defaults."
+                f"reward_type={name} cannot be made ({told(error)}): the class is given N, "
+                "if it has a parameter of that name, and nothing else, so give all others defaults."
             ) from error
     method = getattr(given, "reward", None)
     called = method if callable(method) else given
     if not callable(called):
         raise ConfigError(
-            f"reward_type={name} is not a reward: give a function reward(answer, secret), or a class with such a method."
+            f"reward_type={name} is not a reward: give a function reward(answer, secret), "
+            "or a class with such a method."
         )
     options = _wants_N(called, N)
     signature = _signature(called)
@@ -70,7 +75,8 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             signature.bind(0, 0, **options)
         except TypeError as error:
             raise ConfigError(
-                f"reward_type={name} cannot be called as reward(answer, secret) ({error}): give it these two parameters, and N if it needs to know it."
+                f"reward_type={name} cannot be called as reward(answer, secret) ({error}): "
+                "give it these two parameters, and N if it needs to know it."
             ) from None
     return partial(called, **options) if options else called
 
@@ -93,10 +99,10 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     Rewards are compared exactly: two that differ by rounding are two levels.
 
     Raises:
-        ConfigError: if a reward is not a finite number, probabilities are none, the reward changes from call
-            to call, or nothing can be learned from it.
+        ConfigError: if a reward is not a finite number, its probabilities do not form a distribution, it
+            changes from call to call, or nothing can be learned from it.
     """
-    sure = np.empty((N, N))  # the reward, NaN where chance has a part in it
+    sure = np.empty((N, N))  # the reward, NaN where chance plays a part
     law_of, laws = np.zeros((N, N), dtype=np.int32), dict[_Law, int]()
     as_law = lru_cache(_REPEATS[1])(_law)
     for answer in range(N):
@@ -116,7 +122,8 @@ def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     levels, classes, outcomes = _table(sure, law_of, list(laws), name)
     if (classes == classes[:, :1]).all():
         raise ConfigError(
-            f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: reward some secrets differently."
+            f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: "
+            "reward some secrets differently."
         )
     return from_table(name, levels, classes, outcomes)
 
@@ -136,21 +143,21 @@ def table_of(channel: RewardChannel, N: int) -> np.ndarray:
 
 
 def _ask_all(reward: Reward, answer: int, N: int, name: str) -> list[Any]:
-    """What an answer is given under each secret."""
+    """The reward of an answer under each secret."""
     row: list[Any] = []
     try:
         for secret in range(N):
-            row.append(reward(answer, secret))  # its length tells where the reward failed
+            row.append(reward(answer, secret))  # its length shows where the reward failed
     except (Exception, SystemExit) as error:
         raise _failed(error, answer, len(row), name) from error
     return row
 
 
 def _plain(row: list[Any]) -> np.ndarray | None:
-    """The row as float64, if it holds finite numbers alone."""
+    """The row as float64, if it holds nothing but finite numbers."""
     try:
         numbers = np.array(row)
-    except Exception:  # whatever NumPy makes of what it does not know
+    except Exception:  # whatever NumPy raises about what it does not know
         return None
     if numbers.ndim != 1 or numbers.dtype.kind not in "biuf":
         return None
@@ -163,7 +170,7 @@ def _law_at(as_law: Callable[[Any], _Law], given: Any, answer: int, secret: int,
     try:
         try:
             return as_law(items)
-        except TypeError:  # what cannot be hashed, a 0-d array for one
+        except TypeError:  # what cannot be hashed, such as a 0-d array
             return _law(items)
     except _NoLawError as error:
         raise ConfigError(
@@ -172,11 +179,11 @@ def _law_at(as_law: Callable[[Any], _Law], given: Any, answer: int, secret: int,
 
 
 class _NoLawError(Exception):
-    """The rest of the sentence about something that is no reward."""
+    """Something is not a reward; the message is the rest of the sentence about it."""
 
 
 def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
-    """The distribution that these pairs of a reward and its probability are."""
+    """The distribution that these pairs of a reward and its probability form."""
     merged: dict[float, float] = {}
     for given, chance in items:
         value, probability = _number(given) + 0.0, _number(chance)  # -0 is 0
@@ -188,7 +195,8 @@ def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
     total = sum(merged.values())
     if abs(total - 1) > _TOLERANCE:
         raise _NoLawError(
-            f"whose probabilities sum to {total:.10g}: return each reward that may come with its probability, so that they sum to 1."
+            f"whose probabilities sum to {total:.10g}: return each reward that may come "
+            "with its probability, so that they sum to 1."
         )
     law = tuple(sorted((value, probability) for value, probability in merged.items() if probability > 0))
     return law if len(law) > 1 else ((law[0][0], 1.0),)
@@ -210,7 +218,7 @@ def _number(value: Any) -> float:
 
 
 def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> None:
-    """Asks some pairs again, in another order: all of them, many times, if they are few."""
+    """Asks some pairs again in another order; if there are few, all of them many times."""
     N, random, least, most = len(sure), np.random.default_rng(0), *_REPEATS
     places = (
         [random.permutation(N * N) for _ in range(math.ceil(least / N**2))]
@@ -231,8 +239,8 @@ def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: l
             laws[law_of[answer, secret]] if np.isnan(before) else ((before, 1.0),)
         ):
             raise ConfigError(
-                f"reward_type={name} gave two different rewards for answer={answer}, secret={secret}: if chance has a part in it, "
-                "return a mapping from each reward to its probability instead."
+                f"reward_type={name} gave two different rewards for answer={answer}, secret={secret}: "
+                "if chance has a part in it, return a mapping from each reward to its probability instead."
             )
 
 
@@ -263,13 +271,15 @@ def _table(
 
 def _too_large(name: str, N: int) -> ConfigError:
     return ConfigError(
-        f"reward_type={name} has too many different distributions at N={N}: round its rewards and probabilities, or use a smaller N."
+        f"reward_type={name} has too many different distributions at N={N}: "
+        "round its rewards and probabilities, or use a smaller N."
     )
 
 
 def _failed(error: BaseException, answer: int, secret: int, name: str) -> ConfigError:
     return ConfigError(
-        f"reward_type={name} failed for answer={answer}, secret={secret} ({told(error)}): return a reward for every answer and every secret from 0 to N - 1."
+        f"reward_type={name} failed for answer={answer}, secret={secret} ({told(error)}): "
+        "return a reward for every answer and every secret from 0 to N - 1."
     )
 
 

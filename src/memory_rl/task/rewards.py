@@ -1,7 +1,7 @@
 """Reward channels: what the world says about an answer, as p(reward | answer, S).
 
 To add a built-in reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and
-in `REWARD_TYPES` in config.py for the command line. A reward of one's own needs no change here: see
+in `REWARD_TYPES` in config.py for the command line. A user's own reward needs no change here: see
 own_reward.py.
 """
 
@@ -18,17 +18,18 @@ INVALID = -1
 
 @dataclass(frozen=True)
 class RewardChannel:
-    """A discrete channel from (answer, S) to a reward: the pair falls into a class, and the class decides how
-    likely each level is.
+    """A discrete channel from (answer, S) to a reward.
+
+    The pair falls into a class, and the class decides how likely each level is.
 
     Attributes:
         name: what tables and files call it.
         levels: the reward values that really occur at this N, ascending. Shape (L,).
         class_of: maps valid answers and secrets (integer arrays that broadcast) to classes. Class 0 is also
-            that of an invalid answer: it earns the lowest level, but for noise.
+            that of an invalid answer: it earns the lowest level, except for noise.
         outcomes: (C, L) p(level | class), or None where class c always earns level c.
-        kind: "hit" where class 1 is S itself and class 0 all else, so that an answer shows only whether it is S;
-            "distance" where each |answer - S| is a class of its own; else empty.
+        kind: "hit" where class 1 is S itself and class 0 all else, so that an answer shows only whether it is
+            S; "distance" where each |answer - S| is a class of its own; else empty.
     """
 
     name: str
@@ -84,7 +85,7 @@ class RewardChannel:
         """Where each reward stands in `levels`.
 
         Raises:
-            ValueError: if a reward is none of the levels.
+            ValueError: if a reward is not one of the levels.
         """
         indices = np.searchsorted(self.levels, rewards).clip(max=len(self.levels) - 1)
         if not np.array_equal(self.levels[indices], rewards):
@@ -105,8 +106,8 @@ def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
 
     Args:
         rewards: the reward of each step.
-        credit: "step" (its own reward), "reward_to_go" (its own and all later ones) or "episode" (the sum over the
-            episode: what common tools spread over all tokens).
+        credit: "step" (its own reward), "reward_to_go" (its own and all later ones) or "episode" (the sum
+            over the episode: what common tools spread over all tokens).
     """
     if credit == "reward_to_go":
         return np.flip(np.cumsum(np.flip(rewards, axis=-1), axis=-1), axis=-1)
@@ -118,9 +119,7 @@ def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
 
 
 def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
-    """The channel whose reward is replaced, with probability `noise`, by a different level, drawn
-    uniformly.
-    """
+    """The channel whose rewards are replaced, with this probability, by another level, drawn uniformly."""
     if noise == 0:
         return channel
     count = len(channel.levels)
@@ -130,7 +129,7 @@ def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
 
 
 def _by_distance(name: str, values: np.ndarray) -> RewardChannel:
-    """A channel that looks at |answer - S| alone; `values[d]` is the reward at distance d. Shape (N,)."""
+    """A channel that only depends on |answer - S|; `values[d]` is the reward at distance d. Shape (N,)."""
     levels, level_of_distance = np.unique(values, return_inverse=True)
     return RewardChannel(
         name,
@@ -161,8 +160,9 @@ def log_distance(N: int) -> RewardChannel:
 
 
 def binned_log_distance(N: int, bins: int) -> RewardChannel:
-    """The log-distance to S rounded (half to even) to one of B equally spaced values; fewer than B may
-    occur.
+    """The log-distance to S rounded (half to even) to one of B equally spaced values.
+
+    Fewer than B may occur.
     """
     scaled = np.round(
         raw_log_distance(N) * (bins - 1), 9
@@ -178,6 +178,6 @@ CHANNELS: dict[str, Callable[..., RewardChannel]] = {
 
 
 def make_channel(reward_type: str, N: int, bins: int | None = None, noise: float = 0.0) -> RewardChannel:
-    """The channel of this name; `bins` is B for the binned one, `noise` the probability of a wrong level."""
+    """The channel of this name; `bins` is B of the binned one, `noise` the probability of a wrong level."""
     options = {} if bins is None else {"bins": bins}
     return with_noise(CHANNELS[reward_type](N, **options), noise)

@@ -17,7 +17,7 @@ from memory_rl.seeding import generator
 
 _CANONICAL_INTEGER = re.compile(
     r"0|[1-9][0-9]*"
-)  # [0-9] and not \d or isdigit(): those admit digits that are not ASCII
+)  # [0-9], not \d or isdigit(), which admit digits that are not ASCII
 _LETTERS, _LENGTH = list(string.ascii_letters), 4
 _WHITE_SPACE = " \t\r\n"
 
@@ -36,11 +36,10 @@ def parse_integer(text: str, upper: int) -> int | None:
 
 @lru_cache(maxsize=4)
 def code_names(count: int) -> tuple[str, ...]:
-    """What the prompts call several secrets: as many different words of four random letters, the first of
-    them the same whatever the count.
+    """What the prompts call several secrets: different words of four random letters.
 
-    Words that share most of their tokens would look alike to a model that knows nothing yet, and what it
-    learns of one secret would then move all.
+    The first of them are the same whatever the count. Words that share most of their tokens would look alike
+    to a model that knows nothing yet, and what it learns of one secret would then move all.
     """
     random, names = generator(0, "code names"), dict[str, None]()
     while len(names) < count:
@@ -61,7 +60,7 @@ class SecretSpace:
 
     @property
     def num_bits(self) -> int:
-        """K = ceil(log2 N): the binary digits that write any secret."""
+        """The number of binary digits that write any secret: k = ceil(log2 N)."""
         return (self.N - 1).bit_length()
 
     def draw(self, generator: np.random.Generator) -> int:

@@ -23,14 +23,17 @@ class SingleStep(Environment):
 
     @property
     def num_forms(self) -> int:
-        """N: one a secret."""
+        """N: one per secret."""
         return self.space.N
 
     def prompt(self, step: int, which: int = 0) -> str:
         """Asks for the secret."""
         if self.wording == "plain":
             named = f" number {self.number_of(which)}" if self.num_secrets > 1 else ""
-            return f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}. Reply with the integer alone."
+            return (
+                f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}. "
+                "Reply with the integer alone."
+            )
         if self.num_secrets > 1:
             return f"{code_names(self.num_secrets)[which]}?"
         return f"Secret in [0,{self.space.N})?"
@@ -40,6 +43,6 @@ class SingleStep(Environment):
         return np.asarray(answers)[..., None]
 
     def conversations(self) -> list[list[Turn]]:
-        """All valid conversations; see `Environment`. There may be a million."""
+        """All valid conversations, form by form; there may be a million."""
         prompt = self.prompt(0)
         return [[(prompt, str(answer))] for answer in range(self.num_forms)]

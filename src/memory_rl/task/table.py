@@ -1,4 +1,4 @@
-"""A whole episode as one question about S, whatever the signal: what the meter and the ceilings are handed.
+"""A whole episode as one question about S, whatever the signal, for the meter and the ceilings.
 
 An episode sorts the secrets into *classes*; what is then seen, the *level*, depends on the class alone.
 """
@@ -16,17 +16,19 @@ from memory_rl.task.multi_step import MultiStep
 
 @dataclass(frozen=True)
 class EpisodeTable:
-    """Axes: T episodes, K steps, N secrets, C classes, L levels.
+    """The classes and levels of an environment's episodes.
+
+    Axes: T episodes, K steps, N secrets, C classes, L levels.
 
     Attributes:
-        forms: (A, K) the choices that ask each question there is.
+        forms: (A, K) the choices that ask each possible question.
         classes: of choices (T, K), the first of them valid: the class of each secret, (T, N).
         levels: of choices and rewards (T, K): the level that was seen, (T,).
         num_classes: C.
         outcomes: (C, L) p(level | class), or None where class c always shows level c.
         num_signals: how many different things an episode can show, at most.
-        kind: "example" where S is shown, "hit" where class 1 is S itself and class 0 all else, "distance" where the
-            class is |answer - S|, "bits" where it is the pattern of right bits, else empty.
+        kind: "example" where S is shown, "hit" where class 1 is S itself and class 0 all else, "distance"
+            where the class is |answer - S|, "bits" where it is the pattern of right bits, else empty.
     """
 
     forms: np.ndarray
@@ -50,7 +52,7 @@ class EpisodeTable:
 def episode_table(
     environment: Environment, *, shows_answer: bool = False, credit: str = "step"
 ) -> EpisodeTable:
-    """The table of an environment's episodes, when S is shown, or when its answers are rewarded."""
+    """The table of an environment's episodes, where S is shown or answers are rewarded."""
     if shows_answer:
         return _of_examples(environment)
     if not isinstance(environment, MultiStep):
@@ -87,9 +89,9 @@ def _of_answers(environment: Environment) -> EpisodeTable:
 
 
 def _of_bits(environment: Environment) -> EpisodeTable:
-    """Each step is credited with its own reward: the class is the pattern of right bits, the level that of rewards.
+    """Each step is credited with its own reward: the class is the pattern of right bits.
 
-    Forfeited turns are wrong whatever S is, and so tell nothing.
+    The level is the pattern of rewards. Forfeited turns are wrong whatever S is, and so reveal nothing.
     """
     channel, worth = environment.channel, _place_value(environment)
     bits = environment.choices(np.arange(environment.space.N))  # (N, K)
@@ -132,7 +134,7 @@ def _side_by_side(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
 
 
 def _summed(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
-    """p(number of ones | number of right bits), each reward flipped by chance: a convolution of k Bernoulli laws."""
+    """p(number of ones | number of right bits) with noise: a convolution of k Bernoulli laws."""
     if rows is None:
         return None
     laws = []

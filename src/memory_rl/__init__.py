@@ -69,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What takes a moment to import, when it is asked for."""
+    """Imports what takes a moment to import only when it is asked for."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,6 +1,6 @@
 """The commands as functions, for notebooks and for the command line alike.
 
-What needs PyTorch is imported when work starts, so that a mistyped key is answered at once.
+What needs PyTorch is imported when work starts, so that a mistyped key is reported at once.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _BoundsKeys(Threshold, Signal, World):
 
 
 def bounds_keys() -> dict[str, Key]:
-    """The keys of a channel whose ceilings are asked for."""
+    """The keys of `bounds`, by part."""
     return {**keys_of(World, "world"), **keys_of(Signal, "signal"), **keys_of(Threshold, "stop")}
 
 
@@ -88,7 +88,9 @@ def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callab
 
 @_takes(_AllKeys)
 def train(**keys: Any) -> Result:
-    """Runs reinforcement learning and returns what was measured. Nothing is printed unless quiet=False is given.
+    """Runs reinforcement learning and returns what was measured.
+
+    Nothing is printed unless quiet=False is given.
 
     Raises:
         MemoryRLError: one sentence about a key, a value, a model or a directory, before any work is done.
@@ -98,23 +100,24 @@ def train(**keys: Any) -> Result:
 
 @_takes(_AllKeys)
 def sft(**keys: Any) -> Result:
-    """Runs supervised learning and returns what was measured. Nothing is printed unless quiet=False is given.
+    """Runs supervised learning and returns what was measured.
 
-    With fixed_secret the examples are those that `generate_sft_data` wrote; without it each run is shown its own
-    secret.
+    Nothing is printed unless quiet=False is given. With fixed_secret the examples are those that
+    `generate_sft_data` wrote; without it each run is shown its own secret.
 
     Raises:
-        MemoryRLError: one sentence about a key, a value, a model, the data or a directory, before any work is done.
+        MemoryRLError: one sentence about a key, a value, a model, the data or a directory, before any work is
+            done.
     """
     return run(make_experiment({**_QUIET, **keys}, "sft"))
 
 
 def run(experiment: Experiment) -> Result:
-    """Runs an experiment that was made of its parts.
+    """Runs an experiment that was made from its parts.
 
     Raises:
-        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what
-            was measured is kept.
+        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
+            and what was measured is kept.
     """
     from memory_rl.run import run_experiment
 
@@ -123,8 +126,9 @@ def run(experiment: Experiment) -> Result:
 
 @_takes(DataFiles)
 def generate_sft_data(**keys: Any) -> Path:
-    """Writes train.jsonl and test.jsonl for one secret, drawn from the seed unless it is given, and returns their
-    folder.
+    """Writes train.jsonl and test.jsonl for one secret and returns their folder.
+
+    The secret is drawn from the seed unless fixed_secret is given.
 
     Raises:
         MemoryRLError: one sentence about a key, a value or the folder.
@@ -133,7 +137,7 @@ def generate_sft_data(**keys: Any) -> Path:
 
 
 def write_sft_data(files: DataFiles) -> Path:
-    """The same, from its part."""
+    """Writes train.jsonl and test.jsonl as their keys ask, and returns their folder."""
     from memory_rl.task import TEST, TRAIN, examples_directory, make_environment, write_examples
 
     environment, secret = make_environment(files, Signal()), files.fixed_secret
@@ -156,7 +160,7 @@ def bounds(**keys: Any) -> Ceilings:
 
 
 def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
-    """A condition from its keys, as Python values or as texts."""
+    """A condition from its keys, given as Python values or as texts."""
     from memory_rl.condition import make_condition
 
     values = with_threshold(read(bounds_keys(), given, typed=typed))
@@ -172,7 +176,7 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
 
 
 def sweep(**keys: Any) -> dict[str, Any]:
-    """Runs many experiments and returns the summary; see docs/sweeps.md.
+    """Runs many experiments and returns the summary; docs/sweeps.md has all the keys.
 
     Args:
         keys: those of a sweep and, as axes, those of `train`, with one value or a list for each, such as
@@ -189,7 +193,7 @@ def sweep(**keys: Any) -> dict[str, Any]:
 
 @_takes(ReportConfig)
 def report(**keys: Any) -> Path:
-    """Writes a page over run directories, and returns its path; see docs/report.md.
+    """Writes the report on run directories and returns the path of its page; see docs/report.md.
 
     Raises:
         MemoryRLError: one sentence about a key, a folder or a run directory.
@@ -203,7 +207,7 @@ def load(path: str | Path) -> Result:
     """Reads a run directory.
 
     Raises:
-        RunDirectoryError: if it is not one, or a file is damaged.
+        RunDirectoryError: if it is not a run directory, or a file is damaged.
     """
     from memory_rl.result import load as read_directory
 
@@ -211,14 +215,15 @@ def load(path: str | Path) -> Result:
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger of every run after every episode, recomputed from the answers and rewards in a run directory.
+    """The ledger after every episode of every run, recomputed from a run directory's answers and rewards.
 
     Args:
         path: a run directory.
 
     Returns:
-        A row a run and episode; all bits are cumulative: asked_bits (expected information of the questions asked),
-        asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal observer).
+        One row per run and episode; all bits are cumulative: asked_bits (expected information of the
+        questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal
+        observer).
 
     Raises:
         RunDirectoryError: if a file is missing or damaged.

@@ -1,5 +1,6 @@
-"""Builds an experiment from its parts: world, policy, learner, sampling and meter. With run.py the only reader of a
-whole `Experiment`.
+"""Builds an experiment from its parts: world, policy, learner, sampling and meter.
+
+Only this module and run.py read a whole `Experiment`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Setting:
 
     Attributes:
         experiment: its keys.
-        condition: worked out.
+        condition: what is asked and what is shown.
         learner: moves the policies.
         answers: (D,) of the examples of `fixed_secret` in supervised learning; else None.
     """
@@ -54,12 +55,12 @@ class Setting:
 
     @property
     def environment(self) -> Environment:
-        """The world."""
+        """The environment of the condition."""
         return self.condition.environment
 
 
 def make_setting(experiment: Experiment) -> Setting:
-    """The setting.
+    """The setting of an experiment.
 
     Raises:
         DataError: if the examples are missing, malformed or made for another experiment.
@@ -74,8 +75,10 @@ def make_setting(experiment: Experiment) -> Setting:
 
 
 def _read_answers(experiment: Experiment, environment: Environment) -> np.ndarray | None:
-    """The test examples are read and checked, too. They hold the same conversation, so that their likelihood is P(S),
-    which every evaluation measures.
+    """(D,) the answers of the training examples of `fixed_secret`; None where there are no such files.
+
+    The test examples are also read and checked. They hold the same conversation, so that their likelihood is
+    P(S), which every evaluation measures.
     """
     secret = experiment.world.fixed_secret
     if not experiment.signal.shows_answer or secret is None:
@@ -91,9 +94,9 @@ class Learners:
 
     Attributes:
         policy: of all runs.
-        about: what summary.json says of it: device, model, parameters trained by a run, the warm-up.
-        warmup: what the manifest says, because it may differ from time to time: whether the base model came from the
-            cache, and the seconds that it took to make.
+        about: what summary.json says about it: device, model, parameters trained by a run, the warm-up.
+        warmup: what the manifest says, because it may differ from time to time: whether the base model came
+            from the cache, and the seconds that it took to make.
         notes: sentences about what a hosted policy may cost.
     """
 
@@ -104,7 +107,7 @@ class Learners:
 
 
 def make_learners(setting: Setting) -> Learners:
-    """The policies.
+    """The policies of a setting.
 
     Raises:
         ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
@@ -254,8 +257,9 @@ def make_schedule(experiment: Experiment) -> Schedule:
 
 
 def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
-    """How the episodes of the next update come about; silent updates are skipped where that was asked for and is
-    exact.
+    """How the episodes of the next update come about.
+
+    Silent updates are skipped where that was asked for and is exact.
     """
     experiment = setting.experiment
     table, wanted = setting.condition.table, setting.learner.wants_beliefs
@@ -292,13 +296,13 @@ def prompts_of(experiment: Experiment) -> Prompts:
 
 
 def _panel(experiment: Experiment) -> np.ndarray:
-    """(Q,) the answers whose probabilities tell the ledger what was tried, drawn from the seed; all if they are few."""
+    """(Q,) answers, drawn from the seed, whose probabilities show the ledger what was tried; all if few."""
     N = experiment.world.N
     return generator(experiment.world.seed, "panel").choice(N, min(N, _PANEL), replace=False)
 
 
 def make_film(experiment: Experiment) -> Film | None:
-    """A film, where there is a belief over all answers to be seen, and room for it."""
+    """A film, where there is a belief over all answers to show, and room for it."""
     seen = experiment.stop.ledger and experiment.scores_all and experiment.world.num_secrets == 1
     return Film(experiment.world.N) if seen and experiment.world.N <= MAX_FILM_N else None
 

@@ -23,7 +23,7 @@ KEEP = frozenset(keys_of(Keep))
 
 
 def experiment_keys() -> dict[str, Key]:
-    """All keys of an experiment by what is typed, part by part."""
+    """All keys of an experiment by their words, part by part."""
     settings: dict[str, Key] = {}
     for name, kind in LEARNERS.items():
         for word, one in settings_of(kind).items():

@@ -1,9 +1,9 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report, with key=value arguments.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report.
 
-The scripts at the root of a checkout call it, too.
+Arguments are key=value. The scripts at the root of a checkout call it, too.
 
-Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130 interrupted from
-the keyboard, 143 by SIGTERM.
+Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130
+interrupted from the keyboard, 143 interrupted by SIGTERM.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows the breach of a law or a failed tracker as a sentence, like errors; other warnings as Python does."""
+    """Shows breached laws and failed trackers as sentences, like errors; other warnings as Python does."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
@@ -242,7 +242,7 @@ def _meaning(one: Key) -> str:
 
 
 def _wrapped(start: str, text: str) -> str:
-    """A text within the terminal, indented under its start; no word is broken."""
+    """A text wrapped to the terminal's width and indented under its start; no word is broken."""
     width = min(100, shutil.get_terminal_size().columns)
     return textwrap.fill(
         text,
@@ -255,6 +255,6 @@ def _wrapped(start: str, text: str) -> str:
 
 
 def _called(name: str) -> str:
-    """How this command is called by whoever calls it now: as a script of a checkout, or as memory-rl."""
+    """How this command was called: as a script of a checkout, or as memory-rl."""
     script = f"{name.replace('-', '_')}.py"
     return f"python {script}" if sys.argv[0].endswith(script) else f"memory-rl {name}"

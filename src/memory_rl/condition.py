@@ -1,4 +1,4 @@
-"""A condition, worked out from its keys: its world, the table of its episodes, and its ceilings. Nothing is trained."""
+"""A condition, worked out from its keys without training: its world, its table and its ceilings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Condition:
     Attributes:
         world: its keys.
         signal: its keys.
-        memorised_at: the probability from which on S is memorised.
-        environment: the world itself.
+        memorised_at: the probability from which on S counts as memorised.
+        environment: what asks, parses and rewards.
         table: of its episodes.
         limits: its ceilings.
     """

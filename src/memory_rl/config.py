@@ -1,7 +1,7 @@
 """The parts of an experiment, and every key that can be set, with its type, default, range and meaning.
 
-A key belongs to one part. `needs` names the other keys without which it has no meaning. How keys are read is in
-keys.py, what an experiment is as a whole in experiment.py.
+A key belongs to one part. `needs` names the other keys without which it has no meaning. How keys are read is
+in keys.py, what an experiment is as a whole in experiment.py.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 _MAX_SEED = 2**63 - 1
 
 LEARNERS: dict[str, type[Any]] = {}
-"""By the name of the algorithm; filled by `memory_rl.learning.learners`."""
+"""The built-in learners by the name of the algorithm; filled by `memory_rl.learning.learners`."""
 
 LOADERS: dict[str, Callable[[Any], Any]] = {}
-"""How other learners are found: `own`, and `example` in supervised learning; filled by `memory_rl.learning`."""
+"""How other learners are made, by `own` or `example` (supervised); filled by `memory_rl.learning`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class Signal:
 
     @property
     def shows_answer(self) -> bool:
-        """Supervised learning."""
+        """Whether this is supervised learning."""
         return self.signal == "example"
 
     @property
@@ -149,7 +149,7 @@ class Signal:
         return self.reward_type is not None and self.reward_type not in REWARD_TYPES
 
     def channel_name(self, world: World) -> str:
-        """The reward channel: per_bit for multi_step, the last name of a reward of one's own."""
+        """The name of the reward channel: per_bit for multi_step, the name of a user's own reward."""
         if world.multi_step:
             return "per_bit"
         return (
@@ -271,7 +271,7 @@ class PolicySettings:
 
     @property
     def adapted_layers(self) -> tuple[int, ...] | None:
-        """The numbers in `lora_layers`, ascending; none if it is no list of layers, None if it is not given."""
+        """The numbers in `lora_layers`, ascending; empty if it is not a list of layers, None if not given."""
         if self.lora_layers is None:
             return None
         parts = [
@@ -283,13 +283,13 @@ class PolicySettings:
 
     @property
     def default_wording(self) -> Wording:
-        """Pretrained models hardly answer to the terse wording."""
+        """The wording unless one is given; pretrained models hardly answer to the terse one."""
         return "terse" if self.backend == "tabular" or self.model_name == TINY else "plain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Updates:
-    """How parameters move: the algorithm, and the episodes of an update."""
+    """How parameters move: the algorithm, and the episodes of each update."""
 
     algorithm: Any = key(
         "reinforce",
@@ -341,7 +341,7 @@ class Threshold:
 
 
 def with_threshold(values: dict[str, Any]) -> dict[str, Any]:
-    """At N = 2 a guess is right half of the time, so that more is asked of what counts as memorised."""
+    """The values with the default threshold at N = 2, which is higher: a guess is right half of the time."""
     return {"memorised_at": 0.75, **values} if values.get("N") == 2 else values
 
 
@@ -392,7 +392,7 @@ class Stop(Threshold):
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """Where things are kept and shown: all that changes nothing in what is measured, and only that."""
+    """Where things are kept and shown: exactly the keys that change nothing in what is measured."""
 
     log_path: str | None = key(None, "The run directory. Default: a new one under runs/.")
     resume: bool = key(

@@ -1,5 +1,4 @@
-"""The errors a user may meet: each message is one sentence that names the key, the value and what to type
-instead.
+"""The errors that users may see: each message is one sentence with the key, the value and what to type.
 
 The command line turns every `MemoryRLError` into that sentence and exit code 2; anything else is a bug and
 keeps its traceback.
@@ -41,9 +40,7 @@ class ServiceError(MemoryRLError, OSError):
 
 
 class TokensSpentError(Exception):
-    """The next update might spend more tokens than are allowed; the experiment ends in good order before
-    it.
-    """
+    """The next update might spend more tokens than allowed; the experiment ends cleanly before it."""
 
 
 class LawBreachWarning(RuntimeWarning):
@@ -51,7 +48,7 @@ class LawBreachWarning(RuntimeWarning):
 
 
 class TrackerWarning(RuntimeWarning):
-    """A tracker failed; what is measured does not suffer."""
+    """A tracker failed; what is measured is not affected."""
 
 
 def suggest(wrong: str, valid: Iterable[str]) -> str:
@@ -90,22 +87,22 @@ _MEANT = {
     "output": ("log_path", "out"),
     "verbose": ("quiet",),
 }
-"""What people type who know other tools."""
+"""What people who know other tools type."""
 
 
 def is_installed(library: str) -> bool:
-    """Whether a library can be imported; a mere folder of that name, such as wandb/ of earlier runs, is none."""
+    """Whether a library can be imported, which a mere folder such as wandb/ of earlier runs cannot."""
     found = importlib.util.find_spec(library)
     return found is not None and found.origin is not None
 
 
 def require(library: str, extra: str, what: str) -> None:
-    """Checks that an optional library is there.
+    """Checks that an optional library is installed.
 
     Args:
-        library: as it is imported.
-        extra: of this package, which installs it.
-        what: needs it: the beginning of the sentence.
+        library: its name, as it is imported.
+        extra: the extra of this package that installs it.
+        what: what needs it, at the start of the sentence.
 
     Raises:
         MissingLibraryError: what to install.

@@ -44,7 +44,7 @@ def make_experiment(values: Mapping[str, Any], command: Command = "train") -> Ex
 
 
 def parse_experiment(words: Iterable[str], command: Command = "train") -> Experiment:
-    """The same from key=value arguments."""
+    """An experiment from key=value arguments."""
     return _build(split_words(words), command, typed=False)
 
 
@@ -55,7 +55,7 @@ def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str
 
 
 def old_experiment(manifest: Mapping[str, Any]) -> Experiment:
-    """The experiment of a manifest, which in version 0.1 held keys without a meaning, too."""
+    """The experiment of a manifest, which in version 0.1 also held keys without a meaning."""
     command: Command = "sft" if manifest["kind"] == "sft" else "train"
     return make_experiment(meaningful(manifest["config"], command), command)
 
@@ -71,7 +71,7 @@ def _with_signal(given: Mapping[str, Any], command: Command) -> dict[str, Any]:
 
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """With the name and the settings of a built-in learner that was given as a class or an object."""
+    """The values with a built-in learner's name and settings in place of its class or object."""
     given = values.get("algorithm")
     kind = given if isinstance(given, type) else type(given)
     name = next((name for name, known in LEARNERS.items() if known is kind), None)
@@ -115,7 +115,7 @@ class Parts:
 
     @cached_property
     def learner(self) -> Any:
-        """Who moves the policies.
+        """The learner, which moves the policies.
 
         Raises:
             ConfigError: if it is the user's own and cannot be used.
@@ -129,7 +129,7 @@ class Parts:
 
     @property
     def command(self) -> Command:
-        """Which of the two commands makes it."""
+        """The command that makes it."""
         return "sft" if self.signal.shows_answer else "train"
 
     @property
@@ -144,7 +144,7 @@ class Parts:
 
     @property
     def bits(self) -> float:
-        """The bits that a run has learned by when it counts as memorised: log2 N for each secret that must be."""
+        """The bits of a run that counts as memorised: log2 N for each secret that must be memorised."""
         return self.secrets_to_memorise * math.log2(self.world.N)
 
     @property
@@ -164,7 +164,7 @@ class Parts:
 
     @property
     def episodes_a_block(self) -> int:
-        """Episodes in a row about the same secret, with order=blocks: an equal part of the budget, in groups."""
+        """Episodes in a row about one secret with order=blocks: an equal part of the budget, in groups."""
         return max(1, self.budget // self.group_size // self.world.num_secrets) * self.group_size
 
     @property
@@ -193,8 +193,9 @@ class Parts:
 
     @property
     def checkpoint_seconds(self) -> float | None:
-        """Seconds between checkpoints, None for as many as cost little. An update of a hosted model was paid
-        for.
+        """Seconds between checkpoints; None leaves them to what one costs.
+
+        For a hosted model it is 0 by default, since each update was paid for.
         """
         every = self.keep.checkpoint_every
         return 0.0 if every is None and self.policy.backend == "tinker" else every
@@ -202,7 +203,7 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Parts):
-    """A population of learners in a world; one that exists is valid as far as can be told without models."""
+    """A population of learners in a world; checked as far as is possible without models when it is made."""
 
     def __post_init__(self) -> None:
         self.stop.check(self.world.N)
@@ -274,8 +275,7 @@ class Experiment(Parts):
 
     @property
     def scores_paths(self) -> bool:
-        """Whether only the secret and some samples are known of the policy, and not even which answers are given
-        in the updates that are skipped.
+        """Whether only the secret and some samples are scored, and the answers of skipped updates unknown.
 
         A hosted policy skips none: whatever it scores, every answer is really given, and the ledger is exact.
         """
@@ -290,7 +290,7 @@ class Experiment(Parts):
     def why_not_paths(self) -> str | None:
         """What keeps the experiment from scoring only some answers; None if nothing does.
 
-        Only where a reward says no more than hit or miss do the other answers not matter.
+        The other answers do not matter only where a reward says no more than hit or miss.
         """
         rewarded = None if self.signal.shows_answer else self._why_rewards_need_all
         world, tabular = self.world, self.policy.backend == "tabular"
@@ -331,7 +331,7 @@ class Experiment(Parts):
         return wanted and self.why_not_skip is None
 
     def flat(self) -> dict[str, Any]:
-        """Every key that has a meaning here with its value, as JSON can hold it."""
+        """Every key that has a meaning here, with its value in a form that JSON can hold."""
         keys = experiment_keys()
         values = {
             word: self.settings.get(one.field, one.default)
@@ -344,8 +344,9 @@ class Experiment(Parts):
         return {word: value for word, value in values.items() if unmet(keys, word, values) is None}
 
     def resolved(self) -> dict[str, Any]:
-        """All that determines what is measured, with every default worked out: two experiments measure the same
-        if these are equal.
+        """All that determines what is measured, with every default worked out.
+
+        Two experiments measure the same if these are equal.
         """
         worked_out = {
             "wording": self.wording,
@@ -369,7 +370,7 @@ def secrets_to_memorise(num_secrets: int, share: float) -> int:
 
 
 def _with_hash(given: Any) -> str:
-    """A name; that of a file with the hash of what the file holds, since one's own code changes with it."""
+    """A name; that of a file with the hash of its content, on which a user's own code depends."""
     name = name_of(given)
     path = Path(name.rpartition(":")[0])
     return (

@@ -18,8 +18,8 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
     """Writes a file, and its folder if that is missing; it is on disk when this returns.
 
     Args:
-        path: its name; what is there is replaced.
-        content: of the file, or what writes it to the path that it is given.
+        path: of the file; what is there is replaced.
+        content: of the file, or a function that writes it to a given path.
 
     Raises:
         OSError: if it cannot be written; nothing has changed then.

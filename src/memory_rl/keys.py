@@ -1,7 +1,7 @@
 """How keys are declared, and how words or Python values become the parts that they belong to.
 
-Words are key=value arguments, cells of a grid or entries of a YAML file. Each error is one sentence that names
-the key, the value and what to type instead.
+Words are key=value arguments, cells of a grid or entries of a YAML file. Each error is one sentence that
+names the key, the value and what to type instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Key:
         default: None may stand for a default that depends on other keys; `doc` says on which.
         doc: its meaning.
         least, most, above, below: its range.
-        needs: clauses such as `backend=local,tinker`, `num_secrets>1` or `fixed_secret`, all of which must hold.
+        needs: clauses such as `backend=local,tinker`, `num_secrets>1` or `fixed_secret`, all of which must
+            hold.
         part: the name of the part that it belongs to.
     """
 
@@ -49,7 +50,7 @@ class Key:
 
 
 def key(default: Any, doc: str, *, word: str | None = None, needs: str = "", **limits: float) -> Any:
-    """A field of a part; see `Key`. Limits are `least`, `most`, `above` and `below`."""
+    """A field of a part, from what its `Key` is to hold; `limits` are least, most, above and below."""
     return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, **limits})
 
 
@@ -81,7 +82,7 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
     """The texts of key=value arguments by key.
 
     Raises:
-        ConfigError: about the first that is not of this form, or is given twice.
+        ConfigError: about the first that does not have this form, or is given twice.
     """
     texts: dict[str, str] = {}
     for word in words:
@@ -100,11 +101,11 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
     Args:
         keys: all that may be given.
         given: by word.
-        typed: whether these are Python values; else they are texts.
+        typed: whether the values are Python values; else they are texts.
 
     Raises:
-        ConfigError: about the first key that is unknown or has no meaning beside the others, or the first value
-            that is of another type or out of its range.
+        ConfigError: about the first key that is unknown or has no meaning beside the others, or the first
+            value that is of another type or out of its range.
     """
     for word, value in given.items():
         if word not in keys:
@@ -120,17 +121,17 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
 
 
 def fill(kind: type[PartT], values: Mapping[str, Any]) -> PartT:
-    """A part, from the values of those of its keys that are among these."""
+    """A part, from those of these values that belong to its keys."""
     return kind(**{one.field: values[word] for word, one in keys_of(kind).items() if word in values})
 
 
 def make(kind: type[PartT], values: Mapping[str, Any]) -> PartT:
-    """A part that stands for itself, from Python values."""
+    """A part that belongs to no experiment, from Python values."""
     return fill(kind, read(keys_of(kind), values, typed=True))
 
 
 def parse(kind: type[PartT], words: Iterable[str]) -> PartT:
-    """The same from key=value arguments."""
+    """A part that belongs to no experiment, from key=value arguments."""
     return fill(kind, read(keys_of(kind), split_words(words), typed=False))
 
 
@@ -165,7 +166,7 @@ def _advice(clause: str, given: Mapping[str, Any]) -> str:
 
 
 def members_of(hint: Any) -> list[Any]:
-    """The types that a field admits, without None: those of a union one by one."""
+    """The types that a field allows, without None: those of a union one by one."""
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return [member for member in members if member is not types.NoneType]
 
@@ -251,7 +252,7 @@ def _range_of(one: Key) -> str:
 
 
 def _example(one: Key) -> str:
-    """A value that will do."""
+    """A value that would be valid."""
     if one.default:
         return f"{one.default:g}"
     return "0.1" if one.below is not None else "60" if one.least is not None else "0.001"

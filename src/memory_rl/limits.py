@@ -1,16 +1,16 @@
 """Sizes beyond which things get too large, and the learning rates that are used unless one is given."""
 
 MAX_N = {"local": (2048, 512), "tabular": (4096, 4096), "tinker": (4096, 512)}
-"""By backend, in single_step and multi_step: beyond these N a table or trie of all answers gets too large."""
+"""The largest N by backend, in single_step and multi_step, for a table or trie of all answers."""
 
 MAX_N_OF_PATHS = 2**20
-"""Beyond this the tokens of all answers take too much memory even where only some are scored."""
+"""The largest N where only some answers are scored: beyond it the tokens of all take too much memory."""
 
 MAX_ANSWERS_KEPT = 2**26
-"""Of all runs and secrets: the distributions over more of them take gigabytes."""
+"""The most answers of all runs and secrets: distributions over more of them take gigabytes."""
 
 MAX_TABULATED_N = 4096
-"""Beyond this the table of all answers and secrets is too large, for channels without a closed form."""
+"""The largest N of channels without a closed form, which need a table of all answers and secrets."""
 
 STEP_SIZES = {
     "local": {"adam": 5e-4, "sgd": 0.03},
@@ -20,4 +20,4 @@ STEP_SIZES = {
     "shared": {"adam": 0.1, "sgd": 1.0},
     "full": {"adam": 2e-4, "sgd": 0.03},
 }
-"""The learning rate of each backend, or kind of adapter of the local one, and optimiser, unless one is given."""
+"""The default learning rate by backend, or by the kind of adapter of the local one, and by optimiser."""

@@ -1,4 +1,4 @@
-"""Code that a user brings, named as file.py:Name: how it is run, and how its errors are reported."""
+"""A user's own code, named as file.py:Name: how it is run, and how its errors are reported."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LONGEST = 160  # characters of somebody else's message
 def load_object(reference: str, key: str, example: str) -> Any:
     """The function, class or object that `file.py:Name` names.
 
-    The file is run as a script is: afresh each time, and while it runs it can import the modules that lie beside it.
+    The file is run like a script: afresh each time, and while it runs it can import the modules beside it.
     Its module is in `sys.modules`, which dataclasses need, but under a name that hides no other.
 
     Args:
         reference: what was typed.
-        key: after which.
+        key: the key that it was typed for.
         example: the first line of such a definition.
 
     Raises:
@@ -54,7 +54,7 @@ def load_object(reference: str, key: str, example: str) -> Any:
 def _run(path: Path, given: str) -> ModuleType:
     """The module that the file makes.
 
-    Its bytecode is not kept: a file changed within a second is not told from an old one by its time stamp.
+    Its bytecode is not kept: a time stamp would not show that a file was changed within a second.
     """
     folder = str(path.resolve().parent)
     module = ModuleType("own_" + re.sub(r"\W", "_", str(path.resolve())))
@@ -63,7 +63,7 @@ def _run(path: Path, given: str) -> ModuleType:
     sys.path.insert(0, folder)
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-        exec(code, vars(module))  # noqa: S102  # to run it is what the user asks for
+        exec(code, vars(module))  # noqa: S102  # the user asks for it to be run
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ConfigError(
@@ -76,7 +76,7 @@ def _run(path: Path, given: str) -> ModuleType:
 
 
 def told(error: BaseException) -> str:
-    """An error of the user's code in one line, with the place in their file."""
+    """An error of a user's code in one line, with the place in their file."""
     frame, places = error.__traceback__, list[tuple[str, int]]()
     while frame is not None:
         places.append((frame.tb_frame.f_code.co_filename, frame.tb_lineno))
@@ -88,7 +88,7 @@ def told(error: BaseException) -> str:
 
 
 def place_of(function: Any) -> str:
-    """Where a function of the user's is defined, as told in brackets."""
+    """Where a function of the user's is defined, in brackets."""
     code = getattr(function, "__code__", None)
     return "" if code is None else f" (in {Path(code.co_filename).name}, line {code.co_firstlineno})"
 

@@ -61,27 +61,27 @@ class Result:
 
     @cached_property
     def cell(self) -> Cell:
-        """The same as a cell of a study."""
+        """The run directory as a cell of a study."""
         return Cell(self.path, self.manifest, self.summary.get(self.manifest["condition"], {}))
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """A row a run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
         return self.cell.metrics
 
     @property
     def episodes(self) -> pl.DataFrame:
-        """A row a run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        """One row per run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
         return self.cell.episodes
 
     @cached_property
     def timing(self) -> pl.DataFrame:
-        """Seconds since the start of training at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
+        """Seconds since training started at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
         return RunDirectory(self.path).read_frame(TIMING)
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
-        """A row a run and episode, recomputed from `episodes`; see `memory_rl.ledger_from_episodes`."""
+        """One row per run and episode, recomputed from `episodes` as by `memory_rl.ledger_from_episodes`."""
         return ledger_from_episodes(self.path)
 
     def plot(self) -> alt.LayerChart:
@@ -95,7 +95,8 @@ class Result:
         for name, summary in self.summary.items():
             episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
             told = {
-                f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} runs memorised",
+                f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} "
+                "runs memorised",
                 "median episodes": f"{episodes['median']} {episodes['ci95']}",
                 "bits per episode": f"{_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]",
                 "naive capacity": _short(summary["ceilings"]["capacity"]),
@@ -110,7 +111,7 @@ def load(path: str | Path) -> Result:
     """Reads a run directory.
 
     Raises:
-        RunDirectoryError: if it is not one, or a file is damaged.
+        RunDirectoryError: if it is not a run directory, or a file is damaged.
     """
     directory = RunDirectory(Path(path))
     if (directory.path / "sweep.json").is_file():

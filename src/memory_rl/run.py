@@ -50,8 +50,8 @@ def run_experiment(experiment: Experiment) -> Result:
     """Runs one experiment from its first check to its figures.
 
     Raises:
-        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what
-            was measured is kept.
+        MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
+            and what was measured is kept.
     """
     with _trackers(experiment) as trackers:
         setting, manifest = make_setting(experiment), make_manifest(experiment)
@@ -78,7 +78,10 @@ def _trackers(experiment: Experiment) -> Trackers:
 def _run_in(
     directory: RunDirectory, manifest: Mapping[str, Any], setting: Setting, trackers: Trackers
 ) -> None:
-    """Runs it in a claimed directory, from its last checkpoint if it holds one; the manifest always has its status."""
+    """Runs it in a claimed directory, from its last checkpoint if there is one.
+
+    The manifest always has its status.
+    """
     signals, existing = SignalsWait(), directory.existing
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
@@ -100,7 +103,7 @@ def _run_in(
 
 
 def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
-    """Notes what stopped it, even on a disk that has just become full: then at least the error itself is raised."""
+    """Notes what stopped it; if that fails, as on a full disk, at least the error itself is raised."""
     interrupted = isinstance(error, KeyboardInterrupt)
     why = (
         (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
@@ -151,7 +154,7 @@ def _measure(
 
 
 def _start(setting: Setting, directory: RunDirectory) -> Learners:
-    """Loads the model, and says what may be expected."""
+    """Loads the model, and prints what can be expected."""
     try:
         learners = make_learners(setting)
         _keep_own_reward(setting, directory)
@@ -160,7 +163,7 @@ def _start(setting: Setting, directory: RunDirectory) -> Learners:
     if not setting.experiment.keep.quiet:
         _tell(setting, learners)
     spending = getattr(learners.policy, "spending", None)
-    if spending is not None:  # what was spent before a resumption counts, and is kept from now on
+    if spending is not None:  # what was spent before resuming counts too, and is kept from now on
         if (directory.path / USAGE).exists():
             spending.restore(directory.read_json(USAGE))
         spending.on_change = lambda: directory.write_json(USAGE, spending.as_dict())
@@ -185,8 +188,7 @@ def _say(experiment: Experiment, sentence: str) -> None:
 
 
 def _keep_own_reward(setting: Setting, directory: RunDirectory) -> None:
-    """Writes the table of a reward of the user's own, so that the ledger can be recomputed without running their code
-    again.
+    """Writes the table of a user's own reward, so that the ledger can be recomputed without their code.
 
     Raises:
         RunDirectoryError: if the directory holds another table, because the reward was changed since.
@@ -239,7 +241,7 @@ def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, 
 
 
 def _about_service(learners: Learners, stopped: str | None) -> dict[str, Any]:
-    """What was spent on a hosted policy, and its warm-up, which is made when the first run starts."""
+    """What was spent on a hosted policy, and its warm-up, which happens when the first run starts."""
     spending, warmup = getattr(learners.policy, "spending", None), getattr(learners.policy, "warmup", None)
     if spending is None:
         return {}

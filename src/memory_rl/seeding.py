@@ -2,7 +2,7 @@
 
 Each purpose (drawing secrets, sampling answers, reward noise, initial adapters) and each run has a stream of
 its own. So a run draws the same numbers whatever the other runs do and however many there are, and a new
-purpose does not shift the numbers of an old one.
+purpose does not shift the numbers of an existing one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from memory_rl.state import Stateful
 
 
 def generator(seed: int, name: str, *indices: int) -> np.random.Generator:
-    """A random generator that is a pure function of the seed, the name of its purpose and its indices (such
-    as the run).
+    """A random generator that only depends on the seed, the name of its purpose and its indices.
+
+    An index is, for example, the run.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode()), *indices]))
 
@@ -28,7 +29,7 @@ def torch_seed(seed: int, name: str, *indices: int) -> int:
 
 
 class RunStreams(Stateful):
-    """One stream a run for one purpose; axis 0 of what it draws is the run.
+    """One stream per run for one purpose; axis 0 of what it draws is the run.
 
     Args:
         seed: the experiment's seed.
@@ -45,7 +46,5 @@ class RunStreams(Stateful):
         return self._generators[run]
 
     def random(self, runs: Sequence[int] | np.ndarray, *shape: int) -> np.ndarray:
-        """Uniform numbers in [0, 1) for these runs alone; the streams of the others stand still. Shape
-        (len(runs), *shape).
-        """
+        """Uniform numbers in [0, 1) for these runs, (len(runs), *shape); other streams stand still."""
         return np.stack([self._generators[run].random(shape) for run in runs])

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: each part of an experiment names what it keeps, and can be put back to where it stood."""
+"""What a checkpoint holds: each part of an experiment names what it keeps, and can be restored from that."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 State = dict[str, Any]
-"""A tree of dicts by name. Its leaves are arrays, polars frames, `SavedModel`s, and whatever JSON can hold."""
+"""A tree of dicts by name, whose leaves are arrays, polars frames, `SavedModel`s and what JSON can hold."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What one run has trained: a LoRA adapter as PEFT names and shapes it, or a whole model as transformers
-    does.
+    """What one run has trained: a LoRA adapter in PEFT's names and shapes, or a whole model in transformers'.
 
     Attributes:
         config: of adapter_config.json, or config.json.
@@ -36,7 +35,7 @@ class SavedModel:
 
 
 class Stateful:
-    """Something that can be put back to where it stood: what follows is then the same to the bit.
+    """Something that can be restored to where it stood: what follows is then the same to the bit.
 
     A subclass names its attributes in `kept`. They may be arrays and tensors (restored in place), random
     generators and lists of them, other `Stateful`s, dicts of all these, and whatever JSON can hold.
@@ -45,11 +44,11 @@ class Stateful:
     kept: tuple[str, ...] = ()
 
     def state(self) -> State:
-        """Where it stands; to be used before it moves on, since arrays may be its own."""
+        """Where it stands; to be used before it moves on, since arrays may not be copies."""
         return {name.lstrip("_"): _state_of(getattr(self, name)) for name in self.kept}
 
     def restore(self, state: State) -> None:
-        """Takes back what `state` gave, in an object made from the same configuration."""
+        """Restores what `state` returned, in an object made from the same configuration."""
         for name in self.kept:
             setattr(self, name, _restored(getattr(self, name), state[name.lstrip("_")]))
 
@@ -67,7 +66,7 @@ def _state_of(value: Any) -> Any:
 
 
 def _restored(value: Any, saved: Any) -> Any:
-    """The value as it was saved; whatever can be changed in place is."""
+    """The value as it was saved, changed in place where that is possible."""
     if isinstance(value, Stateful):
         value.restore(saved)
     elif isinstance(value, np.random.Generator):

@@ -17,22 +17,7 @@ from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.training.loop import train
-from memory_rl.training.meter import Rows
 from memory_rl.training.tables import Tables
-
-
-class Times:
-    """A sink that notes the watch after each update."""
-
-    def __init__(self, watch: StopWatch) -> None:
-        self.watch, self.after = watch, list[tuple[float, float]]()
-
-    def take(self, table: str, rows: Rows) -> None:
-        """Nothing to keep."""
-
-    def evaluated(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """An update is over."""
-        self.after.append(self.watch.now())
 
 
 def adapters_of(experiment: Experiment) -> LoRASettings:
@@ -59,15 +44,15 @@ def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
 
 def timed(experiment: Experiment, policy: Policy) -> list[Trace]:
     """The loop alone, on the clock."""
-    setting, watch = make_setting(experiment), StopWatch()
-    secrets, times = secrets_of(setting), Times(watch)
+    setting, watch, times = make_setting(experiment), StopWatch(), list[tuple[float, float]]()
+    secrets = secrets_of(setting)
     with tempfile.TemporaryDirectory() as folder:
         tables = Tables(RunDirectory(Path(folder)), secrets, experiment.world.seed, experiment.step_size)
-        meter = make_meter(setting, secrets, [tables, times], None)
+        meter = make_meter(setting, secrets, [tables.take], lambda *_: times.append(watch.now()), None)
         sampling = make_sampling(setting, policy, secrets)
         watch.start()
         train(policy, setting.learner, sampling, meter)
-        return traces_of(tables, experiment, np.array(times.after))
+        return traces_of(tables, experiment, np.array(times))
 
 
 def traces_of(tables: Tables, experiment: Experiment, times: np.ndarray) -> list[Trace]:

@@ -1,5 +1,4 @@
-"""Makes the pictures of the README at N = 64: bits known against episodes for binary, continuous and per-bit
-reward, and the ledger of two conditions.
+"""Makes the pictures of the README at N = 64: bits known of three conditions, and the ledger of two.
 
 python docs/make_figures.py       (under a minute; writes docs/figures/)
 """

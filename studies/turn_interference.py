@@ -78,7 +78,7 @@ def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, 
     )
     with tempfile.TemporaryDirectory() as folder:
         tables = Tables(RunDirectory(Path(folder)), secrets, world.seed, EXPERIMENT.step_size)
-        meter = make_meter(setting, secrets, [tables], None)
+        meter = make_meter(setting, secrets, [tables.take], lambda *_: None, None)
         train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
         times = memorisation_times(tables.metrics, 6.0, stop.memorised_at)
     return cosine, int(times.memorised.sum()), sorted(set(secrets[~times.memorised, 0].tolist()))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from memory_rl.catalogue import experiment_keys
 from memory_rl.config import (
     Keep,
     PolicySettings,
@@ -77,7 +78,8 @@ def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callab
             for one in inspect.signature(kind).parameters.values()
         )
         function.__signature__ = inspect.signature(function).replace(parameters=[*listed])  # type: ignore[attr-defined]
-        meanings = (f"    {one.name}: {one.metadata.get('doc', '')}" for one in fields(kind))  # type: ignore[arg-type]
+        known = {one.name: one.metadata.get("doc") for one in fields(kind)}  # type: ignore[arg-type]
+        meanings = (f"    {word}: {doc or experiment_keys()[word].doc}" for word, doc in known.items())
         function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *meanings])
         return function
 

@@ -74,7 +74,8 @@ def _sweep(words: list[str]) -> int:
 
 
 def _keys_of_sft() -> dict[str, Key]:
-    return {word: one for word, one in experiment_keys().items() if "signal=reward" not in one.needs}
+    keys = experiment_keys()
+    return {word: one for word, one in keys.items() if word != "signal" and "signal=reward" not in one.needs}
 
 
 def _keys_of_sweep() -> dict[str, Key]:
@@ -193,7 +194,7 @@ def _show_commands() -> int:
     for name, command in _COMMANDS.items():
         print(_wrapped(f"  {name:<14}", command.about))
     print(
-        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says which version this is."
+        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\nwhich version this is."
     )
     return 0
 

@@ -200,6 +200,7 @@ class Parts:
         return 0.0 if every is None and self.policy.backend == "tinker" else every
 
 
+@dataclass(frozen=True, kw_only=True)
 class Experiment(Parts):
     """A population of learners in a world; one that exists is valid as far as can be told without models."""
 

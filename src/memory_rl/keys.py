@@ -113,7 +113,7 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         clause = None if value is None else unmet(keys, word, given)  # None stands for not given
         if clause is not None:
             raise ConfigError(
-                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)} leave {word} out."
+                f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)}leave {word} out."
             )
     return {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
 
@@ -160,7 +160,7 @@ def _words_of(clause: str) -> str:
 def _advice(clause: str, given: Mapping[str, Any]) -> str:
     wanted = _words_of(clause).split(" ")[0]
     verb = "use" if wanted.partition("=")[0] in given else "add"
-    return "" if clause == "signal=reward" else f"{verb} {wanted}, or"
+    return "" if clause == "signal=reward" else f"{verb} {wanted}, or "
 
 
 def members_of(hint: Any) -> list[Any]:

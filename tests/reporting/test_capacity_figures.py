@@ -139,12 +139,8 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
         "size": ["sft", "binary"],
         "interference": ["sft"],
     }
-    specifications = [
-        live(panel, study.plain(), "")
-        for name in ("capacity", "interference")
-        for panel in figures[name].panels
-    ]
-    encodings = [layer["encoding"] for specification in specifications for layer in specification["layer"]]
+    panels = [*figures["capacity"].panels, *figures["interference"].panels]
+    encodings = [layer["encoding"] for panel in panels for layer in live(panel, study.plain(), "")["layer"]]
     scales = [encoding["color"]["scale"] for encoding in encodings if "color" in encoding]
     assert len(scales) > 6
     assert all(

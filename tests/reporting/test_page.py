@@ -187,7 +187,7 @@ def test_the_theme_follows_the_system_and_the_button(open_page, sweep):
     button.click()
     wait_until_drawn(page)
     page.wait_for_function(
-        "() => document.documentElement.dataset.drawn === 'yes' && document.documentElement.dataset.theme === 'light'"
+        "() => ['drawn', 'theme'].map((key) => document.documentElement.dataset[key]).join() === 'yes,light'"
     )
     assert look(page) == ("rgb(246, 247, 249)", True, False)
     assert (button.inner_text(), button.get_attribute("aria-pressed")) == ("Dark theme", "false")
@@ -206,7 +206,7 @@ def test_the_keyboard_reaches_everything(open_page):
         page.keyboard.press("Tab")
         met.add(
             page.evaluate(
-                "() => document.activeElement.value || document.activeElement.id || document.activeElement.dataset.zoom || ''"
+                "() => (({value, id, dataset}) => value || id || dataset.zoom || '')(document.activeElement)"
             )
         )
     assert {*LABELS, "bits_known-0", "absorption-1", "in", "out", "reset"} <= met
@@ -220,14 +220,14 @@ def test_keys_hide_conditions_and_zoom_figures(open_page):
     wait_for_marks(page, "bits_known-0", "line", before - 2)
     whole = tick_labels(page, "bits_known-1")
     page.locator("#bits_known-1").focus()
+    starts_at_zero = """(wanted) => {
+        const ticks = document.querySelectorAll("#bits_known-1 svg .role-axis-label text");
+        return Array.from(ticks, (text) => text.textContent).includes("0") === wanted;
+    }"""
     page.keyboard.press("+")
-    page.wait_for_function(
-        "() => !Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')"
-    )
+    page.wait_for_function(starts_at_zero, arg=False)
     page.keyboard.press("0")
-    page.wait_for_function(
-        "() => Array.from(document.querySelectorAll('#bits_known-1 svg .role-axis-label text'), (text) => text.textContent).includes('0')"
-    )
+    page.wait_for_function(starts_at_zero, arg=True)
     assert tick_labels(page, "bits_known-1") == whole
 
 
@@ -274,8 +274,11 @@ def test_the_film_shows_one_condition_at_a_time(open_page):
     box = canvas.bounding_box()
     for x, y, possible in ((0.5, 290, True), (0.9, 30, False)):
         page.mouse.move(box["x"] + x * box["width"], box["y"] + y)
-        tells_zero = "(zero) => (document.querySelector('#vg-tooltip-element.visible tr:last-child td.value')?.innerText === '0') === zero"
-        page.wait_for_function(tells_zero, arg=not possible)
+        is_zero = """(wanted) => {
+            const last = document.querySelector("#vg-tooltip-element.visible tr:last-child td.value");
+            return (last?.innerText === "0") === wanted;
+        }"""
+        page.wait_for_function(is_zero, arg=not possible)
         told = tooltip(page)
         episode = int(told["from episode"])
         assert (int(told["answer"]) >= episode) == possible  # the observer was told no to 0, 1, 2, ...

@@ -10,11 +10,13 @@ from reporting_helpers import EVIL, change
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
-from memory_rl.config import SFTConfig, TrainConfig, as_values, parse_config
+from memory_rl.experiment import parse_experiment
 from memory_rl.reporting.charts import FIGURES
+from memory_rl.reporting.drawing import live
 from memory_rl.reporting.page import GENERATOR
 from memory_rl.reporting.provenance import command_of, judge_sweeps
 from memory_rl.reporting.study import KEEP, make_study
+from memory_rl.reporting.tables import cells_frame
 
 
 def complaint(capsys, *words: str) -> str:
@@ -48,7 +50,7 @@ def test_the_csv_has_a_row_a_cell_with_the_numbers_of_its_summary(report, sweep)
         assert row["bits_per_episode"] == summary["bits_per_episode"]["estimate"]
         assert [row["median_low"], row["median_high"]] == summary["episodes_to_memorise"]["ci95"]
         assert row["absorption_loss"] == summary["losses"]["absorption"]
-        assert (row["config.seed"], row["config.lora_rank"]) == (config["seed"], config["lora_rank"])
+        assert (row["config.seed"], row["config.lora_rank"]) == (config["seed"], config.get("lora_rank"))
 
 
 def test_the_markdown_shows_every_figure_and_verdict_and_no_user_s_html(report, sweep):
@@ -77,7 +79,7 @@ def test_the_page_tells_protocol_hash_commands_and_versions(report, sweep):
 def test_the_commands_make_the_same_configurations(sweep):
     for cell in find_cells([sweep]):
         _, script, *words = shlex.split(command_of(cell))
-        config = as_values(parse_config({"train.py": TrainConfig, "sft_train.py": SFTConfig}[script], words))
+        config = parse_experiment(words, {"train.py": "train", "sft_train.py": "sft"}[script]).flat()
         for key, value in cell.config.items():
             assert key in KEEP or config[key] == value
 
@@ -116,6 +118,28 @@ def test_what_may_be_set_for_each_N_is_named_only_where_cells_of_one_N_differ(sw
     change(tmp_path / "b-16", optimiser="sgd")
     names = [label.name for label in make_study(find_cells([tmp_path])).labels]
     assert names == ["sft", "sft optimiser=adam", "sft learning_rate=0.7"]
+
+
+def test_keys_that_have_no_meaning_in_a_configuration_change_nothing(sweep, tmp_path):
+    """Run directories of version 0.1 hold them: a table with a LoRA rank."""
+    cells = [cell for cell in find_cells([sweep]) if cell.config["backend"] == "tabular"]
+    for cell in cells:
+        shutil.copytree(cell.path, tmp_path / cell.path.name)
+        change(tmp_path / cell.path.name, lora_rank=8, adapter="lora")
+    old, new = make_study(find_cells([tmp_path])), make_study(cells)
+    assert old.labels == new.labels
+    for make in FIGURES:
+        drawn = [[live(panel, study, "") for panel in make(study).panels] for study in (old, new)]
+        assert drawn[0] == drawn[1]
+    assert "config.lora_rank" not in cells_frame(new).columns
+
+
+def test_of_two_ranks_that_as_many_cells_have_the_greater_is_usual(sweep):
+    cells = [cell for cell in find_cells([sweep]) if cell.config["backend"] == "local"]
+    assert [(label.name, label.starts_hidden) for label in make_study(cells).labels] == [
+        ("binary", False),
+        ("binary lora_rank=1", True),
+    ]
 
 
 def test_of_several_channels_of_a_kind_the_commonest_has_the_usual_colour(sweep, tmp_path):

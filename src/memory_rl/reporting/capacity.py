@@ -1,5 +1,6 @@
-"""The numbers of how much the trained parameters hold: several secrets a run, adapters of several sizes. As
-frames, and as the rows of the report's tables.
+"""How much the trained parameters hold, as frames and as the rows of the report's tables.
+
+The cells have several secrets per run, or adapters of several sizes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ def cells_of(study: Study) -> list[Cell]:
 
 
 def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """One row per condition, size and number of secrets: what was to be learned, what was stored, and how fast;
-    95 % intervals over runs.
+    """What was to be learned, what was stored, and how fast: one row per condition, size and M.
 
-    `rate` is null where no run memorised; `bound` is then the upper end of its interval. Cells that differ in
-    their seed alone are one row.
+    Intervals are 95 %, over runs. `rate` is null where no run memorised; `bound` is then the upper end of its
+    interval. Cells that differ in their seed alone are one row.
     """
     rows = [
         _point_row(condition, size, point)
@@ -74,8 +74,9 @@ def _spread(estimate: Estimate, *names: str) -> dict[str, float | None]:
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """One row per condition and size: its capacity, per parameter and in secrets, with intervals; for sizes that
-    are not saturated they are lower bounds.
+    """What each size holds, in all, per parameter and in secrets: one row per condition and size.
+
+    For sizes that are not saturated they are lower bounds.
     """
     rows = [
         _capacity_row(group[0].condition, found)
@@ -107,8 +108,9 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
 
 
 def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
-    """Bits known of a secret against the blocks since its own started: mean over runs and its interval, for
-    cells with order=blocks. `line` tells the cells apart.
+    """Bits known of a secret against the blocks since its own started, of cells with order=blocks.
+
+    Means over runs with intervals. `line` tells the cells apart.
     """
     rows = [
         row
@@ -164,9 +166,7 @@ _CAPACITY_TABLE = {
 
 
 def capacity_tables(study: Study) -> list[WordTable]:
-    """What each size holds, and what was stored at each number of secrets; none if the study has no such
-    cells.
-    """
+    """What each size holds, and what was stored at each number of secrets; none without such cells."""
     cells = cells_of(study)
     if not cells:
         return []
@@ -200,9 +200,7 @@ def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
-    """The numbers of both tables, for a CSV: one row per point, with the capacity of its size where it has
-    one.
-    """
+    """The numbers of both tables, for a CSV: one row per point, with the capacity of its size, if any."""
     cells = cells_of(study)
     found = capacities_frame(cells).drop("parameters")
     return points_frame(cells).join(

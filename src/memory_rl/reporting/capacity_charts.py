@@ -1,7 +1,6 @@
-"""Figures of how much the trained parameters hold: several secrets a run, adapters of several sizes. Colours
-stand for sizes or numbers of secrets.
+"""Figures of how much the trained parameters hold: several secrets per run, adapters of several sizes.
 
-A study without such cells has none of them.
+Colours stand for sizes or numbers of secrets. A study without such cells has none of them.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def capacity(study: Study) -> Figure:
 
 
 def parameters(study: Study) -> Figure:
-    """Bits stored against trained parameters: one panel per condition, one point per cell, one diamond per capacity."""
+    """Bits stored against trained parameters: one panel per condition, one diamond per capacity."""
     cells = cells_of(study)
     frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), capacities_frame(cells)
     if frame.is_empty():
@@ -140,9 +139,7 @@ def parameters(study: Study) -> Figure:
 
 
 def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
-    """A line of so many bits per parameter with its words: the upper one's on its left, the lower one's on its
-    right.
-    """
+    """A line of so many bits per parameter with its words, left of the upper line, else right of it."""
     start, end = width[0], min(width[1], most / bits)
     place = start * (end / start) ** 0.85
     line = pl.DataFrame({"parameters": [start, end]})
@@ -156,7 +153,7 @@ def _known_line(bits: float, width: tuple[float, float], most: float) -> list[La
 
 
 def size(study: Study) -> Figure:
-    """Bits per episode against trained parameters: one panel per condition, one line per number of secrets."""
+    """Bits per episode against trained parameters: one panel per condition, one line per M."""
     frame = _mixed(cells_of(study)).with_columns(shown=pl.coalesce("rate", "bound"))
     frame = frame.filter(pl.col("parameters") > 0).drop_nulls("shown")
     if frame.is_empty():
@@ -245,8 +242,9 @@ def _drawable(
     high: str = "high",
     least: float = LEAST_BITS,
 ) -> pl.DataFrame:
-    """What has a place on a logarithmic axis; an interval is cut at its end, and is the value alone where
-    there is none.
+    """What has a place on a logarithmic axis.
+
+    An interval is cut at the end of the axis, and is the value alone where there is none.
     """
     return frame.filter(pl.col(value) >= least).with_columns(
         pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high)

@@ -35,7 +35,7 @@ from memory_rl.reporting.values import STEPS
 from memory_rl.runs.store import FILM, RunDirectory
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
-_STEPS = {"interpolate": "step-after"}
+_STEPS: dict[str, Any] = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
@@ -58,8 +58,9 @@ def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> 
 
 
 def bits_known(study: Study) -> Figure:
-    """Bits known against episodes, with intervals and ceilings: one panel per N. A cell alone in its panel shows
-    its single runs, too.
+    """Bits known against episodes, with intervals and ceilings: one panel per N.
+
+    A cell that is alone in its panel shows its single runs, too.
     """
     return Figure("bits_known", _at_each(study, _bits_panel))
 
@@ -79,7 +80,7 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
         *(marks("line", lines, {"y": "bits", "detail": "run"}, **thin) for lines in runs),
         *_ceilings([entry for entry in entries if entry.summary]),
         *band(**_STEPS),
-        *_all_there_is(information, "log2 N" if information == math.log2(N) else "M log2 N"),
+        *_all_there_is(information, "log2 N =" if information == math.log2(N) else "M log2 N ="),
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
     tips["ceiling"] = "ceiling, bits"
@@ -98,7 +99,7 @@ def _ceilings(entries: list[Entry]) -> list[Layer]:
 
 
 def _all_there_is(bits: float, name: str) -> list[Layer]:
-    frame = pl.DataFrame({"bits": [bits], "words": [f"{name} = {bits:.4g} bits"]})
+    frame = pl.DataFrame({"bits": [bits], "words": [f"{name} {bits:.4g} bits"]})
     words = note(frame, {"y": "bits", "x": {"value": 0}}, dx=5, dy=-7)
     return [reference("rule", frame, {"y": "bits"}, strokeWidth=1), words]
 
@@ -107,8 +108,9 @@ _MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
 
 
 def ledger(study: Study) -> Figure:
-    """The ledger of the one cell of a study: what its questions could tell, what an ideal observer and the
-    policy know, above where the bits go.
+    """The ledger of the one cell of a study.
+
+    What its questions could tell, what an ideal observer and the policy know, above where the bits go.
     """
     (entry,) = study.entries
     minds, falls = _minds_panel(entry), _waterfall_panel([entry], entry.N)
@@ -127,7 +129,7 @@ def _minds_panel(entry: Entry) -> Panel:
             "legend": {**LEGEND, "title": None},
         },
     }
-    layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn")]
+    layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
     return Panel("Bits", frame, channels, layers)
 
 
@@ -309,8 +311,8 @@ def film(study: Study) -> Figure:
     if not filmed:
         return Figure("film", missing=f"no run directory holds {FILM}, the record of P(answer)")
     words = (
-        f"One film per condition, of the N nearest to {_LEGIBLE_N}; at most {curves.FILM_COLUMNS} snapshots of "
-        "each, probabilities to two digits."
+        f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
+        f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     )
     return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))
 

@@ -1,5 +1,4 @@
-"""The numbers behind the report's figures, thinned for drawing: entries in, a frame with a `series` column
-out.
+"""The numbers behind the report's figures, thinned for drawing: entries in, a frame with a `series` out.
 
 Thinning leaves measured values as they are and only takes fewer of them; each function says how many.
 """
@@ -51,9 +50,7 @@ CURVES = {
 
 
 def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray:
-    """At most `points` of the measured episodes, evenly spread on an axis that is linear at first and then
-    logarithmic.
-    """
+    """At most `points` of the measured episodes, evenly on an axis that is linear, then logarithmic."""
     places = np.log1p(episodes / LINEAR_UP_TO)
     wanted = np.linspace(places[0], places[-1], points)
     return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
@@ -76,9 +73,7 @@ def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
 
 
 def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Mean bits known against episodes with intervals, and the ceiling min(log2 N, episodes x Shannon
-    capacity): at most `CURVE_POINTS` per cell.
-    """
+    """Mean bits known against episodes with intervals, and its ceiling: at most `CURVE_POINTS` per cell."""
     last = _last_episode(entries)
 
     def curve(entry: Entry) -> pl.DataFrame:
@@ -121,8 +116,9 @@ def single_runs(entry: Entry) -> pl.DataFrame:
 
 
 def ledger(entry: Entry) -> pl.DataFrame:
-    """What the questions could tell, what the ideal observer knows and what the policy knows, against
-    episodes: means over runs with intervals. `curve` says which, with a name of `CURVES`.
+    """What the questions could tell, the ideal observer knows and the policy knows, against episodes.
+
+    Means over runs with intervals; `curve` says of what, with a name of `CURVES`.
     """
     frames = [
         _mean_over_runs(entry, column).with_columns(curve=pl.lit(name)) for column, name in CURVES.items()
@@ -149,8 +145,9 @@ def _most_per_episode(entry: Entry) -> float:
 
 
 def waterfall(entries: Sequence[Entry]) -> pl.DataFrame:
-    """One row per cell and step: the rates above and below it, the factor lost, and the words on the bar. Cells
-    without a ledger have none.
+    """The rates above and below each step, the factor lost and its words: one row per cell and step.
+
+    Cells without a ledger have none.
     """
     rows = [row for entry in entries if "rates" in entry.summary for row in _steps(entry)]
     ends = ("step", "lane", "from", "to", "words", "above", "below", "low", "high", "factor")
@@ -186,9 +183,7 @@ def _words(step: str, factor: float | None, above: float | None) -> str:
 
 
 def survival(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Kaplan-Meier curves of the episodes to memorise with pointwise 95 % bands (log-log); every step is
-    kept.
-    """
+    """Kaplan-Meier curves of the episodes to memorise, every step, with pointwise 95 % bands (log-log)."""
     return _together(entries, _kaplan_meier)
 
 
@@ -199,9 +194,7 @@ def _kaplan_meier(entry: Entry) -> pl.DataFrame:
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Where runs were censored, one row per cell and episode, with how many they were and the share of runs
-    that had not memorised.
-    """
+    """The runs that were censored, and the share not memorised there: one row per cell and episode."""
 
     def marks(entry: Entry) -> pl.DataFrame:
         stopped = pl.DataFrame({"episode": entry.cell.times.episodes[~entry.cell.times.memorised]})
@@ -255,9 +248,7 @@ _EXACT = {
 
 
 def _closed_form(entry: Entry) -> float | None:
-    """What exact softmax policy gradient would do, for a cell that is just that: a binary reward, plain
-    steps, no baseline, one episode per update.
-    """
+    """What exact softmax policy gradient would do, for a cell that is exactly that, with a binary reward."""
     config = entry.cell.config
     if entry.cell.condition != "binary" or any(
         config.get(key, value) != value for key, value in _EXACT.items()
@@ -270,8 +261,8 @@ def _closed_form(entry: Entry) -> float | None:
 
 def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
     """log2 N / N: a policy that guesses evenly until its first hit, and knows S then."""
-    ends = (min(sizes), max(sizes)) if len(sizes) > 1 else (sizes[0] / 1.5, sizes[0] * 1.5)
-    grid = np.geomspace(*ends, 24)
+    room = 1.0 if len(sizes) > 1 else 1.5
+    grid = np.geomspace(min(sizes) / room, max(sizes) * room, 24)
     return pl.DataFrame({"N": grid, "rate": np.log2(grid) / grid})
 
 
@@ -327,7 +318,8 @@ def answer_information(N: int) -> pl.DataFrame:
 
 
 def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else;
+    """Bits per episode against LoRA rank, for cells that differ from others of their N in nothing else.
+
     `series` is the label of the first of them.
     """
     rows = [
@@ -339,9 +331,7 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label comes
-    first.
-    """
+    """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label first."""
     families: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: (len(entry.label), entry.label)):
         config = entry.cell.config
@@ -356,8 +346,7 @@ def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
-    """A belief over answers as it changed: rectangles of answer, first and last episode, and probability to
-    two digits.
+    """A belief over answers as it changed: rectangles of answer, first and last episode, and probability.
 
     Args:
         frame: episode, answer and the column, of one run.

@@ -205,9 +205,7 @@ def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, flo
 
 
 def live(panel: Panel, study: Study, about: str) -> Spec:
-    """A panel for the page: as wide as its place, with tooltips, zoom and the `hidden` parameter that the
-    legend sets.
-    """
+    """A panel for the page: as wide as its place, with tooltips, zoom, and what the legend has hidden."""
     finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90)
     layers = [*panel.layers, finder] if panel.tips else panel.layers
     spec = _chart(panel, layers, study, legend=None)
@@ -241,9 +239,7 @@ def sheet(figure: Figure, study: Study) -> Spec:
 
 
 def joined(panels: list[Spec], title: Spec, columns: int, *, colors: str) -> Spec:
-    """Charts under one title; the same colour means the same in all if they are "shared", and not if
-    "independent".
-    """
+    """Charts under one title, whose colours are "shared", and mean the same in all, or "independent"."""
     return {
         "concat": panels,
         "columns": min(columns, len(panels)),
@@ -289,7 +285,9 @@ def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     encoding: Spec = {}
     for channel, place in places.items():
         if channel == "tooltip":
-            encoding[channel] = [_tip(frame, *tip, panel.form) for tip in place.items()]
+            encoding[channel] = [
+                _tip(frame, column, heading, panel.form) for column, heading in place.items()
+            ]
         else:
             encoding[channel] = _channel(frame, channels.get(channel), place)
     return encoding

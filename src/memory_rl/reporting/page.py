@@ -1,5 +1,6 @@
-"""The report as text: one HTML page with its styles, scripts and data in it, and a Markdown summary. The page
-asks nothing of any network, and its own policy forbids it to.
+"""The report as text: one HTML page with its styles, scripts and data in it, and a Markdown summary.
+
+The page asks nothing of any network, and its own policy forbids it to.
 """
 
 from __future__ import annotations
@@ -111,9 +112,7 @@ def _plain(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _engine() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script. The function around it keeps its thousands of names apart
-    from the page's.
-    """
+    """Vega, Vega-Lite and Vega-Embed as one script, in a function that keeps its names to itself."""
     bundle = vl_convert.javascript_bundle(_EXPORTS)
     return f"(function () {{\n{bundle}\n}})();".replace("</script", "<\\/script")
 
@@ -141,9 +140,7 @@ def _places(figure: Figure, study: Study) -> list[Place]:
 
 
 def _data(study: Study, places: Mapping[str, Sequence[Place]]) -> str:
-    """What the script reads. It stands in a script element that is never run; no `<` is left that could end
-    it.
-    """
+    """What the script reads, in a script element that is never run; no `<` is left that could end it."""
     content = {
         "themes": {theme: vega_config(theme, study.labels) for theme in ("light", "dark")},
         "panels": {

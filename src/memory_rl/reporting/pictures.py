@@ -1,6 +1,4 @@
-"""Figures as pictures, SVG and PNG: those of a report, and those of one run, which are the figures of a study
-with one cell.
-"""
+"""Figures as SVG and PNG: those of a report, and those of one run, which is a study with one cell."""
 
 from __future__ import annotations
 
@@ -70,7 +68,7 @@ def _ledger(study: Study) -> Spec:
     }
     minds["title"] = {
         "text": "Bits",
-        "subtitle": "Means over runs with 95 % bootstrap intervals. A run that has ended keeps its last value.",
+        "subtitle": "Means over runs with 95 % bootstrap intervals; a run that has ended keeps its value.",
     }
     title = {"text": _title(study), "fontSize": 17, "offset": 18}
     return _on_white(joined([minds, falls], title, columns=1, colors="independent"), study)

@@ -1,6 +1,4 @@
-"""From run directories to a report on disk: the page, each figure as PNG and SVG, a Markdown summary and a
-CSV.
-"""
+"""From run directories to a report on disk: page, figures as PNG and SVG, Markdown summary and CSV."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Cells as a reader meets them: each under a label that says what sets it apart, in one order and one colour
-on every figure.
-"""
+"""Cells as a reader meets them: under labels that say what sets them apart, in one order and one colour."""
 
 from __future__ import annotations
 
@@ -86,9 +84,7 @@ class Study:
         return [entry for entry in self.entries if entry.N == N]
 
     def plain(self) -> Study:
-        """Without the cells of several secrets or other adapters than LoRA, which have figures of their
-        own.
-        """
+        """Without cells of several secrets or other adapters than LoRA, which have figures of their own."""
         entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
         used = {entry.label for entry in entries}
         labels = tuple(label for label in self.labels if label.name in used)
@@ -127,8 +123,9 @@ def make_study(cells: Sequence[Cell]) -> Study:
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:
-    """The keys in which cells of the same condition differ; of those that a grid may set for each N, the ones
-    in which cells of the same N do.
+    """The keys in which cells of the same condition differ.
+
+    Of those that a grid may set for each N, the ones in which cells of the same N differ.
     """
     groups = defaultdict(list)
     for cell in cells:
@@ -146,7 +143,7 @@ def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
     usual = {
-        key: _most_frequent([cell.config[key] for cell in cells if key in cell.config])
+        key: _usual(key, [cell.config[key] for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
     names = (" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells)
@@ -202,12 +199,14 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else value
 
 
-def _most_frequent(values: Sequence[Any]) -> Any:
-    """The value that most have; where several have as many, something that none of them equals."""
-    (first, most), *others = Counter(map(str, values)).most_common(2)
-    if others and others[0][1] == most:
-        return _NOTHING
-    return next(value for value in values if str(value) == first)
+def _usual(key: str, values: Sequence[Any]) -> Any:
+    """The value that most have; of as many, the greatest rank, and of other keys one that none equals."""
+    counts = Counter(map(str, values))
+    most = max(counts.values())
+    candidates = {str(value): value for value in values if counts[str(value)] == most}
+    if len(candidates) > 1:
+        return max(candidates.values()) if key == _RANK else _NOTHING
+    return next(iter(candidates.values()))
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
@@ -225,8 +224,10 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
 
 
 def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
-    """A place in the palette for each condition: always the same for the five standard conditions, of
-    which the variant with the most cells has it; then the next free.
+    """A place in the palette for each condition.
+
+    It is always the same for the five standard conditions; where several share one, as bins do, the one with
+    the most cells has it. Others have the next free.
     """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):

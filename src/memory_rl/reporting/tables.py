@@ -46,8 +46,9 @@ def about(study: Study) -> str:
 
 
 def cells_frame(study: Study) -> pl.DataFrame:
-    """One row per cell: what came out of it, then its configuration as `config.<key>`. Unfinished cells have
-    their status and nulls.
+    """One row per cell: what came out of it, then its configuration as `config.<key>`.
+
+    Unfinished cells have their status and nulls.
     """
     rows = [
         {

@@ -1,6 +1,4 @@
-"""What the terminal shows: a progress bar while runs learn, and the tables before and after. All on standard
-output through rich.
-"""
+"""What the terminal shows, on standard output through rich: a progress bar, and tables before and after."""
 
 from __future__ import annotations
 
@@ -112,6 +110,7 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
 
 def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
     """Where the bits go: the rate of each mind in bits per episode, and the factor lost at each step.
+
     Conditions without a ledger are left out.
     """
     title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"
@@ -152,9 +151,7 @@ def make_table(
 
 
 def show(table: Table) -> None:
-    """Prints a table that has rows; where output is not a terminal, wide enough for a row to stay one
-    line.
-    """
+    """Prints a table that has rows; where output is not a terminal, a row stays one line."""
     if not table.row_count:
         return
     console = Console()

@@ -1,5 +1,6 @@
-"""Colours of figures and page, light and dark. The palette follows Okabe and Ito (2008), darkened or
-lightened until each colour stands out from its ground.
+"""Colours of figures and page, light and dark.
+
+The palette follows Okabe and Ito (2008), darkened or lightened until each colour stands out from its ground.
 """
 
 from __future__ import annotations

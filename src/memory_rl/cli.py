@@ -193,7 +193,9 @@ def _show_commands() -> int:
     print("usage: memory-rl COMMAND key=value ...\n")
     for name, command in _COMMANDS.items():
         print(_wrapped(f"  {name:<14}", command.about))
-    print("\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\nwhich version this is.")
+    print(
+        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\nwhich version this is."
+    )
     return 0
 
 

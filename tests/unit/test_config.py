@@ -113,7 +113,10 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("ppo_epochs=3", "ppo_epochs=3 belongs to algorithm=ppo: add algorithm=ppo, or leave ppo_epochs out."),
+        (
+            "ppo_epochs=3",
+            "ppo_epochs=3 belongs to algorithm=ppo: add algorithm=ppo, or leave ppo_epochs out.",
+        ),
         ("ppo_clip=0.3", "ppo_clip=0.3 belongs to algorithm=ppo: add algorithm=ppo, or leave ppo_clip out."),
         (
             "algorithm=grpo ppo_clip=0.3",
@@ -144,7 +147,10 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
             "order=cycle belongs to num_secrets=2 or more: add num_secrets=2, or leave order out.",
         ),
         ("resume=True", "resume=True belongs to log_path: add log_path, or leave resume out."),
-        ("data_dir=here", "data_dir=here belongs to signal=example: add signal=example, or leave data_dir out."),
+        (
+            "data_dir=here",
+            "data_dir=here belongs to signal=example: add signal=example, or leave data_dir out.",
+        ),
     ],
 )
 def test_nothing_is_silently_ignored(words, sentence, capsys):
@@ -343,7 +349,9 @@ def test_a_learner_given_as_an_object_is_the_one_of_its_words(given, words):
 
 
 def test_a_setting_is_given_in_the_object_or_as_a_key():
-    with pytest.raises(ConfigError, match="ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"):
+    with pytest.raises(
+        ConfigError, match="ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"
+    ):
         make_experiment({"algorithm": PPO(clip=0.3), "ppo_clip": 0.2})
     assert make_experiment({"algorithm": PPO, "ppo_clip": 0.3}).learner == PPO(clip=0.3)
 

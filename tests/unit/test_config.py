@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -268,7 +269,7 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
         assert {word.partition("=")[0] for word in example.split()} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
     if command in ("train", "sft-train"):  # a part is not taken up again
-        assert len([part for part, before in zip(parts, ["", *parts]) if part != before]) == len({*parts})
+        assert len([*groupby(parts)]) == len({*parts})
 
 
 @pytest.mark.parametrize("command", ["train", "sft-train"])
@@ -350,7 +351,7 @@ def test_a_learner_given_as_an_object_is_the_one_of_its_words(given, words):
 
 def test_a_setting_is_given_in_the_object_or_as_a_key():
     with pytest.raises(
-        ConfigError, match="ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"
+        ConfigError, match=r"ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"
     ):
         make_experiment({"algorithm": PPO(clip=0.3), "ppo_clip": 0.2})
     assert make_experiment({"algorithm": PPO, "ppo_clip": 0.3}).learner == PPO(clip=0.3)
@@ -364,7 +365,7 @@ def test_what_is_kept_and_shown_makes_no_other_experiment():
         "log_path": "here", "resume": True, "checkpoint_every": 5.0, "save_adapters": True, "threads": 3,
         "wandb_project": "one", "trackio_project": "two", "tensorboard": True, "quiet": True,
     }  # fmt: skip
-    assert KEEP == {*kept, "data_dir", "tinker_base_url", "max_tokens_total"}
+    assert {*kept, "data_dir", "tinker_base_url", "max_tokens_total"} == KEEP
     assert make_experiment(kept).resolved() == make_experiment({}).resolved()
     assert not KEEP & set(make_experiment(kept).resolved())
     filed = {"fixed_secret": 3, "data_dir": "elsewhere"}

@@ -147,7 +147,7 @@ def test_skipping_ahead_is_exact_for_a_silent_learner_of_ones_own():
         samples.append(ends.agg(pl.coalesce(known, 401).alias("episodes"), pl.last("bits_known")))
     for column in ("episodes", "bits_known"):
         assert scipy.stats.ks_2samp(*(sample[column].to_numpy() for sample in samples)).pvalue > 0.01
-    assert 0 < (samples[0]["episodes"] <= 400).mean()
+    assert (samples[0]["episodes"] <= 400).any()
 
 
 def test_one_that_hears_silent_groups_skips_none(capsys):
@@ -184,9 +184,10 @@ def test_what_it_remembers_is_resumed(monkeypatch):
             raise KeyboardInterrupt
         return see(self, *arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Meter, "see", interrupted)
-        train("parts", Remembers, checkpoint_every=0)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", Remembers, checkpoint_every=0)
     assert bytes_of(train("parts", Remembers, resume=True)) == bytes_of(whole)
 
 
@@ -342,7 +343,7 @@ def test_an_object_that_is_no_learner(given):
 
 
 def test_keys_of_a_built_in_learner_have_no_meaning_beside_it():
-    with pytest.raises(memory_rl.ConfigError, match="ppo_clip=0.3 belongs to algorithm=ppo"):
+    with pytest.raises(memory_rl.ConfigError, match=r"ppo_clip=0\.3 belongs to algorithm=ppo"):
         memory_rl.train(N=4, backend="tabular", algorithm=Standardised, ppo_clip=0.3)
 
 

@@ -55,12 +55,13 @@ def secrets_of(command: str = "train", **keys) -> np.ndarray:
     return draw_secrets(make_experiment(keys, command))
 
 
-def run_loop(setting: Setting, policy) -> Tables:
+def run_loop(setting: Setting, policy, spoil=lambda accounts: None) -> Tables:
     """The tables of an experiment once its loop has run, with the meter but without a run directory's summary."""
     experiment = setting.experiment
     secrets = draw_secrets(experiment)
     tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)
-    meter = make_meter(setting, secrets, [tables.take], lambda *_: None, None)
+    meter = make_meter(setting, secrets, [tables.take], lambda *progress: None, None)
+    spoil(meter.accounts)
     train(policy, setting.learner, make_sampling(setting, policy, secrets), meter)
     return tables
 

@@ -264,7 +264,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         policy=policy,
         secrets=secrets,
         environment=setting.environment,
-        prompts=_prompts(experiment),
+        prompts=prompts_of(experiment),
         credit=experiment.signal.credit,
         beliefs=Beliefs(table, secrets.shape, experiment.world.N) if wanted else None,
         answers=setting.answers,
@@ -280,7 +280,8 @@ def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
     return SkipAhead if experiment.skips_ahead else StepByStep
 
 
-def _prompts(experiment: Experiment) -> Prompts:
+def prompts_of(experiment: Experiment) -> Prompts:
+    """Which of its secrets each run is asked about."""
     world, blocks, runs = experiment.world, experiment.updates.batch_size, experiment.stop.num_runs
     if world.num_secrets == 1:
         return Prompts()

@@ -25,7 +25,7 @@ def own_reward(answer: int, secret: int) -> float:
         {"reward_type": own_reward},
         {"env_type": "multi_step", "reward_noise": 0.1},
     ],
-    ids=str,
+    ids=["binary", "log_distance", "binned", "noisy", "own", "bits"],
 )
 def test_it_is_the_world_of_an_experiment(keys):
     world, theirs = make_world(N=11, **keys), setting_of(N=11, **keys).environment

@@ -5,40 +5,33 @@ import json
 
 import numpy as np
 import pytest
-from memory_rl.training.environments import draw_secrets, make_environment
-from memory_rl.training.questions import make_questions
-from memory_rl.training.recorder import Recorder
-from memory_rl.training.rl import train_by_reward
+from helpers import run_loop, secrets_of, setting_of
 
 import memory_rl
 from memory_rl.analysis.laws import OBSERVER_EQUALS_ASKED, POLICY_WITHIN_OBSERVER, check_laws, until_sure
-from memory_rl.config import TrainConfig
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies import tabular
 from memory_rl.policies.tabular import TabularPolicy
-from memory_rl.runs.store import RunDirectory
-from memory_rl.training import population
+from memory_rl.training.recompute import draw_secrets
 
 LAWS = ("policy_within_observer", "observer_equals_asked")
 
 
-def measure(tmp_path, *, spoil=lambda questions: None, policy_type=TabularPolicy, **settings):
-    """Metrics of a tabular experiment, whose questions or policy may be spoilt."""
-    config = TrainConfig(backend="tabular", **settings)
-    environment, secrets = make_environment(config), draw_secrets(config)
+def measure(*, spoil=lambda accounts: None, policy_type=TabularPolicy, **settings):
+    """Metrics of a tabular experiment, whose accounts or policy may be spoilt."""
+    setting = setting_of(backend="tabular", **settings)
+    experiment, environment = setting.experiment, setting.environment
     forms = environment.choices(np.arange(environment.num_forms))
-    learner = {
-        "num_runs": config.num_runs,
-        "num_prompts": config.num_secrets,
-        "learning_rate": config.step_size,
-        "seed": config.seed,
-    }
-    policy = policy_type(forms, environment.num_choices, **learner)
-    policy.secrets = secrets
-    questions = make_questions(config, environment)
-    spoil(questions)
-    recorder = Recorder(config, secrets, RunDirectory(tmp_path), bookkeeper=questions)
-    train_by_reward(config, environment, policy, recorder)
-    return recorder.metrics
+    policy = policy_type(
+        forms,
+        environment.num_choices,
+        num_runs=experiment.stop.num_runs,
+        num_prompts=experiment.world.num_secrets,
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+    )
+    policy.secrets = draw_secrets(experiment)
+    return run_loop(setting, policy, spoil).metrics
 
 
 def statuses(metrics, N, stop_at=0.95) -> list[str]:
@@ -91,7 +84,7 @@ HONEST = {
 def test_honest_experiments_break_no_law(tmp_path, settings, num_runs):
     settings = {"max_episodes": 120, **settings}
     for seed in range(4 if num_runs < 400 else 1):
-        assert statuses(measure(tmp_path, num_runs=num_runs, seed=seed, **settings), settings["N"]) == [
+        assert statuses(measure(num_runs=num_runs, seed=seed, **settings), settings["N"]) == [
             "holds",
             "holds",
         ]
@@ -101,7 +94,7 @@ def test_the_intervals_cover_zero_as_often_as_they_say(tmp_path):
     """The second law's interval is conservative: of 60 experiments it misses 0 in at most three."""
     missed = 0
     for seed in range(60):
-        metrics = measure(tmp_path, N=8, num_runs=16, seed=seed, max_episodes=40, reward_noise=0.1)
+        metrics = measure(N=8, num_runs=16, seed=seed, max_episodes=40, reward_noise=0.1)
         low, high = check_laws(metrics, N=8, stop_at=0.95)["observer_equals_asked"]["ci95"]
         missed += not low <= 0 <= high
     assert missed <= 3
@@ -110,8 +103,8 @@ def test_the_intervals_cover_zero_as_often_as_they_say(tmp_path):
 class Peeking(TabularPolicy):
     """Moves a little towards the secret, whatever the rewards say."""
 
-    def update(self, rollout, advantages, objective):
-        super().update(rollout, advantages, objective)
+    def update(self, rollout, advantages, learner):
+        super().update(rollout, advantages, learner)
         self.logits[rollout.runs, 0, self.secrets[rollout.runs, 0]] += 1.0
         self.updates[rollout.runs] += 1
         self._stale[rollout.runs] = True
@@ -119,21 +112,21 @@ class Peeking(TabularPolicy):
 
 @pytest.mark.parametrize("num_runs", [16, 100])
 def test_a_policy_that_has_seen_the_secret_breaks_the_first_law(tmp_path, num_runs):
-    metrics = measure(tmp_path, policy_type=Peeking, N=64, num_runs=num_runs, max_episodes=40)
+    metrics = measure(policy_type=Peeking, N=64, num_runs=num_runs, max_episodes=40)
     assert statuses(metrics, 64)[0] == "breached"
 
 
 def test_a_leak_in_a_quarter_of_the_runs_is_enough(tmp_path):
     class PeekingSometimes(Peeking):
-        def update(self, rollout, advantages, objective):
-            TabularPolicy.update(self, rollout, advantages, objective)
+        def update(self, rollout, advantages, learner):
+            TabularPolicy.update(self, rollout, advantages, learner)
             runs = rollout.runs[rollout.runs % 4 == 0]
             self.logits[runs, 0, self.secrets[runs, 0]] += 2.0
             self.updates[runs] += 1
             self._stale[runs] = True
 
     assert (
-        statuses(measure(tmp_path, policy_type=PeekingSometimes, N=64, num_runs=64, max_episodes=12), 64)[0]
+        statuses(measure(policy_type=PeekingSometimes, N=64, num_runs=64, max_episodes=12), 64)[0]
         == "breached"
     )
 
@@ -147,18 +140,18 @@ WRONG = {
 
 @pytest.mark.parametrize(("settings", "believed"), WRONG.values(), ids=WRONG.keys())
 def test_an_observer_with_a_wrong_likelihood_breaks_the_second_law(tmp_path, settings, believed):
-    def spoil(questions):
+    def spoil(accounts):
         rows = flip = np.array([[1 - believed, believed], [believed, 1 - believed]])
-        while len(rows) < questions.outcomes.num_classes:  # the patterns of several bits
+        while len(rows) < accounts._outcomes.num_classes:  # the patterns of several bits
             rows = np.kron(rows, flip)
-        questions.outcomes = Outcomes(len(rows), rows)
+        accounts._outcomes = Outcomes(len(rows), rows)
 
-    metrics = measure(tmp_path, spoil=spoil, num_runs=256, max_episodes=60, **settings)
+    metrics = measure(spoil=spoil, num_runs=256, max_episodes=60, **settings)
     assert statuses(metrics, 16)[1] == "breached"
 
 
 def test_laws_are_read_off_when_the_policy_is_sure_of_anything(tmp_path):
-    metrics = measure(tmp_path, N=64, num_runs=20, reward_type="log_distance", max_episodes=400)
+    metrics = measure(N=64, num_runs=20, reward_type="log_distance", max_episodes=400)
     public = until_sure(metrics, 0.95)
     wrong = 0
     for run in range(20):
@@ -173,9 +166,9 @@ def test_laws_are_read_off_when_the_policy_is_sure_of_anything(tmp_path):
 
 def test_a_breach_is_told_by_name(monkeypatch, tmp_path):
     class PeekingByItself(Peeking):
-        secrets = draw_secrets(TrainConfig(backend="tabular", N=64))
+        secrets = secrets_of(backend="tabular", N=64)
 
-    monkeypatch.setattr(population, "TabularPolicy", PeekingByItself)
+    monkeypatch.setattr(tabular, "TabularPolicy", PeekingByItself)
     with pytest.warns(memory_rl.LawBreachWarning) as told:
         result = memory_rl.train(backend="tabular", N=64, max_episodes=40)
     assert result.summary["binary"]["checks"]["policy_within_observer"]["status"] == "breached"

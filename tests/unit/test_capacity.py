@@ -17,8 +17,8 @@ from memory_rl.analysis.capacity import (
 )
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import expanded_tail
-from memory_rl.config import SFTConfig, TrainConfig, as_values, make_config
-from memory_rl.training.prompts import make_prompts
+from memory_rl.assembly import prompts_of
+from memory_rl.experiment import make_experiment
 
 
 def made_up(ends, num_secrets=1, parameters=10, of_secrets=None, condition="sft", **config) -> Cell:
@@ -155,10 +155,10 @@ def test_seeds_are_one_sample_and_learning_rates_that_were_tuned_are_no_sizes():
 
 
 def test_learning_rates_of_the_same_secrets_are_told_apart():
-    sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.1, None)])
+    sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.2, None, 0.1)])
     assert [size.label for size in sizes] == [
         "shared n=10 learning_rate=0.1",
-        "shared n=10 learning_rate=default",
+        "shared n=10 learning_rate=0.2",
     ]
 
 
@@ -228,24 +228,23 @@ def test_a_run_that_ended_keeps_what_it_knew():
 
 
 @pytest.mark.parametrize(
-    ("kind", "values"),
+    ("command", "values"),
     [
-        (TrainConfig, {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 410, "batch_size": 3}),
-        (TrainConfig, {"N": 100, "num_secrets": 3, "order": "blocks", "group_size": 1, "baseline": "none"}),
+        ("train", {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 410, "batch_size": 3}),
+        ("train", {"N": 100, "num_secrets": 3, "order": "blocks", "group_size": 1, "baseline": "none"}),
         (
-            TrainConfig,
+            "train",
             {"N": 4, "num_secrets": 2, "order": "blocks", "env_type": "multi_step", "max_episodes": 40},
         ),
-        (SFTConfig, {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 241, "batch_size": 2}),
-        (SFTConfig, {"N": 16, "num_secrets": 5, "order": "blocks"}),
+        ("sft", {"N": 16, "num_secrets": 8, "order": "blocks", "max_episodes": 241, "batch_size": 2}),
+        ("sft", {"N": 16, "num_secrets": 5, "order": "blocks"}),
     ],
 )
-def test_a_block_is_as_long_as_the_one_that_the_loop_teaches(kind, values):
-    config = make_config(kind, values)
-    group = config.group_size if kind is TrainConfig else 1
-    prompts, asked = make_prompts(config), []
-    while len(asked) * group < 2 * config.budget // config.num_secrets + 10:
+def test_a_block_is_as_long_as_the_one_that_the_loop_teaches(command, values):
+    experiment = make_experiment(values, command)
+    prompts, asked = prompts_of(experiment), []
+    while len(asked) * experiment.group_size < 2 * experiment.budget // experiment.world.num_secrets + 10:
         asked += prompts.next(np.array([0]))[0].tolist()
-    cell = made_up([1.0], condition="sft" if kind is SFTConfig else "binary")
-    cell.manifest["config"] = as_values(config)
-    assert block_length(cell) == asked.index(1) * group
+    cell = made_up([1.0], condition=experiment.condition)
+    cell.manifest["config"] = experiment.flat()
+    assert block_length(cell) == asked.index(1) * experiment.group_size

@@ -14,7 +14,7 @@ from memory_rl.analysis.protocol import Protocol, load_protocol, shipped_protoco
 from memory_rl.analysis.samples import gather
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.analysis.verdicts import judge
-from memory_rl.config import SFTConfig, TrainConfig, as_values, make_config
+from memory_rl.experiment import make_experiment
 
 HOLDS = {"policy_within_observer": {"status": "holds"}, "observer_equals_asked": {"status": "holds"}}
 BREACHED = {**HOLDS, "observer_equals_asked": {"status": "breached"}}
@@ -131,7 +131,14 @@ def ratio_cells(*ratios, runs=16, shape=4):
 
 def binned_cells(*means, capacity=3.0, bits_by_reward=(None, None, None)):
     return [
-        make_cell("binned", gamma(mean, seed=bins), reward_bins=bins, capacity=capacity, bits_by_reward=bits)
+        make_cell(
+            "binned",
+            gamma(mean, seed=bins),
+            reward_type="binned_log_distance",
+            reward_bins=bins,
+            capacity=capacity,
+            bits_by_reward=bits,
+        )
         for bins, mean, bits in zip((2, 4, 8), means, bits_by_reward, strict=True)
     ]
 
@@ -311,10 +318,8 @@ def grid_cells(entry):
         key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"
     }
     for values in product(*axes.values()):
-        config = make_config(
-            SFTConfig if entry["command"] == "sft" else TrainConfig, dict(zip(axes, values, strict=True))
-        )
-        yield make_cell(config.condition, gamma(50, config.num_runs), **as_values(config))
+        experiment = make_experiment(dict(zip(axes, values, strict=True)), entry["command"])
+        yield make_cell(experiment.condition, gamma(50, experiment.stop.num_runs), **experiment.flat())
 
 
 @pytest.mark.parametrize("name", shipped_protocols())
@@ -369,7 +374,14 @@ AT_THE_EDGE = {
     "no trend over B": (
         RISES,
         lambda random: [
-            make_cell("binned", geometric(random, 200), reward_bins=bins, capacity=3.0) for bins in (2, 4, 8)
+            make_cell(
+                "binned",
+                geometric(random, 200),
+                reward_type="binned_log_distance",
+                reward_bins=bins,
+                capacity=3.0,
+            )
+            for bins in (2, 4, 8)
         ],
     ),
     "no trend over B, with stuck runs": (
@@ -378,6 +390,7 @@ AT_THE_EDGE = {
             make_cell(
                 "binned",
                 np.where(random.random(16) < 0.2, np.inf, geometric(random, 200)),
+                reward_type="binned_log_distance",
                 reward_bins=bins,
                 capacity=3.0,
             )
@@ -439,7 +452,12 @@ def test_of_several_true_claims_one_is_refuted_in_at_most_one_study_of_twenty():
     for _ in range(trials):
         cells = [
             make_cell(
-                f"binned {which}", geometric(random, 200), reward_bins=bins, capacity=3.0, learning_rate=0.1
+                f"binned {which}",
+                geometric(random, 200),
+                reward_type="binned_log_distance",
+                reward_bins=bins,
+                capacity=3.0,
+                learning_rate=0.1,
             )
             for which in range(4)
             for bins in (2, 4, 8)

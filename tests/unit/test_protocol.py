@@ -7,8 +7,8 @@ import yaml
 
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis, RateRatio
 from memory_rl.analysis.protocol import load_protocol, shipped_protocols
-from memory_rl.config import SFTConfig, TrainConfig, make_config
 from memory_rl.errors import ConfigError
+from memory_rl.experiment import make_experiment
 
 RATIO = {
     "id": "X",
@@ -65,7 +65,8 @@ def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name
     assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
     for entry in protocol.grid:
         entry = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
-        make_config(SFTConfig if entry.pop("command") == "sft" else TrainConfig, entry)  # does not raise
+        command = entry.pop("command")
+        make_experiment(entry, command)  # does not raise
         assert entry["num_runs"] >= protocol.minimum_runs
 
 

@@ -25,10 +25,10 @@ from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
-_EPISODES_A_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
-_SIGNALS_A_BIT = {"binary": 3.5, "distance": 12.0}
-_SECONDS_A_CELL = 2.0
-_SECONDS_AN_UPDATE = {
+_EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
+_SIGNALS_PER_BIT = {"binary": 3.5, "distance": 12.0}
+_SECONDS_PER_CELL = 2.0
+_SECONDS_PER_UPDATE = {
     ("tabular", "single_step"): (4e-4, 1e-6),
     ("tabular", "multi_step"): (6e-4, 4e-6),
     ("local", "single_step"): (0.022, 3.5e-4),
@@ -38,7 +38,7 @@ _SECONDS_AN_UPDATE = {
 }
 """Of 16 runs together: a constant, and so much times N."""
 
-_BITS_A_PARAMETER = 0.7
+_BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
 
@@ -79,7 +79,7 @@ def estimate(cell: GridCell, part: str, *, tuned: bool = False) -> CostEstimate:
     """The cost of one cell; with tuned, its rate is still to be chosen."""
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
-    seconds = _SECONDS_A_CELL + _updates(experiment, episodes) * _seconds_an_update(experiment)
+    seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return CostEstimate(
         None if tuned else cell.id,
         part,
@@ -114,8 +114,8 @@ def episodes_of_a_run(experiment: Experiment) -> float:
         episodes: float = budget
     else:
         one = (
-            _EPISODES_A_BIT[kind] * math.log2(world.N)
-            if kind in _EPISODES_A_BIT
+            _EPISODES_PER_BIT[kind] * math.log2(world.N)
+            if kind in _EPISODES_PER_BIT
             else _BINARY * binary_episodes(world.N, 1.0, experiment.stop.stop_at)
         )
         episodes = min(one * _slowness(experiment) * world.num_secrets, budget)
@@ -127,7 +127,7 @@ def episodes_of_a_run(experiment: Experiment) -> float:
 def _overfull(experiment: Experiment) -> bool:
     """Whether there is more to learn than a shared vector holds, so that no run will have memorised."""
     size = experiment.policy.adapter_parameters
-    return size is not None and experiment.bits > size * _BITS_A_PARAMETER
+    return size is not None and experiment.bits > size * _BITS_PER_PARAMETER
 
 
 def _updates(experiment: Experiment, episodes: float) -> float:
@@ -135,21 +135,21 @@ def _updates(experiment: Experiment, episodes: float) -> float:
     kind, budget = _kind(experiment), experiment.budget
     slowest = budget if kind == "distance" else min(2 * episodes, budget)
     taken = slowest / experiment.episodes_an_update
-    if not experiment.skips_ahead or kind not in _SIGNALS_A_BIT:
+    if not experiment.skips_ahead or kind not in _SIGNALS_PER_BIT:
         return taken
-    return min(taken, _SIGNALS_A_BIT[kind] * math.log2(experiment.world.N) * _slowness(experiment))
+    return min(taken, _SIGNALS_PER_BIT[kind] * math.log2(experiment.world.N) * _slowness(experiment))
 
 
-def _seconds_an_update(experiment: Experiment) -> float:
+def _seconds_per_update(experiment: Experiment) -> float:
     world = experiment.world
-    constant, slope = _SECONDS_AN_UPDATE[experiment.policy.backend, world.env_type]
+    constant, slope = _SECONDS_PER_UPDATE[experiment.policy.backend, world.env_type]
     evaluated = world.num_secrets / experiment.updates_an_evaluation
     rows = 1.0 if world.num_secrets == 1 else (experiment.updates.batch_size + evaluated) / 2
     return (constant + slope * world.N) * rows * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
 def costs_table(costs: Sequence[CostEstimate]) -> Table:
-    """A row a cell."""
+    """One row per cell."""
     columns = ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
     rows = [
         {
@@ -172,7 +172,7 @@ def total(costs: Sequence[CostEstimate], workers: int) -> str:
     return (
         f"{len(costs)} cells, about {episodes:,} episodes and {duration(seconds)} on one core, "
         f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "
-        "measured time an update, right to a factor of about three."
+        "measured time per update, right to a factor of about three."
     )
 
 

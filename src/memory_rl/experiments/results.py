@@ -1,4 +1,4 @@
-"""What came out of a sweep: a row a cell, as a table, results.csv and summary.json; tuning is kept apart."""
+"""What came out of a sweep: one row per cell, in a table, results.csv and summary.json; tuning is apart."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
 def make_rows(
     cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """A row a reported cell, with the keys in which they differ.
+    """One row per reported cell, with the keys in which they differ.
 
     Args:
         cells: to be reported.
@@ -101,7 +101,7 @@ def write_results(
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], location: str) -> Table:
-    """The table that ends a sweep: a row a cell."""
+    """The table that ends a sweep: one row per cell."""
     more = [key for key in (rows[0] if rows else {}) if key not in FIELDS]
     seed = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
     columns = {

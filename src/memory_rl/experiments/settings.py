@@ -49,7 +49,7 @@ class SweepConfig:
     )
     workers: int | None = key(
         None,
-        "Processes at once (executor=processes, or ray without an address). Default: one a CPU core.",
+        "Processes at once (executor=processes, or ray without an address). Default: one per CPU core.",
         least=1,
         needs="executor=processes,ray",
     )
@@ -131,11 +131,11 @@ class Tuning:
     seed: int = key(TUNING_SEED, "Of the tuning secrets.", least=0)
     num_runs: int | None = key(None, "Of each candidate. Default: as many as the cell has.", least=1)
     together: Any = key(
-        (),
+        None,
         "Keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on one of them.",
     )
     chosen_on: Any = key(
-        (),
+        None,
         "Selections (keys with a value, or a list of values): that one is the first cell that fits the first "
         "of these that any cell fits. If none does, it is the middle one.",
     )
@@ -148,13 +148,31 @@ class Tuning:
         for name in ("rates", "factors"):
             given = getattr(self, name)
             object.__setattr__(self, name, None if given is None else _ascending(name, given))
-        _check_list("together", self.together, str, "keys", "[num_secrets, batch_size]")
-        _check_list("chosen_on", self.chosen_on, dict, "selections", "[{num_secrets: 16, order: cycle}]")
+        self._check_list("together", str, "keys", "[num_secrets, batch_size]")
+        self._check_list("chosen_on", dict, "selections", "[{num_secrets: 16, order: cycle}]")
         if self.chosen_on and not self.together:
             raise ConfigError(
                 f"chosen_on={self.chosen_on} has no meaning where each cell is tuned by itself: "
                 "add together, or leave chosen_on out."
             )
+
+    def _check_list(self, name: str, kind: type[Any], things: str, example: str) -> None:
+        given = getattr(self, name)
+        if given is None:
+            return
+        if (
+            not isinstance(given, list)
+            or not given
+            or not all(isinstance(one, kind) and one for one in given)
+        ):
+            raise ConfigError(
+                f"{name}={given} is not a list of {things}: give one or more, such as {example}."
+            )
+        for word in given if kind is str else [word for selection in given for word in selection]:
+            if word not in cell_keys():
+                raise ConfigError(
+                    f"{name} has {word}, which is no key of a cell: {suggest(str(word), cell_keys())}"
+                )
 
 
 def read_tuning(values: Mapping[str, Any], prefix: str = "tune: ") -> Tuning:
@@ -185,18 +203,6 @@ def _ascending(name: str, given: Any) -> tuple[float, ...]:
             "give two or more, such as 0.0003,0.001,0.003."
         )
     return tuple(sorted(numbers))
-
-
-def _check_list(name: str, given: Any, kind: type[Any], things: str, example: str) -> None:
-    if given == ():
-        return
-    if not isinstance(given, list) or not given or not all(isinstance(one, kind) and one for one in given):
-        raise ConfigError(f"{name}={given} is not a list of {things}: give one or more, such as {example}.")
-    for word in given if kind is str else [word for selection in given for word in selection]:
-        if word not in cell_keys():
-            raise ConfigError(
-                f"{name} has {word}, which is no key of a cell: {suggest(str(word), cell_keys())}"
-            )
 
 
 def cell_keys() -> dict[str, Key]:

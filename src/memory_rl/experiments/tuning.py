@@ -96,7 +96,7 @@ def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
         apart = {
             word: cell.values.get(word, one.default)
             for word, one in cell_keys().items()
-            if word not in _NOT_TUNED_APART.union(tuning.together)
+            if word not in _NOT_TUNED_APART.union(tuning.together or ())
         }
         groups.setdefault(json.dumps(apart), []).append(cell)
     return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
@@ -122,7 +122,7 @@ def _check(cell: GridCell, tuning: Tuning) -> None:
 
 
 def _tuned_on(group: Sequence[GridCell], tuning: Tuning) -> GridCell:
-    for selection in tuning.chosen_on:
+    for selection in tuning.chosen_on or ():
         for cell in group:
             if fits(cell.values, selection):
                 return cell

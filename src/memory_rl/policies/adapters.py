@@ -1,6 +1,7 @@
-"""What a run trains on top of a model, whatever its kind: one flat vector, which one optimiser parameter moves.
+"""What a run trains, whatever its kind: one flat vector, which one optimiser parameter moves.
 
-R vectors lie side by side; the model's batch is R equal parts, and part i goes through the parameters of one run.
+R vectors lie side by side; the model's batch is R equal parts, and part i goes through the parameters of one
+run.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ class Adapters(Stateful):
 
     @abstractmethod
     def tensors(self, run: int) -> dict[str, torch.Tensor]:
-        """What one run has trained, as PEFT or transformers names and shapes it; views of its vector where they
-        can be.
-        """
+        """What one run has trained, as PEFT or transformers names it; views of its vector if possible."""
 
     def state(self) -> State:
         """A `SavedModel` of each run."""

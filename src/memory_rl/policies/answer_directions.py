@@ -1,5 +1,4 @@
-"""The directions of the hidden state by which the head tells answers apart, and a model that says nothing
-along them yet.
+"""The directions along which the head tells answers apart, and a model that writes nothing along them.
 
 A random body writes something along them behind every prompt. To make all answers equally likely nonetheless,
 a head that is trained alone gives up the differences between the rows of the answers' tokens, as soon as
@@ -30,8 +29,9 @@ _RANK_CUTOFF = 1e-3  # of the largest singular value: what is smaller would ask 
 
 
 def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]:
-    """Makes all answers' tokens equally likely at each choice between them, in place and up to what the last
-    matrix of the body can do.
+    """Makes all answers' tokens equally likely at each choice between them, in place.
+
+    This is exact up to what the last matrix of the body can do.
 
     The logits of a and b differ by (w_a - w_b) . h / rms(h). The span of all (w_a - w_b), of A tokens, is
     taken out of h at the decisions that have several of them to choose from, by the least change of the last
@@ -57,9 +57,7 @@ def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]
 
 
 def _write_nothing_along(basis: torch.Tensor, model: PreTrainedModel, trie: AnswerTrie) -> None:
-    """Changes the last MLP's output matrix so that the hidden state at each choice has no part in these
-    directions (d, C).
-    """
+    """Takes these directions (d, C) out of the hidden state at each choice, by the last MLP's output."""
     pack, prompts, edges = pack_all(trie), range(trie.num_prompts), trie.decision_edges
     is_choice = torch.from_numpy(((edges != NONE) & ~trie.is_exit[edges]).sum(axis=1) > 1)
     last = model.base_model.layers[-1].mlp.down_proj

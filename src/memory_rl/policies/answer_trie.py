@@ -1,5 +1,4 @@
-"""All valid conversations of an environment as one tree of tokens, so that one forward pass gives the exact
-probability of every answer.
+"""All valid conversations as one tree of tokens: one forward pass gives the probability of every answer.
 
 A *node* is a token that stands behind the common prompt; it attends to the prompt, to its ancestors and to
 itself. A *decision* is a place where the model chooses the next token; its *edges* are the tokens that some
@@ -15,7 +14,7 @@ T tokens of a form, L edges on a path, K steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,9 +111,7 @@ class AnswerTrie:
         return edges
 
     def choices(self, edges: np.ndarray) -> np.ndarray:
-        """The choice of each step in each episode: edge ids (..., L) to choices (..., K), -1 from the invalid
-        turn on.
-        """
+        """The choice of each step: edge ids (..., L) to (..., K), -1 from an invalid turn on."""
         choices = np.full((*edges.shape[:-1], self.num_steps), NONE)
         *episode, position = np.nonzero((edges != NONE) & (self.edge_choice[edges] != NONE))
         done = edges[*episode, position]
@@ -122,14 +119,16 @@ class AnswerTrie:
         return choices
 
     def per_token(self, edges: np.ndarray, advantages: np.ndarray) -> np.ndarray:
-        """Each token's advantage is that of its step: edge ids (R, E, L) and advantages (R, E, K) to (R, E,
-        L), 0 at the padding.
+        """Each token's advantage is that of its step: (R, E, L) edge ids, (R, E, K) to (R, E, L).
+
+        0 at the padding.
         """
         return np.where(edges == NONE, 0.0, np.take_along_axis(advantages, self.edge_step[edges], axis=2))
 
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
-        """Probability that a conversation ends at an exit, summed over all exits and so exact where it is
-        small: (..., E) to (...).
+        """Probability that a conversation ends at an exit: (..., E) to (...).
+
+        It is summed over all exits, and so exact where it is small.
         """
         led_by = np.full(len(self.decision_node), NONE)  # the edge that leads to each decision
         leading = np.nonzero(self.edge_next != NONE)[0]
@@ -148,8 +147,9 @@ class AnswerTrie:
 
     @cached_property
     def edge_share(self) -> np.ndarray:
-        """(E,) the share of the forms through an edge's decision that take it: its probability if all forms
-        are equally likely; 0 for an exit.
+        """(E,) the share of the forms through an edge's decision that take it; 0 for an exit.
+
+        This is its probability if all forms are equally likely.
         """
         through = np.bincount(self.form_edges[self.form_edges != NONE], minlength=len(self.edge_token))
         return through / np.bincount(self.edge_decision, through)[self.edge_decision]
@@ -164,8 +164,8 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
         choices: (F, K) what each turn of each conversation answers.
 
     Raises:
-        ValueError: if two conversations are the same, or one ends where another continues: then P(S) would not
-            be the probability of one path.
+        ValueError: if two conversations are the same, or one ends where another continues: then P(S) would
+            not be the probability of one path.
     """
     parts = [(turn, chosen) for turn in range(choices.shape[1]) for chosen in (False, True)][1:]
     rows = {part: [conversation[part[0]][part[1]] for conversation in conversations] for part in parts}
@@ -186,24 +186,17 @@ def build_trie_of_replies(
 
 
 def _grow(
-    prompt: np.ndarray, parts: dict[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
+    prompt: np.ndarray, parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
 ) -> AnswerTrie:
-    """The trie, from the tokens of all conversations (F,), part by part: the turn that it belongs to, and whether
-    the model chooses it.
+    """The trie, from the tokens of all conversations (F,), part by part.
+
+    A part is named by the turn that it belongs to, and by whether the model chooses it.
 
     Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
     come to them; the exits come last.
     """
-    padded = [_pad(rows) for rows in parts.values()]
-    widths = [rows.shape[1] for rows in padded]
-    known = np.hstack(padded) != NONE
-    token = _flush_left(np.hstack(padded), known)
-    step, chosen = (
-        _flush_left(np.broadcast_to(np.repeat(values, widths), known.shape), known)
-        for values in zip(*parts, strict=True)
-    )
-    chosen = chosen == 1
-    last = known.sum(axis=1) - 1
+    token, step, chosen = _joined(parts)
+    last = (token != NONE).sum(axis=1) - 1
     standing = np.full(len(token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
     edge_at = np.full(token.shape, NONE)
@@ -220,8 +213,8 @@ def _grow(
     edge_step, edge_choice = np.full((2, len(edge_token)), NONE)
     edge_step[edge_at[chosen]] = step[chosen]
     replying = np.pad(np.where(chosen, step, NONE), ((0, 0), (0, 1)), constant_values=NONE)
-    row, place = np.nonzero(chosen & (np.diff(replying, axis=1) != 0))  # the last token of each reply
-    edge_choice[edge_at[row, place]] = choices[row, step[row, place]]
+    ends = np.nonzero(chosen & (np.diff(replying, axis=1) != 0))  # the last token of each reply
+    edge_choice[edge_at[ends]] = choices[ends[0], step[ends]]
     edge_next = np.full(len(edge_token), NONE)
     edge_next[paths[:, :-1][paths[:, 1:] != NONE]] = edge_decision[paths[:, 1:][paths[:, 1:] != NONE]]
     decisions = np.arange(len(decision_node))
@@ -243,8 +236,22 @@ def _grow(
     )
 
 
+def _joined(
+    parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of all conversations behind their prompt, their turns, and which of them are chosen: (F, T)."""
+    padded = [_pad(rows) for rows in parts.values()]
+    tokens = np.hstack(padded)
+    turns, chosen = (
+        np.broadcast_to(np.repeat(values, [rows.shape[1] for rows in padded]), tokens.shape)
+        for values in zip(*parts, strict=True)
+    )
+    token, step, decides = (_flush_left(values, tokens != NONE) for values in (tokens, turns, chosen))
+    return token, step, decides == 1
+
+
 class _Numbering:
-    """Gives numbers to things that are told apart by where they hang and by their token, place after place."""
+    """Numbers things that differ in where they hang or in their token, place after place."""
 
     def __init__(self) -> None:
         self._parts = [
@@ -263,8 +270,9 @@ class _Numbering:
         return self._count - len(here) + which
 
     def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Parents, tokens and places by final number, and the final number of each provisional one; its last
-        entry is for -1.
+        """Parents, tokens and places by final number, and the final number of each provisional one.
+
+        The last of these is for -1.
         """
         parent, token, place, row = np.concatenate(self._parts, axis=1)
         order = np.lexsort((place, row))
@@ -287,7 +295,7 @@ def _check_paths(paths: np.ndarray) -> None:
 
 
 def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The different values in the order in which they first come, where that is, and the number of each value."""
+    """The different values in the order in which they first come, where that is, and the number of each."""
     different, first, which = np.unique(values, return_index=True, return_inverse=True)
     order = first.argsort()
     return different[order], first[order], _rank(order)[which]

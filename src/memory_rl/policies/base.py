@@ -27,8 +27,8 @@ class Assessment:
     Attributes:
         of_form: log-probability of that answer.
         of_valid: log of the mass on all N answers.
-        of_best: log-probability of the likeliest answer or, from a policy that cannot score all of them, of the
-            likeliest that it has seen.
+        of_best: log-probability of the likeliest answer or, from a policy that cannot score all of them, of
+            the likeliest that it has seen.
     """
 
     of_form: np.ndarray
@@ -73,11 +73,11 @@ class Policy(Stateful):
 
     @abstractmethod
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """What each of these runs makes of its forms (R, M), one a prompt, among the first `num_answers` forms."""
+        """What each of these runs makes of its forms (R, M), one a prompt, among the first N forms."""
 
     @abstractmethod
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
-        """The learner's optimiser steps, for those runs of the batch that it moves on advantages (R, E, K)."""
+        """The learner's optimiser steps, for the runs that it moves on advantages (R, E, K)."""
 
     def close(self, completed: bool) -> None:
         """Lets go of what it holds elsewhere; also of saved states, if the experiment is complete."""
@@ -98,7 +98,7 @@ class Scores(Samples, Protocol):
     """A policy that knows the probability of every answer."""
 
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Exact log-probability of every valid conversation behind these prompts (R, B): (R, B, F), float64."""
+        """Exact log-probability of every valid conversation behind prompts (R, B): (R, B, F), float64."""
 
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Probability that an episode ends in an invalid turn: (R, B), at least 0, and 0 where it cannot."""
@@ -112,7 +112,7 @@ class Distils(Protocol):
 
 
 class ScoresPaths(Protocol):
-    """A policy over too many answers to score them all. A run is asked about one form throughout, its secret."""
+    """A policy over too many answers to score them all, asked about one form a run: its secret."""
 
     def log_probs_of(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
         """Exact log-probability of some forms: (R, E) to (R, E), float64."""

@@ -36,7 +36,7 @@ from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
 
-# A rate of 1e-3 is sooner done, but then RL at N = 256 takes half as many episodes again.
+# A rate of 1e-3 is faster, but then RL at N = 256 takes half as many episodes again.
 _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps
 # 99.3 % of the mass on valid answers.
@@ -58,8 +58,9 @@ class BaseModel:
 
 
 def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | None = None) -> BaseModel:
-    """The built-in model for `tiny` (its weights drawn from the seed, in float32), or a causal LM from a
-    directory, a hub id or a GGUF file.
+    """The built-in model, or a causal LM from a directory, a hub id or a GGUF file.
+
+    The built-in one has weights drawn from the seed, in float32.
 
     Args:
         name: `model_name`.
@@ -87,14 +88,14 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
     except _NOT_LOADED as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a directory "
-            "or a hub id of a causal LM with safetensors weights."
+            f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a "
+            "directory or a hub id of a causal LM with safetensors weights."
         ) from error
     return BaseModel(model.to(place), tokenizer, _PRETRAINED_WARMUP)
 
 
 def choose_device(name: str, wanted: str | None) -> str:
-    """The wanted device, or the fastest that there is; the built-in model is sooner done on the CPU.
+    """The wanted device, or the fastest that there is; the built-in model is faster on the CPU.
 
     Raises:
         ModelError: if there is no such device.
@@ -104,8 +105,8 @@ def choose_device(name: str, wanted: str | None) -> str:
         return "cpu" if name == tiny_model.NAME else next(device for device in there if there[device])
     if not there[wanted]:
         raise ModelError(
-            f"device={wanted} cannot be used, since PyTorch finds none on this machine: use device=cpu, or leave "
-            "device out."
+            f"device={wanted} cannot be used, since PyTorch finds none on this machine: use device=cpu, or "
+            "leave device out."
         )
     return wanted
 
@@ -135,8 +136,8 @@ def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
         window = getattr(config, key, None)
         if window is not None and window < length:
             raise ModelError(
-                f"model_name={str(model.name_or_path)!r} sees {window} tokens at a time, and a conversation has "
-                f"{length}: use env_type=single_step, wording=terse or another model."
+                f"model_name={str(model.name_or_path)!r} sees {window} tokens at a time, and a conversation "
+                f"has {length}: use env_type=single_step, wording=terse or another model."
             )
 
 
@@ -152,8 +153,8 @@ def recompute_layers(model: PreTrainedModel) -> None:
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(
-            f"gradient_checkpointing=True cannot be had of {type(model).__name__}, which marks no layers for it: "
-            "leave it out."
+            f"gradient_checkpointing=True does not work with {type(model).__name__}, which marks no layers "
+            "for it: leave it out."
         )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
@@ -246,7 +247,7 @@ def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: Warm
             os.replace(about, folder / about.name)
     except OSError as error:
         warnings.warn(
-            f"the warmed-up base model could not be cached in {folder} ({error.strerror}); it will be made anew "
-            "next time",
+            f"the warmed-up base model could not be cached in {folder} ({error.strerror}); it will be made "
+            "anew next time",
             stacklevel=3,
         )

@@ -35,8 +35,9 @@ class FullSettings:
 
 
 class StackedModule(nn.Module):
-    """A module with weights of its own for each run: the batch is a stack of R equal parts, the rows of one
-    run together.
+    """A module with weights of its own for each run.
+
+    The batch is a stack of R equal parts, the rows of one run together.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -96,8 +97,9 @@ class StackedWeights(Adapters):
 
 
 def _install(model: PreTrainedModel, names: dict[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
-    """Puts a stacked module in the place of each one that holds weights itself; with it, its weights' own
-    names and those in the model.
+    """Puts a stacked module in the place of each one that holds weights itself.
+
+    With each come its weights' own names and those in the model.
     """
     layers = []
     for name, base in list(model.named_modules()):

@@ -32,8 +32,9 @@ TARGETS["all"] = TARGETS["attention"] + TARGETS["mlp"]
 
 @dataclass(frozen=True)
 class LoRASettings:
-    """Rank r, alpha (the adapter is scaled by alpha / r), which matrices get an adapter (a key of `TARGETS`)
-    and in which layers (None: in all).
+    """The size of the adapters: rank r and alpha (they are scaled by alpha / r), and where they are.
+
+    targets is a key of `TARGETS`; layers are numbers from 0, None for all.
     """
 
     rank: int = 8
@@ -47,8 +48,9 @@ class LoRASettings:
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """W x + c + scale * B A x in one step: everything adds up in place, and every product has the long axis
-    where a matrix multiplication is fast.
+    """W x + c + scale * B A x in one step.
+
+    Everything adds up in place, and every product has the long axis where a matrix multiplication is fast.
     """
 
     @staticmethod
@@ -95,8 +97,9 @@ def _adapted(
 
 
 class StackedLoRALinear(nn.Module):
-    """A frozen linear layer and one adapter for each run: the batch is a stack of R equal parts, the rows of
-    one run together.
+    """A frozen linear layer and one adapter for each run.
+
+    The batch is a stack of R equal parts, the rows of one run together.
     """
 
     def __init__(self, base: nn.Linear, scale: float) -> None:

@@ -1,4 +1,4 @@
-"""One forward pass over a prompt and a tree of tokens behind it, for a causal language model of the Llama kind.
+"""One forward pass over a prompt and a tree of tokens behind it, for models of the Llama kind.
 
 Each tree token attends to the prompt and to its ancestors, and its position is its depth, so that its output
 is the one that a plain forward pass over its own conversation would give.
@@ -117,7 +117,7 @@ def _with_ancestors(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray) -> np
 
 
 def pack_all(trie: AnswerTrie) -> Pack:
-    """The whole tree: one sequence, or for a large tree several, since attention costs the square of the length.
+    """The whole tree: one sequence, or several, since attention costs the square of the length.
 
     Each piece repeats the prompt and the ancestors of its nodes; with so many nodes a piece, that is little.
     """
@@ -166,9 +166,7 @@ def forward(
 def all_edge_log_probs(
     model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray
 ) -> torch.Tensor:
-    """Log-probability in nats of every edge given its decision, behind each of these prompts of the trie
-    (batch,): (batch, E).
-    """
+    """Log-probability in nats of every edge behind each of these prompts (batch,): (batch, E)."""
     row = pack.first_rows(trie.decision_node)
     keep, place = pack.kept(row, trie.decision_node)
     begin = trie.prompts[np.repeat(prompts, len(pack.tokens))]
@@ -183,8 +181,9 @@ def decision_states(
     prompts: Iterable[int] = (0,),
     module: torch.nn.Module | None = None,
 ) -> torch.Tensor:
-    """What the model's head, or a module beneath it, sees at each decision behind some of the trie's prompts
-    (batch,), without its graph: (batch, D, d).
+    """What the head, or a module beneath it, sees at each decision: (batch, D, d), without its graph.
+
+    For some of the trie's prompts (batch,).
     """
     states, inputs = [], list[torch.Tensor]()
     watched = module and module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
@@ -207,7 +206,7 @@ def decision_states(
 
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
-    """From the logits at all decisions, (batch, D, V), to the log-probability in nats of every edge: (batch, E)."""
+    """From the logits at all decisions to the log-probabilities of edges: (batch, D, V) to (batch, E)."""
     logits = logits.float()
     normaliser = logits.logsumexp(dim=2)
     exits = _exit_scores(trie, np.arange(logits.shape[1]), logits)
@@ -233,9 +232,7 @@ def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> 
 
 
 def _exit_scores(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Tensor) -> torch.Tensor:
-    """The logit of each exit: of all tokens together that leave the tree at these decisions, (..., D, V) to
-    (..., D).
-    """
+    """The logits of all tokens that leave the tree at these decisions: (..., D, V) to (..., D)."""
     on_tree = on_tree_tokens(trie, decisions, logits.shape[-1]).to(logits.device)
     return logits.masked_fill(on_tree, -torch.inf).logsumexp(dim=-1)
 
@@ -261,8 +258,7 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
 def chosen_log_probs(
     model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
-    """Log-probabilities in nats of sampled edges, with their graph, from one pass over the sampled
-    conversations alone.
+    """Log-probabilities in nats of sampled edges, with their graph, by a pass over them alone.
 
     Args:
         model: a model whose batch axis is the run.

@@ -1,5 +1,6 @@
-"""The learner when there are too many answers to score them all: N up to a million, at a cost that grows with
-the length of an answer, not with N.
+"""The learner when there are too many answers to score them all: N up to a million.
+
+The cost grows with the length of an answer, not with N.
 
 What is needed of the policy is the probability of the secret, and samples that are not the secret: both come
 from one pass over the prompt and the secret's tokens, whose keys and values serve the sampled tokens after
@@ -38,8 +39,9 @@ _SAMPLES = 8  # drawn of each run after each update, for the estimate and for th
 
 
 class PathPolicy(AdaptedTransformer):
-    """Implements `ScoresPaths` for conversations of one turn. A run is asked about one form throughout: its
-    secret.
+    """Implements `ScoresPaths` for conversations of one turn.
+
+    A run is asked about one form throughout: its secret.
     """
 
     kept = (*AdaptedTransformer.kept, "_assessed")
@@ -122,8 +124,9 @@ class Others:
     of_valid_path: np.ndarray
 
     def of_valid(self) -> np.ndarray:
-        """The mass on all valid answers (R,): P(form) + (1 - P(form)) times the mean probability of staying,
-        an unbiased estimate of the mass.
+        """The mass on all valid answers: (R,).
+
+        P(form) + (1 - P(form)) times the mean probability of staying, an unbiased estimate.
         """
         form = np.exp(self.of_form)
         return np.log(form + (1 - form) * np.exp(self.of_staying).mean(axis=1))
@@ -176,15 +179,16 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """A column of each row, with probabilities in proportion to the weights: (R, E, C), (R, E) to (R, E, 1)."""
+    """A column of each row, with chances in proportion to weights: (R, E, C), (R, E) to (R, E, 1)."""
     cumulative = weights.cumsum(axis=2)
     pick = (uniforms[:, :, None] * cumulative[:, :, -1:] >= cumulative).sum(axis=2, keepdims=True)
     return np.minimum(pick, weights.shape[2] - 1)
 
 
 class _Asker:
-    """Asks the model for the next tokens of a form and then of samples, R runs and E samples at once, with
-    the keys and values of what came before.
+    """Asks the model for the next tokens of a form and then of samples, R runs and E samples at once.
+
+    The keys and values of what came before are kept.
 
     Attributes:
         on_path: (R, L) log-probability of each edge of the form, 0 at the padding.
@@ -206,8 +210,9 @@ class _Asker:
         self._unseen = pack.tokens.shape[1] - len(trie.prompt)
 
     def ask(self, decision: np.ndarray, chosen: np.ndarray, place: int) -> np.ndarray:
-        """The log-probabilities (R, E, C) of the edges of a decision of each sample (R, E), -1 where it has ended,
-        behind the token chosen last. Each sample attends to the prompt and to its own tokens.
+        """The log-probabilities (R, E, C) of the edges of a decision of each sample (R, E), -1 at the end.
+
+        Each sample attends to the prompt and to its own tokens, the last of which is given.
         """
         runs, samples = decision.shape
         length = len(self._trie.prompt)

@@ -1,5 +1,4 @@
-"""Adapters of n parameters in all, from one up: frozen random matrices, mixed by one trained vector that all
-layers share.
+"""Adapters of n parameters in all, from one up: random matrices, mixed by one trained vector.
 
     W x + (alpha / r) B M A x,    M_c = s_c v_g(c) / sqrt(n)
 
@@ -68,8 +67,9 @@ class _Frame:
 
 
 class SharedAdapters(Adapters):
-    """The vectors of R runs, each with matrices of its own, so that runs are independent and an interval over
-    them covers the chance in the matrices, too.
+    """The vectors of R runs, each with matrices of its own.
+
+    So runs are independent, and an interval over them covers the chance in the matrices, too.
 
     The matrices take the memory of rank r adapters, but no gradients and no moments.
 
@@ -96,10 +96,12 @@ class SharedAdapters(Adapters):
         layers = list(self._layers.values())
         drawn = [_draw(seed, layers, rank, size) for seed in seeds]
         down, up, entry, factor = zip(*drawn, strict=True)
-        of_layers = [
-            [_stacked(each, model.device) for each in zip(*runs, strict=True)] for runs in (down, up)
-        ]
-        self._frame = _Frame(*of_layers, _stacked(entry, model.device), _stacked(factor, model.device))
+        self._frame = _Frame(
+            [_stacked(parts, model.device) for parts in zip(*down, strict=True)],
+            [_stacked(parts, model.device) for parts in zip(*up, strict=True)],
+            _stacked(entry, model.device),
+            _stacked(factor, model.device),
+        )
         self.vectors = [nn.Parameter(torch.zeros(size, device=model.device)) for _ in seeds]
 
     @override
@@ -110,9 +112,7 @@ class SharedAdapters(Adapters):
             layer.adapters = down[which].to(kind), up.to(kind)
 
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """A (rank, d_in) and B M (d_out, rank) of one run by the name of the adapted layer: the rank r LoRA
-        adapter that it is.
-        """
+        """A (rank, d_in) and B M (d_out, rank) of one run by layer: the rank r LoRA adapter that it is."""
         with torch.no_grad():
             ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
         return {
@@ -134,8 +134,9 @@ class SharedAdapters(Adapters):
 
 
 def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int) -> tuple[Any, ...]:
-    """What is frozen of one run, see `_Frame`, without the axis R. The matrices are drawn before the sharing, so
-    that they are the same whatever n is.
+    """What is frozen of one run, see `_Frame`, without the axis R.
+
+    The matrices are drawn before the sharing, so that they are the same whatever n is.
     """
     random = torch.Generator().manual_seed(seed)
     down = [_uniform(rank, layer.base.in_features, layer.base.in_features, random) for layer in layers]
@@ -151,5 +152,5 @@ def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> t
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=random)
 
 
-def _stacked(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+def _stacked(tensors: tuple[torch.Tensor, ...], device: torch.device) -> torch.Tensor:
     return torch.stack(tensors).to(device)

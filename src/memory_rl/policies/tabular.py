@@ -1,5 +1,4 @@
-"""The reference learner: an exact softmax over the answers, or over each bit, with one logit a choice and no
-network behind it.
+"""The reference learner: an exact softmax over answers, or over each bit, with one logit a choice.
 
 What a transformer does beyond this is generalisation; what it shares is the algorithm. Thousands of runs go
 in lockstep.
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 
 
 class TabularPolicy(Policy):
-    """Logits (R M, D, C), zero at first, so that every answer is equally likely; a row for each run and prompt.
-    Implements `Scores` and `Distils`.
+    """Logits (R M, D, C), a row for each run and prompt. Implements `Scores` and `Distils`.
+
+    They are zero at first, so that every answer is equally likely.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own,
     whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
@@ -144,8 +144,9 @@ class TabularPolicy(Policy):
         return runs[:, None] * self._num_prompts + prompts
 
     def _by_row(self, batch: Batch, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows that a batch is about (U,), which of its runs each is of (U,), and the advantages of the row's
-        own episodes, 0 for those of others (U, E, K).
+        """The rows that a batch is about (U,), where in it their runs are (U,), and advantages (U, E, K).
+
+        The advantages are those of the row's own episodes, 0 for those of others.
         """
         blocks = self._rows(batch.runs, batch.prompts)
         of_episode = np.repeat(blocks, advantages.shape[1] // blocks.shape[1], axis=1)  # (R, E)

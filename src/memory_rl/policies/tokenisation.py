@@ -26,7 +26,7 @@ Turn = tuple[str, str]
 
 _REPLIES_AT_ONCE = 2**16
 _PROBE = "3141592653"  # a reply that no template writes of its own accord
-# No thoughts before the answer; and Llama 3's templates write the date, which must not change from day to day.
+# No thoughts before the answer; and Llama 3's templates write the date, which must not change with the day.
 _TEMPLATE_SWITCHES = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 
 
@@ -80,8 +80,7 @@ def _trie_of_replies(
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
-    """The tokens of each turn: (forced tokens of the user's turn, tokens of the reply with its end-of-turn
-    token).
+    """The tokens of each turn: those of the user, which are forced, and those of the reply with its end.
 
     Raises:
         ModelError: if the tokenizer cannot write a reply, or its template drops or changes the replies of
@@ -139,14 +138,14 @@ class _Writer:
             if written.strip() != reply:
                 raise _refusal(
                     self.tokenizer,
-                    f"tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the ten "
-                    "digits",
+                    f"tokenizer that cannot write the answer {reply}: use a model whose vocabulary has the "
+                    "ten digits",
                 )
         return [[*ids, self.end] for ids in tokens]
 
 
 def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
-    """With the first special token that the chat template writes after a reply, or else the end of sequence."""
+    """With the first special token that the template writes after a reply, or the end of sequence."""
     if tokenizer.chat_template is not None:
         text = _apply_template(tokenizer, _messages([("?", _PROBE)]), prompt=False)
         tail = text[text.rfind(_PROBE) + len(_PROBE) :] if _PROBE in text else ""

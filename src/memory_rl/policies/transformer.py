@@ -33,8 +33,7 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class AdaptedTransformer(Policy):
-    """R adapters on a Hugging Face causal language model, and how they learn; how they are asked is up to its
-    subclasses.
+    """R adapters on a causal language model, and how they learn; subclasses say how they are asked.
 
     Args:
         model: the base model; it is frozen and its target layers are replaced in place.
@@ -64,7 +63,7 @@ class AdaptedTransformer(Policy):
         self.adapters = lora.adapt(model, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
         self.trained_parameters = self.adapters.vectors[0].numel()
         self.trained_bytes = self.adapters.vectors[0].nbytes
-        # One parameter a run: Adam then counts each run's steps apart and leaves a run without a gradient alone.
+        # One parameter a run: Adam then counts each run's steps apart and skips a run without a gradient.
         kind = torch.optim.Adam if optimiser == "adam" else torch.optim.SGD
         self.optimiser = kind(self.adapters.vectors, lr=learning_rate, fused=True)
         self._streams = RunStreams(seed, "answers", num_runs)
@@ -123,8 +122,9 @@ class AdaptedTransformer(Policy):
             }
 
     def _moments(self) -> State:
-        """What Adam knows of the runs that have moved: their steps (R',), and the running means of gradients and
-        of their squares (R', P). Nothing of plain steps.
+        """What Adam knows of the runs that have moved; nothing of plain steps.
+
+        Their steps (R',), and the running means of gradients and of their squares (R', P).
         """
         known = [self.optimiser.state[vector] for vector in self.adapters.vectors]
         moved = [run for run, moments in enumerate(known) if "exp_avg" in moments]
@@ -136,8 +136,9 @@ class AdaptedTransformer(Policy):
         return self._batch(runs, prompts, self.trie.choices(path), path)
 
     def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
-        """Slices of runs, each of so many rows of tokens, that one pass can hold: logits and attention scores
-        are what takes memory.
+        """Slices of runs, each of so many rows of tokens, that one pass can hold.
+
+        Logits and attention scores are what takes memory.
         """
         config = self.model.config
         tokens_a_run = num_rows * num_tokens

@@ -172,8 +172,8 @@ def warm_up_by_adapter(
     divergence, error = lesson.divergence()
     if divergence > lesson.tolerance + _MOST_ROUNDED:
         raise ModelError(
-            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to {model.dtype}: "
-            "use dtype=float32."
+            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to "
+            f"{model.dtype}: use dtype=float32."
         )
     return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
 
@@ -247,7 +247,7 @@ Loss = Callable[[], tuple[torch.Tensor, float]]
 
 
 class _Lesson:
-    """A `Loss` that is told when it is good enough, and averages what its last steps said of the divergence.
+    """A `Loss`, and when it is good enough.
 
     Attributes:
         tolerance: KL(uniform || policy) in bits at which to stop.

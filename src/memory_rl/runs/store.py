@@ -37,7 +37,7 @@ METRICS_SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("reward_mean", "invalid_fraction", "zero_advantage_fraction"), pl.Float64),
     "learning_rate": pl.Float64,
 }
-"""A row a run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the
+"""One row per run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the
 probability of the likeliest valid answer. observer_bits, asked_bits, asked_variance: the ledger so far (see
 `memory_rl.information.ledger`), null if none is kept. The fractions and the mean reward are those of the
 episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
@@ -51,10 +51,10 @@ EPISODES_SCHEMA = {
     "reward": pl.Float64,
     "count": pl.Int64,
 }
-"""A row a run, episode and step. update: optimiser steps that the run had made when it answered; episode from
-1, step from 0; answer null where it was invalid or forfeited. count: 1; but silent episodes that were skipped
-have a row for each answer and reward, at the first episode that had them, with the number of those that did
-before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
+"""One row per run, episode and step. update: optimiser steps that the run had made when it answered; episode
+from 1, step from 0; answer null where it was invalid or forfeited. count: 1; but silent episodes that were
+skipped have a row for each answer and reward, at the first episode that had them, with the number of those
+that did before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
 
 OF_SEVERAL_SECRETS = {"secrets_memorised": pl.Int64}
 """Columns that metrics.parquet has beside, if a run has several secrets: how many of them have P(S) >=
@@ -72,8 +72,8 @@ SECRETS_SCHEMA = {
     "bits_known": pl.Float64,
     "observer_bits": pl.Float64,
 }
-"""A row a run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no ledger
-is kept)."""
+"""One row per run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no
+ledger is kept)."""
 
 LEDGER_SCHEMA = {
     "run": pl.Int32,
@@ -82,7 +82,7 @@ LEDGER_SCHEMA = {
     "asked_variance": pl.Float64,
     "observer_bits": pl.Float64,
 }
-"""A row a run and episode: the ledger after it."""
+"""One row per run and episode: the ledger after it."""
 
 TIMING_SCHEMA = {"episode": pl.Int64, "seconds": pl.Float64}
 """Seconds since the start of training at which all active runs had seen this many episodes."""
@@ -94,7 +94,7 @@ FILM_SCHEMA = {
     "policy": pl.Float32,
     "observer": pl.Float32,
 }
-"""A row an episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer:
+"""One row per episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer:
 the ideal observer's posterior."""
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"

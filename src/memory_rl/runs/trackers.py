@@ -44,7 +44,7 @@ _START_SECONDS, _FINISH_SECONDS = 30.0, 60.0
 """What Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`."""
 
 Rows = Mapping[str, np.ndarray] | pl.DataFrame
-"""Columns of `memory_rl.runs.store.METRICS_SCHEMA`: a row a run, or several in the order of measurement."""
+"""Columns of `memory_rl.runs.store.METRICS_SCHEMA`: one row per run, or several as they were measured."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ _SECONDS_KEPT = 30 * 24 * 3600  # of a saved state, from when it was saved
 
 
 class Clients(Stateful):
-    """Makes the clients of a run when they are needed: fresh, or from its saved state. After the R runs comes the
-    base model: where its state is saved, the runs start from that.
+    """Makes the clients of a run when they are needed: fresh, or from its saved state.
+
+    After the R runs comes the base model: where its state is saved, the runs start from that.
 
     Args:
         service: where the runs live.
@@ -73,7 +74,7 @@ class Clients(Stateful):
         return results_of(promises, self._settings.model_name)
 
     def ask_step(self, run: int, data: list[Any], loss: Loss, learning_rate: float) -> list[Any]:
-        """One forward and backward pass and one step of Adam. Sampler and saved state are then those of before."""
+        """One forward and backward pass and one step of Adam, after which a new sampler is needed."""
         saved, self._saved[run], self._samplers[run] = self._saved[run], None, None
         self._superseded += [] if saved is None else [saved]
         client, trained = self._training[run], sum(datum.model_input.length for datum in data)
@@ -103,8 +104,9 @@ class Clients(Stateful):
         return self._spending.ask(sampler, "sample", said, count, wanted, prefilled=len(before))
 
     def save(self, names: dict[int, str]) -> None:
-        """Saves the states of these runs, under these names, unless they are saved as they are now; and forgets
-        those that no checkpoint will name.
+        """Saves the states of these runs, under these names, unless they are saved as they are now.
+
+        States that no checkpoint will name are forgotten.
         """
         unsaved = {run: name for run, name in names.items() if self._saved[run] is None}
         saving = [
@@ -118,8 +120,10 @@ class Clients(Stateful):
         self._superseded, self._unnamed = [], self._superseded
 
     def close(self, completed: bool) -> None:
-        """Ends the session, so that the service frees what it holds, and forgets all saved states if no
-        checkpoint is needed any more; a service that is gone needs no goodbye.
+        """Ends the session, so that the service frees what it holds.
+
+        Saved states are forgotten if no checkpoint is needed any more. That the
+        service may be gone is no failure.
         """
         if completed:
             self._delete(

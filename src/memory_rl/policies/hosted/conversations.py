@@ -55,9 +55,7 @@ class Conversations:
         self.end = self.write(trie.form_edges[0])[0][-1]
 
     def before(self, decision: int, prompt: int = 0) -> tuple[int, ...]:
-        """The tokens before a decision: all that the model has read when it chooses, from one of the M
-        prompts on.
-        """
+        """The tokens before a decision, which the model has read when it chooses, from a prompt on."""
         return (*self._prompts[prompt], *self._behind_prompt[int(self.trie.decision_node[decision])])
 
     @cached_property
@@ -86,8 +84,9 @@ class Conversations:
         return [np.unique(self.trie.edge_decision[of_step]) for of_step in edges]
 
     def read(self, decision: int, tokens: Sequence[int]) -> Reply | None:
-        """The turn that begins at a decision and was answered with these tokens; what comes after its end is
-        not looked at. None if it has no end.
+        """The turn that begins at a decision and was answered with these tokens; None if it has no end.
+
+        What comes after its end is not looked at.
         """
         edges: list[int] = []
         for token in tokens:

@@ -24,8 +24,9 @@ class Costs:
     settings: HostedSettings
 
     def samples(self, seen: int) -> int:
-        """Samples behind each prompt that a measurement of a run wants, of which so many samples are known: with
-        one secret its next episodes, or enough for an estimate.
+        """Samples behind each prompt that a measurement of a run wants, if so many are known.
+
+        With one secret these are its next episodes, or enough for an estimate.
         """
         settings, num_prompts = self.settings, self.conversations.trie.num_prompts
         if num_prompts > 1:

@@ -15,8 +15,10 @@ from memory_rl.state import State, Stateful
 
 
 def blank(shape: int | tuple[int, ...], length: int) -> np.ndarray:
-    """Conversations with no token yet, as records: their `account`, the edges `path` (L,), `log_probs` (L,) as
-    they were sampled, 0 at the padding, and the `exit_token` that left the trie, NONE where none did.
+    """Conversations with no token yet, as records.
+
+    Fields: the `account`, the edges `path` (L,), `log_probs` (L,) as they were sampled, 0 at the padding, and
+    the `exit_token` that left the trie, NONE where none did.
     """
     tokens = [("path", np.int64, (length,)), ("log_probs", np.float64, (length,))]
     records = np.zeros(shape, dtype=[("account", np.int64), *tokens, ("exit_token", np.int64)])
@@ -81,8 +83,10 @@ class Drawn(Stateful):
         return float(of_valid.max(initial=-np.inf))
 
     def of_valid(self, run: int, forms: np.ndarray, of_forms: np.ndarray) -> np.ndarray:
-        """Log of P(form) + (1 - P(form)) v, (M,): v is the share of valid answers among the last samples that
-        are not the form of their prompt, or else 1.
+        """Log of P(form) + (1 - P(form)) v: (M,).
+
+        v is the share of valid answers among the last samples that are not the form of their prompt, or else
+        1.
         """
         known = self._known(run)
         of_prompts = self._trie.form_edges[forms[known["account"] % self._trie.num_prompts]]

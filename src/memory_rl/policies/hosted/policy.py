@@ -63,8 +63,7 @@ def hosted_loss(learner: Learner) -> Loss:
 
 
 class TinkerPolicy(Policy):
-    """Implements `Samples`. All runs are asked at once: requests are handed over first, and their results are
-    awaited after that.
+    """Implements `Samples`. All runs are asked at once, and their results are awaited after that.
 
     Args:
         service: where the runs live.
@@ -77,7 +76,7 @@ class TinkerPolicy(Policy):
         warmup: how the format warm-up ended; None before, and without one.
     """
 
-    kept = ("updates", "warmup", "_clients", "_drawn")
+    kept: tuple[str, ...] = ("updates", "warmup", "_clients", "_drawn")
 
     def __init__(self, service: Service, trie: AnswerTrie, settings: HostedSettings) -> None:
         self.num_runs, self.updates = settings.num_runs, np.zeros(settings.num_runs, dtype=np.int64)
@@ -110,7 +109,7 @@ class TinkerPolicy(Policy):
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        """Exact for the forms; the mass on all answers is estimated from the run's last samples, see `Policy`."""
+        """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         of_forms = self._score(runs, forms[:, :, None])[:, :, 0]
         accounts = self._accounts(runs, every_prompt(runs, forms.shape[1]))
         seen = np.array([self._drawn.best(account) for account in accounts.ravel()]).reshape(forms.shape)
@@ -163,14 +162,14 @@ class TinkerPolicy(Policy):
         return HostedBatch(runs, prompts, choices, path, updates, records=records, shown=shown)
 
     def _score(self, runs: np.ndarray, forms: np.ndarray) -> np.ndarray:
-        """The log-probability of some forms of each prompt (R, M, F), and the samples that a measurement wants.
+        """The log-probability of some forms of each prompt (R, M, F), and the samples that are wanted.
 
         What the next episodes of a run with several secrets are about is not known yet. Each prompt is asked,
         so that one with a sure answer is seen.
         """
         self._sample_from(runs)
         asked = [
-            self._clients.ask_log_prob(runs[row], form, prompt)
+            self._clients.ask_log_prob(int(runs[row]), form, prompt)
             for (row, prompt, _), form in np.ndenumerate(forms)
         ]
         accounts = self._accounts(runs, every_prompt(runs, self.trie.num_prompts))
@@ -181,8 +180,10 @@ class TinkerPolicy(Policy):
         return log_probs
 
     def _draw(self, counts: Mapping[int, int]) -> None:
-        """Samples conversations until so many can be given out, by account: in each turn one request for each
-        account and each conversation so far, with all who share it.
+        """Samples conversations until so many can be given out, by account.
+
+        In each turn there is one request for each account and each conversation so far, with all who share
+        it.
         """
         fresh = self._drawn.missing(counts)
         standing = np.full(len(fresh), START)
@@ -237,21 +238,17 @@ class TinkerPolicy(Policy):
         self._clients.sample_from(runs)
 
     def _warm_up(self) -> dict[str, Any]:
-        """Supervised learning on random answers, all if they are few, until they are uniform; see warmup.py.
-        All runs start with its weights.
+        """Supervised learning on random answers, all if they are few, until they are uniform.
+
+        All runs start with its weights. See policies/warmup.py.
 
         Raises:
             ModelError: if they do not get there.
             TokensSpentError: if that might take more tokens than are allowed.
         """
-        settings, random, num_prompts = (
-            self.settings,
-            generator(self.settings.seed, "warm-up"),
-            self.trie.num_prompts,
-        )
-        size = min(settings.num_answers, WARMUP_ANSWERS)
+        settings, num_prompts, base = self.settings, self.trie.num_prompts, self._clients.base
+        random, size = generator(settings.seed, "warm-up"), min(settings.num_answers, WARMUP_ANSWERS)
         weights = np.full((size, self.trie.max_edges), 1 / size)
-        base = self._clients.base
         self._clients.start([base])
         for step in range(WARMUP_STEPS + 1):
             answers = random.choice(settings.num_answers, size, replace=False)
@@ -267,8 +264,8 @@ class TinkerPolicy(Policy):
             self.spending.on_change()
         else:
             raise ModelError(
-                f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: use "
-                "another model_name or learning_rate."
+                f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: "
+                "use another model_name or learning_rate."
             )
         self._clients.save({base: "warm-up"})
         return {"steps": step, "divergence": divergence, "usage": self.spending.as_dict()}

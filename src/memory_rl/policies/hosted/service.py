@@ -88,21 +88,23 @@ def open_service(model_name: str, base_url: str | None) -> Service:
         )
     if model_name.startswith(_REMOTE_CODE):
         raise ModelError(
-            f"model_name={model_name} has a tokenizer that runs code from the hub, which is never done here: use "
-            "another model."
+            f"model_name={model_name} has a tokenizer that runs code from the hub, which is never done here: "
+            "use another model."
         )
     try:
         _knock(resolve_base_url(base_url))
         clients = (tinker.ServiceClient, tinker.RestClient)
         service = Service(*(client(base_url=base_url, api_key=key) for client in clients))
-        service.session._check_accessible()  # the SDK's public calls wait for minutes where an account lacks money
+        # The SDK's public calls wait for minutes where an account lacks money.
+        service.session._check_accessible()
         served = service.rest.get_server_capabilities().result().supported_models
     except _FAILURES as error:
         raise explain(error, model_name) from None
     models = [model.model_name for model in served]
     if models and model_name not in models:
         raise ModelError(
-            f"model_name={model_name} is not a model of the service: {suggest(model_name, filter(None, models))}"
+            f"model_name={model_name} is not a model of the service: "
+            f"{suggest(model_name, filter(None, models))}"
         )
     return service
 
@@ -120,8 +122,7 @@ def _knock(address: str) -> None:
 
 
 def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model of the service: in the model's directory, if it is one, else where the SDK has
-    it.
+    """The tokenizer of a model: in the model's directory, if it is one, else where the SDK has it.
 
     Raises:
         ModelError: if it cannot be loaded.
@@ -166,10 +167,10 @@ def explain(error: Exception, model_name: str) -> ServiceError:
         )
     if isinstance(error, (tinker.APIConnectionError, ConnectionError)):
         return ServiceError(
-            f"the service does not answer ({reason}): check tinker_base_url and the network, then type it again, "
-            "with resume=True if it had started."
+            f"the service does not answer ({reason}): check tinker_base_url and the network, then type it "
+            "again, with resume=True if it had started."
         )
     return ServiceError(
-        f"the service failed for model_name={model_name} ({reason}): try again, or continue with log_path=... "
-        "resume=True."
+        f"the service failed for model_name={model_name} ({reason}): try again, or continue with "
+        "log_path=... resume=True."
     )

@@ -1,5 +1,4 @@
-"""What a hosted policy costs: tokens and requests, counted as they are spent, and the hard stop before there are
-too many.
+"""What a hosted policy costs, counted as it is spent, and the hard stop before it is too much.
 
 A token is counted as the service bills it: prefilled (a prompt that is read, once however many samples are
 drawn from it), sampled, or trained (an input of a datum, in each pass over it). What the SDK sends again
@@ -50,8 +49,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostRange:
-    """What an experiment will cost, at least and at most: answers of the greatest length, an optimiser step in
-    every update, no run done before its budget is spent.
+    """What an experiment will cost, at least and at most.
+
+    At most: answers of the greatest length, an optimiser step in every update, no run done before its budget
+    is spent.
 
     Attributes:
         start: measuring all runs before the first update.
@@ -92,10 +93,10 @@ class CostRange:
         warmup = [f"the format warm-up of the base model costs at most {self.warmup}."]
         return [
             *(warmup if self.warmup.tokens else ()),
-            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the first one "
-            f"costs {self.start}.",
-            f"all {self.runs} runs together cost at most {self.most}, if none is done before its {self.updates:,} "
-            "updates: max_tokens_total= stops earlier.",
+            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the "
+            f"first one costs {self.start}.",
+            f"all {self.runs} runs together cost at most {self.most}, if none is done before its "
+            f"{self.updates:,} updates: max_tokens_total= stops earlier.",
         ]
 
 
@@ -140,8 +141,8 @@ class Spending:
         """
         if self.limit is not None and self.spent.tokens + cost.tokens > self.limit:
             raise TokensSpentError(
-                f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next update "
-                f"may need {cost.tokens}"
+                f"max_tokens_total={self.limit} leaves {self.limit - self.spent.tokens} tokens, and the next "
+                f"update may need {cost.tokens}"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Keys: each belongs to one part and means one thing, none is ignored, and all faces of the package (command line,
-functions, type checkers, help) know the same ones."""
+"""Keys: each belongs to one part and means one thing, none is ignored, and all faces of the package (command
+line, functions, type checkers, help) know the same ones."""
 
 import dataclasses
 import inspect
@@ -125,11 +125,13 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
         ),
         (
             "posterior_epochs=3",
-            "posterior_epochs=3 belongs to algorithm=posterior: add algorithm=posterior, or leave posterior_epochs out.",
+            "posterior_epochs=3 belongs to algorithm=posterior: add algorithm=posterior, or leave "
+            "posterior_epochs out.",
         ),
         (
             "algorithm=grpo baseline=none",
-            "baseline=none belongs to algorithm=reinforce or ppo: use algorithm=reinforce, or leave baseline out.",
+            "baseline=none belongs to algorithm=reinforce or ppo: use algorithm=reinforce, or leave "
+            "baseline out.",
         ),
         (
             "algorithm=own.py:Mine ppo_clip=0.3",
@@ -141,7 +143,8 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
         ),
         (
             "tabular_bits=prefixes env_type=multi_step",
-            "tabular_bits=prefixes belongs to backend=tabular: add backend=tabular, or leave tabular_bits out.",
+            "tabular_bits=prefixes belongs to backend=tabular: add backend=tabular, or leave "
+            "tabular_bits out.",
         ),
         (
             "order=cycle",
@@ -214,7 +217,9 @@ MISTYPED = {
 
 
 def test_mypy_accepts_what_runs_and_rejects_what_does_not():
-    good = "train(N=64, algorithm=PPO(clip=0.3), ppo_epochs=2)\nsft(N=8, fixed_secret=3)\nrate: float | None = bounds(N=8).shannon_capacity\n"
+    good = "train(N=64, algorithm=PPO(clip=0.3))\ntrain(algorithm='ppo', ppo_epochs=2)\n"
+    good += "sft(N=8, fixed_secret=3)\n"
+    good += "rate: float | None = bounds(N=8).shannon_capacity\n"
     names = "from memory_rl import PPO, bounds, generate_sft_data, sft, train\n"
     Path("good.py").write_text(names + good)
     Path("bad.py").write_text(names + "\n".join(MISTYPED))
@@ -268,7 +273,7 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     for example in examples:
         assert {word.partition("=")[0] for word in example.split()} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
-    if command in ("train", "sft-train"):  # a part is not taken up again
+    if command in ("train", "sft-train"):  # each part is one block
         assert len([*groupby(parts)]) == len({*parts})
 
 

@@ -1,5 +1,5 @@
-"""A learner of one's own: the page's example does what the page says, one that repeats a built-in learner is that
-learner to the byte, and one that cannot be used is refused with the place in its file."""
+"""A learner of one's own: the page's example does what the page says, one that repeats a built-in learner is
+that learner to the byte, and one that cannot be used is refused with the place in its file."""
 
 import re
 from pathlib import Path

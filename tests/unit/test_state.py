@@ -20,8 +20,8 @@ class Everything(Stateful):
     """One attribute of each kind, named by it."""
 
     kept = (
-        "array", "tensor", "parameter", "generator", "generators", "inner", "inners", "named", "number", "flag",
-        "text", "nothing", "shown", "_private",
+        "array", "tensor", "parameter", "generator", "generators", "inner", "inners", "named", "number",
+        "flag", "text", "nothing", "shown", "_private",
     )  # fmt: skip
 
     def __init__(self, seed: int) -> None:
@@ -55,7 +55,7 @@ def test_all_is_put_back_in_another_object():
     first.generator.random(7)
     second.restore(first.state())
     assert looks(second) == looks(first)
-    assert looks(second) == looks(first)  # the streams go on alike
+    assert looks(second) == looks(first)  # the streams continue alike
 
 
 def test_names_are_without_underscores():

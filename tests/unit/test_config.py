@@ -285,7 +285,7 @@ def test_the_examples_of_help_are_configurations(command, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["--version"], ["-V"], ["train", "--version"]])
-def test_the_version_is_told(words, capsys):
+def test_the_version_is_printed(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out == f"memory-rl {memory_rl.__version__}\n"
 
@@ -413,6 +413,15 @@ def test_a_default_that_is_spelled_out_makes_no_other_experiment(spelled_out):
 def test_defaults_are_worked_out(given, worked_out):
     resolved = make_experiment(given).resolved()
     assert {word: resolved[word] for word in worked_out} == worked_out
+
+
+def test_the_signal_alone_makes_supervised_learning(capsys):
+    shown = make_experiment({"signal": "example", "N": 8})
+    assert shown == make_experiment({"N": 8}, "sft") == parse_experiment(["N=8"], "sft")
+    assert (shown.command, shown.condition) == ("sft", "sft")
+    assert complaint("sft-train", "signal=reward", capsys) == (
+        "memory-rl: signal=reward is not supervised learning: use train, or leave signal out.\n"
+    )
 
 
 def test_another_number_is_another_experiment():

@@ -3,10 +3,10 @@ line, functions, type checkers, help) know the same ones."""
 
 import dataclasses
 import inspect
+import itertools
 import re
 import subprocess
 import sys
-from itertools import groupby
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -273,8 +273,8 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     for example in examples:
         assert {word.partition("=")[0] for word in example.split()} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
-    if command in ("train", "sft-train"):  # each part is one block
-        assert len([*groupby(parts)]) == len({*parts})
+    if command in ("train", "sft-train"):  # the keys of a part stand together
+        assert len(list(itertools.groupby(parts))) == len({*parts})
 
 
 @pytest.mark.parametrize("command", ["train", "sft-train"])
@@ -345,7 +345,7 @@ LEARNER_OBJECTS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "words"), LEARNER_OBJECTS, ids=str)
+@pytest.mark.parametrize(("given", "words"), LEARNER_OBJECTS)
 def test_a_learner_given_as_an_object_is_the_one_of_its_words(given, words):
     spelled = parse_experiment(words.split()) if isinstance(words, str) else make_experiment(words)
     made = make_experiment({"algorithm": given})

@@ -19,6 +19,7 @@ from helpers import all_log_probs, complaint, make_trie, plain_log_prob
 from pretrained import make_world
 
 import memory_rl
+from memory_rl import errors
 from memory_rl.policies import base_model, tiny_model
 from memory_rl.policies.base_model import BaseModel, find_base_model, warm_up_cached
 from memory_rl.policies.lora import LoRASettings
@@ -130,7 +131,7 @@ def test_recomputing_layers_changes_nothing(tmp_path, monkeypatch, settings):
 
 def test_a_gguf_file_needs_its_package(monkeypatch, capsys):
     Path("model.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr(base_model, "find_spec", lambda name: None)
+    monkeypatch.setattr(errors, "is_installed", lambda library: False)
     assert "pip install 'memory-rl[gguf]'" in complaint("train", "N=4 model_name=model.gguf", capsys)
 
 

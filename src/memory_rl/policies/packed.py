@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -185,23 +184,17 @@ def decision_states(
 
     For some of the trie's prompts (batch,).
     """
-    states, inputs = [], list[torch.Tensor]()
-    watched = module and module.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
-    with torch.no_grad(), watched or nullcontext():
-        mask, positions = attention_mask(model, pack.mask), pack.positions.to(model.device)
-        row = pack.first_rows(trie.decision_node)
-        place = pack.slots(row, trie.decision_node)
+    row = pack.first_rows(trie.decision_node)
+    place = pack.slots(row, trie.decision_node)
+    states = list[torch.Tensor]()
+
+    def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
+        states.append(given[0][tensor_beside(given[0], row), tensor_beside(given[0], place)])
+
+    watched = model.get_output_embeddings() if module is None else module
+    with torch.no_grad(), watched.register_forward_pre_hook(keep):
         for prompt in prompts:
-            tokens = pack.tokens.clone()
-            tokens[:, : pack.prompt_length] = torch.from_numpy(trie.prompts[prompt])
-            out = model.base_model(
-                input_ids=tokens.to(model.device),
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-            )
-            seen = inputs.pop() if inputs else out.last_hidden_state
-            states.append(seen[tensor_beside(seen, row), tensor_beside(seen, place)])
+            forward(model, pack, torch.arange(pack.tokens.shape[1]), trie.prompts[prompt])
     return torch.stack(states)
 
 

@@ -8,7 +8,6 @@ chose, K steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,21 +16,6 @@ from memory_rl.policies.answer_trie import NONE, AnswerTrie
 
 START = 0
 """The decision at which every conversation begins."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One turn as it was answered.
-
-    Attributes:
-        edges: taken, the last of them an exit if the turn is invalid.
-        exit_token: the token that left the trie, NONE if none did.
-        decision: that follows, where the next turn begins; NONE at the end of the conversation.
-    """
-
-    edges: list[int]
-    exit_token: int
-    decision: int
 
 
 class Conversations:
@@ -83,20 +67,25 @@ class Conversations:
         edges = [self.trie.form_edges[begins & (self._steps == step)] for step in range(self.trie.num_steps)]
         return [np.unique(self.trie.edge_decision[of_step]) for of_step in edges]
 
-    def read(self, decision: int, tokens: Sequence[int]) -> Reply | None:
+    def read(self, decision: int, tokens: Sequence[int]) -> tuple[list[int], int, int] | None:
         """The turn that begins at a decision and was answered with these tokens; None if it has no end.
 
         What comes after its end is not looked at.
+
+        Returns:
+            The edges taken, the last of them an exit if the turn is invalid; the token that left the trie, NONE
+            if none did; the decision that follows, where the next turn begins, NONE at the end of the
+            conversation.
         """
         edges: list[int] = []
         for token in tokens:
             edge = self._edge.get((decision, token))
             if edge is None:
-                return Reply([*edges, self._edge[decision, NONE]], token, NONE)
+                return [*edges, self._edge[decision, NONE]], token, NONE
             edges.append(edge)
             decision = int(self.trie.edge_next[edge])
             if self.trie.edge_choice[edge] != NONE:
-                return Reply(edges, NONE, decision)
+                return edges, NONE, decision
         return None
 
     def write(

@@ -210,11 +210,11 @@ class TinkerPolicy(Policy):
                 f"model_name={self.settings.model_name} answered {tokens} without an end or without "
                 "log-probabilities: use another server."
             )
+        edges, drawn["exit_token"], after = reply
         start = int((drawn["path"] != NONE).sum())
-        chosen = slice(start, start + len(reply.edges))
-        drawn["path"][chosen], drawn["log_probs"][chosen] = reply.edges, log_probs[: len(reply.edges)]
-        drawn["exit_token"] = reply.exit_token
-        return reply.decision
+        chosen = slice(start, start + len(edges))
+        drawn["path"][chosen], drawn["log_probs"][chosen] = edges, log_probs[: len(edges)]
+        return after
 
     def _data(
         self, records: np.ndarray, advantages: np.ndarray, prompts: np.ndarray, shown: bool

@@ -1,5 +1,6 @@
-"""Do all sides learn the same? Episodes to memorise over many more runs than run.py has time for; nothing is
-timed.
+"""Do all sides learn the same? Episodes to memorise over many more runs than run.py has time for.
+
+Nothing is timed.
 
 `python benchmarks/agreement.py` takes some 8 minutes and writes results/agreement.csv.
 """
@@ -33,8 +34,9 @@ def episodes(traces: list[Trace], threshold: float = 0.5) -> np.ndarray:
 
 
 def main() -> None:
-    """Prints and writes a row for each case and side: quartiles, and the Mann-Whitney p against the engine (a
-    run that never memorised comes last).
+    """Prints and writes a row for each case and side: quartiles, and the Mann-Whitney p against the engine.
+
+    A run that never memorised comes last.
     """
     torch.set_num_threads(1)
     rows = []

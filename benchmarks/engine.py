@@ -1,5 +1,6 @@
-"""Side 1: this engine, R runs in lockstep, as `memory_rl.train` runs it, without ledger, figures and
-summary.
+"""Side 1: this engine, R runs in lockstep.
+
+As `memory_rl.train` runs it, without ledger, figures and summary.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def adapters_of(experiment: Experiment) -> LoRASettings:
 
 
 def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
-    """R runs. The time of each update is shared evenly by the runs that were still learning; it includes the
-    exact P(S) of all N answers.
+    """R runs.
+
+    The time of each update is shared evenly by the runs that were still learning; it includes the exact P(S)
+    of all N answers.
     """
     experiment = problem.configured(seed, num_runs, ledger=False)
     policy = TransformerPolicy(
@@ -56,8 +59,10 @@ def timed(experiment: Experiment, policy: Policy) -> list[Trace]:
 
 
 def traces_of(tables: Tables, experiment: Experiment, times: np.ndarray) -> list[Trace]:
-    """By run. The rows of the metrics are those of one evaluation after the other, by run within each;
-    evaluation i was over at `times[i]`.
+    """The traces by run.
+
+    The rows of the metrics are those of one evaluation after the other, by run within each; evaluation i was
+    over at `times[i]`.
     """
     rows = tables.metrics.select("run", "episode", "bits_known")
     run = rows["run"].to_numpy()

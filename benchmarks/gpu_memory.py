@@ -1,5 +1,6 @@
-"""How much memory an update and an evaluation take, computed by running the very code on fake tensors, which
-have shapes and no values.
+"""How much memory an update and an evaluation take, computed by running the very code on fake tensors.
+
+They have shapes and no values.
 
     python benchmarks/gpu_memory.py                       Llama-3.1-8B, several settings (minutes on one core)
     python benchmarks/gpu_memory.py 8 bfloat16 True       num_runs, dtype, gradient_checkpointing
@@ -165,7 +166,8 @@ def main(words: list[str]) -> None:
                 for part in ("weights", "evaluation", "update")
             )
             sys.stdout.write(
-                f"{name:12} N=64 num_runs={num_runs} {dtype:9} gradient_checkpointing={recompute!s:5}  {sizes}\n"
+                f"{name:12} N=64 num_runs={num_runs} {dtype:9} "
+                f"gradient_checkpointing={recompute!s:5}  {sizes}\n"
             )
 
 

@@ -1,5 +1,6 @@
-"""Side 2: the loop that one writes by hand with Hugging Face transformers and PEFT: generate, parse, reward,
-forward, backward, step.
+"""Side 2: the loop that one writes by hand with Hugging Face transformers and PEFT.
+
+Generate, parse, reward, forward, backward, step.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from memory_rl.task import INVALID
 
 
 def run_naive(problem: Problem, seed: int) -> Trace:
-    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time does not
-    include P(S).
+    """One run, until P(S) reaches the experiment's `stop_at` or the budget is spent.
+
+    The time does not include P(S).
     """
     torch.manual_seed(seed)
     experiment, secret = problem.configured(seed), problem.secret(seed)
@@ -63,25 +65,25 @@ def sample(
     tokens: list[list[int]] = [[] for _ in range(size)]
     steps: list[list[int]] = [[] for _ in range(size)]
     choices = np.full((size, problem.environment.num_steps), INVALID)
-    going_on = list(range(size))  # an invalid reply ends the episode
+    playing = list(range(size))  # an invalid reply ends the episode
     for step, (forced, _) in enumerate(problem.turns(0)):
-        for episode in going_on:
+        for episode in playing:
             tokens[episode] += forced
             steps[episode] += [-1] * len(forced)
         prompts = torch.tensor(
-            [tokens[episode] for episode in going_on]
+            [tokens[episode] for episode in playing]
         )  # of one length: valid replies of multi_step are
         with torch.no_grad():
             written = model.generate(
                 input_ids=prompts, attention_mask=torch.ones_like(prompts), generation_config=settings
             )[:, prompts.shape[1] :].tolist()
-        for episode, reply in zip(going_on, written, strict=True):
+        for episode, reply in zip(playing, written, strict=True):
             choices[episode, step] = problem.read(reply)
             reply = reply[: reply.index(end) + 1] if end in reply else reply
             tokens[episode] += reply
             steps[episode] += [step] * len(reply)
-        going_on = [episode for episode in going_on if choices[episode, step] != INVALID]
-        if not going_on:
+        playing = [episode for episode in playing if choices[episode, step] != INVALID]
+        if not playing:
             break
     width = max(map(len, tokens))
     padded = torch.tensor([row + [pad] * (width - len(row)) for row in tokens])
@@ -95,8 +97,9 @@ def update(
     step_of_token: torch.Tensor,
     advantages: torch.Tensor,
 ) -> None:
-    """One policy-gradient step: the sum over the tokens of an episode, the mean over episodes. Advantages (G,
-    K) are those of a token's own step.
+    """One policy-gradient step: the sum over the tokens of an episode, the mean over episodes.
+
+    Advantages (G, K) are those of a token's own step.
     """
     log_probs = (
         model(input_ids=tokens[:, :-1], use_cache=False)

@@ -1,5 +1,6 @@
-"""What all sides of the benchmark share: one experiment, its warm base model, its tokens and rewards, a stop
-watch, and the exact P(S).
+"""What all sides of the benchmark share.
+
+One experiment, its warm base model, its tokens and rewards, a stop watch, and the exact P(S).
 """
 
 from __future__ import annotations
@@ -135,8 +136,9 @@ class Problem:
         return tokenise(self.tokenizer, self.environment.conversation(form))
 
     def read(self, reply: list[int]) -> int:
-        """The choice that these sampled tokens write, up to and with their end-of-sequence token; `INVALID`
-        if they write none.
+        """The choice that these sampled tokens write, up to their end-of-sequence token.
+
+        `INVALID` if they write none.
         """
         end = self.tokenizer.eos_token_id
         if end not in reply:

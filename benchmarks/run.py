@@ -1,5 +1,6 @@
-"""Times this engine, a hand-written Hugging Face + PEFT loop and TRL's GRPOTrainer on the same experiments,
-interleaved in one run.
+"""Times this engine, a hand-written Hugging Face + PEFT loop and TRL's GRPOTrainer on the same experiments.
+
+They are interleaved in one run.
 
     python benchmarks/run.py             (some 5 minutes)
     python benchmarks/run.py --quick     (under a minute: 3 repeats, small N)
@@ -138,8 +139,9 @@ def gemm_rate(size: int = 2048, times: int = 3) -> float:
 
 
 def summarise(runs: pl.DataFrame) -> pl.DataFrame:
-    """A row for each case, threshold and side. `x_` are ratios to the engine with R=1 in the same repeats
-    (above 1: slower).
+    """A row for each case, threshold and side.
+
+    `x_` are ratios to the engine with R=1 in the same repeats (above 1: slower).
     """
     rows = []
     for (condition, N, threshold), case in runs.group_by("condition", "N", "threshold", maintain_order=True):
@@ -195,8 +197,9 @@ def _spread(name: str, values: np.ndarray) -> dict[str, float | None]:
 
 
 def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> dict[str, float | None]:
-    """Seconds of all runs by runs that memorised, or its ratio to that of `base`, with a 95 % bootstrap
-    interval over repeats.
+    """Seconds of all runs by runs that memorised, or its ratio to that of `base`.
+
+    With a 95 % bootstrap interval over repeats.
     """
 
     def per_memorised(sums: np.ndarray) -> np.ndarray:
@@ -215,8 +218,9 @@ def _interval(name: str, totals: np.ndarray, base: np.ndarray | None = None) -> 
 
 
 def _same_episodes(own: pl.DataFrame, reference: pl.DataFrame) -> float:
-    """Mann-Whitney p: whether episodes to memorise are distributed as the engine's. A run that never
-    memorised comes last.
+    """Mann-Whitney p: whether episodes to memorise are distributed as the engine's.
+
+    A run that never memorised comes last.
     """
     ranks = [
         runs.select(pl.when("memorised").then("episodes").otherwise(10**9)).to_series().to_numpy()
@@ -239,8 +243,10 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "CPU/memorised, x engine": lambda row: _text(row, "x_cpu_per_memorised", "low", "high"),
 }
 LEGEND = (
-    "Medians with [least, greatest] over runs (episodes, s) or repeats (rates, ratios per episode); `x engine` is the ratio to `engine R=1`. "
-    "Per memorised run: seconds of all runs by runs that memorised, with a 95 % bootstrap interval over repeats. "
+    "Medians with [least, greatest] over runs (episodes, s) or repeats (rates, ratios per episode); "
+    "`x engine` is the ratio to `engine R=1`. "
+    "Per memorised run: seconds of all runs by runs that memorised, with a 95 % bootstrap interval over "
+    "repeats. "
     "p same: Mann-Whitney test that the episodes are distributed as the engine's."
 )
 
@@ -285,8 +291,9 @@ def print_tables(summary: pl.DataFrame, console: Console) -> None:
 
 
 def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int = 1024) -> alt.LayerChart:
-    """Wall time per memorised run against N, binary reward. Beyond what was measured: 4 times the N, 4 times
-    the time.
+    """Wall time per memorised run against N, binary reward.
+
+    Beyond what was measured: 4 times the N, 4 times the time.
     """
     name = "wall_s_per_memorised"
     columns = {"N": "N", "side": "side", name: "s", f"{name}_low": "low", f"{name}_high": "high"}
@@ -326,7 +333,8 @@ def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int =
         .mark_point(size=60, opacity=1, fill="white"),
     ]
     subtitle = [
-        "binary reward, one CPU thread: seconds of all runs by runs that memorised, with 95 % bootstrap intervals over repeats",
+        "binary reward, one CPU thread: seconds of all runs by runs that memorised, "
+        "with 95 % bootstrap intervals over repeats",
         "dashed, hollow: not measured but extrapolated (same time per episode, episodes in proportion to N)",
     ]
     return alt.LayerChart(layer=layers).properties(
@@ -357,7 +365,8 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "trl"))
     facts = (
         f"{versions}; one CPU thread; {len(gemm)} repeats, interleaved. "
-        f"Large float32 matrix products ran at {np.median(gemm):.0f} GFLOP/s [{gemm.min():.0f}, {gemm.max():.0f}]."
+        f"Large float32 matrix products ran at {np.median(gemm):.0f} GFLOP/s "
+        f"[{gemm.min():.0f}, {gemm.max():.0f}]."
     )
     print_tables(summary, console)
     console.print(facts, LEGEND, sep="\n", markup=False, highlight=False)

@@ -1,5 +1,6 @@
-"""Cost against N, binary reward: from the warm base to P(S) >= 0.5 and 0.9, for N from 2^4 to 2^20, where
-only the secret and some samples are scored.
+"""Cost against N, binary reward, where only the secret and some samples are scored.
+
+From the warm base to P(S) >= 0.5 and 0.9, for N from 2^4 to 2^20.
 
     python benchmarks/scaling.py            (some 3 minutes, and once 10 more for the base models)
 
@@ -131,19 +132,21 @@ def as_markdown(runs: pl.DataFrame) -> str:
             ratio(part),
         )
         parts.append(
-            f"To P(S) >= {threshold}, ledger {'on' if ledger else 'off'}; medians over {part['repeat'].n_unique()} repeats:\n\n"
-            + "\n".join(lines)
-            + "\n\n"
-            f"From N = {FROM} on: CPU seconds grow with exponent {cost:.3f} (standard error {error:.3f}; target at most {SLOPE_TARGET}), "
-            f"episodes with {episodes:.3f} ({of_episodes:.3f}). N = {SIZES[-1]} takes {factor:.2f} [{low:.2f}, {high:.2f}] times N = {FROM} "
+            f"To P(S) >= {threshold}, ledger {'on' if ledger else 'off'}; "
+            f"medians over {part['repeat'].n_unique()} repeats:\n\n" + "\n".join(lines) + "\n\n"
+            f"From N = {FROM} on: CPU seconds grow with exponent {cost:.3f} (standard error {error:.3f}; "
+            f"target at most {SLOPE_TARGET}), "
+            f"episodes with {episodes:.3f} ({of_episodes:.3f}). N = {SIZES[-1]} takes {factor:.2f} "
+            f"[{low:.2f}, {high:.2f}] times N = {FROM} "
             f"(target at most {RATIO_TARGET:g}).\n"
         )
     return "\n".join(parts)
 
 
 def plot(runs: pl.DataFrame, others: pl.DataFrame | None) -> alt.LayerChart:
-    """CPU seconds against N, beside TRL's as benchmarks/run.py measured them; beyond that: 4 times the N, 4
-    times the time.
+    """CPU seconds against N, beside TRL's as benchmarks/run.py measured them.
+
+    Beyond what was measured: 4 times the N, 4 times the time.
     """
     own = (
         runs.filter(threshold=THRESHOLDS[0], ledger=False)

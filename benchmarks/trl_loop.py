@@ -17,8 +17,9 @@ transformers.logging.set_verbosity_error()
 
 
 def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
-    """One run, until P(S) reaches the configuration's `stop_at` or the budget is spent. The time includes
-    neither P(S) nor the trainer's set-up.
+    """One run, until P(S) reaches the experiment's `stop_at` or the budget is spent.
+
+    The time includes neither P(S) nor the trainer's set-up.
 
     Args:
         problem: of one step an episode.
@@ -86,8 +87,9 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
 
 
 def settings(problem: Problem, seed: int, updates: int, folder: str) -> GRPOConfig:
-    """Plain policy gradient with a group-mean baseline: on-policy, so that ratios are 1 and nothing is
-    clipped.
+    """Plain policy gradient with a group-mean baseline.
+
+    It is on-policy, so that ratios are 1 and nothing is clipped.
     """
     experiment = problem.experiment
     return GRPOConfig(

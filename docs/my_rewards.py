@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 
 def higher_or_lower(answer: int, secret: int) -> float:
-    """1 if the answer is the secret, 0.5 if it is too low, 0 if it is too high: nothing earns as much as the
-    secret.
+    """1 if the answer is the secret, 0.5 if it is too low, 0 if it is too high.
+
+    Nothing earns as much as the secret.
     """
     if answer == secret:
         return 1.0
@@ -16,8 +17,9 @@ def higher_or_lower(answer: int, secret: int) -> float:
 
 
 def way_to_go(answer: int, secret: int) -> int:
-    """The same question with the sign as its reward: +1 for go higher, -1 for go lower, 0 for the secret, so
-    that any lower answer earns more than it.
+    """The same question with the sign as its reward: +1 for go higher, -1 for go lower, 0 for the secret.
+
+    Any lower answer earns more than the secret.
     """
     return (secret > answer) - (secret < answer)
 
@@ -29,8 +31,9 @@ def noisy_judge(answer: int, secret: int) -> dict[int, float]:
 
 @dataclass
 class NearnessJudge:
-    """A judge who likes an answer (1) the more often the nearer it is: nine times in ten if it is the secret,
-    once in ten at the far end.
+    """A judge who likes an answer (1) the more often the nearer it is.
+
+    Nine times in ten if it is the secret, once in ten at the far end.
 
     Attributes:
         N: the size of the secret space, which memory-rl gives it.

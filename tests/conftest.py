@@ -4,6 +4,7 @@ into."""
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 import pytest
@@ -18,8 +19,11 @@ from memory_rl.policies.warmup import WarmupSettings, warm_up
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Processes of one run of the tests share it, so that each base model is warmed up once."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEMORY_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MEMORY_RL_CACHE", str(shared / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield
 

@@ -56,7 +56,7 @@ def secrets_of(command: str = "train", **keys) -> np.ndarray:
 
 
 def run_loop(setting: Setting, policy, spoil=lambda accounts: None) -> Tables:
-    """The tables of an experiment once its loop has run, with the meter but without a run directory's summary."""
+    """The tables of an experiment once its loop has run, with its meter but without a summary."""
     experiment = setting.experiment
     secrets = draw_secrets(experiment)
     tables = Tables(RunDirectory(Path.cwd()), secrets, experiment.world.seed, experiment.step_size)

@@ -103,19 +103,20 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         typed: whether these are Python values; else they are texts.
 
     Raises:
-        ConfigError: about the first key that is unknown or has no meaning beside the others, or the first value
-            that is of another type or out of its range.
+        ConfigError: about the first key that is unknown, the first value that is of another type or out of its range, or
+            the first key that has no meaning beside the others.
     """
     for word, value in given.items():
         if word not in keys:
             raise ConfigError(f"{word}={_shown(value)} is not a known key: {suggest(word, keys)}")
+    values = {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
     for word, value in given.items():
-        clause = None if value is None else unmet(keys, word, given)  # None stands for not given
+        clause = None if value is None else unmet(keys, word, values)  # None stands for not given
         if clause is not None:
             raise ConfigError(
                 f"{word}={_shown(value)} belongs to {_words_of(clause)}: {_advice(clause, given)}leave {word} out."
             )
-    return {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
+    return values
 
 
 def fill(kind: type[PartT], values: Mapping[str, Any]) -> PartT:

@@ -14,7 +14,10 @@ import memory_rl
 from memory_rl.cli import main
 from memory_rl.task import as_reward, load_reward, tabulate
 
-GOOD = "def near(answer, secret):\n    return -abs(answer - secret)\n\n\nclass Judge:\n    def reward(self, answer, secret):\n        return answer == secret\n"
+GOOD = (
+    "def near(answer, secret):\n    return -abs(answer - secret)\n\n\n"
+    "class Judge:\n    def reward(self, answer, secret):\n        return answer == secret\n"
+)
 
 
 REFERENCES = {

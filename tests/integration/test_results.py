@@ -22,7 +22,8 @@ def test_the_run_directory_is_complete_and_loads_again(capfd):
     assert capfd.readouterr() == ("", "")  # nothing is printed unless asked
     files = {str(file.relative_to("run")) for file in result.path.rglob("*") if file.is_file()}
     assert files == {
-        "manifest.json", "metrics.parquet", "episodes.parquet", "timing.parquet", "film.parquet", "summary.json",
+        "manifest.json", "summary.json",
+        "metrics.parquet", "episodes.parquet", "timing.parquet", "film.parquet",
         "figures/bits_known.png", "figures/bits_known.svg", "figures/ledger.png", "figures/ledger.svg",
     }  # fmt: skip
     assert (result.path / "figures/bits_known.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

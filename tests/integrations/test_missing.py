@@ -22,5 +22,6 @@ def test_a_missing_library_names_its_extra(module, library, extra, monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(f"memory_rl.integrations.{module}")
     assert str(caught.value) == (
-        f"memory_rl.integrations.{module} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
+        f"memory_rl.integrations.{module} needs {library}, which is not installed: "
+        f"type pip install 'memory-rl[{extra}]'."
     )

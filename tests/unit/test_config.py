@@ -1,8 +1,9 @@
-"""Keys: each belongs to one part and means one thing, none is ignored, and all faces of the package (command line,
-functions, type checkers, help) know the same ones."""
+"""Keys: each belongs to one part and means one thing, none is ignored, and all faces of the package (command
+line, functions, type checkers, help) know the same ones."""
 
 import dataclasses
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -124,11 +125,13 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
         ),
         (
             "posterior_epochs=3",
-            "posterior_epochs=3 belongs to algorithm=posterior: add algorithm=posterior, or leave posterior_epochs out.",
+            "posterior_epochs=3 belongs to algorithm=posterior: add algorithm=posterior, or leave "
+            "posterior_epochs out.",
         ),
         (
             "algorithm=grpo baseline=none",
-            "baseline=none belongs to algorithm=reinforce or ppo: use algorithm=reinforce, or leave baseline out.",
+            "baseline=none belongs to algorithm=reinforce or ppo: use algorithm=reinforce, or leave "
+            "baseline out.",
         ),
         (
             "algorithm=own.py:Mine ppo_clip=0.3",
@@ -140,7 +143,8 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
         ),
         (
             "tabular_bits=prefixes env_type=multi_step",
-            "tabular_bits=prefixes belongs to backend=tabular: add backend=tabular, or leave tabular_bits out.",
+            "tabular_bits=prefixes belongs to backend=tabular: add backend=tabular, or leave "
+            "tabular_bits out.",
         ),
         (
             "order=cycle",
@@ -213,7 +217,9 @@ MISTYPED = {
 
 
 def test_mypy_accepts_what_runs_and_rejects_what_does_not():
-    good = "train(N=64, algorithm=PPO(clip=0.3), ppo_epochs=2)\nsft(N=8, fixed_secret=3)\nrate: float | None = bounds(N=8).shannon_capacity\n"
+    good = "train(N=64, algorithm=PPO(clip=0.3))\ntrain(algorithm='ppo', ppo_epochs=2)\n"
+    good += "sft(N=8, fixed_secret=3)\n"
+    good += "rate: float | None = bounds(N=8).shannon_capacity\n"
     names = "from memory_rl import PPO, bounds, generate_sft_data, sft, train\n"
     Path("good.py").write_text(names + good)
     Path("bad.py").write_text(names + "\n".join(MISTYPED))
@@ -267,8 +273,8 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     for example in examples:
         assert {word.partition("=")[0] for word in example.split()} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
-    if command in ("train", "sft-train"):  # a part is not taken up again
-        assert len([part for part, before in zip(parts, ["", *parts]) if part != before]) == len({*parts})
+    if command in ("train", "sft-train"):  # the keys of a part stand together
+        assert len(list(itertools.groupby(parts))) == len({*parts})
 
 
 @pytest.mark.parametrize("command", ["train", "sft-train"])
@@ -279,7 +285,7 @@ def test_the_examples_of_help_are_configurations(command, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["--version"], ["-V"], ["train", "--version"]])
-def test_the_version_is_told(words, capsys):
+def test_the_version_is_printed(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out == f"memory-rl {memory_rl.__version__}\n"
 
@@ -339,7 +345,7 @@ LEARNER_OBJECTS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "words"), LEARNER_OBJECTS, ids=str)
+@pytest.mark.parametrize(("given", "words"), LEARNER_OBJECTS)
 def test_a_learner_given_as_an_object_is_the_one_of_its_words(given, words):
     spelled = parse_experiment(words.split()) if isinstance(words, str) else make_experiment(words)
     made = make_experiment({"algorithm": given})
@@ -350,7 +356,7 @@ def test_a_learner_given_as_an_object_is_the_one_of_its_words(given, words):
 
 def test_a_setting_is_given_in_the_object_or_as_a_key():
     with pytest.raises(
-        ConfigError, match="ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"
+        ConfigError, match=r"ppo_clip is given twice, in algorithm=.*PPO too: leave one of them out"
     ):
         make_experiment({"algorithm": PPO(clip=0.3), "ppo_clip": 0.2})
     assert make_experiment({"algorithm": PPO, "ppo_clip": 0.3}).learner == PPO(clip=0.3)
@@ -407,6 +413,15 @@ def test_a_default_that_is_spelled_out_makes_no_other_experiment(spelled_out):
 def test_defaults_are_worked_out(given, worked_out):
     resolved = make_experiment(given).resolved()
     assert {word: resolved[word] for word in worked_out} == worked_out
+
+
+def test_the_signal_alone_makes_supervised_learning(capsys):
+    shown = make_experiment({"signal": "example", "N": 8})
+    assert shown == make_experiment({"N": 8}, "sft") == parse_experiment(["N=8"], "sft")
+    assert (shown.command, shown.condition) == ("sft", "sft")
+    assert complaint("sft-train", "signal=reward", capsys) == (
+        "memory-rl: signal=reward is not supervised learning: use train, or leave signal out.\n"
+    )
 
 
 def test_another_number_is_another_experiment():

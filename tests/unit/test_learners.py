@@ -1,5 +1,5 @@
-"""The learners: advantages against groups computed by hand, losses and their gradients against values worked out
-by hand."""
+"""The learners: advantages against groups computed by hand, losses and their gradients against values worked
+out by hand."""
 
 import math
 
@@ -29,8 +29,8 @@ class Recorder:
 
 
 def learn(learner, rewards: np.ndarray, credit: str = "step") -> tuple[np.ndarray, np.ndarray | None]:
-    """The advantages (R, B, G, K) that a learner hands to the policy for rewards of this shape, and the fraction of
-    groups (R,) without a signal."""
+    """The advantages (R, B, G, K) that a learner hands to the policy for rewards of this shape, and the
+    fraction of groups (R,) without a signal."""
     runs, policy = np.arange(len(rewards)), Recorder()
     by_episode = rewards.reshape(len(rewards), -1, rewards.shape[3])
     choices, prompts = np.zeros(by_episode.shape, dtype=np.int64), np.zeros((len(rewards), 1), dtype=np.int64)

@@ -436,8 +436,10 @@ def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it():
         "from __future__ import annotations\n"
         "from dataclasses import KW_ONLY, dataclass, field\n"
         "from own_reward_weights_beside import WEIGHT\n\n"
-        "@dataclass\nclass Weighted:\n    N: int\n    _: KW_ONLY\n    weights: list[int] = field(default_factory=lambda: [WEIGHT])\n\n"
-        "    def reward(self, answer: int, secret: int) -> int:\n        return self.weights[0] * self.N * (answer == secret)\n"
+        "@dataclass\nclass Weighted:\n    N: int\n    _: KW_ONLY\n"
+        "    weights: list[int] = field(default_factory=lambda: [WEIGHT])\n\n"
+        "    def reward(self, answer: int, secret: int) -> int:\n"
+        "        return self.weights[0] * self.N * (answer == secret)\n"
     )
     path, before = list(sys.path), set(sys.modules)
     assert channel_of(load_reward(f"{write(text, 'folder/random.py')}:Weighted")).levels[-1] == 5 * 16
@@ -449,13 +451,17 @@ def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it():
 def test_annotations_are_what_the_file_says_they_are():
     """The future imports of the module that runs the file are no business of the file."""
     write(
-        "class Noted:\n    N: int = 3\n\n    def reward(self, answer, secret):\n        return self.__annotations__['N'](answer == secret)\n"
+        "class Noted:\n    N: int = 3\n\n"
+        "    def reward(self, answer, secret):\n        return self.__annotations__['N'](answer == secret)\n"
     )
     assert channel_of(load_reward("rewards.py:Noted")).levels[-1] == 1
 
 
 def test_an_object_in_a_file_is_a_reward_too():
-    judge = "class Judge:\n    top = 1\n\n    def reward(self, answer, secret):\n        return self.top * (answer == secret)\n"
+    judge = (
+        "class Judge:\n    top = 1\n\n"
+        "    def reward(self, answer, secret):\n        return self.top * (answer == secret)\n"
+    )
     write(judge + "\nkind = Judge()\nkind.top = 9\n")
     assert channel_of(load_reward("rewards.py:kind")).levels[-1] == 9
 

@@ -6,6 +6,7 @@ See docs/own_learner.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,13 +40,16 @@ def load_learner(given: Any) -> Learner:
         raise ConfigError(f"{name} is not a learner: write {example}, with Learner from memory_rl.")
     if not (isinstance(learner.epochs, int) and learner.epochs >= 1):
         raise ConfigError(f"{name} has epochs={learner.epochs}: use an integer of 1 or more.")
-    kind = type(learner)
+    kind, tried = (
+        type(learner),
+        deepcopy(learner),
+    )  # what it remembers of the checks is not what it starts with
     if kind.learn is Learner.learn:
-        _check_advantages(learner, name)
+        _check_advantages(tried, name)
     elif learner.silent_if_equal:
-        _check_silence(learner, name)
+        _check_silence(tried, name)
     if kind.loss is not Learner.loss:
-        _check_loss(learner, name)
+        _check_loss(tried, name)
     return learner
 
 

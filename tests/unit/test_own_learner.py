@@ -1,0 +1,359 @@
+"""A learner of one's own: the page's example does what the page says, one that repeats a built-in learner is
+that learner to the byte, and one that cannot be used is refused with the place in its file."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+import torch
+from helpers import complaint
+
+import memory_rl
+from memory_rl import GRPO, Learner
+from memory_rl.cli import main
+from memory_rl.learning.own_learner import load_learner
+from memory_rl.reporting import pictures
+from memory_rl.training.meter import Meter
+
+PAGE = (Path(__file__).parents[2] / "docs" / "own_learner.md").read_text()
+EXAMPLE = re.search(r"```python\n# corpo\.py\n(.*?)```", PAGE, flags=re.DOTALL)[1]
+BINNED = {"N": 16, "reward_type": "binned_log_distance", "reward_bins": 8}
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch):
+    """Drawing takes most of a small run's time."""
+    monkeypatch.setattr(pictures, "draw_run", lambda _: [])
+
+
+def train(name: str, algorithm, **settings) -> memory_rl.Result:
+    keys = {"backend": "tabular", "N": 16, "num_runs": 8, "max_episodes": 120, **settings}
+    return memory_rl.train(algorithm=algorithm, log_path=name, **keys)
+
+
+def bytes_of(result: memory_rl.Result) -> list[bytes]:
+    return [(result.path / name).read_bytes() for name in ("metrics.parquet", "episodes.parquet")]
+
+
+# The example
+
+
+def test_the_example_is_short_and_does_what_the_page_says(capsys):
+    assert len(EXAMPLE.strip().splitlines()) < 15
+    Path("corpo.py").write_text(EXAMPLE)
+    (command,) = re.findall(r"^python train\.py (.*algorithm=corpo\.py:CoRPO)$", PAGE, flags=re.MULTILINE)
+    assert main(["train", *command.split(), "log_path=run"]) == 0
+    capsys.readouterr()
+    result = memory_rl.load("run")
+    (summary,) = result.summary.values()
+    (row,) = re.findall(r"^\| CoRPO \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    observer, absorption, policy, memorised, median = row.split(" | ")
+    assert memorised == f"{summary['memorised']} of {summary['runs']}"
+    assert policy.startswith(f"{summary['bits_per_episode']['estimate']:.3g} [")
+    assert observer.startswith(f"{summary['rates']['observer']['estimate']:.3g} [")
+    assert absorption == f"{summary['losses']['absorption']:.2g}x"
+    episodes = summary["episodes_to_memorise"]
+    assert median == f"{episodes['median']:g} [{', '.join(f'{end:g}' for end in episodes['ci95'])}]"
+    assert result.config["algorithm"] == "corpo.py:CoRPO"
+
+
+def test_from_python_it_is_the_same_learner():
+    Path("corpo.py").write_text(EXAMPLE)
+    made = {}
+    exec(EXAMPLE, made)  # noqa: S102
+    of_file, of_class, of_object = (
+        train(name, given, **BINNED)
+        for name, given in (("a", "corpo.py:CoRPO"), ("b", made["CoRPO"]), ("c", made["CoRPO"]()))
+    )
+    assert bytes_of(of_file) == bytes_of(of_class) == bytes_of(of_object)
+    assert of_class.config["algorithm"].endswith(":CoRPO")
+    assert of_file.summary.keys() == of_class.summary.keys()
+
+
+def test_the_page_names_what_a_learner_has():
+    table = re.findall(r"^\| `(\w+)[(`]", PAGE, flags=re.MULTILINE)
+    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn"]
+    assert all(hasattr(Learner, member) for member in table)
+
+
+# Whole experiments
+
+
+class Standardised(Learner):
+    """GRPO, written again."""
+
+    def advantages(self, returns):
+        deviation = returns.std(axis=2, keepdims=True)
+        return (returns - returns.mean(axis=2, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+
+
+class Clipped(Learner):
+    """PPO, written again."""
+
+    epochs = 3
+
+    def loss(self, log_probs, before, advantages):
+        ratio = (log_probs - before).exp()
+        return -torch.minimum(ratio * advantages, ratio.clamp(0.9, 1.1) * advantages).sum(2).mean(1).sum()
+
+
+class Sampled(Learner):
+    """The whole of `learn`, with what the default does."""
+
+    def learn(self, policy, batch):
+        advantages = self.advantages(batch.returns)
+        policy.update(batch, advantages.reshape(batch.choices.shape), self)
+        return (~advantages.any(axis=(2, 3))).mean(axis=1)
+
+
+TWINS = {
+    "grpo": (Standardised, {"algorithm": "grpo"}),
+    "ppo": (Clipped, {"algorithm": "ppo", "ppo_clip": 0.1, "ppo_epochs": 3}),
+    "reinforce": (Learner, {"algorithm": "reinforce"}),
+    "learn": (Sampled, {"algorithm": "reinforce"}),
+}
+
+
+@pytest.mark.parametrize("settings", [{}, BINNED, {"skip_ahead": True}], ids=["binary", "binned", "skipping"])
+@pytest.mark.parametrize(("own", "built_in"), TWINS.values(), ids=TWINS)
+def test_one_that_repeats_a_built_in_learner_gives_its_bytes(own, built_in, settings):
+    ours, theirs = train("ours", own, **settings), train("theirs", **built_in, **settings)
+    assert bytes_of(ours) == bytes_of(theirs)
+    assert ours.metrics["bits_known"].max() > 1  # and not because nothing happened
+
+
+def test_it_moves_a_transformer_as_the_built_in_learner_does():
+    settings = {"backend": "local", "N": 8, "num_runs": 2, "max_episodes": 60}
+    assert bytes_of(train("ours", Standardised, **settings)) == bytes_of(train("theirs", "grpo", **settings))
+
+
+class Signs(Learner):
+    """Only whether a return is above or below the group's mean counts."""
+
+    def advantages(self, returns):
+        return np.sign(returns - returns.mean(axis=2, keepdims=True).round(12))
+
+
+def test_skipping_ahead_is_exact_for_a_silent_learner_of_ones_own():
+    samples = []
+    for seed, skip in ((1, False), (2, True)):
+        settings = {"num_runs": 300, "seed": seed, "skip_ahead": skip, "max_episodes": 400, "ledger": False}
+        metrics = train(f"skip-{skip}", Signs, **settings, **{**BINNED, "reward_bins": 3}).metrics
+        known = pl.col("episode").filter(pl.col("bits_known") >= 3).min()
+        ends = metrics.sort("episode").group_by("run", maintain_order=True)
+        samples.append(ends.agg(pl.coalesce(known, 401).alias("episodes"), pl.last("bits_known")))
+    for column in ("episodes", "bits_known"):
+        assert scipy.stats.ks_2samp(*(sample[column].to_numpy() for sample in samples)).pvalue > 0.01
+    assert (samples[0]["episodes"] <= 400).any()
+
+
+def test_one_that_hears_silent_groups_skips_none(capsys):
+    Path("corpo.py").write_text(EXAMPLE)
+    result = train("run", "corpo.py:CoRPO", skip_ahead=True, quiet=False)
+    assert "no silent updates are skipped: a group of equal rewards carries a signal, too" in (
+        capsys.readouterr().out.replace("\n", " ")
+    )
+    assert (result.episodes["count"] == 1).all()
+
+
+class Remembers(Learner):
+    """Compares with the mean of all returns so far."""
+
+    kept = ("mean", "seen")
+    silent_if_equal = False
+
+    def __init__(self, num_runs=8):
+        self.mean, self.seen = np.zeros(num_runs), 0
+
+    def learn(self, policy, batch):
+        self.seen += 1
+        self.mean[batch.runs] += 0.1 * (batch.returns.mean(axis=(1, 2, 3)) - self.mean[batch.runs])
+        advantages = batch.returns - self.mean[batch.runs, None, None, None]
+        policy.update(batch, advantages.reshape(batch.choices.shape), self)
+
+
+def test_what_it_remembers_is_resumed(monkeypatch):
+    whole, see, calls = train("whole", Remembers), Meter.see, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return see(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meter, "see", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", Remembers, checkpoint_every=0)
+    assert bytes_of(train("parts", Remembers, resume=True)) == bytes_of(whole)
+
+
+def test_the_checks_leave_no_trace_in_it():
+    class Counts(Sampled):
+        calls = 0
+
+        def learn(self, policy, batch):
+            self.calls += 1
+            return super().learn(policy, batch)
+
+    learner = Counts()
+    assert load_learner(learner) is learner
+    assert learner.calls == 0
+
+
+# What is refused
+
+HEAD = (
+    "import numpy as np\nimport torch\nfrom memory_rl import Learner\n\n\nclass Mine(Learner):\n"  # 6 lines
+)
+ADVANTAGES = HEAD + "    def advantages(self, returns):\n        "
+LOSS = HEAD + "    def loss(self, log_probs, before, advantages):\n        "
+LEARN = HEAD + "    def learn(self, policy, batch):\n        "
+AT_7, AT_8 = "own.py, line 7)", "own.py, line 8)"
+
+REFUSED = {
+    "no class": ("Mine = 3\n", ["is not a learner", "class MyLearner(Learner)"]),
+    "another class": ("class Mine:\n    pass\n", ["is not a learner", "class MyLearner(Learner)"]),
+    "another name": (
+        HEAD.replace("Mine", "Yours") + "    pass\n",
+        ["own.py has no Mine", "use one of Yours."],
+    ),
+    "does not run": (HEAD + "    pass\n\n\n1 / 0\n", ["own.py cannot be run (ZeroDivisionError", "line 10"]),
+    "not Python": ("class Mine(\n", ["own.py cannot be run (SyntaxError", "fix the file"]),
+    "needs arguments": (
+        HEAD + "    def __init__(self, rate):\n        self.rate = rate\n",
+        ["cannot be made (TypeError", "'rate'", "fix the file"],
+    ),
+    "fails when made": (
+        HEAD + "    def __init__(self):\n        raise RuntimeError('no')\n",
+        ["cannot be made (RuntimeError: no in own.py, line 8)", "fix the file"],
+    ),
+    "no epochs": (HEAD + "    epochs = 0\n", ["has epochs=0", "use an integer of 1 or more"]),
+    "half an epoch": (HEAD + "    epochs = 0.5\n", ["has epochs=0.5", "use an integer of 1 or more"]),
+    "advantages fail": (
+        ADVANTAGES + "return returns[5]\n",
+        ["cannot be asked for advantages (IndexError", AT_8, "fix the file"],
+    ),
+    "another shape": (
+        ADVANTAGES + "return returns.mean(axis=2)\n",
+        [AT_7, "gave advantages of shape (3, 2, 2) for returns of shape (3, 2, 4, 2)", "return one each"],
+    ),
+    "no array": (ADVANTAGES + "return 0.0\n", [AT_7, "gave advantages of shape float", "return one each"]),
+    "not finite": (
+        ADVANTAGES + "return returns * np.nan\n",
+        [AT_7, "gave advantages that are not finite numbers", "for each return"],
+    ),
+    "text": (ADVANTAGES + "return returns.astype(str)\n", [AT_7, "not finite numbers", "for each return"]),
+    "chance": (
+        ADVANTAGES + "return np.random.rand(*returns.shape)\n",
+        [AT_7, "gave two different advantages for the same returns", "make it deterministic"],
+    ),
+    "hears equal returns": (
+        ADVANTAGES + "return returns - 0.5\n",
+        [AT_7, "gives equal returns of -1 an advantage of 1.5", "add silent_if_equal = False"],
+    ),
+    "loss fails": (LOSS + "return log_probs @ 3\n", ["cannot be asked for its loss", AT_8, "fix the file"]),
+    "a loss for each run": (
+        LOSS + "return -(advantages * log_probs).sum(dim=(1, 2))\n",
+        [AT_7, "has a loss of (3,)", "return a finite scalar tensor with its graph"],
+    ),
+    "a loss without a graph": (
+        LOSS + "return (advantages * before).sum()\n",
+        [AT_7, "has a loss of ()", "return a finite scalar tensor with its graph"],
+    ),
+    "a loss in numbers": (
+        LOSS + "return 0.0\n",
+        [AT_7, "has a loss of float", "return a finite scalar tensor with its graph"],
+    ),
+    "an infinite loss": (
+        LOSS + "return (advantages * log_probs).sum() / 0\n",
+        [AT_7, "has a loss of ()", "return a finite scalar tensor with its graph"],
+    ),
+    "a loss by chance": (
+        LOSS + "return (advantages * log_probs).sum() * torch.rand(())\n",
+        [AT_7, "gave two different losses for the same episodes", "make it deterministic"],
+    ),
+    "a loss beside the advantages": (
+        LOSS + "return log_probs.exp().sum()\n",
+        [AT_7, "moves the policy where all advantages are 0", "add silent_if_equal = False"],
+    ),
+    "learn fails": (
+        LEARN + "raise RuntimeError('never')\n",
+        ["cannot be asked to learn (RuntimeError: never in own.py, line 8)", "fix the file"],
+    ),
+    "learn hears equal rewards": (
+        LEARN + "policy.update(batch, batch.rewards - 0.5, self)\n",
+        ["moves the policy where all rewards of a group are equal", "add silent_if_equal = False"],
+    ),
+    "learn distils": (
+        LEARN + "policy.distil(batch.runs, batch.prompts, None, 3)\n",
+        ["moves the policy where all rewards of a group are equal", "add silent_if_equal = False"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "parts"), REFUSED.values(), ids=REFUSED)
+def test_one_that_cannot_be_used_is_refused_with_its_place(text, parts, capsys):
+    Path("own.py").write_text(text)
+    sentence = complaint("train", "N=4 backend=tabular algorithm=own.py:Mine", capsys)
+    for part in ["algorithm=own.py:Mine", *parts]:
+        assert part in sentence
+    assert len(sentence) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ADVANTAGES + "return returns - 0.5\n\n    silent_if_equal = False\n",
+        LEARN + "policy.update(batch, batch.rewards - 0.5, self)\n\n    silent_if_equal = False\n",
+        LEARN + "pass\n",  # one that never moves
+        LOSS + "return -((log_probs - before).exp() * advantages).sum(dim=2).mean(dim=1).sum()\n",
+    ],
+    ids=["advantages", "learn", "still", "loss"],
+)
+def test_one_that_says_what_it_does_is_accepted(text):
+    Path("own.py").write_text(text)
+    assert train("run", "own.py:Mine", num_runs=2, max_episodes=8).outcome is memory_rl.Outcome.BUDGET_SPENT
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("nowhere.py:Mine", ["there is no nowhere.py", "algorithm=my_file.py:Name"]),
+        ("own:Mine", ["there is no own", "did you mean algorithm=own.py:Mine?"]),
+        ("own.py:Mein", ["own.py has no Mein", "did you mean Mine?"]),
+        ("own.py:", ["no name follows the colon", "use one of Mine."]),
+    ],
+)
+def test_a_reference_that_names_no_learner(reference, parts, capsys):
+    Path("own.py").write_text(HEAD + "    pass\n")
+    sentence = complaint("train", f"N=4 algorithm={reference}", capsys)
+    for part in [f"algorithm={reference}", *parts]:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("given", [3, object(), dict, abs])
+def test_an_object_that_is_no_learner(given):
+    with pytest.raises(memory_rl.ConfigError, match=r"algorithm=.* is not a learner: write class MyLearner"):
+        memory_rl.train(N=4, backend="tabular", algorithm=given)
+    assert not Path("runs").exists()
+
+
+def test_keys_of_a_built_in_learner_have_no_meaning_beside_it():
+    with pytest.raises(memory_rl.ConfigError, match=r"ppo_clip=0\.3 belongs to algorithm=ppo"):
+        memory_rl.train(N=4, backend="tabular", algorithm=Standardised, ppo_clip=0.3)
+
+
+def test_a_subclass_of_a_built_in_learner_is_ones_own():
+    class Half(GRPO):
+        def advantages(self, returns):
+            return super().advantages(returns) / 2
+
+    halved, whole = (
+        train(name, given, optimiser="sgd", learning_rate=rate, max_episodes=8)
+        for name, given, rate in (("a", Half, 1.0), ("b", "grpo", 0.5))
+    )
+    np.testing.assert_allclose(halved.metrics["bits_known"], whole.metrics["bits_known"], atol=1e-12)

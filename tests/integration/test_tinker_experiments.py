@@ -256,7 +256,7 @@ def test_refuses(words, parts, capsys, monkeypatch):
 
 @pytest.mark.parametrize("words", ["max_tokens_total=100", "tinker_base_url=http://127.0.0.1:1"])
 def test_keys_of_the_service_are_refused_elsewhere(words, capsys):
-    assert "has no meaning with backend=local" in complaint("train", words, capsys)
+    assert "belongs to backend=tinker: add backend=tinker" in complaint("train", words, capsys)
 
 
 def test_without_the_sdk_it_says_what_to_install(monkeypatch, capsys):

@@ -66,7 +66,7 @@ class _AdaptedLinear(torch.autograd.Function):
         inner = torch.bmm(inputs, down.mT)
         ctx.save_for_backward(inputs, weight, down, up, inner)
         ctx.scale = scale
-        return _adapted(inputs, weight, bias, inner, up, scale)
+        return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -83,17 +83,6 @@ class _AdaptedLinear(torch.autograd.Function):
             torch.bmm(inner.mT, gradient).mul_(ctx.scale),
             None,
         )
-
-
-def _adapted(
-    inputs: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    inner: torch.Tensor,
-    up: torch.Tensor,
-    scale: float,
-) -> torch.Tensor:
-    return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
 
 
 class StackedLoRALinear(nn.Module):
@@ -116,10 +105,6 @@ class StackedLoRALinear(nn.Module):
             return self.base(inputs)
         down, up = self.adapters
         by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
-        if not torch.is_grad_enabled():
-            return _adapted(
-                by_run, self.base.weight, self.base.bias, torch.bmm(by_run, down.mT), up, self.scale
-            ).view(*inputs.shape[:-1], -1)
         outputs: torch.Tensor = _AdaptedLinear.apply(
             by_run, self.base.weight, self.base.bias, down, up, self.scale
         )  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ elsewhere it may not be.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,20 +54,20 @@ class Clients(Stateful):
         self._superseded: list[str] = []
         self._unnamed: list[str] = []
 
-    def start(self, runs: Iterable[int]) -> None:
+    def start(self, runs: Sequence[int] | np.ndarray) -> None:
         """Makes the training clients of those of these runs that have none."""
-        new = [run for run in runs if self._training[run] is None]
-        for run, client in zip(new, self.results([self._ask_training(run) for run in new]), strict=True):
-            self._training[run] = client
+        self._make(self._training, runs, self._ask_training)
 
-    def sample_from(self, runs: Iterable[int]) -> None:
+    def sample_from(self, runs: Sequence[int] | np.ndarray) -> None:
         """Makes a sampler of each of these runs as it is now."""
-        stale = [run for run in runs if self._samplers[run] is None]
-        self.start(stale)
+        self.start(runs)
         request = "save_weights_and_get_sampling_client"
-        made = self.results([self._spending.ask(self._training[run], request) for run in stale])
-        for run, sampler in zip(stale, made, strict=True):
-            self._samplers[run] = sampler
+        self._make(self._samplers, runs, lambda run: self._spending.ask(self._training[run], request))
+
+    def _make(self, made: list[Any], runs: Sequence[int] | np.ndarray, ask: Callable[[int], Any]) -> None:
+        lacking = [int(run) for run in runs if made[run] is None]
+        for run, client in zip(lacking, self.results([ask(run) for run in lacking]), strict=True):
+            made[run] = client
 
     def results(self, promises: Sequence[Any]) -> list[Any]:
         """What was promised, see `results_of`."""

@@ -233,10 +233,10 @@ class Experiment(Parts):
 
     def _check_size(self) -> None:
         backend, N = self.policy.backend, self.world.N
-        reason = None if backend == "tinker" or not self._wants_paths else self.why_not_paths
+        reason = self.why_not_paths if self.scores_paths else None
         if self.policy.scoring == "paths" and reason:
             raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
-        limit = MAX_N_OF_PATHS if self._wants_paths and reason is None else self._largest_table
+        limit = MAX_N_OF_PATHS if self.scores_paths and reason is None else self._largest_table
         if limit < N:
             more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
             raise ConfigError(

@@ -156,7 +156,7 @@ def bounds(**keys: Any) -> Ceilings:
     Raises:
         MemoryRLError: one sentence about a key, a value or a reward.
     """
-    return condition_of(keys, typed=True).limits
+    return condition_of(keys, typed=True).ceilings
 
 
 def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:

@@ -20,7 +20,7 @@ class Condition:
         memorised_at: the probability from which on S counts as memorised.
         environment: what asks, parses and rewards.
         table: of its episodes.
-        limits: its ceilings.
+        ceilings: of what it can carry.
     """
 
     world: World
@@ -28,7 +28,7 @@ class Condition:
     memorised_at: float
     environment: Environment
     table: EpisodeTable
-    limits: Ceilings
+    ceilings: Ceilings
 
 
 def make_condition(
@@ -41,18 +41,19 @@ def make_condition(
     """
     environment = make_environment(world, signal, wording)
     table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
-    limits = ceilings(environment, table, memorised_at, generator(world.seed, "questioner"))
-    return Condition(world, signal, memorised_at, environment, table, limits)
+    random = generator(world.seed, "questioner")
+    found = ceilings(environment, table, memorised_at, random)
+    return Condition(world, signal, memorised_at, environment, table, found)
 
 
 def show_ceilings(condition: Condition) -> None:
     """Prints the ceilings, and what the channel cannot teach."""
     from memory_rl.reporting.terminal import ceilings_table, show
 
-    world, signal, limits = condition.world, condition.signal, condition.limits
-    show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, limits.as_dict()))
+    world, signal, found = condition.world, condition.signal, condition.ceilings
+    show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
     unused = (
         0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
     )
-    for sentence in warnings_about(limits, world.N, unused):
+    for sentence in warnings_about(found, world.N, unused):
         print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False

@@ -67,7 +67,7 @@ def _run(path: Path, given: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise ConfigError(
-            f"{given} cannot be used, since {path} cannot be run ({told(error)}): fix the file."
+            f"{given} cannot be used, since {path} cannot be run ({reason_of(error)}): fix the file."
         ) from error
     finally:
         if folder in sys.path:
@@ -75,7 +75,7 @@ def _run(path: Path, given: str) -> ModuleType:
     return module
 
 
-def told(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """An error of a user's code in one line, with the place in their file."""
     frame, places = error.__traceback__, list[tuple[str, int]]()
     while frame is not None:

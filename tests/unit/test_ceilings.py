@@ -10,7 +10,7 @@ from memory_rl.experiment import make_experiment
 
 
 def of(command="train", **settings):
-    return make_setting(make_experiment(settings, command)).condition.limits.as_dict()
+    return make_setting(make_experiment(settings, command)).condition.ceilings.as_dict()
 
 
 @pytest.mark.parametrize(

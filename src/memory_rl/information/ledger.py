@@ -123,9 +123,8 @@ class HitLedger(Stateful):
         self._others = panel != secrets[:, None]  # (R, Q): S itself is not among the answers that miss
         candidates = np.arange(num_secrets, 1, -1)  # before each miss
         gains = Outcomes(2).gains(np.stack([1 - 1 / candidates, 1 / candidates], axis=1))
-        self._told = np.stack(
-            [np.append(0.0, gain.cumsum()) for gain in gains]
-        )  # (2, N) information and variance of 0, 1, ... misses
+        # (2, N) information and variance of 0, 1, ... misses
+        self._by_misses = np.stack([np.append(0.0, gain.cumsum()) for gain in gains])
         self._hit = np.zeros((2, len(secrets)))  # information and variance of the question that hit
 
     @property
@@ -179,6 +178,6 @@ class HitLedger(Stateful):
     def _accounts(self, runs: np.ndarray) -> np.ndarray:
         """Information and variance of all that these runs asked: (2, R')."""
         misses = self.misses(runs)
-        whole = np.minimum(misses.astype(np.int64), self._told.shape[1] - 2)
-        below, above = self._told[:, whole], self._told[:, whole + 1]
+        whole = np.minimum(misses.astype(np.int64), self._by_misses.shape[1] - 2)
+        below, above = self._by_misses[:, whole], self._by_misses[:, whole + 1]
         return below + (misses - whole) * (above - below) + self._hit[:, runs]

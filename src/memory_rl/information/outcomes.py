@@ -63,9 +63,8 @@ class Outcomes:
             gain = -log  # what is left of a class keeps its proportions
         else:
             assert entropies is not None  # noqa: S101
-            after = (
-                entropies @ self.noisy - masses @ self._weighted_log
-            )  # sum over S of -p(S, level) log2 p(S, level)
+            # sum over S of -p(S, level) log2 p(S, level)
+            after = entropies @ self.noisy - masses @ self._weighted_log
             gain = entropies.sum(axis=1, keepdims=True) - (after / np.where(levels > 0, levels, 1.0) + log)
         mean = self.information(masses)
         return mean, np.maximum((levels * gain**2).sum(axis=1) - mean**2, 0.0)

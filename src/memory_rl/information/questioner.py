@@ -88,14 +88,12 @@ def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
     """
     num_secrets, enough = classes.shape[1], candidates_at(certainty)
     to_know = to_hit = to_reach = 0  # episodes, summed over the secrets
-    open_sets = [
-        (np.arange(num_secrets), frozenset[int]())
-    ]  # candidates, and the answers given on the way there
+    # candidates, and the answers given on the way there
+    open_sets = [(np.arange(num_secrets), frozenset[int]())]
     while open_sets:
         candidates, tried = open_sets.pop()
-        to_hit += len(
-            set(candidates.tolist()) - tried
-        )  # those that were tried have been hit, even if others look like them
+        # those that were tried have been hit, even if others look like them
+        to_hit += len(set(candidates.tolist()) - tried)
         if len(candidates) == 1:
             continue
         to_know += len(candidates)

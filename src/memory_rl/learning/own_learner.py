@@ -16,7 +16,7 @@ from memory_rl.errors import ConfigError
 from memory_rl.keys import name_of
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import Learner
-from memory_rl.own_code import load_object, place_of, told
+from memory_rl.own_code import load_object, place_of, reason_of
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +40,8 @@ def load_learner(given: Any) -> Learner:
         raise ConfigError(f"{name} is not a learner: write {example}, with Learner from memory_rl.")
     if not (isinstance(learner.epochs, int) and learner.epochs >= 1):
         raise ConfigError(f"{name} has epochs={learner.epochs}: use an integer of 1 or more.")
-    kind, tried = (
-        type(learner),
-        deepcopy(learner),
-    )  # what it remembers of the checks is not what it starts with
+    kind = type(learner)
+    tried = deepcopy(learner)  # what it remembers of the checks is not what it starts with
     if kind.learn is Learner.learn:
         _check_advantages(tried, name)
     elif learner.silent_if_equal:
@@ -57,7 +55,7 @@ def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{name} cannot be {what} ({told(error)}): fix the file.") from error
+        raise ConfigError(f"{name} cannot be {what} ({reason_of(error)}): fix the file.") from error
 
 
 def _check_advantages(learner: Learner, name: str) -> None:

@@ -188,9 +188,8 @@ def survival(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def _kaplan_meier(entry: Entry) -> pl.DataFrame:
-    return survival_curve(entry.cell.times).with_columns(
-        pl.col("episode").clip(lower_bound=1.0)
-    )  # the axis is logarithmic
+    positive = pl.col("episode").clip(lower_bound=1.0)  # the axis is logarithmic
+    return survival_curve(entry.cell.times).with_columns(positive)
 
 
 def censored(entries: Sequence[Entry]) -> pl.DataFrame:

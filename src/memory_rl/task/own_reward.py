@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from memory_rl.errors import ConfigError
-from memory_rl.own_code import load_object, one_line, told
+from memory_rl.own_code import load_object, one_line, reason_of
 from memory_rl.task.rewards import RewardChannel
 
 Reward = Callable[[int, int], "float | Mapping[float, float]"]
@@ -58,7 +58,7 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             given = given(**_wants_N(given, N))
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"reward_type={name} cannot be made ({told(error)}): the class is given N, "
+                f"reward_type={name} cannot be made ({reason_of(error)}): the class is given N, "
                 "if it has a parameter of that name, and nothing else, so give all others defaults."
             ) from error
     method = getattr(given, "reward", None)
@@ -278,7 +278,7 @@ def _too_large(name: str, N: int) -> ConfigError:
 
 def _failed(error: BaseException, answer: int, secret: int, name: str) -> ConfigError:
     return ConfigError(
-        f"reward_type={name} failed for answer={answer}, secret={secret} ({told(error)}): "
+        f"reward_type={name} failed for answer={answer}, secret={secret} ({reason_of(error)}): "
         "return a reward for every answer and every secret from 0 to N - 1."
     )
 

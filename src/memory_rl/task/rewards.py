@@ -164,9 +164,8 @@ def binned_log_distance(N: int, bins: int) -> RewardChannel:
 
     Fewer than B may occur.
     """
-    scaled = np.round(
-        raw_log_distance(N) * (bins - 1), 9
-    )  # so that a half is a half, whatever the last bit of the logarithm says
+    # so that a half is a half, whatever the last bit of the logarithm says
+    scaled = np.round(raw_log_distance(N) * (bins - 1), 9)
     return _by_distance("binned_log_distance", np.round(scaled) / (bins - 1))
 
 

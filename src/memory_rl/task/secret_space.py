@@ -15,9 +15,8 @@ import numpy as np
 
 from memory_rl.seeding import generator
 
-_CANONICAL_INTEGER = re.compile(
-    r"0|[1-9][0-9]*"
-)  # [0-9], not \d or isdigit(), which admit digits that are not ASCII
+# [0-9], not \d or isdigit(), which admit digits that are not ASCII
+_CANONICAL_INTEGER = re.compile(r"0|[1-9][0-9]*")
 _LETTERS, _LENGTH = list(string.ascii_letters), 4
 _WHITE_SPACE = " \t\r\n"
 

@@ -98,14 +98,14 @@ def ceilings(
     )
 
 
-def warnings_about(limits: Ceilings, N: int, unused_levels: int) -> Iterator[str]:
+def warnings_about(ceilings: Ceilings, N: int, unused_levels: int) -> Iterator[str]:
     """Sentences about a channel that cannot teach all of S, or wastes what it was given."""
-    if limits.bits_by_reward is not None and limits.best_answers > 1:
+    if ceilings.bits_by_reward is not None and ceilings.best_answers > 1:
         yield (
-            f"up to {limits.best_answers} answers share the top reward: "
-            f"a policy spread over them knows {limits.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
+            f"up to {ceilings.best_answers} answers share the top reward: "
+            f"a policy spread over them knows {ceilings.bits_by_reward:.3g} of {math.log2(N):.3g} bits."
         )
-    if limits.bits_by_reward is None:
+    if ceilings.bits_by_reward is None:
         yield (
             "for some secrets another answer earns more than the secret itself: "
             "a policy that is paid the most does not know S."
@@ -113,7 +113,7 @@ def warnings_about(limits: Ceilings, N: int, unused_levels: int) -> Iterator[str
     if unused_levels:
         yield (
             f"{unused_levels} of the reward levels never occur at N={N}: "
-            f"the capacity is {limits.capacity:.3g} bits."
+            f"the capacity is {ceilings.capacity:.3g} bits."
         )
 
 
@@ -135,7 +135,7 @@ def _best_answers(environment: Environment) -> tuple[int, bool]:
     return most, secret_is_best
 
 
-class _Limits(NamedTuple):
+class _PartitionCeilings(NamedTuple):
     """Those of the `Ceilings` that depend on how answers are told apart."""
 
     shannon_capacity: float | None
@@ -145,38 +145,43 @@ class _Limits(NamedTuple):
     optimal_to_know: float | None = None
 
 
-def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _Limits | None:
+def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _PartitionCeilings | None:
     bits = math.log2(N)
     if not table.certain:
         return None
     if table.kind == "example":
-        return _Limits(bits, FirstEpisode(bits, bits), questioner.example(N, certainty), "exact")
+        return _PartitionCeilings(bits, FirstEpisode(bits, bits), questioner.example(N, certainty), "exact")
     if table.kind == "hit":
-        return _Limits(1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact")
+        return _PartitionCeilings(
+            1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact"
+        )
     if table.kind == "distance":
-        return _Limits(bits, bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact")
+        return _PartitionCeilings(
+            bits, bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact"
+        )
     return None
 
 
-def _from_table(table: EpisodeTable, N: int, certainty: float, random: np.random.Generator) -> _Limits:
+def _from_table(
+    table: EpisodeTable, N: int, certainty: float, random: np.random.Generator
+) -> _PartitionCeilings:
     classes, outcomes = table.whole(), outcomes_of(table)
     first = bounds.first_episode_information(classes, outcomes)
     if not outcomes.certain:
-        alike = (
-            classes[:1] if table.kind == "bits" else classes
-        )  # which bits an answer has only renames patterns
+        # which bits an answer has only renames patterns
+        alike = classes[:1] if table.kind == "bits" else classes
         played = _simulated(classes, outcomes, certainty, random)
-        return _Limits(
+        return _PartitionCeilings(
             _noisy_capacity(alike, outcomes), first, played, f"greedy, simulated over {_GAMES} games"
         )
     capacity = bounds.question_capacity(classes, outcomes)
     if table.kind == "bits":
-        return _Limits(capacity, first, questioner.per_bit(N, certainty), "exact")
+        return _PartitionCeilings(capacity, first, questioner.per_bit(N, certainty), "exact")
     try:
         optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
-        return _Limits(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)
+        return _PartitionCeilings(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)
     except ValueError:  # some secrets can never be told apart
-        return _Limits(capacity, first, None, "none can know S")
+        return _PartitionCeilings(capacity, first, None, "none can know S")
 
 
 def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:

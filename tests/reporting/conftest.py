@@ -25,7 +25,7 @@ def report(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(ReportConfig(runs=str(sweep), out=str(tmp_path_factory.mktemp("made") / "report")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop must not run in the tests of other modules
 def chromium():
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:

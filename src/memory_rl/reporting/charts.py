@@ -67,7 +67,7 @@ def bits_known(study: Study) -> Figure:
 
 def _bits_panel(entries: list[Entry], N: int) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
-    runs = [curves.single_runs(entry) for entry in entries if len(entries) == 1]
+    runs = [curves.single_runs(entries)] if len(entries) == 1 else []
     low = _least(frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
@@ -118,7 +118,7 @@ def ledger(study: Study) -> Figure:
 
 
 def _minds_panel(entry: Entry) -> Panel:
-    frame, bits = curves.ledger(entry), entry.cell.bits_to_learn
+    frame, bits = curves.ledger([entry]), entry.cell.bits_to_learn
     most = max(bits, _number(frame["high"].max()), _number(frame["mean"].max()))
     channels = {
         "x": _episodes("episode", frame["episode"]),

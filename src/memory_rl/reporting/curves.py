@@ -5,6 +5,7 @@ Thinning leaves measured values as they are and only takes fewer of them; each f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -318,7 +319,7 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
     `series` is the label of the first of them.
     """
     rows = [
-        {"series": family[0].label, "rank": entry.cell.config["lora_rank"], **_rate(entry)}
+        {"series": family[0].label, "rank": _rank_of(entry), **_rate(entry)}
         for family in rank_families(entries)
         for entry in family
     ]
@@ -327,30 +328,31 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label first."""
-    families: dict[str, list[Entry]] = {}
+    families = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (len(entry.label), entry.label)):
         config = entry.cell.config
         if "lora_rank" in config and config.get("backend") != "tabular":
-            alike = sorted(str(item) for item in config.items() if item[0] not in (*KEEP, "lora_rank"))
-            families.setdefault(f"{entry.cell.kind} {alike}", []).append(entry)
-    return [
-        family
-        for family in families.values()
-        if len({entry.cell.config["lora_rank"] for entry in family}) > 1
-    ]
+            alike = frozenset((key, str(config[key])) for key in config.keys() - {*KEEP, "lora_rank"})
+            families[entry.cell.kind, alike].append(entry)
+    return [family for family in families.values() if len({*map(_rank_of, family)}) > 1]
 
 
-def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
+def _rank_of(entry: Entry) -> int:
+    return int(entry.cell.config["lora_rank"])
+
+
+def film(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     """A belief over answers as it changed: rectangles of answer, first and last episode, and probability.
+
+    At most `FILM_COLUMNS` snapshots are kept, evenly spread on the axis of episodes. Neighbouring snapshots
+    with the same value are one rectangle.
 
     Args:
         frame: episode, answer and the column, of one run.
         column: policy or observer.
-        columns: snapshots kept, at most, evenly spread on the axis of episodes. Neighbouring snapshots with
-            the same value are one rectangle.
     """
     episodes = frame["episode"].unique().sort().to_numpy()
-    kept = episode_grid(episodes, columns)
+    kept = episode_grid(episodes, FILM_COLUMNS)
     ends = pl.DataFrame({"episode": kept, "end": [*kept[1:], episodes[-1] + 1]})
     changed = pl.col("p") != pl.col("p").shift(1).over("answer")
     return (

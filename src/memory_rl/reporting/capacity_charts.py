@@ -30,11 +30,10 @@ from memory_rl.reporting.drawing import (
     axis,
     band,
     estimates,
-    intervals,
+    extent,
     log_axis,
     marks,
     note,
-    points,
     reach,
     reference,
 )
@@ -63,8 +62,7 @@ _ABOUT = {
     "num_secrets": "secrets",
 }
 _BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **INTERVAL}
-_ENDS = ("rate_low", "rate_high")
-_RATE = {"shown": "bits per episode", **dict(zip(_ENDS, INTERVAL.values(), strict=True))}
+_RATE = {"shown": "bits per episode", **INTERVAL}
 _DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
 
 
@@ -76,7 +74,7 @@ def is_shown(study: Study) -> bool:
 def capacity(study: Study) -> Figure:
     """Bits stored at the end against bits to learn: one panel per condition, one line per size."""
     cells = cells_of(study)
-    frame, plateaus = _mixed(cells), capacities_frame(cells).filter("saturated")
+    frame, plateaus = _mixed(cells), _capacities(cells).filter("saturated")
     if frame.is_empty():
         return Figure("capacity", missing=_ABSENT)
     (start, high), least = reach(frame["bits_to_learn"], plateaus["capacity"]), _least(frame)
@@ -86,15 +84,15 @@ def capacity(study: Study) -> Figure:
         "color": _color("size", sizes_of(cells), frame["size"]),
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
-    knees = _drawable(plateaus, *_CAPACITY, least=max(start, least))
+    knees = _drawable(plateaus, "capacity", max(start, least))
     diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        here, ends = knees.filter(condition=condition), {"x": "capacity_low", "x2": "capacity_high"}
+        here = knees.filter(condition=condition)
         layers = [
             diagonal,
             *estimates(_drawable(part)),
-            marks("rule", here, {**ends, "y": "capacity"}, strokeWidth=1.4),
+            marks("rule", here, {"x": "low", "x2": "high", "y": "capacity"}, strokeWidth=1.4),
             marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
         ]
         return Panel(condition, part, channels, layers, _BITS)
@@ -105,7 +103,7 @@ def capacity(study: Study) -> Figure:
 def parameters(study: Study) -> Figure:
     """Bits stored against trained parameters: one panel per condition, one diamond per capacity."""
     cells = cells_of(study)
-    frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), capacities_frame(cells)
+    frame, plateaus = _mixed(cells).filter(pl.col("parameters") > 0), _capacities(cells)
     if frame.is_empty():
         return Figure("parameters", missing=_ABSENT)
     frame = frame.with_columns(secrets=pl.col("num_secrets").cast(pl.String))
@@ -118,17 +116,14 @@ def parameters(study: Study) -> Figure:
     }
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        held = _drawable(plateaus.filter("saturated", condition=condition), *_CAPACITY, least=least)
-        spread, diamond = (
-            {"x": "parameters", "y": "capacity_low", "y2": "capacity_high"},
-            {"x": "parameters", "y": "capacity"},
-        )
+        held = _drawable(plateaus.filter("saturated", condition=condition), "capacity", least)
+        rules, _, dots = estimates(_drawable(part))
         layers = [
             *(layer for bits in KNOWN_CAPACITIES for layer in _known_line(bits, width, most)),
-            intervals(_drawable(part)),
-            points(_drawable(part)),
-            reference("rule", held, spread, strokeWidth=1.6),
-            reference("point", held, diamond, size=190, **_DIAMOND),
+            rules,
+            dots,
+            reference("rule", held, {"x": "parameters", "y": "low", "y2": "high"}, strokeWidth=1.6),
+            reference("point", held, {"x": "parameters", "y": "capacity"}, size=190, **_DIAMOND),
         ]
         return Panel(condition, part, channels, layers, _BITS)
 
@@ -154,8 +149,12 @@ def _known_line(bits: float, width: tuple[float, float], most: float) -> list[La
 
 def size(study: Study) -> Figure:
     """Bits per episode against trained parameters: one panel per condition, one line per M."""
-    frame = _mixed(cells_of(study)).with_columns(shown=pl.coalesce("rate", "bound"))
-    frame = frame.filter(pl.col("parameters") > 0).drop_nulls("shown")
+    frame = (
+        _mixed(cells_of(study))
+        .with_columns(shown=pl.coalesce("rate", "bound"), low="rate_low", high="rate_high")
+        .filter(pl.col("parameters") > 0)
+        .drop_nulls("shown")
+    )
     if frame.is_empty():
         return Figure("size", missing=_ABSENT)
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
@@ -169,11 +168,11 @@ def size(study: Study) -> Figure:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
         channels = {
             "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
-            "y": log_axis("shown", "bits per episode", reach(*part.select("shown", "rate_low", "rate_high"))),
+            "y": log_axis("shown", "bits per episode", reach(*part.select("shown", "low", "high"))),
             "color": color,
         }
         layers = [
-            *estimates(_drawable(rates, "shown", *_ENDS, least=0.0), *_ENDS),
+            *estimates(_drawable(rates, "shown", 0.0)),
             marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
         tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
@@ -202,7 +201,7 @@ def interference(study: Study) -> Figure:
 
 def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Panel:
     bits, last = max(frame["information"]), max(frame["blocks"])
-    least = max(-bits, min(0.0, *frame.select("mean", "low").unpivot()["value"].drop_nulls()))
+    least = max(-bits, extent([0.0], *frame.select("mean", "low"))[0])
     ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
     channels = {
         "x": axis("blocks", "blocks since its own started", (0, last), values=ticks, format="d"),
@@ -224,30 +223,27 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
 CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)
 """In the order of the page."""
 
-_CAPACITY = ("capacity", "capacity_low", "capacity_high")
-
 
 def _mixed(cells: Sequence[Cell]) -> pl.DataFrame:
     return points_frame(interleaved(cells))
+
+
+def _capacities(cells: Sequence[Cell]) -> pl.DataFrame:
+    """With the ends of their intervals under the names that intervals have in all figures."""
+    return capacities_frame(cells).rename({"capacity_low": "low", "capacity_high": "high"})
 
 
 def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> tuple[Panel, ...]:
     return tuple(make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True))
 
 
-def _drawable(
-    frame: pl.DataFrame,
-    value: str = "stored",
-    low: str = "low",
-    high: str = "high",
-    least: float = LEAST_BITS,
-) -> pl.DataFrame:
+def _drawable(frame: pl.DataFrame, value: str = "stored", least: float = LEAST_BITS) -> pl.DataFrame:
     """What has a place on a logarithmic axis.
 
     An interval is cut at the end of the axis, and is the value alone where there is none.
     """
     return frame.filter(pl.col(value) >= least).with_columns(
-        pl.coalesce(low, value).clip(lower_bound=least).alias(low), pl.coalesce(high, value).alias(high)
+        low=pl.coalesce("low", value).clip(lower_bound=least), high=pl.coalesce("high", value)
     )
 
 

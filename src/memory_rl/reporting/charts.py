@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -24,6 +25,7 @@ from memory_rl.reporting.drawing import (
     axis,
     band,
     estimates,
+    extent,
     log_axis,
     marks,
     note,
@@ -39,22 +41,17 @@ _STEPS: dict[str, Any] = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
-def _number(value: Any) -> float:
-    """Of an aggregate of polars, which may be of any type."""
-    return float(value or 0.0)
-
-
 def _episodes(column: str, ends: pl.Series) -> Spec:
     """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
-    last, ticks = _number(ends.max()), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+    last, ticks = max(ends), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
     return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> tuple[Panel, ...]:
-    panels = [make(study.at(N), N) for N in study.sizes if study.at(N)]
-    return tuple(panel for panel in panels if panel is not None)
+    panels = (make(study.at(N), N) for N in study.sizes)
+    return tuple(panel for panel in panels if panel)
 
 
 def bits_known(study: Study) -> Figure:
@@ -67,8 +64,8 @@ def bits_known(study: Study) -> Figure:
 
 def _bits_panel(entries: list[Entry], N: int) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
-    runs = [curves.single_runs(entry) for entry in entries if len(entries) == 1]
-    low = _least(frame["low"], *(lines["bits"] for lines in runs))
+    runs = [curves.single_runs(entries)] if len(entries) == 1 else []
+    low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
         "x": _episodes("episode", frame["episode"]),
@@ -85,11 +82,6 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
     tips["ceiling"] = "ceiling, bits"
     return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
-
-
-def _least(*columns: pl.Series) -> float:
-    """Of their numbers and 0."""
-    return min(0.0, *(_number(column.min()) for column in columns))
 
 
 def _ceilings(entries: list[Entry]) -> list[Layer]:
@@ -118,11 +110,11 @@ def ledger(study: Study) -> Figure:
 
 
 def _minds_panel(entry: Entry) -> Panel:
-    frame, bits = curves.ledger(entry), entry.cell.bits_to_learn
-    most = max(bits, _number(frame["high"].max()), _number(frame["mean"].max()))
+    frame, bits = curves.ledger([entry]), entry.cell.bits_to_learn
+    least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
         "x": _episodes("episode", frame["episode"]),
-        "y": axis("mean", "bits", (_least(frame["low"], frame["mean"]), 1.08 * most)),
+        "y": axis("mean", "bits", (least, 1.08 * most)),
         "color": {
             "field": "curve",
             "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
@@ -148,7 +140,7 @@ def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
     rates = frame.select("above", "below", "low", "high").unpivot()["value"].drop_nulls()
     if rates.is_empty():
         return None
-    least, most = _number(rates.min()), _number(rates.max())
+    least, most = extent(rates)
     low, high = least / 1.3, most * max(most / least, 10.0) ** 0.6  # room for the words on the right
     frame = frame.with_columns(place=pl.max_horizontal("above", "below", "high").fill_null(low))
     present = frame["series"].unique(maintain_order=True).to_list()
@@ -211,7 +203,7 @@ def survival(study: Study) -> Figure:
 
 def _survival_panel(entries: list[Entry], N: int) -> Panel:
     frame = curves.survival(entries)
-    ends, percent = (1, 1.15 * _number(frame["episode"].max())), [0, 0.25, 0.5, 0.75, 1]
+    ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
     channels = {
         "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
         "color": BY_SERIES,
@@ -259,8 +251,8 @@ def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
     frame, laws = curves.absorption(entries), curves.answer_information(N)
     if frame.is_empty():
         return None
-    start = max(1 / (16 * N), min(0.5 / N, _number(frame["p"].min()) / 1.2))
-    lowest = _least(frame.filter(pl.col("p") >= start)["absorbed"])
+    start = max(1 / (16 * N), min(0.5 / N, min(frame["p"]) / 1.2))
+    lowest, _ = extent([0.0], frame.filter(pl.col("p") >= start)["absorbed"])
     ticks = [-10, -1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10]
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
@@ -317,12 +309,10 @@ def film(study: Study) -> Figure:
     return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))
 
 
-def _to_show(filmed: list[Entry]) -> list[Entry]:
-    """One a label, with the most legible N."""
-    chosen: dict[str, Entry] = {}
-    for entry in sorted(filmed, key=lambda entry: abs(math.log2(entry.N / _LEGIBLE_N))):
-        chosen.setdefault(entry.label, entry)
-    return [entry for entry in filmed if chosen[entry.label] is entry]
+def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
+    """One of each label, with the most legible N; by label, as they come."""
+    groups = groupby(filmed, key=lambda entry: entry.label)
+    return [min(group, key=lambda entry: abs(math.log2(entry.N / _LEGIBLE_N))) for _, group in groups]
 
 
 def _film_panels(entry: Entry) -> list[Panel]:

@@ -5,7 +5,9 @@ Thinning leaves measured values as they are and only takes fewer of them; each f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -56,29 +58,42 @@ def episode_grid(episodes: np.ndarray, points: int = CURVE_POINTS) -> np.ndarray
     return np.asarray(episodes[np.unique(np.searchsorted(places, wanted).clip(max=len(episodes) - 1))])
 
 
-def on_grid(metrics: pl.DataFrame, grid: np.ndarray, column: str) -> np.ndarray:
-    """Each run's latest value of a column at each grid episode: (R, T)."""
-    latest = (
-        metrics.sort("episode", "run")
-        .pivot("run", index="episode", values=column)
-        .select(pl.all().forward_fill())
-    )
-    return latest.filter(pl.col("episode").is_in(grid)).drop("episode").to_numpy().T
+def rounded(frame: pl.DataFrame) -> pl.DataFrame:
+    """Numbers with as many digits as a figure can show."""
+    return frame.with_columns(pl.selectors.float().round_sig_figs(_DIGITS))
 
 
-def mean_curve(values: np.ndarray, grid: np.ndarray) -> pl.DataFrame:
-    """Mean over runs and its interval at each grid episode, from values (R, T)."""
-    mean, low, high = mean_interval(values)
-    return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
+def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:
+    """The frames of all entries under their labels, rounded to what a figure can show."""
+    return rounded(pl.concat([make(entry).with_columns(series=pl.lit(entry.label)) for entry in entries]))
+
+
+def _of_each(make: Callable[[Entry], pl.DataFrame]) -> Callable[[Sequence[Entry]], pl.DataFrame]:
+    """A function of one entry as a function of several, which puts their frames together."""
+    return wraps(make)(lambda entries: _together(entries, make))
+
+
+def on_grid(entry: Entry, grid: np.ndarray, column: str) -> pl.DataFrame:
+    """Each run's latest value of a column at each grid episode, and the last episode of the run as `end`.
+
+    By run, then by episode.
+    """
+    measured = entry.cell.metrics.sort("episode")
+    latest = measured.select("run", "episode", column, end=pl.col("episode").max().over("run"))
+    places = pl.DataFrame({"episode": grid}).join(measured.select("run").unique(), how="cross")
+    return places.join_asof(latest, on="episode", by="run", check_sortedness=False).sort("run", "episode")
 
 
 def bits_known(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Mean bits known against episodes with intervals, and its ceiling: at most `CURVE_POINTS` per cell."""
+    """Mean bits known against episodes with intervals, and its ceiling: at most `CURVE_POINTS` per cell.
+
+    A cell that ends before the others keeps its last value up to the end of the axis.
+    """
     last = _last_episode(entries)
 
     def curve(entry: Entry) -> pl.DataFrame:
         ceiling = pl.col("episode") * _most_per_episode(entry)
-        return _held_until(_mean_over_runs(entry, "bits_known"), last).with_columns(
+        return _mean_over_runs(entry, "bits_known", last).with_columns(
             ceiling=ceiling.clip(upper_bound=entry.cell.bits_to_learn)
         )
 
@@ -94,36 +109,31 @@ def _episodes(entry: Entry) -> np.ndarray:
     return entry.cell.metrics["episode"].unique().sort().to_numpy()
 
 
-def _mean_over_runs(entry: Entry, column: str) -> pl.DataFrame:
-    grid = episode_grid(_episodes(entry))
-    return mean_curve(on_grid(entry.cell.metrics, grid, column), grid)
+def _mean_over_runs(entry: Entry, column: str, *further: int) -> pl.DataFrame:
+    """With its interval, at the grid episodes and at further ones."""
+    grid = np.union1d(episode_grid(_episodes(entry)), further).astype(np.int64)
+    values = on_grid(entry, grid, column)[column].to_numpy().reshape(-1, len(grid))
+    mean, low, high = mean_interval(values)
+    return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
 
 
-def _held_until(frame: pl.DataFrame, last: int) -> pl.DataFrame:
-    """The last row again at the end of the axis: a run that has ended keeps what it knows."""
-    end = frame.tail(1).with_columns(pl.lit(last).cast(frame.schema["episode"]).alias("episode"))
-    return pl.concat([frame, end]).unique("episode", keep="first", maintain_order=True)
-
-
+@_of_each
 def single_runs(entry: Entry) -> pl.DataFrame:
     """Bits known of the first `SINGLE_RUNS` runs of a cell, each up to its end."""
-    metrics, grid = entry.cell.metrics, pl.DataFrame({"episode": episode_grid(_episodes(entry))})
-    ends = metrics.group_by("run").agg(end=pl.col("episode").max()).sort("run").head(SINGLE_RUNS)
-    places = ends.join(grid, how="cross").filter(pl.col("episode") <= pl.col("end")).sort("episode")
-    found = metrics.select("run", "episode", bits="bits_known").sort("episode")
-    lines = places.join_asof(found, on="episode", by="run", check_sortedness=False).sort("run", "episode")
-    return _together([entry], lambda _: lines.select("run", "episode", "bits"))
+    lines = on_grid(entry, episode_grid(_episodes(entry)), "bits_known")
+    shown = lines.filter(pl.col("run").rank("dense") <= SINGLE_RUNS, pl.col("episode") <= pl.col("end"))
+    return shown.select("run", "episode", bits="bits_known")
 
 
+@_of_each
 def ledger(entry: Entry) -> pl.DataFrame:
     """What the questions could tell, the ideal observer knows and the policy knows, against episodes.
 
     Means over runs with intervals; `curve` says of what, with a name of `CURVES`.
     """
-    frames = [
-        _mean_over_runs(entry, column).with_columns(curve=pl.lit(name)) for column, name in CURVES.items()
-    ]
-    return _together([entry], lambda _: pl.concat(frames))
+    return pl.concat(
+        [_mean_over_runs(entry, column).with_columns(curve=pl.lit(name)) for column, name in CURVES.items()]
+    )
 
 
 def ceilings(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -182,29 +192,19 @@ def _words(step: str, factor: float | None, above: float | None) -> str:
     return f"{step} \u00d7{short(1 / factor)} (a gain)"
 
 
-def survival(entries: Sequence[Entry]) -> pl.DataFrame:
+@_of_each
+def survival(entry: Entry) -> pl.DataFrame:
     """Kaplan-Meier curves of the episodes to memorise, every step, with pointwise 95 % bands (log-log)."""
-    return _together(entries, _kaplan_meier)
+    at_least_one = pl.col("episode").clip(lower_bound=1.0)  # the axis is logarithmic
+    return survival_curve(entry.cell.times).with_columns(at_least_one)
 
 
-def _kaplan_meier(entry: Entry) -> pl.DataFrame:
-    positive = pl.col("episode").clip(lower_bound=1.0)  # the axis is logarithmic
-    return survival_curve(entry.cell.times).with_columns(positive)
-
-
-def censored(entries: Sequence[Entry]) -> pl.DataFrame:
+@_of_each
+def censored(entry: Entry) -> pl.DataFrame:
     """The runs that were censored, and the share not memorised there: one row per cell and episode."""
-
-    def marks(entry: Entry) -> pl.DataFrame:
-        stopped = pl.DataFrame({"episode": entry.cell.times.episodes[~entry.cell.times.memorised]})
-        counts = (
-            stopped.select(pl.col("episode").cast(pl.Float64).clip(1.0))
-            .group_by("episode")
-            .agg(runs=pl.len())
-        )
-        return counts.sort("episode").join_asof(_kaplan_meier(entry), on="episode")
-
-    return _together(entries, marks)
+    times = entry.cell.times
+    episodes, runs = np.unique(times.episodes[~times.memorised].clip(1.0), return_counts=True)
+    return pl.DataFrame({"episode": episodes, "runs": runs}).join_asof(survival([entry]), on="episode")
 
 
 def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
@@ -265,17 +265,14 @@ def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
     return pl.DataFrame({"N": grid, "rate": np.log2(grid) / grid})
 
 
-def absorption(entries: Sequence[Entry]) -> pl.DataFrame:
+@_of_each
+def absorption(entry: Entry) -> pl.DataFrame:
     """Bits absorbed per episode against the P(S) before it, in bins of half a bit.
 
     In a bin it is the sum of the changes of bits known over the sum of the episodes between evaluations: not
     the mean of their ratios, which would count quick lucky hits too high. The interval is a bootstrap over
     runs; bins with fewer than two runs are left out.
     """
-    return _together(entries, _absorbed)
-
-
-def _absorbed(entry: Entry) -> pl.DataFrame:
     gain, spent = (-pl.col(name).diff(-1).over("run") for name in ("bits_known", "episode"))
     log2_p = pl.col("bits_known") - entry.cell.bits_to_learn
     steps = entry.cell.metrics.sort("run", "episode").select("run", gain=gain, spent=spent, log2_p=log2_p)
@@ -322,7 +319,7 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
     `series` is the label of the first of them.
     """
     rows = [
-        {"series": family[0].label, "rank": entry.cell.config["lora_rank"], **_rate(entry)}
+        {"series": family[0].label, "rank": _rank_of(entry), **_rate(entry)}
         for family in rank_families(entries)
         for entry in family
     ]
@@ -331,30 +328,31 @@ def ranks(entries: Sequence[Entry]) -> pl.DataFrame:
 
 def rank_families(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Groups of cells that differ in their LoRA rank alone, two ranks at least; the shortest label first."""
-    families: dict[str, list[Entry]] = {}
+    families = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (len(entry.label), entry.label)):
         config = entry.cell.config
         if "lora_rank" in config and config.get("backend") != "tabular":
-            alike = sorted(str(item) for item in config.items() if item[0] not in (*KEEP, "lora_rank"))
-            families.setdefault(f"{entry.cell.kind} {alike}", []).append(entry)
-    return [
-        family
-        for family in families.values()
-        if len({entry.cell.config["lora_rank"] for entry in family}) > 1
-    ]
+            alike = frozenset((key, str(config[key])) for key in config.keys() - {*KEEP, "lora_rank"})
+            families[entry.cell.kind, alike].append(entry)
+    return [family for family in families.values() if len({*map(_rank_of, family)}) > 1]
 
 
-def film(frame: pl.DataFrame, column: str, columns: int = FILM_COLUMNS) -> pl.DataFrame:
+def _rank_of(entry: Entry) -> int:
+    return int(entry.cell.config["lora_rank"])
+
+
+def film(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     """A belief over answers as it changed: rectangles of answer, first and last episode, and probability.
+
+    At most `FILM_COLUMNS` snapshots are kept, evenly spread on the axis of episodes. Neighbouring snapshots
+    with the same value are one rectangle.
 
     Args:
         frame: episode, answer and the column, of one run.
         column: policy or observer.
-        columns: snapshots kept, at most, evenly spread on the axis of episodes. Neighbouring snapshots with
-            the same value are one rectangle.
     """
     episodes = frame["episode"].unique().sort().to_numpy()
-    kept = episode_grid(episodes, columns)
+    kept = episode_grid(episodes, FILM_COLUMNS)
     ends = pl.DataFrame({"episode": kept, "end": [*kept[1:], episodes[-1] + 1]})
     changed = pl.col("p") != pl.col("p").shift(1).over("answer")
     return (
@@ -372,13 +370,3 @@ def frame_of(rows: Iterable[Mapping[str, Any]], *columns: str) -> pl.DataFrame:
     """Rows as a frame, whose columns have their types even if there is no row; most hold fractions."""
     kinds = {column: _KINDS.get(column, pl.Float64) for column in columns}
     return pl.DataFrame(list(rows), schema=kinds).fill_nan(None)
-
-
-def _together(entries: Sequence[Entry], make: Callable[[Entry], pl.DataFrame]) -> pl.DataFrame:
-    """The frames of all entries under their labels, rounded to what a figure can show."""
-    return rounded(pl.concat([make(entry).with_columns(series=pl.lit(entry.label)) for entry in entries]))
-
-
-def rounded(frame: pl.DataFrame) -> pl.DataFrame:
-    """Numbers with as many digits as a figure can show."""
-    return frame.with_columns(pl.selectors.float().round_sig_figs(_DIGITS))

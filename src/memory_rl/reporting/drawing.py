@@ -98,11 +98,6 @@ class Panel:
     rows: tuple[str, ...] = ()
     canvas: bool = False
 
-    @property
-    def zooms(self) -> bool:
-        """Whether it can be zoomed."""
-        return bool(self.tips)
-
 
 @dataclass(frozen=True)
 class Figure:
@@ -138,19 +133,13 @@ def marks(
     return Layer({"type": kind, **look}, encoding or {}, frame)
 
 
-def intervals(frame: pl.DataFrame | None = None, low: str = "low", high: str = "high", **look: Any) -> Layer:
-    """A vertical rule from low to high for each estimate."""
-    return marks("rule", frame, {"y": low, "y2": high}, **{"strokeWidth": 1.8, "opacity": 0.7, **look})
-
-
-def estimates(frame: pl.DataFrame | None = None, low: str = "low", high: str = "high") -> list[Layer]:
-    """Points joined by lines, with their intervals."""
-    return [intervals(frame, low, high), marks("line", frame, strokeWidth=2), points(frame)]
-
-
-def points(frame: pl.DataFrame | None = None) -> Layer:
-    """A dot for each estimate."""
-    return marks("point", frame, filled=True, size=50, opacity=1)
+def estimates(frame: pl.DataFrame | None = None) -> list[Layer]:
+    """Vertical rules from low to high, lines that join the points, and the points."""
+    return [
+        marks("rule", frame, {"y": "low", "y2": "high"}, strokeWidth=1.8, opacity=0.7),
+        marks("line", frame, strokeWidth=2),
+        marks("point", frame, filled=True, size=50, opacity=1),
+    ]
 
 
 def band(**look: Any) -> list[Layer]:
@@ -198,10 +187,16 @@ def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10
     return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
 
 
+def extent(*columns: Iterable[float | None]) -> tuple[float, float]:
+    """The least and the greatest number of the columns."""
+    numbers = [number for column in columns for number in column if number is not None]
+    return min(numbers), max(numbers)
+
+
 def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, float]:
     """From a little below the least to a little above the greatest positive number of the columns."""
-    positive = [value for column in columns for value in column if value is not None and value > 0]
-    return min(positive) / by, max(positive) * by
+    low, high = extent(number for column in columns for number in column if number and number > 0)
+    return low / by, high * by
 
 
 def live(panel: Panel, study: Study, about: str) -> Spec:
@@ -263,7 +258,7 @@ def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | N
         "layer": [
             {
                 **({} if layer.frame is None else {"data": _values(layer.frame)}),
-                "mark": {"clip": panel.zooms, **layer.mark},
+                "mark": {"clip": bool(panel.tips), **layer.mark},
                 "encoding": _encoding(layer, panel, channels),
             }
             for layer in layers

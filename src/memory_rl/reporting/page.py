@@ -9,9 +9,8 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -19,7 +18,7 @@ import vl_convert
 
 from memory_rl.catalogue import KEEP
 from memory_rl.reporting.curves import CURVE_POINTS
-from memory_rl.reporting.drawing import ROW, Figure, Panel, Spec, live
+from memory_rl.reporting.drawing import ROW, Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import about, tables
@@ -31,16 +30,6 @@ GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
 
 _EXPORTS = "window.vegaEmbed = vegaEmbed;"
-_SIGNS = {"supported": "\u2713", "refuted": "\u2717", "inconclusive": "?"}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a panel stands on the page: its id, and what is drawn there."""
-
-    id: str
-    panel: Panel
-    specification: Spec
 
 
 def render(
@@ -70,7 +59,6 @@ def render(
 
 def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
     plain = study.plain()
-    places = {figure.name: _places(figure, plain) for figure in figures}
     engine, behaviour = _engine(), asset("page.js")
     return {
         "generator": GENERATOR,
@@ -78,15 +66,11 @@ def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
         "style": asset("page.css"),
         "engine": engine,
         "behaviour": behaviour,
-        "data": _data(plain, places),
-        "labels": _legend(plain),
-        "signs": _SIGNS,
-        "titles": {figure.name: figure.title for figure in figures if figure.panels},
-        "places": places,
+        "data": _data(plain, figures),
+        "labels": plain.labels,
         "shared": _shared(study),
         "versions": versions([entry.cell for entry in study.entries]),
         "curve_points": CURVE_POINTS,
-        "measured": _measured(study),
     }
 
 
@@ -100,7 +84,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "plain": _plain}
+    environment.filters |= {"number": number, "plain": _plain, "color": color_of, "dash": dash_of}
     return environment
 
 
@@ -110,7 +94,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _engine() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, in a function that keeps its names to itself."""
     bundle = vl_convert.javascript_bundle(_EXPORTS)
@@ -130,59 +114,29 @@ def _content_policy(*scripts: str) -> str:
     return "; ".join(rules)
 
 
-def _places(figure: Figure, study: Study) -> list[Place]:
-    return [
-        Place(
-            f"{figure.name}-{place}", panel, live(panel, study, f"{figure.title}, {panel.title}".rstrip(", "))
-        )
-        for place, panel in enumerate(figure.panels)
-    ]
-
-
-def _data(study: Study, places: Mapping[str, Sequence[Place]]) -> str:
+def _data(study: Study, figures: Sequence[Figure]) -> str:
     """What the script reads, in a script element that is never run; no `<` is left that could end it."""
     content = {
         "themes": {theme: vega_config(theme, study.labels) for theme in ("light", "dark")},
         "panels": {
-            place.id: {
-                "spec": place.specification,
-                "canvas": place.panel.canvas,
-                "rows": place.panel.rows,
+            f"{figure.name}-{place}": {
+                "spec": live(panel, study, f"{figure.title}, {panel.title}".rstrip(", ")),
+                "canvas": panel.canvas,
+                "rows": panel.rows,
             }
-            for group in places.values()
-            for place in group
+            for figure in figures
+            for place, panel in enumerate(figure.panels)
         },
         "rowHeight": ROW,
     }
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _legend(study: Study) -> list[dict[str, Any]]:
-    used = {entry.label for entry in study.entries}
-    return [
-        {
-            "name": label.name,
-            "light": color_of(label, "light"),
-            "dark": color_of(label, "dark"),
-            "dash": " ".join(map(str, dash_of(label))) if label.variant else "",
-            "hidden": label.starts_hidden,
-        }
-        for label in study.labels
-        if label.name in used
-    ]
-
-
 def _shared(study: Study) -> list[tuple[str, str]]:
     """What all cells have in common, of the keys that they all have."""
-    first, *others = [entry.cell.config for entry in study.entries]
+    first, *others = [entry.cell.config.items() for entry in study.entries]
     return [
         (key, "default" if value is None else str(value))
-        for key, value in first.items()
-        if key not in KEEP and all(config.get(key, KEEP) == value for config in others)
+        for key, value in first
+        if key not in KEEP and all((key, value) in items for items in others)
     ]
-
-
-def _measured(study: Study) -> tuple[str, str]:
-    manifests = [entry.cell.manifest for entry in study.entries]
-    started, updated = ([str(manifest[name]) for manifest in manifests] for name in ("started", "updated"))
-    return min(started), max(updated)

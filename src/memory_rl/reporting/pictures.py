@@ -21,8 +21,12 @@ _WIDTH, _HEIGHT = 640, 360
 
 
 def draw(figure: Figure, study: Study) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the two files of a report's figure: what the page shows at first, on white."""
-    return _pictures(figure.name, _on_white(sheet(figure, study), study))
+    """Name and content of the two files of a figure: what the page shows at first, on white.
+
+    There are none of a figure that is left out.
+    """
+    if figure.panels:
+        yield from _pictures(figure.name, _on_white(sheet(figure, study), study))
 
 
 def draw_run(cell: Cell) -> Iterator[tuple[str, bytes]]:

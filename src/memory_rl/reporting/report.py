@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import RunDirectoryError
+from memory_rl.files import write_whole
 from memory_rl.reporting.capacity import capacity_frame
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, is_shown
 from memory_rl.reporting.charts import FIGURES, rank
@@ -43,17 +44,16 @@ def write_report(config: ReportConfig) -> Path:
         )
     judgements = judge_sweeps(config.paths, cells)
     title = config.title or _title(config, judgements)
-    figures = _make_figures(study)
+    figures, printed = _make_figures(study)
     page, summary = render(title, study, judgements, figures)
     files = {
         PAGE: page.encode(),
         SUMMARY: summary.encode(),
         CELLS: cells_frame(study).write_csv().encode(),
         **({CAPACITY: capacity_frame(study).write_csv().encode()} if is_shown(study) else {}),
-        **{f"{PICTURES}/{name}": content for name, content in _pictures(study)},
+        **{f"{PICTURES}/{name}": content for name, content in _draw(printed, study.plain())},
     }
-    for name, content in files.items():  # the page first: it marks the folder as a report
-        _write(out / name, content)
+    _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
 
 
@@ -72,30 +72,29 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
         RunDirectoryError: if no run directory is found, or one is damaged, or the folder cannot be written.
     """
     study = make_study(find_cells(paths))
-    figures = [make(study) for make in CAPACITY_FIGURES]
-    pictures = [picture for figure in figures if figure.panels for picture in draw(figure, study)]
-    for name, content in pictures:
-        _write(Path(folder) / name, content)
-    return [Path(folder) / name for name, _ in pictures]
+    return _write(Path(folder), dict(_draw([make(study) for make in CAPACITY_FIGURES], study)))
 
 
-def _make_figures(study: Study) -> list[Figure]:
-    """Of the page, with those that are left out."""
-    plain = study.plain()
-    missing = "each cell has several secrets or another adapter than LoRA, and is in the figures of capacity"
-    made = [make(plain) if plain.entries else Figure(make.__name__, missing=missing) for make in FIGURES]
-    return [*made, *(make(study) for make in CAPACITY_FIGURES if is_shown(study))]
+def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
+    """Those of the page and those for print, with those that are left out.
 
-
-def _pictures(study: Study) -> Iterator[tuple[str, bytes]]:
-    """Of the figures that are not left out; ranks alone are compared among labels that start hidden, too."""
+    In print there is only what the page shows at first, but ranks are compared among all labels.
+    """
     plain = study.plain()
     shown = plain.shown()
-    figures = [make(plain if make is rank else shown) for make in FIGURES if shown.entries]
-    figures += [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
-    for figure in figures:
-        if figure.panels:
-            yield from draw(figure, plain)
+    of_page = [_make(make, plain) for make in FIGURES]
+    printed = [_make(make, plain if make is rank else shown) for make in FIGURES]
+    of_capacity = [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
+    return of_page + of_capacity, printed + of_capacity
+
+
+def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
+    missing = "each cell has several secrets or another adapter than LoRA, and is in the figures of capacity"
+    return make(plain) if plain.entries else Figure(make.__name__, missing=missing)
+
+
+def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]]:
+    return chain.from_iterable(draw(figure, study) for figure in figures)
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -117,13 +116,14 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(content)
-        os.replace(scratch, path)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{path} cannot be written ({error.strerror}): make room or give another folder as out=."
-        ) from error
+def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Each whole or not at all, in this order."""
+    for name, content in files.items():
+        try:
+            write_whole(folder / name, content)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{folder / name} cannot be written ({error.strerror}): "
+                "make room or give another folder as out=."
+            ) from error
+    return [folder / name for name in files]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, number, short, table_rows
@@ -22,48 +23,35 @@ _RESULTS = {
 }
 
 
-class ProgressBar:
+class ProgressBar(Progress):
     """Shows how far an experiment is: a bar over episodes with the mean bits known.
 
     Args:
         title: the condition.
         N: the size of the secret space.
         budget: the most episodes of one run.
-        quiet: shows nothing.
+        quiet: shows nothing; nor is anything shown where output is not a terminal.
     """
 
     def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
-        self._bar: Any = None
         console = Console()
-        if quiet or not console.is_terminal:
-            return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+        console.quiet = quiet or not console.is_terminal
         bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
-        told = TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning")
-        columns = (
+        super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            told,
+            TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning"),
             TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=console.quiet,
         )
-        self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task(title, total=budget, bits=0.0, active=0)
-
-    def __enter__(self) -> ProgressBar:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._episodes = self.add_task(title, total=budget, bits=0.0, active=0)
 
     def move(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """See `memory_rl.training.meter.Watcher`; moves the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=episode, bits=mean_bits_known, active=active)
+        """Moves the bar; see `memory_rl.training.meter.Watcher`."""
+        self.update(self._episodes, completed=episode, bits=mean_bits_known, active=active)
 
 
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:

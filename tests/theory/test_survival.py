@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 import scipy.stats
 
-from memory_rl.analysis.summary import memorisation_times
 from memory_rl.analysis.survival import (
     MemorisationTimes,
     Normal,
@@ -18,6 +17,7 @@ from memory_rl.analysis.survival import (
     log_rank,
     log_rate,
     median_episodes,
+    memorisation_times,
     pool,
     restricted_mean,
     survival_curve,

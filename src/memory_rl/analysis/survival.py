@@ -40,6 +40,33 @@ class MemorisationTimes:
         return float(min(self.episodes[~self.memorised], default=np.inf))
 
 
+def memorisation_times(
+    metrics: pl.DataFrame, information: float, memorised_at: float, secrets: int = 1
+) -> MemorisationTimes:
+    """The first episode of each run after which P(S) >= memorised_at, or its last one.
+
+    Args:
+        metrics: see `memory_rl.runs.store.METRICS_SCHEMA`.
+        information: log2 N.
+        memorised_at: a probability.
+        secrets: of the secrets of a run, how many it must have memorised.
+    """
+    has = (
+        pl.col("secrets_memorised") >= secrets
+        if "secrets_memorised" in metrics.columns
+        else pl.col("bits_known") >= information + np.log2(memorised_at)
+    )
+    by_run = (
+        metrics.group_by("run")
+        .agg(first=pl.col("episode").filter(has).min(), last=pl.col("episode").max())
+        .sort("run")
+    )
+    return MemorisationTimes(
+        episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(),
+        memorised=by_run["first"].is_not_null().to_numpy(),
+    )
+
+
 def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
     """The runs of several experiments of one condition as one."""
     return MemorisationTimes(

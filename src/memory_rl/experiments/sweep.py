@@ -19,7 +19,7 @@ from rich.console import Console
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
-from memory_rl.experiments.executors import make_executor, number_of_workers
+from memory_rl.experiments.executors import execute, number_of_workers
 from memory_rl.experiments.grid import (
     GridCell,
     GridFile,
@@ -303,7 +303,7 @@ class Sweep:
         done = len(cells) - len(missing)
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
-        for outcome in make_executor(self.plan.settings)([self._task(folder, cell) for cell in missing]):
+        for outcome in execute([self._task(folder, cell) for cell in missing], self.plan.settings):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
             if outcome.status == "interrupted":

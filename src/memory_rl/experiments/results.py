@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -95,7 +96,7 @@ def write_results(
     """Writes results.csv and summary.json, and returns the latter."""
     frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
     directory.write_bytes(RESULTS, frame.write_csv().encode())
-    summary = {**about, "cells": list(rows), "tuning": [choice.as_dict() for choice in choices] or None}
+    summary = {**about, "cells": list(rows), "tuning": list(map(asdict, choices)) or None}
     directory.write_json(SUMMARY, summary)
     return summary
 

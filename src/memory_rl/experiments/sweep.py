@@ -63,10 +63,6 @@ class Plan:
     protocol: Protocol | None
     command: str
 
-    def estimates(self) -> list[estimates.CostEstimate]:
-        """What it will cost, cell by cell."""
-        return estimates.estimate_all(self.cells, self.contests)
-
 
 def sweep(**settings: Any) -> dict[str, Any]:
     """Runs a sweep and returns its summary.
@@ -86,7 +82,9 @@ def sweep(**settings: Any) -> dict[str, Any]:
         for key, value in {"quiet": True, **settings}.items()
     ]
     plan = make_plan(words)
-    return {"cells": [asdict(cost) for cost in plan.estimates()]} if plan.settings.dry_run else run_plan(plan)
+    if plan.settings.dry_run:
+        return {"cells": estimates.estimate_all(plan.cells, plan.contests)}
+    return run_plan(plan)
 
 
 def main(words: Sequence[str]) -> int:
@@ -102,7 +100,7 @@ def main(words: Sequence[str]) -> int:
     """
     plan = make_plan(words)
     if plan.settings.dry_run:
-        costs = plan.estimates()
+        costs = estimates.estimate_all(plan.cells, plan.contests)
         show(estimates.costs_table(costs))
         _say(estimates.total(costs, number_of_workers(plan.settings)))
         return 0

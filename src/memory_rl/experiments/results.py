@@ -30,15 +30,9 @@ bits per episode with 95 % intervals, empty where they lie beyond the budget; la
 as they were checked."""
 
 
-def cell_summary(directory: SweepDirectory, folder: str) -> dict[str, Any]:
-    """The summary of the one condition of a completed cell."""
-    content = directory.read_json(f"{folder}/{SUMMARY}") or {}
-    return next(iter(content["conditions"].values()))
-
-
 def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> dict[str, Any]:
     folder, experiment = f"{CELLS}/{cell.id}", cell.experiment
-    manifest = directory.read_json(f"{folder}/{MANIFEST}") or {}
+    manifest, summary = directory.read_json(f"{folder}/{MANIFEST}") or {}, directory.summary(folder)
     row = {
         **dict.fromkeys(FIELDS),
         "id": cell.id,
@@ -50,8 +44,7 @@ def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]
         "status": manifest.get("status", "failed" if cell.id in whys else "not run"),
         "why": whys.get(cell.id) or manifest.get("why"),
     }
-    if directory.state(folder) == "completed":
-        summary = cell_summary(directory, folder)
+    if summary is not None:
         laws = {check["status"] for check in summary.get("checks", {}).values()}
         row |= {name: value for name, value in measured(summary).items() if name in FIELDS}
         row |= {

@@ -256,7 +256,7 @@ class Sweep:
         listed = [{**cell.as_dict(), **({} if chosen else {"id": None})} for cell in cells]
         new = {None, *(entry["id"] for entry in listed)}
         earlier = [entry for entry in existing.get("cells", []) if entry["id"] not in new]
-        kept = [entry for entry in earlier if self._is_complete(CELLS, entry["id"])]
+        kept = [entry for entry in earlier if self.directory.summary(f"{CELLS}/{entry['id']}")]
         record = {
             **self._about,
             "command": self.plan.command,
@@ -266,9 +266,6 @@ class Sweep:
         }
         self.directory.write_json(SWEEP, record)
         self.kept = [GridCell(entry["config"]) for entry in kept]
-
-    def _is_complete(self, folder: str, name: str) -> bool:
-        return self.directory.state(f"{folder}/{name}") == "completed"
 
     def _tuned(self) -> list[GridCell]:
         """Runs the candidates and returns the cells with the rates that did best.
@@ -281,7 +278,7 @@ class Sweep:
             names = [cell.id for cell in contest.candidates]
             failed = next((name for name in names if name in self.whys), None)
             if failed is None:
-                summaries = {name: results.cell_summary(self.directory, f"{TUNING}/{name}") for name in names}
+                summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
                 self.choices.append(choose(contest, summaries))
                 cells += contest.with_rate(self.choices[-1].learning_rate)
             else:
@@ -297,7 +294,7 @@ class Sweep:
         Raises:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
-        missing = [cell for cell in cells if not self._is_complete(folder, cell.id)]
+        missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
         done = len(cells) - len(missing)
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
@@ -313,11 +310,9 @@ class Sweep:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
         if self.directory.local is not None and self.plan.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
-        place, files = f"{folder}/{cell.id}", {}
-        if self.directory.state(place) != "absent":
-            if can_resume(cell, self.directory, place):
-                files = self.directory.files(place)
-            self.directory.set_aside(place)
+        place = f"{folder}/{cell.id}"
+        files = self.directory.files(place) if can_resume(cell, self.directory, place) else {}
+        self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
     def _ended(self, folder: str, outcome: CellOutcome) -> str:
@@ -325,7 +320,7 @@ class Sweep:
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             return f"{name}: failed: {outcome.why}"
-        summary = results.cell_summary(self.directory, f"{folder}/{outcome.id}")
+        summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
         return f"{name}: {summary['memorised']} of {summary['runs']} memorised"
 
     def _tell(self, sentence: str) -> None:

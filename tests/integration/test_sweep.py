@@ -157,7 +157,7 @@ def test_a_store_without_a_disk_gets_the_same(reference):
         f"cells/{cell}/manifest.json", {"status": "running"}
     )  # as a killed worker would leave it
     run(f"{GRID} log_path=memory://sweeps/one")
-    assert directory.state(f"cells/{cell}") == "completed"
+    assert directory.summary(f"cells/{cell}") is not None
     assert directory.read_json(f"discarded/{cell}-1/manifest.json") == {"status": "running"}
 
 

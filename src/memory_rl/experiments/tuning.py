@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memory_rl.analysis.selections import fits
+from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import GridCell

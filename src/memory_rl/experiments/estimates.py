@@ -58,12 +58,8 @@ def _estimate(cell: GridCell, part: str) -> dict[str, Any]:
     episodes = episodes_of_a_run(experiment)
     seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return {
-        "id": cell.id,
+        **cell.about,
         "part": part,
-        "condition": experiment.condition,
-        "N": experiment.world.N,
-        "seed": experiment.world.seed,
-        "learning_rate": experiment.step_size,
         "runs": num_runs,
         "episodes": round(episodes * num_runs),
         "seconds": round(seconds, 1),

@@ -31,16 +31,11 @@ as they were checked."""
 
 
 def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> dict[str, Any]:
-    folder, experiment = f"{CELLS}/{cell.id}", cell.experiment
+    folder = f"{CELLS}/{cell.id}"
     manifest, summary = directory.read_json(f"{folder}/{MANIFEST}") or {}, directory.summary(folder)
     row = {
         **dict.fromkeys(FIELDS),
-        "id": cell.id,
-        "command": cell.command,
-        "condition": experiment.condition,
-        "N": experiment.world.N,
-        "seed": experiment.world.seed,
-        "learning_rate": experiment.step_size,
+        **cell.about,
         "status": manifest.get("status", "failed" if cell.id in whys else "not run"),
         "why": whys.get(cell.id) or manifest.get("why"),
     }

@@ -215,28 +215,17 @@ def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, 
     """Writes the summary and the figures, and warns of a breached law."""
     from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.laws import breaches
-    from memory_rl.analysis.summary import Measurements, summarise
+    from memory_rl.analysis.summary import summarise
     from memory_rl.reporting.pictures import draw_run
 
     experiment, directory = setting.experiment, tables.directory
-    policy, stop, world = experiment.policy, experiment.stop, experiment.world
-    measured = Measurements(
-        tables.metrics,
-        world.N,
-        stop.memorised_at,
-        stop.stop_at,
-        setting.condition.ceilings.as_dict(),
-        experiment.secrets_to_memorise,
-        meter.episodes_to_know,
-        fixed_secret=world.fixed_secret is not None,
-        prior_of=world.num_secrets if policy.backend == "local" and not policy.warmup else None,
-    )
-    about = {**learners.about, **_about_service(learners, stopped), "tokens": meter.tokens}
-    summary = {**summarise(measured), **about}
-    directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: summary}})
-    for name, content in draw_run(Cell(directory.path, directory.read_manifest(), summary)):
+    cell = Cell(directory.path, directory.read_manifest(), {})
+    cell.summary.update(summarise(cell, setting.condition.ceilings.as_dict(), meter.episodes_to_know))
+    cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
+    directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
+    for name, content in draw_run(cell):
         directory.write_bytes(f"figures/{name}", content)
-    for breach in breaches(summary.get("checks", {})):
+    for breach in breaches(cell.summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import memory_rl
-from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.survival import memorisation_times
 
 ROOT = Path(__file__).parents[2]
 

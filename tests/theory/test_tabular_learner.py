@@ -17,7 +17,7 @@ import pytest
 import scipy.integrate
 from helpers import run_loop, setting_of
 
-from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.survival import memorisation_times
 from memory_rl.assembly import Setting, make_learners, make_sampling
 from memory_rl.information import closed_forms
 from memory_rl.task import MultiStep, SecretSpace, make_channel

@@ -23,8 +23,7 @@ import torch
 pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip install 'memory-rl[tinker]'")
 
 import memory_rl
-from memory_rl.analysis.summary import memorisation_times
-from memory_rl.analysis.survival import log_rank, median_episodes, pool
+from memory_rl.analysis.survival import log_rank, median_episodes, memorisation_times, pool
 from memory_rl.policies import tiny_model
 from memory_rl.policies.lora import StackedAdapters
 

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.collect import Cell, last_rows
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, independent_means
-from memory_rl.analysis.summary import last_rows
 from memory_rl.catalogue import KEEP
 from memory_rl.experiment import old_experiment
 from memory_rl.runs.store import PROMPT
@@ -32,7 +31,6 @@ _UNNAMED = KEEP | {
 }
 """Keys that are not added to the label of a size: they say neither size nor task, or are in it anyway."""
 
-_OF_THE_BLOCKS = ("N", "num_secrets", "max_episodes", "batch_size", "group_size", "algorithm", "baseline")
 _STEPS_A_BLOCK = 8
 
 Group = TypeVar("Group", bound=Hashable)

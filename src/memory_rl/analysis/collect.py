@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.summary import last_rows, memorisation_times
-from memory_rl.analysis.survival import MemorisationTimes
+from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import old_experiment, secrets_to_memorise
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
@@ -121,6 +120,11 @@ class Cell:
         return memorisation_times(
             self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise
         )
+
+
+def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
+    """The last row of each run, ordered by run."""
+    return metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
 
 
 def find_cells(paths: Sequence[str | Path]) -> list[Cell]:

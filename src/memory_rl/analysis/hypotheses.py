@@ -37,8 +37,7 @@ from memory_rl.analysis.entries import (
     list_of,
     or_none,
 )
-from memory_rl.analysis.samples import CannotJudgeError, Evidence, Sample
-from memory_rl.analysis.selections import combinations, name_of
+from memory_rl.analysis.samples import CannotJudgeError, Evidence, Sample, combinations, name_of
 from memory_rl.analysis.statistics import Estimate, holm, three_digits
 from memory_rl.analysis.survival import (
     MemorisationTimes,

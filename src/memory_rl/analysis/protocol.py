@@ -153,21 +153,16 @@ def _first_line(error: yaml.YAMLError) -> str:
 def _read_hypotheses(entries: Iterable[Mapping[str, Any]], where: str) -> list[Hypothesis]:
     hypotheses: dict[str, Hypothesis] = {}
     for place, entry in enumerate(entries, start=1):
-        hypothesis = _read_hypothesis(entry, f"{where}: hypothesis {entry.get('id', place)}")
+        here, test = f"{where}: hypothesis {entry.get('id', place)}", str(entry.get("test"))
+        if test not in TESTS:
+            raise ConfigError(f"{here} has test={test}, which is unknown: {suggest(test, TESTS)}")
+        hypothesis = read(TESTS[test], entry, here)
+        for value in vars(hypothesis).values():
+            _all_selectable(value if isinstance(value, list) else [value], here)
         if hypothesis.id in hypotheses:
             raise ConfigError(f"{where} has two hypotheses with id={hypothesis.id}: give each its own.")
         hypotheses[hypothesis.id] = hypothesis
     return list(hypotheses.values())
-
-
-def _read_hypothesis(entry: Mapping[str, Any], where: str) -> Hypothesis:
-    test = str(entry.get("test"))
-    if test not in TESTS:
-        raise ConfigError(f"{where} has test={test}, which is unknown: {suggest(test, TESTS)}")
-    hypothesis = read(TESTS[test], entry, where)
-    for value in vars(hypothesis).values():
-        _all_selectable(value if isinstance(value, list) else [value], where)
-    return hypothesis
 
 
 def _all_selectable(selections: Iterable[Any], where: str) -> None:

@@ -1,18 +1,21 @@
-"""Samples: the runs of several cells as one."""
+"""Samples: the runs of several cells as one; and selections, by which a protocol names them.
+
+A selection is of keys: {condition: binary, N: [16, 64]} means all cells with one of these values.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.selections import fits, name_of
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
 from memory_rl.catalogue import KEEP
@@ -103,6 +106,28 @@ def gather(cells: Iterable[Cell]) -> list[Sample]:
         if seed not in same or same[seed].config["num_runs"] < cell.config["num_runs"]:
             same[seed] = cell
     return [Sample(tuple(same.values())) for same in groups.values()]
+
+
+def fits(values: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
+    """Whether these have what a selection names: each key with its value, or one of a list of values."""
+    return all(values.get(key) in _listed(wanted) for key, wanted in selection.items())
+
+
+def combinations(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each combination of a selection's lists: one cell that must be there."""
+    for values in product(*map(_listed, selection.values())):
+        yield dict(zip(selection, values, strict=True))
+
+
+def name_of(selection: Mapping[str, Any]) -> str:
+    """A selection as a reader would say it: sft, N=16, lora_rank=8."""
+    return ", ".join(
+        str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items()
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 class CannotJudgeError(Exception):

@@ -34,10 +34,32 @@ class MemorisationTimes:
     episodes: np.ndarray
     memorised: np.ndarray
 
-    @property
-    def horizon(self) -> float:
-        """How far all runs were watched: the first episode at which one is censored, infinite if none is."""
-        return float(min(self.episodes[~self.memorised], default=np.inf))
+
+def memorisation_times(
+    metrics: pl.DataFrame, information: float, memorised_at: float, secrets: int = 1
+) -> MemorisationTimes:
+    """The first episode of each run after which P(S) >= memorised_at, or its last one.
+
+    Args:
+        metrics: see `memory_rl.runs.store.METRICS_SCHEMA`.
+        information: log2 N.
+        memorised_at: a probability.
+        secrets: of the secrets of a run, how many it must have memorised.
+    """
+    has = (
+        pl.col("secrets_memorised") >= secrets
+        if "secrets_memorised" in metrics.columns
+        else pl.col("bits_known") >= information + np.log2(memorised_at)
+    )
+    by_run = (
+        metrics.group_by("run")
+        .agg(first=pl.col("episode").filter(has).min(), last=pl.col("episode").max())
+        .sort("run")
+    )
+    return MemorisationTimes(
+        episodes=by_run.select(pl.coalesce("first", "last")).to_series().to_numpy(),
+        memorised=by_run["first"].is_not_null().to_numpy(),
+    )
 
 
 def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
@@ -91,25 +113,17 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
     return Estimate(*halved)  # type: ignore[arg-type]  # episodes are numbers
 
 
-def restricted_mean(times: MemorisationTimes, horizon: float | None = None) -> Estimate:
+def restricted_mean(times: MemorisationTimes) -> Estimate:
     """The mean of min(episodes to memorise, horizon).
 
-    It is the area under the Kaplan-Meier curve up to the horizon. Its interval is Student's on the scale of
-    log(mean / (horizon - mean)), which is that of log(mean) where no run was censored. If no run memorised
-    before the horizon, it reaches down to where that would have had a probability of 2.5 %.
-
-    Args:
-        times: of all runs.
-        horizon: in episodes; default: the budget, if a run was censored there, else none.
-
-    Raises:
-        ValueError: if some run was not watched up to the horizon.
+    The horizon is the first episode at which a run is censored, infinite if none is. The mean is the area under the
+    Kaplan-Meier curve up to it. Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that
+    of log(mean) where no run was censored. If no run memorised before the horizon, it reaches down to where that would
+    have had a probability of 2.5 %.
     """
     from scipy.special import stdtrit
 
-    end = times.horizon if horizon is None else float(horizon)
-    if end > times.horizon:
-        raise ValueError(f"a run is censored at episode {times.horizon:g}, before the horizon {end:g}")
+    end = float(min(times.episodes[~times.memorised], default=np.inf))
     values, runs = np.minimum(times.episodes, end).astype(float), len(times.episodes)
     mean = float(values.mean())
     if runs == 1:

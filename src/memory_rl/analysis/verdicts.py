@@ -14,8 +14,7 @@ from typing import Literal
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.hypotheses import Finding, Hypothesis
 from memory_rl.analysis.protocol import Protocol
-from memory_rl.analysis.samples import CannotJudgeError, Evidence, gather
-from memory_rl.analysis.selections import fits
+from memory_rl.analysis.samples import CannotJudgeError, Evidence, fits, gather
 from memory_rl.analysis.statistics import holm
 
 Judgement = Literal["supported", "refuted", "inconclusive"]

@@ -12,8 +12,8 @@ some seconds more, up to a minute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
@@ -42,55 +42,28 @@ _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """What a cell will cost, about.
+def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[dict[str, Any]]:
+    """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
-    Attributes:
-        id: the cell's; None if its rate is still to be chosen.
-        part: "tuning" or "reported".
-        condition: its name.
-        N: the size of the secret space.
-        seed: of the cell.
-        learning_rate: None if it is still to be chosen.
-        runs: in lockstep.
-        episodes: of all runs together.
-        seconds: on one core.
+    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported"; episodes are
+    those of all runs together, seconds on one core.
     """
-
-    id: str | None
-    part: str
-    condition: str
-    N: int
-    seed: int
-    learning_rate: float | None
-    runs: int
-    episodes: int
-    seconds: float
+    tuning = [_estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
+    unknown = {"id": None, "learning_rate": None} if contests else {}
+    return tuning + [{**_estimate(cell, "reported"), **unknown} for cell in cells]
 
 
-def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[CostEstimate]:
-    """Of the tuning cells, then of the reported ones."""
-    tuning = [estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
-    return tuning + [estimate(cell, "reported", tuned=bool(contests)) for cell in cells]
-
-
-def estimate(cell: GridCell, part: str, *, tuned: bool = False) -> CostEstimate:
-    """The cost of one cell; with tuned, its rate is still to be chosen."""
+def _estimate(cell: GridCell, part: str) -> dict[str, Any]:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
     seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
-    return CostEstimate(
-        None if tuned else cell.id,
-        part,
-        experiment.condition,
-        experiment.world.N,
-        experiment.world.seed,
-        None if tuned else experiment.step_size,
-        num_runs,
-        round(episodes * num_runs),
-        round(seconds, 1),
-    )
+    return {
+        **cell.about,
+        "part": part,
+        "runs": num_runs,
+        "episodes": round(episodes * num_runs),
+        "seconds": round(seconds, 1),
+    }
 
 
 def _kind(experiment: Experiment) -> str:
@@ -148,16 +121,16 @@ def _seconds_per_update(experiment: Experiment) -> float:
     return (constant + slope * world.N) * rows * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
-def costs_table(costs: Sequence[CostEstimate]) -> Table:
+def costs_table(costs: Sequence[Mapping[str, Any]]) -> Table:
     """One row per cell."""
     columns = ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
     rows = [
         {
-            **asdict(cost),
-            "seed": str(cost.seed),
-            "rate": cost.learning_rate or "to be tuned",
-            "time": duration(cost.seconds),
-            "id": cost.id or "",
+            **cost,
+            "seed": str(cost["seed"]),
+            "rate": cost["learning_rate"] or "to be tuned",
+            "time": duration(cost["seconds"]),
+            "id": cost["id"] or "",
         }
         for cost in costs
     ]
@@ -166,9 +139,9 @@ def costs_table(costs: Sequence[CostEstimate]) -> Table:
     return make_table(columns, words, left=("part", "condition", "id"), **about)
 
 
-def total(costs: Sequence[CostEstimate], workers: int) -> str:
+def total(costs: Sequence[Mapping[str, Any]], workers: int) -> str:
     """The sum of all cells as a sentence."""
-    seconds, episodes = sum(cost.seconds for cost in costs), sum(cost.episodes for cost in costs)
+    seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
     return (
         f"{len(costs)} cells, about {episodes:,} episodes and {duration(seconds)} on one core, "
         f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "

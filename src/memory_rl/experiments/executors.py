@@ -11,11 +11,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from memory_rl.errors import ConfigError
@@ -25,18 +24,15 @@ from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 
 _SECONDS_TO_CONNECT = 10
 
-Executor = Callable[[Sequence[Task]], Iterator[CellOutcome]]
-"""Runs tasks and yields an outcome for each. Closing the iterator stops the workers, which note on disk that
-they were interrupted."""
 
+def execute(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]:
+    """Runs tasks where a sweep wants them, and yields an outcome for each.
 
-def make_executor(config: SweepConfig) -> Executor:
-    """The executor that a sweep asks for."""
-    if config.executor == "processes":
-        return LocalProcesses(number_of_workers(config), config.retries)
-    if config.executor == "ray":
-        return RayCluster(config.ray_address, number_of_workers(config), config.retries)
-    return run_inline
+    Closing the iterator stops the workers, which note on disk that they were interrupted.
+    """
+    if config.executor == "inline":
+        return map(run_task, tasks)
+    return (_on_ray if config.executor == "ray" else _in_processes)(tasks, config)
 
 
 def number_of_workers(config: SweepConfig) -> int:
@@ -44,81 +40,64 @@ def number_of_workers(config: SweepConfig) -> int:
     return 1 if config.executor == "inline" else config.workers or os.cpu_count() or 1
 
 
-def run_inline(tasks: Sequence[Task]) -> Iterator[CellOutcome]:
-    """One task after another in this process."""
-    return map(run_task, tasks)
-
-
-def lost(task: Task, times: int, why: str) -> CellOutcome:
+def _lost(task: Task, config: SweepConfig, why: str) -> CellOutcome:
     """The outcome of a task whose workers were lost too often."""
-    return CellOutcome(task.cell.id, "failed", f"its worker was lost {times} times ({why})")
+    return CellOutcome(task.cell.id, "failed", f"its worker was lost {config.retries + 1} times ({why})")
 
 
-@dataclass
-class LocalProcesses:
-    """Spawned processes of this machine, each of its own pool: one that is killed takes no other with it.
+def _in_processes(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]:
+    """In spawned processes, each of a pool of its own: one that is killed takes no other with it."""
+    slots = [_Slot(config) for _ in range(min(number_of_workers(config), len(tasks)))]
+    free = list(slots)
 
-    Attributes:
-        workers: processes at once.
-        retries: how often a task is started again after its process died.
-    """
-
-    workers: int
-    retries: int
-
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[CellOutcome]:
-        """Runs the tasks, as an `Executor`."""
-        slots = [_Slot(self.retries) for _ in range(min(self.workers, len(tasks)))]
-        free = list(slots)
-
-        def run(task: Task) -> CellOutcome | None:
-            slot = free.pop()  # there are as many threads as slots
-            try:
-                return slot.run(task)
-            finally:
-                free.append(slot)
-
-        threads = ThreadPoolExecutor(max(1, len(slots)))
+    def run(task: Task) -> CellOutcome | None:
+        slot = free.pop()  # there are as many threads as slots
         try:
-            for future in as_completed([threads.submit(run, task) for task in tasks]):
-                if (outcome := future.result()) is not None:
-                    yield outcome
-        except BaseException:  # a signal, or the consumer has gone
-            for slot in slots:
-                slot.stop()
-            raise
+            return slot.run(task)
         finally:
-            threads.shutdown(wait=True, cancel_futures=True)
-            for slot in slots:
-                slot.close()
+            free.append(slot)
+
+    threads = ThreadPoolExecutor(max(1, len(slots)))
+    try:
+        for future in as_completed([threads.submit(run, task) for task in tasks]):
+            if (outcome := future.result()) is not None:
+                yield outcome
+    except BaseException:  # a signal, or the consumer has gone
+        for slot in slots:
+            slot.stop()
+        raise
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+        for slot in slots:
+            slot.close()
 
 
 class _Slot:
     """One worker process, replaced when it dies."""
 
-    def __init__(self, retries: int) -> None:
-        self._retries = retries
+    def __init__(self, config: SweepConfig) -> None:
+        self._config = config
         self._stopping = False
         self._pool: ProcessPoolExecutor | None = None
         self._pid: int | None = None
 
     def run(self, task: Task) -> CellOutcome | None:
         """The outcome of a task; None if it was not started because the sweep is stopped."""
-        for _ in range(self._retries + 1):
+        for _ in range(self._config.retries + 1):
             outcome = None
             try:
                 pool = self._start()
-                outcome = None if self._stopping else pool.submit(run_as_worker, task).result()
+                outcome = None if self._stopping else pool.submit(_run_as_worker, task).result()
             except BrokenProcessPool:
                 self.close()
             if self._stopping or (outcome is not None and outcome.status != "interrupted"):
                 return outcome
-        return lost(task, self._retries + 1, "its process died")
+        return _lost(task, self._config, "its process died")
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                1, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
             self._pid = self._pool.submit(os.getpid).result()
         return self._pool
@@ -136,7 +115,7 @@ class _Slot:
         self._pool = self._pid = None
 
 
-def begin_worker() -> None:
+def _begin_worker() -> None:
     """Makes a fresh process a worker, which leaves the keyboard to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -144,7 +123,7 @@ def begin_worker() -> None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
 
 
-def run_as_worker(task: Task) -> CellOutcome:
+def _run_as_worker(task: Task) -> CellOutcome:
     """Runs a task; SIGTERM interrupts it, while an idle worker simply ends."""
     try:
         with signals_raise(signal.SIGTERM):
@@ -158,91 +137,68 @@ def _die_with(parent: Any) -> None:
     os._exit(1)  # its cell counts as unfinished; another sweep may have started already
 
 
-@dataclass
-class RayCluster:
-    """The workers of a Ray cluster.
+def _on_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]:
+    """On a Ray cluster, whose workers need share no disk with this process.
 
-    They need share no disk with this process: files come back as the task's result, so that a task which Ray
-    ran twice after a loss counts once.
-
-    Attributes:
-        address: of a running cluster; None starts one on this machine.
-        workers: CPUs of the cluster that is started here.
-        retries: how often a task is started again after its worker or node was lost.
+    Files come back as the task's result, so that a task which Ray ran twice after a loss counts once.
     """
+    import ray
 
-    address: str | None
-    workers: int
-    retries: int
+    ours = _connect(config)
+    remote = ray.remote(max_retries=config.retries)(run_task)
+    pending: dict[Any, Task] = {}
+    try:
+        for task in tasks:
+            pending[remote.options(num_cpus=task.cell.experiment.keep.threads).remote(task)] = task
+        while pending:
+            (done, *_), _ = ray.wait(list(pending), num_returns=1)
+            task = pending.pop(done)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
+                why = f"its worker could not run it ({_one_line(error.cause)})"
+                yield CellOutcome(task.cell.id, "failed", why)
+            except ray.exceptions.RayError as error:
+                yield _lost(task, config, type(error).__name__)
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=True)
+        if ours:
+            ray.shutdown()
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[CellOutcome]:
-        """Runs the tasks, as an `Executor`."""
-        import ray
 
-        ours = self._connect()
-        remote = ray.remote(max_retries=self.retries)(run_task)
-        pending: dict[Any, Task] = {}
-        try:
-            for task in tasks:
-                pending[remote.options(num_cpus=task.cell.experiment.keep.threads).remote(task)] = task
-            while pending:
-                (done, *_), _ = ray.wait(list(pending), num_returns=1)
-                yield self._outcome(done, pending.pop(done))
-        finally:
-            for reference in pending:
-                ray.cancel(reference, force=True)
-            if ours:
-                ray.shutdown()
+def _connect(config: SweepConfig) -> bool:
+    """Whether the connection was made here, and is to be closed here."""
+    import ray
 
-    def _connect(self) -> bool:
-        """Whether the connection was made here, and is to be closed here."""
-        import ray
-
-        if ray.is_initialized():
-            return False
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone unless asked
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._knock()
-        settings = (
-            {"num_cpus": self.workers, "include_dashboard": False}
-            if self.address is None
-            else {"address": self.address}
-        )
-        try:
-            ray.init(**settings, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise self._unreachable(error) from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in handlers.items():
-                    signal.signal(number, handler)  # Ray's own would end this process without a word
-        return True
-
-    def _knock(self) -> None:
-        """Fails at once where nobody listens; Ray itself would try for many minutes."""
-        host, colon, port = (self.address or "").rpartition("://")[2].rpartition(":")
-        if not (colon and port.isdecimal()):
-            return
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
-        except (OSError, OverflowError) as error:
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: Exception) -> ConfigError:
-        reason = " ".join(str(error).split())
-        return ConfigError(
-            f"ray_address={self.address} cannot be reached ({reason}): "
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone unless asked
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    address = config.ray_address
+    here = {"num_cpus": number_of_workers(config), "include_dashboard": False}
+    try:
+        _knock(address or "")
+        where = {"address": address} if address else here
+        ray.init(**where, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, OSError, OverflowError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"ray_address={address} cannot be reached ({_one_line(error)}): "
             "start a cluster there, or leave ray_address out."
-        )
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)  # Ray's own would end this process without a word
+    return True
 
-    def _outcome(self, reference: Any, task: Task) -> CellOutcome:
-        import ray
 
-        try:
-            outcome: CellOutcome = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
-            why = f"its worker could not run it ({' '.join(str(error.cause).split())})"
-            return CellOutcome(task.cell.id, "failed", why)
-        except ray.exceptions.RayError as error:
-            return lost(task, self.retries + 1, type(error).__name__)
-        return outcome
+def _knock(address: str) -> None:
+    """Fails at once where nobody listens; Ray itself would try for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

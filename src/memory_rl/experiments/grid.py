@@ -64,6 +64,19 @@ class GridCell:
         words = f"{self.experiment.condition} N{world.N} seed{world.seed}"
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a row of a table says of it first."""
+        experiment, world = self.experiment, self.experiment.world
+        return {
+            "id": self.id,
+            "command": self.command,
+            "condition": experiment.condition,
+            "N": world.N,
+            "seed": world.seed,
+            "learning_rate": experiment.step_size,
+        }
+
     def with_values(self, **values: Any) -> GridCell:
         """The same cell with other values."""
         return GridCell({**self.values, **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -29,28 +30,16 @@ bits per episode with 95 % intervals, empty where they lie beyond the budget; la
 as they were checked."""
 
 
-def cell_summary(directory: SweepDirectory, folder: str) -> dict[str, Any]:
-    """The summary of the one condition of a completed cell."""
-    content = directory.read_json(f"{folder}/{SUMMARY}") or {}
-    return next(iter(content["conditions"].values()))
-
-
 def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> dict[str, Any]:
-    folder, experiment = f"{CELLS}/{cell.id}", cell.experiment
-    manifest = directory.read_json(f"{folder}/{MANIFEST}") or {}
+    folder = f"{CELLS}/{cell.id}"
+    manifest, summary = directory.read_json(f"{folder}/{MANIFEST}") or {}, directory.summary(folder)
     row = {
         **dict.fromkeys(FIELDS),
-        "id": cell.id,
-        "command": cell.command,
-        "condition": experiment.condition,
-        "N": experiment.world.N,
-        "seed": experiment.world.seed,
-        "learning_rate": experiment.step_size,
+        **cell.about,
         "status": manifest.get("status", "failed" if cell.id in whys else "not run"),
         "why": whys.get(cell.id) or manifest.get("why"),
     }
-    if directory.state(folder) == "completed":
-        summary = cell_summary(directory, folder)
+    if summary is not None:
         laws = {check["status"] for check in summary.get("checks", {}).values()}
         row |= {name: value for name, value in measured(summary).items() if name in FIELDS}
         row |= {
@@ -95,7 +84,7 @@ def write_results(
     """Writes results.csv and summary.json, and returns the latter."""
     frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
     directory.write_bytes(RESULTS, frame.write_csv().encode())
-    summary = {**about, "cells": list(rows), "tuning": [choice.as_dict() for choice in choices] or None}
+    summary = {**about, "cells": list(rows), "tuning": list(map(asdict, choices)) or None}
     directory.write_json(SUMMARY, summary)
     return summary
 

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -32,8 +32,6 @@ from memory_rl.runs.store import MANIFEST, SUMMARY
 
 SWEEP, PROTOCOL, RESULTS = "sweep.json", "protocol.yaml", "results.csv"
 CELLS, TUNING, DISCARDED = "cells", "tuning", "discarded"
-
-State = Literal["absent", "completed", "unfinished"]
 
 
 class SweepDirectory:
@@ -119,16 +117,15 @@ class SweepDirectory:
             return []
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
-    def state(self, folder: str) -> State:
-        """How far the cell in a folder is: completed if its manifest says so and its summary is there."""
-        manifest = self.read_json(f"{folder}/{MANIFEST}")
-        if (
-            manifest is not None
-            and manifest.get("status") == "completed"
-            and self.read_json(f"{folder}/{SUMMARY}") is not None
-        ):
-            return "completed"
-        return "unfinished" if self.names(folder) else "absent"
+    def summary(self, folder: str) -> dict[str, Any] | None:
+        """The summary of the one condition of the cell in a folder, if that is complete.
+
+        It is if its manifest says so and its summary is there.
+        """
+        manifest, content = (self.read_json(f"{folder}/{name}") for name in (MANIFEST, SUMMARY))
+        if not (manifest and content and manifest.get("status") == "completed"):
+            return None
+        return next(iter(content["conditions"].values()))
 
     def files(self, folder: str) -> dict[str, bytes]:
         """All files below a folder, by their names in it."""
@@ -142,7 +139,9 @@ class SweepDirectory:
             self.write_bytes(f"{folder}/{name}", files[name])
 
     def set_aside(self, folder: str) -> None:
-        """Moves an unfinished cell to discarded/, since nothing that was measured is deleted."""
+        """Moves an unfinished cell, if there is one, to discarded/: nothing that was measured is deleted."""
+        if not self.names(folder):
+            return
         taken, name = self.names(DISCARDED), folder.rpartition("/")[2]
         places = (f"{name}-{number}" for number in itertools.count(1))
         place = next(place for place in places if place not in taken)

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.console import Console
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
-from memory_rl.experiments.executors import make_executor, number_of_workers
+from memory_rl.experiments.executors import execute, number_of_workers
 from memory_rl.experiments.grid import (
     GridCell,
     GridFile,
@@ -41,33 +42,6 @@ SCHEMA = 2
 `Experiment.resolved`."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A sweep that can be run: every cell is a valid configuration.
-
-    Attributes:
-        settings: the sweep's own keys.
-        name: of the protocol, the grid file or simply "sweep".
-        cells: to be reported; with tuning, their rates are still to be chosen.
-        tuning: how rates are chosen, or None.
-        contests: what the tuning compares.
-        protocol: where the grid came from, or None.
-        command: the command line, without passwords.
-    """
-
-    settings: SweepConfig
-    name: str
-    cells: list[GridCell]
-    tuning: Tuning | None
-    contests: list[Contest]
-    protocol: Protocol | None
-    command: str
-
-    def estimates(self) -> list[estimates.CostEstimate]:
-        """What it will cost, cell by cell."""
-        return estimates.estimate_all(self.cells, self.contests)
-
-
 def sweep(**settings: Any) -> dict[str, Any]:
     """Runs a sweep and returns its summary.
 
@@ -86,7 +60,9 @@ def sweep(**settings: Any) -> dict[str, Any]:
         for key, value in {"quiet": True, **settings}.items()
     ]
     plan = make_plan(words)
-    return {"cells": [asdict(cost) for cost in plan.estimates()]} if plan.settings.dry_run else run_plan(plan)
+    if plan.settings.dry_run:
+        return {"cells": estimates.estimate_all(plan.cells, plan.contests)}
+    return plan.run()
 
 
 def main(words: Sequence[str]) -> int:
@@ -102,12 +78,12 @@ def main(words: Sequence[str]) -> int:
     """
     plan = make_plan(words)
     if plan.settings.dry_run:
-        costs = plan.estimates()
+        costs = estimates.estimate_all(plan.cells, plan.contests)
         show(estimates.costs_table(costs))
         _say(estimates.total(costs, number_of_workers(plan.settings)))
         return 0
     try:
-        summary = run_plan(plan)
+        summary = plan.run()
     except InterruptedBySignal as stopped:
         _say(
             f"memory-rl: {stopped}; complete cells are kept, and the same command continues from here.",
@@ -124,7 +100,7 @@ def _say(sentence: str, *, stderr: bool = False) -> None:
     Console(stderr=stderr, soft_wrap=True).print(sentence, markup=False, highlight=False)
 
 
-def make_plan(words: Sequence[str]) -> Plan:
+def make_plan(words: Sequence[str]) -> Sweep:
     """Checks all arguments and every cell.
 
     Raises:
@@ -145,7 +121,7 @@ def make_plan(words: Sequence[str]) -> Plan:
     tuning = settings.tuning
     if source is not None and source.tune is not None:
         tuning = tuning or read_tuning(source.tune)
-    return Plan(
+    return Sweep(
         settings,
         source.name if source else "sweep",
         cells,
@@ -154,19 +130,6 @@ def make_plan(words: Sequence[str]) -> Plan:
         source if isinstance(source, Protocol) else None,
         re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *words])),
     )
-
-
-def run_plan(plan: Plan) -> dict[str, Any]:
-    """Runs a plan in its directory and returns the summary.
-
-    Raises:
-        RunDirectoryError: if the directory holds something else, is in use or cannot be written.
-        InterruptedBySignal: if a signal stopped it; the summary is written all the same.
-    """
-    directory = SweepDirectory(plan.settings.log_path or str(new_folder(f"sweeps/{plan.name}")))
-    refuse_foreign(directory)
-    with signals_raise(signal.SIGINT, signal.SIGTERM) as received, directory.locked():
-        return Sweep(plan, directory, received).run()
 
 
 def refuse_foreign(directory: SweepDirectory) -> None:
@@ -186,47 +149,67 @@ def refuse_foreign(directory: SweepDirectory) -> None:
 
 @dataclass
 class Sweep:
-    """A plan at work in its directory, which is locked.
+    """A sweep of which every cell is a valid configuration.
 
     Attributes:
-        plan: what is to be run.
-        directory: where.
-        received: the signals received so far, which may grow.
+        settings: the sweep's own keys.
+        name: of the protocol, the grid file or simply "sweep".
+        cells: to be reported; with tuning, their rates are still to be chosen.
+        tuning: how rates are chosen, or None.
+        contests: what the tuning compares.
+        protocol: where the grid came from, or None.
+        command: the command line, without passwords.
         whys: why cells failed, by id.
         choices: of the tuning, as far as it has come.
         kept: complete cells of an earlier grid.
     """
 
-    plan: Plan
-    directory: SweepDirectory
-    received: Sequence[int] = ()
+    settings: SweepConfig
+    name: str
+    cells: list[GridCell]
+    tuning: Tuning | None
+    contests: list[Contest]
+    protocol: Protocol | None
+    command: str
     whys: dict[str, str] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     kept: list[GridCell] = field(default_factory=list)
 
+    @cached_property
+    def directory(self) -> SweepDirectory:
+        """Where it runs; a new one is made when this is first asked for."""
+        return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{self.name}")))
+
     def run(self) -> dict[str, Any]:
-        """Tunes, runs and sums up, as `run_plan` does."""
-        cells = self.plan.cells
-        self._start()
-        try:
-            if self.plan.tuning is not None:
-                cells = self._tuned()
-            self._run_cells(CELLS, [cell for cell in cells if cell.id not in self.whys])
-        except KeyboardInterrupt as error:  # of a library, perhaps, which turned ours into one of its own
-            self._sum_up(cells, "interrupted")
-            received = next(iter(self.received), signal.SIGINT)
-            raise InterruptedBySignal(getattr(error, "signal", received)) from error
-        return self._sum_up(cells, "completed")
+        """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
+
+        Raises:
+            RunDirectoryError: if the directory holds something else, is in use or cannot be written.
+            InterruptedBySignal: if a signal stopped it; the summary is written all the same.
+        """
+        refuse_foreign(self.directory)
+        with signals_raise(signal.SIGINT, signal.SIGTERM) as received, self.directory.locked():
+            self._start()
+            cells = self.cells
+            try:
+                if self.tuning is not None:
+                    cells = self._tuned()
+                self._run_cells(CELLS, [cell for cell in cells if cell.id not in self.whys])
+            except KeyboardInterrupt as error:  # of a library, perhaps, which turned ours into one of its own
+                self._sum_up(cells, "interrupted")
+                number = next(iter(received), signal.SIGINT)
+                raise InterruptedBySignal(getattr(error, "signal", number)) from error
+            return self._sum_up(cells, "completed")
 
     def _start(self) -> None:
         """Writes what was asked for, before the first run."""
         existing = self.directory.read_json(SWEEP)
         if existing is not None:
             self._refuse_another(existing)
-        self._write_record(self.plan.cells, chosen=self.plan.tuning is None)
-        if self.plan.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
-            self.directory.write_bytes(PROTOCOL, self.plan.protocol.text.encode())
-        self._tell(f"{len(self.plan.cells)} cells in {self.directory.location}")
+        self._write_record(self.cells, chosen=self.tuning is None)
+        if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
+            self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
+        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
 
     def _refuse_another(self, existing: Mapping[str, Any]) -> None:
         differences = {
@@ -244,10 +227,10 @@ class Sweep:
     @property
     def _about(self) -> dict[str, Any]:
         """What sweep.json says of the plan, beside its cells."""
-        protocol, tuning = self.plan.protocol, self.plan.tuning
+        protocol, tuning = self.protocol, self.tuning
         return {
             "schema": SCHEMA,
-            "name": self.plan.name,
+            "name": self.name,
             "protocol": protocol and {"name": protocol.name, "sha256": protocol.sha256},
             "tuning": tuning and json.loads(json.dumps(asdict(tuning))),
         }
@@ -258,32 +241,29 @@ class Sweep:
         listed = [{**cell.as_dict(), **({} if chosen else {"id": None})} for cell in cells]
         new = {None, *(entry["id"] for entry in listed)}
         earlier = [entry for entry in existing.get("cells", []) if entry["id"] not in new]
-        kept = [entry for entry in earlier if self._is_complete(CELLS, entry["id"])]
+        kept = [entry for entry in earlier if self.directory.summary(f"{CELLS}/{entry['id']}")]
         record = {
             **self._about,
-            "command": self.plan.command,
+            "command": self.command,
             "started": existing.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-            "tuning_cells": [cell.as_dict() for contest in self.plan.contests for cell in contest.candidates],
+            "tuning_cells": [cell.as_dict() for contest in self.contests for cell in contest.candidates],
             "cells": [*kept, *listed],
         }
         self.directory.write_json(SWEEP, record)
         self.kept = [GridCell(entry["config"]) for entry in kept]
-
-    def _is_complete(self, folder: str, name: str) -> bool:
-        return self.directory.state(f"{folder}/{name}") == "completed"
 
     def _tuned(self) -> list[GridCell]:
         """Runs the candidates and returns the cells with the rates that did best.
 
         Those whose candidates are not all complete are noted as failed.
         """
-        contests, cells = self.plan.contests, []
+        contests, cells = self.contests, []
         self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
         for contest in contests:
             names = [cell.id for cell in contest.candidates]
             failed = next((name for name in names if name in self.whys), None)
             if failed is None:
-                summaries = {name: results.cell_summary(self.directory, f"{TUNING}/{name}") for name in names}
+                summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
                 self.choices.append(choose(contest, summaries))
                 cells += contest.with_rate(self.choices[-1].learning_rate)
             else:
@@ -299,11 +279,11 @@ class Sweep:
         Raises:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
-        missing = [cell for cell in cells if not self._is_complete(folder, cell.id)]
+        missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
         done = len(cells) - len(missing)
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
-        for outcome in make_executor(self.plan.settings)([self._task(folder, cell) for cell in missing]):
+        for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
             if outcome.status == "interrupted":
@@ -313,13 +293,11 @@ class Sweep:
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
-        if self.directory.local is not None and self.plan.settings.executor != "ray":
+        if self.directory.local is not None and self.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
-        place, files = f"{folder}/{cell.id}", {}
-        if self.directory.state(place) != "absent":
-            if can_resume(cell, self.directory, place):
-                files = self.directory.files(place)
-            self.directory.set_aside(place)
+        place = f"{folder}/{cell.id}"
+        files = self.directory.files(place) if can_resume(cell, self.directory, place) else {}
+        self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
     def _ended(self, folder: str, outcome: CellOutcome) -> str:
@@ -327,11 +305,11 @@ class Sweep:
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             return f"{name}: failed: {outcome.why}"
-        summary = results.cell_summary(self.directory, f"{folder}/{outcome.id}")
+        summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
         return f"{name}: {summary['memorised']} of {summary['runs']} memorised"
 
     def _tell(self, sentence: str) -> None:
-        if not self.plan.settings.quiet:
+        if not self.settings.quiet:
             _say(sentence)
 
     def _sum_up(self, cells: Sequence[GridCell], status: str) -> dict[str, Any]:
@@ -341,7 +319,7 @@ class Sweep:
             status = "failed"
         about = {**self._about, "status": status}
         summary = results.write_results(self.directory, about, rows, self.choices)
-        if not self.plan.settings.quiet:
+        if not self.settings.quiet:
             show(results.choices_table(self.choices))
             show(results.results_table(rows, self.directory.location))
         return summary

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from memory_rl.analysis.selections import fits
+from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import GridCell
@@ -79,10 +79,6 @@ class Choice:
     decided: bool
     scores: list[Score]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For summary.json."""
-        return asdict(self)
-
 
 def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
     """A contest for each set of cells that differ in seeds, runs and the keys that are tuned together alone.
@@ -143,7 +139,12 @@ def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choi
         contest: what is compared.
         summaries: of each candidate by its id, as in its summary.json.
     """
-    scores = [_score(cell, summaries[cell.id]) for cell in contest.candidates]
+    scores = []
+    for cell in contest.candidates:
+        summary = summaries[cell.id]
+        rate, mean = summary["bits_per_episode"], summary["episodes_to_memorise"]["restricted_mean"]
+        stored = summary.get("stored", {}).get("estimate")
+        scores.append(Score(cell.experiment.step_size, cell.id, rate["estimate"], mean, stored))
     best = max(scores, key=lambda score: score.rank)
     experiment = contest.reported[0].experiment
     return Choice(
@@ -153,15 +154,4 @@ def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choi
         best.learning_rate in (scores[0].learning_rate, scores[-1].learning_rate),
         len({score.rank for score in scores}) > 1,
         scores,
-    )
-
-
-def _score(cell: GridCell, summary: Mapping[str, Any]) -> Score:
-    episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-    return Score(
-        cell.experiment.step_size,
-        cell.id,
-        rate["estimate"],
-        episodes["restricted_mean"],
-        summary.get("stored", {}).get("estimate"),
     )

@@ -42,7 +42,7 @@ class CellOutcome:
     Attributes:
         id: the cell's.
         status: as in a manifest; "interrupted" if the worker was stopped.
-        why: what stopped it.
+        why: it failed.
         seconds: that this worker spent on it.
         files: of its run directory, where the worker shares no disk.
         signal: that interrupted it.
@@ -77,21 +77,16 @@ def run_task(task: Task) -> CellOutcome:
 
 
 def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOutcome:
-    started = time.monotonic()
-
-    def ended(status: Literal["completed", "interrupted", "failed"], why: str | None = None) -> CellOutcome:
-        return CellOutcome(cell.id, status, why, time.monotonic() - started)
-
+    started, outcome = time.monotonic(), CellOutcome(cell.id, "completed")
     try:
         _run(cell, directory, folder)
     except MemoryRLError as error:
-        return ended("failed", str(error))
+        outcome = CellOutcome(cell.id, "failed", str(error))
     except Exception as error:  # whatever it is, the other cells continue
-        return ended("failed", f"{type(error).__name__}: {error}")
+        outcome = CellOutcome(cell.id, "failed", f"{type(error).__name__}: {error}")
     except BaseException as error:  # KeyboardInterrupt, or whatever else a signal was turned into
-        interrupted = ended("interrupted", str(error) or "interrupted")
-        return replace(interrupted, signal=getattr(error, "signal", SIGINT))
-    return ended("completed")
+        outcome = CellOutcome(cell.id, "interrupted", signal=getattr(error, "signal", SIGINT))
+    return replace(outcome, seconds=time.monotonic() - started)
 
 
 def _run(cell: GridCell, directory: SweepDirectory, folder: str) -> None:
@@ -100,13 +95,11 @@ def _run(cell: GridCell, directory: SweepDirectory, folder: str) -> None:
     from memory_rl.run import run_experiment
 
     assert directory.local is not None  # noqa: S101  # workers get a path
-    state = directory.state(folder)
-    if state == "completed":
+    if directory.summary(folder) is not None:
         return
     settings: dict[str, Any] = {"log_path": str(directory.local / folder), "quiet": True}
-    if state == "unfinished":
-        if can_resume(cell, directory, folder):
-            settings["resume"] = True
-        else:
-            directory.set_aside(folder)
+    if can_resume(cell, directory, folder):
+        settings["resume"] = True
+    else:
+        directory.set_aside(folder)
     run_experiment(cell.with_values(**settings).experiment)

@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,25 +171,22 @@ def _read_all(folder: Path) -> State:
         if _fingerprint(folder / name) != fingerprint:
             raise ValueError(f"{name} is not as it was written")
     arrays = load_file(folder / _ARRAYS)
-    tree: State = _get(folder, json.loads((folder / _TREE).read_text()), arrays)
+    tree: State = json.loads((folder / _TREE).read_text(), object_hook=partial(_get, folder, arrays))
     return tree
 
 
-def _get(folder: Path, value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    if isinstance(value, list):
-        return [_get(folder, part, arrays) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if "$array" in value:
-        return arrays[value["$array"]]
-    if "$table" in value:
-        return pl.read_parquet(folder / value["$table"])
-    if "$adapter" in value:
+def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: dict[str, Any]) -> Any:
+    """A leaf that went to a file of its own, from its reference; a branch as it is."""
+    if "$array" in found:
+        return arrays[found["$array"]]
+    if "$table" in found:
+        return pl.read_parquet(folder / found["$table"])
+    if "$adapter" in found:
         config, tensors = (
-            folder / value["$adapter"] / name for name in SavedModel({}, {}, value["whole"]).files
+            folder / found["$adapter"] / name for name in SavedModel({}, {}, found["whole"]).files
         )
-        return SavedModel(json.loads(config.read_text()), load_file(tensors), value["whole"])
-    return {key: _get(folder, part, arrays) for key, part in value.items()}
+        return SavedModel(json.loads(config.read_text()), load_file(tensors), found["whole"])
+    return found
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

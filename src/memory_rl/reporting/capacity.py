@@ -18,7 +18,7 @@ from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
-from memory_rl.reporting.values import WordTable, short, table_rows
+from memory_rl.reporting.values import WordTable, in_words, short, spread, table_rows
 from memory_rl.reporting.wording import wording
 
 
@@ -41,10 +41,11 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     return rounded(frame_of(rows, *_POINT))
 
 
-_RATE = ("rate", "rate_low", "rate_high")
+_RATE = spread("rate")
+_STORED = ("stored", "low", "high")
 _POINT = (
     *("condition", "size", "parameters", "bytes", "N", "num_secrets", "order", "runs", "memorised"),
-    *("bits_to_learn", "stored", "low", "high", "late_gain", *_RATE, "bound"),
+    *("bits_to_learn", *_STORED, "late_gain", *_RATE, "bound"),
     "learning_rate",
 )
 
@@ -62,15 +63,15 @@ def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
         "runs": point.runs,
         "memorised": memorised,
         "bits_to_learn": first.bits_to_learn,
-        **_spread(bootstrap_mean(point.stored), "stored", "low", "high"),
+        **bootstrap_mean(point.stored).as_row("stored"),
         "late_gain": float(np.mean([analysis.late_gain(cell) for cell in point.cells])),
-        **(_spread(rate, *_RATE) if memorised else {"bound": rate.high}),
+        **(_spread(rate, "rate") if memorised else {"bound": rate.high}),
         "learning_rate": first.metrics["learning_rate"].max(),
     }
 
 
-def _spread(estimate: Estimate, *names: str) -> dict[str, float | None]:
-    return dict(zip(names, (estimate.value, estimate.low, estimate.high), strict=True))
+def _spread(estimate: Estimate, name: str) -> dict[str, float | None]:
+    return dict(zip(spread(name), (estimate.value, estimate.low, estimate.high), strict=True))
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
@@ -86,10 +87,10 @@ def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     return rounded(frame_of(rows, *_CAPACITY))
 
 
-_ESTIMATES = {name: (name, f"{name}_low", f"{name}_high") for name in ("capacity", "per_parameter", "knee")}
+_ESTIMATES = ("capacity", "per_parameter", "knee")
 _CAPACITY = (
     *("condition", "size", "parameters", "N", "num_secrets", "saturated"),
-    *(column for columns in _ESTIMATES.values() for column in columns),
+    *(column for name in _ESTIMATES for column in spread(name)),
 )
 
 
@@ -101,9 +102,9 @@ def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
         "N": found.at.first.N,
         "num_secrets": found.at.first.num_secrets,
         "saturated": found.saturated,
-        **_spread(found.bits, *_ESTIMATES["capacity"]),
-        **_spread(found.per_parameter, *_ESTIMATES["per_parameter"]),
-        **_spread(found.knee, *_ESTIMATES["knee"]),
+        **_spread(found.bits, "capacity"),
+        **_spread(found.per_parameter, "per_parameter"),
+        **_spread(found.knee, "knee"),
     }
 
 
@@ -139,29 +140,29 @@ def _interference_rows(condition: str, size: Size, cell: Cell) -> Iterator[dict[
 
 
 _POINT_TABLE = {
-    "condition": ("condition",),
-    "size": ("size",),
-    "trained parameters": ("parameters",),
-    "bytes": ("bytes",),
-    "M": ("num_secrets",),
-    "order": ("order",),
-    "bits to learn": ("bits_to_learn",),
-    "bits stored [95 %]": ("stored", "low", "high"),
-    "bits per parameter": ("per_parameter",),
-    "stored in the last tenth": ("late_gain",),
-    "memorised of runs": ("memorised_of_runs",),
-    "bits per episode [95 %]": _RATE,
-    "learning rate": ("learning_rate",),
+    "condition": "condition",
+    "size": "size",
+    "trained parameters": "parameters",
+    "bytes": "bytes",
+    "M": "num_secrets",
+    "order": "order",
+    "bits to learn": "bits_to_learn",
+    "bits stored [95 %]": _STORED,
+    "bits per parameter": "per_parameter",
+    "stored in the last tenth": "late_gain",
+    "memorised of runs": "memorised",
+    "bits per episode [95 %]": "rate",
+    "learning rate": "learning_rate",
 }
 _CAPACITY_TABLE = {
-    "condition": ("condition",),
-    "size": ("size",),
-    "trained parameters": ("parameters",),
-    "saturated": ("saturated",),
-    "capacity in bits [95 %]": _ESTIMATES["capacity"],
-    "at M": ("num_secrets",),
-    "bits per parameter [95 %]": _ESTIMATES["per_parameter"],
-    "knee in secrets [95 %]": _ESTIMATES["knee"],
+    "condition": "condition",
+    "size": "size",
+    "trained parameters": "parameters",
+    "saturated": "saturated",
+    "capacity in bits [95 %]": "capacity",
+    "at M": "num_secrets",
+    "bits per parameter [95 %]": "per_parameter",
+    "knee in secrets [95 %]": "knee",
 }
 
 
@@ -170,33 +171,34 @@ def capacity_tables(study: Study) -> list[WordTable]:
     cells = cells_of(study)
     if not cells:
         return []
+    tables = {
+        "capacities": (_CAPACITY_TABLE, map(_capacity_words, capacities_frame(cells).rows(named=True))),
+        "points": (_POINT_TABLE, map(_point_words, points_frame(cells).rows(named=True))),
+    }
     return [
-        WordTable(_capacity_words(cells), list(_CAPACITY_TABLE), **wording("tables", "capacities")),
-        WordTable(_point_words(cells), list(_POINT_TABLE), **wording("tables", "points")),
+        WordTable(table_rows(rows, columns), list(columns), **wording("tables", name))
+        for name, (columns, rows) in tables.items()
     ]
 
 
-def _point_words(cells: Sequence[Cell]) -> list[list[str]]:
-    frame = points_frame(cells).with_columns(
-        per_parameter=pl.when(pl.col("parameters") > 0).then(pl.col("stored") / pl.col("parameters")),
-        memorised_of_runs=pl.format("{} of {}", "memorised", "runs"),
-    )
-    rows, rate = table_rows(frame.rows(named=True), _POINT_TABLE), list(_POINT_TABLE.values()).index(_RATE)
-    for row, bound in zip(rows, frame["bound"], strict=True):
-        row[rate] = row[rate] if bound is None else f"none; at most {short(bound)}"
-    return rows
+def _point_words(row: dict[str, Any]) -> dict[str, Any]:
+    bound, parameters = row["bound"], row["parameters"]
+    return {
+        **row,
+        "per_parameter": row["stored"] / parameters if parameters else None,
+        "memorised": f"{row['memorised']} of {row['runs']}",
+        "rate": in_words(row, _RATE) if bound is None else f"none; at most {short(bound)}",
+    }
 
 
-def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
+def _capacity_words(row: dict[str, Any]) -> dict[str, Any]:
     """What is a lower bound says so."""
-    frame = capacities_frame(cells)
-    words = pl.when("saturated").then(pl.lit("yes")).otherwise(pl.lit("no: a lower bound"))
-    rows = table_rows(frame.with_columns(saturated=words).rows(named=True), _CAPACITY_TABLE)
-    for row, saturated in zip(rows, frame["saturated"], strict=True):
-        for place, columns in enumerate(_CAPACITY_TABLE.values()):
-            if columns in _ESTIMATES.values() and not saturated:
-                row[place] = f"\u2265 {row[place]}"
-    return rows
+    words, sign = ("yes", "") if row["saturated"] else ("no: a lower bound", "\u2265 ")
+    return {
+        **row,
+        "saturated": words,
+        **{name: sign + in_words(row, spread(name)) for name in _ESTIMATES},
+    }
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -49,7 +49,7 @@ def _episodes(column: str, ends: pl.Series) -> Spec:
     return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
-def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> tuple[Panel, ...]:
+def _at_each(study: Study, make: Callable[[Sequence[Entry], int], Panel | None]) -> tuple[Panel, ...]:
     panels = (make(study.at(N), N) for N in study.sizes)
     return tuple(panel for panel in panels if panel)
 
@@ -62,7 +62,7 @@ def bits_known(study: Study) -> Figure:
     return Figure("bits_known", _at_each(study, _bits_panel))
 
 
-def _bits_panel(entries: list[Entry], N: int) -> Panel:
+def _bits_panel(entries: Sequence[Entry], N: int) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
     runs = [curves.single_runs(entries)] if len(entries) == 1 else []
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
@@ -84,7 +84,7 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
     return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
 
 
-def _ceilings(entries: list[Entry]) -> list[Layer]:
+def _ceilings(entries: Sequence[Entry]) -> list[Layer]:
     """Dotted; of entries that are completed."""
     look = {"strokeWidth": 1.2, "opacity": 0.75, "strokeDash": [1.5, 3]}
     return [marks("line", curves.ceilings(entries), {"y": "bits"}, **look)] if entries else []
@@ -99,18 +99,17 @@ def _all_there_is(bits: float, name: str) -> list[Layer]:
 _MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
 
 
-def ledger(study: Study) -> Figure:
-    """The ledger of the one cell of a study.
+def ledger(entries: Sequence[Entry]) -> list[Panel]:
+    """The ledger of a single cell.
 
     What its questions could tell, what an ideal observer and the policy know, above where the bits go.
     """
-    (entry,) = study.entries
-    minds, falls = _minds_panel(entry), _waterfall_panel([entry], entry.N)
-    return Figure("ledger", (minds, falls) if falls else (minds,))
+    panels = (_minds_panel(entries), _waterfall_panel(entries, entries[0].N))
+    return [panel for panel in panels if panel]
 
 
-def _minds_panel(entry: Entry) -> Panel:
-    frame, bits = curves.ledger([entry]), entry.cell.bits_to_learn
+def _minds_panel(entries: Sequence[Entry]) -> Panel:
+    frame, bits = curves.ledger(entries), entries[0].cell.bits_to_learn
     least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
         "x": _episodes("episode", frame["episode"]),
@@ -135,7 +134,7 @@ def waterfall(study: Study) -> Figure:
     return Figure("waterfall", panels, notes=notes)
 
 
-def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
+def _waterfall_panel(entries: Sequence[Entry], N: int) -> Panel | None:
     frame = curves.waterfall(entries)
     rates = frame.select("above", "below", "low", "high").unpivot()["value"].drop_nulls()
     if rates.is_empty():
@@ -181,7 +180,7 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
     ]
 
 
-def _headings(entries: list[Entry]) -> list[Layer]:
+def _headings(entries: Sequence[Entry]) -> list[Layer]:
     rows = [(entry.label, 0, _heading(entry)) for entry in entries if "rates" in entry.summary]
     frame = pl.DataFrame(rows, schema=["series", "lane", "heading"], orient="row")
     words = {"x": {"value": 18}, "text": "heading"}
@@ -201,7 +200,7 @@ def survival(study: Study) -> Figure:
     return Figure("survival", _at_each(study, _survival_panel))
 
 
-def _survival_panel(entries: list[Entry], N: int) -> Panel:
+def _survival_panel(entries: Sequence[Entry], N: int) -> Panel:
     frame = curves.survival(entries)
     ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
     channels = {
@@ -247,7 +246,7 @@ def absorption(study: Study) -> Figure:
     return Figure("absorption", _at_each(study, _absorption_panel))
 
 
-def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
+def _absorption_panel(entries: Sequence[Entry], N: int) -> Panel | None:
     frame, laws = curves.absorption(entries), curves.answer_information(N)
     if frame.is_empty():
         return None
@@ -278,7 +277,7 @@ def rank(study: Study) -> Figure:
     return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
 
 
-def _rank_panel(entries: list[Entry], N: int) -> Panel | None:
+def _rank_panel(entries: Sequence[Entry], N: int) -> Panel | None:
     frame = curves.ranks(entries)
     if frame["rate"].drop_nulls().is_empty():
         return None

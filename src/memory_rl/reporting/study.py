@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
+from statistics import multimode
 from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
@@ -17,7 +19,6 @@ _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
 _RANK = "lora_rank"
-_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ def make_study(cells: Sequence[Cell]) -> Study:
     others = _named_by_size([cell for cell in completed if is_of_capacity(cell)])
     names = dict.fromkeys(entry.label for entry in others)
     labels = [*_labels(plain), *(Label(name, 0, 0, starts_hidden=True) for name in names)]
-    place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
+    order = [label.name for label in labels]
     entries = sorted(
-        [*plain, *others], key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets)
+        [*plain, *others], key=lambda entry: (order.index(entry.label), entry.N, entry.cell.num_secrets)
     )
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
@@ -146,8 +147,9 @@ def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
         key: _usual(key, [cell.config[key] for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
-    names = (" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells)
-    return _told_apart([Entry(name, cell) for name, cell in zip(names, cells, strict=True)])
+    return _told_apart(
+        [Entry(" ".join([cell.condition, *_departures(cell.config, usual)]), cell) for cell in cells]
+    )
 
 
 def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
@@ -186,10 +188,13 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _departures(cell: Cell, usual: Mapping[str, Any]) -> list[str]:
+def _departures(config: Mapping[str, Any], usual: Mapping[str, str | None]) -> list[str]:
     """The keys with a value other than the usual."""
-    differing = {key: cell.config[key] for key in usual if cell.config.get(key, usual[key]) != usual[key]}
-    return [f"{key}={_shown(key, value)}" for key, value in differing.items()]
+    return [
+        f"{key}={_shown(key, config[key])}"
+        for key, value in usual.items()
+        if key in config and str(config[key]) != value
+    ]
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -199,21 +204,19 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else value
 
 
-def _usual(key: str, values: Sequence[Any]) -> Any:
-    """The value that most have; of as many, the greatest rank, and of other keys one that none equals."""
-    counts = Counter(map(str, values))
-    most = max(counts.values())
-    candidates = {str(value): value for value in values if counts[str(value)] == most}
+def _usual(key: str, values: Iterable[Any]) -> str | None:
+    """The value that most have, as text; of as many, the greatest rank, and of other keys none."""
+    candidates = multimode(map(str, values))
     if len(candidates) > 1:
-        return max(candidates.values()) if key == _RANK else _NOTHING
-    return next(iter(candidates.values()))
+        return max(candidates, key=int) if key == _RANK else None
+    return candidates[0]
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
     conditions = {entry.label: entry.cell.condition for entry in entries}
     ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
-    counts = Counter(entry.cell.condition for entry in entries)
-    colors = _colors([conditions[name] for name in ordered], counts)
+    cells = Counter(entry.cell.condition for entry in entries)
+    colors = _colors(dict.fromkeys(conditions[name] for name in ordered), cells)
     variants: defaultdict[str, Iterator[int]] = defaultdict(count)
     labels = []
     for name in ordered:
@@ -223,20 +226,19 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
     return labels
 
 
-def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
+def _colors(conditions: Iterable[str], cells: Mapping[str, int]) -> dict[str, int]:
     """A place in the palette for each condition.
 
     It is always the same for the five standard conditions; where several share one, as bins do, the one with
     the most cells has it. Others have the next free.
     """
-    colors: dict[str, int] = {}
-    for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):
-        place = _rank_of(condition)
-        colors[condition] = place if place < len(_ORDER) and place not in colors.values() else -1
+    ranks, owners = {condition: _rank_of(condition) for condition in conditions}, dict[int, str]()
+    for condition, rank in ranks.items():
+        owners[rank] = max(owners.get(rank, condition), condition, key=lambda name: cells[name])
     free = count(len(_ORDER))
     return {
-        condition: next(free) if colors[condition] < 0 else colors[condition]
-        for condition in dict.fromkeys(conditions)
+        condition: rank if rank < len(_ORDER) and owners[rank] == condition else next(free)
+        for condition, rank in ranks.items()
     }
 
 
@@ -245,13 +247,11 @@ def _rank_of(condition: str) -> int:
     return _ORDER.index(first) if first in _ORDER else len(_ORDER)
 
 
-def _place_of(condition: str) -> tuple[int, list[tuple[int, float, str]]]:
+def _place_of(condition: str) -> tuple[int, list[str | float]]:
     return _rank_of(condition), _natural(condition)
 
 
-def _natural(text: str) -> list[tuple[int, float, str]]:
-    """B=8 before B=16."""
-    parts = text.replace("=", " ").split(" ")
-    return [
-        (0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts
-    ]
+def _natural(text: str) -> list[str | float]:
+    """Words and numbers in turn, so that B=8 comes before B=16."""
+    parts = re.split(r"(\d+\.?\d*)", text)
+    return [float(part) if part[:1].isdecimal() else part for part in parts]

@@ -14,16 +14,16 @@ from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, table_
 from memory_rl.reporting.wording import wording
 
 _RESULTS = {
-    "condition": ("label",),
-    "N": ("N",),
-    "runs": ("runs",),
-    "memorised": ("memorised",),
+    "condition": "label",
+    "N": "N",
+    "runs": "runs",
+    "memorised": "memorised",
     "median episodes [95 %]": MEDIAN,
     "bits per episode [95 %]": RATE,
-    "capacity": ("capacity",),
-    "alphabet": ("alphabet_loss",),
-    "exploration": ("exploration_loss",),
-    "absorption": ("absorption_loss",),
+    "capacity": "capacity",
+    "alphabet": "alphabet_loss",
+    "exploration": "exploration_loss",
+    "absorption": "absorption_loss",
 }
 
 

@@ -14,12 +14,12 @@ from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, num
 
 _FILE_WIDTH = 140
 _RESULTS = {
-    "condition": ("condition",),
-    "runs": ("runs",),
-    "memorised": ("memorised",),
+    "condition": "condition",
+    "runs": "runs",
+    "memorised": "memorised",
     "median episodes [95 % CI]": MEDIAN,
     "bits per episode [95 % CI]": RATE,
-    "naive capacity in bits": ("capacity",),
+    "naive capacity in bits": "capacity",
 }
 
 

@@ -5,7 +5,7 @@ The cells have several secrets per run, or adapters of several sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
-from memory_rl.reporting.values import WordTable, in_words, short, spread, table_rows
+from memory_rl.reporting.values import Columns, WordTable, in_words, short, spread, table_rows
 from memory_rl.reporting.wording import wording
 
 
@@ -171,7 +171,7 @@ def capacity_tables(study: Study) -> list[WordTable]:
     cells = cells_of(study)
     if not cells:
         return []
-    tables = {
+    tables: dict[str, tuple[Columns, Iterable[dict[str, Any]]]] = {
         "capacities": (_CAPACITY_TABLE, map(_capacity_words, capacities_frame(cells).rows(named=True))),
         "points": (_POINT_TABLE, map(_point_words, points_frame(cells).rows(named=True))),
     }
@@ -206,7 +206,7 @@ def capacity_frame(study: Study) -> pl.DataFrame:
     cells = cells_of(study)
     found = capacities_frame(cells).drop("parameters")
     return points_frame(cells).join(
-        found.rename({column: f"size_{column}" for column in ("num_secrets", "saturated")}),
+        found.rename({"num_secrets": "size_num_secrets", "saturated": "size_saturated"}),
         on=["condition", "size", "N"],
         how="left",
         maintain_order="left",

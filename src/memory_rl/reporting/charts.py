@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +13,6 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
-    BY_SERIES,
     DECADES,
     INTERVAL,
     LEGEND,
@@ -33,7 +33,7 @@ from memory_rl.reporting.drawing import (
     reference,
 )
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import STEPS
+from memory_rl.reporting.values import MINDS, STEPS
 from memory_rl.runs.store import FILM, RunDirectory
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
@@ -49,9 +49,9 @@ def _episodes(column: str, ends: pl.Series) -> Spec:
     return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
-def _at_each(study: Study, make: Callable[[Sequence[Entry], int], Panel | None]) -> tuple[Panel, ...]:
-    panels = (make(study.at(N), N) for N in study.sizes)
-    return tuple(panel for panel in panels if panel)
+def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> tuple[Panel, ...]:
+    panels = ((N, make(study.at(N))) for N in study.sizes)
+    return tuple(replace(panel, title=f"N = {N}") for N, panel in panels if panel)
 
 
 def bits_known(study: Study) -> Figure:
@@ -62,7 +62,7 @@ def bits_known(study: Study) -> Figure:
     return Figure("bits_known", _at_each(study, _bits_panel))
 
 
-def _bits_panel(entries: Sequence[Entry], N: int) -> Panel:
+def _bits_panel(entries: Sequence[Entry]) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
     runs = [curves.single_runs(entries)] if len(entries) == 1 else []
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
@@ -70,18 +70,17 @@ def _bits_panel(entries: Sequence[Entry], N: int) -> Panel:
     channels = {
         "x": _episodes("episode", frame["episode"]),
         "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
-        "color": BY_SERIES,
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
     layers = [
         *(marks("line", lines, {"y": "bits", "detail": "run"}, **thin) for lines in runs),
         *_ceilings([entry for entry in entries if entry.summary]),
         *band(**_STEPS),
-        *_all_there_is(information, "log2 N =" if information == math.log2(N) else "M log2 N ="),
+        *_all_there_is(information, "log2 N =" if entries[0].cell.num_secrets == 1 else "M log2 N ="),
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
     tips["ceiling"] = "ceiling, bits"
-    return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
+    return Panel(frame, channels, layers, tips, form=".3f")
 
 
 def _ceilings(entries: Sequence[Entry]) -> list[Layer]:
@@ -104,7 +103,7 @@ def ledger(entries: Sequence[Entry]) -> list[Panel]:
 
     What its questions could tell, what an ideal observer and the policy know, above where the bits go.
     """
-    panels = (_minds_panel(entries), _waterfall_panel(entries, entries[0].N))
+    panels = (_minds_panel(entries), _waterfall_panel(entries))
     return [panel for panel in panels if panel]
 
 
@@ -121,7 +120,7 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
         },
     }
     layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
-    return Panel("Bits", frame, channels, layers)
+    return Panel(frame, channels, layers)
 
 
 def waterfall(study: Study) -> Figure:
@@ -134,7 +133,7 @@ def waterfall(study: Study) -> Figure:
     return Figure("waterfall", panels, notes=notes)
 
 
-def _waterfall_panel(entries: Sequence[Entry], N: int) -> Panel | None:
+def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
     frame = curves.waterfall(entries)
     rates = frame.select("above", "below", "low", "high").unpivot()["value"].drop_nulls()
     if rates.is_empty():
@@ -151,7 +150,7 @@ def _waterfall_panel(entries: Sequence[Entry], N: int) -> Panel | None:
         "color": {"legend": None},  # rows say themselves what they are
     }
     layers = [*_falls(frame), *_headings(entries)]
-    return Panel(f"N = {N}", frame, channels, layers, height=ROW * len(present), rows=tuple(present))
+    return Panel(frame, channels, layers, height=ROW * len(present), rows=tuple(present))
 
 
 _FALL = {
@@ -200,12 +199,11 @@ def survival(study: Study) -> Figure:
     return Figure("survival", _at_each(study, _survival_panel))
 
 
-def _survival_panel(entries: Sequence[Entry], N: int) -> Panel:
+def _survival_panel(entries: Sequence[Entry]) -> Panel:
     frame = curves.survival(entries)
     ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
     channels = {
         "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
-        "color": BY_SERIES,
         "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
@@ -216,7 +214,7 @@ def _survival_panel(entries: Sequence[Entry], N: int) -> Panel:
         marks("point", curves.censored(entries), shape="cross", size=90, filled=True, opacity=1),
     ]
     tips = {"series": "condition", "episode": "episodes", "surviving": "not yet", **INTERVAL}
-    return Panel(f"N = {N}", frame, channels, layers, tips, form=".1%")
+    return Panel(frame, channels, layers, tips, form=".1%")
 
 
 def scaling(study: Study) -> Figure:
@@ -227,7 +225,6 @@ def scaling(study: Study) -> Figure:
         "x": log_axis(
             "N", "N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"
         ),
-        "color": BY_SERIES,
         "y": log_axis("rate", "bits per episode", rates, values=DECADES),
     }
     exact = frame.drop_nulls("closed_form")
@@ -238,7 +235,7 @@ def scaling(study: Study) -> Figure:
         *estimates(),
     ]
     tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    return Figure("scaling", (Panel("", frame, channels, layers, tips, height=420),))
+    return Figure("scaling", (Panel(frame, channels, layers, tips, height=420),))
 
 
 def absorption(study: Study) -> Figure:
@@ -246,8 +243,8 @@ def absorption(study: Study) -> Figure:
     return Figure("absorption", _at_each(study, _absorption_panel))
 
 
-def _absorption_panel(entries: Sequence[Entry], N: int) -> Panel | None:
-    frame, laws = curves.absorption(entries), curves.answer_information(N)
+def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
+    frame, N = curves.absorption(entries), entries[0].N
     if frame.is_empty():
         return None
     start = max(1 / (16 * N), min(0.5 / N, min(frame["p"]) / 1.2))
@@ -256,19 +253,20 @@ def _absorption_panel(entries: Sequence[Entry], N: int) -> Panel | None:
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
         "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "color": BY_SERIES,
         "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
     }
     layers = [
         reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
         *(
             reference("line", law, {"x": "p", "y": "bits"}, strokeWidth=1.5, strokeDash=dash)
-            for law, dash in zip(laws.partition_by("curve"), ([1, 0], [6, 4]), strict=True)
+            for law, dash in zip(
+                curves.answer_information(N).partition_by("curve"), ([1, 0], [6, 4]), strict=True
+            )
         ),
         *estimates(),
     ]
     tips = {"series": "condition", "p": "P(S) before", "absorbed": "bits per episode", **INTERVAL}
-    return Panel(f"N = {N}", frame, channels, layers, {**tips, "runs": "runs"})
+    return Panel(frame, channels, layers, {**tips, "runs": "runs"})
 
 
 def rank(study: Study) -> Figure:
@@ -277,18 +275,17 @@ def rank(study: Study) -> Figure:
     return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
 
 
-def _rank_panel(entries: Sequence[Entry], N: int) -> Panel | None:
+def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
     frame = curves.ranks(entries)
     if frame["rate"].drop_nulls().is_empty():
         return None
     ranks = frame["rank"].unique().sort().to_list()
     channels = {
         "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
-        "color": BY_SERIES,
         "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
     tips = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(f"N = {N}", frame, channels, estimates(), tips)
+    return Panel(frame, channels, estimates(), tips)
 
 
 _LEGIBLE_N = 64
@@ -316,15 +313,14 @@ def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
 
 def _film_panels(entry: Entry) -> list[Panel]:
     frame = RunDirectory(entry.cell.path).read_frame(FILM)
-    secret = int(entry.cell.metrics.filter(run=0)["secret"][0])
-    choice = f"{entry.label}, N = {entry.N}"
     return [
-        _film_panel(curves.film(frame, column), entry.N, secret, title, choice)
-        for column, title in (("policy", "policy"), ("observer", "ideal observer"))
+        _film_panel(_rectangles(curves.film(frame, mind), entry.N), entry, MINDS[mind])
+        for mind in ("policy", "observer")
     ]
 
 
-def _film_panel(frame: pl.DataFrame, N: int, secret: int, title: str, choice: str) -> Panel:
+def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
+    N, secret = entry.N, entry.cell.metrics.filter(run=0).select(answer="secret").head(1)
     rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
     channels = {
         "x": _episodes("episode", frame["end"]),
@@ -332,13 +328,12 @@ def _film_panel(frame: pl.DataFrame, N: int, secret: int, title: str, choice: st
         "color": _brightness(),
     }
     tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
-    secrets = pl.DataFrame({"answer": [secret]})
     layers = [
         marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
-        reference("rule", secrets, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
+        reference("rule", secret, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
     ]
-    shown = _rectangles(frame, N)
-    return Panel(title, shown, channels, layers, form=".2~g", choice=choice, canvas=True)
+    choice = f"{entry.label}, N = {N}"
+    return Panel(frame, channels, layers, title=title, form=".2~g", choice=choice, canvas=True)
 
 
 def _brightness() -> Spec:

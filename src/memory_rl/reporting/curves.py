@@ -36,10 +36,12 @@ _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("series", "step", "from", "to", "words"), pl.String),
-    **dict.fromkeys(("condition", "size", "order", "line"), pl.String),
-    **dict.fromkeys(("N", "lane", "rank", "runs", "memorised"), pl.Int64),
-    **dict.fromkeys(("parameters", "bytes", "num_secrets", "secrets"), pl.Int64),
+    **dict.fromkeys(
+        ("series", "step", "from", "to", "words", "condition", "size", "order", "line"), pl.String
+    ),
+    **dict.fromkeys(
+        ("N", "lane", "rank", "runs", "memorised", "parameters", "bytes", "num_secrets", "secrets"), pl.Int64
+    ),
     "saturated": pl.Boolean,
 }
 
@@ -232,7 +234,7 @@ def _rate(entry: Entry) -> dict[str, float | None]:
 
 def _questioner(entry: Entry) -> float | None:
     asker = entry.summary["ceilings"]["ideal_questioner"]
-    return float(np.log2(entry.N)) / asker["to_reach"] if asker and asker["to_reach"] else None
+    return entry.cell.bits_to_learn / asker["to_reach"] if asker and asker["to_reach"] else None
 
 
 _EXACT = {
@@ -255,7 +257,7 @@ def _closed_form(entry: Entry) -> float | None:
         return None
     step_size = config.get("learning_rate")
     episodes = binary_episodes(entry.N, 1.0 if step_size is None else step_size, config["memorised_at"])
-    return float(np.log2(entry.N)) / episodes
+    return entry.cell.bits_to_learn / episodes
 
 
 def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
@@ -354,13 +356,11 @@ def film(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     episodes = frame["episode"].unique().sort().to_numpy()
     kept = episode_grid(episodes, FILM_COLUMNS)
     ends = pl.DataFrame({"episode": kept, "end": [*kept[1:], episodes[-1] + 1]})
-    changed = pl.col("p") != pl.col("p").shift(1).over("answer")
     return (
         frame.with_columns(p=pl.col(column).round_sig_figs(2))
         .join(ends, on="episode")
         .sort("answer", "episode")
-        .with_columns(stretch=changed.fill_null(value=True).cum_sum())
-        .group_by("stretch", maintain_order=True)
+        .group_by(pl.struct("answer", "p").rle_id().alias("stretch"), maintain_order=True)
         .agg(pl.col("answer", "episode").first(), pl.col("end").last(), pl.col("p").first())
         .drop("stretch")
     )

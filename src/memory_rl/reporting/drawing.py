@@ -23,8 +23,6 @@ Encoding = Mapping[str, Any]
 SERIES = "series"
 """The column with the label of a cell. What is coloured by it has the label's colour and dashes."""
 
-BY_SERIES: Spec = {"field": SERIES}
-
 DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
@@ -74,12 +72,13 @@ class Panel:
     """One chart of a figure.
 
     Attributes:
-        title: above it; such as N = 64.
         frame: the rows that its layers draw, unless they have a frame of their own.
-        channels: axes and colours, each with the column that its layers draw there, unless they name another.
+        channels: axes and colours, each with the column that its layers draw there, unless they name another;
+            colours stand for series if nothing else is said.
         layers: from the back to the front.
         tips: headings of the columns that are shown of the point nearest to the pointer. A panel without any
             cannot be zoomed.
+        title: above it; such as N = 64.
         form: of fractions in tooltips.
         choice: panels of the same choice are shown together; None: always.
         height: in pixels.
@@ -87,11 +86,11 @@ class Panel:
         canvas: whether it has too many marks for an SVG on a page.
     """
 
-    title: str
     frame: pl.DataFrame
     channels: Mapping[str, Spec]
     layers: Sequence[Layer]
     tips: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     form: str = ".4~g"
     choice: str | None = None
     height: int = 300
@@ -248,10 +247,11 @@ def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | N
     """The layers as one chart; what may be zoomed is clipped to it."""
     names = [label.name for label in study.labels]
     dashes = {"domain": names, "range": [dash_of(label) for label in study.labels]}
+    color = panel.channels.get("color", {"field": SERIES})
     channels = {
         "strokeDash": {"scale": dashes, "legend": None},
         **panel.channels,
-        "color": {"scale": {"domain": names}, "legend": legend, **panel.channels.get("color", {})},
+        "color": {"scale": {"domain": names}, "legend": legend, **color},
     }
     return {
         "data": _values(panel.frame),
@@ -273,7 +273,7 @@ def _values(frame: pl.DataFrame) -> Spec:
 def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     """In Vega-Lite's words. Lines of a series have its dashes, unless they have dashes of their own."""
     frame = panel.frame if layer.frame is None else layer.frame
-    shared = {name: channel["field"] for name, channel in panel.channels.items() if "field" in channel}
+    shared = {name: channel["field"] for name, channel in channels.items() if "field" in channel}
     places = layer.encoding if layer.alone else {**shared, **layer.encoding}
     if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
         places = {**places, "strokeDash": SERIES}

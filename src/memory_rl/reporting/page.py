@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import jinja2
 import vl_convert
@@ -43,6 +42,7 @@ def render(
         judgements: of the sweeps with a protocol.
         figures: in order; those left out say why.
     """
+    plain, engine, behaviour = study.plain(), _engine(), asset("page.js")
     content = {
         "title": title,
         "study": study,
@@ -51,16 +51,6 @@ def render(
         "figures": figures,
         "tables": tables(study),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
-    }
-    templates = _environment()
-    page = templates.get_template("page.html").render(content | _of_the_page(study, figures))
-    return page, templates.get_template("summary.md").render(content)
-
-
-def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
-    plain = study.plain()
-    engine, behaviour = _engine(), asset("page.js")
-    return {
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
         "style": asset("page.css"),
@@ -72,6 +62,9 @@ def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
         "versions": versions([entry.cell for entry in study.entries]),
         "curve_points": CURVE_POINTS,
     }
+    templates = _environment()
+    page, summary = (templates.get_template(name).render(content) for name in ("page.html", "summary.md"))
+    return page, summary
 
 
 def _environment() -> jinja2.Environment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,7 @@ def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Jud
 
 
 def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
-    above = [
-        folder
-        for folder in (cell.path, *cell.path.parents)
-        if any(folder == root or root in folder.parents for root in roots)
-    ]
+    above = (folder for folder in (cell.path, *cell.path.parents) if any(map(folder.is_relative_to, roots)))
     return next((folder for folder in above if (folder / PROTOCOL).is_file()), None)
 
 
@@ -97,9 +93,11 @@ def command_of(cell: Cell) -> str:
 
 def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:
     """Each library, and the code itself, with the versions that were used."""
-    names = {name: None for cell in cells for name in cell.manifest.get("versions", {})}
-    rows = [(name, _listed(cell.manifest.get("versions", {}).get(name) for cell in cells)) for name in names]
-    return [*rows, ("commit", _listed(map(_code, cells)))]
+    used = defaultdict(list)
+    for cell in cells:
+        for name, version in cell.manifest.get("versions", {}).items():
+            used[name].append(version)
+    return [(name, _listed(values)) for name, values in (*used.items(), ("commit", map(_code, cells)))]
 
 
 def _code(cell: Cell) -> str:

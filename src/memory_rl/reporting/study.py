@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from statistics import multimode
 from typing import Any
 
@@ -123,23 +123,18 @@ def make_study(cells: Sequence[Cell]) -> Study:
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
 
-def differing_keys(cells: Iterable[Cell]) -> list[str]:
+def differing_keys(cells: Sequence[Cell]) -> list[str]:
     """The keys in which cells of the same condition differ.
 
     Of those that a grid may set for each N, the ones in which cells of the same N differ.
     """
-    groups = defaultdict(list)
-    for cell in cells:
-        groups[cell.kind, cell.condition].append(cell.config)
-    keys = [key for group in groups.values() for config in group for key in config if _differs(group, key)]
-    return [key for key in dict.fromkeys(keys) if key not in _UNNAMED]
-
-
-def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
-    """Among those that have the key."""
-    having = [config for config in configs if key in config]
-    values = {(config["N"] if key in _SET_FOR_EACH_N else None, str(config[key])) for config in having}
-    return len(values) > len({place for place, _ in values})
+    met, configs = defaultdict(set), [cell.config for cell in cells]
+    for cell, config in zip(cells, configs, strict=True):
+        for key, value in config.items():
+            place = cell.N if key in _SET_FOR_EACH_N else None
+            met[key, cell.kind, cell.condition, place].add(str(value))
+    differing = {key for (key, *_), values in met.items() if len(values) > 1}.difference(_UNNAMED)
+    return [key for key in dict.fromkeys(chain.from_iterable(configs)) if key in differing]
 
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:

@@ -5,7 +5,7 @@ The cells have several secrets per run, or adapters of several sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
-from memory_rl.reporting.values import Columns, WordTable, in_words, short, spread, table_rows
-from memory_rl.reporting.wording import wording
+from memory_rl.reporting.values import WordTable, in_words, short, spread, word_table
 
 
 def cells_of(study: Study) -> list[Cell]:
@@ -171,13 +170,10 @@ def capacity_tables(study: Study) -> list[WordTable]:
     cells = cells_of(study)
     if not cells:
         return []
-    tables: dict[str, tuple[Columns, Iterable[dict[str, Any]]]] = {
-        "capacities": (_CAPACITY_TABLE, map(_capacity_words, capacities_frame(cells).rows(named=True))),
-        "points": (_POINT_TABLE, map(_point_words, points_frame(cells).rows(named=True))),
-    }
+    capacities, points = (frame.rows(named=True) for frame in (capacities_frame(cells), points_frame(cells)))
     return [
-        WordTable(table_rows(rows, columns), list(columns), **wording("tables", name))
-        for name, (columns, rows) in tables.items()
+        word_table("capacities", map(_capacity_words, capacities), _CAPACITY_TABLE),
+        word_table("points", map(_point_words, points), _POINT_TABLE),
     ]
 
 

@@ -208,7 +208,7 @@ def _interference_panel(color: Spec, condition: str, frame: pl.DataFrame) -> Pan
         *band(),
     ]
     tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}
-    tips |= {**INTERVAL, "secrets": "secrets averaged"}
+    tips = {**tips, **INTERVAL, "secrets": "secrets averaged"}
     return Panel(frame, channels, layers, tips, condition)
 
 

@@ -41,12 +41,12 @@ _STEPS: dict[str, Any] = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
-def _episodes(column: str, ends: pl.Series) -> Spec:
+def _episodes(ends: pl.Series) -> Spec:
     """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
     last, ticks = max(ends), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+    return axis("episode", "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> tuple[Panel, ...]:
@@ -68,7 +68,7 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
-        "x": _episodes("episode", frame["episode"]),
+        "x": _episodes(frame["episode"]),
         "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
@@ -79,8 +79,7 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
         *_all_there_is(information, "log2 N =" if entries[0].cell.num_secrets == 1 else "M log2 N ="),
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
-    tips["ceiling"] = "ceiling, bits"
-    return Panel(frame, channels, layers, tips, form=".3f")
+    return Panel(frame, channels, layers, {**tips, "ceiling": "ceiling, bits"}, form=".3f")
 
 
 def _ceilings(entries: Sequence[Entry]) -> list[Layer]:
@@ -111,7 +110,7 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
     frame, bits = curves.ledger(entries), entries[0].cell.bits_to_learn
     least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
-        "x": _episodes("episode", frame["episode"]),
+        "x": _episodes(frame["episode"]),
         "y": axis("mean", "bits", (least, 1.08 * most)),
         "color": {
             "field": "curve",
@@ -126,11 +125,9 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
 def waterfall(study: Study) -> Figure:
     """Where the bits go, from channel capacity to policy: one panel per N, conditions below each other."""
     without = sorted({entry.label for entry in study.entries if "rates" not in entry.summary})
-    panels = _at_each(study, _waterfall_panel)
-    if not panels:
-        return Figure("waterfall", missing="no cell keeps a ledger (ledger=False)")
     notes = (f"Not shown, because they have no ledger: {', '.join(without)}.",) if without else ()
-    return Figure("waterfall", panels, notes=notes)
+    missing = "no cell keeps a ledger (ledger=False)"
+    return Figure("waterfall", _at_each(study, _waterfall_panel), missing, notes)
 
 
 def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
@@ -240,7 +237,8 @@ def scaling(study: Study) -> Figure:
 
 def absorption(study: Study) -> Figure:
     """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
-    return Figure("absorption", _at_each(study, _absorption_panel))
+    missing = "no two runs of a cell were measured at about the same P(S)"
+    return Figure("absorption", _at_each(study, _absorption_panel), missing)
 
 
 def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
@@ -271,8 +269,7 @@ def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
 
 def rank(study: Study) -> Figure:
     """Bits per episode against LoRA rank: one panel per N where ranks differ."""
-    panels = _at_each(study, _rank_panel)
-    return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
+    return Figure("rank", _at_each(study, _rank_panel), "no two cells differ in lora_rank alone")
 
 
 def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
@@ -296,13 +293,12 @@ _OVERLAP = 0.004
 def film(study: Study) -> Figure:
     """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
     filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
-    if not filmed:
-        return Figure("film", missing=f"no run directory holds {FILM}, the record of P(answer)")
     words = (
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     )
-    return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))
+    panels = tuple(panel for entry in filmed for panel in _film_panels(entry))
+    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", (words,))
 
 
 def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
@@ -323,7 +319,7 @@ def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
     N, secret = entry.N, entry.cell.metrics.filter(run=0).select(answer="secret").head(1)
     rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
     channels = {
-        "x": _episodes("episode", frame["end"]),
+        "x": _episodes(frame["end"]),
         "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
         "color": _brightness(),
     }

@@ -221,8 +221,7 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
         }
         for entry in entries
     ]
-    columns = ("series", "N", "rate", "low", "high", "questioner", "closed_form")
-    return rounded(frame_of(rows, *columns))
+    return rounded(frame_of(rows, *rows[0]))
 
 
 def _rate(entry: Entry) -> dict[str, float | None]:

@@ -105,8 +105,8 @@ class Figure:
     Attributes:
         name: of its files and its link.
         panels: none if it is left out.
-        missing: why it is left out.
-        notes: what this one leaves out; a sentence each.
+        missing: why it is left out, if it has no panels.
+        notes: what its panels leave out; a sentence each.
     """
 
     name: str
@@ -227,18 +227,17 @@ def printed(panel: Panel, study: Study, width: int = 370) -> Spec:
 
 def sheet(figure: Figure, study: Study) -> Spec:
     """A whole figure for print: its panels beside each other."""
-    title = {"text": figure.title, "fontSize": 17, "offset": 18}
     columns = 2 if any(panel.choice for panel in figure.panels) else 3
-    return joined([printed(panel, study) for panel in figure.panels], title, columns, colors="shared")
+    return joined([printed(panel, study) for panel in figure.panels], figure.title, columns, colors="shared")
 
 
-def joined(panels: list[Spec], title: Spec, columns: int, *, colors: str) -> Spec:
+def joined(panels: list[Spec], title: str, columns: int, *, colors: str) -> Spec:
     """Charts under one title, whose colours are "shared", and mean the same in all, or "independent"."""
     return {
         "concat": panels,
         "columns": min(columns, len(panels)),
         "spacing": 36,
-        "title": title,
+        "title": {"text": title, "fontSize": 17, "offset": 18},
         "resolve": {"scale": {"color": colors}},
     }
 

@@ -28,8 +28,6 @@ from memory_rl.reporting.wording import asset
 GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
 
-_EXPORTS = "window.vegaEmbed = vegaEmbed;"
-
 
 def render(
     title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]
@@ -90,7 +88,7 @@ def _plain(text: str) -> str:
 @cache
 def _engine() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, in a function that keeps its names to itself."""
-    bundle = vl_convert.javascript_bundle(_EXPORTS)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return f"(function () {{\n{bundle}\n}})();".replace("</script", "<\\/script")
 
 
@@ -100,11 +98,10 @@ def _content_policy(*scripts: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
     )
-    rules = (
-        *("default-src 'none'", f"script-src {hashes}", "style-src 'unsafe-inline'", "img-src data: blob:"),
-        *("base-uri 'none'", "form-action 'none'"),
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
     )
-    return "; ".join(rules)
 
 
 def _data(study: Study, figures: Sequence[Figure]) -> str:

@@ -17,7 +17,7 @@ from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import old_experiment
 
-SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
+PROTOCOL = "protocol.yaml"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
 
 
 def _read_sweep(folder: Path) -> dict[str, Any]:
-    path = folder / SWEEP
+    path = folder / "sweep.json"
     if not path.exists():
         return {}
     try:

@@ -95,20 +95,19 @@ def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]
 def _refuse_foreign(out: Path) -> None:
     """Only an empty or new folder, or an earlier report, is written to."""
     try:
-        taken = out.exists() and next(out.iterdir(), None) is not None
-        ours = (
-            taken
-            and (out / PAGE).is_file()
-            and GENERATOR in (out / PAGE).read_text(encoding="utf-8", errors="replace")[:2000]
-        )
+        foreign = out.exists() and any(out.iterdir()) and not _is_report(out / PAGE)
     except OSError as error:
         raise RunDirectoryError(
             f"out={out} cannot be written ({error.strerror}): give another folder."
         ) from error
-    if taken and not ours:
+    if foreign:
         raise RunDirectoryError(
             f"out={out} holds files that are no report: give a new folder, such as out=report."
         )
+
+
+def _is_report(page: Path) -> bool:
+    return page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:2000]
 
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, count
+from itertools import count
 from statistics import multimode
 from typing import Any
 
@@ -123,18 +123,18 @@ def make_study(cells: Sequence[Cell]) -> Study:
     return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
 
 
-def differing_keys(cells: Sequence[Cell]) -> list[str]:
+def differing_keys(cells: Iterable[Cell]) -> list[str]:
     """The keys in which cells of the same condition differ.
 
     Of those that a grid may set for each N, the ones in which cells of the same N differ.
     """
-    met, configs = defaultdict(set), [cell.config for cell in cells]
-    for cell, config in zip(cells, configs, strict=True):
-        for key, value in config.items():
+    met = defaultdict(set)
+    for cell in cells:
+        for key, value in cell.config.items():
             place = cell.N if key in _SET_FOR_EACH_N else None
             met[key, cell.kind, cell.condition, place].add(str(value))
     differing = {key for (key, *_), values in met.items() if len(values) > 1}.difference(_UNNAMED)
-    return [key for key in dict.fromkeys(chain.from_iterable(configs)) if key in differing]
+    return [key for key in dict.fromkeys(key for key, *_ in met) if key in differing]
 
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
@@ -212,12 +212,12 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
     ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
     cells = Counter(entry.cell.condition for entry in entries)
     colors = _colors(dict.fromkeys(conditions[name] for name in ordered), cells)
-    variants: defaultdict[str, Iterator[int]] = defaultdict(count)
-    labels = []
+    labels, variants = [], Counter[str]()
     for name in ordered:
-        variant = next(variants[conditions[name]])
-        starts_hidden = variant > 0 and f" {_RANK}=" in name
-        labels.append(Label(name, colors[conditions[name]], variant, starts_hidden))
+        condition = conditions[name]
+        starts_hidden = variants[condition] > 0 and f" {_RANK}=" in name
+        labels.append(Label(name, colors[condition], variants[condition], starts_hidden))
+        variants[condition] += 1
     return labels
 
 

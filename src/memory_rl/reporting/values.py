@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory_rl.reporting.wording import wording
+
 UNKNOWN = "-"
 
 MINDS = {
@@ -48,6 +50,11 @@ class WordTable:
     headings: Sequence[str]
     title: str
     reading: str
+
+
+def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> WordTable:
+    """A table with what is said about it in templates/wording.yaml."""
+    return WordTable(table_rows(rows, columns), list(columns), **wording("tables", name))
 
 
 def measured(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,7 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     interval. Cells that differ in their seed alone are one row.
     """
     rows = [
-        _point_row(condition, size, point)
-        for condition, size, group in groups_of_sizes(cells)
-        for point in analysis.points(group)
+        _point_row(size, point) for size, group in groups_of_sizes(cells) for point in analysis.points(group)
     ]
     return rounded(frame_of(rows, *_POINT))
 
@@ -49,10 +47,10 @@ _POINT = (
 )
 
 
-def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
+def _point_row(size: Size, point: Sample) -> dict[str, Any]:
     first, rate, memorised = point.first, point.rate, point.memorised
     return {
-        "condition": condition,
+        "condition": first.condition,
         "size": size.label,
         "parameters": first.summary.get("trained_parameters"),
         "bytes": first.summary.get("trained_bytes"),
@@ -79,9 +77,7 @@ def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     For sizes that are not saturated they are lower bounds.
     """
     rows = [
-        _capacity_row(group[0].condition, found)
-        for group in by_condition(cells).values()
-        for found in analysis.capacities(group)
+        _capacity_row(found) for group in by_condition(cells).values() for found in analysis.capacities(group)
     ]
     return rounded(frame_of(rows, *_CAPACITY))
 
@@ -93,13 +89,14 @@ _CAPACITY = (
 )
 
 
-def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
+def _capacity_row(found: analysis.Capacity) -> dict[str, Any]:
+    first = found.at.first
     return {
-        "condition": condition,
+        "condition": first.condition,
         "size": found.size.label,
         "parameters": found.size.parameters,
-        "N": found.at.first.N,
-        "num_secrets": found.at.first.num_secrets,
+        "N": first.N,
+        "num_secrets": first.num_secrets,
         "saturated": found.saturated,
         **_spread(found.bits, "capacity"),
         **_spread(found.per_parameter, "per_parameter"),
@@ -114,10 +111,10 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """
     rows = [
         row
-        for condition, size, group in groups_of_sizes(cells)
+        for size, group in groups_of_sizes(cells)
         for cell in group
         if in_blocks(cell)
-        for row in _interference_rows(condition, size, cell)
+        for row in _interference_rows(size, cell)
     ]
     return rounded(frame_of(rows, *_KNOWN))
 
@@ -125,10 +122,10 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
 _KNOWN = ("condition", "size", "line", "information", "secrets", "blocks", "mean", "low", "high")
 
 
-def _interference_rows(condition: str, size: Size, cell: Cell) -> Iterator[dict[str, Any]]:
+def _interference_rows(size: Size, cell: Cell) -> Iterator[dict[str, Any]]:
     found = analysis.interference(cell)
     about = {
-        "condition": condition,
+        "condition": cell.condition,
         "size": size.label,
         "line": str(cell.path),
         "information": float(np.log2(cell.N)),
@@ -212,6 +209,6 @@ def capacity_frame(study: Study) -> pl.DataFrame:
 def sizes_of(cells: Sequence[Cell]) -> list[str]:
     """The labels of all sizes, the smallest first: the same colours in every panel and figure."""
     found = sorted(
-        {size for _, size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
+        {size for size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
     )
     return list(dict.fromkeys(size.label for size in found))

@@ -155,10 +155,8 @@ def size(study: Study) -> Figure:
         return Figure("size", missing=_ABSENT)
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
     frame = frame.with_columns(learned=pl.Series(learned))
-    width, color = (
-        reach(frame["parameters"]),
-        _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn"),
-    )
+    width = reach(frame["parameters"])
+    color = _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
@@ -225,8 +223,8 @@ def _capacities(cells: Sequence[Cell]) -> pl.DataFrame:
     return capacities_frame(cells).rename({"capacity_low": "low", "capacity_high": "high"})
 
 
-def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> tuple[Panel, ...]:
-    return tuple(make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True))
+def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> list[Panel]:
+    return [make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True)]
 
 
 def _drawable(frame: pl.DataFrame, value: str = "stored", least: float = LEAST_BITS) -> pl.DataFrame:

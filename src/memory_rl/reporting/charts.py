@@ -49,9 +49,9 @@ def _episodes(ends: pl.Series) -> Spec:
     return axis("episode", "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
-def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> tuple[Panel, ...]:
+def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
     panels = ((N, make(study.at(N))) for N in study.sizes)
-    return tuple(replace(panel, title=f"N = {N}") for N, panel in panels if panel)
+    return [replace(panel, title=f"N = {N}") for N, panel in panels if panel]
 
 
 def bits_known(study: Study) -> Figure:
@@ -84,8 +84,10 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
 
 def _ceilings(entries: Sequence[Entry]) -> list[Layer]:
     """Dotted; of entries that are completed."""
-    look = {"strokeWidth": 1.2, "opacity": 0.75, "strokeDash": [1.5, 3]}
-    return [marks("line", curves.ceilings(entries), {"y": "bits"}, **look)] if entries else []
+    if not entries:
+        return []
+    frame = curves.ceilings(entries)
+    return [marks("line", frame, {"y": "bits"}, strokeWidth=1.2, opacity=0.75, strokeDash=[1.5, 3])]
 
 
 def _all_there_is(bits: float, name: str) -> list[Layer]:
@@ -142,12 +144,12 @@ def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
-        "y": {"field": SERIES, "sort": present, "axis": None},
+        "y": {"field": SERIES, "type": "nominal", "sort": present, "axis": None},
         "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
         "color": {"legend": None},  # rows say themselves what they are
     }
     layers = [*_falls(frame), *_headings(entries)]
-    return Panel(frame, channels, layers, height=ROW * len(present), rows=tuple(present))
+    return Panel(frame, channels, layers, height=ROW * len(present), rows=present)
 
 
 _FALL = {
@@ -297,7 +299,7 @@ def film(study: Study) -> Figure:
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     )
-    panels = tuple(panel for entry in filmed for panel in _film_panels(entry))
+    panels = [panel for entry in filmed for panel in _film_panels(entry)]
     return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", (words,))
 
 
@@ -336,6 +338,7 @@ def _brightness() -> Spec:
     bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
     return {
         "field": "seen",
+        "type": "quantitative",
         "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
         "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
     }

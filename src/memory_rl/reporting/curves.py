@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percentiles, resampled_means
+from memory_rl.analysis.statistics import CURVE_RESAMPLES, Estimate, mean_interval, resampled_means
 from memory_rl.analysis.survival import survival_curve
 from memory_rl.catalogue import KEEP
 from memory_rl.information.closed_forms import binary_episodes
@@ -254,8 +254,7 @@ def _closed_form(entry: Entry) -> float | None:
         config.get(key, value) != value for key, value in _EXACT.items()
     ):
         return None
-    step_size = config.get("learning_rate")
-    episodes = binary_episodes(entry.N, 1.0 if step_size is None else step_size, config["memorised_at"])
+    episodes = binary_episodes(entry.N, config.get("learning_rate") or 1.0, config["memorised_at"])
     return entry.cell.bits_to_learn / episodes
 
 
@@ -289,19 +288,13 @@ def absorption(entry: Entry) -> pl.DataFrame:
     return frame_of(rows, "p", "absorbed", "low", "high", "runs")
 
 
-def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
+def _ratio(rows: pl.DataFrame) -> dict[str, Any]:
     """Of what was gained over what was spent in a bin, from the sums of each run."""
     sums = rows.select("gain", "spent", "place").to_numpy().astype(float)  # (R, 3)
     gain, spent, place = sums.sum(axis=0)
     drawn = resampled_means(sums, CURVE_RESAMPLES)
-    low, high = map(float, percentiles(drawn[:, 0] / drawn[:, 1], len(sums)))
-    return {
-        "p": 2.0 ** (place / spent),
-        "absorbed": gain / spent,
-        "low": low,
-        "high": high,
-        "runs": len(sums),
-    }
+    absorbed = Estimate.from_bootstrap(gain / spent, drawn[:, 0] / drawn[:, 1], len(sums))
+    return {"p": 2.0 ** (place / spent), **absorbed.as_row("absorbed"), "runs": len(sums)}
 
 
 def answer_information(N: int) -> pl.DataFrame:

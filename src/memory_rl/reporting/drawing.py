@@ -94,7 +94,7 @@ class Panel:
     form: str = ".4~g"
     choice: str | None = None
     height: int = 300
-    rows: tuple[str, ...] = ()
+    rows: Sequence[str] = ()
     canvas: bool = False
 
 
@@ -110,9 +110,9 @@ class Figure:
     """
 
     name: str
-    panels: tuple[Panel, ...] = ()
+    panels: Sequence[Panel] = ()
     missing: str = ""
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -174,6 +174,7 @@ def axis(
     """
     return {
         "field": column,
+        "type": "quantitative",
         "title": title,
         "scale": {"domain": list(domain), "nice": False, **(scale or {})},
         "axis": guide,
@@ -276,28 +277,14 @@ def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     places = layer.encoding if layer.alone else {**shared, **layer.encoding}
     if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
         places = {**places, "strokeDash": SERIES}
-    encoding: Spec = {}
-    for channel, place in places.items():
-        if channel == "tooltip":
-            encoding[channel] = [
-                _tip(frame, column, heading, panel.form) for column, heading in place.items()
-            ]
-        else:
-            encoding[channel] = _channel(frame, channels.get(channel), place)
-    return encoding
-
-
-def _channel(frame: pl.DataFrame, shared: Spec | None, place: str | Spec) -> Spec:
-    """A column in a channel, of a type that suits it; channels that have no scale take the column alone."""
-    if not isinstance(place, str):
-        return place
-    if shared is None:
-        return {"field": place}
-    return {
-        "type": "nominal" if frame.schema[place] == pl.String else "quantitative",
-        **shared,
-        "field": place,
+    encoding = {
+        channel: {**channels.get(channel, {}), "field": place} if isinstance(place, str) else place
+        for channel, place in places.items()
     }
+    if "tooltip" in places:
+        tips = places["tooltip"].items()
+        encoding["tooltip"] = [_tip(frame, column, heading, panel.form) for column, heading in tips]
+    return encoding
 
 
 def _tip(frame: pl.DataFrame, column: str, heading: str, form: str) -> Spec:

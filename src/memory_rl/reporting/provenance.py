@@ -61,10 +61,8 @@ def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
 def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
     protocol, sweep = load_protocol(folder / PROTOCOL), _read_sweep(folder)
     noted = (sweep.get("protocol") or {}).get("sha256")
-    command = sweep.get("command")
-    return Judgement(
-        folder, protocol, judge(protocol, cells), noted is not None and noted != protocol.sha256, command
-    )
+    changed = noted not in (None, protocol.sha256)
+    return Judgement(folder, protocol, judge(protocol, cells), changed, sweep.get("command"))
 
 
 def _read_sweep(folder: Path) -> dict[str, Any]:

@@ -66,9 +66,9 @@ class Study:
         labels: in the order of the legend.
     """
 
-    entries: tuple[Entry, ...]
-    unfinished: tuple[Cell, ...]
-    labels: tuple[Label, ...]
+    entries: Sequence[Entry]
+    unfinished: Sequence[Cell]
+    labels: Sequence[Label]
 
     @property
     def sizes(self) -> list[int]:
@@ -86,20 +86,20 @@ class Study:
 
     def plain(self) -> Study:
         """Without cells of several secrets or other adapters than LoRA, which have figures of their own."""
-        entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
+        entries = [entry for entry in self.entries if not is_of_capacity(entry.cell)]
         used = {entry.label for entry in entries}
-        labels = tuple(label for label in self.labels if label.name in used)
+        labels = [label for label in self.labels if label.name in used]
         return replace(self, entries=entries, labels=labels)
 
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
-        return replace(self, entries=tuple(entry for entry in self.entries if entry.label not in self.hidden))
+        return replace(self, entries=[entry for entry in self.entries if entry.label not in self.hidden])
 
 
 def study_of(cell: Cell) -> Study:
     """One cell under the name of its condition, whatever else it is."""
     entry = Entry(cell.condition, cell)
-    return Study((entry,), (), tuple(_labels([entry])))
+    return Study([entry], [], _labels([entry]))
 
 
 def make_study(cells: Sequence[Cell]) -> Study:
@@ -120,7 +120,7 @@ def make_study(cells: Sequence[Cell]) -> Study:
     entries = sorted(
         [*plain, *others], key=lambda entry: (order.index(entry.label), entry.N, entry.cell.num_secrets)
     )
-    return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
+    return Study(entries, [cell for cell in cells if not cell.completed], labels)
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:
@@ -153,18 +153,18 @@ def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
     By condition, then by what is trained, the smallest first, then by how much there is to learn.
     """
     found = [
-        Entry(f"{condition}, {size.label}, {_secrets(cell)}", cell)
-        for condition, size, group in groups_of_sizes(cells)
+        Entry(f"{cell.condition}, {size.label}, {_secrets(cell)}", cell)
+        for size, group in groups_of_sizes(cells)
         for cell in sorted(group, key=lambda cell: (cell.N, cell.num_secrets))
     ]
     return sorted(_told_apart(found), key=lambda entry: _place_of(entry.cell.condition))
 
 
-def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[str, Size, list[Cell]]]:
-    """Condition, size and cells; those in blocks after the others."""
+def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[Size, list[Cell]]]:
+    """The cells of each condition and size; those in blocks after the others."""
     for group in by_condition(cells).values():
         for part in (interleaved(group), [cell for cell in group if in_blocks(cell)]):
-            yield from ((group[0].condition, size, of_size) for size, of_size in by_size(part).items())
+            yield from by_size(part).items()
 
 
 def _secrets(cell: Cell) -> str:

@@ -131,8 +131,8 @@ def _interference_rows(size: Size, cell: Cell) -> Iterator[dict[str, Any]]:
         "information": float(np.log2(cell.N)),
         "secrets": found.secrets,
     }
-    for numbers in zip(found.blocks, *mean_interval(found.known), strict=True):
-        yield {**about, **dict(zip(_KNOWN[-4:], map(float, numbers), strict=True))}
+    for blocks, mean, low, high in zip(found.blocks, *mean_interval(found.known), strict=True):
+        yield {**about, "blocks": blocks, "mean": mean, "low": low, "high": high}
 
 
 _POINT_TABLE = {

@@ -112,7 +112,7 @@ def _episodes(entry: Entry) -> np.ndarray:
 
 
 def _mean_over_runs(entry: Entry, column: str, *further: int) -> pl.DataFrame:
-    """With its interval, at the grid episodes and at further ones."""
+    """With its interval, at the grid episodes of the entry and at further ones."""
     grid = np.union1d(episode_grid(_episodes(entry)), further).astype(np.int64)
     values = on_grid(entry, grid, column)[column].to_numpy().reshape(-1, len(grid))
     mean, low, high = mean_interval(values)

@@ -45,12 +45,10 @@ def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Jud
     A cell belongs to the nearest folder above it that holds a protocol, up to the path that was given.
     """
     roots = [Path(path) for path in paths]
-    folders: dict[Path, list[Cell]] = {}
+    folders = defaultdict(list)
     for cell in cells:
-        folder = _sweep_of(cell, roots)
-        if folder is not None:
-            folders.setdefault(folder, []).append(cell)
-    return [_judge(folder, members) for folder, members in folders.items()]
+        folders[_sweep_of(cell, roots)].append(cell)
+    return [_judge(folder, members) for folder, members in folders.items() if folder]
 
 
 def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:

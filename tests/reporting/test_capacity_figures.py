@@ -13,7 +13,7 @@ import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.reporting import capacity_charts
-from memory_rl.reporting.capacity import capacities_frame, interference_frame, points_frame
+from memory_rl.reporting.capacity import capacities_frame, cells_of, interference_frame, points_frame
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, COLORS
 from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.drawing import live, sheet
@@ -195,7 +195,7 @@ def test_other_cells_are_called_and_drawn_as_they_were(sweep, cells_folder):
     for make in FIGURES:
         drawn = [[live(panel, study, "") for panel in make(study).panels] for study in (alone, plain)]
         assert drawn[0] == drawn[1]
-    assert not capacity_charts.is_shown(alone)
+    assert not cells_of(alone)
     assert len(both.entries) == len(alone.entries) + 6
 
 

@@ -18,8 +18,7 @@ from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
-from memory_rl.reporting.values import WordTable, short, table_rows
-from memory_rl.reporting.wording import wording
+from memory_rl.reporting.values import WordTable, in_words, short, spread, word_table
 
 
 def cells_of(study: Study) -> list[Cell]:
@@ -34,25 +33,24 @@ def points_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     interval. Cells that differ in their seed alone are one row.
     """
     rows = [
-        _point_row(condition, size, point)
-        for condition, size, group in groups_of_sizes(cells)
-        for point in analysis.points(group)
+        _point_row(size, point) for size, group in groups_of_sizes(cells) for point in analysis.points(group)
     ]
     return rounded(frame_of(rows, *_POINT))
 
 
-_RATE = ("rate", "rate_low", "rate_high")
+_RATE = spread("rate")
+_STORED = ("stored", "low", "high")
 _POINT = (
     *("condition", "size", "parameters", "bytes", "N", "num_secrets", "order", "runs", "memorised"),
-    *("bits_to_learn", "stored", "low", "high", "late_gain", *_RATE, "bound"),
+    *("bits_to_learn", *_STORED, "late_gain", *_RATE, "bound"),
     "learning_rate",
 )
 
 
-def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
+def _point_row(size: Size, point: Sample) -> dict[str, Any]:
     first, rate, memorised = point.first, point.rate, point.memorised
     return {
-        "condition": condition,
+        "condition": first.condition,
         "size": size.label,
         "parameters": first.summary.get("trained_parameters"),
         "bytes": first.summary.get("trained_bytes"),
@@ -62,15 +60,15 @@ def _point_row(condition: str, size: Size, point: Sample) -> dict[str, Any]:
         "runs": point.runs,
         "memorised": memorised,
         "bits_to_learn": first.bits_to_learn,
-        **_spread(bootstrap_mean(point.stored), "stored", "low", "high"),
+        **bootstrap_mean(point.stored).as_row("stored"),
         "late_gain": float(np.mean([analysis.late_gain(cell) for cell in point.cells])),
-        **(_spread(rate, *_RATE) if memorised else {"bound": rate.high}),
+        **(_spread(rate, "rate") if memorised else {"bound": rate.high}),
         "learning_rate": first.metrics["learning_rate"].max(),
     }
 
 
-def _spread(estimate: Estimate, *names: str) -> dict[str, float | None]:
-    return dict(zip(names, (estimate.value, estimate.low, estimate.high), strict=True))
+def _spread(estimate: Estimate, name: str) -> dict[str, float | None]:
+    return dict(zip(spread(name), (estimate.value, estimate.low, estimate.high), strict=True))
 
 
 def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
@@ -79,31 +77,30 @@ def capacities_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     For sizes that are not saturated they are lower bounds.
     """
     rows = [
-        _capacity_row(group[0].condition, found)
-        for group in by_condition(cells).values()
-        for found in analysis.capacities(group)
+        _capacity_row(found) for group in by_condition(cells).values() for found in analysis.capacities(group)
     ]
     return rounded(frame_of(rows, *_CAPACITY))
 
 
-_ESTIMATES = {name: (name, f"{name}_low", f"{name}_high") for name in ("capacity", "per_parameter", "knee")}
+_ESTIMATES = ("capacity", "per_parameter", "knee")
 _CAPACITY = (
     *("condition", "size", "parameters", "N", "num_secrets", "saturated"),
-    *(column for columns in _ESTIMATES.values() for column in columns),
+    *(column for name in _ESTIMATES for column in spread(name)),
 )
 
 
-def _capacity_row(condition: str, found: analysis.Capacity) -> dict[str, Any]:
+def _capacity_row(found: analysis.Capacity) -> dict[str, Any]:
+    first = found.at.first
     return {
-        "condition": condition,
+        "condition": first.condition,
         "size": found.size.label,
         "parameters": found.size.parameters,
-        "N": found.at.first.N,
-        "num_secrets": found.at.first.num_secrets,
+        "N": first.N,
+        "num_secrets": first.num_secrets,
         "saturated": found.saturated,
-        **_spread(found.bits, *_ESTIMATES["capacity"]),
-        **_spread(found.per_parameter, *_ESTIMATES["per_parameter"]),
-        **_spread(found.knee, *_ESTIMATES["knee"]),
+        **_spread(found.bits, "capacity"),
+        **_spread(found.per_parameter, "per_parameter"),
+        **_spread(found.knee, "knee"),
     }
 
 
@@ -114,10 +111,10 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
     """
     rows = [
         row
-        for condition, size, group in groups_of_sizes(cells)
+        for size, group in groups_of_sizes(cells)
         for cell in group
         if in_blocks(cell)
-        for row in _interference_rows(condition, size, cell)
+        for row in _interference_rows(size, cell)
     ]
     return rounded(frame_of(rows, *_KNOWN))
 
@@ -125,43 +122,43 @@ def interference_frame(cells: Sequence[Cell]) -> pl.DataFrame:
 _KNOWN = ("condition", "size", "line", "information", "secrets", "blocks", "mean", "low", "high")
 
 
-def _interference_rows(condition: str, size: Size, cell: Cell) -> Iterator[dict[str, Any]]:
+def _interference_rows(size: Size, cell: Cell) -> Iterator[dict[str, Any]]:
     found = analysis.interference(cell)
     about = {
-        "condition": condition,
+        "condition": cell.condition,
         "size": size.label,
         "line": str(cell.path),
         "information": float(np.log2(cell.N)),
         "secrets": found.secrets,
     }
-    for numbers in zip(found.blocks, *mean_interval(found.known), strict=True):
-        yield {**about, **dict(zip(_KNOWN[-4:], map(float, numbers), strict=True))}
+    for blocks, mean, low, high in zip(found.blocks, *mean_interval(found.known), strict=True):
+        yield {**about, "blocks": blocks, "mean": mean, "low": low, "high": high}
 
 
 _POINT_TABLE = {
-    "condition": ("condition",),
-    "size": ("size",),
-    "trained parameters": ("parameters",),
-    "bytes": ("bytes",),
-    "M": ("num_secrets",),
-    "order": ("order",),
-    "bits to learn": ("bits_to_learn",),
-    "bits stored [95 %]": ("stored", "low", "high"),
-    "bits per parameter": ("per_parameter",),
-    "stored in the last tenth": ("late_gain",),
-    "memorised of runs": ("memorised_of_runs",),
-    "bits per episode [95 %]": _RATE,
-    "learning rate": ("learning_rate",),
+    "condition": "condition",
+    "size": "size",
+    "trained parameters": "parameters",
+    "bytes": "bytes",
+    "M": "num_secrets",
+    "order": "order",
+    "bits to learn": "bits_to_learn",
+    "bits stored [95 %]": _STORED,
+    "bits per parameter": "per_parameter",
+    "stored in the last tenth": "late_gain",
+    "memorised of runs": "memorised",
+    "bits per episode [95 %]": "rate",
+    "learning rate": "learning_rate",
 }
 _CAPACITY_TABLE = {
-    "condition": ("condition",),
-    "size": ("size",),
-    "trained parameters": ("parameters",),
-    "saturated": ("saturated",),
-    "capacity in bits [95 %]": _ESTIMATES["capacity"],
-    "at M": ("num_secrets",),
-    "bits per parameter [95 %]": _ESTIMATES["per_parameter"],
-    "knee in secrets [95 %]": _ESTIMATES["knee"],
+    "condition": "condition",
+    "size": "size",
+    "trained parameters": "parameters",
+    "saturated": "saturated",
+    "capacity in bits [95 %]": "capacity",
+    "at M": "num_secrets",
+    "bits per parameter [95 %]": "per_parameter",
+    "knee in secrets [95 %]": "knee",
 }
 
 
@@ -170,33 +167,31 @@ def capacity_tables(study: Study) -> list[WordTable]:
     cells = cells_of(study)
     if not cells:
         return []
+    capacities, points = (frame.rows(named=True) for frame in (capacities_frame(cells), points_frame(cells)))
     return [
-        WordTable(_capacity_words(cells), list(_CAPACITY_TABLE), **wording("tables", "capacities")),
-        WordTable(_point_words(cells), list(_POINT_TABLE), **wording("tables", "points")),
+        word_table("capacities", map(_capacity_words, capacities), _CAPACITY_TABLE),
+        word_table("points", map(_point_words, points), _POINT_TABLE),
     ]
 
 
-def _point_words(cells: Sequence[Cell]) -> list[list[str]]:
-    frame = points_frame(cells).with_columns(
-        per_parameter=pl.when(pl.col("parameters") > 0).then(pl.col("stored") / pl.col("parameters")),
-        memorised_of_runs=pl.format("{} of {}", "memorised", "runs"),
-    )
-    rows, rate = table_rows(frame.rows(named=True), _POINT_TABLE), list(_POINT_TABLE.values()).index(_RATE)
-    for row, bound in zip(rows, frame["bound"], strict=True):
-        row[rate] = row[rate] if bound is None else f"none; at most {short(bound)}"
-    return rows
+def _point_words(row: dict[str, Any]) -> dict[str, Any]:
+    bound, parameters = row["bound"], row["parameters"]
+    return {
+        **row,
+        "per_parameter": row["stored"] / parameters if parameters else None,
+        "memorised": f"{row['memorised']} of {row['runs']}",
+        "rate": in_words(row, _RATE) if bound is None else f"none; at most {short(bound)}",
+    }
 
 
-def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
+def _capacity_words(row: dict[str, Any]) -> dict[str, Any]:
     """What is a lower bound says so."""
-    frame = capacities_frame(cells)
-    words = pl.when("saturated").then(pl.lit("yes")).otherwise(pl.lit("no: a lower bound"))
-    rows = table_rows(frame.with_columns(saturated=words).rows(named=True), _CAPACITY_TABLE)
-    for row, saturated in zip(rows, frame["saturated"], strict=True):
-        for place, columns in enumerate(_CAPACITY_TABLE.values()):
-            if columns in _ESTIMATES.values() and not saturated:
-                row[place] = f"\u2265 {row[place]}"
-    return rows
+    words, sign = ("yes", "") if row["saturated"] else ("no: a lower bound", "\u2265 ")
+    return {
+        **row,
+        "saturated": words,
+        **{name: sign + in_words(row, spread(name)) for name in _ESTIMATES},
+    }
 
 
 def capacity_frame(study: Study) -> pl.DataFrame:
@@ -204,7 +199,7 @@ def capacity_frame(study: Study) -> pl.DataFrame:
     cells = cells_of(study)
     found = capacities_frame(cells).drop("parameters")
     return points_frame(cells).join(
-        found.rename({column: f"size_{column}" for column in ("num_secrets", "saturated")}),
+        found.rename({"num_secrets": "size_num_secrets", "saturated": "size_saturated"}),
         on=["condition", "size", "N"],
         how="left",
         maintain_order="left",
@@ -214,6 +209,6 @@ def capacity_frame(study: Study) -> pl.DataFrame:
 def sizes_of(cells: Sequence[Cell]) -> list[str]:
     """The labels of all sizes, the smallest first: the same colours in every panel and figure."""
     found = sorted(
-        {size for _, size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
+        {size for size, _ in groups_of_sizes(cells)}, key=lambda size: (size.parameters or 0, size.label)
     )
     return list(dict.fromkeys(size.label for size in found))

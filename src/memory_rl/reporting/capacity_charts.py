@@ -6,6 +6,7 @@ Colours stand for sizes or numbers of secrets. A study without such cells has no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,6 @@ _RATE = {"shown": "bits per episode", **INTERVAL}
 _DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
 
 
-def is_shown(study: Study) -> bool:
-    """Whether the study has any of these figures."""
-    return bool(cells_of(study))
-
-
 def capacity(study: Study) -> Figure:
     """Bits stored at the end against bits to learn: one panel per condition, one line per size."""
     cells = cells_of(study)
@@ -95,7 +91,7 @@ def capacity(study: Study) -> Figure:
             marks("rule", here, {"x": "low", "x2": "high", "y": "capacity"}, strokeWidth=1.4),
             marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
         ]
-        return Panel(condition, part, channels, layers, _BITS)
+        return Panel(part, channels, layers, _BITS, condition)
 
     return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
 
@@ -125,7 +121,7 @@ def parameters(study: Study) -> Figure:
             reference("rule", held, {"x": "parameters", "y": "low", "y2": "high"}, strokeWidth=1.6),
             reference("point", held, {"x": "parameters", "y": "capacity"}, size=190, **_DIAMOND),
         ]
-        return Panel(condition, part, channels, layers, _BITS)
+        return Panel(part, channels, layers, _BITS, condition)
 
     unsaturated = plateaus.filter(~pl.col("saturated"))
     why = "Not saturated, so that no capacity is drawn"
@@ -159,10 +155,8 @@ def size(study: Study) -> Figure:
         return Figure("size", missing=_ABSENT)
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
     frame = frame.with_columns(learned=pl.Series(learned))
-    width, color = (
-        reach(frame["parameters"]),
-        _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn"),
-    )
+    width = reach(frame["parameters"])
+    color = _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
@@ -176,7 +170,7 @@ def size(study: Study) -> Figure:
             marks("point", bounds, shape="triangle-down", size=90, opacity=1),
         ]
         tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
-        return Panel(condition, part, channels, layers, tips)
+        return Panel(part, channels, layers, tips, condition)
 
     why = "Upper bounds, because no run memorised"
     notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
@@ -189,17 +183,13 @@ def interference(study: Study) -> Figure:
     frame = interference_frame(cells)
     if frame.is_empty():
         return Figure("interference", missing="no cell learns one secret after the other (order=blocks)")
-    color = _color("size", sizes_of(cells), frame["size"])
-
-    def panel(condition: str, part: pl.DataFrame) -> Panel:
-        return _interference_panel(condition, part, color)
-
+    panel = partial(_interference_panel, _color("size", sizes_of(cells), frame["size"]))
     deep = not frame.filter(pl.min_horizontal("mean", "low") < -pl.col("information")).is_empty()
     words = "What lies below -log2 N is cut off; it comes into view when the figure is moved."
     return Figure("interference", _by_condition(frame, panel), notes=(words,) if deep else ())
 
 
-def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Panel:
+def _interference_panel(color: Spec, condition: str, frame: pl.DataFrame) -> Panel:
     bits, last = max(frame["information"]), max(frame["blocks"])
     least = max(-bits, extent([0.0], *frame.select("mean", "low"))[0])
     ticks = list(range(0, int(last) + 1, max(1, round(last / 8))))
@@ -216,8 +206,8 @@ def _interference_panel(condition: str, frame: pl.DataFrame, color: Spec) -> Pan
         *band(),
     ]
     tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}
-    tips |= {**INTERVAL, "secrets": "secrets averaged"}
-    return Panel(condition, frame, channels, layers, tips)
+    tips = {**tips, **INTERVAL, "secrets": "secrets averaged"}
+    return Panel(frame, channels, layers, tips, condition)
 
 
 CAPACITY_FIGURES: tuple[Callable[[Study], Figure], ...] = (capacity, parameters, size, interference)
@@ -233,8 +223,8 @@ def _capacities(cells: Sequence[Cell]) -> pl.DataFrame:
     return capacities_frame(cells).rename({"capacity_low": "low", "capacity_high": "high"})
 
 
-def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> tuple[Panel, ...]:
-    return tuple(make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True))
+def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> list[Panel]:
+    return [make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True)]
 
 
 def _drawable(frame: pl.DataFrame, value: str = "stored", least: float = LEAST_BITS) -> pl.DataFrame:
@@ -265,10 +255,10 @@ def _color(
 ) -> Spec:
     """A colour for each name of the domain; the legend shows those of `shown`, or all."""
     names = list(dict.fromkeys(domain))
-    places = np.linspace(0, len(COLORS) - 1, len(names)).round().astype(int)
+    places = np.linspace(0, len(COLORS) - 1, len(names))
     present = names if shown is None else [name for name in names if name in set(shown)]
     return {
         "field": column,
-        "scale": {"domain": names, "range": [COLORS[place] for place in places]},
+        "scale": {"domain": names, "range": [COLORS[round(place)] for place in places]},
         "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
     }

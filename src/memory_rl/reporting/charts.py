@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +13,6 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
-    BY_SERIES,
     DECADES,
     INTERVAL,
     LEGEND,
@@ -33,7 +33,7 @@ from memory_rl.reporting.drawing import (
     reference,
 )
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import STEPS
+from memory_rl.reporting.values import MINDS, STEPS
 from memory_rl.runs.store import FILM, RunDirectory
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
@@ -41,17 +41,17 @@ _STEPS: dict[str, Any] = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
-def _episodes(column: str, ends: pl.Series) -> Spec:
+def _episodes(ends: pl.Series) -> Spec:
     """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
     last, ticks = max(ends), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis(column, "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+    return axis("episode", "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
-def _at_each(study: Study, make: Callable[[list[Entry], int], Panel | None]) -> tuple[Panel, ...]:
-    panels = (make(study.at(N), N) for N in study.sizes)
-    return tuple(panel for panel in panels if panel)
+def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
+    panels = ((N, make(study.at(N))) for N in study.sizes)
+    return [replace(panel, title=f"N = {N}") for N, panel in panels if panel]
 
 
 def bits_known(study: Study) -> Figure:
@@ -62,32 +62,32 @@ def bits_known(study: Study) -> Figure:
     return Figure("bits_known", _at_each(study, _bits_panel))
 
 
-def _bits_panel(entries: list[Entry], N: int) -> Panel:
+def _bits_panel(entries: Sequence[Entry]) -> Panel:
     frame, information = curves.bits_known(entries), entries[0].cell.bits_to_learn
     runs = [curves.single_runs(entries)] if len(entries) == 1 else []
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
-        "x": _episodes("episode", frame["episode"]),
+        "x": _episodes(frame["episode"]),
         "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
-        "color": BY_SERIES,
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
     layers = [
         *(marks("line", lines, {"y": "bits", "detail": "run"}, **thin) for lines in runs),
         *_ceilings([entry for entry in entries if entry.summary]),
         *band(**_STEPS),
-        *_all_there_is(information, "log2 N =" if information == math.log2(N) else "M log2 N ="),
+        *_all_there_is(information, "log2 N =" if entries[0].cell.num_secrets == 1 else "M log2 N ="),
     ]
     tips = {"series": "condition", "episode": "episode", "mean": "bits known, mean", **INTERVAL}
-    tips["ceiling"] = "ceiling, bits"
-    return Panel(f"N = {N}", frame, channels, layers, tips, form=".3f")
+    return Panel(frame, channels, layers, {**tips, "ceiling": "ceiling, bits"}, form=".3f")
 
 
-def _ceilings(entries: list[Entry]) -> list[Layer]:
+def _ceilings(entries: Sequence[Entry]) -> list[Layer]:
     """Dotted; of entries that are completed."""
-    look = {"strokeWidth": 1.2, "opacity": 0.75, "strokeDash": [1.5, 3]}
-    return [marks("line", curves.ceilings(entries), {"y": "bits"}, **look)] if entries else []
+    if not entries:
+        return []
+    frame = curves.ceilings(entries)
+    return [marks("line", frame, {"y": "bits"}, strokeWidth=1.2, opacity=0.75, strokeDash=[1.5, 3])]
 
 
 def _all_there_is(bits: float, name: str) -> list[Layer]:
@@ -99,21 +99,20 @@ def _all_there_is(bits: float, name: str) -> list[Layer]:
 _MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
 
 
-def ledger(study: Study) -> Figure:
-    """The ledger of the one cell of a study.
+def ledger(entries: Sequence[Entry]) -> list[Panel]:
+    """The ledger of a single cell.
 
     What its questions could tell, what an ideal observer and the policy know, above where the bits go.
     """
-    (entry,) = study.entries
-    minds, falls = _minds_panel(entry), _waterfall_panel([entry], entry.N)
-    return Figure("ledger", (minds, falls) if falls else (minds,))
+    panels = (_minds_panel(entries), _waterfall_panel(entries))
+    return [panel for panel in panels if panel]
 
 
-def _minds_panel(entry: Entry) -> Panel:
-    frame, bits = curves.ledger([entry]), entry.cell.bits_to_learn
+def _minds_panel(entries: Sequence[Entry]) -> Panel:
+    frame, bits = curves.ledger(entries), entries[0].cell.bits_to_learn
     least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
-        "x": _episodes("episode", frame["episode"]),
+        "x": _episodes(frame["episode"]),
         "y": axis("mean", "bits", (least, 1.08 * most)),
         "color": {
             "field": "curve",
@@ -122,20 +121,18 @@ def _minds_panel(entry: Entry) -> Panel:
         },
     }
     layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
-    return Panel("Bits", frame, channels, layers)
+    return Panel(frame, channels, layers)
 
 
 def waterfall(study: Study) -> Figure:
     """Where the bits go, from channel capacity to policy: one panel per N, conditions below each other."""
     without = sorted({entry.label for entry in study.entries if "rates" not in entry.summary})
-    panels = _at_each(study, _waterfall_panel)
-    if not panels:
-        return Figure("waterfall", missing="no cell keeps a ledger (ledger=False)")
     notes = (f"Not shown, because they have no ledger: {', '.join(without)}.",) if without else ()
-    return Figure("waterfall", panels, notes=notes)
+    missing = "no cell keeps a ledger (ledger=False)"
+    return Figure("waterfall", _at_each(study, _waterfall_panel), missing, notes)
 
 
-def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
+def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
     frame = curves.waterfall(entries)
     rates = frame.select("above", "below", "low", "high").unpivot()["value"].drop_nulls()
     if rates.is_empty():
@@ -147,12 +144,12 @@ def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
-        "y": {"field": SERIES, "sort": present, "axis": None},
+        "y": {"field": SERIES, "type": "nominal", "sort": present, "axis": None},
         "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
         "color": {"legend": None},  # rows say themselves what they are
     }
     layers = [*_falls(frame), *_headings(entries)]
-    return Panel(f"N = {N}", frame, channels, layers, height=ROW * len(present), rows=tuple(present))
+    return Panel(frame, channels, layers, height=ROW * len(present), rows=present)
 
 
 _FALL = {
@@ -181,7 +178,7 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
     ]
 
 
-def _headings(entries: list[Entry]) -> list[Layer]:
+def _headings(entries: Sequence[Entry]) -> list[Layer]:
     rows = [(entry.label, 0, _heading(entry)) for entry in entries if "rates" in entry.summary]
     frame = pl.DataFrame(rows, schema=["series", "lane", "heading"], orient="row")
     words = {"x": {"value": 18}, "text": "heading"}
@@ -201,12 +198,11 @@ def survival(study: Study) -> Figure:
     return Figure("survival", _at_each(study, _survival_panel))
 
 
-def _survival_panel(entries: list[Entry], N: int) -> Panel:
+def _survival_panel(entries: Sequence[Entry]) -> Panel:
     frame = curves.survival(entries)
     ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
     channels = {
         "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
-        "color": BY_SERIES,
         "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
@@ -217,7 +213,7 @@ def _survival_panel(entries: list[Entry], N: int) -> Panel:
         marks("point", curves.censored(entries), shape="cross", size=90, filled=True, opacity=1),
     ]
     tips = {"series": "condition", "episode": "episodes", "surviving": "not yet", **INTERVAL}
-    return Panel(f"N = {N}", frame, channels, layers, tips, form=".1%")
+    return Panel(frame, channels, layers, tips, form=".1%")
 
 
 def scaling(study: Study) -> Figure:
@@ -228,7 +224,6 @@ def scaling(study: Study) -> Figure:
         "x": log_axis(
             "N", "N (log2 N bits to learn)", reach(sizes, by=1.4), base=2, values=sizes, format="d"
         ),
-        "color": BY_SERIES,
         "y": log_axis("rate", "bits per episode", rates, values=DECADES),
     }
     exact = frame.drop_nulls("closed_form")
@@ -239,16 +234,17 @@ def scaling(study: Study) -> Figure:
         *estimates(),
     ]
     tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    return Figure("scaling", (Panel("", frame, channels, layers, tips, height=420),))
+    return Figure("scaling", (Panel(frame, channels, layers, tips, height=420),))
 
 
 def absorption(study: Study) -> Figure:
     """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
-    return Figure("absorption", _at_each(study, _absorption_panel))
+    missing = "no two runs of a cell were measured at about the same P(S)"
+    return Figure("absorption", _at_each(study, _absorption_panel), missing)
 
 
-def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
-    frame, laws = curves.absorption(entries), curves.answer_information(N)
+def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
+    frame, N = curves.absorption(entries), entries[0].N
     if frame.is_empty():
         return None
     start = max(1 / (16 * N), min(0.5 / N, min(frame["p"]) / 1.2))
@@ -257,39 +253,38 @@ def _absorption_panel(entries: list[Entry], N: int) -> Panel | None:
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
         "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "color": BY_SERIES,
         "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
     }
     layers = [
         reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
         *(
             reference("line", law, {"x": "p", "y": "bits"}, strokeWidth=1.5, strokeDash=dash)
-            for law, dash in zip(laws.partition_by("curve"), ([1, 0], [6, 4]), strict=True)
+            for law, dash in zip(
+                curves.answer_information(N).partition_by("curve"), ([1, 0], [6, 4]), strict=True
+            )
         ),
         *estimates(),
     ]
     tips = {"series": "condition", "p": "P(S) before", "absorbed": "bits per episode", **INTERVAL}
-    return Panel(f"N = {N}", frame, channels, layers, {**tips, "runs": "runs"})
+    return Panel(frame, channels, layers, {**tips, "runs": "runs"})
 
 
 def rank(study: Study) -> Figure:
     """Bits per episode against LoRA rank: one panel per N where ranks differ."""
-    panels = _at_each(study, _rank_panel)
-    return Figure("rank", panels, missing="" if panels else "no two cells differ in lora_rank alone")
+    return Figure("rank", _at_each(study, _rank_panel), "no two cells differ in lora_rank alone")
 
 
-def _rank_panel(entries: list[Entry], N: int) -> Panel | None:
+def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
     frame = curves.ranks(entries)
     if frame["rate"].drop_nulls().is_empty():
         return None
     ranks = frame["rank"].unique().sort().to_list()
     channels = {
         "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
-        "color": BY_SERIES,
         "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
     tips = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(f"N = {N}", frame, channels, estimates(), tips)
+    return Panel(frame, channels, estimates(), tips)
 
 
 _LEGIBLE_N = 64
@@ -300,13 +295,12 @@ _OVERLAP = 0.004
 def film(study: Study) -> Figure:
     """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
     filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
-    if not filmed:
-        return Figure("film", missing=f"no run directory holds {FILM}, the record of P(answer)")
     words = (
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     )
-    return Figure("film", tuple(panel for entry in filmed for panel in _film_panels(entry)), notes=(words,))
+    panels = [panel for entry in filmed for panel in _film_panels(entry)]
+    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", (words,))
 
 
 def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
@@ -317,35 +311,34 @@ def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
 
 def _film_panels(entry: Entry) -> list[Panel]:
     frame = RunDirectory(entry.cell.path).read_frame(FILM)
-    secret = int(entry.cell.metrics.filter(run=0)["secret"][0])
-    choice = f"{entry.label}, N = {entry.N}"
     return [
-        _film_panel(curves.film(frame, column), entry.N, secret, title, choice)
-        for column, title in (("policy", "policy"), ("observer", "ideal observer"))
+        _film_panel(_rectangles(curves.film(frame, mind), entry.N), entry, MINDS[mind])
+        for mind in ("policy", "observer")
     ]
 
 
-def _film_panel(frame: pl.DataFrame, N: int, secret: int, title: str, choice: str) -> Panel:
+def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
+    N, secret = entry.N, entry.cell.metrics.filter(run=0).select(answer="secret").head(1)
     rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
     channels = {
-        "x": _episodes("episode", frame["end"]),
+        "x": _episodes(frame["end"]),
         "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
         "color": _brightness(),
     }
     tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
-    secrets = pl.DataFrame({"answer": [secret]})
     layers = [
         marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
-        reference("rule", secrets, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
+        reference("rule", secret, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
     ]
-    shown = _rectangles(frame, N)
-    return Panel(title, shown, channels, layers, form=".2~g", choice=choice, canvas=True)
+    choice = f"{entry.label}, N = {N}"
+    return Panel(frame, channels, layers, title=title, form=".2~g", choice=choice, canvas=True)
 
 
 def _brightness() -> Spec:
     bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
     return {
         "field": "seen",
+        "type": "quantitative",
         "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
         "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
     }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.statistics import CURVE_RESAMPLES, mean_interval, percentiles, resampled_means
+from memory_rl.analysis.statistics import CURVE_RESAMPLES, Estimate, mean_interval, resampled_means
 from memory_rl.analysis.survival import survival_curve
 from memory_rl.catalogue import KEEP
 from memory_rl.information.closed_forms import binary_episodes
@@ -36,10 +36,12 @@ _BINS_A_BIT = 2
 _LEAST_RUNS = 2
 _DIGITS = 4
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("series", "step", "from", "to", "words"), pl.String),
-    **dict.fromkeys(("condition", "size", "order", "line"), pl.String),
-    **dict.fromkeys(("N", "lane", "rank", "runs", "memorised"), pl.Int64),
-    **dict.fromkeys(("parameters", "bytes", "num_secrets", "secrets"), pl.Int64),
+    **dict.fromkeys(
+        ("series", "step", "from", "to", "words", "condition", "size", "order", "line"), pl.String
+    ),
+    **dict.fromkeys(
+        ("N", "lane", "rank", "runs", "memorised", "parameters", "bytes", "num_secrets", "secrets"), pl.Int64
+    ),
     "saturated": pl.Boolean,
 }
 
@@ -110,7 +112,7 @@ def _episodes(entry: Entry) -> np.ndarray:
 
 
 def _mean_over_runs(entry: Entry, column: str, *further: int) -> pl.DataFrame:
-    """With its interval, at the grid episodes and at further ones."""
+    """With its interval, at the grid episodes of the entry and at further ones."""
     grid = np.union1d(episode_grid(_episodes(entry)), further).astype(np.int64)
     values = on_grid(entry, grid, column)[column].to_numpy().reshape(-1, len(grid))
     mean, low, high = mean_interval(values)
@@ -219,8 +221,7 @@ def scaling(entries: Sequence[Entry]) -> pl.DataFrame:
         }
         for entry in entries
     ]
-    columns = ("series", "N", "rate", "low", "high", "questioner", "closed_form")
-    return rounded(frame_of(rows, *columns))
+    return rounded(frame_of(rows, *rows[0]))
 
 
 def _rate(entry: Entry) -> dict[str, float | None]:
@@ -232,7 +233,7 @@ def _rate(entry: Entry) -> dict[str, float | None]:
 
 def _questioner(entry: Entry) -> float | None:
     asker = entry.summary["ceilings"]["ideal_questioner"]
-    return float(np.log2(entry.N)) / asker["to_reach"] if asker and asker["to_reach"] else None
+    return entry.cell.bits_to_learn / asker["to_reach"] if asker and asker["to_reach"] else None
 
 
 _EXACT = {
@@ -253,9 +254,8 @@ def _closed_form(entry: Entry) -> float | None:
         config.get(key, value) != value for key, value in _EXACT.items()
     ):
         return None
-    step_size = config.get("learning_rate")
-    episodes = binary_episodes(entry.N, 1.0 if step_size is None else step_size, config["memorised_at"])
-    return float(np.log2(entry.N)) / episodes
+    episodes = binary_episodes(entry.N, config.get("learning_rate") or 1.0, config["memorised_at"])
+    return entry.cell.bits_to_learn / episodes
 
 
 def one_hit(sizes: Sequence[int]) -> pl.DataFrame:
@@ -288,19 +288,13 @@ def absorption(entry: Entry) -> pl.DataFrame:
     return frame_of(rows, "p", "absorbed", "low", "high", "runs")
 
 
-def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
+def _ratio(rows: pl.DataFrame) -> dict[str, Any]:
     """Of what was gained over what was spent in a bin, from the sums of each run."""
     sums = rows.select("gain", "spent", "place").to_numpy().astype(float)  # (R, 3)
     gain, spent, place = sums.sum(axis=0)
     drawn = resampled_means(sums, CURVE_RESAMPLES)
-    low, high = map(float, percentiles(drawn[:, 0] / drawn[:, 1], len(sums)))
-    return {
-        "p": 2.0 ** (place / spent),
-        "absorbed": gain / spent,
-        "low": low,
-        "high": high,
-        "runs": len(sums),
-    }
+    absorbed = Estimate.from_bootstrap(gain / spent, drawn[:, 0] / drawn[:, 1], len(sums))
+    return {"p": 2.0 ** (place / spent), **absorbed.as_row("absorbed"), "runs": len(sums)}
 
 
 def answer_information(N: int) -> pl.DataFrame:
@@ -354,13 +348,11 @@ def film(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     episodes = frame["episode"].unique().sort().to_numpy()
     kept = episode_grid(episodes, FILM_COLUMNS)
     ends = pl.DataFrame({"episode": kept, "end": [*kept[1:], episodes[-1] + 1]})
-    changed = pl.col("p") != pl.col("p").shift(1).over("answer")
     return (
         frame.with_columns(p=pl.col(column).round_sig_figs(2))
         .join(ends, on="episode")
         .sort("answer", "episode")
-        .with_columns(stretch=changed.fill_null(value=True).cum_sum())
-        .group_by("stretch", maintain_order=True)
+        .group_by(pl.struct("answer", "p").rle_id().alias("stretch"), maintain_order=True)
         .agg(pl.col("answer", "episode").first(), pl.col("end").last(), pl.col("p").first())
         .drop("stretch")
     )

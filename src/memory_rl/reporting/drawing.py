@@ -23,8 +23,6 @@ Encoding = Mapping[str, Any]
 SERIES = "series"
 """The column with the label of a cell. What is coloured by it has the label's colour and dashes."""
 
-BY_SERIES: Spec = {"field": SERIES}
-
 DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
@@ -74,12 +72,13 @@ class Panel:
     """One chart of a figure.
 
     Attributes:
-        title: above it; such as N = 64.
         frame: the rows that its layers draw, unless they have a frame of their own.
-        channels: axes and colours, each with the column that its layers draw there, unless they name another.
+        channels: axes and colours, each with the column that its layers draw there, unless they name another;
+            colours stand for series if nothing else is said.
         layers: from the back to the front.
         tips: headings of the columns that are shown of the point nearest to the pointer. A panel without any
             cannot be zoomed.
+        title: above it; such as N = 64.
         form: of fractions in tooltips.
         choice: panels of the same choice are shown together; None: always.
         height: in pixels.
@@ -87,15 +86,15 @@ class Panel:
         canvas: whether it has too many marks for an SVG on a page.
     """
 
-    title: str
     frame: pl.DataFrame
     channels: Mapping[str, Spec]
     layers: Sequence[Layer]
     tips: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     form: str = ".4~g"
     choice: str | None = None
     height: int = 300
-    rows: tuple[str, ...] = ()
+    rows: Sequence[str] = ()
     canvas: bool = False
 
 
@@ -106,14 +105,14 @@ class Figure:
     Attributes:
         name: of its files and its link.
         panels: none if it is left out.
-        missing: why it is left out.
-        notes: what this one leaves out; a sentence each.
+        missing: why it is left out, if it has no panels.
+        notes: what its panels leave out; a sentence each.
     """
 
     name: str
-    panels: tuple[Panel, ...] = ()
+    panels: Sequence[Panel] = ()
     missing: str = ""
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -175,6 +174,7 @@ def axis(
     """
     return {
         "field": column,
+        "type": "quantitative",
         "title": title,
         "scale": {"domain": list(domain), "nice": False, **(scale or {})},
         "axis": guide,
@@ -228,18 +228,17 @@ def printed(panel: Panel, study: Study, width: int = 370) -> Spec:
 
 def sheet(figure: Figure, study: Study) -> Spec:
     """A whole figure for print: its panels beside each other."""
-    title = {"text": figure.title, "fontSize": 17, "offset": 18}
     columns = 2 if any(panel.choice for panel in figure.panels) else 3
-    return joined([printed(panel, study) for panel in figure.panels], title, columns, colors="shared")
+    return joined([printed(panel, study) for panel in figure.panels], figure.title, columns, colors="shared")
 
 
-def joined(panels: list[Spec], title: Spec, columns: int, *, colors: str) -> Spec:
+def joined(panels: list[Spec], title: str, columns: int, *, colors: str) -> Spec:
     """Charts under one title, whose colours are "shared", and mean the same in all, or "independent"."""
     return {
         "concat": panels,
         "columns": min(columns, len(panels)),
         "spacing": 36,
-        "title": title,
+        "title": {"text": title, "fontSize": 17, "offset": 18},
         "resolve": {"scale": {"color": colors}},
     }
 
@@ -248,10 +247,11 @@ def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | N
     """The layers as one chart; what may be zoomed is clipped to it."""
     names = [label.name for label in study.labels]
     dashes = {"domain": names, "range": [dash_of(label) for label in study.labels]}
+    color = panel.channels.get("color", {"field": SERIES})
     channels = {
         "strokeDash": {"scale": dashes, "legend": None},
         **panel.channels,
-        "color": {"scale": {"domain": names}, "legend": legend, **panel.channels.get("color", {})},
+        "color": {"scale": {"domain": names}, "legend": legend, **color},
     }
     return {
         "data": _values(panel.frame),
@@ -273,32 +273,18 @@ def _values(frame: pl.DataFrame) -> Spec:
 def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
     """In Vega-Lite's words. Lines of a series have its dashes, unless they have dashes of their own."""
     frame = panel.frame if layer.frame is None else layer.frame
-    shared = {name: channel["field"] for name, channel in panel.channels.items() if "field" in channel}
+    shared = {name: channel["field"] for name, channel in channels.items() if "field" in channel}
     places = layer.encoding if layer.alone else {**shared, **layer.encoding}
     if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
         places = {**places, "strokeDash": SERIES}
-    encoding: Spec = {}
-    for channel, place in places.items():
-        if channel == "tooltip":
-            encoding[channel] = [
-                _tip(frame, column, heading, panel.form) for column, heading in place.items()
-            ]
-        else:
-            encoding[channel] = _channel(frame, channels.get(channel), place)
-    return encoding
-
-
-def _channel(frame: pl.DataFrame, shared: Spec | None, place: str | Spec) -> Spec:
-    """A column in a channel, of a type that suits it; channels that have no scale take the column alone."""
-    if not isinstance(place, str):
-        return place
-    if shared is None:
-        return {"field": place}
-    return {
-        "type": "nominal" if frame.schema[place] == pl.String else "quantitative",
-        **shared,
-        "field": place,
+    encoding = {
+        channel: {**channels.get(channel, {}), "field": place} if isinstance(place, str) else place
+        for channel, place in places.items()
     }
+    if "tooltip" in places:
+        tips = places["tooltip"].items()
+        encoding["tooltip"] = [_tip(frame, column, heading, panel.form) for column, heading in tips]
+    return encoding
 
 
 def _tip(frame: pl.DataFrame, column: str, heading: str, form: str) -> Spec:

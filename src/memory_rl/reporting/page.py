@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import jinja2
 import vl_convert
@@ -29,8 +28,6 @@ from memory_rl.reporting.wording import asset
 GENERATOR = "memory-rl report"
 """What marks a page as ours, so that it may be replaced."""
 
-_EXPORTS = "window.vegaEmbed = vegaEmbed;"
-
 
 def render(
     title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]
@@ -43,6 +40,7 @@ def render(
         judgements: of the sweeps with a protocol.
         figures: in order; those left out say why.
     """
+    plain, engine, behaviour = study.plain(), _engine(), asset("page.js")
     content = {
         "title": title,
         "study": study,
@@ -51,16 +49,6 @@ def render(
         "figures": figures,
         "tables": tables(study),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
-    }
-    templates = _environment()
-    page = templates.get_template("page.html").render(content | _of_the_page(study, figures))
-    return page, templates.get_template("summary.md").render(content)
-
-
-def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
-    plain = study.plain()
-    engine, behaviour = _engine(), asset("page.js")
-    return {
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
         "style": asset("page.css"),
@@ -72,6 +60,9 @@ def _of_the_page(study: Study, figures: Sequence[Figure]) -> dict[str, Any]:
         "versions": versions([entry.cell for entry in study.entries]),
         "curve_points": CURVE_POINTS,
     }
+    templates = _environment()
+    page, summary = (templates.get_template(name).render(content) for name in ("page.html", "summary.md"))
+    return page, summary
 
 
 def _environment() -> jinja2.Environment:
@@ -97,7 +88,7 @@ def _plain(text: str) -> str:
 @cache
 def _engine() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, in a function that keeps its names to itself."""
-    bundle = vl_convert.javascript_bundle(_EXPORTS)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return f"(function () {{\n{bundle}\n}})();".replace("</script", "<\\/script")
 
 
@@ -107,11 +98,10 @@ def _content_policy(*scripts: str) -> str:
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
     )
-    rules = (
-        *("default-src 'none'", f"script-src {hashes}", "style-src 'unsafe-inline'", "img-src data: blob:"),
-        *("base-uri 'none'", "form-action 'none'"),
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
     )
-    return "; ".join(rules)
 
 
 def _data(study: Study, figures: Sequence[Figure]) -> str:

@@ -35,23 +35,21 @@ def draw_run(cell: Cell) -> Iterator[tuple[str, bytes]]:
     Args:
         cell: completed, with metrics on disk.
     """
-    study = study_of(cell)
-    yield from _pictures("bits_known", _bits_known(study))
+    yield from _pictures("bits_known", _bits_known(cell))
     if "rates" in cell.summary:
-        yield from _pictures("ledger", _ledger(study))
+        yield from _pictures("ledger", _ledger(cell))
 
 
 def plot_run(cell: Cell) -> alt.LayerChart:
     """Bits known of one run directory against episodes, as an Altair chart."""
     import altair
 
-    return altair.LayerChart.from_dict(_bits_known(study_of(cell)))
+    return altair.LayerChart.from_dict(_bits_known(cell))
 
 
-def _bits_known(study: Study) -> Spec:
+def _bits_known(cell: Cell) -> Spec:
+    study, M, runs = study_of(cell), cell.num_secrets, cell.metrics["run"].n_unique()
     (panel,) = charts.bits_known(study).panels
-    (entry,) = study.entries
-    M, runs = entry.cell.num_secrets, entry.cell.metrics["run"].n_unique()
     summed = f", summed over {M} secrets" if M > 1 else ""
     subtitle = [
         f"Bits known: log2 N + log2 P(S){summed}. Mean over {runs} runs with its 95 % bootstrap interval;",
@@ -59,29 +57,27 @@ def _bits_known(study: Study) -> Spec:
     ]
     # Without tips it cannot be zoomed and is not clipped, which would slow the PNG down tenfold.
     spec = printed(replace(panel, height=_HEIGHT, tips={}), study, _WIDTH)
-    return _on_white({**spec, "title": {"text": _title(study), "subtitle": subtitle}}, study)
+    return _on_white({**spec, "title": {"text": _title(cell), "subtitle": subtitle}}, study)
 
 
-def _ledger(study: Study) -> Spec:
-    minds, falls = (printed(panel, study, _WIDTH) for panel in charts.ledger(study).panels)
-    (entry,) = study.entries
-    rates = entry.summary["rates"]
-    falls["title"] = {
-        "text": "Bits per episode, and the factor lost at each step",
-        "subtitle": ", ".join(f"{name} {number(rates[mind]['estimate'])}" for mind, name in MINDS.items()),
+def _ledger(cell: Cell) -> Spec:
+    study, rates = study_of(cell), cell.summary["rates"]
+    titles = {
+        "Bits": "Means over runs with 95 % bootstrap intervals; a run that has ended keeps its value.",
+        "Bits per episode, and the factor lost at each step": ", ".join(
+            f"{name} {number(rates[mind]['estimate'])}" for mind, name in MINDS.items()
+        ),
     }
-    minds["title"] = {
-        "text": "Bits",
-        "subtitle": "Means over runs with 95 % bootstrap intervals; a run that has ended keeps its value.",
-    }
-    title = {"text": _title(study), "fontSize": 17, "offset": 18}
-    return _on_white(joined([minds, falls], title, columns=1, colors="independent"), study)
+    panels = [
+        {**printed(panel, study, _WIDTH), "title": {"text": text, "subtitle": subtitle}}
+        for panel, (text, subtitle) in zip(charts.ledger(study.entries), titles.items(), strict=False)
+    ]
+    return _on_white(joined(panels, _title(cell), columns=1, colors="independent"), study)
 
 
-def _title(study: Study) -> str:
-    (entry,) = study.entries
-    M = entry.cell.num_secrets
-    return f"{entry.cell.condition}, N = {entry.N}{f', {M} secrets' if M > 1 else ''}"
+def _title(cell: Cell) -> str:
+    secrets = f", {cell.num_secrets} secrets" if cell.num_secrets > 1 else ""
+    return f"{cell.condition}, N = {cell.N}{secrets}"
 
 
 def _on_white(spec: Spec, study: Study) -> Spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import old_experiment
 
-SWEEP, PROTOCOL = "sweep.json", "protocol.yaml"
+PROTOCOL = "protocol.yaml"
 
 
 @dataclass(frozen=True)
@@ -45,34 +45,26 @@ def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Jud
     A cell belongs to the nearest folder above it that holds a protocol, up to the path that was given.
     """
     roots = [Path(path) for path in paths]
-    folders: dict[Path, list[Cell]] = {}
+    folders = defaultdict(list)
     for cell in cells:
-        folder = _sweep_of(cell, roots)
-        if folder is not None:
-            folders.setdefault(folder, []).append(cell)
-    return [_judge(folder, members) for folder, members in folders.items()]
+        folders[_sweep_of(cell, roots)].append(cell)
+    return [_judge(folder, members) for folder, members in folders.items() if folder]
 
 
 def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
-    above = [
-        folder
-        for folder in (cell.path, *cell.path.parents)
-        if any(folder == root or root in folder.parents for root in roots)
-    ]
+    above = (folder for folder in (cell.path, *cell.path.parents) if any(map(folder.is_relative_to, roots)))
     return next((folder for folder in above if (folder / PROTOCOL).is_file()), None)
 
 
 def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
     protocol, sweep = load_protocol(folder / PROTOCOL), _read_sweep(folder)
     noted = (sweep.get("protocol") or {}).get("sha256")
-    command = sweep.get("command")
-    return Judgement(
-        folder, protocol, judge(protocol, cells), noted is not None and noted != protocol.sha256, command
-    )
+    changed = noted not in (None, protocol.sha256)
+    return Judgement(folder, protocol, judge(protocol, cells), changed, sweep.get("command"))
 
 
 def _read_sweep(folder: Path) -> dict[str, Any]:
-    path = folder / SWEEP
+    path = folder / "sweep.json"
     if not path.exists():
         return {}
     try:
@@ -97,9 +89,11 @@ def command_of(cell: Cell) -> str:
 
 def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:
     """Each library, and the code itself, with the versions that were used."""
-    names = {name: None for cell in cells for name in cell.manifest.get("versions", {})}
-    rows = [(name, _listed(cell.manifest.get("versions", {}).get(name) for cell in cells)) for name in names]
-    return [*rows, ("commit", _listed(map(_code, cells)))]
+    used = defaultdict(list)
+    for cell in cells:
+        for name, version in cell.manifest.get("versions", {}).items():
+            used[name].append(version)
+    return [(name, _listed(values)) for name, values in (*used.items(), ("commit", map(_code, cells)))]
 
 
 def _code(cell: Cell) -> str:

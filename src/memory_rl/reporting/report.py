@@ -9,20 +9,18 @@ from pathlib import Path
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import write_whole
-from memory_rl.reporting.capacity import capacity_frame
-from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, is_shown
+from memory_rl.reporting.capacity import capacity_frame, cells_of
+from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
-from memory_rl.reporting.provenance import Judgement, judge_sweeps
+from memory_rl.reporting.provenance import judge_sweeps
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame
 
-PAGE, SUMMARY, CELLS, PICTURES = "index.html", "summary.md", "cells.csv", "figures"
-CAPACITY = "capacity.csv"
-"""Written only where a cell has several secrets or another adapter than LoRA."""
+PAGE = "index.html"
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -43,22 +41,19 @@ def write_report(config: ReportConfig) -> Path:
             "wait for one, or give other folders."
         )
     judgements = judge_sweeps(config.paths, cells)
-    title = config.title or _title(config, judgements)
+    first = Path(config.paths[0])
+    title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
     figures, printed = _make_figures(study)
     page, summary = render(title, study, judgements, figures)
-    files = {
-        PAGE: page.encode(),
-        SUMMARY: summary.encode(),
-        CELLS: cells_frame(study).write_csv().encode(),
-        **({CAPACITY: capacity_frame(study).write_csv().encode()} if is_shown(study) else {}),
-        **{f"{PICTURES}/{name}": content for name, content in _draw(printed, study.plain())},
+    files: dict[str, str | bytes] = {
+        PAGE: page,
+        "summary.md": summary,
+        "cells.csv": cells_frame(study).write_csv(),
+        **({"capacity.csv": capacity_frame(study).write_csv()} if cells_of(study) else {}),
+        **{f"figures/{name}": content for name, content in _draw(printed, study.plain())},
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
-
-
-def _title(config: ReportConfig, judgements: Sequence[Judgement]) -> str:
-    return judgements[0].protocol.name if judgements else Path(config.paths[0]).resolve().name
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:
@@ -84,7 +79,7 @@ def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
     shown = plain.shown()
     of_page = [_make(make, plain) for make in FIGURES]
     printed = [_make(make, plain if make is rank else shown) for make in FIGURES]
-    of_capacity = [make(study) for make in CAPACITY_FIGURES if is_shown(study)]
+    of_capacity = [make(study) for make in CAPACITY_FIGURES if cells_of(study)]
     return of_page + of_capacity, printed + of_capacity
 
 
@@ -100,23 +95,22 @@ def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]
 def _refuse_foreign(out: Path) -> None:
     """Only an empty or new folder, or an earlier report, is written to."""
     try:
-        taken = out.exists() and next(out.iterdir(), None) is not None
-        ours = (
-            taken
-            and (out / PAGE).is_file()
-            and GENERATOR in (out / PAGE).read_text(encoding="utf-8", errors="replace")[:2000]
-        )
+        foreign = out.exists() and any(out.iterdir()) and not _is_report(out / PAGE)
     except OSError as error:
         raise RunDirectoryError(
             f"out={out} cannot be written ({error.strerror}): give another folder."
         ) from error
-    if taken and not ours:
+    if foreign:
         raise RunDirectoryError(
             f"out={out} holds files that are no report: give a new folder, such as out=report."
         )
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+def _is_report(page: Path) -> bool:
+    return page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:2000]
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
     """Each whole or not at all, in this order."""
     for name, content in files.items():
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
+from statistics import multimode
 from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
@@ -17,7 +19,6 @@ _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
 _RANK = "lora_rank"
-_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class Study:
         labels: in the order of the legend.
     """
 
-    entries: tuple[Entry, ...]
-    unfinished: tuple[Cell, ...]
-    labels: tuple[Label, ...]
+    entries: Sequence[Entry]
+    unfinished: Sequence[Cell]
+    labels: Sequence[Label]
 
     @property
     def sizes(self) -> list[int]:
@@ -85,20 +86,20 @@ class Study:
 
     def plain(self) -> Study:
         """Without cells of several secrets or other adapters than LoRA, which have figures of their own."""
-        entries = tuple(entry for entry in self.entries if not is_of_capacity(entry.cell))
+        entries = [entry for entry in self.entries if not is_of_capacity(entry.cell)]
         used = {entry.label for entry in entries}
-        labels = tuple(label for label in self.labels if label.name in used)
+        labels = [label for label in self.labels if label.name in used]
         return replace(self, entries=entries, labels=labels)
 
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
-        return replace(self, entries=tuple(entry for entry in self.entries if entry.label not in self.hidden))
+        return replace(self, entries=[entry for entry in self.entries if entry.label not in self.hidden])
 
 
 def study_of(cell: Cell) -> Study:
     """One cell under the name of its condition, whatever else it is."""
     entry = Entry(cell.condition, cell)
-    return Study((entry,), (), tuple(_labels([entry])))
+    return Study([entry], [], _labels([entry]))
 
 
 def make_study(cells: Sequence[Cell]) -> Study:
@@ -115,11 +116,11 @@ def make_study(cells: Sequence[Cell]) -> Study:
     others = _named_by_size([cell for cell in completed if is_of_capacity(cell)])
     names = dict.fromkeys(entry.label for entry in others)
     labels = [*_labels(plain), *(Label(name, 0, 0, starts_hidden=True) for name in names)]
-    place = {label.name: index for index, label in reversed(list(enumerate(labels)))}
+    order = [label.name for label in labels]
     entries = sorted(
-        [*plain, *others], key=lambda entry: (place[entry.label], entry.N, entry.cell.num_secrets)
+        [*plain, *others], key=lambda entry: (order.index(entry.label), entry.N, entry.cell.num_secrets)
     )
-    return Study(tuple(entries), tuple(cell for cell in cells if not cell.completed), tuple(labels))
+    return Study(entries, [cell for cell in cells if not cell.completed], labels)
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:
@@ -127,18 +128,13 @@ def differing_keys(cells: Iterable[Cell]) -> list[str]:
 
     Of those that a grid may set for each N, the ones in which cells of the same N differ.
     """
-    groups = defaultdict(list)
+    met = defaultdict(set)
     for cell in cells:
-        groups[cell.kind, cell.condition].append(cell.config)
-    keys = [key for group in groups.values() for config in group for key in config if _differs(group, key)]
-    return [key for key in dict.fromkeys(keys) if key not in _UNNAMED]
-
-
-def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
-    """Among those that have the key."""
-    having = [config for config in configs if key in config]
-    values = {(config["N"] if key in _SET_FOR_EACH_N else None, str(config[key])) for config in having}
-    return len(values) > len({place for place, _ in values})
+        for key, value in cell.config.items():
+            place = cell.N if key in _SET_FOR_EACH_N else None
+            met[key, cell.kind, cell.condition, place].add(str(value))
+    differing = {key for (key, *_), values in met.items() if len(values) > 1}.difference(_UNNAMED)
+    return [key for key in dict.fromkeys(key for key, *_ in met) if key in differing]
 
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
@@ -146,8 +142,9 @@ def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
         key: _usual(key, [cell.config[key] for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
-    names = (" ".join([cell.condition, *_departures(cell, usual)]) for cell in cells)
-    return _told_apart([Entry(name, cell) for name, cell in zip(names, cells, strict=True)])
+    return _told_apart(
+        [Entry(" ".join([cell.condition, *_departures(cell.config, usual)]), cell) for cell in cells]
+    )
 
 
 def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
@@ -156,18 +153,18 @@ def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
     By condition, then by what is trained, the smallest first, then by how much there is to learn.
     """
     found = [
-        Entry(f"{condition}, {size.label}, {_secrets(cell)}", cell)
-        for condition, size, group in groups_of_sizes(cells)
+        Entry(f"{cell.condition}, {size.label}, {_secrets(cell)}", cell)
+        for size, group in groups_of_sizes(cells)
         for cell in sorted(group, key=lambda cell: (cell.N, cell.num_secrets))
     ]
     return sorted(_told_apart(found), key=lambda entry: _place_of(entry.cell.condition))
 
 
-def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[str, Size, list[Cell]]]:
-    """Condition, size and cells; those in blocks after the others."""
+def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[Size, list[Cell]]]:
+    """The cells of each condition and size; those in blocks after the others."""
     for group in by_condition(cells).values():
         for part in (interleaved(group), [cell for cell in group if in_blocks(cell)]):
-            yield from ((group[0].condition, size, of_size) for size, of_size in by_size(part).items())
+            yield from by_size(part).items()
 
 
 def _secrets(cell: Cell) -> str:
@@ -186,10 +183,13 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _departures(cell: Cell, usual: Mapping[str, Any]) -> list[str]:
+def _departures(config: Mapping[str, Any], usual: Mapping[str, str | None]) -> list[str]:
     """The keys with a value other than the usual."""
-    differing = {key: cell.config[key] for key in usual if cell.config.get(key, usual[key]) != usual[key]}
-    return [f"{key}={_shown(key, value)}" for key, value in differing.items()]
+    return [
+        f"{key}={_shown(key, config[key])}"
+        for key, value in usual.items()
+        if key in config and str(config[key]) != value
+    ]
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -199,44 +199,41 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else value
 
 
-def _usual(key: str, values: Sequence[Any]) -> Any:
-    """The value that most have; of as many, the greatest rank, and of other keys one that none equals."""
-    counts = Counter(map(str, values))
-    most = max(counts.values())
-    candidates = {str(value): value for value in values if counts[str(value)] == most}
+def _usual(key: str, values: Iterable[Any]) -> str | None:
+    """The value that most have, as text; of as many, the greatest rank, and of other keys none."""
+    candidates = multimode(map(str, values))
     if len(candidates) > 1:
-        return max(candidates.values()) if key == _RANK else _NOTHING
-    return next(iter(candidates.values()))
+        return max(candidates, key=int) if key == _RANK else None
+    return candidates[0]
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
     conditions = {entry.label: entry.cell.condition for entry in entries}
     ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
-    counts = Counter(entry.cell.condition for entry in entries)
-    colors = _colors([conditions[name] for name in ordered], counts)
-    variants: defaultdict[str, Iterator[int]] = defaultdict(count)
-    labels = []
+    cells = Counter(entry.cell.condition for entry in entries)
+    colors = _colors(dict.fromkeys(conditions[name] for name in ordered), cells)
+    labels, variants = [], Counter[str]()
     for name in ordered:
-        variant = next(variants[conditions[name]])
-        starts_hidden = variant > 0 and f" {_RANK}=" in name
-        labels.append(Label(name, colors[conditions[name]], variant, starts_hidden))
+        condition = conditions[name]
+        starts_hidden = variants[condition] > 0 and f" {_RANK}=" in name
+        labels.append(Label(name, colors[condition], variants[condition], starts_hidden))
+        variants[condition] += 1
     return labels
 
 
-def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
+def _colors(conditions: Iterable[str], cells: Mapping[str, int]) -> dict[str, int]:
     """A place in the palette for each condition.
 
     It is always the same for the five standard conditions; where several share one, as bins do, the one with
     the most cells has it. Others have the next free.
     """
-    colors: dict[str, int] = {}
-    for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):
-        place = _rank_of(condition)
-        colors[condition] = place if place < len(_ORDER) and place not in colors.values() else -1
+    ranks, owners = {condition: _rank_of(condition) for condition in conditions}, dict[int, str]()
+    for condition, rank in ranks.items():
+        owners[rank] = max(owners.get(rank, condition), condition, key=lambda name: cells[name])
     free = count(len(_ORDER))
     return {
-        condition: next(free) if colors[condition] < 0 else colors[condition]
-        for condition in dict.fromkeys(conditions)
+        condition: rank if rank < len(_ORDER) and owners[rank] == condition else next(free)
+        for condition, rank in ranks.items()
     }
 
 
@@ -245,13 +242,11 @@ def _rank_of(condition: str) -> int:
     return _ORDER.index(first) if first in _ORDER else len(_ORDER)
 
 
-def _place_of(condition: str) -> tuple[int, list[tuple[int, float, str]]]:
+def _place_of(condition: str) -> tuple[int, list[str | float]]:
     return _rank_of(condition), _natural(condition)
 
 
-def _natural(text: str) -> list[tuple[int, float, str]]:
-    """B=8 before B=16."""
-    parts = text.replace("=", " ").split(" ")
-    return [
-        (0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts
-    ]
+def _natural(text: str) -> list[str | float]:
+    """Words and numbers in turn, so that B=8 comes before B=16."""
+    parts = re.split(r"(\d+\.?\d*)", text)
+    return [float(part) if part[:1].isdecimal() else part for part in parts]

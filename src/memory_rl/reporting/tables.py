@@ -10,28 +10,26 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.catalogue import KEEP
 from memory_rl.reporting.capacity import capacity_tables
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, table_rows
-from memory_rl.reporting.wording import wording
+from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, word_table
 
 _RESULTS = {
-    "condition": ("label",),
-    "N": ("N",),
-    "runs": ("runs",),
-    "memorised": ("memorised",),
+    "condition": "label",
+    "N": "N",
+    "runs": "runs",
+    "memorised": "memorised",
     "median episodes [95 %]": MEDIAN,
     "bits per episode [95 %]": RATE,
-    "capacity": ("capacity",),
-    "alphabet": ("alphabet_loss",),
-    "exploration": ("exploration_loss",),
-    "absorption": ("absorption_loss",),
+    "capacity": "capacity",
+    "alphabet": "alphabet_loss",
+    "exploration": "exploration_loss",
+    "absorption": "absorption_loss",
 }
 
 
 def tables(study: Study) -> list[WordTable]:
     """All results, and what is stored by the cells with several secrets or other adapters than LoRA."""
     rows = [{"label": entry.label, "N": entry.N, **measured(entry.summary)} for entry in study.entries]
-    results = WordTable(table_rows(rows, _RESULTS), list(_RESULTS), **wording("tables", "results"))
-    return [results, *capacity_tables(study)]
+    return [word_table("results", rows, _RESULTS), *capacity_tables(study)]
 
 
 def about(study: Study) -> str:

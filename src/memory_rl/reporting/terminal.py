@@ -14,12 +14,12 @@ from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, num
 
 _FILE_WIDTH = 140
 _RESULTS = {
-    "condition": ("condition",),
-    "runs": ("runs",),
-    "memorised": ("memorised",),
+    "condition": "condition",
+    "runs": "runs",
+    "memorised": "memorised",
     "median episodes [95 % CI]": MEDIAN,
     "bits per episode [95 % CI]": RATE,
-    "naive capacity in bits": ("capacity",),
+    "naive capacity in bits": "capacity",
 }
 
 
@@ -62,8 +62,8 @@ def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Tab
         path: the run directory.
     """
     rows = [{"condition": name, **measured(summary)} for name, summary in conditions.items()]
-    about = {"caption": f"run directory: {path}", "caption_justify": "left"}
-    return make_table(list(_RESULTS), table_rows(rows, _RESULTS), **about)
+    caption = f"run directory: {path}"
+    return make_table(_RESULTS, table_rows(rows, _RESULTS), caption=caption, caption_justify="left")
 
 
 def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Table:
@@ -83,11 +83,10 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
         ("first episode, mean answer", first["mean"], "bits"),
     ]
     if asker is not None:
-        method = f"ideal questioner ({asker['method']})"
+        aims = {"to_reach": f"P(S) >= {memorised_at:g}", "to_know": "knows S", "to_hit": "answers S"}
         rows += [
-            (f"{method}: P(S) >= {memorised_at:g}", asker["to_reach"], "episodes"),
-            (f"{method}: knows S", asker["to_know"], "episodes"),
-            (f"{method}: answers S", asker["to_hit"], "episodes"),
+            (f"ideal questioner ({asker['method']}): {aim}", asker[name], "episodes")
+            for name, aim in aims.items()
         ]
     rows.append(("optimal questioner: knows S", ceilings["optimal_to_know"], "episodes"))
     headings = ("what", "at most" if asker is None else "value", "unit")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory_rl.reporting.wording import wording
+
 UNKNOWN = "-"
 
 MINDS = {
@@ -19,10 +21,17 @@ STEPS = {
     "exploration": ("questioner", "observer"),
     "absorption": ("observer", "policy"),
 }
-MEDIAN = ("median_episodes", "median_low", "median_high")
-RATE = ("bits_per_episode", "bits_per_episode_low", "bits_per_episode_high")
 
-Columns = Mapping[str, Sequence[str]]
+
+def spread(name: str) -> tuple[str, str, str]:
+    """The columns of a value and the ends of its interval."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+MEDIAN = ("median_episodes", "median_low", "median_high")
+RATE = spread("bits_per_episode")
+
+Columns = Mapping[str, str | Sequence[str]]
 """From each heading to the column below it, or to those of a value and the ends of its interval."""
 
 
@@ -41,6 +50,11 @@ class WordTable:
     headings: Sequence[str]
     title: str
     reading: str
+
+
+def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> WordTable:
+    """A table with what is said about it in templates/wording.yaml."""
+    return WordTable(table_rows(rows, columns), list(columns), **wording("tables", name))
 
 
 def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,14 +90,14 @@ def number(value: Any, digits: int = 3) -> str:
     return short(float(value), digits) if is_number else str(value)
 
 
-def with_interval(value: Any, *interval: Any) -> str:
-    """A number with its 95 % interval, if it has one, as in 0.05 [0.03, 0.08]."""
+def in_words(row: Mapping[str, Any], columns: str | Sequence[str]) -> str:
+    """A number, or one with its interval, as in 0.05 [0.03, 0.08]; columns that the row lacks are unknown."""
+    if isinstance(columns, str):
+        return number(row.get(columns))
+    value, *interval = map(row.get, columns)
     return f"{number(value)} [{number(interval)}]" if interval else number(value)
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:
-    """Rows in words; columns that they lack are unknown."""
-    return [
-        [with_interval(*(row.get(column) for column in columns)) for columns in table.values()]
-        for row in rows
-    ]
+    """Rows in words."""
+    return [[in_words(row, columns) for columns in table.values()] for row in rows]

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from memory_rl.assembly import (
 from memory_rl.condition import show_ceilings
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
 from memory_rl.experiment import Experiment
+from memory_rl.files import Json
 from memory_rl.keys import name_of
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -75,14 +75,12 @@ def _trackers(experiment: Experiment) -> Trackers:
     return Trackers({**experiment.flat(), "condition": experiment.condition}, curve)
 
 
-def _run_in(
-    directory: RunDirectory, manifest: Mapping[str, Any], setting: Setting, trackers: Trackers
-) -> None:
+def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers: Trackers) -> None:
     """Runs it in a claimed directory, from its last checkpoint if it holds one; the manifest always has its status."""
     signals, existing = SignalsWait(), directory.existing
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
-    current = dict(manifest) if existing is None else resumed(existing, manifest)
+    current = manifest if existing is None else resumed(existing, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
     try:
         about = _measure(setting, directory, continuation, signals, trackers)
@@ -99,7 +97,7 @@ def _run_in(
     checkpoints.remove()
 
 
-def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
+def _note_end(directory: RunDirectory, manifest: Json, error: BaseException) -> None:
     """Notes what stopped it, even on a disk that has just become full: then at least the error itself is raised."""
     interrupted = isinstance(error, KeyboardInterrupt)
     why = (
@@ -118,7 +116,7 @@ def _measure(
     continuation: FromCheckpoints,
     signals: SignalsWait,
     trackers: Trackers,
-) -> dict[str, Any]:
+) -> Json:
     """Learns, and writes what was measured however the learning ends.
 
     Returns what the manifest says of it, because it may differ from time to time.
@@ -227,7 +225,7 @@ def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, 
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 
-def _about_service(learners: Learners, stopped: str | None) -> dict[str, Any]:
+def _about_service(learners: Learners, stopped: str | None) -> Json:
     """What was spent on a hosted policy, and its warm-up, which is made when the first run starts."""
     spending, warmup = getattr(learners.policy, "spending", None), getattr(learners.policy, "warmup", None)
     if spending is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import polars as pl
 from rich.table import Table
@@ -13,6 +12,7 @@ from memory_rl.catalogue import KEEP
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, RESULTS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
+from memory_rl.files import Json
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import MEDIAN, RATE, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST, SUMMARY
@@ -30,7 +30,7 @@ bits per episode with 95 % intervals, empty where they lie beyond the budget; la
 as they were checked."""
 
 
-def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> dict[str, Any]:
+def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> Json:
     folder = f"{CELLS}/{cell.id}"
     manifest, summary = directory.read_json(f"{folder}/{MANIFEST}") or {}, directory.summary(folder)
     row = {
@@ -59,9 +59,7 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
 
 
-def make_rows(
-    cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]) -> list[Json]:
     """One row per reported cell, with the keys in which they differ.
 
     Args:
@@ -77,10 +75,10 @@ def make_rows(
 
 def write_results(
     directory: SweepDirectory,
-    about: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    about: Json,
+    rows: Sequence[Json],
     choices: Sequence[Choice],
-) -> dict[str, Any]:
+) -> Json:
     """Writes results.csv and summary.json, and returns the latter."""
     frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
     directory.write_bytes(RESULTS, frame.write_csv().encode())
@@ -89,7 +87,7 @@ def write_results(
     return summary
 
 
-def results_table(rows: Sequence[Mapping[str, Any]], location: str) -> Table:
+def results_table(rows: Sequence[Json], location: str) -> Table:
     """The table that ends a sweep: one row per cell."""
     more = [key for key in (rows[0] if rows else {}) if key not in FIELDS]
     seed = ["seed"] if len({row["seed"] for row in rows}) > 1 else []

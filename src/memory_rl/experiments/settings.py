@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
+from memory_rl.files import Json
 from memory_rl.keys import Key, key, keys_of, make, parse, split_words
 
 MANAGED = ("log_path", "quiet", "resume")
@@ -175,7 +176,7 @@ class Tuning:
                 )
 
 
-def read_tuning(values: Mapping[str, Any], prefix: str = "tune: ") -> Tuning:
+def read_tuning(values: Json, prefix: str = "tune: ") -> Tuning:
     """The tuning of a protocol, a grid file or the command line.
 
     Args:

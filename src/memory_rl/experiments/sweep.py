@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,6 +33,7 @@ from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, 
 from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
+from memory_rl.files import Json
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import MANIFEST, new_folder
@@ -42,7 +43,7 @@ SCHEMA = 2
 `Experiment.resolved`."""
 
 
-def sweep(**settings: Any) -> dict[str, Any]:
+def sweep(**settings: Any) -> Json:
     """Runs a sweep and returns its summary.
 
     Nothing is printed unless `quiet=False` is given.
@@ -180,7 +181,7 @@ class Sweep:
         """Where it runs; a new one is made when this is first asked for."""
         return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{self.name}")))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Json:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
 
         Raises:
@@ -211,7 +212,7 @@ class Sweep:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{len(self.cells)} cells in {self.directory.location}")
 
-    def _refuse_another(self, existing: Mapping[str, Any]) -> None:
+    def _refuse_another(self, existing: Json) -> None:
         differences = {
             "schema": f"of schema {existing.get('schema')}, and this version writes {SCHEMA}",
             "protocol": "that follows another protocol or none",
@@ -225,7 +226,7 @@ class Sweep:
                 )
 
     @property
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> Json:
         """What sweep.json says of the plan, beside its cells."""
         protocol, tuning = self.protocol, self.tuning
         return {
@@ -312,7 +313,7 @@ class Sweep:
         if not self.settings.quiet:
             _say(sentence)
 
-    def _sum_up(self, cells: Sequence[GridCell], status: str) -> dict[str, Any]:
+    def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
         rows = results.make_rows(merge([*self.kept, *cells]), self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):

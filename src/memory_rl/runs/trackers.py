@@ -25,6 +25,7 @@ import polars as pl
 from typing_extensions import override
 
 from memory_rl.errors import TrackerWarning, require
+from memory_rl.files import Json
 from memory_rl.runs.store import RunDirectory
 
 MEASURES = ("bits_known", "content_bits", "format_bits", "observer_bits", "asked_bits")
@@ -130,7 +131,7 @@ class Subject:
     folder: Path
     identity: str
     resumed: bool
-    config: dict[str, Any]
+    config: Json
 
 
 class Tracker(Protocol):
@@ -267,7 +268,7 @@ class Trackers:
         ConfigError: if a library is missing.
     """
 
-    def __init__(self, config: Mapping[str, Any], curve: MeanCurve) -> None:
+    def __init__(self, config: Json, curve: MeanCurve) -> None:
         self._config, self._curve = dict(config), curve
         self._wanted = {key: config[key] for key in _KINDS if config.get(key)}
         self._open: dict[str, Tracker] = {}
@@ -301,7 +302,7 @@ class Trackers:
         if self._open and table == "metrics":
             self._show(self._curve.add(rows))
 
-    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+    def close(self, summary: Json | None = None) -> None:
         """Closes the trackers.
 
         Args:

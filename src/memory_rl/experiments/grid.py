@@ -84,7 +84,7 @@ class GridCell:
 
     def as_dict(self) -> Json:
         """For sweep.json."""
-        return {"id": self.id, "command": self.command, "config": dict(self.values)}
+        return {"id": self.id, "command": self.command, "config": self.values}
 
 
 def make_cell(texts: Mapping[str, str]) -> GridCell:

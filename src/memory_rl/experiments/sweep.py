@@ -204,15 +204,7 @@ class Sweep:
 
     def _start(self) -> None:
         """Writes what was asked for, before the first run."""
-        existing = self.directory.read_json(SWEEP)
-        if existing is not None:
-            self._refuse_another(existing)
-        self._write_record(self.cells, chosen=self.tuning is None)
-        if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
-            self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
-        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
-
-    def _refuse_another(self, existing: Json) -> None:
+        existing = self.directory.read_json(SWEEP) or self._about
         differences = {
             "schema": f"of schema {existing.get('schema')}, and this version writes {SCHEMA}",
             "protocol": "that follows another protocol or none",
@@ -224,6 +216,10 @@ class Sweep:
                     f"log_path={self.directory.location} already holds a sweep {difference}: "
                     "give another log_path."
                 )
+        self._write_record(self.cells, chosen=self.tuning is None)
+        if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
+            self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
+        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
 
     @property
     def _about(self) -> Json:

@@ -234,32 +234,12 @@ class RunDirectory:
         with suppress(OSError):
             self.path.rmdir()
 
-    def write_json(self, name: str, content: Json) -> None:
-        """Writes a JSON file whole."""
-        self._write(name, json.dumps(content, indent=2) + "\n")
+    def write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
+        """Writes a file whole: its content, or what writes it to the path that it is given.
 
-    def write_frame(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a Parquet file whole."""
-        self._write(name, frame.write_parquet)
-
-    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Writes a .npz file whole."""
-        content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **arrays)
-        self._write(name, content.getvalue())
-
-    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
-        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
-        for name, adapter in adapters.items():
-            config, tensors = adapter.files
-            self.write_json(f"adapters/{name}/{config}", dict(adapter.config))
-            self._write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Writes a file whole."""
-        self._write(name, content)
-
-    def _write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
+        Raises:
+            RunDirectoryError: if it cannot be written, as for all that follow.
+        """
         try:
             write_whole(self.path / name, content)
         except OSError as error:
@@ -267,6 +247,27 @@ class RunDirectory:
                 f"{self.path / name} cannot be written ({error}): "
                 "make room or give a log_path on another disk."
             ) from error
+
+    def write_json(self, name: str, content: Json) -> None:
+        """Writes a JSON file whole."""
+        self.write(name, json.dumps(content, indent=2) + "\n")
+
+    def write_frame(self, name: str, frame: pl.DataFrame) -> None:
+        """Writes a Parquet file whole."""
+        self.write(name, frame.write_parquet)
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes a .npz file whole."""
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        self.write(name, content.getvalue())
+
+    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
+        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
+        for name, adapter in adapters.items():
+            config, tensors = adapter.files
+            self.write_json(f"adapters/{name}/{config}", dict(adapter.config))
+            self.write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
 
     def read_json(self, name: str) -> Json:
         """Reads a JSON file.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import three_digits
+from memory_rl.analysis.statistics import Estimate, three_digits
 from memory_rl.errors import RunDirectoryError
 from memory_rl.runs.store import SUMMARY, TIMING, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
@@ -98,11 +98,13 @@ class Result:
             told = {
                 f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} runs memorised",
                 "median episodes": f"{episodes['median']} {episodes['ci95']}",
-                "bits per episode": f"{three_digits(rate['estimate'])} [{', '.join(map(three_digits, rate['ci95']))}]",
+                "bits per episode": str(Estimate(rate["estimate"], *rate["ci95"])),
                 "naive capacity": three_digits(summary["ceilings"]["capacity"]),
             }
             lines.append("  " + "; ".join(f"{what}: {value}" for what, value in told.items()))
-            rates = (f"{mind} {three_digits(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items())
+            rates = (
+                f"{mind} {three_digits(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items()
+            )
             lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
         return "\n".join(lines)
 
@@ -125,5 +127,3 @@ def load(path: str | Path) -> Result:
                 f"{directory.path / SUMMARY} holds no conditions: give the path of a run directory."
             )
     return Result(directory.path, manifest, conditions)
-
-

@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def run_experiment(experiment: Experiment) -> Result:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest, and what
             was measured is kept.
     """
-    with _trackers(experiment) as trackers:
+    with closing(_trackers(experiment)) as trackers:
         setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
             experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume

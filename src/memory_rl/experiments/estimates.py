@@ -134,9 +134,9 @@ def costs_table(costs: Sequence[Json]) -> Table:
         }
         for cost in costs
     ]
-    about = {"title": "nothing was run; episodes and time are estimates", "title_justify": "left"}
+    title = "nothing was run; episodes and time are estimates"
     words = table_rows(rows, {name: (name,) for name in columns})
-    return make_table(columns, words, left=("part", "condition", "id"), **about)
+    return make_table(columns, words, left=("part", "condition", "id"), title=title, title_justify="left")
 
 
 def total(costs: Sequence[Json], workers: int) -> str:

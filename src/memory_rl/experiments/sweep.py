@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
@@ -30,13 +31,13 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory
+from memory_rl.experiments.store import CELLS, PROTOCOL, RESULTS, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.files import Json
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
-from memory_rl.runs.store import MANIFEST, new_folder
+from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
 
 SCHEMA = 2
 """Raised when sweep.json or the summary.json of a sweep changes its meaning. 2: ids are hashes of
@@ -314,8 +315,11 @@ class Sweep:
         rows = results.make_rows(merge([*self.kept, *cells]), self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
-        about = {**self._about, "status": status}
-        summary = results.write_results(self.directory, about, rows, self.choices)
+        frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
+        self.directory.write_bytes(RESULTS, frame.write_csv().encode())
+        tuning = list(map(asdict, self.choices)) or None
+        summary = {**self._about, "status": status, "cells": rows, "tuning": tuning}
+        self.directory.write_json(SUMMARY, summary)
         if not self.settings.quiet:
             show(results.choices_table(self.choices))
             show(results.results_table(rows, self.directory.location))

@@ -258,7 +258,7 @@ opened, given the value of the key."""
 
 
 class Trackers:
-    """All trackers of one experiment: opened by `start`, closed by `close` or the end of the with statement.
+    """All trackers of one experiment: opened by `start`, closed by `close`.
 
     Args:
         config: every key of the experiment, and its condition.
@@ -318,12 +318,6 @@ class Trackers:
             with self._left_behind_if_it_fails(name):
                 self._open[name].close(self._episode, numbers)
         self._open.clear()
-
-    def __enter__(self) -> Trackers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _show(self, points: list[TrackedPoint]) -> None:
         for point in points:

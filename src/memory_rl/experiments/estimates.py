@@ -45,8 +45,8 @@ _BITS_PER_PARAMETER = 0.7
 def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[Json]:
     """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
-    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported"; episodes are
-    those of all runs together, seconds on one core.
+    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported";
+    episodes are those of all runs together, seconds on one core.
     """
     tuning = [_estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}

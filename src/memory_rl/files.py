@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from safetensors import SafetensorError
+
+Json = dict[str, Any]
+"""What a JSON file holds, or a part of it: a manifest, a summary, a row, a configuration."""
 
 FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
 """What writing and reading raise where the disk or the file is to blame."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.statistics import Estimate, three_digits
 from memory_rl.errors import RunDirectoryError
 from memory_rl.runs.store import SUMMARY, TIMING, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
@@ -98,11 +99,13 @@ class Result:
                 f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} "
                 "runs memorised",
                 "median episodes": f"{episodes['median']} {episodes['ci95']}",
-                "bits per episode": f"{_short(rate['estimate'])} [{', '.join(map(_short, rate['ci95']))}]",
-                "naive capacity": _short(summary["ceilings"]["capacity"]),
+                "bits per episode": str(Estimate(rate["estimate"], *rate["ci95"])),
+                "naive capacity": three_digits(summary["ceilings"]["capacity"]),
             }
             lines.append("  " + "; ".join(f"{what}: {value}" for what, value in told.items()))
-            rates = (f"{mind} {_short(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items())
+            rates = (
+                f"{mind} {three_digits(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items()
+            )
             lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
         return "\n".join(lines)
 
@@ -125,7 +128,3 @@ def load(path: str | Path) -> Result:
                 f"{directory.path / SUMMARY} holds no conditions: give the path of a run directory."
             )
     return Result(directory.path, manifest, conditions)
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"

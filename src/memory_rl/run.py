@@ -6,8 +6,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from contextlib import closing, suppress
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from memory_rl.assembly import (
 from memory_rl.condition import show_ceilings
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
 from memory_rl.experiment import Experiment
+from memory_rl.files import Json
 from memory_rl.keys import name_of
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -53,7 +53,7 @@ def run_experiment(experiment: Experiment) -> Result:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
             and what was measured is kept.
     """
-    with _trackers(experiment) as trackers:
+    with closing(_trackers(experiment)) as trackers:
         setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
             experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume
@@ -75,9 +75,7 @@ def _trackers(experiment: Experiment) -> Trackers:
     return Trackers({**experiment.flat(), "condition": experiment.condition}, curve)
 
 
-def _run_in(
-    directory: RunDirectory, manifest: Mapping[str, Any], setting: Setting, trackers: Trackers
-) -> None:
+def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers: Trackers) -> None:
     """Runs it in a claimed directory, from its last checkpoint if there is one.
 
     The manifest always has its status.
@@ -85,7 +83,7 @@ def _run_in(
     signals, existing = SignalsWait(), directory.existing
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
-    current = dict(manifest) if existing is None else resumed(existing, manifest)
+    current = manifest if existing is None else resumed(existing, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
     try:
         about = _measure(setting, directory, continuation, signals, trackers)
@@ -102,7 +100,7 @@ def _run_in(
     checkpoints.remove()
 
 
-def _note_end(directory: RunDirectory, manifest: Mapping[str, Any], error: BaseException) -> None:
+def _note_end(directory: RunDirectory, manifest: Json, error: BaseException) -> None:
     """Notes what stopped it; if that fails, as on a full disk, at least the error itself is raised."""
     interrupted = isinstance(error, KeyboardInterrupt)
     why = (
@@ -121,7 +119,7 @@ def _measure(
     continuation: FromCheckpoints,
     signals: SignalsWait,
     trackers: Trackers,
-) -> dict[str, Any]:
+) -> Json:
     """Learns, and writes what was measured however the learning ends.
 
     Returns what the manifest says of it, because it may differ from time to time.
@@ -224,12 +222,12 @@ def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, 
     cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
     directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
     for name, content in draw_run(cell):
-        directory.write_bytes(f"figures/{name}", content)
+        directory.write(f"figures/{name}", content)
     for breach in breaches(cell.summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 
-def _about_service(learners: Learners, stopped: str | None) -> dict[str, Any]:
+def _about_service(learners: Learners, stopped: str | None) -> Json:
     """What was spent on a hosted policy, and its warm-up, which happens when the first run starts."""
     spending, warmup = getattr(learners.policy, "spending", None), getattr(learners.policy, "warmup", None)
     if spending is None:

@@ -6,7 +6,7 @@ Bits stored against bits to learn, plateau and knee.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.catalogue import KEEP
 from memory_rl.experiment import old_experiment
+from memory_rl.files import Json
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
@@ -256,14 +257,15 @@ def _labels(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def _trained(settings: Mapping[str, Any]) -> str:
+def _trained(settings: Json) -> str:
     if settings.get("backend") == "tabular":
         return "table"
-    adapter, targets = settings.get("adapter", "lora"), settings.get("lora_targets", "all")
-    layers = settings.get("lora_layers")
-    sizes = {
+    adapter, layers = settings.get("adapter", "lora"), settings.get("lora_layers")
+    targets = settings.get("lora_targets", "all")
+    names = {
         "lora": f"lora rank {settings.get('lora_rank')}",
         "shared": f"shared n={settings.get('adapter_parameters')}",
+        "full": "full",
     }
     where = [targets] * (targets != "all") + [f"layers {layers}"] * (layers is not None)
-    return " ".join([sizes.get(adapter, adapter), *where])
+    return " ".join([names[adapter], *where])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +14,7 @@ import polars as pl
 from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import old_experiment, secrets_to_memorise
+from memory_rl.files import Json
 from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
 
 SET_APART = ("tuning", "discarded")
@@ -32,8 +32,8 @@ class Cell:
     """
 
     path: Path
-    manifest: dict[str, Any] = field(repr=False)
-    summary: dict[str, Any] = field(repr=False)
+    manifest: Json = field(repr=False)
+    summary: Json = field(repr=False)
 
     @property
     def kind(self) -> str:
@@ -46,12 +46,12 @@ class Cell:
         return str(self.manifest["condition"])
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Json:
         """The keys of its configuration."""
         return dict(self.manifest["config"])
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Json:
         """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
         Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells
@@ -170,7 +170,7 @@ def _read_cell(path: Path) -> Cell:
     if manifest["status"] != "completed":
         return Cell(path, manifest, {})
     try:
-        summary: dict[str, Any] = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
+        summary: Json = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
     except (KeyError, TypeError):
         raise RunDirectoryError(
             f"{path / SUMMARY} does not hold the condition {manifest['condition']}: "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 from memory_rl.errors import ConfigError, suggest
+from memory_rl.files import Json
 
 Check = Callable[[Any], bool]
 Kind = TypeVar("Kind")
@@ -24,7 +25,7 @@ class Holds(NamedTuple):
     wanted: str
 
 
-def read(kind: type[Kind], values: Mapping[str, Any], where: str, **others: Any) -> Kind:
+def read(kind: type[Kind], values: Json, where: str, **others: Any) -> Kind:
     """An instance of a dataclass: the values of its fields that are keys, and of its others.
 
     A key without a default must be given.
@@ -92,10 +93,10 @@ def or_none(admits: Check) -> Check:
 Text = Annotated[str, Holds(is_text, "a text")]
 Margin = Annotated[float, Holds(is_above(1), "a factor above 1, such as 1.5")]
 Selection = Annotated[
-    dict[str, Any], Holds(is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
+    Json, Holds(is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
 ]
 Selections = Annotated[
-    list[dict[str, Any]],
+    list[Json],
     Holds(list_of(is_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]"),
 ]
 Axis = Annotated[

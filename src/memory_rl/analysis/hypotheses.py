@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations as pairs_of
 from typing import Annotated, Any, ClassVar
@@ -49,6 +49,7 @@ from memory_rl.analysis.survival import (
     pool,
     slope,
 )
+from memory_rl.files import Json
 
 _ROUNDING = 1e-9
 _LAW_CHANCE = 1e-4  # that an honest experiment breaches one of its laws; see `memory_rl.analysis.laws`
@@ -73,7 +74,7 @@ class Finding:
     """
 
     reason: str
-    numbers: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[Json] = field(default_factory=list)
     parts: Sequence[Part] = ()
 
     @property
@@ -295,7 +296,7 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
         )
         return Finding(reason + self._alike_over(rows), rows, parts)
 
-    def _alike_over(self, rows: Sequence[Mapping[str, Any]]) -> str:
+    def _alike_over(self, rows: Sequence[Json]) -> str:
         """What the intervals say of the pairs of each of the cells, at each value of the second axis."""
         if not self.over:
             return ""
@@ -310,14 +311,14 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
             sentences.append(f"{name_of(single)} are {', '.join(words)}")
         return f" Allowing for that factor, the rates of {'; those of '.join(sentences)}."
 
-    def _how_alike(self, rows: Sequence[Mapping[str, Any]]) -> str:
+    def _how_alike(self, rows: Sequence[Json]) -> str:
         if any(row["low"] > self.margin or row["high"] < 1 / self.margin for row in rows):
             return "different"
         within = all(row["low"] >= 1 / self.margin and row["high"] <= self.margin for row in rows)
         return "the same" if within else "undecided"
 
 
-def _each(selections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _each(selections: Iterable[Json]) -> list[Json]:
     return [single for selection in selections for single in combinations(selection)]
 
 
@@ -337,7 +338,7 @@ def _below(sample: Sample, *ceilings: float) -> Part:
     return Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
 
 
-def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[dict[str, Any], Part]:
+def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[Json, Part]:
     """The ratio of two rates, from their logarithms, as a row; and whether it is near the expected one.
 
     For it are two one-sided tests against the ends of the range, against it the test that it lies outside.
@@ -350,7 +351,7 @@ def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[d
     )
 
 
-def _ratio_of(row: Mapping[str, Any]) -> Estimate:
+def _ratio_of(row: Json) -> Estimate:
     return Estimate(row["ratio"], row["low"], row["high"])
 
 
@@ -378,7 +379,7 @@ def _tells_the_secret(sample: Sample) -> bool:
     return by_reward is not None and by_reward > math.log2(sample.first.N) - _ROUNDING
 
 
-def _cell_row(name: str, sample: Sample) -> dict[str, Any]:
+def _cell_row(name: str, sample: Sample) -> Json:
     return {
         "cell": name,
         "runs": sample.runs,

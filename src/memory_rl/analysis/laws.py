@@ -18,12 +18,11 @@ that leaks S soon asks S, and then the observer knows it, too.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.statistics import bootstrap_mean
+from memory_rl.files import Json
 
 POLICY_WITHIN_OBSERVER = "policy bits <= observer bits"
 OBSERVER_EQUALS_ASKED = "observer bits = information of the questions asked"
@@ -34,7 +33,7 @@ _ROUNDING = 1e-6  # bits
 _DIFFERENCE = pl.col("bits_known") - pl.col("observer_bits")
 
 
-def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | None = None) -> dict[str, Any]:
+def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | None = None) -> Json:
     """Both laws on the runs of one condition.
 
     Args:
@@ -66,7 +65,7 @@ def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
     return metrics.sort("run", "episode").filter((sure.cum_sum().over("run") - sure) == 0)
 
 
-def breaches(checks: dict[str, Any]) -> list[str]:
+def breaches(checks: Json) -> list[str]:
     """A sentence for each law that was breached."""
     return [
         f"the law '{check['law']}' is breached (mean difference {check['mean_difference']:+.3g} bits over "
@@ -76,7 +75,7 @@ def breaches(checks: dict[str, Any]) -> list[str]:
     ]
 
 
-def _policy_within_observer(public: pl.DataFrame) -> dict[str, Any]:
+def _policy_within_observer(public: pl.DataFrame) -> Json:
     """Evidence against the first law, by Markov's inequality.
 
     At each time the product over runs of (1 + M) / 2 has a mean of at most 1, and so has the mean of these
@@ -109,9 +108,7 @@ def _doubling(episodes: np.ndarray) -> np.ndarray:
     return np.asarray(episodes[np.unique([0, *2 ** np.arange(last.bit_length()), last])])
 
 
-def _observer_equals_asked(
-    difference: np.ndarray, variance: np.ndarray, information: float
-) -> dict[str, Any]:
+def _observer_equals_asked(difference: np.ndarray, variance: np.ndarray, information: float) -> Json:
     """Evidence against the second law, by Bernstein's inequality for martingales (Freedman 1975).
 
     The sum of the differences is a martingale whose variance the ledger knows, and whose steps are at most

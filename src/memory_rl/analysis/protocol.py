@@ -8,7 +8,7 @@ unread: they belong to the sweep.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -30,6 +30,7 @@ from memory_rl.analysis.entries import (
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
 from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, suggest
+from memory_rl.files import Json
 
 _SUFFIX = ".yaml"
 SELECTABLE = ("kind", "condition", *sorted(experiment_keys()))
@@ -67,14 +68,14 @@ class Protocol:
 
     name: Text
     description: Text = ""
-    grid: Annotated[
-        list[dict[str, Any]], Holds(list_of(_is_entry), "a list of entries with command: train or sft")
-    ] = field(repr=False)
-    tune: Annotated[dict[str, Any] | None, Holds(or_none(is_selection), "null, or keys of the tuning")] = None
+    grid: Annotated[list[Json], Holds(list_of(_is_entry), "a list of entries with command: train or sft")] = (
+        field(repr=False)
+    )
+    tune: Annotated[Json | None, Holds(or_none(is_selection), "null, or keys of the tuning")] = None
     minimum_runs: Annotated[int, Holds(is_integer, "an integer of 2 or more, such as 10")] = 10
     alpha: Annotated[float, Holds(_is_alpha, "a probability up to 0.2, such as 0.05")] = 0.05
     exclusions: Annotated[
-        list[dict[str, Any]],
+        list[Json],
         Holds(list_of(is_selection, least=0), "a list of selections, such as [{lora_rank: 1}]"),
     ] = field(default_factory=list)
     hypotheses: Annotated[
@@ -150,7 +151,7 @@ def _first_line(error: yaml.YAMLError) -> str:
     return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
-def _read_hypotheses(entries: Iterable[Mapping[str, Any]], where: str) -> list[Hypothesis]:
+def _read_hypotheses(entries: Iterable[Json], where: str) -> list[Hypothesis]:
     hypotheses: dict[str, Hypothesis] = {}
     for place, entry in enumerate(entries, start=1):
         here, test = f"{where}: hypothesis {entry.get('id', place)}", str(entry.get("test"))

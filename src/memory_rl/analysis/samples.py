@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -19,6 +19,7 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
 from memory_rl.catalogue import KEEP
+from memory_rl.files import Json
 
 BOOKKEEPING = KEEP | {"seed", "num_runs"}
 """Keys in which the runs of one sample may differ: they say who, where and how, not what was measured."""
@@ -108,18 +109,18 @@ def gather(cells: Iterable[Cell]) -> list[Sample]:
     return [Sample(tuple(same.values())) for same in groups.values()]
 
 
-def fits(values: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
+def fits(values: Json, selection: Json) -> bool:
     """Whether these have what a selection names: each key with its value, or one of a list of values."""
     return all(values.get(key) in _listed(wanted) for key, wanted in selection.items())
 
 
-def combinations(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def combinations(selection: Json) -> Iterator[Json]:
     """Each combination of a selection's lists: one cell that must be there."""
     for values in product(*map(_listed, selection.values())):
         yield dict(zip(selection, values, strict=True))
 
 
-def name_of(selection: Mapping[str, Any]) -> str:
+def name_of(selection: Json) -> str:
     """A selection as a reader would say it: sft, N=16, lora_rank=8."""
     return ", ".join(
         str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items()
@@ -141,7 +142,7 @@ class Evidence:
     samples: Sequence[Sample]
     minimum_runs: int
 
-    def take(self, selections: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    def take(self, selections: Sequence[Json]) -> list[Sample]:
         """The one sample of each selection.
 
         Raises:
@@ -161,7 +162,7 @@ class Evidence:
             )
         return [sample for sample in found if sample]
 
-    def _matching(self, selection: Mapping[str, Any]) -> Sample | None:
+    def _matching(self, selection: Json) -> Sample | None:
         matching = [sample for sample in self.samples if fits(sample.first.settings, selection)]
         if len(matching) > 1:
             one, other = (sample.first.settings for sample in matching[:2])

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+
+from memory_rl.files import Json
 
 RESAMPLES, CURVE_RESAMPLES = 9999, 999
 TAIL = (1 - 0.95) / 2
@@ -39,11 +40,11 @@ class Estimate:
         """Both ends, as JSON has them."""
         return [self.low, self.high]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """As in summary.json."""
         return {"estimate": self.value, "ci95": self.interval}
 
-    def as_row(self, name: str) -> dict[str, Any]:
+    def as_row(self, name: str) -> Json:
         """As columns of a table: the value under this name, low and high."""
         return {name: self.value, "low": self.low, "high": self.high}
 

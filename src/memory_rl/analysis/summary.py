@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,11 +16,12 @@ from memory_rl.analysis.survival import (
     median_episodes,
     restricted_mean,
 )
+from memory_rl.files import Json
 
 _NO_AVERAGE = "fixed_secret gives all runs one secret, and the laws hold on average over uniform secrets"
 
 
-def summarise(cell: Cell, ceilings: Mapping[str, Any], episodes_to_know: np.ndarray | None) -> dict[str, Any]:
+def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -> Json:
     """The summary of one condition, as in summary.json.
 
     Args:
@@ -34,7 +33,7 @@ def summarise(cell: Cell, ceilings: Mapping[str, Any], episodes_to_know: np.ndar
     times, end, config = cell.times, last_rows(cell.metrics), cell.config
     start = cell.metrics.filter(pl.col("episode") == 0).sort("run")
     median, mean = median_episodes(times), restricted_mean(times)
-    summary: dict[str, Any] = {
+    summary: Json = {
         "runs": len(times.episodes),
         "memorised": int(times.memorised.sum()),
         "censored": int((~times.memorised).sum()),
@@ -60,11 +59,11 @@ def summarise(cell: Cell, ceilings: Mapping[str, Any], episodes_to_know: np.ndar
     return summary
 
 
-def _mean(of_runs: pl.Series) -> dict[str, Any]:
+def _mean(of_runs: pl.Series) -> Json:
     return bootstrap_mean(of_runs.to_numpy()).as_dict()
 
 
-def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Json) -> Json:
     """Bits at the end of each run, bits an episode at each step of the waterfall, its losses, and the laws.
 
     The rates of channel and questioner are computed, and have no interval.
@@ -98,7 +97,7 @@ def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Mapping[s
     }
 
 
-def _losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
+def _losses(rates: Json) -> dict[str, float | None]:
     """The factor lost at each step of the waterfall, where both rates are known and not 0."""
     estimates = pairwise(rate["estimate"] for rate in rates.values())
     return {
@@ -107,7 +106,7 @@ def _losses(rates: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _relative_to_prior(cell: Cell, first: pl.Series, last: pl.Series) -> dict[str, Any]:
+def _relative_to_prior(cell: Cell, first: pl.Series, last: pl.Series) -> Json:
     """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end.
 
     Of each run, and means with intervals. With several secrets both are sums over all of them.

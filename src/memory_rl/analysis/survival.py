@@ -116,10 +116,10 @@ def median_episodes(times: MemorisationTimes) -> Estimate:
 def restricted_mean(times: MemorisationTimes) -> Estimate:
     """The mean of min(episodes to memorise, horizon).
 
-    The horizon is the first episode at which a run is censored, infinite if none is. The mean is the area under the
-    Kaplan-Meier curve up to it. Its interval is Student's on the scale of log(mean / (horizon - mean)), which is that
-    of log(mean) where no run was censored. If no run memorised before the horizon, it reaches down to where that would
-    have had a probability of 2.5 %.
+    The horizon is the first episode at which a run is censored, infinite if none is. The mean is the area
+    under the Kaplan-Meier curve up to it. Its interval is Student's on the scale of log(mean / (horizon -
+    mean)), which is that of log(mean) where no run was censored. If no run memorised before the horizon, it
+    reaches down to where that would have had a probability of 2.5 %.
     """
     from scipy.special import stdtrit
 

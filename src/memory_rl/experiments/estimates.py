@@ -12,14 +12,14 @@ some seconds more, up to a minute.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
 from memory_rl.experiment import Experiment
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.tuning import Contest
+from memory_rl.files import Json
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import table_rows
@@ -42,18 +42,18 @@ _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
 
-def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[dict[str, Any]]:
+def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[Json]:
     """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
-    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported"; episodes are
-    those of all runs together, seconds on one core.
+    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported";
+    episodes are those of all runs together, seconds on one core.
     """
     tuning = [_estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
     return tuning + [{**_estimate(cell, "reported"), **unknown} for cell in cells]
 
 
-def _estimate(cell: GridCell, part: str) -> dict[str, Any]:
+def _estimate(cell: GridCell, part: str) -> Json:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
     seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
@@ -121,7 +121,7 @@ def _seconds_per_update(experiment: Experiment) -> float:
     return (constant + slope * world.N) * rows * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
-def costs_table(costs: Sequence[Mapping[str, Any]]) -> Table:
+def costs_table(costs: Sequence[Json]) -> Table:
     """One row per cell."""
     columns = ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
     rows = [
@@ -134,12 +134,12 @@ def costs_table(costs: Sequence[Mapping[str, Any]]) -> Table:
         }
         for cost in costs
     ]
-    about = {"title": "nothing was run; episodes and time are estimates", "title_justify": "left"}
+    title = "nothing was run; episodes and time are estimates"
     words = table_rows(rows, {name: (name,) for name in columns})
-    return make_table(columns, words, left=("part", "condition", "id"), **about)
+    return make_table(columns, words, left=("part", "condition", "id"), title=title, title_justify="left")
 
 
-def total(costs: Sequence[Mapping[str, Any]], workers: int) -> str:
+def total(costs: Sequence[Json], workers: int) -> str:
     """The sum of all cells as a sentence."""
     seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
     return (

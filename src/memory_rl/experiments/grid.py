@@ -19,6 +19,7 @@ from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
 from memory_rl.experiments.settings import MANAGED
+from memory_rl.files import Json
 
 COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
 """What the command of an entry stands for."""
@@ -44,7 +45,7 @@ class GridCell:
         values: every key that has a meaning in it, but log_path and quiet.
     """
 
-    values: Mapping[str, Any]
+    values: Json
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -65,7 +66,7 @@ class GridCell:
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Json:
         """What a row of a table says of it first."""
         experiment, world = self.experiment, self.experiment.world
         return {
@@ -81,9 +82,9 @@ class GridCell:
         """The same cell with other values."""
         return GridCell({**self.values, **values})
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         """For sweep.json."""
-        return {"id": self.id, "command": self.command, "config": dict(self.values)}
+        return {"id": self.id, "command": self.command, "config": self.values}
 
 
 def make_cell(texts: Mapping[str, str]) -> GridCell:
@@ -161,7 +162,7 @@ class GridFile:
 
     name: str
     grid: list[Any]
-    tune: dict[str, Any] | None = None
+    tune: Json | None = None
 
 
 def read_grid_file(path: str) -> GridFile:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
-import polars as pl
 from rich.table import Table
 
 from memory_rl.catalogue import KEEP
 from memory_rl.experiments.grid import GridCell
-from memory_rl.experiments.store import CELLS, RESULTS, SweepDirectory
+from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
+from memory_rl.files import Json
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import MEDIAN, RATE, measured, number, table_rows
-from memory_rl.runs.store import MANIFEST, SUMMARY
+from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")
 _IN_CONDITIONS = ("signal", "env_type", "reward_type", "reward_bins", "reward_noise")
@@ -30,7 +28,7 @@ bits per episode with 95 % intervals, empty where they lie beyond the budget; la
 as they were checked."""
 
 
-def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> dict[str, Any]:
+def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> Json:
     folder = f"{CELLS}/{cell.id}"
     manifest, summary = directory.read_json(f"{folder}/{MANIFEST}") or {}, directory.summary(folder)
     row = {
@@ -59,9 +57,7 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
 
 
-def make_rows(
-    cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]) -> list[Json]:
     """One row per reported cell, with the keys in which they differ.
 
     Args:
@@ -75,21 +71,7 @@ def make_rows(
     ]
 
 
-def write_results(
-    directory: SweepDirectory,
-    about: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    choices: Sequence[Choice],
-) -> dict[str, Any]:
-    """Writes results.csv and summary.json, and returns the latter."""
-    frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
-    directory.write_bytes(RESULTS, frame.write_csv().encode())
-    summary = {**about, "cells": list(rows), "tuning": list(map(asdict, choices)) or None}
-    directory.write_json(SUMMARY, summary)
-    return summary
-
-
-def results_table(rows: Sequence[Mapping[str, Any]], location: str) -> Table:
+def results_table(rows: Sequence[Json], location: str) -> Table:
     """The table that ends a sweep: one row per cell."""
     more = [key for key in (rows[0] if rows else {}) if key not in FIELDS]
     seed = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
@@ -101,8 +83,9 @@ def results_table(rows: Sequence[Mapping[str, Any]], location: str) -> Table:
         "bits per episode [95 % CI]": RATE,
         "status": ("status",),
     }
-    about = {"caption": f"sweep directory: {location}", "caption_justify": "left"}
-    return make_table(columns, table_rows(rows, columns), left=("condition", "status"), **about)
+    caption = f"sweep directory: {location}"
+    words = table_rows(rows, columns)
+    return make_table(columns, words, left=("condition", "status"), caption=caption, caption_justify="left")
 
 
 def choices_table(choices: Sequence[Choice]) -> Table:
@@ -114,8 +97,8 @@ def choices_table(choices: Sequence[Choice]) -> Table:
         numbers = map(number, (choice.N, choice.learning_rate, best.bits_per_episode))
         rates = f"{number(choice.scores[0].learning_rate)} to {number(choice.scores[-1].learning_rate)}"
         rows.append([choice.condition, *numbers, rates, _note(choice)])
-    about = {"title": "learning rates, chosen on the tuning secrets", "title_justify": "left"}
-    return make_table(headings, rows, left=("condition", "note"), **about)
+    title = "learning rates, chosen on the tuning secrets"
+    return make_table(headings, rows, left=("condition", "note"), title=title, title_justify="left")
 
 
 def _note(choice: Choice) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
+from memory_rl.files import Json
 from memory_rl.keys import Key, key, keys_of, make, parse, split_words
 
 MANAGED = ("log_path", "quiet", "resume")
@@ -175,7 +176,7 @@ class Tuning:
                 )
 
 
-def read_tuning(values: Mapping[str, Any], prefix: str = "tune: ") -> Tuning:
+def read_tuning(values: Json, prefix: str = "tune: ") -> Tuning:
     """The tuning of a protocol, a grid file or the command line.
 
     Args:
@@ -217,7 +218,9 @@ def read_arguments(words: Sequence[str]) -> tuple[SweepConfig, dict[str, str]]:
         ConfigError: one sentence about the first argument that is not key=value, unknown, given twice or bad.
     """
     own, of_cells = keys_of(SweepConfig), cell_keys()
-    _refuse_twice(words, of_cells)
+    for word, count in Counter(word.partition("=")[0] for word in words).items():
+        if count > 1 and word in of_cells:
+            raise ConfigError(f"{word} is given twice: give it once, with commas between its values.")
     texts = split_words(words)
     for word, text in texts.items():
         if word not in own and word not in of_cells:
@@ -231,10 +234,3 @@ def read_arguments(words: Sequence[str]) -> tuple[SweepConfig, dict[str, str]]:
                 f"copy that file and change {word} there."
             )
     return config, axes
-
-
-def _refuse_twice(words: Iterable[str], of_cells: Mapping[str, Key]) -> None:
-    counts = Counter(word.partition("=")[0] for word in words)
-    for word, count in counts.items():
-        if count > 1 and word in of_cells:
-            raise ConfigError(f"{word} is given twice: give it once, with commas between its values.")

@@ -20,13 +20,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import write_whole
+from memory_rl.files import Json, write_whole
 from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
@@ -72,7 +71,7 @@ class SweepDirectory:
             ) from error
         return content
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    def read_json(self, name: str) -> Json | None:
         """A JSON file's content, or None if it is missing or damaged."""
         content = self.read_bytes(name)
         try:
@@ -105,7 +104,7 @@ class SweepDirectory:
                 self._files.rm(scratch)
             raise
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Json) -> None:
         """Writes a JSON file whole."""
         self.write_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -117,7 +116,7 @@ class SweepDirectory:
             return []
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
-    def summary(self, folder: str) -> dict[str, Any] | None:
+    def summary(self, folder: str) -> Json | None:
         """The summary of the one condition of the cell in a folder, if that is complete.
 
         It is if its manifest says so and its summary is there.

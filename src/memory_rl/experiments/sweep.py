@@ -9,12 +9,13 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
@@ -30,19 +31,20 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, SWEEP, TUNING, SweepDirectory
+from memory_rl.experiments.store import CELLS, PROTOCOL, RESULTS, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
+from memory_rl.files import Json
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
-from memory_rl.runs.store import MANIFEST, new_folder
+from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
 
 SCHEMA = 2
 """Raised when sweep.json or the summary.json of a sweep changes its meaning. 2: ids are hashes of
 `Experiment.resolved`."""
 
 
-def sweep(**settings: Any) -> dict[str, Any]:
+def sweep(**settings: Any) -> Json:
     """Runs a sweep and returns its summary.
 
     Nothing is printed unless `quiet=False` is given.
@@ -180,7 +182,7 @@ class Sweep:
         """Where it runs; a new one is made when this is first asked for."""
         return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{self.name}")))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Json:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
 
         Raises:
@@ -203,15 +205,7 @@ class Sweep:
 
     def _start(self) -> None:
         """Writes what was asked for, before the first run."""
-        existing = self.directory.read_json(SWEEP)
-        if existing is not None:
-            self._refuse_another(existing)
-        self._write_record(self.cells, chosen=self.tuning is None)
-        if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
-            self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
-        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
-
-    def _refuse_another(self, existing: Mapping[str, Any]) -> None:
+        existing = self.directory.read_json(SWEEP) or self._about
         differences = {
             "schema": f"of schema {existing.get('schema')}, and this version writes {SCHEMA}",
             "protocol": "that follows another protocol or none",
@@ -223,9 +217,13 @@ class Sweep:
                     f"log_path={self.directory.location} already holds a sweep {difference}: "
                     "give another log_path."
                 )
+        self._write_record(self.cells, chosen=self.tuning is None)
+        if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
+            self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
+        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
 
     @property
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> Json:
         """What sweep.json says of the plan, beside its cells."""
         protocol, tuning = self.protocol, self.tuning
         return {
@@ -312,13 +310,16 @@ class Sweep:
         if not self.settings.quiet:
             _say(sentence)
 
-    def _sum_up(self, cells: Sequence[GridCell], status: str) -> dict[str, Any]:
+    def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
         rows = results.make_rows(merge([*self.kept, *cells]), self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
-        about = {**self._about, "status": status}
-        summary = results.write_results(self.directory, about, rows, self.choices)
+        frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
+        self.directory.write_bytes(RESULTS, frame.write_csv().encode())
+        tuning = list(map(asdict, self.choices)) or None
+        summary = {**self._about, "status": status, "cells": rows, "tuning": tuning}
+        self.directory.write_json(SUMMARY, summary)
         if not self.settings.quiet:
             show(results.choices_table(self.choices))
             show(results.results_table(rows, self.directory.location))

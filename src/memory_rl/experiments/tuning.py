@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
+from memory_rl.files import Json
 
 _NOT_TUNED_APART = KEEP | {"seed", "learning_rate", "num_runs"}
 
@@ -132,7 +132,7 @@ def _candidates(cell: GridCell, tuning: Tuning) -> list[GridCell]:
     return [cell.with_values(learning_rate=rate, seed=tuning.seed, num_runs=num_runs) for rate in rates]
 
 
-def choose(contest: Contest, summaries: Mapping[str, Mapping[str, Any]]) -> Choice:
+def choose(contest: Contest, summaries: Mapping[str, Json]) -> Choice:
     """The candidate with the best `Score.rank`; of equals the one with the least rate.
 
     Args:

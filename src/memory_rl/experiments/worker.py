@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from signal import SIGINT
-from typing import Any, Literal
+from typing import Literal
 
 from memory_rl.errors import MemoryRLError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import SweepDirectory
+from memory_rl.files import Json
 from memory_rl.runs.checkpoint import CHECKPOINT
 from memory_rl.runs.manifest import first_difference
 from memory_rl.runs.store import MANIFEST
@@ -97,7 +98,7 @@ def _run(cell: GridCell, directory: SweepDirectory, folder: str) -> None:
     assert directory.local is not None  # noqa: S101  # workers get a path
     if directory.summary(folder) is not None:
         return
-    settings: dict[str, Any] = {"log_path": str(directory.local / folder), "quiet": True}
+    settings: Json = {"log_path": str(directory.local / folder), "quiet": True}
     if can_resume(cell, directory, folder):
         settings["resume"] = True
     else:

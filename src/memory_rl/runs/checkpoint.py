@@ -30,7 +30,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import FAILURES, flush
+from memory_rl.files import FAILURES, Json, flush
 from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
@@ -175,7 +175,7 @@ def _read_all(folder: Path) -> State:
     return tree
 
 
-def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: dict[str, Any]) -> Any:
+def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: Json) -> Any:
     """A leaf that went to a file of its own, from its reference; a branch as it is."""
     if "$array" in found:
         return arrays[found["$array"]]
@@ -189,6 +189,6 @@ def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: dict[str, Any]) 
     return found
 
 
-def _fingerprint(file: Path) -> dict[str, Any]:
+def _fingerprint(file: Path) -> Json:
     with file.open("rb") as stream:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

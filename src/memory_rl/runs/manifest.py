@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from memory_rl.experiment import Experiment, old_experiment
+from memory_rl.files import Json
 
 SCHEMA = 1
 """Raised when a file of the run directory changes its meaning."""
@@ -20,7 +20,7 @@ Status = Literal["running", "completed", "interrupted", "failed"]
 _LIBRARIES = ("memory-rl", "torch", "transformers", "numpy", "scipy", "polars")
 
 
-def make_manifest(experiment: Experiment) -> dict[str, Any]:
+def make_manifest(experiment: Experiment) -> Json:
     """The manifest of a run that is about to start. It holds nothing of the environment's variables."""
     return {
         "schema": SCHEMA,
@@ -38,9 +38,7 @@ def make_manifest(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def with_status(
-    manifest: Mapping[str, Any], status: Status, why: str | None = None, **about: Any
-) -> dict[str, Any]:
+def with_status(manifest: Json, status: Status, why: str | None = None, **about: Any) -> Json:
     """The manifest with a new status.
 
     Args:
@@ -52,7 +50,7 @@ def with_status(
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 
 
-def resumed(existing: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def resumed(existing: Json, now: Json) -> Json:
     """The manifest of a resumed run: as it started, with a note of when it was resumed and by which code.
 
     Args:
@@ -64,7 +62,7 @@ def resumed(existing: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
     return {**existing, "resumed": [*existing.get("resumed", []), note]}
 
 
-def first_difference(existing: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def first_difference(existing: Json, now: Json) -> str | None:
     """What makes two manifests describe different experiments, in words; None if they are the same one.
 
     Args:
@@ -85,7 +83,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _code_state() -> dict[str, Any]:
+def _code_state() -> Json:
     """The commit of the package's checkout, and whether it was changed since; None outside a checkout."""
     folder = Path(__file__).parent
 

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import write_whole
+from memory_rl.files import Json, write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
@@ -122,13 +122,11 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.existing: dict[str, Any] | None = None
+        self.existing: Json | None = None
         self._lock: Lock | None = None
 
     @classmethod
-    def claim(
-        cls, log_path: str | None, name: str, manifest: Mapping[str, Any], *, resume: bool = False
-    ) -> RunDirectory:
+    def claim(cls, log_path: str | None, name: str, manifest: Json, *, resume: bool = False) -> RunDirectory:
         """A directory that is this run's alone until `release`: `log_path`, or a new one under runs/.
 
         Args:
@@ -190,7 +188,7 @@ class RunDirectory:
             "or give another log_path."
         )
 
-    def _look(self, manifest: Mapping[str, Any], resume: bool) -> None:
+    def _look(self, manifest: Json, resume: bool) -> None:
         """Refuses what is not to be touched, and touches nothing."""
         try:
             names = sorted(path.name for path in self.path.iterdir() if not _is_ours(path.name))
@@ -206,7 +204,7 @@ class RunDirectory:
             self.existing = self.read_manifest()
             self._refuse_another(self.existing, manifest, resume)
 
-    def _refuse_another(self, existing: dict[str, Any], manifest: Mapping[str, Any], resume: bool) -> None:
+    def _refuse_another(self, existing: Json, manifest: Json, resume: bool) -> None:
         if self._lock is None and is_locked(self.path):
             raise self._in_use()
         status = self.status(existing)
@@ -224,7 +222,7 @@ class RunDirectory:
                 "give the same configuration, or another log_path."
             )
 
-    def status(self, manifest: Mapping[str, Any]) -> str:
+    def status(self, manifest: Json) -> str:
         """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it."""
         status = str(manifest["status"])
         return KILLED if status == "running" and self._lock is None and not is_locked(self.path) else status
@@ -236,32 +234,12 @@ class RunDirectory:
         with suppress(OSError):
             self.path.rmdir()
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON file whole."""
-        self._write(name, json.dumps(content, indent=2) + "\n")
+    def write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
+        """Writes a file whole: its content, or what writes it to the path that it is given.
 
-    def write_frame(self, name: str, frame: pl.DataFrame) -> None:
-        """Writes a Parquet file whole."""
-        self._write(name, frame.write_parquet)
-
-    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Writes a .npz file whole."""
-        content = io.BytesIO()
-        np.savez_compressed(content, allow_pickle=False, **arrays)
-        self._write(name, content.getvalue())
-
-    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
-        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
-        for name, adapter in adapters.items():
-            config, tensors = adapter.files
-            self.write_json(f"adapters/{name}/{config}", adapter.config)
-            self._write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Writes a file whole."""
-        self._write(name, content)
-
-    def _write(self, name: str, content: str | bytes | Callable[[Path], object]) -> None:
+        Raises:
+            RunDirectoryError: if it cannot be written, as for all that follow.
+        """
         try:
             write_whole(self.path / name, content)
         except OSError as error:
@@ -270,7 +248,28 @@ class RunDirectory:
                 "make room or give a log_path on another disk."
             ) from error
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def write_json(self, name: str, content: Json) -> None:
+        """Writes a JSON file whole."""
+        self.write(name, json.dumps(content, indent=2) + "\n")
+
+    def write_frame(self, name: str, frame: pl.DataFrame) -> None:
+        """Writes a Parquet file whole."""
+        self.write(name, frame.write_parquet)
+
+    def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Writes a .npz file whole."""
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **arrays)
+        self.write(name, content.getvalue())
+
+    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
+        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
+        for name, adapter in adapters.items():
+            config, tensors = adapter.files
+            self.write_json(f"adapters/{name}/{config}", dict(adapter.config))
+            self.write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
+
+    def read_json(self, name: str) -> Json:
         """Reads a JSON file.
 
         Raises:
@@ -294,7 +293,7 @@ class RunDirectory:
                 f"{self.path / name} cannot be read ({error}): give the path of a run directory."
             ) from error
 
-    def read_manifest(self) -> dict[str, Any]:
+    def read_manifest(self) -> Json:
         """Reads manifest.json.
 
         Raises:

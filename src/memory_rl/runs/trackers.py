@@ -25,6 +25,7 @@ import polars as pl
 from typing_extensions import override
 
 from memory_rl.errors import TrackerWarning, require
+from memory_rl.files import Json
 from memory_rl.runs.store import RunDirectory
 
 MEASURES = ("bits_known", "content_bits", "format_bits", "observer_bits", "asked_bits")
@@ -130,7 +131,7 @@ class Subject:
     folder: Path
     identity: str
     resumed: bool
-    config: dict[str, Any]
+    config: Json
 
 
 class Tracker(Protocol):
@@ -257,7 +258,7 @@ opened, given the value of the key."""
 
 
 class Trackers:
-    """All trackers of one experiment: opened by `start`, closed by `close` or the end of the with statement.
+    """All trackers of one experiment: opened by `start`, closed by `close`.
 
     Args:
         config: every key of the experiment, and its condition.
@@ -267,7 +268,7 @@ class Trackers:
         ConfigError: if a library is missing.
     """
 
-    def __init__(self, config: Mapping[str, Any], curve: MeanCurve) -> None:
+    def __init__(self, config: Json, curve: MeanCurve) -> None:
         self._config, self._curve = dict(config), curve
         self._wanted = {key: config[key] for key in _KINDS if config.get(key)}
         self._open: dict[str, Tracker] = {}
@@ -301,7 +302,7 @@ class Trackers:
         if self._open and table == "metrics":
             self._show(self._curve.add(rows))
 
-    def close(self, summary: Mapping[str, Any] | None = None) -> None:
+    def close(self, summary: Json | None = None) -> None:
         """Closes the trackers.
 
         Args:
@@ -317,12 +318,6 @@ class Trackers:
             with self._left_behind_if_it_fails(name):
                 self._open[name].close(self._episode, numbers)
         self._open.clear()
-
-    def __enter__(self) -> Trackers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _show(self, points: list[TrackedPoint]) -> None:
         for point in points:

@@ -37,7 +37,8 @@ class AnswerTrie:
             token after the prompt.
         decision_node: (D,) the node whose output predicts the edge.
         decision_edges: (D, C) edge ids, the exit last, padded with -1.
-        edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit).
+        edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit). The last D are
+            the exits, in the order of the decisions.
         edge_step: (E,) the step whose reply the token belongs to.
         edge_choice: (E,) the choice of that step once the edge is taken, -1 while the reply is unfinished or
             invalid.

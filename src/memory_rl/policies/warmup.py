@@ -349,4 +349,4 @@ class _SomeAnswers(_Lesson):
         keep, place = pack.kept(row, nodes)
         self.tokens += pack.tokens.numel()
         logits = forward(self._model, pack, keep, self._trie.prompt)
-        return logits[tensor_beside(logits, row), tensor_beside(logits, place)]
+        return logits[row, place]

@@ -118,9 +118,9 @@ def test_the_gradient_of_a_shared_vector_is_that_through_merged_weights(n):
 def test_every_entry_serves_as_many_coefficients_and_they_make_orthogonal_directions_of_one_length(n):
     """The map of the vector to the coefficients has orthogonal columns of length sqrt(C / n) / sqrt(n), as
     far as n divides C."""
-    frame = make(shared(n), num_runs=3).adapters._frame
+    adapters = make(shared(n), num_runs=3).adapters
     coefficients = SITES * 16
-    for entry, factor in zip(frame.entry, frame.factor, strict=True):
+    for entry, factor in zip(adapters._entry, adapters._factor, strict=True):
         columns = torch.zeros(coefficients, n)
         columns[torch.arange(coefficients), entry] = factor
         gram = columns.T @ columns

@@ -14,7 +14,7 @@ T tokens of a form, L edges on a path, K steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -159,6 +159,9 @@ class AnswerTrie:
 def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray) -> AnswerTrie:
     """The trie of all valid conversations.
 
+    Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
+    come to them; the exits come last.
+
     Args:
         conversations: F tokenised conversations of K turns; the forced tokens of the first turn must be the
             same in all.
@@ -168,35 +171,7 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
         ValueError: if two conversations are the same, or one ends where another continues: then P(S) would
             not be the probability of one path.
     """
-    parts = [(turn, chosen) for turn in range(choices.shape[1]) for chosen in (False, True)][1:]
-    rows = {part: [conversation[part[0]][part[1]] for conversation in conversations] for part in parts}
-    return _grow(np.array(conversations[0][0][0]), rows, choices)
-
-
-def build_trie_of_replies(
-    prompt: Sequence[int], replies: Sequence[Sequence[int]], choices: np.ndarray
-) -> AnswerTrie:
-    """As `build_trie`, for conversations of one turn that share their prompt; made for millions of them.
-
-    Args:
-        prompt: P tokens.
-        replies: F replies.
-        choices: (F, 1) what each of them answers.
-    """
-    return _grow(np.array(prompt), {(0, True): replies}, choices)
-
-
-def _grow(
-    prompt: np.ndarray, parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
-) -> AnswerTrie:
-    """The trie, from the tokens of all conversations (F,), part by part.
-
-    A part is named by the turn that it belongs to, and by whether the model chooses it.
-
-    Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
-    come to them; the exits come last.
-    """
-    token, step, chosen = _joined(parts)
+    token, step, chosen = _joined(conversations)
     last = (token != NONE).sum(axis=1) - 1
     standing = np.full(len(token), NONE)  # the node at which each conversation stands
     nodes, edges = _Numbering(), _Numbering()
@@ -222,7 +197,7 @@ def _grow(
     exits = np.full(len(decisions), NONE)
     all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
-        prompts=prompt[None],
+        prompts=np.array([conversations[0][0][0]]),
         node_token=node_token,
         node_parent=node_rank[node_parent],
         node_depth=node_depth,
@@ -237,11 +212,10 @@ def _grow(
     )
 
 
-def _joined(
-    parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(conversations: Sequence[Sequence[TokenTurn]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The tokens of all conversations behind their prompt, their turns, and which of them are chosen: (F, T)."""
-    padded = [_pad(rows) for rows in parts.values()]
+    parts = [(turn, chosen) for turn in range(len(conversations[0])) for chosen in (False, True)][1:]
+    padded = [_pad([conversation[turn][chosen] for conversation in conversations]) for turn, chosen in parts]
     tokens = np.hstack(padded)
     turns, chosen = (
         np.broadcast_to(np.repeat(values, [rows.shape[1] for rows in padded]), tokens.shape)

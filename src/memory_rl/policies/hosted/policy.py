@@ -132,7 +132,6 @@ class TinkerPolicy(Policy):
             self._drawn.drop(run)
         self._clients.results(asked)
         self.updates[moved] += learner.epochs
-        self.spending.on_change()
 
     @override
     def state(self) -> State:
@@ -140,7 +139,6 @@ class TinkerPolicy(Policy):
         self._clients.save(
             {run: f"update-{self.updates[run]}" for run in np.nonzero(self.updates)[0].tolist()}
         )
-        self.spending.on_change()
         return super().state()
 
     @override
@@ -175,9 +173,7 @@ class TinkerPolicy(Policy):
         accounts = self._accounts(runs, every_prompt(runs, self.trie.num_prompts))
         seen = [self._drawn.seen(run) for run in runs]
         self._draw({account: self.costs.samples(seen[row]) for (row, _), account in np.ndenumerate(accounts)})
-        log_probs = np.array(self._clients.results(asked)).reshape(forms.shape)
-        self.spending.on_change()
-        return log_probs
+        return np.array(self._clients.results(asked)).reshape(forms.shape)
 
     def _draw(self, counts: Mapping[int, int]) -> None:
         """Samples conversations until so many can be given out, by account.
@@ -261,7 +257,6 @@ class TinkerPolicy(Policy):
             data = self._data(demonstrations(self.trie, answers), weights, prompts, shown=True)
             rate = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / (WARMUP_STEPS + 1)))
             self._clients.results(self._clients.ask_step(base, data, ("cross_entropy", None), rate))
-            self.spending.on_change()
         else:
             raise ModelError(
                 f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: "

@@ -172,20 +172,16 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
             not be the probability of one path.
     """
     token, step, chosen = _joined(conversations)
-    last = (token != NONE).sum(axis=1) - 1
-    standing = np.full(len(token), NONE)  # the node at which each conversation stands
-    nodes, edges = _Numbering(), _Numbering()
-    edge_at = np.full(token.shape, NONE)
-    for place, (tokens, decides) in enumerate(zip(token.T, chosen.T, strict=True)):
-        edge_at[decides, place] = edges.number(np.nonzero(decides)[0], standing, tokens, place)
-        longer = np.nonzero(last > place)[0]
-        standing[longer] = nodes.number(longer, standing, tokens, place)
-    node_parent, node_token, node_depth, node_rank = nodes.in_order()
-    edge_node, edge_token, _, edge_rank = edges.in_order()
-    edge_at = edge_rank[edge_at]
+    prefix = _prefixes(token)
+    node_at, edge_at = np.full((2, *token.shape), NONE)
+    is_node = np.pad(token[:, 1:] != NONE, ((0, 0), (0, 1)))  # the last token of a conversation is none
+    row, node_depth, node_at[is_node] = _first_places(prefix, is_node)
+    edge_row, edge_place, edge_at[chosen] = _first_places(prefix, chosen)
+    node_before = np.pad(node_at, ((0, 0), (1, 0)), constant_values=NONE)
+    edge_token = token[edge_row, edge_place]
     paths = _flush_left(edge_at, chosen)
     _check_paths(paths)
-    decision_node, first, edge_decision = _numbered(node_rank[edge_node])
+    decision_node, first, edge_decision = _numbered(node_before[edge_row, edge_place])
     edge_step, edge_choice = np.full((2, len(edge_token)), NONE)
     edge_step[edge_at[chosen]] = step[chosen]
     replying = np.pad(np.where(chosen, step, NONE), ((0, 0), (0, 1)), constant_values=NONE)
@@ -198,8 +194,8 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
     all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
         prompts=np.array([conversations[0][0][0]]),
-        node_token=node_token,
-        node_parent=node_rank[node_parent],
+        node_token=token[row, node_depth],
+        node_parent=node_before[row, node_depth],
         node_depth=node_depth,
         decision_node=decision_node,
         decision_edges=_group(all_decisions),
@@ -225,40 +221,20 @@ def _joined(conversations: Sequence[Sequence[TokenTurn]]) -> tuple[np.ndarray, n
     return token, step, decides == 1
 
 
-class _Numbering:
-    """Numbers things that differ in where they hang or in their token, place after place."""
-
-    def __init__(self) -> None:
-        self._parts = [
-            np.zeros((4, 0), dtype=np.int64)
-        ]  # (4, n): parent, token, place, the first row that has it
-        self._count = 0
-
-    def number(self, rows: np.ndarray, parents: np.ndarray, tokens: np.ndarray, place: int) -> np.ndarray:
-        """Provisional numbers of the things of these rows, which ascend; equal things get one number."""
-        width = int(tokens.max()) + 1
-        keys = (parents[rows] + 1) * width + tokens[rows]
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-        here = rows[first]
-        self._parts.append(np.stack([parents[here], tokens[here], np.full_like(here, place), here]))
-        self._count += len(here)
-        return self._count - len(here) + which
-
-    def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Parents, tokens and places by final number, and the final number of each provisional one.
-
-        The last of these is for -1.
-        """
-        parent, token, place, row = np.concatenate(self._parts, axis=1)
-        order = np.lexsort((place, row))
-        return parent[order], token[order], place[order], np.append(_rank(order), NONE)
+def _prefixes(token: np.ndarray) -> np.ndarray:
+    """A number for the tokens of a conversation up to each of its tokens, the same where these are the same."""
+    numbers, width, before = np.empty_like(token), int(token.max()) + 2, np.zeros(len(token), dtype=np.int64)
+    for place, tokens in enumerate(token.T):
+        before = np.unique(before * width + tokens + 1, return_inverse=True)[1]
+        numbers[:, place] = place * len(token) + before
+    return numbers
 
 
-def _rank(order: np.ndarray) -> np.ndarray:
-    """Where each number stands in a permutation."""
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank
+def _first_places(prefix: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers some of the prefixes: row and place where each first stands, and the number at every place."""
+    _, first, which = _numbered(prefix[wanted])
+    row, place = np.nonzero(wanted)
+    return row[first], place[first], which
 
 
 def _check_paths(paths: np.ndarray) -> None:
@@ -273,7 +249,7 @@ def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The different values in the order in which they first come, where that is, and the number of each."""
     different, first, which = np.unique(values, return_index=True, return_inverse=True)
     order = first.argsort()
-    return different[order], first[order], _rank(order)[which]
+    return different[order], first[order], order.argsort()[which]
 
 
 def _flush_left(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

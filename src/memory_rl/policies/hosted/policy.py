@@ -150,7 +150,7 @@ class TinkerPolicy(Policy):
         return runs[:, None] * self.trie.num_prompts + prompts
 
     def _reserve_update(self, runs: np.ndarray) -> None:
-        self.spending.reserve(self.costs.estimate(1).update * len(runs))
+        self.spending.reserve(self.costs.update * len(runs))
 
     def _of_records(
         self, runs: np.ndarray, prompts: np.ndarray, records: np.ndarray, shown: bool

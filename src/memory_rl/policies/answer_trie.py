@@ -209,7 +209,7 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
 
 
 def _joined(conversations: Sequence[Sequence[TokenTurn]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens of all conversations behind their prompt, their turns, and which of them are chosen: (F, T)."""
+    """The tokens of all conversations behind the prompt, their turns, and which are chosen: (F, T)."""
     parts = [(turn, chosen) for turn in range(len(conversations[0])) for chosen in (False, True)][1:]
     padded = [_pad([conversation[turn][chosen] for conversation in conversations]) for turn, chosen in parts]
     tokens = np.hstack(padded)
@@ -222,7 +222,7 @@ def _joined(conversations: Sequence[Sequence[TokenTurn]]) -> tuple[np.ndarray, n
 
 
 def _prefixes(token: np.ndarray) -> np.ndarray:
-    """A number for the tokens of a conversation up to each of its tokens, the same where these are the same."""
+    """A number for the tokens up to each place of a conversation; equal tokens, equal numbers: (F, T)."""
     numbers, width, before = np.empty_like(token), int(token.max()) + 2, np.zeros(len(token), dtype=np.int64)
     for place, tokens in enumerate(token.T):
         before = np.unique(before * width + tokens + 1, return_inverse=True)[1]

@@ -152,7 +152,7 @@ class LowRankAdapters(Adapters):
     def _pairs(
         self, runs: Sequence[int] | np.ndarray, vectors: torch.Tensor
     ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-        """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from R' runs' vectors (R', P)."""
+        """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from vectors (R', P)."""
 
     @override
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:

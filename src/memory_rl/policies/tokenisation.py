@@ -102,7 +102,7 @@ class _Writer:
     end_text: str
 
     def forced(self, question: str, *earlier: Turn) -> list[int]:
-        """The tokens between the end of the last reply, if there are earlier turns, and that of the question."""
+        """The tokens between the last reply, if there are earlier turns, and the reply to the question."""
         text = self._render(question, earlier)
         if earlier:
             text = text[self._end_of_last_reply(text, question, earlier[-1][1]) :]

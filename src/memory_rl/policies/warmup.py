@@ -254,7 +254,7 @@ class _Lesson:
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def __call__(self) -> tuple[torch.Tensor, float]:
-        """The loss of one step; the divergence is the mean of the last steps, infinity until there are enough."""
+        """See `Loss`; the divergence is the mean of the last steps, infinity until there are enough."""
         loss, divergence = self._step()
         self._recent.append(divergence)
         enough = len(self._recent) == self._recent.maxlen
@@ -326,7 +326,11 @@ class _SomeAnswers(_Lesson):
         paths = self._trie.form_edges[draws]
         row, *_ = where = np.nonzero(paths != NONE)
         decision = self._trie.edge_decision[paths[where]]
-        logits = self._logits(row, decision)
+        nodes = self._trie.decision_node[decision]
+        pack = pack_nodes(self._trie, row, nodes, _ROWS)
+        keep, place = pack.kept(row, nodes)
+        self.tokens += pack.tokens.numel()
+        logits = forward(self._model, pack, keep, self._trie.prompt)[row, place]
         edges = self._trie.decision_edges[decision]
         share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
         log_probs = decision_log_probs(self._trie, decision, logits)
@@ -338,12 +342,3 @@ class _SomeAnswers(_Lesson):
         with torch.no_grad():
             steps = [self._step()[1] for _ in range(_RECENT_STEPS)]
         return float(np.mean(steps)), float(np.std(steps, ddof=1) / math.sqrt(len(steps)))
-
-    def _logits(self, row: np.ndarray, decision: np.ndarray) -> torch.Tensor:
-        """(n, V) at these decisions of these rows."""
-        nodes = self._trie.decision_node[decision]
-        pack = pack_nodes(self._trie, row, nodes, _ROWS)
-        keep, place = pack.kept(row, nodes)
-        self.tokens += pack.tokens.numel()
-        logits = forward(self._model, pack, keep, self._trie.prompt)
-        return logits[row, place]

@@ -85,8 +85,8 @@ class Costs:
         warmup, runs = self.warmup, self.settings.num_runs
         return [
             *([f"the format warm-up of the base model costs at most {warmup}."] if warmup.tokens else ()),
-            f"an update of one run costs at most {self.update}; measuring all {runs} runs before the first one "
-            f"costs {self.start}.",
+            f"an update of one run costs at most {self.update}; measuring all {runs} runs before the first "
+            f"one costs {self.start}.",
             f"all {runs} runs together cost at most {self.most(updates)}, if none is done before its "
             f"{updates:,} updates: max_tokens_total= stops earlier.",
         ]

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from memory_rl.learning.learners import Reinforce
-from memory_rl.policies.answer_trie import AnswerTrie, build_trie, build_trie_of_replies
+from memory_rl.policies.answer_trie import AnswerTrie, build_trie
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.base_model import recompute_layers
 from memory_rl.policies.lora import LoRASettings
@@ -92,9 +92,9 @@ class Memory:
 
 def single_step_trie(num_answers: int) -> AnswerTrie:
     """Answers of one token each, as Llama 3 writes numbers below 1000."""
-    return build_trie_of_replies(
-        range(PROMPT),
-        [[PROMPT + answer, 0] for answer in range(num_answers)],
+    prompt = list(range(PROMPT))
+    return build_trie(
+        [[(prompt, [PROMPT + answer, 0])] for answer in range(num_answers)],
         np.arange(num_answers)[:, None],
     )
 

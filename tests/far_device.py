@@ -121,7 +121,7 @@ def check_warm_up(mode: FakeTensorMode, trie, dtype: torch.dtype) -> None:
     report, changes = warm_up_by_adapter(model, trie, 8, wanted)
     assert report.steps == 1
     assert {tensor.device.type for tensor in changes.values()} == {"cpu"}
-    assert merge(model, changes)
+    merge(model, changes)
 
 
 def main() -> None:

@@ -234,14 +234,18 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         every=experiment.updates_an_evaluation,
     )
     policy = make_hosted(service, trie, settings)
-    estimate = policy.costs.estimate(experiment.budget // settings.episodes)
-    if keep.max_tokens_total is not None and keep.max_tokens_total < estimate.least:
+    costs = policy.costs
+    if keep.max_tokens_total is not None and keep.max_tokens_total < costs.least:
         policy.close(completed=False)
         raise ConfigError(
             f"max_tokens_total={keep.max_tokens_total} is less than {runs} runs may need for their first "
-            f"update: use max_tokens_total={estimate.least} or more, or fewer num_runs."
+            f"update: use max_tokens_total={costs.least} or more, or fewer num_runs."
         )
-    about = {"model": chosen.model_name, "sdk": f"tinker {version('tinker')}", "notes": estimate.sentences()}
+    about = {
+        "model": chosen.model_name,
+        "sdk": f"tinker {version('tinker')}",
+        "notes": costs.sentences(experiment.budget // settings.episodes),
+    }
     return policy, about
 
 

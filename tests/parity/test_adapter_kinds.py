@@ -118,9 +118,9 @@ def test_the_gradient_of_a_shared_vector_is_that_through_merged_weights(n):
 def test_every_entry_serves_as_many_coefficients_and_they_make_orthogonal_directions_of_one_length(n):
     """The map of the vector to the coefficients has orthogonal columns of length sqrt(C / n) / sqrt(n), as
     far as n divides C."""
-    frame = make(shared(n), num_runs=3).adapters._frame
+    adapters = make(shared(n), num_runs=3).adapters
     coefficients = SITES * 16
-    for entry, factor in zip(frame.entry, frame.factor, strict=True):
+    for entry, factor in zip(adapters._entry, adapters._factor, strict=True):
         columns = torch.zeros(coefficients, n)
         columns[torch.arange(coefficients), entry] = factor
         gram = columns.T @ columns
@@ -128,7 +128,7 @@ def test_every_entry_serves_as_many_coefficients_and_they_make_orthogonal_direct
         assert counts.min() in (coefficients // n, counts.max())
         torch.testing.assert_close(gram, torch.diag(counts / n))
         assert abs(factor.sign().mean()) < 5 / math.sqrt(coefficients)
-    assert not torch.equal(frame.factor[0], frame.factor[1])  # runs are independent
+    assert not torch.equal(*adapters._factor[:2])  # runs are independent
 
 
 def test_one_parameter_moves_along_one_direction_of_its_own():

@@ -6,8 +6,7 @@ import scipy.stats
 from helpers import make_environment, make_trie
 
 from memory_rl.policies import tiny_model
-from memory_rl.policies.answer_trie import NONE, build_trie, build_trie_of_replies
-from memory_rl.policies.tokenisation import tokenise
+from memory_rl.policies.answer_trie import NONE, build_trie
 
 TOKENIZER = tiny_model.make_tokenizer()
 
@@ -96,16 +95,6 @@ def test_an_exit_forfeits_the_later_turns():
     edges = trie.sample(probabilities, np.full((1, 1, trie.max_edges), 0.5))
     assert trie.choices(edges).tolist() == [[[1, NONE, NONE]]]
     assert (edges != NONE).sum() == 3
-
-
-def test_millions_of_replies_are_grown_like_conversations():
-    environment = make_environment("single_step", 137)
-    conversations = [tokenise(TOKENIZER, conversation) for conversation in environment.conversations()]
-    choices = environment.choices(np.arange(137))
-    slow = build_trie(conversations, choices)
-    fast = build_trie_of_replies(conversations[0][0][0], [reply for [(_, reply)] in conversations], choices)
-    for name in vars(slow):
-        np.testing.assert_array_equal(getattr(fast, name), getattr(slow, name))
 
 
 @pytest.mark.parametrize(("kind", "N"), [("single_step", 137), ("multi_step", 16)])

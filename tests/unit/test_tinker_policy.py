@@ -255,9 +255,9 @@ def test_counts_are_what_the_service_saw(make_hosted):
 @pytest.mark.parametrize("scores_all", [False, True])
 def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores_all):
     hosted, _, _ = make_hosted(kind, scores_all=scores_all)
-    estimate = hosted.costs.estimate(5)
+    costs = hosted.costs
     hosted.assess(RUNS, np.array([[3], [6]]), 8)
-    assert hosted.spending.spent.tokens <= estimate.start.tokens
+    assert hosted.spending.spent.tokens <= costs.start.tokens
     for _ in range(5):
         before = hosted.spending.spent
         hosted.update(
@@ -266,9 +266,9 @@ def test_no_update_costs_more_than_was_reserved_for_it(make_hosted, kind, scores
             Reinforce(),
         )
         hosted.assess(RUNS, np.array([[3], [6]]), 8)
-        assert hosted.spending.spent.tokens - before.tokens <= 2 * estimate.update.tokens
-        assert hosted.spending.spent.requests - before.requests <= 2 * estimate.update.requests
-    assert hosted.spending.spent.tokens <= estimate.most.tokens
+        assert hosted.spending.spent.tokens - before.tokens <= 2 * costs.update.tokens
+        assert hosted.spending.spent.requests - before.requests <= 2 * costs.update.requests
+    assert hosted.spending.spent.tokens <= costs.most(5).tokens
 
 
 def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
@@ -282,7 +282,7 @@ def test_the_hard_stop_comes_before_the_update_that_might_not_fit(make_hosted):
 
     with pytest.raises(TokensSpentError, match="max_tokens_total=2000"):
         learn_on()
-    assert 2000 - 2 * hosted.costs.estimate(1).update.tokens < service.tokens.total() <= 2000
+    assert 2000 - 2 * hosted.costs.update.tokens < service.tokens.total() <= 2000
 
 
 def test_a_saved_state_brings_back_weights_optimiser_and_samples(make_hosted):
@@ -365,7 +365,7 @@ def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
     assert 0 <= divergence < 0.0145
     assert (np.exp(seen.of_valid) > 0.99).all()
     assert service.calls["create_training_client_from_state"] == 2
-    assert hosted.spending.spent.tokens < hosted.costs.estimate(1).warmup.tokens
+    assert hosted.spending.spent.tokens < hosted.costs.warmup.tokens
     state = hosted.state()
     restored = make_tinker_policy(Service(service, service), local.trie, hosted.settings)
     restored.restore(state)
@@ -512,9 +512,9 @@ def test_a_measurement_draws_sixteen_samples_or_one_behind_each_prompt(make_host
 )
 def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(make_hosted, kind, settings):
     hosted, service, _ = make_hosted(kind, num_secrets=3, blocks=2, **settings)
-    estimate, secrets = hosted.costs.estimate(4), np.array([[3, 6, 1], [0, 0, 7]])
+    costs, secrets = hosted.costs, np.array([[3, 6, 1], [0, 0, 7]])
     hosted.assess(RUNS, secrets, 8)
-    assert hosted.spending.spent.tokens <= estimate.start.tokens
+    assert hosted.spending.spent.tokens <= costs.start.tokens
     for update in range(4):
         before = hosted.spending.spent
         rollout = (
@@ -527,10 +527,10 @@ def test_no_update_about_several_secrets_costs_more_than_was_reserved_for_it(mak
         )
         if (update + 1) % settings.get("every", 1) == 0:
             hosted.assess(RUNS, secrets, 8)
-        assert hosted.spending.spent.tokens - before.tokens <= 2 * estimate.update.tokens
-        assert hosted.spending.spent.requests - before.requests <= 2 * estimate.update.requests
-    assert hosted.spending.spent.tokens <= estimate.most.tokens
-    assert estimate.measurements == (3 if "every" in settings else 4)
+        assert hosted.spending.spent.tokens - before.tokens <= 2 * costs.update.tokens
+        assert hosted.spending.spent.requests - before.requests <= 2 * costs.update.requests
+    assert hosted.spending.spent.tokens <= costs.most(4).tokens
+    assert costs.measurements(4) == (3 if "every" in settings else 4)
     counts = hosted.spending.as_dict()
     assert {name: count for name, count in counts["requests"].items() if name != "total"} == dict(
         service.calls

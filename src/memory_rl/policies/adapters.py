@@ -43,7 +43,13 @@ class Adapters(Stateful):
 
     def state(self) -> State:
         """A `SavedModel` of each run."""
-        return {f"run-{run}": self._saved(run) for run in range(len(self.vectors))}
+        trained = [self.tensors(run) for run in range(len(self.vectors))]
+        return {
+            f"run-{run}": SavedModel(
+                self.config, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, self.whole
+            )
+            for run, tensors in enumerate(trained)
+        }
 
     def restore(self, state: State) -> None:
         """Takes back what `state` gave."""
@@ -51,10 +57,6 @@ class Adapters(Stateful):
             saved = state[f"run-{run}"].tensors
             for name, tensor in self.tensors(run).items():
                 tensor.copy_(torch.from_numpy(saved[name]))
-
-    def _saved(self, run: int) -> SavedModel:
-        tensors = {name: tensor.cpu().numpy() for name, tensor in self.tensors(run).items()}
-        return SavedModel(self.config, tensors, self.whole)
 
 
 class AdapterSettings(Protocol):

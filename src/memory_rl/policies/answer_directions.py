@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import decision_states, pack_all, tensor_beside
+from memory_rl.policies.packed import decision_states, pack_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,7 +43,7 @@ def open_answers(model: PreTrainedModel, trie: AnswerTrie) -> Callable[[], None]
         step of its training.
     """
     head = model.get_output_embeddings().weight
-    tokens = tensor_beside(head, np.unique(trie.edge_token[~trie.is_exit]))
+    tokens = np.unique(trie.edge_token[~trie.is_exit])
     rows = head.detach()[tokens]
     basis = torch.linalg.qr((rows[1:] - rows[0]).T).Q  # (d, A - 1)
     _write_nothing_along(basis, model, trie)

@@ -14,7 +14,7 @@ T tokens of a form, L edges on a path, K steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,8 @@ class AnswerTrie:
             token after the prompt.
         decision_node: (D,) the node whose output predicts the edge.
         decision_edges: (D, C) edge ids, the exit last, padded with -1.
-        edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit).
+        edge_decision, edge_token: (E,) where an edge starts and its token (-1 for an exit). The last D are
+            the exits, in the order of the decisions.
         edge_step: (E,) the step whose reply the token belongs to.
         edge_choice: (E,) the choice of that step once the edge is taken, -1 while the reply is unfinished or
             invalid.
@@ -158,6 +159,9 @@ class AnswerTrie:
 def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray) -> AnswerTrie:
     """The trie of all valid conversations.
 
+    Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
+    come to them; the exits come last.
+
     Args:
         conversations: F tokenised conversations of K turns; the forced tokens of the first turn must be the
             same in all.
@@ -167,49 +171,17 @@ def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray
         ValueError: if two conversations are the same, or one ends where another continues: then P(S) would
             not be the probability of one path.
     """
-    parts = [(turn, chosen) for turn in range(choices.shape[1]) for chosen in (False, True)][1:]
-    rows = {part: [conversation[part[0]][part[1]] for conversation in conversations] for part in parts}
-    return _grow(np.array(conversations[0][0][0]), rows, choices)
-
-
-def build_trie_of_replies(
-    prompt: Sequence[int], replies: Sequence[Sequence[int]], choices: np.ndarray
-) -> AnswerTrie:
-    """As `build_trie`, for conversations of one turn that share their prompt; made for millions of them.
-
-    Args:
-        prompt: P tokens.
-        replies: F replies.
-        choices: (F, 1) what each of them answers.
-    """
-    return _grow(np.array(prompt), {(0, True): replies}, choices)
-
-
-def _grow(
-    prompt: np.ndarray, parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]], choices: np.ndarray
-) -> AnswerTrie:
-    """The trie, from the tokens of all conversations (F,), part by part.
-
-    A part is named by the turn that it belongs to, and by whether the model chooses it.
-
-    Nodes, decisions and edges are numbered in the order in which the conversations, one after the other,
-    come to them; the exits come last.
-    """
-    token, step, chosen = _joined(parts)
-    last = (token != NONE).sum(axis=1) - 1
-    standing = np.full(len(token), NONE)  # the node at which each conversation stands
-    nodes, edges = _Numbering(), _Numbering()
-    edge_at = np.full(token.shape, NONE)
-    for place, (tokens, decides) in enumerate(zip(token.T, chosen.T, strict=True)):
-        edge_at[decides, place] = edges.number(np.nonzero(decides)[0], standing, tokens, place)
-        longer = np.nonzero(last > place)[0]
-        standing[longer] = nodes.number(longer, standing, tokens, place)
-    node_parent, node_token, node_depth, node_rank = nodes.in_order()
-    edge_node, edge_token, _, edge_rank = edges.in_order()
-    edge_at = edge_rank[edge_at]
+    token, step, chosen = _joined(conversations)
+    prefix = _prefixes(token)
+    node_at, edge_at = np.full((2, *token.shape), NONE)
+    is_node = np.pad(token[:, 1:] != NONE, ((0, 0), (0, 1)))  # the last token of a conversation is none
+    row, node_depth, node_at[is_node] = _first_places(prefix, is_node)
+    edge_row, edge_place, edge_at[chosen] = _first_places(prefix, chosen)
+    node_before = np.pad(node_at, ((0, 0), (1, 0)), constant_values=NONE)
+    edge_token = token[edge_row, edge_place]
     paths = _flush_left(edge_at, chosen)
     _check_paths(paths)
-    decision_node, first, edge_decision = _numbered(node_rank[edge_node])
+    decision_node, first, edge_decision = _numbered(node_before[edge_row, edge_place])
     edge_step, edge_choice = np.full((2, len(edge_token)), NONE)
     edge_step[edge_at[chosen]] = step[chosen]
     replying = np.pad(np.where(chosen, step, NONE), ((0, 0), (0, 1)), constant_values=NONE)
@@ -221,9 +193,9 @@ def _grow(
     exits = np.full(len(decisions), NONE)
     all_decisions = np.concatenate([edge_decision, decisions])
     return AnswerTrie(
-        prompts=prompt[None],
-        node_token=node_token,
-        node_parent=node_rank[node_parent],
+        prompts=np.array([conversations[0][0][0]]),
+        node_token=token[row, node_depth],
+        node_parent=node_before[row, node_depth],
         node_depth=node_depth,
         decision_node=decision_node,
         decision_edges=_group(all_decisions),
@@ -236,11 +208,10 @@ def _grow(
     )
 
 
-def _joined(
-    parts: Mapping[tuple[int, bool], Sequence[Sequence[int]]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The tokens of all conversations behind their prompt, their turns, and which of them are chosen: (F, T)."""
-    padded = [_pad(rows) for rows in parts.values()]
+def _joined(conversations: Sequence[Sequence[TokenTurn]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tokens of all conversations behind the prompt, their turns, and which are chosen: (F, T)."""
+    parts = [(turn, chosen) for turn in range(len(conversations[0])) for chosen in (False, True)][1:]
+    padded = [_pad([conversation[turn][chosen] for conversation in conversations]) for turn, chosen in parts]
     tokens = np.hstack(padded)
     turns, chosen = (
         np.broadcast_to(np.repeat(values, [rows.shape[1] for rows in padded]), tokens.shape)
@@ -250,40 +221,20 @@ def _joined(
     return token, step, decides == 1
 
 
-class _Numbering:
-    """Numbers things that differ in where they hang or in their token, place after place."""
-
-    def __init__(self) -> None:
-        self._parts = [
-            np.zeros((4, 0), dtype=np.int64)
-        ]  # (4, n): parent, token, place, the first row that has it
-        self._count = 0
-
-    def number(self, rows: np.ndarray, parents: np.ndarray, tokens: np.ndarray, place: int) -> np.ndarray:
-        """Provisional numbers of the things of these rows, which ascend; equal things get one number."""
-        width = int(tokens.max()) + 1
-        keys = (parents[rows] + 1) * width + tokens[rows]
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-        here = rows[first]
-        self._parts.append(np.stack([parents[here], tokens[here], np.full_like(here, place), here]))
-        self._count += len(here)
-        return self._count - len(here) + which
-
-    def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Parents, tokens and places by final number, and the final number of each provisional one.
-
-        The last of these is for -1.
-        """
-        parent, token, place, row = np.concatenate(self._parts, axis=1)
-        order = np.lexsort((place, row))
-        return parent[order], token[order], place[order], np.append(_rank(order), NONE)
+def _prefixes(token: np.ndarray) -> np.ndarray:
+    """A number for the tokens up to each place of a conversation; equal tokens, equal numbers: (F, T)."""
+    numbers, width, before = np.empty_like(token), int(token.max()) + 2, np.zeros(len(token), dtype=np.int64)
+    for place, tokens in enumerate(token.T):
+        before = np.unique(before * width + tokens + 1, return_inverse=True)[1]
+        numbers[:, place] = place * len(token) + before
+    return numbers
 
 
-def _rank(order: np.ndarray) -> np.ndarray:
-    """Where each number stands in a permutation."""
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank
+def _first_places(prefix: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers some of the prefixes: row and place where each first stands, and the number at every place."""
+    _, first, which = _numbered(prefix[wanted])
+    row, place = np.nonzero(wanted)
+    return row[first], place[first], which
 
 
 def _check_paths(paths: np.ndarray) -> None:
@@ -298,7 +249,7 @@ def _numbered(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The different values in the order in which they first come, where that is, and the number of each."""
     different, first, which = np.unique(values, return_index=True, return_inverse=True)
     order = first.argsort()
-    return different[order], first[order], _rank(order)[which]
+    return different[order], first[order], order.argsort()[which]
 
 
 def _flush_left(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from memory_rl.learning.batch import Batch
 from memory_rl.state import Stateful
@@ -87,21 +88,24 @@ class Policy(Stateful):
         return Batch(runs, prompts, choices, path, self.updates[runs])
 
 
-class Samples(Protocol):
-    """A policy that can be sampled from."""
+class Scores(Policy):
+    """A policy that can be sampled from, and that knows the probability of every answer."""
 
+    @abstractmethod
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
         """This many episodes of each of these runs, in blocks to these prompts (R, B)."""
 
-
-class Scores(Samples, Protocol):
-    """A policy that knows the probability of every answer."""
-
+    @abstractmethod
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Exact log-probability of every valid conversation behind prompts (R, B): (R, B, F), float64."""
 
+    @abstractmethod
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Probability that an episode ends in an invalid turn: (R, B), at least 0, and 0 where it cannot."""
+
+    @override
+    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
+        return assess_all(self.log_probs(runs, every_prompt(runs, forms.shape[1]))[:, :, :num_answers], forms)
 
 
 class Distils(Protocol):

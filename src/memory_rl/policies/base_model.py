@@ -173,16 +173,20 @@ def warm_up_cached(base: BaseModel, trie: AnswerTrie, num_answers: int) -> tuple
         The report of the warm-up when it was made, and whether it came from the cache.
     """
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
-    by_adapter = base.warmup_settings.adapter_rank > 0
-    cached = _read_cache(folder)
-    if cached is not None and (merge(base.model, cached[1]) if by_adapter else _load(base.model, cached[1])):
-        return cached[0], True
-    if by_adapter:
-        report, changes = warm_up_by_adapter(base.model, trie, num_answers, base.warmup_settings)
+    model, settings = base.model, base.warmup_settings
+    if (cached := _read_cache(folder)) is not None:
+        report, tensors = cached
+        if settings.adapter_rank:
+            merge(model, tensors)
+        else:
+            model.load_state_dict(tensors, strict=False)  # tied weights are there once
+        return report, True
+    if settings.adapter_rank:
+        report, tensors = warm_up_by_adapter(model, trie, num_answers, settings)
     else:
-        report = warm_up(base.model, trie, num_answers, base.warmup_settings)
-        changes = _weights(base.model)
-    _write_cache(changes, folder, report)
+        report = warm_up(model, trie, num_answers, settings)
+        tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
+    _write_cache(tensors, folder, report)
     return report, False
 
 
@@ -203,23 +207,6 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
-
-
-def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """All parameters, tied ones once."""
-    return {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
-
-
-def _load(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Takes back what `_weights` gave, if it fits."""
-    parameters = dict(model.named_parameters())
-    shapes = [{name: tensor.shape for name, tensor in of.items()} for of in (parameters, tensors)]
-    if shapes[0] != shapes[1]:
-        return False
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
-    return True
 
 
 def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,11 +53,7 @@ class StackedModule(nn.Module):
             return outputs
         num_runs = len(next(iter(self.weights.values())))
         by_run = inputs.reshape(num_runs, -1, *inputs.shape[1:])
-        return torch.func.vmap(self._call)(self.weights, by_run).flatten(0, 1)
-
-    def _call(self, weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = functional_call(self.base, weights, (inputs,))
-        return outputs
+        return torch.func.vmap(partial(functional_call, self.base))(self.weights, by_run).flatten(0, 1)
 
 
 class StackedWeights(Adapters):

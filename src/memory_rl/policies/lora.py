@@ -8,7 +8,8 @@ with A uniform on +-1/sqrt(d_in) (the initialisation of PEFT) and B = 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,21 +112,80 @@ class StackedLoRALinear(nn.Module):
         return outputs.view(*inputs.shape[:-1], -1)
 
 
-class StackedAdapters(Adapters):
-    """The adapters of R runs. In a vector, A and B transposed of one target matrix follow those of another.
+class LowRankAdapters(Adapters):
+    """The adapters of R runs that are a pair of matrices for each target layer; subclasses say which pairs.
 
     Args:
         model: a causal LM.
-        settings: rank, alpha and targets.
-        seeds: one for each run: its initial A matrices.
+        settings: rank, alpha, targets and layers.
+
+    Attributes:
+        settings: these.
+        layers: the adapted layers by name.
 
     Raises:
-        ModelError: if the model has no layer of the target names.
+        ModelError: if the model has no layer of the target names, or no room for the rank.
+    """
+
+    def __init__(self, model: PreTrainedModel, settings: LoRASettings) -> None:
+        targets, scale = _targets(model, settings), settings.alpha / settings.rank
+        self.settings = settings
+        self.layers = {name: StackedLoRALinear(base, scale) for name, base in targets.items()}
+        self.config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": str(model.name_or_path),
+            "r": settings.rank,
+            "lora_alpha": settings.alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "target_modules": sorted({name.rpartition(".")[2] for name in targets}),
+            "inference_mode": True,
+        }
+        if settings.layers is not None:
+            self.config["layers_to_transform"] = list(settings.layers)
+        model.requires_grad_(False)
+        for name, layer in self.layers.items():
+            model.set_submodule(name, layer)
+
+    @abstractmethod
+    def _pairs(
+        self, runs: Sequence[int] | np.ndarray, vectors: torch.Tensor
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from vectors (R', P)."""
+
+    @override
+    def activate(self, runs: Sequence[int] | np.ndarray) -> None:
+        stacked = torch.stack([self.vectors[run] for run in runs])
+        for layer, (down, up) in zip(self.layers.values(), self._pairs(runs, stacked), strict=True):
+            kind = layer.base.weight.dtype  # the vectors are float32 whatever the model computes in
+            layer.adapters = down.to(kind), up.to(kind)
+
+    def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """A (rank, d_in) and B (d_out, rank) of one run by the name of the adapted layer."""
+        pairs = self._pairs([run], self.vectors[run].detach()[None])
+        return {name: (down[0], up[0].T) for name, (down, up) in zip(self.layers, pairs, strict=True)}
+
+    @override
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
+        return {
+            f"base_model.model.{name}.lora_{letter}.weight": matrix
+            for name, pair in self.matrices(run).items()
+            for letter, matrix in zip("AB", pair, strict=True)
+        }
+
+
+class StackedAdapters(LowRankAdapters):
+    """LoRA adapters. In a vector, A and B transposed of one target matrix follow those of another.
+
+    Args:
+        model: a causal LM.
+        settings: rank, alpha, targets and layers.
+        seeds: one for each run: its initial A matrices.
     """
 
     def __init__(self, model: PreTrainedModel, settings: LoRASettings, seeds: Sequence[int]) -> None:
-        self.settings, self.config, self._dtype = settings, peft_config(model, settings), model.dtype
-        self.layers = install(model, settings)
+        super().__init__(model, settings)
         self._sizes = [
             settings.rank * width
             for layer in self.layers.values()
@@ -142,63 +202,14 @@ class StackedAdapters(Adapters):
         return vector
 
     @override
-    def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        # The vectors are float32 whatever the model computes in.
-        stacked = torch.stack([self.vectors[run] for run in runs]).to(self._dtype)
-        for layer, pair in zip(self.layers.values(), self._pairs(stacked), strict=True):
-            layer.adapters = pair
-
-    def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """A (rank, d_in) and B (d_out, rank) of one run by the name of the adapted layer, as views."""
-        pairs = self._pairs(self.vectors[run].detach()[None])
-        return {name: (down[0], up[0].T) for name, (down, up) in zip(self.layers, pairs, strict=True)}
-
-    @override
-    def tensors(self, run: int) -> dict[str, torch.Tensor]:
-        return peft_tensors(self.matrices(run))
-
-    def _pairs(self, stacked: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """A (R', rank, d_in) and B transposed (R', rank, d_out) of each layer, from vectors (R', P)."""
+    def _pairs(
+        self, runs: Sequence[int] | np.ndarray, vectors: torch.Tensor
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         # One split, so that its gradient is one concatenation.
         parts = [
-            part.view(len(stacked), self.settings.rank, -1) for part in stacked.split(self._sizes, dim=1)
+            part.view(len(vectors), self.settings.rank, -1) for part in vectors.split(self._sizes, dim=1)
         ]
-        return list(zip(parts[::2], parts[1::2], strict=True))
-
-
-def peft_tensors(matrices: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A and B of each layer, by the names that PEFT gives them."""
-    return {
-        f"base_model.model.{name}.lora_{letter}.weight": matrix
-        for name, pair in matrices.items()
-        for letter, matrix in zip("AB", pair, strict=True)
-    }
-
-
-def peft_config(model: PreTrainedModel, settings: LoRASettings) -> dict[str, Any]:
-    """What PEFT has to know of an adapter."""
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(model.name_or_path),
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": sorted({name.rpartition(".")[2] for name in _targets(model, settings)}),
-        "inference_mode": True,
-    }
-    return config if settings.layers is None else {**config, "layers_to_transform": list(settings.layers)}
-
-
-def install(model: PreTrainedModel, settings: LoRASettings) -> dict[str, StackedLoRALinear]:
-    """Freezes the model and puts a layer with room for adapters in the place of each target, by its name."""
-    scale = settings.alpha / settings.rank
-    layers = {name: StackedLoRALinear(base, scale) for name, base in _targets(model, settings).items()}
-    model.requires_grad_(False)
-    for name, layer in layers.items():
-        model.set_submodule(name, layer)
-    return layers
+        return zip(parts[::2], parts[1::2], strict=True)
 
 
 def _targets(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Linear]:

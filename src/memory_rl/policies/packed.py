@@ -17,7 +17,7 @@ import torch
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 _NODES_A_PROMPT_TOKEN = 8  # of a piece of a large tree: an eighth of the work is repeated for its prompt
 
@@ -137,6 +137,29 @@ def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
     return moved if moved.dtype == mask.dtype else moved.clamp_(min=torch.finfo(model.dtype).min)
 
 
+def ask(
+    model: PreTrainedModel,
+    tokens: torch.Tensor,
+    positions: torch.Tensor,
+    mask: torch.Tensor,
+    keep: torch.Tensor,
+    cache: Cache | None = None,
+) -> torch.Tensor:
+    """Logits (B, T', V) of the kept places (T',) of rows of tokens (B, T), on the model's device.
+
+    If there is a cache, the rows continue what it holds, and it takes them in.
+    """
+    logits: torch.Tensor = model(
+        input_ids=tokens.to(model.device),
+        attention_mask=mask,
+        position_ids=positions.to(model.device),
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=keep.to(model.device),
+    ).logits
+    return logits
+
+
 def forward(
     model: PreTrainedModel, pack: Pack, keep: torch.Tensor, begin: np.ndarray, batch: int = 1
 ) -> torch.Tensor:
@@ -152,14 +175,8 @@ def forward(
     tokens = pack.tokens.repeat(batch, 1)
     tokens[:, : pack.prompt_length] = torch.from_numpy(begin)
     mask = attention_mask(model, pack.mask)
-    logits: torch.Tensor = model(
-        input_ids=tokens.to(model.device),
-        attention_mask=mask.repeat(batch, 1, 1, 1) if len(mask) > 1 else mask.expand(batch, -1, -1, -1),
-        position_ids=pack.positions.to(model.device).repeat(batch, 1),
-        use_cache=False,
-        logits_to_keep=keep.to(model.device),
-    ).logits
-    return logits
+    masks = mask.repeat(batch, 1, 1, 1) if len(mask) > 1 else mask.expand(batch, -1, -1, -1)
+    return ask(model, tokens, pack.positions.repeat(batch, 1), masks, keep)
 
 
 def all_edge_log_probs(
@@ -170,7 +187,7 @@ def all_edge_log_probs(
     keep, place = pack.kept(row, trie.decision_node)
     begin = trie.prompts[np.repeat(prompts, len(pack.tokens))]
     logits = forward(model, pack, keep, begin, len(prompts)).unflatten(0, (len(prompts), -1))
-    return edge_log_probs(trie, logits[:, tensor_beside(logits, row), tensor_beside(logits, place)])
+    return edge_log_probs(trie, logits[:, row, place])
 
 
 def decision_states(
@@ -189,7 +206,7 @@ def decision_states(
     states = list[torch.Tensor]()
 
     def keep(_: torch.nn.Module, given: tuple[torch.Tensor]) -> None:
-        states.append(given[0][tensor_beside(given[0], row), tensor_beside(given[0], place)])
+        states.append(given[0][row, place])
 
     watched = model.get_output_embeddings() if module is None else module
     with torch.no_grad(), watched.register_forward_pre_hook(keep):
@@ -200,19 +217,17 @@ def decision_states(
 
 def edge_log_probs(trie: AnswerTrie, logits: torch.Tensor) -> torch.Tensor:
     """From the logits at all decisions to the log-probabilities of edges: (batch, D, V) to (batch, E)."""
-    logits = logits.float()
+    logits, chosen = logits.float(), ~trie.is_exit
     normaliser = logits.logsumexp(dim=2)
     exits = _exit_scores(trie, np.arange(logits.shape[1]), logits)
-    decision = tensor_beside(logits, trie.edge_decision)
-    is_exit = tensor_beside(logits, trie.is_exit)
-    token = tensor_beside(logits, np.where(trie.is_exit, 0, trie.edge_token))
-    return torch.where(is_exit, exits[:, decision], logits[:, decision, token]) - normaliser[:, decision]
+    scores = logits[:, trie.edge_decision[chosen], trie.edge_token[chosen]]
+    return torch.cat([scores, exits], dim=1) - normaliser[:, trie.edge_decision]
 
 
 def form_log_probs(trie: AnswerTrie, edge_log_probs: torch.Tensor, num_forms: int) -> torch.Tensor:
     """Log-probability in nats of the first forms, with its graph: (batch, E) to (batch, num_forms)."""
     padded = torch.nn.functional.pad(edge_log_probs, (0, 1))  # the padding of a path is its last entry, -1
-    return padded[:, tensor_beside(padded, trie.form_edges[:num_forms])].sum(dim=2)
+    return padded[:, trie.form_edges[:num_forms]].sum(dim=2)
 
 
 def on_tree_tokens(trie: AnswerTrie, decisions: np.ndarray, vocabulary: int) -> torch.Tensor:
@@ -269,13 +284,10 @@ def chosen_log_probs(
     keep, place = pack.kept(run, trie.decision_node[decision])
     logits = forward(model, pack, keep, trie.prompts[prompts]).float()  # (R, T', V)
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
-    at_run, at_place = tensor_beside(logits, run), tensor_beside(logits, place)
-    scores = logits[at_run, at_place, tensor_beside(logits, token)]
+    scores = logits[run, place, token]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        at_left = tensor_beside(logits, left)
-        of_exits = _exit_scores(trie, decision[left], logits[at_run[at_left], at_place[at_left]])
-        scores = scores.index_put((at_left,), of_exits)
-    scores = scores - logits.logsumexp(dim=2)[at_run, at_place]
-    where = (at_run, tensor_beside(scores, episode), tensor_beside(scores, position))
-    return torch.zeros(edges.shape, device=scores.device).index_put(where, scores)
+        scores[left] = _exit_scores(trie, decision[left], logits[run[left], place[left]])
+    log_probs = torch.zeros(edges.shape, device=logits.device)
+    log_probs[run, episode, position] = scores - logits.logsumexp(dim=2)[run, place]
+    return log_probs

@@ -21,11 +21,11 @@ from typing_extensions import override
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, first_prompt
 from memory_rl.policies.packed import (
+    ask,
     attention_mask,
     chosen_log_probs,
     decision_log_probs,
     pack_nodes,
-    tensor_beside,
 )
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
@@ -203,7 +203,7 @@ class _Asker:
         pack = pack_nodes(trie, row, trie.decision_node[decision], len(avoided))
         keep, kept = pack.kept(row, trie.decision_node[decision])
         logits = self._forward(pack.tokens, pack.positions, pack.mask, keep)
-        scores = self._scores(decision, logits[tensor_beside(logits, row), tensor_beside(logits, kept)])
+        scores = self._scores(decision, logits[row, kept])
         self.on_path = np.zeros(avoided.shape)
         self.on_path[row, place] = scores[trie.decision_edges[decision] == edge[:, None]]
         self.first = scores[place == 0]
@@ -234,12 +234,4 @@ class _Asker:
     def _forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, keep: torch.Tensor
     ) -> torch.Tensor:
-        logits: torch.Tensor = self._model(
-            input_ids=tokens.to(self._model.device),
-            attention_mask=attention_mask(self._model, mask),
-            position_ids=positions.to(self._model.device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=keep.to(self._model.device),
-        ).logits
-        return logits
+        return ask(self._model, tokens, positions, attention_mask(self._model, mask), keep, self._cache)

@@ -18,9 +18,9 @@ columns are orthogonal. Here A and B are random rather than singular vectors of 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ from torch import nn
 from typing_extensions import override
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.adapters import Adapters
-from memory_rl.policies.lora import LoRASettings, StackedLoRALinear, install, peft_config, peft_tensors
+from memory_rl.policies.lora import LoRASettings, LowRankAdapters, StackedLoRALinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,24 +48,7 @@ class SharedSettings:
         return SharedAdapters(model, self, seeds)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """What is frozen. Axes: R runs, S target matrices, C = S r^2 coefficients.
-
-    Attributes:
-        down: S times (R, r, d_in), A.
-        up: S times (R, r, d_out), B transposed.
-        entry: (R, C) which entry of the vector each coefficient follows.
-        factor: (R, C) its sign over sqrt(n).
-    """
-
-    down: list[torch.Tensor]
-    up: list[torch.Tensor]
-    entry: torch.Tensor
-    factor: torch.Tensor
-
-
-class SharedAdapters(Adapters):
+class SharedAdapters(LowRankAdapters):
     """The vectors of R runs, each with matrices of its own.
 
     So runs are independent, and an interval over them covers the chance in the matrices, too.
@@ -83,58 +65,43 @@ class SharedAdapters(Adapters):
     """
 
     def __init__(self, model: PreTrainedModel, settings: SharedSettings, seeds: Sequence[int]) -> None:
+        super().__init__(model, settings.frame)
         rank, size = settings.frame.rank, settings.parameters
-        self.config = peft_config(model, settings.frame)
-        self._layers = install(model, settings.frame)
-        num_coefficients = len(self._layers) * rank**2
+        num_coefficients = len(self.layers) * rank**2
         if size > num_coefficients:
             raise ModelError(
                 f"adapter_parameters={size} is more than the {num_coefficients} coefficients of "
-                f"{len(self._layers)} matrices at lora_rank={rank}: "
+                f"{len(self.layers)} matrices at lora_rank={rank}: "
                 f"use adapter_parameters={num_coefficients} or less, or a higher lora_rank."
             )
-        layers = list(self._layers.values())
+        layers = list(self.layers.values())
         drawn = [_draw(seed, layers, rank, size) for seed in seeds]
-        down, up, entry, factor = zip(*drawn, strict=True)
-        self._frame = _Frame(
-            [_stacked(parts, model.device) for parts in zip(*down, strict=True)],
-            [_stacked(parts, model.device) for parts in zip(*up, strict=True)],
-            _stacked(entry, model.device),
-            _stacked(factor, model.device),
+        # For each target matrix A (R, r, d_in) and B transposed (R, r, d_out); for each coefficient, (R, C),
+        # the entry of the vector that it follows, and its sign over sqrt(n).
+        *matrices, self._entry, self._factor = (
+            torch.stack(parts).to(model.device) for parts in zip(*drawn, strict=True)
         )
+        self._down, self._up = matrices[: len(layers)], matrices[len(layers) :]
         self.vectors = [nn.Parameter(torch.zeros(size, device=model.device)) for _ in seeds]
 
     @override
-    def activate(self, runs: Sequence[int] | np.ndarray) -> None:
-        which = torch.as_tensor(np.asarray(runs), device=self._frame.entry.device)
-        for layer, down, up in zip(self._layers.values(), self._frame.down, self._mixed(which), strict=True):
-            kind = layer.base.weight.dtype  # they are float32 whatever the model computes in
-            layer.adapters = down[which].to(kind), up.to(kind)
-
-    def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """A (rank, d_in) and B M (d_out, rank) of one run by layer: the rank r LoRA adapter that it is."""
-        with torch.no_grad():
-            ups = self._mixed(torch.tensor([run], device=self._frame.entry.device))
-        return {
-            name: (down[run], up[0].T)
-            for name, down, up in zip(self._layers, self._frame.down, ups, strict=True)
-        }
+    def tensors(self, run: int) -> dict[str, torch.Tensor]:
+        return {_VECTOR: self.vectors[run].detach(), **super().tensors(run)}
 
     @override
-    def tensors(self, run: int) -> dict[str, torch.Tensor]:
-        return {_VECTOR: self.vectors[run].detach(), **peft_tensors(self.matrices(run))}
-
-    def _mixed(self, runs: torch.Tensor) -> list[torch.Tensor]:
-        """(B M) transposed of each layer, of some runs: S times (R', r, d_out)."""
-        vectors = torch.stack([self.vectors[run] for run in runs])
-        mixes = vectors.gather(1, self._frame.entry[runs]) * self._frame.factor[runs]
-        rank = self._frame.down[0].shape[1]
-        by_layer = mixes.view(len(vectors), -1, rank, rank).unbind(1)
-        return [torch.bmm(mix.mT, up[runs]) for mix, up in zip(by_layer, self._frame.up, strict=True)]
+    def _pairs(
+        self, runs: Sequence[int] | np.ndarray, vectors: torch.Tensor
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        mixes = vectors.gather(1, self._entry[runs]) * self._factor[runs]
+        by_layer = mixes.view(len(vectors), len(self.layers), self.settings.rank, -1).unbind(1)
+        for mix, down, up in zip(by_layer, self._down, self._up, strict=True):
+            yield down[runs], torch.bmm(mix.mT, up[runs])  # (B M) transposed
 
 
-def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int) -> tuple[Any, ...]:
-    """What is frozen of one run, see `_Frame`, without the axis R.
+def _draw(
+    seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters: int
+) -> tuple[torch.Tensor, ...]:
+    """What is frozen of one run: A of each layer, B transposed of each, entries and factors.
 
     The matrices are drawn before the sharing, so that they are the same whatever n is.
     """
@@ -144,13 +111,9 @@ def _draw(seed: int, layers: Sequence[StackedLoRALinear], rank: int, parameters:
     num_coefficients = len(layers) * rank**2
     sign = torch.randint(2, (num_coefficients,), generator=random) * 2.0 - 1.0
     entry = torch.randperm(num_coefficients, generator=random) % parameters
-    return down, up, entry, sign / math.sqrt(parameters)
+    return *down, *up, entry, sign / math.sqrt(parameters)
 
 
 def _uniform(rows: int, columns: int, fan_in: int, random: torch.Generator) -> torch.Tensor:
     bound = 1 / math.sqrt(fan_in)
     return torch.empty(rows, columns).uniform_(-bound, bound, generator=random)
-
-
-def _stacked(tensors: tuple[torch.Tensor, ...], device: torch.device) -> torch.Tensor:
-    return torch.stack(tensors).to(device)

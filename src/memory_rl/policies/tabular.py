@@ -16,7 +16,7 @@ import torch
 from typing_extensions import override
 
 from memory_rl.learning.optimisers import OPTIMISERS
-from memory_rl.policies.base import Assessment, Policy, assess_all, every_prompt
+from memory_rl.policies.base import Scores
 from memory_rl.seeding import RunStreams
 from memory_rl.state import State
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from memory_rl.learning.learners import Learner
 
 
-class TabularPolicy(Policy):
-    """Logits (R M, D, C), a row for each run and prompt. Implements `Scores` and `Distils`.
+class TabularPolicy(Scores):
+    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils`, too.
 
     They are zero at first, so that every answer is equally likely.
 
@@ -76,8 +76,8 @@ class TabularPolicy(Policy):
         self._place = np.arange(num_rows * num_decisions).reshape(num_rows, num_decisions)
         self._cumulative = np.repeat(self._place[:, :, None], num_choices, axis=2).astype(np.float64)
 
+    @override
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
-        """Samples choice by choice, see `Samples`."""
         blocks = self._rows(runs, prompts)
         self._refresh(blocks)
         rows = np.repeat(blocks, num_episodes // blocks.shape[1], axis=1)  # (R, E)
@@ -95,20 +95,16 @@ class TabularPolicy(Policy):
         path = self._form_path[forms]
         return self._batch(runs, prompts, path % self._num_choices, path)
 
+    @override
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Sums over the choices of each answer, see `Scores`."""
         rows = self._rows(runs, prompts)
         self._refresh(rows)
         of_choices = self._log_probs[rows]
         return of_choices if self._num_steps == 1 else of_choices[:, :, self._form_path].sum(axis=3)
 
-    def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Never, see `Scores`."""
-        return np.zeros(prompts.shape)
-
     @override
-    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        return assess_all(self.log_probs(runs, every_prompt(runs, forms.shape[1]))[:, :, :num_answers], forms)
+    def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        return np.zeros(prompts.shape)
 
     @override
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
@@ -158,10 +154,8 @@ class TabularPolicy(Policy):
         """Which decision a step is, given the earlier choices: (..., K) to (...)."""
         if not self._prefixes:
             return np.full(choices.shape[:-1], step)
-        prefix = np.zeros(choices.shape[:-1], dtype=np.int64)
-        for earlier in range(step):
-            prefix = prefix * self._num_choices + choices[..., earlier]
-        return prefix + sum(self._num_choices**earlier for earlier in range(step))
+        strings = self._num_choices ** np.arange(step)  # of earlier choices, by their number
+        return choices[..., :step] @ strings[::-1] + strings.sum()
 
     def _path(self, choices: np.ndarray) -> np.ndarray:
         """Where the logit of each choice lies in a run's row: (..., K)."""

@@ -9,6 +9,8 @@ when it is asked, and stays as it is, also where the template would leave out la
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ import jinja2
 import numpy as np
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie, build_trie_of_replies
+from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,13 +52,10 @@ def tokenise_all(
     """
     writer = _writer(tokenizer)
     try:
-        if choices.shape[1] == 1:
-            trie = _trie_of_replies(writer, conversations, choices)
-        else:
-            trie = build_trie([_tokenise(writer, conversation) for conversation in conversations], choices)
+        trie = build_trie(_tokenise(writer, conversations), choices)
         if first_prompts is None:
             return trie
-        asked = [writer.forced([(prompt, "")], 0) for prompt in first_prompts]
+        asked = [writer.forced(prompt) for prompt in first_prompts]
         if len({len(tokens) for tokens in asked}) > 1:
             raise ValueError("the prompts of several secrets have different lengths")
         return replace(trie, prompts=np.array(asked))
@@ -66,19 +65,6 @@ def tokenise_all(
         raise _refusal(tokenizer, f"tokenizer in which {error}: use another model") from error
 
 
-def _trie_of_replies(
-    writer: _Writer, conversations: Sequence[Sequence[Turn]], choices: np.ndarray
-) -> AnswerTrie:
-    """Conversations of one turn: the prompt is written once, and the replies thousands at a time."""
-    replies = [conversation[0][1] for conversation in conversations]
-    tokens = [
-        ids
-        for start in range(0, len(replies), _REPLIES_AT_ONCE)
-        for ids in writer.replies(replies[start : start + _REPLIES_AT_ONCE])
-    ]
-    return build_trie_of_replies(writer.forced(conversations[0], 0), tokens, choices)
-
-
 def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -> list[TokenTurn]:
     """The tokens of each turn: those of the user, which are forced, and those of the reply with its end.
 
@@ -86,13 +72,18 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn]) -
         ModelError: if the tokenizer cannot write a reply, or its template drops or changes the replies of
             earlier turns.
     """
-    return _tokenise(_writer(tokenizer), conversation)
+    return _tokenise(_writer(tokenizer), [conversation])[0]
 
 
-def _tokenise(writer: _Writer, conversation: Sequence[Turn]) -> list[TokenTurn]:
+def _tokenise(writer: _Writer, conversations: Sequence[Sequence[Turn]]) -> list[list[TokenTurn]]:
+    replies = iter(writer.replies([reply for conversation in conversations for _, reply in conversation]))
+    forced = functools.cache(writer.forced)  # a million conversations may share their prompt
     return [
-        (writer.forced(conversation, step), writer.replies([reply])[0])
-        for step, (_, reply) in enumerate(conversation)
+        [
+            (forced(question, *conversation[:step]), next(replies))
+            for step, (question, _) in enumerate(conversation)
+        ]
+        for conversation in conversations
     ]
 
 
@@ -110,15 +101,21 @@ class _Writer:
     end: int
     end_text: str
 
-    def forced(self, conversation: Sequence[Turn], step: int) -> list[int]:
-        """The tokens between the end of the last reply and the beginning of the next."""
-        text = _render(self.tokenizer, conversation[: step + 1], self.end_text)
-        if step > 0:
-            text = text[self._end_of_last_reply(text, conversation[step][0], conversation[step - 1][1]) :]
+    def forced(self, question: str, *earlier: Turn) -> list[int]:
+        """The tokens between the last reply, if there are earlier turns, and the reply to the question."""
+        text = self._render(question, earlier)
+        if earlier:
+            text = text[self._end_of_last_reply(text, question, earlier[-1][1]) :]
         ids: list[int] = self.tokenizer.encode(
-            text, add_special_tokens=step == 0 and self.tokenizer.chat_template is None
+            text, add_special_tokens=not earlier and self.tokenizer.chat_template is None
         )
         return ids
+
+    def _render(self, question: str, earlier: Sequence[Turn]) -> str:
+        """The text up to where the reply to the question begins."""
+        if self.tokenizer.chat_template is not None:
+            return _apply_template(self.tokenizer, *itertools.chain(*earlier), question)
+        return "".join(f"{said}\n{reply}{self.end_text}" for said, reply in earlier) + f"{question}\n"
 
     def _end_of_last_reply(self, text: str, question: str, reply: str) -> int:
         ending = reply + self.end_text
@@ -133,7 +130,13 @@ class _Writer:
     def replies(self, replies: Sequence[str]) -> list[list[int]]:
         """The tokens of each reply and the token that ends it."""
         fast = self.tokenizer.backend_tokenizer
-        tokens = [encoding.ids for encoding in fast.encode_batch_fast(replies, add_special_tokens=False)]
+        tokens = [
+            encoding.ids
+            for start in range(0, len(replies), _REPLIES_AT_ONCE)
+            for encoding in fast.encode_batch_fast(
+                replies[start : start + _REPLIES_AT_ONCE], add_special_tokens=False
+            )
+        ]
         for reply, written in zip(replies, fast.decode_batch(tokens, skip_special_tokens=False), strict=True):
             if written.strip() != reply:
                 raise _refusal(
@@ -147,7 +150,7 @@ class _Writer:
 def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
     """With the first special token that the template writes after a reply, or the end of sequence."""
     if tokenizer.chat_template is not None:
-        text = _apply_template(tokenizer, _messages([("?", _PROBE)]), prompt=False)
+        text = _apply_template(tokenizer, "?", _PROBE)
         tail = text[text.rfind(_PROBE) + len(_PROBE) :] if _PROBE in text else ""
         special = {
             str(token): index
@@ -162,33 +165,17 @@ def _writer(tokenizer: PreTrainedTokenizerBase) -> _Writer:
     return _Writer(tokenizer, tokenizer.eos_token_id, tokenizer.eos_token)
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, conversation: Sequence[Turn], end_text: str) -> str:
-    """The text up to where the reply of the last turn begins."""
-    if tokenizer.chat_template is not None:
-        return _apply_template(tokenizer, _messages(conversation)[:-1], prompt=True)
-    *earlier, (question, _) = conversation
-    return "".join(f"{said}\n{reply}{end_text}" for said, reply in earlier) + f"{question}\n"
-
-
-def _apply_template(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, prompt: bool
-) -> str:
+def _apply_template(tokenizer: PreTrainedTokenizerBase, *texts: str) -> str:
+    """What the user and the model say in turn, up to where the reply begins if the user spoke last."""
+    roles = itertools.cycle(("user", "assistant"))
+    messages = [{"role": role, "content": said} for role, said in zip(roles, texts, strict=False)]
     try:
         text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, **_TEMPLATE_SWITCHES
+            messages, tokenize=False, add_generation_prompt=len(texts) % 2 == 1, **_TEMPLATE_SWITCHES
         )
     except jinja2.TemplateError as error:
         raise _refusal(tokenizer, f"chat template that fails ({error}): use another model") from error
     return text
-
-
-def _messages(conversation: Sequence[Turn]) -> list[dict[str, str]]:
-    roles = ("user", "assistant")
-    return [
-        {"role": role, "content": said}
-        for turn in conversation
-        for role, said in zip(roles, turn, strict=True)
-    ]
 
 
 def _refusal(tokenizer: PreTrainedTokenizerBase, why: str) -> ModelError:

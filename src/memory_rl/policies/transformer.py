@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from memory_rl.policies.adapters import AdapterSettings
 from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.base import Assessment, Policy, assess_all, every_prompt
+from memory_rl.policies.base import Policy, Scores
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.seeding import RunStreams, torch_seed
 from memory_rl.state import State
@@ -147,8 +147,8 @@ class AdaptedTransformer(Policy):
         return (slice(start, start + step) for start in range(0, num_runs, step))
 
 
-class TransformerPolicy(AdaptedTransformer):
-    """Knows the probability of every answer: implements `Scores` and `Distils`."""
+class TransformerPolicy(AdaptedTransformer, Scores):
+    """Knows the probability of every answer. Implements `Distils`, too."""
 
     # The same runs need not be in one pass again: what is known of their distributions is kept, too.
     kept = (*AdaptedTransformer.kept, "_edge_log_probs")
@@ -158,25 +158,21 @@ class TransformerPolicy(AdaptedTransformer):
         self._pack = pack_all(trie)
         self._edge_log_probs = np.zeros((*self._stale.shape, len(trie.edge_token)))
 
+    @override
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
-        """Samples token by token, see `Samples`."""
         edges = np.exp(self._edges(runs, prompts))  # (R, B, E)
         uniforms = self._streams.random(runs, num_episodes, self.trie.max_edges)
         blocks = uniforms.reshape(prompts.size, -1, self.trie.max_edges)
         path = self.trie.sample(edges.reshape(len(blocks), -1), blocks)
         return self._of_path(runs, prompts, path.reshape(uniforms.shape))
 
+    @override
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Sums over the tokens of each answer, see `Scores`."""
         return self.trie.form_log_probs(self._edges(runs, prompts))
 
-    def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """The mass on the trie's exits, see `Scores`."""
-        return self.trie.exit_mass(self._edges(runs, prompts))
-
     @override
-    def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
-        return assess_all(self.log_probs(runs, every_prompt(runs, forms.shape[1]))[:, :, :num_answers], forms)
+    def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+        return self.trie.exit_mass(self._edges(runs, prompts))
 
     def distil(self, runs: np.ndarray, prompts: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """Gradient passes over the whole trie, see `Distils`."""

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from memory_rl.errors import ModelError
 from memory_rl.policies.answer_directions import open_answers
@@ -178,22 +179,15 @@ def warm_up_by_adapter(
     return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
 
 
-def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> bool:
-    """Adds the adapter of `warm_up_by_adapter` to the weights of the model it was made for, if it fits."""
-    names = sorted({name.rpartition(".")[0] for name in changes})
-    try:
-        pairs = [
-            (model.get_parameter(f"{name}.weight"), changes[f"{name}.up"] @ changes[f"{name}.down"])
-            for name in names
-        ]
-    except (AttributeError, KeyError, RuntimeError):
-        return False
-    if not pairs or any(weight.shape != change.shape for weight, change in pairs):
-        return False
+def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> None:
+    """Adds the adapter of `warm_up_by_adapter` to the weights of the model that it was made for."""
     with torch.no_grad():
-        for weight, change in pairs:
+        for name in sorted({name.rpartition(".")[0] for name in changes}):
+            weight, change = (
+                model.get_parameter(f"{name}.weight"),
+                changes[f"{name}.up"] @ changes[f"{name}.down"],
+            )
             weight.copy_(weight.float() + change.to(weight.device))
-    return True
 
 
 def _learn(
@@ -257,10 +251,18 @@ class _Lesson:
     def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int, tolerance: float) -> None:
         self._model, self._trie, self._num_answers, self.tolerance = model, trie, num_answers, tolerance
         self.tokens = 0
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+
+    def __call__(self) -> tuple[torch.Tensor, float]:
+        """See `Loss`; the divergence is the mean of the last steps, infinity until there are enough."""
+        loss, divergence = self._step()
+        self._recent.append(divergence)
+        enough = len(self._recent) == self._recent.maxlen
+        return loss, float(np.mean(self._recent)) if enough else math.inf
 
     @abstractmethod
-    def __call__(self) -> tuple[torch.Tensor, float]:
-        """See `Loss`."""
+    def _step(self) -> tuple[torch.Tensor, float]:
+        """The loss with its graph, and the divergence in bits, of what this step is about."""
 
     @abstractmethod
     def divergence(self) -> tuple[float, float]:
@@ -275,11 +277,6 @@ def _lesson(
     return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance)
 
 
-def _mean_if_full(recent: deque[float]) -> float:
-    """The mean of the last steps once there are enough, infinity before."""
-    return float(np.mean(recent)) if len(recent) == recent.maxlen else math.inf
-
-
 class _AllAnswers(_Lesson):
     """The exact loss, from the whole trie in one pass; where there are many prompts, some of them in turn."""
 
@@ -288,19 +285,19 @@ class _AllAnswers(_Lesson):
         self._pack, num_prompts = pack_all(self._trie), self._trie.num_prompts
         passes = min(num_prompts, math.ceil(num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS))
         self._passes = [np.arange(first, num_prompts, passes) for first in range(passes)]
-        self._recent: deque[float] = deque(maxlen=passes)
+        self._recent = deque(maxlen=passes)
 
-    def __call__(self) -> tuple[torch.Tensor, float]:
-        loss, divergence = self._of_prompts(self._passes[0])
+    @override
+    def _step(self) -> tuple[torch.Tensor, float]:
         self._passes.append(self._passes.pop(0))
-        self._recent.append(divergence)
-        return loss, _mean_if_full(self._recent)
+        return self._of_prompts(self._passes[-1])
 
     def of_head(self, head: torch.nn.Module) -> Loss:
         """The loss as a function of the head alone, behind all prompts at once."""
         states = decision_states(self._model, self._trie, self._pack, range(self._trie.num_prompts))
         return lambda: self._loss(edge_log_probs(self._trie, head(states)))
 
+    @override
     def divergence(self) -> tuple[float, float]:
         with torch.no_grad():
             each = [self._of_prompts(some)[1] for some in self._passes]
@@ -321,32 +318,27 @@ class _SomeAnswers(_Lesson):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._random = np.random.default_rng(0)
-        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
-    def __call__(self) -> tuple[torch.Tensor, float]:
+    @override
+    def _step(self) -> tuple[torch.Tensor, float]:
         """KL(uniform || policy) in nats, decision by decision on the paths of random answers."""
         draws = self._random.integers(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW))
         paths = self._trie.form_edges[draws]
         row, *_ = where = np.nonzero(paths != NONE)
         decision = self._trie.edge_decision[paths[where]]
-        logits = self._logits(row, decision)
-        edges = self._trie.decision_edges[decision]
-        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
-        log_probs = decision_log_probs(self._trie, decision, logits)
-        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / draws.size
-        self._recent.append(divergence.item() / math.log(2))
-        return divergence, _mean_if_full(self._recent)
-
-    def divergence(self) -> tuple[float, float]:
-        with torch.no_grad():
-            steps = np.array([self()[0].item() for _ in range(_RECENT_STEPS)]) / math.log(2)
-        return float(steps.mean()), float(steps.std(ddof=1) / math.sqrt(len(steps)))
-
-    def _logits(self, row: np.ndarray, decision: np.ndarray) -> torch.Tensor:
-        """(n, V) at these decisions of these rows."""
         nodes = self._trie.decision_node[decision]
         pack = pack_nodes(self._trie, row, nodes, _ROWS)
         keep, place = pack.kept(row, nodes)
         self.tokens += pack.tokens.numel()
-        logits = forward(self._model, pack, keep, self._trie.prompt)
-        return logits[tensor_beside(logits, row), tensor_beside(logits, place)]
+        logits = forward(self._model, pack, keep, self._trie.prompt)[row, place]
+        edges = self._trie.decision_edges[decision]
+        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
+        log_probs = decision_log_probs(self._trie, decision, logits)
+        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / draws.size
+        return divergence, divergence.item() / math.log(2)
+
+    @override
+    def divergence(self) -> tuple[float, float]:
+        with torch.no_grad():
+            steps = [self._step()[1] for _ in range(_RECENT_STEPS)]
+        return float(np.mean(steps)), float(np.std(steps, ddof=1) / math.sqrt(len(steps)))

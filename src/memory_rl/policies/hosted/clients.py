@@ -16,7 +16,7 @@ import numpy as np
 import tinker
 
 from memory_rl.policies.hosted.conversations import Conversations
-from memory_rl.policies.hosted.service import HostedSettings, Service, results_of
+from memory_rl.policies.hosted.service import FAILURES, HostedSettings, Service, explain
 from memory_rl.policies.hosted.spending import Spending
 from memory_rl.seeding import torch_seed
 from memory_rl.state import Stateful
@@ -70,8 +70,17 @@ class Clients(Stateful):
             made[run] = client
 
     def results(self, promises: Sequence[Any]) -> list[Any]:
-        """What was promised, see `results_of`."""
-        return results_of(promises, self._settings.model_name)
+        """What was promised, in order; what it cost is then kept.
+
+        Raises:
+            ServiceError: one sentence about the first that failed, after the SDK has tried again.
+        """
+        try:
+            return [promise.result() for promise in promises]
+        except FAILURES as error:
+            raise explain(error, self._settings.model_name) from error
+        finally:
+            self._spending.on_change()
 
     def ask_step(self, run: int, data: list[Any], loss: Loss, learning_rate: float) -> list[Any]:
         """One forward and backward pass and one step of Adam, after which a new sampler is needed."""

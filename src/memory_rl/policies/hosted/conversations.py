@@ -73,8 +73,8 @@ class Conversations:
         What comes after its end is not looked at.
 
         Returns:
-            The edges taken, the last of them an exit if the turn is invalid; the token that left the trie, NONE
-            if none did; the decision that follows, where the next turn begins, NONE at the end of the
+            The edges taken, the last of them an exit if the turn is invalid; the token that left the trie,
+            NONE if none did; the decision that follows, where the next turn begins, NONE at the end of the
             conversation.
         """
         edges: list[int] = []

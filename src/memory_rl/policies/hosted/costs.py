@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from memory_rl.policies.hosted.conversations import Conversations
 from memory_rl.policies.hosted.service import HostedSettings
-from memory_rl.policies.hosted.spending import Cost, CostRange
+from memory_rl.policies.hosted.spending import Cost
 
 WINDOW = 16
 """Samples of a run that its mass on valid answers is estimated from, at least."""
@@ -15,10 +16,16 @@ WINDOW = 16
 WARMUP_STEPS, WARMUP_ANSWERS, WARMUP_LOOK = 300, 128, 10
 """At most so many steps of so many answers, with a look every so many steps."""
 
+_SAMPLER = Cost(requests=1)  # a new one after each update
+
 
 @dataclass(frozen=True)
 class Costs:
-    """The costs of a population's requests."""
+    """What a population's requests cost at most.
+
+    That is with answers of the greatest length, an optimiser step in every update, and no run done before its
+    budget is spent.
+    """
 
     conversations: Conversations
     settings: HostedSettings
@@ -34,19 +41,55 @@ class Costs:
         episodes = settings.episodes if settings.sampled else 0
         return episodes if episodes and seen >= WINDOW else max(WINDOW, episodes)
 
-    def estimate(self, updates: int) -> CostRange:
-        """What this many updates of all runs cost at most."""
+    @cached_property
+    def start(self) -> Cost:
+        """Measuring all runs before the first update."""
+        return (self._measuring(0) + Cost(requests=2)) * self.settings.num_runs
+
+    @cached_property
+    def learning(self) -> Cost:
+        """One update of one run: its episodes and its optimiser steps."""
         settings = self.settings
-        # A sampler is new after each update, and once more where that was not measured.
-        sampler, each = Cost(requests=1), settings.episodes // settings.blocks
-        learning = (self.training * settings.episodes + Cost(requests=2)) * settings.epochs
-        learning += self._sampling(each) * (settings.blocks if settings.sampled else 0)
-        learning += sampler * (settings.every > 1)
-        first = self._measuring(0) + Cost(requests=2)
+        cost = (self.training * settings.episodes + Cost(requests=2)) * settings.epochs
+        if settings.sampled:
+            cost += self._sampling(settings.episodes // settings.blocks) * settings.blocks
+        return cost + _SAMPLER * (settings.every > 1)  # one more where the last update was not measured
+
+    @cached_property
+    def measurement(self) -> Cost:
+        """Of one run, after an update."""
+        return self._measuring(WINDOW) + _SAMPLER
+
+    @property
+    def update(self) -> Cost:
+        """One update of one run, with the measurement after it."""
+        return self.learning + self.measurement
+
+    @property
+    def least(self) -> int:
+        """Tokens without which not one update of all runs can be made; a warm-up comes on top."""
+        return (self.start + self.update * self.settings.num_runs).tokens
+
+    def measurements(self, updates: int) -> int:
+        """Of one run that makes this many updates: as many, unless several lie between two of them."""
         # It is optimiser steps that lie between two measurements.
-        measurements = min(updates, updates * settings.epochs // settings.every + 1)
-        after, runs = self._measuring(WINDOW) + sampler, settings.num_runs
-        return CostRange(first * runs, learning, after, runs, updates, measurements, self._warmup())
+        return min(updates, updates * self.settings.epochs // self.settings.every + 1)
+
+    def most(self, updates: int) -> Cost:
+        """This many updates of all runs."""
+        of_run = self.learning * updates + self.measurement * self.measurements(updates)
+        return self.warmup + self.start + of_run * self.settings.num_runs
+
+    def sentences(self, updates: int) -> list[str]:
+        """What is said before the start of so many updates."""
+        warmup, runs = self.warmup, self.settings.num_runs
+        return [
+            *([f"the format warm-up of the base model costs at most {warmup}."] if warmup.tokens else ()),
+            f"an update of one run costs at most {self.update}; measuring all {runs} runs before the first "
+            f"one costs {self.start}.",
+            f"all {runs} runs together cost at most {self.most(updates)}, if none is done before its "
+            f"{updates:,} updates: max_tokens_total= stops earlier.",
+        ]
 
     @property
     def scoring(self) -> Cost:
@@ -63,7 +106,9 @@ class Costs:
         of_prompt = self.scoring * forms + self._sampling(self.samples(seen))
         return of_prompt * self.conversations.trie.num_prompts
 
-    def _warmup(self) -> Cost:
+    @property
+    def warmup(self) -> Cost:
+        """All steps that a format warm-up may take."""
         answers, looks = min(self.settings.num_answers, WARMUP_ANSWERS), 1 + WARMUP_STEPS // WARMUP_LOOK
         learning = (self.training * answers + Cost(requests=2)) * WARMUP_STEPS
         looking = (self.scoring * answers + Cost(requests=1)) * looks

@@ -19,7 +19,7 @@ from memory_rl.errors import ConfigError, ModelError, ServiceError, TokensSpentE
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import PPO, Learner
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.base import Assessment, Policy, assess_all, every_prompt
+from memory_rl.policies.base import Assessment, Policy, Scores, assess_all, every_prompt
 from memory_rl.policies.hosted.clients import Clients, Loss, make_datum
 from memory_rl.policies.hosted.conversations import START, Conversations
 from memory_rl.policies.hosted.costs import WARMUP_ANSWERS, WARMUP_LOOK, WARMUP_STEPS, WINDOW, Costs
@@ -63,7 +63,7 @@ def hosted_loss(learner: Learner) -> Loss:
 
 
 class TinkerPolicy(Policy):
-    """Implements `Samples`. All runs are asked at once, and their results are awaited after that.
+    """Can be sampled from. All runs are asked at once, and their results are awaited after that.
 
     Args:
         service: where the runs live.
@@ -89,7 +89,7 @@ class TinkerPolicy(Policy):
         self._drawn = Drawn(trie, self.num_runs, window)
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> HostedBatch:
-        """Samples turn by turn, see `Samples`.
+        """Samples this many episodes of each run turn by turn, in blocks to these prompts (R, B).
 
         Raises:
             TokensSpentError: if there might not be enough tokens left for the update that these episodes are
@@ -132,7 +132,6 @@ class TinkerPolicy(Policy):
             self._drawn.drop(run)
         self._clients.results(asked)
         self.updates[moved] += learner.epochs
-        self.spending.on_change()
 
     @override
     def state(self) -> State:
@@ -140,7 +139,6 @@ class TinkerPolicy(Policy):
         self._clients.save(
             {run: f"update-{self.updates[run]}" for run in np.nonzero(self.updates)[0].tolist()}
         )
-        self.spending.on_change()
         return super().state()
 
     @override
@@ -152,7 +150,7 @@ class TinkerPolicy(Policy):
         return runs[:, None] * self.trie.num_prompts + prompts
 
     def _reserve_update(self, runs: np.ndarray) -> None:
-        self.spending.reserve(self.costs.estimate(1).update * len(runs))
+        self.spending.reserve(self.costs.update * len(runs))
 
     def _of_records(
         self, runs: np.ndarray, prompts: np.ndarray, records: np.ndarray, shown: bool
@@ -175,9 +173,7 @@ class TinkerPolicy(Policy):
         accounts = self._accounts(runs, every_prompt(runs, self.trie.num_prompts))
         seen = [self._drawn.seen(run) for run in runs]
         self._draw({account: self.costs.samples(seen[row]) for (row, _), account in np.ndenumerate(accounts)})
-        log_probs = np.array(self._clients.results(asked)).reshape(forms.shape)
-        self.spending.on_change()
-        return log_probs
+        return np.array(self._clients.results(asked)).reshape(forms.shape)
 
     def _draw(self, counts: Mapping[int, int]) -> None:
         """Samples conversations until so many can be given out, by account.
@@ -261,7 +257,6 @@ class TinkerPolicy(Policy):
             data = self._data(demonstrations(self.trie, answers), weights, prompts, shown=True)
             rate = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / (WARMUP_STEPS + 1)))
             self._clients.results(self._clients.ask_step(base, data, ("cross_entropy", None), rate))
-            self.spending.on_change()
         else:
             raise ModelError(
                 f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: "
@@ -282,8 +277,8 @@ class TinkerPolicy(Policy):
         )
 
 
-class TinkerScoringPolicy(TinkerPolicy):
-    """Scores every answer after every update: implements `Scores`, as of the last assessment."""
+class TinkerScoringPolicy(TinkerPolicy, Scores):
+    """Scores every answer after every update; what it knows is as of the last assessment."""
 
     kept = (*TinkerPolicy.kept, "_log_probs")
 
@@ -299,12 +294,12 @@ class TinkerScoringPolicy(TinkerPolicy):
         )
         return assess_all(self._log_probs[runs], forms)
 
+    @override
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """Of the N answers, see `Scores`."""
         return self._log_probs[runs[:, None], prompts]
 
+    @override
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-        """All that is not on the N answers, see `Scores`."""
         return np.maximum(0.0, -np.expm1(np.logaddexp.reduce(self.log_probs(runs, prompts), axis=2)))
 
 

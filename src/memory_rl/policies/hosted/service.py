@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 _KEY = "TINKER_API_KEY"
 _REMOTE_CODE = "moonshotai/"  # the SDK runs code from the hub to read the tokenizers of these
-_FAILURES = (tinker.TinkerError, RuntimeError, ValueError, OSError)
+FAILURES = (tinker.TinkerError, RuntimeError, ValueError, OSError)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def open_service(model_name: str, base_url: str | None) -> Service:
         # The SDK's public calls wait for minutes where an account lacks money.
         service.session._check_accessible()
         served = service.rest.get_server_capabilities().result().supported_models
-    except _FAILURES as error:
+    except FAILURES as error:
         raise explain(error, model_name) from None
     models = [model.model_name for model in served]
     if models and model_name not in models:
@@ -140,18 +139,6 @@ def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase
         raise ModelError(
             f"model_name={model_name} has a tokenizer that cannot be loaded ({reason}): use another model."
         ) from error
-
-
-def results_of(promises: Sequence[Any], model_name: str) -> list[Any]:
-    """The results, in order.
-
-    Raises:
-        ServiceError: one sentence about the first that failed, after the SDK has tried again.
-    """
-    try:
-        return [promise.result() for promise in promises]
-    except _FAILURES as error:
-        raise explain(error, model_name) from error
 
 
 def explain(error: Exception, model_name: str) -> ServiceError:

@@ -47,59 +47,6 @@ class Cost:
         return f"{self.tokens:,} tokens ({parts}) in {self.requests:,} requests"
 
 
-@dataclass(frozen=True)
-class CostRange:
-    """What an experiment will cost, at least and at most.
-
-    At most: answers of the greatest length, an optimiser step in every update, no run done before its budget
-    is spent.
-
-    Attributes:
-        start: measuring all runs before the first update.
-        learning: one update of one run: its episodes and its optimiser steps.
-        measurement: of one run, after an update.
-        runs: R.
-        updates: of one run.
-        measurements: of one run: as many, unless several updates lie between two of them.
-        warmup: all steps that a format warm-up may take.
-    """
-
-    start: Cost
-    learning: Cost
-    measurement: Cost
-    runs: int
-    updates: int
-    measurements: int
-    warmup: Cost
-
-    @property
-    def update(self) -> Cost:
-        """One update of one run, with the measurement after it."""
-        return self.learning + self.measurement
-
-    @property
-    def least(self) -> int:
-        """Tokens without which not one update of all runs can be made; a warm-up comes on top."""
-        return (self.start + self.update * self.runs).tokens
-
-    @property
-    def most(self) -> Cost:
-        """All updates of all runs."""
-        of_run = self.learning * self.updates + self.measurement * self.measurements
-        return self.warmup + self.start + of_run * self.runs
-
-    def sentences(self) -> list[str]:
-        """What is said before the start."""
-        warmup = [f"the format warm-up of the base model costs at most {self.warmup}."]
-        return [
-            *(warmup if self.warmup.tokens else ()),
-            f"an update of one run costs at most {self.update}; to measure all {self.runs} runs before the "
-            f"first one costs {self.start}.",
-            f"all {self.runs} runs together cost at most {self.most}, if none is done before its "
-            f"{self.updates:,} updates: max_tokens_total= stops earlier.",
-        ]
-
-
 class Spending:
     """Counts what is spent, and says stop.
 
@@ -110,7 +57,7 @@ class Spending:
         on_change: called after each round of requests, to keep the counts where a kill cannot lose them.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.on_change: Callable[[], None] = lambda: None
         self._tokens: Counter[str] = Counter()

@@ -28,7 +28,6 @@ from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Measured, Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, PromptsInOrder, UniformPrompts
-from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.sampling import HitsAndMisses, Sampling, Schedule, Shown, SkipAhead, StepByStep
 
 if TYPE_CHECKING:
@@ -245,32 +244,22 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     return policy, about
 
 
-def make_schedule(experiment: Experiment) -> Schedule:
-    """The episodes of a run."""
-    return Schedule(
-        experiment.group_size,
-        experiment.updates.batch_size,
-        experiment.budget,
-        experiment.stop.num_runs,
-        experiment.world.seed,
-    )
-
-
 def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
     """How the episodes of the next update come about.
 
     Silent updates are skipped where that was asked for and is exact.
     """
-    experiment = setting.experiment
+    experiment, world = setting.experiment, setting.experiment.world
     table, wanted = setting.condition.table, setting.learner.wants_beliefs
+    batch_size, budget = experiment.updates.batch_size, experiment.budget
     return _kind_of_sampling(experiment)(
-        schedule=make_schedule(experiment),
+        schedule=Schedule(experiment.group_size, batch_size, budget, world.seed),
         policy=policy,
         secrets=secrets,
         environment=setting.environment,
         prompts=prompts_of(experiment),
         credit=experiment.signal.credit,
-        beliefs=Beliefs(table, secrets.shape, experiment.world.N) if wanted else None,
+        beliefs=Beliefs(table, secrets.shape, world.N) if wanted else None,
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )
@@ -329,8 +318,3 @@ def make_meter(
     elif stop.ledger:
         accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
     return Meter(measured, sinks, watch, accounts, film)
-
-
-def secrets_of(setting: Setting) -> np.ndarray:
-    """(R, M) the secrets of all runs."""
-    return draw_secrets(setting.experiment)

@@ -53,9 +53,9 @@ class Environment(ABC):
         """The answers that one turn admits."""
 
     @property
-    @abstractmethod
     def num_forms(self) -> int:
         """The valid conversations: N, or 2^k where the answer is given bit by bit."""
+        return int(self.num_choices**self.num_steps)
 
     @abstractmethod
     def prompt(self, step: int, which: int = 0) -> str:
@@ -75,11 +75,17 @@ class Environment(ABC):
 
     def conversation(self, answer: int) -> list[Turn]:
         """The K turns in which the model gives this answer."""
-        return [(self.prompt(step), str(choice)) for step, choice in enumerate(self.choices(answer))]
+        return self._conversations(np.array([answer]))[0]
 
     def conversations(self) -> list[list[Turn]]:
-        """All valid conversations, form by form."""
-        return [self.conversation(form) for form in range(self.num_forms)]
+        """All valid conversations, form by form; there may be a million."""
+        return self._conversations(np.arange(self.num_forms))
+
+    def _conversations(self, answers: np.ndarray) -> list[list[Turn]]:
+        prompts = [self.prompt(step) for step in range(self.num_steps)]
+        return [
+            list(zip(prompts, map(str, choices), strict=True)) for choices in self.choices(answers).tolist()
+        ]
 
     def messages(self, answer: int) -> list[Message]:
         """The same conversation in the chat format."""

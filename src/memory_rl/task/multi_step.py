@@ -35,11 +35,6 @@ class MultiStep(Environment):
         """A bit."""
         return 2
 
-    @property
-    def num_forms(self) -> int:
-        """All strings of k bits, 2^k."""
-        return int(2**self.num_steps)
-
     def prompt(self, step: int, which: int = 0) -> str:
         """Asks for bit `step` (from 0), most significant first."""
         if self.wording == "plain":

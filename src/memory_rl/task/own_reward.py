@@ -203,11 +203,9 @@ def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, str | bytes | bytearray):
-        raise _NoLawError(
-            "which is not a number: return a number, or a mapping from each reward to its probability."
-        )
     try:
+        if isinstance(value, str | bytes | bytearray):
+            raise TypeError
         return float(value)
     except OverflowError:
         return math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memory_rl.task.environment import Environment, Turn
+from memory_rl.task.environment import Environment
 from memory_rl.task.secret_space import code_names
 
 
@@ -19,11 +19,6 @@ class SingleStep(Environment):
     @property
     def num_choices(self) -> int:
         """N."""
-        return self.space.N
-
-    @property
-    def num_forms(self) -> int:
-        """N: one per secret."""
         return self.space.N
 
     def prompt(self, step: int, which: int = 0) -> str:
@@ -41,8 +36,3 @@ class SingleStep(Environment):
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The answer itself is the only choice: shape (...) to (..., 1)."""
         return np.asarray(answers)[..., None]
-
-    def conversations(self) -> list[list[Turn]]:
-        """All valid conversations, form by form; there may be a million."""
-        prompt = self.prompt(0)
-        return [[(prompt, str(answer))] for answer in range(self.num_forms)]

@@ -90,7 +90,7 @@ def ceilings(
     found = _closed_form(table, N, certainty) or _from_table(table, N, certainty, random)
     best_answers, secret_is_best = (1, True) if table.kind == "example" else _best_answers(environment)
     return Ceilings(
-        capacity=bounds.naive_capacity(table.num_signals),
+        capacity=math.log2(table.num_signals),
         **found._asdict(),
         bits_by_reward=math.log2(N) - math.log2(best_answers) if secret_is_best else None,
         best_answers=best_answers,
@@ -176,7 +176,7 @@ def _from_table(
         )
     capacity = bounds.question_capacity(classes, outcomes)
     if table.kind == "bits":
-        return _PartitionCeilings(capacity, first, questioner.per_bit(N, certainty), "exact")
+        return _PartitionCeilings(capacity, first, questioner.distance(N, certainty), "exact")
     try:
         optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
         return _PartitionCeilings(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)

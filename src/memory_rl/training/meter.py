@@ -251,9 +251,8 @@ class Meter(Stateful):
         if self.accounts is not None:
             self.accounts.enter(batch, first)
         number = first[:, None, None] + np.arange(shape[1])[:, None]
-        block = np.repeat(batch.prompts, shape[1] // batch.prompts.shape[1], axis=1)
         columns = {
-            PROMPT: block[:, :, None],
+            PROMPT: batch.asked[:, :, None],
             "run": batch.runs[:, None, None],
             "update": batch.updates[:, None, None],
             "episode": number,

@@ -19,7 +19,6 @@ from memory_rl.assembly import (
     make_meter,
     make_sampling,
     make_setting,
-    secrets_of,
 )
 from memory_rl.condition import show_ceilings
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
@@ -35,6 +34,7 @@ from memory_rl.task import table_of
 from memory_rl.training.continuation import FromCheckpoints
 from memory_rl.training.loop import train
 from memory_rl.training.meter import Meter
+from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
 
@@ -131,7 +131,7 @@ def _measure(
     experiment, stopped = setting.experiment, None
     learners = _start(setting, directory)
     trackers.start(directory, continuation.measured)
-    secrets, film = secrets_of(setting), make_film(experiment)
+    secrets, film = draw_secrets(experiment), make_film(experiment)
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
     continuation.parts["tables"] = tables
     progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)

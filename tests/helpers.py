@@ -21,7 +21,7 @@ from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
-from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
+from memory_rl.task import Environment, MultiStep, RewardChannel, SecretSpace, SingleStep, make_channel
 from memory_rl.task.rewards import credit_rewards
 from memory_rl.training.loop import train
 from memory_rl.training.recompute import draw_secrets
@@ -142,3 +142,9 @@ def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
     """
     of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0]
     return BitsKnown.of_secret(of_secret, np.logaddexp.reduce(log_probs, axis=1), log_probs.shape[1])
+
+
+def likelihoods_of(channel: RewardChannel, answers, secrets) -> np.ndarray:
+    """p(level | answer, S) over all levels. Shapes broadcast; the levels are the last axis, (..., L)."""
+    rows = np.eye(len(channel.levels)) if channel.outcomes is None else channel.outcomes
+    return rows[channel.classes(answers, secrets)]

@@ -7,7 +7,7 @@ in keys.py, what an experiment is as a whole in experiment.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -90,6 +90,12 @@ class Secrets(World):
     )
 
 
+def check_name(word: str, given: Any, built_in: Iterable[str]) -> None:
+    """Raises a ConfigError if a text is neither a built-in name nor a reference `file.py:Name`."""
+    if isinstance(given, str) and given not in built_in and ":" not in given:
+        raise ConfigError(f"{word}={given} is not a choice: {suggest(given, [*built_in, 'file.py:Name'])}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Signal:
     """What an episode shows of the secret."""
@@ -124,10 +130,7 @@ class Signal:
 
     def __post_init__(self) -> None:
         given = self.reward_type
-        if isinstance(given, str) and given not in REWARD_TYPES and ":" not in given:
-            raise ConfigError(
-                f"reward_type={given} is not a choice: {suggest(given, [*REWARD_TYPES, 'file.py:Name'])}"
-            )
+        check_name("reward_type", given, REWARD_TYPES)
         if not (given is None or isinstance(given, str) or callable(given) or hasattr(given, "reward")):
             raise ConfigError(
                 f"reward_type={given} is not a reward: give a name, a function reward(answer, secret), "
@@ -317,6 +320,14 @@ class Updates:
         "Default: on the transformer alone.",
         needs="signal=reward backend=local,tabular",
     )
+
+    def __post_init__(self) -> None:
+        check_name("algorithm", self.algorithm, LEARNERS)
+
+    @property
+    def own_learner(self) -> bool:
+        """Whether the algorithm is the user's own."""
+        return self.algorithm not in [*LEARNERS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,11 +39,7 @@ from memory_rl.training.tables import Tables
 
 
 class NotStartedError(Exception):
-    """Bad input that only shows once models are loaded; nothing has been measured yet."""
-
-    def __init__(self, reason: MemoryRLError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    """Bad input, its argument, that only shows once models are loaded; nothing has been measured yet."""
 
 
 def run_experiment(experiment: Experiment) -> Result:
@@ -94,7 +90,7 @@ def _run_in(
             directory.discard()
         else:
             directory.write_json(MANIFEST, existing)
-        raise error.reason from None
+        raise error.args[0] from None
     except BaseException as error:
         _note_end(directory, current, error)
         raise

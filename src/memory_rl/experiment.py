@@ -25,7 +25,7 @@ from memory_rl.config import (
     Wording,
     with_threshold,
 )
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError
 from memory_rl.keys import fill, name_of, read, split_words, unmet
 from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, STEP_SIZES
 
@@ -123,9 +123,7 @@ class Parts:
         if self.signal.shows_answer:
             return LOADERS["example"](None)
         given = self.updates.algorithm
-        if isinstance(given, str) and given in LEARNERS:
-            return LEARNERS[given](**self.settings)
-        return LOADERS["own"](given)
+        return LOADERS["own"](given) if self.updates.own_learner else LEARNERS[given](**self.settings)
 
     @property
     def command(self) -> Command:
@@ -207,21 +205,14 @@ class Experiment(Parts):
 
     def __post_init__(self) -> None:
         self.stop.check(self.world.N)
-        self._check_algorithm()
-        self._check_secrets()
-        self._check_size()
-        self._check_updates()
-
-    def _check_algorithm(self) -> None:
-        given = self.updates.algorithm
-        if isinstance(given, str) and given not in LEARNERS and ":" not in given:
-            choices = [*LEARNERS, "file.py:Name"]
-            raise ConfigError(f"algorithm={given} is not a choice: {suggest(given, choices)}")
-        if given == "posterior" and self.policy.backend == "tinker":
+        if self.updates.algorithm == "posterior" and self.policy.backend == "tinker":
             raise ConfigError(
                 "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
                 "algorithm=reinforce, or backend=local."
             )
+        self._check_secrets()
+        self._check_size()
+        self._check_updates()
 
     def _check_secrets(self) -> None:
         world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
@@ -246,13 +237,8 @@ class Experiment(Parts):
 
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        own = not isinstance(updates.algorithm, str) or ":" in updates.algorithm
-        if (
-            updates.group_size == 1
-            and not self.signal.shows_answer
-            and not own
-            and self.learner.silent_if_equal
-        ):
+        compared = not (self.signal.shows_answer or updates.own_learner) and self.learner.silent_if_equal
+        if updates.group_size == 1 and compared:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
                 "since an episode is compared with its own group: use group_size=4, or baseline=none."

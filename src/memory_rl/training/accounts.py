@@ -17,9 +17,6 @@ from memory_rl.learning.batch import Batch, SilentEpisodes
 from memory_rl.state import Stateful
 from memory_rl.task import INVALID, EpisodeTable
 
-Asked = tuple[Question, np.ndarray]
-"""(the question of each run, the levels (R,) that they see)."""
-
 
 def outcomes_of(table: EpisodeTable) -> Outcomes:
     """How the questions of a table are answered."""
@@ -31,7 +28,7 @@ def accounts_of(runs: np.ndarray, prompts: np.ndarray, num_secrets: int) -> np.n
     return np.asarray(runs[:, None] * num_secrets + prompts)
 
 
-def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> Asked:
+def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> tuple[Question, np.ndarray]:
     """The questions that episodes (R, K) ask, and the levels that they see; first turns must be valid."""
     levels = table.levels(choices, rewards)
     if table.kind == "hit" and table.certain:
@@ -78,7 +75,7 @@ class Accounts(Stateful):
         self.ledger = Ledger(secrets.ravel(), N, known_at)
 
     def enter(self, batch: Batch, first: np.ndarray) -> None:
-        """Enters a batch, of which each run had its episode number `first` (R,) first; examples earn nothing."""
+        """Enters a batch, of which each run had its episode number `first` (R,) first."""
         accounts = accounts_of(batch.runs, batch.asked, self.num_secrets)
         rewards = np.full(batch.choices.shape, np.nan) if batch.rewards is None else batch.rewards
         for place in range(accounts.shape[1]):
@@ -133,13 +130,12 @@ class HitAccounts(Accounts):
     Args:
         secrets: (R, 1).
         N: the size of the secret space.
-        known_at: the observer knows S once it gives S at least this probability.
         panel: (Q,) the answers whose probabilities say what was tried.
     """
 
-    def __init__(self, secrets: np.ndarray, N: int, known_at: float, panel: np.ndarray) -> None:
+    def __init__(self, secrets: np.ndarray, N: int, panel: np.ndarray) -> None:
         self.num_secrets = 1
-        self.ledger = HitLedger(secrets.ravel(), N, known_at, panel)
+        self.ledger = HitLedger(secrets.ravel(), N, panel)
 
     @override
     def enter(self, batch: Batch, first: np.ndarray) -> None:

@@ -60,19 +60,12 @@ class Ceilings:
 
     def as_dict(self) -> dict[str, Any]:
         """As in summary.json."""
-        questioner_row = (
-            None
-            if self.ideal_questioner is None
-            else {**asdict(self.ideal_questioner), "method": self.method}
-        )
-        return {
-            "capacity": self.capacity,
-            "shannon_capacity": self.shannon_capacity,
-            "first_episode": asdict(self.first_episode),
-            "ideal_questioner": questioner_row,
-            "optimal_to_know": self.optimal_to_know,
-            "bits_by_reward": self.bits_by_reward,
-        }
+        row = asdict(self)
+        for name in ("method", "best_answers", "secret_is_best"):
+            del row[name]
+        if self.ideal_questioner is not None:
+            row["ideal_questioner"]["method"] = self.method
+        return row
 
 
 def ceilings(
@@ -147,19 +140,15 @@ class _PartitionCeilings(NamedTuple):
 
 def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _PartitionCeilings | None:
     bits = math.log2(N)
-    if not table.certain:
+    exact = {
+        "example": (bits, FirstEpisode(bits, bits), questioner.example),
+        "hit": (1.0, bounds.binary_first_episode(N), questioner.binary),
+        "distance": (bits, bounds.distance_first_episode(N), questioner.distance),
+    }
+    if not table.certain or table.kind not in exact:
         return None
-    if table.kind == "example":
-        return _PartitionCeilings(bits, FirstEpisode(bits, bits), questioner.example(N, certainty), "exact")
-    if table.kind == "hit":
-        return _PartitionCeilings(
-            1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact"
-        )
-    if table.kind == "distance":
-        return _PartitionCeilings(
-            bits, bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact"
-        )
-    return None
+    capacity, first_episode, asked = exact[table.kind]
+    return _PartitionCeilings(capacity, first_episode, asked(N, certainty), "exact")
 
 
 def _from_table(

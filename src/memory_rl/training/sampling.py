@@ -27,34 +27,15 @@ _TRIES = 256
 _LEAPS_A_SECRET_SPACE = 1024  # a leap of fewer than N over this many episodes does not ask the panel again
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The episodes of a run.
+@dataclass(eq=False, kw_only=True)
+class Sampling(Stateful):
+    """Gives each run the episodes that lead to its next update.
 
     Attributes:
         group_size: G episodes share a baseline; an example is a group of its own.
         batch_size: groups an update.
         budget: the most episodes of one run.
         seed: of all random streams.
-    """
-
-    group_size: int
-    batch_size: int
-    budget: int
-    seed: int
-
-    @property
-    def update(self) -> int:
-        """E: episodes of one run between two updates."""
-        return self.group_size * self.batch_size
-
-
-@dataclass(eq=False, kw_only=True)
-class Sampling(Stateful):
-    """Gives each run the episodes that lead to its next update.
-
-    Attributes:
-        schedule: of each run.
         policy: what answers.
         secrets: (R, M).
         environment: rewards the answers.
@@ -66,7 +47,10 @@ class Sampling(Stateful):
         panel: (Q,) answers that the ledger asks about where not all are scored; None without a ledger.
     """
 
-    schedule: Schedule
+    group_size: int
+    batch_size: int
+    budget: int
+    seed: int
     policy: Any
     secrets: np.ndarray
     environment: Environment
@@ -80,8 +64,9 @@ class Sampling(Stateful):
     _stream: ClassVar[str] = "reward noise"
 
     def __post_init__(self) -> None:
+        self.update = self.group_size * self.batch_size  # E: episodes of one run between two updates
         self._episode = np.zeros(len(self.secrets), dtype=np.int64)  # how many each run has had
-        self._random = RunStreams(self.schedule.seed, self._stream, len(self.secrets))
+        self._random = RunStreams(self.seed, self._stream, len(self.secrets))
 
     @abstractmethod
     def next(self, runs: np.ndarray) -> Batch:
@@ -89,19 +74,17 @@ class Sampling(Stateful):
 
     def _advance(self, runs: np.ndarray, updates: np.ndarray | int, batch: Batch, **more: Any) -> Batch:
         """The batch, after so many updates (R,) of each of these runs, the silent ones included."""
-        self._episode[runs] += updates * self.schedule.update
+        self._episode[runs] += updates * self.update
         return replace(batch, active=runs, episodes=self._episode[runs], **more)
 
     def _rewarded(self, rewards: np.ndarray) -> dict[str, np.ndarray]:
         """Rewards (R, E, K), and what each step is credited with, by group."""
-        shape = (len(rewards), self.schedule.batch_size, self.schedule.group_size, rewards.shape[2])
+        shape = (len(rewards), self.batch_size, self.group_size, rewards.shape[2])
         return {"rewards": rewards, "returns": credit_rewards(rewards.reshape(shape), self.credit)}
 
     def _asked(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """The secret that each episode is about: (R, E)."""
-        return np.repeat(
-            self.secrets[runs[:, None], prompts], self.schedule.update // prompts.shape[1], axis=1
-        )
+        return np.repeat(self.secrets[runs[:, None], prompts], self.update // prompts.shape[1], axis=1)
 
 
 class Shown(Sampling):
@@ -112,7 +95,7 @@ class Shown(Sampling):
         prompts = self.prompts.next(runs)
         shown = self._asked(runs, prompts)
         if self.answers is not None:  # all runs have then seen equally many
-            places = self._episode[runs[0]] + np.arange(self.schedule.update)
+            places = self._episode[runs[0]] + np.arange(self.update)
             shown = np.broadcast_to(self.answers[places % len(self.answers)], shown.shape)
         return self._advance(runs, 1, self.policy.demonstrate(runs, prompts, shown))
 
@@ -123,7 +106,7 @@ class StepByStep(Sampling):
     @override
     def next(self, runs: np.ndarray) -> Batch:
         prompts = self.prompts.next(runs)
-        batch = self.policy.sample(runs, prompts, self.schedule.update)
+        batch = self.policy.sample(runs, prompts, self.update)
         certain = self.environment.channel.certain
         uniforms = None if certain else self._random.random(runs, *batch.choices.shape[1:])
         rewards = self.environment.rewards(batch.choices, self._asked(runs, prompts), uniforms)
@@ -165,24 +148,21 @@ class SkipAhead(Sampling):
 
     @override
     def next(self, runs: np.ndarray) -> Batch:
-        schedule, laws = self.schedule, dict(zip(runs.tolist(), self._laws(runs), strict=True))
-        left = (schedule.budget - self._episode[runs]) // schedule.update
-        silent = [
-            law.silent_updates(self._random[run], most)
-            for (run, law), most in zip(laws.items(), left.tolist(), strict=True)
-        ]
-        skipped = self._skipped(laws, np.array(silent))
+        laws = dict(zip(runs.tolist(), self._laws(runs), strict=True))
+        left = (self.budget - self._episode[runs]) // self.update
+        each = zip(laws.items(), left.tolist(), strict=True)
+        silent = np.array([law.silent_updates(self._random[run], most) for (run, law), most in each])
+        skipped = self._skipped(laws, silent)
         landing = runs[silent < left]
         drawn = [laws[run].draw_informative(self._random[run]) for run in landing.tolist()]
-        levels = np.array(drawn, dtype=np.int64).reshape(-1, schedule.update)
+        levels = np.array(drawn, dtype=np.int64).reshape(-1, self.update)
         batch = self._landing(landing, laws, levels)
         rewards = self._rewarded(self.environment.channel.levels[levels][:, :, None])
-        updates = np.minimum(np.array(silent) + 1, left)
-        return self._advance(runs, updates, batch, skipped=skipped, **rewards)
+        return self._advance(runs, np.minimum(silent + 1, left), batch, skipped=skipped, **rewards)
 
     def _laws(self, runs: np.ndarray) -> list[Any]:
         """The law of each run's rewards, from what its policy would answer now."""
-        prompts, channel, schedule = first_prompt(runs), self.environment.channel, self.schedule
+        prompts, channel = first_prompt(runs), self.environment.channel
         of_answers = np.exp(self.policy.log_probs(runs, prompts)[:, 0])
         each = np.append(of_answers, self.policy.invalid(runs, prompts), axis=1)
         options, laws = np.append(np.arange(of_answers.shape[1]), INVALID), []
@@ -190,7 +170,7 @@ class SkipAhead(Sampling):
             classes = channel.classes(options, secret)
             by_class = np.bincount(classes, weights, minlength=channel.num_classes)
             by_level = by_class if channel.outcomes is None else by_class @ channel.outcomes
-            levels = (by_level / by_level.sum(), schedule.group_size, schedule.batch_size)
+            levels = (by_level / by_level.sum(), self.group_size, self.batch_size)
             laws.append(AnswerLaw(*levels, weights=weights, classes=classes, channel=channel))
         return laws
 
@@ -213,7 +193,7 @@ class SkipAhead(Sampling):
         return SilentEpisodes(run, update, first + places, answers[places], rewards, counts)
 
     def _landing(self, runs: np.ndarray, laws: dict[int, Any], levels: np.ndarray) -> Batch:
-        """Episodes of these runs with a signal, that earn these levels (R, E).
+        """Episodes of these runs that carry a signal: they earn these levels (R, E).
 
         How an invalid answer went is drawn until one comes, which is as rare as its probability is low.
         """
@@ -251,7 +231,7 @@ class HitsAndMisses(SkipAhead):
 
     @override
     def _laws(self, runs: np.ndarray) -> list[Any]:
-        sizes = self.schedule.group_size, self.schedule.batch_size
+        sizes = self.group_size, self.batch_size
         seen = self.policy.assess(runs, self.secrets[runs], self.environment.space.N)
         hit, valid = np.exp(seen.of_form[:, 0]), np.exp(seen.of_valid[:, 0])
         invalid = np.clip((1 - valid) / (1 - hit), 0.0, 1.0)
@@ -263,9 +243,7 @@ class HitsAndMisses(SkipAhead):
     def _skipped(self, laws: dict[int, Any], updates: np.ndarray) -> list[SilentEpisodes]:
         """Where a run is about to leap far, with what the panel says of its misses."""
         skipped = super()._skipped(laws, updates)
-        far = np.nonzero(updates * self.schedule.update * _LEAPS_A_SECRET_SPACE >= self.environment.space.N)[
-            0
-        ]
+        far = np.nonzero(updates * self.update * _LEAPS_A_SECRET_SPACE >= self.environment.space.N)[0]
         if self.panel is None or len(far) == 0:
             return skipped
         runs, hit = np.array([*laws]), np.array([law.probabilities[1] for law in laws.values()])
@@ -277,19 +255,19 @@ class HitsAndMisses(SkipAhead):
     @override
     def _silent(self, run: int, law: Any, updates: int) -> SilentEpisodes:
         """The episodes of silent updates: misses, valid and invalid, and hits."""
-        schedule, random = self.schedule, self._random[run]
-        groups = updates * schedule.batch_size
-        miss, hit = law.probabilities**schedule.group_size
+        random = self._random[run]
+        groups = updates * self.batch_size
+        miss, hit = law.probabilities**self.group_size
         all_hit = random.binomial(groups, hit / (miss + hit))
         first_hit = int(random.choice(groups, all_hit, replace=False).min()) if all_hit else 0
-        misses = (groups - all_hit) * schedule.group_size
+        misses = (groups - all_hit) * self.group_size
         garbled = random.binomial(misses, law.invalid)
         first = int(self._episode[run]) + 1
-        of_hit = first + first_hit * schedule.group_size
+        of_hit = first + first_hit * self.group_size
         rows = [
             (first, UNLISTED, 0, misses - garbled),
             (first, INVALID, 0, garbled),
-            (of_hit, int(self.secrets[run, 0]), 1, all_hit * schedule.group_size),
+            (of_hit, int(self.secrets[run, 0]), 1, all_hit * self.group_size),
         ]
         episode, answers, level, counts = np.array([row for row in rows if row[3]]).T
         update, rewards = int(self.policy.updates[run]), self.environment.channel.levels[level]

@@ -7,11 +7,11 @@ in keys.py, what an experiment is as a whole in experiment.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import key, name_of
 from memory_rl.limits import STEP_SIZES
 
@@ -88,12 +88,6 @@ class Secrets(World):
         "each in its turn (cycle), or one after the other (blocks), each for an equal part of the budget.",
         needs="num_secrets>1",
     )
-
-
-def check_name(word: str, given: Any, built_in: Iterable[str]) -> None:
-    """Raises a ConfigError if a text is neither a built-in name nor a reference `file.py:Name`."""
-    if isinstance(given, str) and given not in built_in and ":" not in given:
-        raise ConfigError(f"{word}={given} is not a choice: {suggest(given, [*built_in, 'file.py:Name'])}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,14 +314,6 @@ class Updates:
         "Default: on the transformer alone.",
         needs="signal=reward backend=local,tabular",
     )
-
-    def __post_init__(self) -> None:
-        check_name("algorithm", self.algorithm, LEARNERS)
-
-    @property
-    def own_learner(self) -> bool:
-        """Whether the algorithm is the user's own."""
-        return self.algorithm not in [*LEARNERS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Iterable
+from typing import Any
 
 
 class MemoryRLError(Exception):
@@ -64,6 +65,12 @@ def suggest(wrong: str, valid: Iterable[str]) -> str:
     if close is not None:
         return f"did you mean {close}?"
     return f"use one of {', '.join(names)}." if len(names) <= _FEW else "--help lists them."
+
+
+def check_name(word: str, given: Any, built_in: Iterable[str]) -> None:
+    """Raises a ConfigError if a text is neither a built-in name nor a reference `file.py:Name`."""
+    if isinstance(given, str) and given not in built_in and ":" not in given:
+        raise ConfigError(f"{word}={given} is not a choice: {suggest(given, [*built_in, 'file.py:Name'])}")
 
 
 _FEW = 16

@@ -25,7 +25,7 @@ from memory_rl.config import (
     Wording,
     with_threshold,
 )
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import fill, name_of, read, split_words, unmet
 from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, STEP_SIZES
 
@@ -123,7 +123,12 @@ class Parts:
         if self.signal.shows_answer:
             return LOADERS["example"](None)
         given = self.updates.algorithm
-        return LOADERS["own"](given) if self.updates.own_learner else LEARNERS[given](**self.settings)
+        return LOADERS["own"](given) if self.own_learner else LEARNERS[given](**self.settings)
+
+    @property
+    def own_learner(self) -> bool:
+        """Whether the algorithm is the user's own."""
+        return self.updates.algorithm not in [*LEARNERS]
 
     @property
     def command(self) -> Command:
@@ -205,6 +210,7 @@ class Experiment(Parts):
 
     def __post_init__(self) -> None:
         self.stop.check(self.world.N)
+        check_name("algorithm", self.updates.algorithm, LEARNERS)
         if self.updates.algorithm == "posterior" and self.policy.backend == "tinker":
             raise ConfigError(
                 "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
@@ -237,7 +243,7 @@ class Experiment(Parts):
 
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        compared = not (self.signal.shows_answer or updates.own_learner) and self.learner.silent_if_equal
+        compared = not (self.signal.shows_answer or self.own_learner) and self.learner.silent_if_equal
         if updates.group_size == 1 and compared:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "

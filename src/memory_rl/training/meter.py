@@ -101,18 +101,26 @@ class Meter(Stateful):
         active, episodes = batch.active, batch.episodes
         assert active is not None  # noqa: S101  # a sampling made it
         assert episodes is not None  # noqa: S101
-        for some in batch.skipped:
-            self._take_skipped(some)
-        self._take_batch(batch, episodes[np.searchsorted(active, batch.runs)])
-        self._count(batch, silent)
-        learning = self._evaluate(policy, active, episodes)
+        learning = self._evaluate(policy, active, episodes, batch, silent)
         left = active[episodes + self.update <= self.budget]
         return np.intersect1d(learning, left)
 
-    def _evaluate(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    def _evaluate(
+        self,
+        policy: Any,
+        runs: np.ndarray,
+        episodes: np.ndarray,
+        batch: Batch | None = None,
+        silent: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Measures those of these runs that are due; returns those that have anything left to learn."""
         due = self._due(policy, runs, episodes)
         self._measure(policy, runs[due & (self._measured_at[runs] != policy.updates[runs])])
+        if batch is not None:  # what is not measured, because it is interrupted, is not in the tables either
+            for some in batch.skipped:
+                self._take_skipped(some)
+            self._take_batch(batch, episodes[np.searchsorted(runs, batch.runs)])
+            self._count(batch, silent)
         if due.any():
             self._note(policy, runs[due], episodes[due])
         learning = runs[(self._of_secret[runs] >= self._enough).sum(axis=1) < self.to_memorise]

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from problem import Problem, StopWatch, Trace
 
-from memory_rl.assembly import make_meter, make_sampling, make_setting, secrets_of
+from memory_rl.assembly import make_meter, make_sampling, make_setting
 from memory_rl.experiment import Experiment
 from memory_rl.policies.base import Policy
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.training.loop import train
+from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
 
@@ -48,7 +49,7 @@ def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
 def timed(experiment: Experiment, policy: Policy) -> list[Trace]:
     """The loop alone, on the clock."""
     setting, watch, times = make_setting(experiment), StopWatch(), list[tuple[float, float]]()
-    secrets = secrets_of(setting)
+    secrets = draw_secrets(setting.experiment)
     with tempfile.TemporaryDirectory() as folder:
         tables = Tables(RunDirectory(Path(folder)), secrets, experiment.world.seed, experiment.step_size)
         meter = make_meter(setting, secrets, [tables.take], lambda *_: times.append(watch.now()), None)

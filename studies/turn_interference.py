@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memory_rl.analysis.summary import memorisation_times
-from memory_rl.assembly import make_meter, make_sampling, make_setting, secrets_of
+from memory_rl.assembly import make_meter, make_sampling, make_setting
 from memory_rl.experiment import make_experiment
 from memory_rl.learning.learners import Reinforce
 from memory_rl.policies import tiny_model
@@ -35,6 +35,7 @@ from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.runs.store import RunDirectory
 from memory_rl.task import SecretSpace
 from memory_rl.training.loop import train
+from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
 EXPERIMENT = make_experiment(
@@ -62,7 +63,7 @@ def turn_cosine(model: torch.nn.Module, trie: AnswerTrie) -> float:
 def real_policy(body_std: float, settings: WarmupSettings) -> tuple[float, int, list[int]]:
     """The cosine, the runs that memorised, and the secrets of those that did not."""
     setting, world, stop = make_setting(EXPERIMENT), EXPERIMENT.world, EXPERIMENT.stop
-    environment, secrets = setting.environment, secrets_of(setting)
+    environment, secrets = setting.environment, draw_secrets(setting.experiment)
     forms = environment.choices(np.arange(environment.num_forms))
     trie = tokenise_all(tiny_model.make_tokenizer(), environment.conversations(), forms)
     model = tiny_model.make_model(EXPERIMENT.policy.base_seed, body_std)

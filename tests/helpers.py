@@ -13,6 +13,7 @@ import torch
 from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
+from memory_rl.information.entropy import BitsKnown
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import LEARNERS
 from memory_rl.policies.answer_trie import AnswerTrie
@@ -20,7 +21,7 @@ from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
-from memory_rl.task import Environment, MultiStep, SecretSpace, SingleStep, make_channel
+from memory_rl.task import Environment, MultiStep, RewardChannel, SecretSpace, SingleStep, make_channel
 from memory_rl.task.rewards import credit_rewards
 from memory_rl.training.loop import train
 from memory_rl.training.recompute import draw_secrets
@@ -130,3 +131,20 @@ def advantages_of(rewards: np.ndarray, algorithm: str, credit: str, **settings) 
     batch = Batch(runs, first_prompt(runs), choices, choices, np.zeros_like(runs), returns=returns)
     LEARNERS[algorithm](**settings).learn(policy, batch)
     return moved[0].reshape(returns.shape)
+
+
+def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
+    """What each run knows about its secret.
+
+    Args:
+        log_probs: (R, N) exact log-probability of every valid answer, in nats.
+        secrets: (R,) integers in [0, N).
+    """
+    of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0]
+    return BitsKnown.of_secret(of_secret, np.logaddexp.reduce(log_probs, axis=1), log_probs.shape[1])
+
+
+def likelihoods_of(channel: RewardChannel, answers, secrets) -> np.ndarray:
+    """p(level | answer, S) over all levels. Shapes broadcast; the levels are the last axis, (..., L)."""
+    rows = np.eye(len(channel.levels)) if channel.outcomes is None else channel.outcomes
+    return rows[channel.classes(answers, secrets)]

@@ -1,5 +1,6 @@
 """memory-rl: how many bits does reinforcement learning put into a model per episode?"""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.learning.own_learner import load_learner as _load_learner  # noqa: F401  # makes algorithm= known
@@ -8,12 +9,9 @@ from memory_rl.learning.learners import GRPO, PPO, RLOO, Learner, Posterior, Rei
 from memory_rl.api import (
     bounds,
     generate_sft_data,
-    ledger_from_episodes,
-    load,
     report,
     run,
     sft,
-    sweep,
     train,
 )
 from memory_rl.config import Keep, PolicySettings, Secrets, Signal, Stop, Updates, World
@@ -28,7 +26,9 @@ from memory_rl.errors import (
 from memory_rl.experiment import Experiment
 
 if TYPE_CHECKING:
-    from memory_rl.result import Outcome, Result
+    from memory_rl.experiments.sweep import sweep
+    from memory_rl.result import Outcome, Result, load
+    from memory_rl.training.recompute import ledger_from_episodes
 
     __version__: str
 
@@ -68,14 +68,22 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "Outcome": "result",
+    "Result": "result",
+    "ledger_from_episodes": "training.recompute",
+    "load": "result",
+    "sweep": "experiments.sweep",
+}
+"""What takes a moment to import, and so is imported only when it is asked for, with its module."""
+
+
 def __getattr__(name: str) -> Any:
-    """Imports what takes a moment to import only when it is asked for."""
+    """Imports what is in `_LATER`."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("memory-rl")
-    if name in ("Outcome", "Result"):
-        from memory_rl import result
-
-        return getattr(result, name)
+    if name in _LATER:
+        return getattr(import_module(f"memory_rl.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

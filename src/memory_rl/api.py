@@ -29,11 +29,8 @@ from memory_rl.keys import Key, fill, key, keys_of, make, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_N, MAX_TABULATED_N
 from memory_rl.reporting.settings import ReportConfig
-from memory_rl.seeding import generator
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from memory_rl.condition import Condition
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
@@ -119,7 +116,7 @@ def run(experiment: Experiment) -> Result:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
             and what was measured is kept.
     """
-    from memory_rl.run import run_experiment
+    from memory_rl.execution import run_experiment
 
     return run_experiment(experiment)
 
@@ -138,11 +135,16 @@ def generate_sft_data(**keys: Any) -> Path:
 
 def write_sft_data(files: DataFiles) -> Path:
     """Writes train.jsonl and test.jsonl as their keys ask, and returns their folder."""
-    from memory_rl.task import TEST, TRAIN, examples_directory, make_environment, write_examples
+    from memory_rl.task import (
+        TEST,
+        TRAIN,
+        examples_directory,
+        make_environment,
+        secrets_of_run,
+        write_examples,
+    )
 
-    environment, secret = make_environment(files, Signal()), files.fixed_secret
-    if secret is None:
-        secret = environment.space.draw(generator(files.seed, "secrets", 0))
+    environment, (secret,) = make_environment(files, Signal()), secrets_of_run(files)
     folder = examples_directory(files.data_dir, environment, secret)
     write_examples(folder / TRAIN, environment, secret, files.num_train)
     write_examples(folder / TEST, environment, secret, files.num_test)
@@ -175,22 +177,6 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     return make_condition(world, signal, threshold.memorised_at)
 
 
-def sweep(**keys: Any) -> dict[str, Any]:
-    """Runs many experiments and returns the summary; docs/sweeps.md has all the keys.
-
-    Args:
-        keys: those of a sweep and, as axes, those of `train`, with one value or a list for each, such as
-            conditions=["sft", "binary"], N=[16, 64].
-
-    Raises:
-        MemoryRLError: one sentence about a key, a value, a cell or a directory, before any work is done.
-        KeyboardInterrupt: if it is stopped; what is complete is kept.
-    """
-    from memory_rl.experiments.sweep import sweep as run_sweep
-
-    return run_sweep(**keys)
-
-
 @_takes(ReportConfig)
 def report(**keys: Any) -> Path:
     """Writes the report on run directories and returns the path of its page; see docs/report.md.
@@ -201,33 +187,3 @@ def report(**keys: Any) -> Path:
     from memory_rl.reporting.report import write_report
 
     return write_report(make(ReportConfig, {**_QUIET, **keys}))
-
-
-def load(path: str | Path) -> Result:
-    """Reads a run directory.
-
-    Raises:
-        RunDirectoryError: if it is not a run directory, or a file is damaged.
-    """
-    from memory_rl.result import load as read_directory
-
-    return read_directory(path)
-
-
-def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
-    """The ledger after every episode of every run, recomputed from a run directory's answers and rewards.
-
-    Args:
-        path: a run directory.
-
-    Returns:
-        One row per run and episode; all bits are cumulative: asked_bits (expected information of the
-        questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal
-        observer).
-
-    Raises:
-        RunDirectoryError: if a file is missing or damaged.
-    """
-    from memory_rl.training import recompute
-
-    return recompute.ledger_from_episodes(path)

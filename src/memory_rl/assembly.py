@@ -1,6 +1,6 @@
 """Builds an experiment from its parts: world, policy, learner, sampling and meter.
 
-Only this module and run.py read a whole `Experiment`.
+Only this module and execution.py read a whole `Experiment`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from memory_rl.task import (
 from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
 from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
-from memory_rl.training.meter import Measured, Meter, Sink, Watcher
-from memory_rl.training.prompts import Prompts, PromptsInOrder, UniformPrompts
-from memory_rl.training.recompute import draw_secrets
-from memory_rl.training.sampling import HitsAndMisses, Sampling, Schedule, Shown, SkipAhead, StepByStep
+from memory_rl.training.meter import Meter, Sink, Watcher
+from memory_rl.training.prompts import Prompts, UniformPrompts
+from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep
 
 if TYPE_CHECKING:
+    from memory_rl.policies.answer_trie import AnswerTrie
     from memory_rl.policies.base import Policy
 
 _PANEL = 64
@@ -132,6 +132,23 @@ def _forms(environment: Environment) -> np.ndarray:
     return environment.choices(np.arange(environment.num_forms))
 
 
+def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+    from memory_rl.policies.tokenisation import tokenise_all
+
+    conversations, prompts = environment.conversations(), environment.first_prompts()
+    return tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+
+
+def _common(experiment: Experiment) -> dict[str, Any]:
+    """What every policy on this machine is made with."""
+    return {
+        "num_runs": experiment.stop.num_runs,
+        "optimiser": experiment.updates.optimiser,
+        "learning_rate": experiment.step_size,
+        "seed": experiment.world.seed,
+    }
+
+
 def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     from memory_rl.policies.tabular import TabularPolicy
 
@@ -140,12 +157,9 @@ def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     policy = TabularPolicy(
         _forms(environment),
         environment.num_choices,
-        num_runs=experiment.stop.num_runs,
         num_prompts=experiment.world.num_secrets,
         prefixes=experiment.policy.tabular_bits == "prefixes",
-        optimiser=experiment.updates.optimiser,
-        learning_rate=experiment.step_size,
-        seed=experiment.world.seed,
+        **_common(experiment),
     )
     return policy, {}
 
@@ -160,7 +174,6 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         warm_up_cached,
     )
     from memory_rl.policies.paths import PathPolicy
-    from memory_rl.policies.tokenisation import tokenise_all
     from memory_rl.policies.transformer import TransformerPolicy
 
     _use_threads(setting)
@@ -169,8 +182,7 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
-    conversations, prompts = environment.conversations(), environment.first_prompts()
-    trie = tokenise_all(base.tokenizer, conversations, _forms(environment), prompts)
+    trie = _trie(base.tokenizer, environment)
     check_windows(base.model, trie)
     about: dict[str, Any] = {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
@@ -179,13 +191,7 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         about["seconds"] = about["warmup"].pop("seconds")
     base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
     policy = (PathPolicy if experiment.scores_paths else TransformerPolicy)(
-        base.model,
-        trie,
-        num_runs=experiment.stop.num_runs,
-        lora=_adapter_settings(experiment),
-        learning_rate=experiment.step_size,
-        seed=experiment.world.seed,
-        optimiser=experiment.updates.optimiser,
+        base.model, trie, lora=_adapter_settings(experiment), **_common(experiment)
     )
     return policy, about
 
@@ -206,7 +212,6 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     require("tinker", "tinker", "backend=tinker")
     from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
     from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
-    from memory_rl.policies.tokenisation import tokenise_all
 
     experiment, environment = setting.experiment, setting.environment
     chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
@@ -214,8 +219,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         hosted_loss(setting.learner)  # refuses one that the service does not have
     service = open_service(chosen.model_name, keep.tinker_base_url)
     tokenizer = find_tokenizer(service, chosen.model_name)
-    conversations, prompts = environment.conversations(), environment.first_prompts()
-    trie = tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+    trie = _trie(tokenizer, environment)
     settings = HostedSettings(
         model_name=chosen.model_name,
         num_runs=runs,
@@ -249,32 +253,24 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     return policy, about
 
 
-def make_schedule(experiment: Experiment) -> Schedule:
-    """The episodes of a run."""
-    return Schedule(
-        experiment.group_size,
-        experiment.updates.batch_size,
-        experiment.budget,
-        experiment.stop.num_runs,
-        experiment.world.seed,
-    )
-
-
 def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
     """How the episodes of the next update come about.
 
     Silent updates are skipped where that was asked for and is exact.
     """
-    experiment = setting.experiment
+    experiment, world = setting.experiment, setting.experiment.world
     table, wanted = setting.condition.table, setting.learner.wants_beliefs
     return _kind_of_sampling(experiment)(
-        schedule=make_schedule(experiment),
+        group_size=experiment.group_size,
+        batch_size=experiment.updates.batch_size,
+        budget=experiment.budget,
+        seed=world.seed,
         policy=policy,
         secrets=secrets,
         environment=setting.environment,
         prompts=prompts_of(experiment),
         credit=experiment.signal.credit,
-        beliefs=Beliefs(table, secrets.shape, experiment.world.N) if wanted else None,
+        beliefs=Beliefs(table, secrets.shape, world.N) if wanted else None,
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )
@@ -292,11 +288,11 @@ def prompts_of(experiment: Experiment) -> Prompts:
     """Which of its secrets each run is asked about."""
     world, blocks, runs = experiment.world, experiment.updates.batch_size, experiment.stop.num_runs
     if world.num_secrets == 1:
-        return Prompts()
+        return Prompts(runs)
     if world.order == "uniform":
         return UniformPrompts(world.seed, runs, world.num_secrets, blocks)
     repeats = 1 if world.order == "cycle" else experiment.episodes_a_block // experiment.group_size
-    return PromptsInOrder(runs, world.num_secrets, blocks, repeats)
+    return Prompts(runs, world.num_secrets, blocks, repeats)
 
 
 def _panel(experiment: Experiment) -> np.ndarray:
@@ -317,24 +313,22 @@ def make_meter(
     """The meter of runs with these secrets (R, M)."""
     experiment = setting.experiment
     world, stop = experiment.world, experiment.stop
-    measured = Measured(
-        secrets,
-        world.N,
-        experiment.secrets_to_memorise,
-        stop.memorised_at,
-        stop.stop_at,
-        experiment.updates_an_evaluation,
-        experiment.episodes_an_update,
-        experiment.budget,
-    )
     accounts: Accounts | None = None
     if stop.ledger and experiment.scores_paths:
-        accounts = HitAccounts(secrets, world.N, stop.memorised_at, _panel(experiment))
+        accounts = HitAccounts(secrets, world.N, _panel(experiment))
     elif stop.ledger:
         accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
-    return Meter(measured, sinks, watch, accounts, film)
-
-
-def secrets_of(setting: Setting) -> np.ndarray:
-    """(R, M) the secrets of all runs."""
-    return draw_secrets(setting.experiment)
+    return Meter(
+        secrets=secrets,
+        N=world.N,
+        to_memorise=experiment.secrets_to_memorise,
+        memorised_at=stop.memorised_at,
+        stop_at=stop.stop_at,
+        every=experiment.updates_an_evaluation,
+        update=experiment.episodes_an_update,
+        budget=experiment.budget,
+        sinks=sinks,
+        watch=watch,
+        accounts=accounts,
+        film=film,
+    )

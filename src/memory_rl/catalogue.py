@@ -31,9 +31,10 @@ def experiment_keys() -> dict[str, Key]:
                 f"{settings[word].needs},{name}" if word in settings else f"signal=reward algorithm={name}"
             )
             settings[word] = replace(one, needs=names)
-    found = {part: keys_of(kind, part) for part, kind in PARTS.items()}
-    ordered = [*(found[part] for part in ("world", "signal", "policy", "updates")), settings]
-    return {word: one for keys in (*ordered, found["stop"], found["keep"]) for word, one in keys.items()}
+    found: dict[str, Key] = {}
+    for part, kind in PARTS.items():
+        found |= keys_of(kind, part) | (settings if part == "updates" else {})
+    return found
 
 
 def settings_of(learner: type[Any]) -> dict[str, Key]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import key, name_of
 from memory_rl.limits import STEP_SIZES
 
@@ -124,10 +124,7 @@ class Signal:
 
     def __post_init__(self) -> None:
         given = self.reward_type
-        if isinstance(given, str) and given not in REWARD_TYPES and ":" not in given:
-            raise ConfigError(
-                f"reward_type={given} is not a choice: {suggest(given, [*REWARD_TYPES, 'file.py:Name'])}"
-            )
+        check_name("reward_type", given, REWARD_TYPES)
         if not (given is None or isinstance(given, str) or callable(given) or hasattr(given, "reward")):
             raise ConfigError(
                 f"reward_type={given} is not a reward: give a name, a function reward(answer, secret), "

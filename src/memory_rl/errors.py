@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Iterable
+from typing import Any
 
 
 class MemoryRLError(Exception):
@@ -54,7 +55,10 @@ class TrackerWarning(RuntimeWarning):
 def suggest(wrong: str, valid: Iterable[str]) -> str:
     """Ends a sentence about an unknown name: the one that was meant, or all of them if they are few."""
     names = list(valid)
-    meant = [*(name for name in names if name.lower() == wrong.lower()), *_MEANT.get(wrong.lower(), ())]
+    meant = [
+        *(name for name in names if name.lower() == wrong.lower()),
+        *_MEANT.get(wrong.lower(), "").split(),
+    ]
     meant += difflib.get_close_matches(wrong, names, n=1, cutoff=0.7)
     meant += [name for name in names if len(wrong) > 3 and (wrong in name or name in wrong)]
     close = next((name for name in meant if name in names), None)
@@ -63,31 +67,38 @@ def suggest(wrong: str, valid: Iterable[str]) -> str:
     return f"use one of {', '.join(names)}." if len(names) <= _FEW else "--help lists them."
 
 
+def check_name(word: str, given: Any, built_in: Iterable[str]) -> None:
+    """Raises a ConfigError if a text is neither a built-in name nor a reference `file.py:Name`."""
+    if isinstance(given, str) and given not in built_in and ":" not in given:
+        raise ConfigError(f"{word}={given} is not a choice: {suggest(given, [*built_in, 'file.py:Name'])}")
+
+
 _FEW = 16
+_LONGEST = 160  # characters of somebody else's text
 _MEANT = {
-    "lr": ("learning_rate",),
-    "gpu": ("cuda",),
-    "model": ("model_name",),
-    "rank": ("lora_rank",),
-    "alpha": ("lora_alpha",),
-    "optimizer": ("optimiser",),
-    "budget": ("max_episodes",),
-    "episodes": ("max_episodes",),
-    "steps": ("max_episodes",),
-    "runs": ("num_runs",),
-    "secrets": ("num_secrets",),
-    "secret": ("fixed_secret",),
-    "reward": ("reward_type",),
-    "bins": ("reward_bins",),
-    "noise": ("reward_noise",),
-    "epochs": ("ppo_epochs",),
-    "clip": ("ppo_clip",),
-    "batch": ("batch_size",),
-    "env": ("env_type",),
-    "output": ("log_path", "out"),
-    "verbose": ("quiet",),
+    "lr": "learning_rate",
+    "gpu": "cuda",
+    "model": "model_name",
+    "rank": "lora_rank",
+    "alpha": "lora_alpha",
+    "optimizer": "optimiser",
+    "budget": "max_episodes",
+    "episodes": "max_episodes",
+    "steps": "max_episodes",
+    "runs": "num_runs",
+    "secrets": "num_secrets",
+    "secret": "fixed_secret",
+    "reward": "reward_type",
+    "bins": "reward_bins",
+    "noise": "reward_noise",
+    "epochs": "ppo_epochs",
+    "clip": "ppo_clip",
+    "batch": "batch_size",
+    "env": "env_type",
+    "output": "log_path out",
+    "verbose": "quiet",
 }
-"""What people who know other tools type."""
+"""What people who know other tools type, and the names that they may mean."""
 
 
 def is_installed(library: str) -> bool:
@@ -111,3 +122,9 @@ def require(library: str, extra: str, what: str) -> None:
         raise MissingLibraryError(
             f"{what} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
         )
+
+
+def one_line(text: str) -> str:
+    """A text as it fits into a sentence: short, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."

@@ -25,7 +25,7 @@ from memory_rl.config import (
     Wording,
     with_threshold,
 )
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import fill, name_of, read, split_words, unmet
 from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, STEP_SIZES
 
@@ -123,9 +123,12 @@ class Parts:
         if self.signal.shows_answer:
             return LOADERS["example"](None)
         given = self.updates.algorithm
-        if isinstance(given, str) and given in LEARNERS:
-            return LEARNERS[given](**self.settings)
-        return LOADERS["own"](given)
+        return LOADERS["own"](given) if self.own_learner else LEARNERS[given](**self.settings)
+
+    @property
+    def own_learner(self) -> bool:
+        """Whether the algorithm is the user's own."""
+        return self.updates.algorithm not in [*LEARNERS]
 
     @property
     def command(self) -> Command:
@@ -207,21 +210,15 @@ class Experiment(Parts):
 
     def __post_init__(self) -> None:
         self.stop.check(self.world.N)
-        self._check_algorithm()
-        self._check_secrets()
-        self._check_size()
-        self._check_updates()
-
-    def _check_algorithm(self) -> None:
-        given = self.updates.algorithm
-        if isinstance(given, str) and given not in LEARNERS and ":" not in given:
-            choices = [*LEARNERS, "file.py:Name"]
-            raise ConfigError(f"algorithm={given} is not a choice: {suggest(given, choices)}")
-        if given == "posterior" and self.policy.backend == "tinker":
+        check_name("algorithm", self.updates.algorithm, LEARNERS)
+        if self.updates.algorithm == "posterior" and self.policy.backend == "tinker":
             raise ConfigError(
                 "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
                 "algorithm=reinforce, or backend=local."
             )
+        self._check_secrets()
+        self._check_size()
+        self._check_updates()
 
     def _check_secrets(self) -> None:
         world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
@@ -246,13 +243,8 @@ class Experiment(Parts):
 
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        own = not isinstance(updates.algorithm, str) or ":" in updates.algorithm
-        if (
-            updates.group_size == 1
-            and not self.signal.shows_answer
-            and not own
-            and self.learner.silent_if_equal
-        ):
+        compared = not (self.signal.shows_answer or self.own_learner) and self.learner.silent_if_equal
+        if updates.group_size == 1 and compared:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
                 "since an episode is compared with its own group: use group_size=4, or baseline=none."

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError, one_line, suggest
 
 PartT = TypeVar("PartT")
 
@@ -104,8 +104,8 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         typed: whether the values are Python values; else they are texts.
 
     Raises:
-        ConfigError: about the first key that is unknown, the first value that is of another type or out of its
-            range, or the first key that has no meaning beside the others.
+        ConfigError: about the first key that is unknown, the first value of another type or out of its range,
+            or the first key that has no meaning beside the others.
     """
     for word, value in given.items():
         if word not in keys:
@@ -260,7 +260,6 @@ def _example(one: Key) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as a message shows it: short, on one line."""
+    """A value as a message shows it."""
     text = f"{value:g}" if isinstance(value, float) else name_of(value) if callable(value) else str(value)
-    line = " ".join(text.split())
-    return line if len(line) <= 160 else line[:157] + "..."
+    return one_line(text)

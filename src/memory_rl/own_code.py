@@ -8,10 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from memory_rl.errors import ConfigError, suggest
+from memory_rl.errors import ConfigError, one_line, suggest
 
 _HERE = str(Path(__file__).parent)
-_LONGEST = 160  # characters of somebody else's message
 
 
 def load_object(reference: str, key: str, example: str) -> Any:
@@ -91,9 +90,3 @@ def place_of(function: Any) -> str:
     """Where a function of the user's is defined, in brackets."""
     code = getattr(function, "__code__", None)
     return "" if code is None else f" (in {Path(code.co_filename).name}, line {code.co_firstlineno})"
-
-
-def one_line(text: str) -> str:
-    """A text as it fits into a sentence."""
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import secrets_of, setting_of
+from helpers import likelihoods_of, secrets_of, setting_of
 
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.worlds import make_world
@@ -32,7 +32,8 @@ def test_it_is_the_world_of_an_experiment(keys):
     answers, secrets = np.arange(theirs.num_choices)[:, None], np.arange(theirs.num_choices)
     assert np.array_equal(world.environment.channel.levels, theirs.channel.levels)
     assert np.array_equal(
-        world.environment.channel.likelihoods(answers, secrets), theirs.channel.likelihoods(answers, secrets)
+        likelihoods_of(world.environment.channel, answers, secrets),
+        likelihoods_of(theirs.channel, answers, secrets),
     )
     assert world.environment.conversations() == theirs.conversations()
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from helpers import all_log_probs, make_environment, make_trie, merged, plain_log_prob, sample
+from helpers import all_log_probs, bits_known, make_environment, make_trie, merged, plain_log_prob, sample
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from memory_rl.information.entropy import LN2, bits_known
+from memory_rl.information.entropy import LN2
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.lora import LoRASettings

@@ -3,11 +3,12 @@ its definition."""
 
 import math
 
+import closed_forms
 import numpy as np
 import pytest
 import scipy.integrate
 
-from memory_rl.information import closed_forms
+from memory_rl.information.closed_forms import binary_episodes
 
 
 def simulate_binary(N: int, step_size: float, target: float, runs: int) -> np.ndarray:
@@ -30,9 +31,7 @@ def simulate_binary(N: int, step_size: float, target: float, runs: int) -> np.nd
 def test_binary_episodes_are_those_of_the_simulated_learner(N, step_size, target):
     episodes = simulate_binary(N, step_size, target, runs=2000)
     standard_error = episodes.std() / math.sqrt(len(episodes))
-    assert closed_forms.binary_episodes(N, step_size, target) == pytest.approx(
-        episodes.mean(), abs=4 * standard_error
-    )
+    assert binary_episodes(N, step_size, target) == pytest.approx(episodes.mean(), abs=4 * standard_error)
 
 
 def simulate_dense(num_bits: int, step_size: float, target: float, runs: int) -> np.ndarray:
@@ -61,19 +60,19 @@ def test_dense_episodes_are_those_of_the_simulated_learner():
 @pytest.mark.parametrize("N", [16, 64, 256])
 def test_small_steps_meet_the_integral(N):
     exact, limit = (
-        closed_forms.binary_episodes(N, 0.001, 0.9),
+        binary_episodes(N, 0.001, 0.9),
         closed_forms.binary_episodes_small_step(N, 0.001, 0.9),
     )
     assert exact == pytest.approx(limit, rel=0.01)
 
 
-def test_the_potential_is_the_integral_it_is_said_to_be():
+def test_thepotential_is_the_integral_it_is_said_to_be():
     integral, _ = scipy.integrate.quad(lambda p: 1 / (p * (1 - p)) ** 2, 0.1, 0.9)
-    assert closed_forms._potential(0.9) - closed_forms._potential(0.1) == pytest.approx(integral)
+    assert closed_forms.potential(0.9) - closed_forms.potential(0.1) == pytest.approx(integral)
 
 
 def test_known_numbers():
-    assert closed_forms.binary_episodes(64, 1.0, 0.9) == pytest.approx(117, abs=0.5)
+    assert binary_episodes(64, 1.0, 0.9) == pytest.approx(117, abs=0.5)
     assert closed_forms.dense_episodes(6, 1.0, 0.9) == pytest.approx(16.1, abs=0.05)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
-from helpers import complaint, secrets_of, setting_of
+from helpers import complaint, likelihoods_of, secrets_of, setting_of
 from torch.testing import assert_close
 
 import memory_rl
@@ -212,7 +212,7 @@ def test_the_ledger_is_exact_bayes_over_all_secrets_at_once(tmp_path):
         final = result.metrics.filter(run=run).sort("episode").row(-1, named=True)
         for row in result.episodes.filter(run=run).sort("episode").iter_rows(named=True):
             about = first if row["prompt"] == 0 else second
-            belief *= channel.likelihoods(np.array(row["answer"]), about)[
+            belief *= likelihoods_of(channel, np.array(row["answer"]), about)[
                 :, channel.level_indices(np.array([row["reward"]]))[0]
             ]
             belief /= belief.sum()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from memory_rl.information.entropy import entropy, mutual_information
+from memory_rl.information.entropy import entropy
 from memory_rl.information.observer import Observer, OneAgainstRest, Partition
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.task.rewards import make_channel
@@ -40,7 +40,7 @@ def test_entropy_and_information_by_their_definitions():
     for _ in range(20):
         prior, likelihoods = rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(3), size=5)
         likelihoods[0] = [0, 1, 0]
-        assert mutual_information(prior, likelihoods) == pytest.approx(
+        assert Outcomes(5, likelihoods).information(prior) == pytest.approx(
             brute_force_gain(prior, likelihoods)[0]
         )
 
@@ -55,7 +55,7 @@ def test_a_question_gains_what_bayes_says(certain):
         observer.weights[0, 0] = 1.0
         observer.totals[0] = observer.weights[0].sum()
         likelihoods = (np.eye(3) if certain else noisy)[classes[0]]
-        asked = observer.ask(np.array([0]), Partition(classes), Outcomes(3, noisy))
+        asked = Partition(classes).ask(observer, np.array([0]), Outcomes(3, noisy))
         assert np.ravel(asked) == pytest.approx(
             brute_force_gain(observer.posterior(np.array([0]))[0], likelihoods)
         )
@@ -92,7 +92,7 @@ def test_one_against_the_rest_is_the_partition_it_abbreviates():
         levels = channel.rewards(answers, secrets).astype(int)
         questions = OneAgainstRest(answers), Partition(channel.classes(answers[:, None], np.arange(N)))
         told = [
-            mind.ask(runs, question, outcomes)
+            question.ask(mind, runs, outcomes)
             for mind, question in zip((short, long), questions, strict=True)
         ]
         np.testing.assert_allclose(told[0], told[1], atol=1e-12)
@@ -116,10 +116,10 @@ def test_bits_known_are_the_information_of_the_questions_asked(reward_type, bins
         rewards = channel.rewards(answers, secrets, rng.random(R))
         levels = (rewards[:, None] == channel.levels).argmax(axis=1)
         question = Partition(channel.classes(answers[:, None], np.arange(N)))
-        information, spread = observer.ask(runs, question, outcomes_of(channel))
+        information, spread = question.ask(observer, runs, outcomes_of(channel))
         asked += information
         variance += spread
-        believed += deceived.ask(runs, question, outcomes_of(wrong))[0]
+        believed += question.ask(deceived, runs, outcomes_of(wrong))[0]
         observer.observe(runs, question, outcomes_of(channel), levels)
         deceived.observe(runs, question, outcomes_of(wrong), levels)
     difference = observer.bits_known(runs, secrets) - asked

@@ -176,7 +176,7 @@ def test_the_hit_ledger_is_the_mean_of_the_ledger_over_what_was_tried():
     laws = rng.dirichlet(np.ones(size) * 3, size=2)
     laws[:, secret] = 0
     laws /= laws.sum(axis=1, keepdims=True)
-    estimated = HitLedger(np.array([secret]), size, 0.5, np.arange(size))
+    estimated = HitLedger(np.array([secret]), size, np.arange(size))
     exact = Ledger(np.full(trials, secret), size, 0.5)
     everyone = np.arange(trials)
     for law, count in zip(laws, (15, 20), strict=True):

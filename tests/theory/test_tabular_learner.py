@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from itertools import product
 
+import closed_forms
 import numpy as np
 import pytest
 import scipy.integrate
@@ -19,7 +20,7 @@ from helpers import run_loop, setting_of
 
 from memory_rl.analysis.survival import memorisation_times
 from memory_rl.assembly import Setting, make_learners, make_sampling
-from memory_rl.information import closed_forms
+from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.task import MultiStep, SecretSpace, make_channel
 
 RUNS = 400
@@ -64,7 +65,7 @@ def assert_unbiased(measured: dict[tuple, Mean], expected: dict[tuple, float]) -
 def measure_binary(N: int, step_size: float, target: float) -> Mean:
     seed, budget = (
         CELLS.index((N, step_size, target)),
-        20 * math.ceil(closed_forms.binary_episodes(N, step_size, target)),
+        20 * math.ceil(binary_episodes(N, step_size, target)),
     )
     ends = {"memorised_at": target, "stop_at": target + 0.01, "max_episodes": budget}
     setting = setting_of(
@@ -79,15 +80,13 @@ def measure_binary(N: int, step_size: float, target: float) -> Mean:
 def test_a_binary_reward_takes_the_sum_over_hits(cells):
     assert_unbiased(
         {cell: measure_binary(*cell) for cell in cells},
-        {cell: closed_forms.binary_episodes(*cell) for cell in cells},
+        {cell: binary_episodes(*cell) for cell in cells},
     )
 
 
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell[1] == 0.1], ids=str)
 def test_small_steps_take_nearly_the_integral(cell):
-    assert closed_forms.binary_episodes_small_step(*cell) == pytest.approx(
-        closed_forms.binary_episodes(*cell), rel=0.05
-    )
+    assert closed_forms.binary_episodes_small_step(*cell) == pytest.approx(binary_episodes(*cell), rel=0.05)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
@@ -96,7 +95,7 @@ def test_long_steps_cost_up_to_what_a_sum_exceeds_its_integral_by(cell):
     exp(-eta)) times the integral, 1.051 at eta = 0.1."""
     assert (
         1
-        < closed_forms.binary_episodes(*cell) / closed_forms.binary_episodes_small_step(*cell)
+        < binary_episodes(*cell) / closed_forms.binary_episodes_small_step(*cell)
         < cell[1] / (1 - math.exp(-cell[1]))
     )
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-
-from memory_rl.information.bounds import naive_capacity
-from memory_rl.information.entropy import bits_known
+from helpers import bits_known
 
 
 def test_bits_known_of_simple_policies():
@@ -30,7 +28,3 @@ def test_bits_known_averaged_over_secrets_are_minus_the_divergence_from_uniform(
     divergence = (np.log2(1 / 37) - np.log2(probabilities)).mean()
     assert bits.total.mean() == pytest.approx(-divergence)
     assert divergence > 0
-
-
-def test_naive_capacity():
-    assert [naive_capacity(levels) for levels in (2, 8, 64)] == [1.0, 3.0, 6.0]

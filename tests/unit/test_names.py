@@ -2,6 +2,7 @@
 other. And no two classes share a name."""
 
 import ast
+import pkgutil
 from collections import defaultdict
 from pathlib import Path
 from typing import get_args
@@ -38,3 +39,11 @@ def test_no_two_classes_share_a_name():
                 places[node.name].append(f"{path.relative_to(SOURCE)}:{node.lineno}")
     assert len(places) > 100  # the package was really read
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_no_module_hides_a_name_that_the_package_exports():
+    modules = {module.name for module in pkgutil.iter_modules(memory_rl.__path__)}
+    assert "experiment" in modules  # the package was really listed
+    assert not modules & {
+        *memory_rl.__all__
+    }  # importing memory_rl.run would replace the function memory_rl.run

@@ -45,7 +45,7 @@ SCHEMA = 2
 
 
 def sweep(**settings: Any) -> Json:
-    """Runs a sweep and returns its summary.
+    """Runs many experiments and returns the summary; docs/sweeps.md has all the keys.
 
     Nothing is printed unless `quiet=False` is given.
 

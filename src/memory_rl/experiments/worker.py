@@ -93,7 +93,7 @@ def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOut
 def _run(cell: GridCell, directory: SweepDirectory, folder: str) -> None:
     """Resumes what lies in the folder if it can, and else sets that aside and starts."""
     # A process that only hands out cells need not wait for PyTorch.
-    from memory_rl.run import run_experiment
+    from memory_rl.execution import run_experiment
 
     assert directory.local is not None  # noqa: S101  # workers get a path
     if directory.summary(folder) is not None:

@@ -14,14 +14,6 @@ _GAP = 1e-9
 _MAX_ITERATIONS = 20_000
 
 
-def naive_capacity(num_levels: int) -> float:
-    """log2 of the number of levels that a reward can take, in bits per episode.
-
-    It is a ceiling that need not be reached: the levels would have to be equally likely.
-    """
-    return math.log2(num_levels)
-
-
 def shannon_capacity(rows: np.ndarray) -> float:
     """Max over p(class) of I(class; level), in bits (Shannon 1948).
 

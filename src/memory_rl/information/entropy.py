@@ -19,20 +19,6 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     return np.maximum(-xlog2x(probabilities).sum(axis=-1), 0.0)  # rounding must not make it negative
 
 
-def mutual_information(prior: np.ndarray, likelihoods: np.ndarray) -> np.ndarray:
-    """I(S; R) = H(R) - H(R | S) of a channel, from its whole table.
-
-    Args:
-        prior: (..., N) p(S).
-        likelihoods: (..., N, L) p(R | S).
-
-    Returns:
-        (...) bits, at least 0.
-    """
-    marginal = (prior[..., None] * likelihoods).sum(axis=-2)
-    return np.maximum(entropy(marginal) - (prior * entropy(likelihoods)).sum(axis=-1), 0.0)
-
-
 @dataclass(frozen=True)
 class BitsKnown:
     """log2 N + log2 P(S), and its two parts; each of shape (R,), in bits.
@@ -52,14 +38,3 @@ class BitsKnown:
         """From log P(S) and the log of the mass on all valid answers (R,), in nats."""
         total, format_bits = np.log2(num_answers) + log_secret / LN2, log_valid / LN2
         return cls(total, format_bits, total - format_bits)
-
-
-def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
-    """What each run knows about its secret.
-
-    Args:
-        log_probs: (R, N) exact log-probability of every valid answer, in nats.
-        secrets: (R,) integers in [0, N).
-    """
-    of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0]
-    return BitsKnown.of_secret(of_secret, np.logaddexp.reduce(log_probs, axis=1), log_probs.shape[1])

@@ -44,7 +44,7 @@ class Ledger(Stateful):
 
     def record(self, runs: np.ndarray, question: Question, outcomes: Outcomes, levels: np.ndarray) -> None:
         """Takes in one question to each of these runs, and the level (R',) that was seen."""
-        information, variance = self.observer.ask(runs, question, outcomes)
+        information, variance = question.ask(self.observer, runs, outcomes)
         self.asked[runs] += information
         self._variance[runs] += variance
         self._noisy |= not outcomes.certain
@@ -106,16 +106,13 @@ class HitLedger(Stateful):
     Args:
         secrets: (R,) integers in [0, N).
         num_secrets: N.
-        known_at: the observer knows S once it gives S at least this probability.
         panel: (Q,) different answers.
     """
 
     kept = ("_log_untried", "_log_tried_now", "_hit", "episodes_to_know")
 
-    def __init__(self, secrets: np.ndarray, num_secrets: int, known_at: float, panel: np.ndarray) -> None:
+    def __init__(self, secrets: np.ndarray, num_secrets: int, panel: np.ndarray) -> None:
         self.secrets = secrets
-        self.known_at = known_at
-        self.panel = panel
         self.episodes_to_know = np.full(len(secrets), NEVER)
         self._num_secrets = num_secrets
         self._log_untried = np.zeros((len(secrets), len(panel)))

@@ -8,7 +8,6 @@ its weights stay exactly 0 or 1 and their sum is the number of candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -17,24 +16,18 @@ from memory_rl.information.outcomes import Outcomes, class_masses
 from memory_rl.state import Stateful
 
 
-class Question(Protocol):
-    """One question to each of R runs: how it sorts the secrets into classes."""
-
-    def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the entropy that the observer loses by the answer: each (R',)."""
-
-    def reweigh(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes, levels: np.ndarray) -> None:
-        """Multiplies the weights by p(level | class)."""
-
-
 @dataclass(frozen=True)
 class Partition:
-    """Any question: classes (R, N), the class of each secret."""
+    """Any question to each of R runs: classes (R, N), the class of each secret."""
 
     classes: np.ndarray
 
     def ask(self, observer: Observer, runs: np.ndarray, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the entropy lost, from the mass and the entropy of each class."""
+        """What the question is expected to reveal about S before its level is seen.
+
+        That is the mean (I(S; R | A, history), in bits) and the variance (in squared bits) of the entropy
+        that the observer loses, each (R',); here from the mass and the entropy of each class.
+        """
         posterior = observer.posterior(runs)
         masses = class_masses(self.classes, posterior, outcomes.num_classes)
         if outcomes.certain:
@@ -73,6 +66,10 @@ class OneAgainstRest:
         observer.totals[runs] = np.where(hit, of_answer, observer.totals[runs] - of_answer)
 
 
+Question = Partition | OneAgainstRest
+"""One question to each of R runs: how it sorts the secrets into classes."""
+
+
 class Observer(Stateful):
     """R posteriors over [0, N), uniform at first.
 
@@ -97,14 +94,6 @@ class Observer(Stateful):
         For noiseless channels only; a noisy one never rules anything out.
         """
         return np.asarray(self.totals[runs] > 1.0)
-
-    def ask(self, runs: np.ndarray, question: Question, outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-        """What the question is expected to reveal about S before its level is seen.
-
-        That is the mean (I(S; R | A, history), in bits) and the variance (in squared bits) of the entropy
-        that is lost, each (R',).
-        """
-        return question.ask(self, runs, outcomes)
 
     def surprise_variance(self, runs: np.ndarray) -> np.ndarray:
         """Variance of log2 P(S) under the observer's own posterior: (R',) squared bits.

@@ -56,16 +56,11 @@ def binary(N: int, certainty: float = 1.0) -> Episodes:
 
 
 def distance(N: int, certainty: float = 1.0) -> Episodes:
-    """Where |answer - S| is shown, the questioner answers an end point, and then knows S.
+    """Where |answer - S| or each right bit is shown, any end point or string of bits reveals S.
 
     With probability 1 / N it has already hit S; else the next episode does.
     """
     return Episodes(1.0, 2.0 - 1.0 / N, float(candidates_at(certainty) < N))
-
-
-def per_bit(N: int, certainty: float = 1.0) -> Episodes:
-    """Where each bit is rewarded, the questioner knows S after one episode, as with a distance."""
-    return distance(N, certainty)
 
 
 def example(N: int, certainty: float = 1.0) -> Episodes:

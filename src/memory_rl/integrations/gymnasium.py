@@ -20,12 +20,14 @@ No observation and no info holds it. Reward noise comes from `np_random`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from memory_rl.errors import ConfigError, require
-from memory_rl.integrations.worlds import AskedWorld, draw_secret, make_world
+from memory_rl.integrations.worlds import AskedWorld, make_world
+from memory_rl.task import secrets_of_run
 
 require("gymnasium", "gymnasium", "memory_rl.integrations.gymnasium")
 
@@ -82,7 +84,7 @@ class _Secretive(gymnasium.Env[Any, Any]):
             self._given = options["secret"] is not None
             self._secret = _checked(options["secret"], space.N) if self._given else space.draw(self.np_random)
         elif seed is not None and not self._given:
-            self._secret = draw_secret(space, seed)
+            self._secret = secrets_of_run(replace(self._world.world, seed=seed))[0]
         elif self._secret is None:
             self._secret = space.draw(self.np_random)
 

@@ -13,14 +13,14 @@ tokens of an episode the same advantage, which is what we call credit=episode.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import chz
 import numpy as np
 
 from memory_rl.errors import require
-from memory_rl.integrations.worlds import AskedWorld, make_world
+from memory_rl.integrations.worlds import AskedWorld, keys_of_world, make_world
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID
 
@@ -53,15 +53,16 @@ class SecretEpisode(types.Env):
         step, choice = len(self._replies), self._read(action)
         self._replies.append(str(choice))
         reward = self._world.score_step(choice, step, self._secret, self._chance)
+        metrics = {"valid": float(choice != INVALID)}
+        if self._world.num_steps > 1:
+            metrics[f"reward_{step + 1}"] = reward
         done = choice == INVALID or len(self._replies) == self._world.num_steps
         return types.StepResult(
             reward=reward,
             episode_done=done,
             next_observation=tinker.ModelInput.empty() if done else self._observation(),
             next_stop_condition=self._renderer.get_stop_sequences(),
-            metrics={"valid": float(choice != INVALID)}
-            if self._world.num_steps == 1
-            else {"valid": float(choice != INVALID), f"reward_{step + 1}": reward},
+            metrics=metrics,
         )
 
     def _read(self, action: types.Action) -> int:
@@ -119,28 +120,24 @@ class SecretDataset(types.RLDataset):
     """Batches of groups, all about one secret.
 
     Attributes:
-        keys: of `make_world`.
-        secret: S.
-        renderer: writes messages as tokens.
+        first: the group with index 0, of which the others are copies.
         batch_size: groups a batch.
-        group_size: episodes a group.
         n_batches: updates.
     """
 
-    keys: dict[str, Any]
-    secret: int
-    renderer: renderers.Renderer
+    first: SecretGroupBuilder
     batch_size: int
-    group_size: int
     n_batches: int
+
+    @property
+    def secret(self) -> int:
+        """S."""
+        return self.first.secret
 
     def get_batch(self, index: int) -> Sequence[types.EnvGroupBuilder]:
         """The groups of an update."""
-        first = index * self.batch_size
-        return [
-            SecretGroupBuilder(self.keys, self.secret, self.renderer, self.group_size, first + group)
-            for group in range(self.batch_size)
-        ]
+        start = index * self.batch_size
+        return [replace(self.first, index=start + group) for group in range(self.batch_size)]
 
     def __len__(self) -> int:
         return self.n_batches
@@ -179,10 +176,10 @@ class SecretDatasetBuilder(types.RLDatasetBuilder):
         Raises:
             ConfigError: one sentence about the first bad value.
         """
-        names = ("env_type", "N", "reward_type", "reward_bins", "reward_noise", "seed", "fixed_secret")
-        keys = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        keys = keys_of_world(self)
         secret = make_world(**keys).secret(self.run)
         renderer = renderers.get_renderer(
             self.renderer_name, tokenizer=tokenizer_utils.get_tokenizer(self.model_name_for_tokenizer)
         )
-        return SecretDataset(keys, secret, renderer, self.batch_size, self.group_size, self.n_batches), None
+        first = SecretGroupBuilder(keys, secret, renderer, self.group_size, 0)
+        return SecretDataset(first, self.batch_size, self.n_batches), None

@@ -26,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from memory_rl.errors import require
-from memory_rl.integrations.worlds import AskedWorld, make_world
+from memory_rl.integrations.worlds import AskedWorld, keys_of_world, make_world
 from memory_rl.seeding import generator
 from memory_rl.task import INVALID
 
@@ -114,8 +114,7 @@ class SecretTaskset(vf.Taskset[SecretTask, SecretTasksetConfig]):
         Raises:
             ConfigError: one sentence about the first bad value.
         """
-        names = ("env_type", "N", "reward_type", "reward_bins", "reward_noise", "seed", "fixed_secret")
-        keys = {name: getattr(self.config, name) for name in names if getattr(self.config, name) is not None}
+        keys = keys_of_world(self.config)
         world = make_world(**keys)
         for run in range(self.config.num_runs):
             data = SecretData(

@@ -15,8 +15,7 @@ import numpy as np
 from memory_rl.config import Signal, World
 from memory_rl.errors import ConfigError
 from memory_rl.keys import fill, keys_of, read
-from memory_rl.seeding import generator
-from memory_rl.task import INVALID, Environment, Message, SecretSpace, make_environment
+from memory_rl.task import INVALID, Environment, Message, chat, make_environment, secrets_of_run
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,13 @@ class AskedWorld:
 
     def secret(self, run: int = 0) -> int:
         """The secret of a run: the one that an experiment with the same seed gives it, or `fixed_secret`."""
-        if self.world.fixed_secret is not None:
-            return self.world.fixed_secret
-        return draw_secret(self.environment.space, self.world.seed, run)
+        return secrets_of_run(self.world, run)[0]
 
     def messages(self, replies: Sequence[str]) -> list[Message]:
         """The conversation once these replies are given, up to the next question that a model is to see."""
-        talk: list[Message] = []
-        for step, reply in enumerate(replies):
-            talk += [
-                {"role": "user", "content": self.environment.prompt(step)},
-                {"role": "assistant", "content": reply},
-            ]
-        return (
-            [*talk, {"role": "user", "content": self.environment.prompt(len(replies))}]
-            if len(replies) < self.num_steps
-            else talk
-        )
+        ask = self.environment.prompt
+        texts = [text for step, reply in enumerate(replies) for text in (ask(step), reply)]
+        return chat([*texts, ask(len(replies))] if len(replies) < self.num_steps else texts)
 
     def read(self, replies: Sequence[str | None]) -> np.ndarray:
         """The choices of an episode's replies, (K,); None is a reply that was cut off.
@@ -94,9 +83,10 @@ class AskedWorld:
         )
 
 
-def draw_secret(space: SecretSpace, seed: int, run: int = 0) -> int:
-    """The secret that an experiment with this seed gives a run."""
-    return space.draw(generator(seed, "secrets", run))
+def keys_of_world(settings: object) -> dict[str, Any]:
+    """Those of the keys of `make_world` that attributes of these settings give."""
+    names = ("env_type", "N", "reward_type", "reward_bins", "reward_noise", "seed", "fixed_secret")
+    return {name: value for name in names if (value := getattr(settings, name)) is not None}
 
 
 def make_world(**keys: Any) -> AskedWorld:

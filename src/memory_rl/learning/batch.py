@@ -71,6 +71,11 @@ class Batch:
     skipped: Sequence[SilentEpisodes] = ()
 
     @property
+    def asked(self) -> np.ndarray:
+        """The secret (from 0) that each episode is about: (R, E)."""
+        return np.repeat(self.prompts, self.choices.shape[1] // self.prompts.shape[1], axis=1)
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that the policies chose, over all runs and episodes."""
         return int((self.path >= 0).sum())

@@ -81,14 +81,10 @@ class Learner(Stateful):
         assert batch.returns is not None  # noqa: S101  # rewarded
         advantages = self.advantages(batch.returns)
         if self.silent_if_equal:  # rounding must not make a signal out of equal rewards
-            advantages = np.where(_equal(batch.returns), 0.0, advantages)
+            equal = np.ptp(batch.returns, axis=2, keepdims=True) == 0
+            advantages = np.where(equal, 0.0, advantages)
         policy.update(batch, advantages.reshape(batch.choices.shape), self)
         return np.asarray((~advantages.any(axis=(2, 3))).mean(axis=1))
-
-
-def _equal(returns: np.ndarray) -> np.ndarray:
-    """Whether all episodes of a group are credited alike at a step: (R, B, G, K) to (R, B, 1, K)."""
-    return returns.max(axis=2, keepdims=True) == returns.min(axis=2, keepdims=True)
 
 
 @dataclass(frozen=True, kw_only=True)

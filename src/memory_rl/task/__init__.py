@@ -1,8 +1,8 @@
 """The world: secrets, reward channels and environments. It knows neither the learner nor the meter."""
 
 from memory_rl.task.demonstrations import TEST, TRAIN, examples_directory, read_examples, write_examples
-from memory_rl.task.environment import Environment, Message, Turn
-from memory_rl.task.making import make_environment
+from memory_rl.task.environment import Environment, Message, Turn, chat
+from memory_rl.task.making import make_environment, secrets_of_run
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, from_table, load_reward, table_of, tabulate
 from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, credit_rewards, make_channel, with_noise
@@ -24,6 +24,7 @@ __all__ = [
     "SingleStep",
     "Turn",
     "as_reward",
+    "chat",
     "credit_rewards",
     "episode_table",
     "examples_directory",
@@ -32,6 +33,7 @@ __all__ = [
     "make_channel",
     "make_environment",
     "read_examples",
+    "secrets_of_run",
     "table_of",
     "tabulate",
     "with_noise",

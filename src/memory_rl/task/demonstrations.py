@@ -8,13 +8,13 @@ Each line is one conversation:
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memory_rl.errors import DataError
+from memory_rl.files import write_whole
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
 
@@ -36,11 +36,8 @@ def write_examples(path: Path, environment: Environment, secret: int, count: int
         DataError: if the file cannot be written.
     """
     line = json.dumps({"messages": environment.messages(secret)}) + "\n"
-    scratch = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(line * count)
-        os.replace(scratch, path)
+        write_whole(path, line * count)
     except OSError as error:
         raise DataError(
             f"data_dir: {path} cannot be written ({error.strerror}): give another data_dir."
@@ -54,24 +51,18 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
         DataError: if the file is missing, empty or malformed, or was made for another N, environment or
             secret; it names the line.
     """
+    command = f"run python sft_data_gen.py {_key_values(environment, secret)}"
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read: run python sft_data_gen.py {_key_values(environment, secret)} first."
-        ) from error
+        raise DataError(f"{path} cannot be read: {command} first.") from error
     if not lines:
-        raise DataError(
-            f"{path} is empty: run python sft_data_gen.py {_key_values(environment, secret)} again."
-        )
+        raise DataError(f"{path} is empty: {command} again.")
     expected = environment.messages(secret)
     for number, line in enumerate(lines, start=1):
         problem = _compare(line, expected)
         if problem is not None:
-            raise DataError(
-                f"{path}, line {number}: {problem}: "
-                f"run python sft_data_gen.py {_key_values(environment, secret)}."
-            )
+            raise DataError(f"{path}, line {number}: {problem}: {command}.")
     return np.full(len(lines), secret)
 
 
@@ -88,15 +79,18 @@ def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
         pairs = [(message["role"], message["content"]) for message in messages]
     except (ValueError, KeyError, TypeError):
         return 'this is not a JSON object of the form {"messages": [{"role": ..., "content": ...}, ...]}'
-    wanted = [(message["role"], message["content"]) for message in expected]
-    if [role for role, _ in pairs] != [role for role, _ in wanted]:
-        return f"the roles are not {', '.join(role for role, _ in wanted)}"
-    for (role, text), (_, right) in zip(pairs, wanted, strict=True):
-        if role == "user" and text != right:
+    roles = [message["role"] for message in expected]
+    if [role for role, _ in pairs] != roles:
+        return f"the roles are not {', '.join(roles)}"
+    for (role, text), message in zip(pairs, expected, strict=True):
+        what, other = _MADE_FOR[role]
+        if text != message["content"]:
             return (
-                f"the question is {text!r} and not {right!r}, "
-                "so that it was made for another N, environment or wording"
+                f"the {what} is {text!r} and not {message['content']!r}, "
+                f"so that it was made for another {other}"
             )
-        if role == "assistant" and text != right:
-            return f"the answer is {text!r} and not {right!r}, so that it was made for another secret"
     return None
+
+
+_MADE_FOR = {"user": ("question", "N, environment or wording"), "assistant": ("answer", "secret")}
+"""What a message of each role says, and what it depends on."""

@@ -6,19 +6,29 @@ The learner sees an environment only as conversations (strings) and as rewards (
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 
 from memory_rl.config import Wording
 from memory_rl.task.rewards import RewardChannel
-from memory_rl.task.secret_space import SecretSpace, parse_integer
+from memory_rl.task.secret_space import SecretSpace, code_names, parse_integer
 
 Turn = tuple[str, str]
 """(what the user says, the canonical text of the model's reply)."""
 
 Message = dict[str, str]
 """One message in the chat format: {"role": ..., "content": ...}."""
+
+
+def chat(texts: Iterable[str]) -> list[Message]:
+    """These texts in the chat format, the first of them the user's."""
+    return [
+        {"role": role, "content": text}
+        for role, text in zip(cycle(("user", "assistant")), texts, strict=False)
+    ]
 
 
 @dataclass(frozen=True)
@@ -53,17 +63,22 @@ class Environment(ABC):
         """The answers that one turn admits."""
 
     @property
-    @abstractmethod
     def num_forms(self) -> int:
         """The valid conversations: N, or 2^k where the answer is given bit by bit."""
+        return int(self.num_choices**self.num_steps)
 
     @abstractmethod
     def prompt(self, step: int, which: int = 0) -> str:
         """What the user says at this step (from 0) of the conversation about this secret."""
 
-    def number_of(self, which: int) -> str:
-        """A secret's number, with the same number of digits for all secrets."""
-        return f"{which:0{len(str(self.num_secrets - 1))}d}"
+    def subject(self, which: int) -> str:
+        """How the first question of the conversation about this secret begins."""
+        several, N = self.num_secrets > 1, self.space.N
+        if self.wording == "terse":
+            return code_names(self.num_secrets)[which] if several else f"Secret in [0,{N})"
+        digits = len(str(self.num_secrets - 1))  # the same for all secrets
+        named = f" number {which:0{digits}d}" if several else ""
+        return f"I am thinking of a secret integer{named} from 0 to {N - 1}"
 
     def first_prompts(self) -> list[str]:
         """The first turn of each secret's conversation."""
@@ -75,20 +90,21 @@ class Environment(ABC):
 
     def conversation(self, answer: int) -> list[Turn]:
         """The K turns in which the model gives this answer."""
-        return [(self.prompt(step), str(choice)) for step, choice in enumerate(self.choices(answer))]
+        return self._conversations(np.array([answer]))[0]
 
     def conversations(self) -> list[list[Turn]]:
-        """All valid conversations, form by form."""
-        return [self.conversation(form) for form in range(self.num_forms)]
+        """All valid conversations, form by form; there may be a million."""
+        return self._conversations(np.arange(self.num_forms))
+
+    def _conversations(self, answers: np.ndarray) -> list[list[Turn]]:
+        prompts = [self.prompt(step) for step in range(self.num_steps)]
+        return [
+            list(zip(prompts, map(str, choices), strict=True)) for choices in self.choices(answers).tolist()
+        ]
 
     def messages(self, answer: int) -> list[Message]:
         """The same conversation in the chat format."""
-        roles = ("user", "assistant")
-        return [
-            {"role": role, "content": text}
-            for turn in self.conversation(answer)
-            for role, text in zip(roles, turn, strict=True)
-        ]
+        return chat(text for turn in self.conversation(answer) for text in turn)
 
     def parse(self, text: str) -> int | None:
         """The choice that a reply writes in canonical form, or None for an invalid reply."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memory_rl.config import Secrets, Signal, Wording, World
 from memory_rl.keys import name_of
+from memory_rl.seeding import generator
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, load_reward, tabulate
@@ -27,10 +28,21 @@ def make_environment(
         ConfigError: if the reward is the user's own and cannot be used.
     """
     space, asks = SecretSpace(world.N), world.wording or wording or "terse"
-    several = world.num_secrets if isinstance(world, Secrets) else 1
     if world.multi_step:
-        return MultiStep.with_noise(space, signal.reward_noise, num_secrets=several, wording=asks)
-    return SingleStep(space, channel or _channel(world, signal), several, asks)
+        return MultiStep.with_noise(space, signal.reward_noise, num_secrets=_count(world), wording=asks)
+    return SingleStep(space, channel or _channel(world, signal), _count(world), asks)
+
+
+def secrets_of_run(world: World, run: int = 0) -> list[int]:
+    """The M secrets of a run: `fixed_secret`, or drawn from the seed."""
+    if world.fixed_secret is not None:
+        return [world.fixed_secret]
+    space, stream = SecretSpace(world.N), generator(world.seed, "secrets", run)
+    return [space.draw(stream) for _ in range(_count(world))]
+
+
+def _count(world: World) -> int:
+    return world.num_secrets if isinstance(world, Secrets) else 1
 
 
 def _channel(world: World, signal: Signal) -> RewardChannel:

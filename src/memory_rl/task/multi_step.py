@@ -12,7 +12,7 @@ import numpy as np
 from memory_rl.config import Wording
 from memory_rl.task.environment import Environment
 from memory_rl.task.rewards import make_channel
-from memory_rl.task.secret_space import SecretSpace, code_names
+from memory_rl.task.secret_space import SecretSpace
 
 
 class MultiStep(Environment):
@@ -35,33 +35,15 @@ class MultiStep(Environment):
         """A bit."""
         return 2
 
-    @property
-    def num_forms(self) -> int:
-        """All strings of k bits, 2^k."""
-        return int(2**self.num_steps)
-
     def prompt(self, step: int, which: int = 0) -> str:
         """Asks for bit `step` (from 0), most significant first."""
-        if self.wording == "plain":
-            return self._plain_prompt(which) if step == 0 else f"Digit {step + 1}?"
-        # The later turns are as short as they can be: each stands in 2^step conversations.
-        if step > 0:
-            return f"{step + 1}?"
+        if step > 0:  # the terse ones are as short as they can be: each stands in 2^step conversations
+            return f"Digit {step + 1}?" if self.wording == "plain" else f"{step + 1}?"
+        if self.wording == "terse":
+            return f"{self.subject(which)}, bit 1?"
+        digits = f"{self.num_steps} binary digit{'s' if self.num_steps > 1 else ''}"
         return (
-            f"{code_names(self.num_secrets)[which]}, bit 1?"
-            if self.num_secrets > 1
-            else f"Secret in [0,{self.space.N}), bit 1?"
-        )
-
-    def _plain_prompt(self, which: int) -> str:
-        named = f" number {self.number_of(which)}" if self.num_secrets > 1 else ""
-        written = (
-            f"written with {self.num_steps} binary digits"
-            if self.num_steps > 1
-            else "written with 1 binary digit"
-        )
-        return (
-            f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}, {written}. "
+            f"{self.subject(which)}, written with {digits}. "
             "Reply with one digit at a time, 0 or 1, alone. Digit 1?"
         )
 

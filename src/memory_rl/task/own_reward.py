@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from memory_rl.errors import ConfigError
-from memory_rl.own_code import load_object, one_line, reason_of
+from memory_rl.errors import ConfigError, one_line
+from memory_rl.own_code import load_object, reason_of
 from memory_rl.task.rewards import RewardChannel
 
 Reward = Callable[[int, int], "float | Mapping[float, float]"]
@@ -69,28 +69,25 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             "or a class with such a method."
         )
     options = _wants_N(called, N)
-    signature = _signature(called)
-    if signature is not None:
-        try:
-            signature.bind(0, 0, **options)
-        except TypeError as error:
-            raise ConfigError(
-                f"reward_type={name} cannot be called as reward(answer, secret) ({error}): "
-                "give it these two parameters, and N if it needs to know it."
-            ) from None
+    try:
+        _signature(called).bind(0, 0, **options)
+    except TypeError as error:
+        raise ConfigError(
+            f"reward_type={name} cannot be called as reward(answer, secret) ({error}): "
+            "give it these two parameters, and N if it needs to know it."
+        ) from None
     return partial(called, **options) if options else called
 
 
 def _wants_N(called: Callable[..., Any], N: int) -> dict[str, int]:
-    signature = _signature(called)
-    return {"N": N} if signature is not None and "N" in signature.parameters else {}
+    return {"N": N} if "N" in _signature(called).parameters else {}
 
 
-def _signature(called: Callable[..., Any]) -> inspect.Signature | None:
+def _signature(called: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(called)
-    except (TypeError, ValueError):  # some built-in functions have none
-        return None
+    except (TypeError, ValueError):  # some built-in functions have none; calling them shows what they take
+        return inspect.signature(lambda *_: None)
 
 
 def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
@@ -203,11 +200,9 @@ def _law(items: tuple[tuple[Any, Any], ...]) -> _Law:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, str | bytes | bytearray):
-        raise _NoLawError(
-            "which is not a number: return a number, or a mapping from each reward to its probability."
-        )
     try:
+        if isinstance(value, str | bytes | bytearray):
+            raise TypeError
         return float(value)
     except OverflowError:
         return math.inf

@@ -92,14 +92,6 @@ class RewardChannel:
             raise ValueError(f"{self.name} has no such reward")
         return indices
 
-    def likelihoods(self, answers: np.ndarray, secrets: np.ndarray) -> np.ndarray:
-        """p(level | answer, S) over all levels. Shapes broadcast; the levels are the last axis, (..., L).
-
-        An invalid answer has the same likelihoods whatever S is.
-        """
-        rows = np.eye(len(self.levels)) if self.outcomes is None else self.outcomes
-        return rows[self.classes(answers, secrets)]
-
 
 def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
     """What each step is credited with: (..., K) to the same.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from memory_rl.task.environment import Environment, Turn
-from memory_rl.task.secret_space import code_names
+from memory_rl.task.environment import Environment
 
 
 class SingleStep(Environment):
@@ -21,28 +20,11 @@ class SingleStep(Environment):
         """N."""
         return self.space.N
 
-    @property
-    def num_forms(self) -> int:
-        """N: one per secret."""
-        return self.space.N
-
     def prompt(self, step: int, which: int = 0) -> str:
         """Asks for the secret."""
-        if self.wording == "plain":
-            named = f" number {self.number_of(which)}" if self.num_secrets > 1 else ""
-            return (
-                f"I am thinking of a secret integer{named} from 0 to {self.space.N - 1}. "
-                "Reply with the integer alone."
-            )
-        if self.num_secrets > 1:
-            return f"{code_names(self.num_secrets)[which]}?"
-        return f"Secret in [0,{self.space.N})?"
+        plain = self.wording == "plain"
+        return f"{self.subject(which)}. Reply with the integer alone." if plain else f"{self.subject(which)}?"
 
     def choices(self, answers: np.ndarray | int) -> np.ndarray:
         """The answer itself is the only choice: shape (...) to (..., 1)."""
         return np.asarray(answers)[..., None]
-
-    def conversations(self) -> list[list[Turn]]:
-        """All valid conversations, form by form; there may be a million."""
-        prompt = self.prompt(0)
-        return [[(prompt, str(answer))] for answer in range(self.num_forms)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -127,20 +128,14 @@ def _place_value(environment: Environment) -> np.ndarray:
 
 def _side_by_side(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
     """p(pattern of rewards | pattern of right bits): the Kronecker product of k binary channels."""
-    product = rows
-    for _ in range(num_steps - 1 if rows is not None else 0):
-        product = np.kron(product, rows)  # type: ignore[arg-type]
-    return product
+    return None if rows is None else reduce(np.kron, [rows] * num_steps)
 
 
 def _summed(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
     """p(number of ones | number of right bits) with noise: a convolution of k Bernoulli laws."""
     if rows is None:
         return None
-    laws = []
-    for right in range(num_steps + 1):
-        law = np.ones(1)
-        for step in range(num_steps):
-            law = np.convolve(law, rows[int(step < right)])
-        laws.append(law)
-    return np.array(laws)
+    rights = range(num_steps + 1)
+    return np.array(
+        [reduce(np.convolve, [rows[1]] * right + [rows[0]] * (num_steps - right)) for right in rights]
+    )

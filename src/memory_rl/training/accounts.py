@@ -5,7 +5,7 @@ Each pair of a run and one of its secrets has an account of its own, with the nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -17,9 +17,6 @@ from memory_rl.learning.batch import Batch, SilentEpisodes
 from memory_rl.state import Stateful
 from memory_rl.task import INVALID, EpisodeTable
 
-Asked = tuple[Question, np.ndarray]
-"""(the question of each run, the levels (R,) that they see)."""
-
 
 def outcomes_of(table: EpisodeTable) -> Outcomes:
     """How the questions of a table are answered."""
@@ -27,18 +24,11 @@ def outcomes_of(table: EpisodeTable) -> Outcomes:
 
 
 def accounts_of(runs: np.ndarray, prompts: np.ndarray, num_secrets: int) -> np.ndarray:
-    """The accounts that blocks of episodes of these runs (R,) are about, to these prompts (R, B): (R, B)."""
+    """The accounts of these runs (R,) and of the secrets that prompts (R, B) or (B,) ask for: (R, B)."""
     return np.asarray(runs[:, None] * num_secrets + prompts)
 
 
-def blocks_of(batch: Batch) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Number, choices (R, E / B, K) and rewards of each of the B blocks of a batch."""
-    count = batch.prompts.shape[1]
-    rewards = [None] * count if batch.rewards is None else np.split(batch.rewards, count, axis=1)
-    yield from zip(range(count), np.split(batch.choices, count, axis=1), rewards, strict=True)
-
-
-def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> Asked:
+def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> tuple[Question, np.ndarray]:
     """The questions that episodes (R, K) ask, and the levels that they see; first turns must be valid."""
     levels = table.levels(choices, rewards)
     if table.kind == "hit" and table.certain:
@@ -57,13 +47,13 @@ class Beliefs(Stateful):
 
     def after(self, batch: Batch) -> np.ndarray:
         """What they believe once they have seen this batch too: (R, B, N)."""
+        assert batch.rewards is not None  # noqa: S101  # nobody observes what is shown
+        asked = accounts_of(batch.runs, batch.asked, self._num_secrets)
+        for place in range(asked.shape[1]):
+            rows = np.nonzero(batch.choices[:, place, 0] != INVALID)[0]
+            question, levels = ask(self._table, batch.choices[rows, place], batch.rewards[rows, place])
+            self._observer.observe(asked[rows, place], question, self._outcomes, levels)
         accounts = accounts_of(batch.runs, batch.prompts, self._num_secrets)
-        for block, choices, rewards in blocks_of(batch):
-            assert rewards is not None  # noqa: S101  # nobody observes what is shown
-            for place in range(choices.shape[1]):
-                rows = np.nonzero(choices[:, place, 0] != INVALID)[0]
-                question, levels = ask(self._table, choices[rows, place], rewards[rows, place])
-                self._observer.observe(accounts[rows, block], question, self._outcomes, levels)
         return self._observer.posterior(accounts.ravel()).reshape(*accounts.shape, -1)
 
 
@@ -78,35 +68,32 @@ class Accounts(Stateful):
     """
 
     kept = ("ledger",)
-    ledger: Ledger | HitLedger
+    ledger: Any
 
     def __init__(self, secrets: np.ndarray, N: int, known_at: float, table: EpisodeTable) -> None:
         self.num_secrets, self._table, self._outcomes = secrets.shape[1], table, outcomes_of(table)
         self.ledger = Ledger(secrets.ravel(), N, known_at)
 
     def enter(self, batch: Batch, first: np.ndarray) -> None:
-        """Enters a batch, of which each run had its episode number `first` (R,) first, block by block."""
-        accounts = accounts_of(batch.runs, batch.prompts, self.num_secrets)
-        for block, choices, rewards in blocks_of(batch):
-            self._enter(accounts[:, block], choices, rewards, first + block * choices.shape[1])
+        """Enters a batch, of which each run had its episode number `first` (R,) first."""
+        accounts = accounts_of(batch.runs, batch.asked, self.num_secrets)
+        rewards = np.full(batch.choices.shape, np.nan) if batch.rewards is None else batch.rewards
+        for place in range(accounts.shape[1]):
+            self._enter(accounts[:, place], batch.choices[:, place], rewards[:, place], first + place)
 
     def _enter(
-        self, accounts: np.ndarray, choices: np.ndarray, rewards: np.ndarray | None, first: np.ndarray
+        self, accounts: np.ndarray, choices: np.ndarray, rewards: np.ndarray, episode: np.ndarray
     ) -> None:
-        """Enters episodes (R, E, K) of these accounts (R,); examples have no rewards."""
-        assert isinstance(self.ledger, Ledger)  # noqa: S101
-        seen = np.full(choices.shape, np.nan) if rewards is None else rewards
-        for place in range(choices.shape[1]):
-            asks = (choices[:, place, 0] != INVALID) & self.ledger.open(accounts, self._outcomes)
-            rows = np.nonzero(asks)[0]
-            if len(rows):
-                question, levels = ask(self._table, choices[rows, place], seen[rows, place])
-                self.ledger.record(accounts[rows], question, self._outcomes, levels)
-            self.ledger.close_episode(accounts, first + place)
+        """Enters an episode of each of these accounts (R,): choices and rewards (R, K), its number (R,)."""
+        asks = (choices[:, 0] != INVALID) & self.ledger.open(accounts, self._outcomes)
+        rows = np.nonzero(asks)[0]
+        if len(rows):
+            question, levels = ask(self._table, choices[rows], rewards[rows])
+            self.ledger.record(accounts[rows], question, self._outcomes, levels)
+        self.ledger.close_episode(accounts, episode)
 
     def enter_silent(self, silent: SilentEpisodes) -> None:
         """Enters skipped episodes of one turn each; without noise, plain misses are entered all at once."""
-        assert isinstance(self.ledger, Ledger)  # noqa: S101
         answers, rewards, episodes = silent.answers, silent.rewards, silent.episode
         start = 0
         if self._table.kind == "hit" and self._table.certain:
@@ -118,7 +105,7 @@ class Accounts(Stateful):
         for answer, reward, episode in zip(answers[start:], rewards[start:], episodes[start:], strict=True):
             if not self.ledger.open(run, self._outcomes)[0]:
                 return
-            self._enter(run, np.full((1, 1, 1), answer), np.full((1, 1, 1), reward), np.array([episode]))
+            self._enter(run, np.array([[answer]]), np.array([[reward]]), np.array([episode]))
 
     def sums(self, runs: np.ndarray) -> dict[str, np.ndarray]:
         """What the ledger says of these runs, summed over their secrets: (R,) each."""
@@ -132,7 +119,7 @@ class Accounts(Stateful):
 
     def of_runs(self, runs: np.ndarray) -> np.ndarray:
         """The accounts of all secrets of these runs (R,), run by run: (R M,)."""
-        return np.asarray(runs[:, None] * self.num_secrets + np.arange(self.num_secrets)).ravel()
+        return accounts_of(runs, np.arange(self.num_secrets), self.num_secrets).ravel()
 
 
 class HitAccounts(Accounts):
@@ -143,13 +130,12 @@ class HitAccounts(Accounts):
     Args:
         secrets: (R, 1).
         N: the size of the secret space.
-        known_at: the observer knows S once it gives S at least this probability.
         panel: (Q,) the answers whose probabilities say what was tried.
     """
 
-    def __init__(self, secrets: np.ndarray, N: int, known_at: float, panel: np.ndarray) -> None:
+    def __init__(self, secrets: np.ndarray, N: int, panel: np.ndarray) -> None:
         self.num_secrets = 1
-        self.ledger: HitLedger = HitLedger(secrets.ravel(), N, known_at, panel)
+        self.ledger = HitLedger(secrets.ravel(), N, panel)
 
     @override
     def enter(self, batch: Batch, first: np.ndarray) -> None:

@@ -60,19 +60,12 @@ class Ceilings:
 
     def as_dict(self) -> dict[str, Any]:
         """As in summary.json."""
-        questioner_row = (
-            None
-            if self.ideal_questioner is None
-            else {**asdict(self.ideal_questioner), "method": self.method}
-        )
-        return {
-            "capacity": self.capacity,
-            "shannon_capacity": self.shannon_capacity,
-            "first_episode": asdict(self.first_episode),
-            "ideal_questioner": questioner_row,
-            "optimal_to_know": self.optimal_to_know,
-            "bits_by_reward": self.bits_by_reward,
-        }
+        row = asdict(self)
+        for name in ("method", "best_answers", "secret_is_best"):
+            del row[name]
+        if self.ideal_questioner is not None:
+            row["ideal_questioner"]["method"] = self.method
+        return row
 
 
 def ceilings(
@@ -90,7 +83,7 @@ def ceilings(
     found = _closed_form(table, N, certainty) or _from_table(table, N, certainty, random)
     best_answers, secret_is_best = (1, True) if table.kind == "example" else _best_answers(environment)
     return Ceilings(
-        capacity=bounds.naive_capacity(table.num_signals),
+        capacity=math.log2(table.num_signals),
         **found._asdict(),
         bits_by_reward=math.log2(N) - math.log2(best_answers) if secret_is_best else None,
         best_answers=best_answers,
@@ -147,19 +140,15 @@ class _PartitionCeilings(NamedTuple):
 
 def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _PartitionCeilings | None:
     bits = math.log2(N)
-    if not table.certain:
+    exact = {
+        "example": (bits, FirstEpisode(bits, bits), questioner.example),
+        "hit": (1.0, bounds.binary_first_episode(N), questioner.binary),
+        "distance": (bits, bounds.distance_first_episode(N), questioner.distance),
+    }
+    if not table.certain or table.kind not in exact:
         return None
-    if table.kind == "example":
-        return _PartitionCeilings(bits, FirstEpisode(bits, bits), questioner.example(N, certainty), "exact")
-    if table.kind == "hit":
-        return _PartitionCeilings(
-            1.0, bounds.binary_first_episode(N), questioner.binary(N, certainty), "exact"
-        )
-    if table.kind == "distance":
-        return _PartitionCeilings(
-            bits, bounds.distance_first_episode(N), questioner.distance(N, certainty), "exact"
-        )
-    return None
+    capacity, first_episode, asked = exact[table.kind]
+    return _PartitionCeilings(capacity, first_episode, asked(N, certainty), "exact")
 
 
 def _from_table(
@@ -176,7 +165,7 @@ def _from_table(
         )
     capacity = bounds.question_capacity(classes, outcomes)
     if table.kind == "bits":
-        return _PartitionCeilings(capacity, first, questioner.per_bit(N, certainty), "exact")
+        return _PartitionCeilings(capacity, first, questioner.distance(N, certainty), "exact")
     try:
         optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
         return _PartitionCeilings(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)

@@ -34,15 +34,15 @@ class FromCheckpoints(Continuation):
     Args:
         checkpoints: where they are.
         signals: those that wait for the end of an update, and for a checkpoint.
-        more: other parts to save, besides those of the loop.
 
     Raises:
         RunDirectoryError: if the last checkpoint is damaged.
     """
 
-    def __init__(self, checkpoints: Checkpoints, signals: SignalsWait, **more: Stateful) -> None:
+    def __init__(self, checkpoints: Checkpoints, signals: SignalsWait) -> None:
         self._checkpoints, self._signals = checkpoints, signals
-        self.parts: dict[str, Stateful] = more
+        self.parts: dict[str, Stateful] = {}
+        """What is saved; those of the loop are added by `resume`."""
         self._state = checkpoints.read()
 
     @property

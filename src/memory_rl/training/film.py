@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,36 +30,33 @@ class Film(Stateful):
         N: the size of the secret space.
     """
 
-    kept = ("_stride", "_seen", "_which", "_episode")
+    kept = ("_stride", "_seen")
     run = 0
 
     def __init__(self, N: int) -> None:
         self._N = N
         self._stride, self._seen = 1, 0
-        self._which: list[int] = []  # evaluations, from 0
-        self._episode: list[int] = []
-        self._beliefs: list[np.ndarray] = []  # (2, N) of policy and observer
+        self._pictures: list[tuple[int, int, np.ndarray]] = []
+        """(evaluation from 0, episode, beliefs (2, N) of policy and observer)."""
 
     def expose(self, policy: Any, ledger: Ledger, episode: int, last: bool) -> None:
         """Takes in an evaluation of the run after this many episodes; needs no further pass of the model."""
         if last or self._seen % self._stride == 0:
             run = np.array([self.run])
             of_policy = np.exp(policy.log_probs(run, first_prompt(run))[0, 0, : self._N])
-            self._which.append(self._seen)
-            self._episode.append(episode)
-            self._beliefs.append(np.stack([of_policy, ledger.observer.posterior(run)[0]]))
+            beliefs = np.stack([of_policy, ledger.observer.posterior(run)[0]])
+            self._pictures.append((self._seen, episode, beliefs))
             self._thin_out()
         self._seen += 1
 
     def _thin_out(self) -> None:
-        while len(self._which) > MAX_PICTURES:
+        while len(self._pictures) > MAX_PICTURES:
             self._stride *= 2
-            kept = [which % self._stride == 0 or which == self._seen for which in self._which]
-            self._which, self._episode = (
-                list(compress(self._which, kept)),
-                list(compress(self._episode, kept)),
-            )
-            self._beliefs = list(compress(self._beliefs, kept))
+            self._pictures = [
+                picture
+                for picture in self._pictures
+                if picture[0] % self._stride == 0 or picture[0] == self._seen
+            ]
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -69,23 +65,28 @@ class Film(Stateful):
         beliefs[beliefs < _NOTHING] = 0.0
         columns = {
             "run": np.full(len(beliefs) * N, self.run),
-            "episode": np.repeat(np.array(self._episode, dtype=np.int64), N),
+            "episode": np.repeat(np.array(self._column(1), dtype=np.int64), N),
             "answer": np.tile(np.arange(N), len(beliefs)),
             "policy": beliefs[:, 0].ravel(),
             "observer": beliefs[:, 1].ravel(),
         }
         return pl.DataFrame(columns).cast(FILM_SCHEMA)  # type: ignore[arg-type]
 
+    def _column(self, place: int) -> list[Any]:
+        return [picture[place] for picture in self._pictures]
+
     @property
     def _stacked(self) -> np.ndarray:
         """(pictures, 2, N)."""
-        return np.array(self._beliefs).reshape(-1, 2, self._N)
+        return np.array(self._column(2)).reshape(-1, 2, self._N)
 
     @override
     def state(self) -> State:
-        return {**super().state(), "beliefs": self._stacked}
+        more = {"which": self._column(0), "episode": self._column(1), "beliefs": self._stacked}
+        return super().state() | more
 
     @override
     def restore(self, state: State) -> None:
         super().restore(state)
-        self._beliefs = list(state["beliefs"])
+        columns = (state[name] for name in ("which", "episode", "beliefs"))
+        self._pictures = list(zip(*columns, strict=True))

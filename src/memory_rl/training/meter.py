@@ -14,7 +14,6 @@ import numpy as np
 from memory_rl.information.entropy import BitsKnown
 from memory_rl.information.ledger import NEVER
 from memory_rl.learning.batch import Batch, SilentEpisodes
-from memory_rl.runs.store import PROMPT
 from memory_rl.state import Stateful
 from memory_rl.task import INVALID
 from memory_rl.training.accounts import Accounts
@@ -23,31 +22,6 @@ Rows = dict[str, np.ndarray]
 """Columns of equal length by name."""
 
 _MEANS = ("reward_mean", "invalid_fraction", "zero_advantage_fraction")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the meter needs to know of an experiment.
-
-    Attributes:
-        secrets: (R, M).
-        N: the size of the secret space.
-        to_memorise: how many of its secrets a run must have memorised.
-        memorised_at: the probability of S from which on it is memorised.
-        stop_at: the probability at which a run ends.
-        every: updates of a run between two evaluations.
-        update: episodes of a run between two updates.
-        budget: the most episodes of one run.
-    """
-
-    secrets: np.ndarray
-    N: int
-    to_memorise: int
-    memorised_at: float
-    stop_at: float
-    every: int
-    update: int
-    budget: int
 
 
 Sink = Callable[[str, Rows], object]
@@ -61,42 +35,57 @@ continue.
 """
 
 
+@dataclass(eq=False, kw_only=True)
 class Meter(Stateful):
     """Measures R runs.
 
-    Args:
-        about: what is measured.
+    Attributes:
+        secrets: (R, M).
+        N: the size of the secret space.
+        to_memorise: how many of its secrets a run must have memorised.
+        memorised_at: the probability of S from which on it is memorised.
+        stop_at: the probability at which a run ends.
+        every: updates of a run between two evaluations.
+        update: episodes of a run between two updates.
+        budget: the most episodes of one run.
         sinks: take the rows.
         watch: called after each update.
         accounts: of the ideal observers; None for none.
         film: of one run; None for none.
     """
 
-    kept = ("tokens", "_measured_at", "_known", "_of_secret", "_sums", "_counted", "accounts", "_film")
+    secrets: np.ndarray
+    N: int
+    to_memorise: int
+    memorised_at: float
+    stop_at: float
+    every: int
+    update: int
+    budget: int
+    sinks: Sequence[Sink]
+    watch: Watcher
+    accounts: Accounts | None
+    film: Any
 
-    def __init__(
-        self,
-        about: Measured,
-        sinks: Sequence[Sink],
-        watch: Watcher = lambda *_: None,
-        accounts: Accounts | None = None,
-        film: Any = None,
-    ) -> None:
-        runs = len(about.secrets)
-        self.about, self.sinks, self.watch, self.accounts = about, sinks, watch, accounts
+    kept = ("tokens", "_measured_at", "_known", "_of_secret", "_sums", "_counted", "accounts", "film")
+
+    def __post_init__(self) -> None:
+        runs = len(self.secrets)
         self.tokens = 0
-        self._film = film
+        self._enough = np.log2(
+            self.N * self.stop_at
+        )  # bits known of a secret at which nothing is left to learn
         self._measured_at = np.full(runs, -1)  # the update after which a run was last measured
         self._known = {
             name: np.zeros(runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")
         }
-        self._of_secret = np.zeros(about.secrets.shape)  # bits known of each
+        self._of_secret = np.zeros(self.secrets.shape)  # bits known of each
         self._sums = np.zeros((len(_MEANS), runs))  # over the episodes since a run was last measured
         self._counted = np.zeros(runs)
 
     def start(self, policy: Any) -> np.ndarray:
         """Measures all runs before their first episode, and returns those that have anything to learn."""
-        runs = np.arange(len(self.about.secrets))
+        runs = np.arange(len(self.secrets))
         return self._evaluate(policy, runs, np.zeros(len(runs), dtype=np.int64))
 
     def see(self, policy: Any, batch: Batch, silent: np.ndarray | None) -> np.ndarray:
@@ -109,10 +98,11 @@ class Meter(Stateful):
             batch: with its active runs.
             silent: (R,) fraction of groups without a signal, or None where groups have no meaning.
         """
-        assert batch.active is not None  # noqa: S101  # a sampling made it
-        assert batch.episodes is not None  # noqa: S101
-        learning = self._evaluate(policy, batch.active, batch.episodes, batch, silent)
-        left = batch.active[batch.episodes + self.about.update <= self.about.budget]
+        active, episodes = batch.active, batch.episodes
+        assert active is not None  # noqa: S101  # a sampling made it
+        assert episodes is not None  # noqa: S101
+        learning = self._evaluate(policy, active, episodes, batch, silent)
+        left = active[episodes + self.update <= self.budget]
         return np.intersect1d(learning, left)
 
     def _evaluate(
@@ -123,39 +113,39 @@ class Meter(Stateful):
         batch: Batch | None = None,
         silent: np.ndarray | None = None,
     ) -> np.ndarray:
+        """Measures those of these runs that are due; returns those that have anything left to learn."""
         due = self._due(policy, runs, episodes)
         self._measure(policy, runs[due & (self._measured_at[runs] != policy.updates[runs])])
-        if batch is not None:
+        if batch is not None:  # what is not measured, because it is interrupted, is not in the tables either
             for some in batch.skipped:
                 self._take_skipped(some)
             self._take_batch(batch, episodes[np.searchsorted(runs, batch.runs)])
             self._count(batch, silent)
         if due.any():
             self._note(policy, runs[due], episodes[due])
-        enough = np.log2(self.about.N * self.about.stop_at)
-        learning = runs[(self._of_secret[runs] >= enough).sum(axis=1) < self.about.to_memorise]
+        learning = runs[(self._of_secret[runs] >= self._enough).sum(axis=1) < self.to_memorise]
         self.watch(int(episodes.max()), float(self._known["bits_known"].mean()), len(learning))
         return learning
 
     def _due(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         """Which runs (R,) to measure: at the start, every so many updates, and at the end of the budget."""
-        if self.about.every == 1:
+        if self.every == 1:
             return np.full(len(runs), True)
-        waited = policy.updates[runs] - self._measured_at[runs] >= self.about.every
-        last = episodes + self.about.update > self.about.budget
+        waited = policy.updates[runs] - self._measured_at[runs] >= self.every
+        last = episodes + self.update > self.budget
         return np.asarray((self._measured_at[runs] < 0) | waited | last)
 
     def _measure(self, policy: Any, moved: np.ndarray) -> None:
         """What the runs whose parameters have moved know now; the others know what they knew."""
         if len(moved) == 0:
             return
-        seen = policy.assess(moved, self.about.secrets[moved], self.about.N)
-        bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.about.N)
+        seen = policy.assess(moved, self.secrets[moved], self.N)
+        bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.N)
         self._of_secret[moved] = bits.total
         known = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format}
         for name, values in known.items():
             self._known[name][moved] = values.sum(axis=1)
-        self._known["confidence"][moved] = np.exp(np.sort(seen.of_best, axis=1)[:, -self.about.to_memorise])
+        self._known["confidence"][moved] = np.exp(np.sort(seen.of_best, axis=1)[:, -self.to_memorise])
         self._measured_at[moved] = policy.updates[moved]
 
     def _note(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> None:
@@ -169,40 +159,38 @@ class Meter(Stateful):
             **self._means(runs),
             **self._note_secrets(runs, episodes),
         }
-        self._hand_on("metrics", rows)
-        if self._film is not None and self._film.run in runs:
-            self._expose(policy, int(episodes[runs == self._film.run][0]))
+        self._hand_on("metrics", **rows)
+        if self.film is not None and self.film.run in runs:
+            self._expose(policy, int(episodes[runs == self.film.run][0]))
 
     def _expose(self, policy: Any, episode: int) -> None:
-        done = self._known["bits_known"][self._film.run] >= np.log2(self.about.N * self.about.stop_at)
-        last = bool(done) or episode + self.about.update > self.about.budget
+        done = self._known["bits_known"][self.film.run] >= self._enough
+        last = bool(done) or episode + self.update > self.budget
         assert self.accounts is not None  # noqa: S101  # a film shows the observer's belief, too
-        self._film.expose(policy, self.accounts.ledger, episode, last)
+        self.film.expose(policy, self.accounts.ledger, episode, last)
 
     def _note_secrets(self, runs: np.ndarray, episodes: np.ndarray) -> Rows:
         """Hands the sinks what these runs know of each of several secrets; returns how many are memorised."""
-        secrets = self.about.secrets[runs]
+        secrets, known, observed = self.secrets[runs], self._of_secret[runs], np.array(np.nan)
         if secrets.shape[1] == 1:
             return {}
-        known, unknown = self._of_secret[runs], np.full(secrets.shape, np.nan)
-        rows = {
-            "run": np.broadcast_to(runs[:, None], secrets.shape),
-            "episode": np.broadcast_to(episodes[:, None], secrets.shape),
-            PROMPT: np.broadcast_to(np.arange(secrets.shape[1]), secrets.shape),
-            "secret": secrets,
-            "bits_known": known,
-            "observer_bits": unknown
-            if self.accounts is None
-            else self.accounts.ledger.observer_bits(self.accounts.of_runs(runs)),
-        }
-        self._hand_on("secrets", {name: values.ravel() for name, values in rows.items()})
-        return {"secrets_memorised": (known >= np.log2(self.about.N * self.about.memorised_at)).sum(axis=1)}
+        if self.accounts is not None:
+            of_account = self.accounts.ledger.observer_bits(self.accounts.of_runs(runs))
+            observed = of_account.reshape(secrets.shape)
+        self._hand_on(
+            "secrets",
+            run=runs[:, None],
+            episode=episodes[:, None],
+            prompt=np.arange(secrets.shape[1]),
+            secret=secrets,
+            bits_known=known,
+            observer_bits=observed,
+        )
+        return {"secrets_memorised": (known >= np.log2(self.N * self.memorised_at)).sum(axis=1)}
 
     def _observed(self, runs: np.ndarray) -> Rows:
         if self.accounts is None:
-            return dict.fromkeys(
-                ("observer_bits", "asked_bits", "asked_variance"), np.full(len(runs), np.nan)
-            )
+            return dict.fromkeys(("observer_bits", "asked_bits", "asked_variance"), np.array(np.nan))
         return self.accounts.sums(runs)
 
     @property
@@ -213,9 +201,9 @@ class Meter(Stateful):
         """
         if self.accounts is None:
             return None
-        by_secret = self.accounts.ledger.episodes_to_know.reshape(self.about.secrets.shape)
+        by_secret = self.accounts.ledger.episodes_to_know.reshape(self.secrets.shape)
         ordered = np.sort(np.where(by_secret == NEVER, np.inf, by_secret), axis=1)
-        last = ordered[:, self.about.to_memorise - 1]
+        last = ordered[:, self.to_memorise - 1]
         return np.where(np.isinf(last), NEVER, last).astype(np.int64)
 
     def _count(self, batch: Batch, silent: np.ndarray | None) -> None:
@@ -250,38 +238,36 @@ class Meter(Stateful):
         first = episodes - shape[1] + 1
         if self.accounts is not None:
             self.accounts.enter(batch, first)
-        number = first[:, None, None] + np.arange(shape[1])[:, None]
-        block = np.repeat(batch.prompts, shape[1] // batch.prompts.shape[1], axis=1)
-        columns = {
-            PROMPT: block[:, :, None],
-            "run": batch.runs[:, None, None],
-            "update": batch.updates[:, None, None],
-            "episode": number,
-            "step": np.arange(shape[2]),
-            "answer": batch.choices,
-            "reward": np.float64(np.nan) if batch.rewards is None else batch.rewards,
-            "count": np.int64(1),
-        }
         self._hand_on(
-            "episodes", {name: np.broadcast_to(values, shape).ravel() for name, values in columns.items()}
+            "episodes",
+            prompt=batch.asked[:, :, None],
+            run=batch.runs[:, None, None],
+            update=batch.updates[:, None, None],
+            episode=first[:, None, None] + np.arange(shape[1])[:, None],
+            step=np.arange(shape[2]),
+            answer=batch.choices,
+            reward=np.nan if batch.rewards is None else batch.rewards,
+            count=1,
         )
 
     def _take_skipped(self, some: SilentEpisodes) -> None:
-        count = len(some.episode)
-        rows = {
-            PROMPT: np.zeros(count, dtype=np.int64),
-            "run": np.full(count, some.run),
-            "update": np.full(count, some.update),
-            "episode": some.episode,
-            "step": np.zeros(count, dtype=np.int64),
-            "answer": some.answers,
-            "reward": some.rewards,
-            "count": some.counts,
-        }
-        self._hand_on("episodes", rows)
+        self._hand_on(
+            "episodes",
+            prompt=0,
+            run=some.run,
+            update=some.update,
+            episode=some.episode,
+            step=0,
+            answer=some.answers,
+            reward=some.rewards,
+            count=some.counts,
+        )
         if self.accounts is not None:
             self.accounts.enter_silent(some)
 
-    def _hand_on(self, table: str, rows: Rows) -> None:
+    def _hand_on(self, table: str, **columns: np.ndarray | float) -> None:
+        """Hands the sinks rows, from columns that broadcast to one shape."""
+        values = np.broadcast_arrays(*columns.values())
+        rows = {name: column.ravel() for name, column in zip(columns, values, strict=True)}
         for sink in self.sinks:
             sink(table, rows)

@@ -11,18 +11,13 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import Experiment, old_experiment
 from memory_rl.learning.batch import Batch
 from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, PROMPT, RunDirectory
-from memory_rl.seeding import generator
-from memory_rl.task import RewardChannel, SecretSpace, episode_table, from_table, make_environment
+from memory_rl.task import RewardChannel, episode_table, from_table, make_environment, secrets_of_run
 from memory_rl.training.accounts import Accounts
 
 
 def draw_secrets(experiment: Experiment) -> np.ndarray:
     """The secrets of each run: `fixed_secret` for all, or drawn from the seed for each. Shape (R, M)."""
-    world, runs = experiment.world, range(experiment.stop.num_runs)
-    if world.fixed_secret is not None:
-        return np.full((len(runs), 1), world.fixed_secret)
-    space, streams = SecretSpace(world.N), [generator(world.seed, "secrets", run) for run in runs]
-    return np.array([[space.draw(stream) for _ in range(world.num_secrets)] for stream in streams])
+    return np.array([secrets_of_run(experiment.world, run) for run in range(experiment.stop.num_runs)])
 
 
 def ledger_from_episodes(path: str | Path) -> pl.DataFrame:

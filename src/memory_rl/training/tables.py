@@ -30,9 +30,6 @@ from memory_rl.task import INVALID
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Rows
 
-_CONSTANT = ("secret", "seed", "learning_rate")
-"""Columns of the metrics that do not change during a run."""
-
 
 class Tables(Stateful):
     """A sink that writes Parquet.
@@ -53,23 +50,27 @@ class Tables(Stateful):
         learning_rate: float,
         film: Film | None = None,
     ) -> None:
-        self.directory, self._secrets, self._film = directory, secrets, film
-        self._constant = {"seed": pl.lit(seed, pl.Int64), "learning_rate": pl.lit(learning_rate, pl.Float64)}
-        several = secrets.shape[1] > 1
+        self.directory, self._film, several = directory, film, secrets.shape[1] > 1
+        self._seed, self._learning_rate = seed, learning_rate
+        self._secret = np.full(len(secrets), np.nan) if several else secrets[:, 0]
         self._schemas: dict[str, dict[str, Any]] = {
             "metrics": METRICS_SCHEMA | (OF_SEVERAL_SECRETS if several else {}),
             "episodes": EPISODES_SCHEMA | ({PROMPT: pl.Int32} if several else {}),
             "secrets": SECRETS_SCHEMA,
+            "timing": TIMING_SCHEMA,
         }
         self._rows: defaultdict[str, list[Rows]] = defaultdict(list)
-        self._timing: list[tuple[int, float]] = []
         self._started = time.monotonic()
 
     def take(self, table: str, rows: Rows) -> None:
-        """Takes rows; those of metrics get the time at which they came."""
-        self._rows[table].append(rows)
+        """Takes rows; those of metrics get what stays the same during a run, and the time when they came."""
         if table == "metrics":
-            self._timing.append((int(rows["episode"].min()), self.seconds))
+            now = {"episode": rows["episode"].min(), "seconds": self.seconds}
+            self._rows["timing"].append({name: np.array([value]) for name, value in now.items()})
+            run, constant = rows["run"], {"seed": self._seed, "learning_rate": self._learning_rate}
+            rows = rows | {name: np.full(len(run), value) for name, value in constant.items()}
+            rows["secret"] = self._secret[run]
+        self._rows[table].append(rows)
 
     @property
     def seconds(self) -> float:
@@ -79,11 +80,7 @@ class Tables(Stateful):
     @property
     def metrics(self) -> pl.DataFrame:
         """All evaluations so far, as `memory_rl.runs.store.METRICS_SCHEMA` has them."""
-        frame = self._frame("metrics", _CONSTANT)
-        secret = pl.lit(None, pl.Int64)
-        if self._secrets.shape[1] == 1:
-            secret = pl.Series(self._secrets[frame["run"].to_numpy(), 0], dtype=pl.Int64)  # type: ignore[assignment]
-        return frame.with_columns(secret=secret, **self._constant).select(*self._schemas["metrics"])
+        return self._frame("metrics")
 
     @property
     def episodes(self) -> pl.DataFrame:
@@ -98,36 +95,31 @@ class Tables(Stateful):
             return
         self.directory.write_frame(METRICS, self.metrics)
         self.directory.write_frame(EPISODES, self.episodes)
-        self.directory.write_frame(TIMING, pl.DataFrame(self._timing, schema=TIMING_SCHEMA, orient="row"))
-        if self._secrets.shape[1] > 1:
+        self.directory.write_frame(TIMING, self._frame("timing"))
+        if self._rows["secrets"]:
             self.directory.write_frame(SECRETS, self._frame("secrets"))
         if self._film is not None:
             self.directory.write_frame(FILM, self._film.frame)
 
-    def _frame(self, table: str, leave_out: tuple[str, ...] = ()) -> pl.DataFrame:
-        wanted = {name: kind for name, kind in self._schemas[table].items() if name not in leave_out}
+    def _frame(self, table: str) -> pl.DataFrame:
+        schema = self._schemas[table]
         self._rows[table] = parts = [_joined(self._rows[table])] if self._rows[table] else []
-        columns = {name: parts[0][name] if parts else np.array([]) for name in wanted}
-        return pl.DataFrame(columns, nan_to_null=True).cast(wanted)  # type: ignore[arg-type]
+        columns = {name: parts[0][name] if parts else np.array([]) for name in schema}
+        return pl.DataFrame(columns, nan_to_null=True).cast(schema)  # type: ignore[arg-type]
 
     @override
     def state(self) -> State:
         """All tables; they are also written, for those who want to look at them meanwhile."""
         self.write()
-        frames = {"metrics": self.metrics, "episodes": self.episodes, "secrets": self._frame("secrets")}
-        timing = pl.DataFrame(self._timing, schema=TIMING_SCHEMA, orient="row")
-        return {**frames, "timing": timing, "seconds": self.seconds}
+        frames = {table: self._frame(table) for table in self._schemas}
+        return {**frames, "episodes": self.episodes, "seconds": self.seconds}
 
     @override
     def restore(self, state: State) -> None:
-        episodes = state["episodes"].with_columns(pl.col("answer").fill_null(INVALID))
-        tables = {
-            "metrics": state["metrics"].drop(_CONSTANT),
-            "episodes": episodes,
-            "secrets": state["secrets"],
-        }
-        self._rows.update({name: [_columns(frame)] for name, frame in tables.items() if len(frame)})
-        self._timing = state["timing"].rows()
+        answer = pl.col("answer").fill_null(INVALID)
+        frames = {table: state[table] for table in self._schemas}
+        frames["episodes"] = frames["episodes"].with_columns(answer)
+        self._rows.update({table: [_columns(frame)] for table, frame in frames.items() if len(frame)})
         self._started = time.monotonic() - state["seconds"]
 
 

@@ -18,7 +18,6 @@ from memory_rl.assembly import (
     make_meter,
     make_sampling,
     make_setting,
-    secrets_of,
 )
 from memory_rl.condition import show_ceilings
 from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
@@ -35,15 +34,12 @@ from memory_rl.task import table_of
 from memory_rl.training.continuation import FromCheckpoints
 from memory_rl.training.loop import train
 from memory_rl.training.meter import Meter
+from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
 
 class NotStartedError(Exception):
-    """Bad input that only shows once models are loaded; nothing has been measured yet."""
-
-    def __init__(self, reason: MemoryRLError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    """Bad input, its argument, that only shows once models are loaded; nothing has been measured yet."""
 
 
 def run_experiment(experiment: Experiment) -> Result:
@@ -92,7 +88,7 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
             directory.discard()
         else:
             directory.write_json(MANIFEST, existing)
-        raise error.reason from None
+        raise error.args[0] from None
     except BaseException as error:
         _note_end(directory, current, error)
         raise
@@ -129,7 +125,7 @@ def _measure(
     experiment, stopped = setting.experiment, None
     learners = _start(setting, directory)
     trackers.start(directory, continuation.measured)
-    secrets, film = secrets_of(setting), make_film(experiment)
+    secrets, film = draw_secrets(experiment), make_film(experiment)
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
     continuation.parts["tables"] = tables
     progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)

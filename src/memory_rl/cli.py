@@ -8,6 +8,7 @@ interrupted from the keyboard, 143 interrupted by SIGTERM.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from signal import SIGINT
+from signal import SIGINT, SIGPIPE
 from typing import Any, get_args
 
 from memory_rl.api import DataFiles, bounds_keys, condition_of, run, write_sft_data
@@ -146,7 +147,12 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         with _plain_warnings():
-            return _dispatch(words)
+            code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + SIGPIPE
     except MemoryRLError as error:
         print(f"memory-rl: {error}", file=sys.stderr)
         return 2
@@ -193,10 +199,8 @@ def _show_commands() -> int:
     print("usage: memory-rl COMMAND key=value ...\n")
     for name, command in _COMMANDS.items():
         print(_wrapped(f"  {name:<14}", command.about))
-    print(
-        "\nmemory-rl COMMAND --help lists the keys of a command, memory-rl --version says\n"
-        "which version this is."
-    )
+    hint = "memory-rl COMMAND --help lists the keys of a command, memory-rl --version says which version this is."
+    print("\n" + _wrapped("", hint))
     return 0
 
 

@@ -410,8 +410,7 @@ class Keep:
     )
     data_dir: str = key(
         "data",
-        "Where the examples of fixed_secret were written. "
-        "Without fixed_secret each run is shown its own secret.",
+        "Where the examples of fixed_secret are; without it each run is shown its own secret.",
         needs="signal=example fixed_secret",
     )
     threads: int = key(
@@ -433,9 +432,7 @@ class Keep:
     )
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
-    tensorboard: bool = key(
-        False, "Write an event file for TensorBoard, in tensorboard/ in the run directory."
-    )
+    tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -197,10 +197,8 @@ def _accept(one: Key, value: Any, *, typed: bool) -> Any:
 
 def _from_text(member: Any, text: str) -> Any:
     """The text as a value of this type, or a ValueError."""
-    if get_origin(member) is Literal:
+    if get_origin(member) is Literal or member is str:
         return _from_python(member, text)
-    if member is str:
-        return text
     if (member is bool and text not in _BOOLEANS) or not text.isascii() or {" ", "_"} & {*text}:
         raise ValueError(text)
     return _BOOLEANS[text] if member is bool else member(text)
@@ -214,20 +212,20 @@ def _from_python(member: Any, value: Any) -> Any:
         kind = numbers.Integral if member is int else numbers.Real
         accepts = isinstance(value, kind) and not isinstance(value, bool)
     else:
-        accepts = type(value).__name__.removesuffix("_") == member.__name__
+        accepts = type(value).__name__.removesuffix("_") == member.__name__ and value != ""
     if not accepts:
         raise ValueError(value)
     return value if get_origin(member) is Literal else member(value)
 
 
 def _refusal(one: Key, value: Any) -> ConfigError:
-    members = members_of(one.hint)
+    members, given = members_of(one.hint), str(value) if isinstance(value, float) else _shown(value)
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
         return ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")
     wanted = next(member for member in members if member in _WANTED)
     return ConfigError(
-        f"{one.word}={_shown(value)} is not {_WANTED[wanted]}: type for example {one.word}={_SAMPLE[wanted]}."
+        f"{one.word}={given} is not {_WANTED[wanted]}: type for example {one.word}={_SAMPLE[wanted]}."
     )
 
 

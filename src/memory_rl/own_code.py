@@ -44,7 +44,7 @@ def load_object(reference: str, key: str, example: str) -> Any:
             for known, value in vars(module).items()
             if getattr(value, "__module__", None) == module.__name__ and not known.startswith("_")
         ]
-        hint = suggest(name, own) if own else f"define it there, as in {example}."
+        hint = suggest(name, own[:16]) if own else f"define it there, as in {example}."
         why = f"{place} has no {name}" if name else "no name follows the colon"
         raise ConfigError(f"{given} names nothing, since {why}: {hint}")
     return vars(module)[name]

@@ -95,16 +95,18 @@ class Result:
         lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
         for name, summary in self.summary.items():
             episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-            told = {
+            facts = {
                 f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} "
                 "runs memorised",
-                "median episodes": f"{episodes['median']} {episodes['ci95']}",
+                "median episodes": "{} [{}, {}]".format(
+                    *map(_whole, (episodes["median"], *episodes["ci95"]))
+                ),
                 "bits per episode": str(Estimate(rate["estimate"], *rate["ci95"])),
                 "naive capacity": three_digits(summary["ceilings"]["capacity"]),
             }
-            lines.append("  " + "; ".join(f"{what}: {value}" for what, value in told.items()))
+            lines.append("  " + "; ".join(f"{what}: {value}" for what, value in facts.items()))
             rates = (
-                f"{mind} {three_digits(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items()
+                f"{name} {three_digits(rate['estimate'])}" for name, rate in summary.get("rates", {}).items()
             )
             lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
         return "\n".join(lines)
@@ -128,3 +130,7 @@ def load(path: str | Path) -> Result:
                 f"{directory.path / SUMMARY} holds no conditions: give the path of a run directory."
             )
     return Result(directory.path, manifest, conditions)
+
+
+def _whole(episodes: float | None) -> str:
+    return "-" if episodes is None else f"{episodes:.0f}"

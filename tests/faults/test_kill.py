@@ -113,9 +113,8 @@ def server():
     context.set_forkserver_preload(
         [
             "memory_rl.api",
-            "memory_rl.training.rl",
-            "memory_rl.training.sft",
-            "memory_rl.training.population",
+            "memory_rl.execution",
+            "memory_rl.policies.transformer",
             "memory_rl.reporting.pictures",
             "vl_convert",
         ]

@@ -76,7 +76,7 @@ def test_what_is_no_run_directory_is_said_in_one_sentence(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunDirectoryError, match="empty holds no run directory"):
         find_cells([tmp_path / "empty"])
-    with pytest.raises(RunDirectoryError, match="nowhere is no folder"):
+    with pytest.raises(RunDirectoryError, match="nowhere is not a folder"):
         find_cells([tmp_path / "nowhere"])
     put(run, tmp_path / "a")
     (tmp_path / "a" / "summary.json").write_text(json.dumps({"schema": 1, "conditions": {}}))

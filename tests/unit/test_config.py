@@ -328,6 +328,18 @@ def test_numpys_floats_are_numbers_but_not_integers(number):
         make_experiment({"N": number})
 
 
+def test_a_float_is_shown_as_one():
+    with pytest.raises(ConfigError, match=r"^N=64\.0 is not an integer: type for example N=64\.$"):
+        make_experiment({"N": np.float64(64)})
+
+
+def test_a_reader_who_has_seen_enough_ends_the_command_quietly():
+    command = f"set -o pipefail; {sys.executable} -m memory_rl train --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("usage: memory-rl train key=value ...\n", "")
+    assert done.returncode in (0, 141)  # 0 where all of it fitted into the pipe
+
+
 @pytest.mark.parametrize("value", [True, "64", 64.0, [64], np.bool_(True)])
 def test_what_is_no_integer_is_refused(value):
     with pytest.raises(ConfigError, match=r"^N=.* is not an integer: type for example N=64\.$"):

@@ -232,6 +232,14 @@ REFUSED = {
         ["cannot be made (RuntimeError: no in own.py, line 8)", "fix the file"],
     ),
     "no epochs": (HEAD + "    epochs = 0\n", ["has epochs=0", "use an integer of 1 or more"]),
+    "a slip in a name": (
+        HEAD + "    def advantage(self, returns):\n        return returns\n",
+        ["defines advantage, and nothing that Learner has", "did you mean advantages?"],
+    ),
+    "neither true nor false": (
+        HEAD + "    silent_if_equal = 'no'\n",
+        ["silent_if_equal='no'", "True or False"],
+    ),
     "half an epoch": (HEAD + "    epochs = 0.5\n", ["has epochs=0.5", "use an integer of 1 or more"]),
     "advantages fail": (
         ADVANTAGES + "return returns[5]\n",
@@ -258,19 +266,19 @@ REFUSED = {
     "loss fails": (LOSS + "return log_probs @ 3\n", ["cannot be asked for its loss", AT_8, "fix the file"]),
     "a loss for each run": (
         LOSS + "return -(advantages * log_probs).sum(dim=(1, 2))\n",
-        [AT_7, "has a loss of (3,)", "return a finite scalar tensor with its graph"],
+        [AT_7, "has as its loss tensor([", "return a finite scalar tensor with its graph"],
     ),
     "a loss without a graph": (
         LOSS + "return (advantages * before).sum()\n",
-        [AT_7, "has a loss of ()", "return a finite scalar tensor with its graph"],
+        [AT_7, "has as its loss tensor(", "return a finite scalar tensor with its graph"],
     ),
     "a loss in numbers": (
         LOSS + "return 0.0\n",
-        [AT_7, "has a loss of float", "return a finite scalar tensor with its graph"],
+        [AT_7, "has as its loss 0.0:", "return a finite scalar tensor with its graph"],
     ),
     "an infinite loss": (
         LOSS + "return (advantages * log_probs).sum() / 0\n",
-        [AT_7, "has a loss of ()", "return a finite scalar tensor with its graph"],
+        [AT_7, "inf,", "return a finite scalar tensor with its graph"],
     ),
     "a loss by chance": (
         LOSS + "return (advantages * log_probs).sum() * torch.rand(())\n",

@@ -142,7 +142,7 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise RunDirectoryError(
-                f"{path} is no folder: give the path of a run directory or of a folder that holds some."
+                f"{path} is not a folder: give the path of a run directory or of a folder that holds some."
             )
         folders = {folder.resolve(): folder for folder in _folders(path)}
         if not folders:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from memory_rl.config import LOADERS
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, one_line, suggest
 from memory_rl.keys import name_of
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import Learner
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SHAPE = (3, 2, 4, 2)  # runs, groups, episodes of a group, steps
 _EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
 _ROUNDING = 1e-9
+_MEMBERS = ("advantages", "loss", "epochs", "silent_if_equal", "moves", "learn")
 
 
 def load_learner(given: Any) -> Learner:
@@ -40,7 +41,10 @@ def load_learner(given: Any) -> Learner:
         raise ConfigError(f"{name} is not a learner: write {example}, with Learner from memory_rl.")
     if not (isinstance(learner.epochs, int) and learner.epochs >= 1):
         raise ConfigError(f"{name} has epochs={learner.epochs}: use an integer of 1 or more.")
+    if not isinstance(learner.silent_if_equal, bool):
+        raise ConfigError(f"{name} has silent_if_equal={learner.silent_if_equal!r}: use True or False.")
     kind = type(learner)
+    _check_names(kind, name)
     tried = deepcopy(learner)  # what it remembers of the checks is not what it starts with
     if kind.learn is Learner.learn:
         _check_advantages(tried, name)
@@ -49,6 +53,16 @@ def load_learner(given: Any) -> Learner:
     if kind.loss is not Learner.loss:
         _check_loss(tried, name)
     return learner
+
+
+def _check_names(kind: type[Learner], name: str) -> None:
+    """Refuses a class that would train as `Learner` does, because what it defines has the wrong names."""
+    theirs = [base for base in kind.__mro__ if base not in Learner.__mro__]
+    defined = [one for base in theirs for one in vars(base) if not one.startswith("_")]
+    if defined and not any(hasattr(Learner, one) for one in defined):
+        raise ConfigError(
+            f"{name} defines {defined[0]}, and nothing that Learner has: {suggest(defined[0], _MEMBERS)}"
+        )
 
 
 def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -148,8 +162,9 @@ def _loss(
         or not loss.isfinite()
         or not loss.requires_grad
     ):
-        shown = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise ConfigError(f"{name} has a loss of {shown}: return a finite scalar tensor with its graph.")
+        raise ConfigError(
+            f"{name} has as its loss {one_line(repr(loss))}: return a finite scalar tensor with its graph."
+        )
     return loss.item(), torch.autograd.grad(loss, leaf)[0]
 
 

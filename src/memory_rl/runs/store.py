@@ -288,9 +288,13 @@ class RunDirectory:
     def _read(self, name: str, read: Callable[[Path], T]) -> T:
         try:
             return read(self.path / name)
+        except FileNotFoundError as error:
+            raise RunDirectoryError(
+                f"{self.path / name} cannot be read, since it does not exist: give the path of a run directory."
+            ) from error
         except (OSError, ValueError, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
             raise RunDirectoryError(
-                f"{self.path / name} cannot be read ({error}): give the path of a run directory."
+                f"{self.path / name} cannot be read ({error}): restore it, or run the experiment again."
             ) from error
 
     def read_manifest(self) -> Json:

@@ -46,9 +46,8 @@ def find_environment() -> Path:
     venv.create(folder, with_pip=True, clear=True)
     install = [python, "-m", "pip", "install", "--quiet"]
     subprocess.run([*install, "-r", HERE / "requirements.txt"], check=True)
-    subprocess.run(
-        [*install, "--no-deps", "--ignore-requires-python", "skyrl==0.4.0"], check=True
-    )  # it declares Python 3.12, and runs on 3.11
+    # It declares Python 3.12, and runs on 3.11.
+    subprocess.run([*install, "--no-deps", "--ignore-requires-python", "skyrl==0.4.0"], check=True)
     ready.touch()
     return python
 
@@ -241,9 +240,8 @@ class CountingProxy:
         self._server.server_close()
 
 
-if (
-    __name__ == "__main__"
-):  # python tests/tinker/live_server.py MODEL_DIR FOLDER: serves until it is interrupted
+# python tests/tinker/live_server.py MODEL_DIR FOLDER: serves until it is interrupted.
+if __name__ == "__main__":
     live = LiveServer(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
     live.folder.mkdir(parents=True, exist_ok=True)
     try:

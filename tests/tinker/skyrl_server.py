@@ -1,8 +1,10 @@
 """Starts SkyRL's Tinker API on a CPU; runs in the server's own environment, not in the project's (see
-server.py).
+live_server.py).
 
-    python skyrl_server.py --base-model DIR --backend jax ... --port N     the API, which starts the engine as
-    its child python skyrl_server.py engine ...                                      the engine
+    # The API, which starts the engine as its child:
+    python skyrl_server.py --base-model DIR --backend jax ... --port N
+    # The engine:
+    python skyrl_server.py engine ...
 
 SkyRL 0.4.0 and version 0.38.0 of the SDK disagree in places. Each function below settles one of them, and
 says which.
@@ -17,9 +19,8 @@ import typing
 import typing_extensions
 
 if sys.version_info < (3, 12):
-    typing.TypedDict = (
-        typing_extensions.TypedDict
-    )  # SkyRL declares Python 3.12; on 3.11 pydantic wants this TypedDict
+    # SkyRL declares Python 3.12; on 3.11 pydantic wants this TypedDict.
+    typing.TypedDict = typing_extensions.TypedDict
 
 if sys.argv[1:2] == ["engine"]:
     sys.argv = [sys.argv[0], *sys.argv[2:]]

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from memory_rl.analysis.summary import memorisation_times
+from memory_rl.analysis.survival import memorisation_times
 from memory_rl.assembly import make_meter, make_sampling, make_setting
 from memory_rl.experiment import make_experiment
 from memory_rl.learning.learners import Reinforce

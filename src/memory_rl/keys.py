@@ -224,9 +224,9 @@ def _refusal(one: Key, value: Any) -> ConfigError:
     if choices:
         return ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")
     wanted = next(member for member in members if member in _WANTED)
-    return ConfigError(
-        f"{one.word}={given} is not {_WANTED[wanted]}: type for example {one.word}={_SAMPLE[wanted]}."
-    )
+    sample = one.default if wanted is str and one.default else _SAMPLE[wanted]
+    wrong = f"not {_WANTED[wanted]}" if given else "empty"
+    return ConfigError(f"{one.word}={given} is {wrong}: type for example {one.word}={sample}.")
 
 
 def _check_range(one: Key, value: Any) -> None:

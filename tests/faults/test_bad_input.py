@@ -103,7 +103,7 @@ BAD_TRAIN = {
         ["scoring=paths", "use backend=local", "leave scoring out"],
     ),
     "a flag that is not one": ("quiet=yes", ["quiet=yes", "True or False"]),
-    "an empty path": ("log_path=", ["log_path= is not a text", "type for example log_path=name"]),
+    "an empty path": ("log_path=", ["log_path= is empty", "type for example log_path=name"]),
     "no such model": ("model_name=no/such-model", ["model_name='no/such-model'", "tiny"]),
     "no such file": ("model_name=./nowhere.gguf", ["model_name='./nowhere.gguf'", ".gguf file"]),
     "unknown type": ("dtype=double", ["dtype=double", "float32, bfloat16, float16"]),

@@ -239,16 +239,16 @@ tune: {rates: [0.1, 0.3], num_runs: 3}
 
 
 def test_a_protocol_is_kept_with_its_results(monkeypatch, capsys):
-    from memory_rl import run as lifecycle
+    from memory_rl import execution
 
     found = []
-    run_experiment = lifecycle.run_experiment
+    run_experiment = execution.run_experiment
 
     def look_and_run(experiment):
         found.append((Path("kept/protocol.yaml").read_text(), len(read("kept/sweep.json")["cells"])))
         return run_experiment(experiment)
 
-    monkeypatch.setattr(lifecycle, "run_experiment", look_and_run)
+    monkeypatch.setattr(execution, "run_experiment", look_and_run)
     Path("tiny.yaml").write_text(PROTOCOL)
     run("protocol=tiny.yaml log_path=kept")
     assert found == [(PROTOCOL, 2)] * (4 + 2)  # it was there before the first of the tuning

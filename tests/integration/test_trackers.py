@@ -442,8 +442,9 @@ def test_a_missing_library_is_reported_before_any_work(words, monkeypatch, capsy
     )
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "50%"])
+@pytest.mark.parametrize("name", ["a/b", "50%"])
 def test_a_project_needs_a_name(name, capsys):
+    assert "wandb_project= is empty: type for example" in complaint("train", "wandb_project=", capsys)
     assert f"wandb_project={name} is not the name of a project" in complaint(
         "train", f"wandb_project={name}", capsys
     )

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import chz
 import numpy as np
 
 from memory_rl.errors import require
@@ -26,7 +25,8 @@ from memory_rl.task import INVALID
 
 require("tinker_cookbook", "tinker-cookbook", "memory_rl.integrations.tinker_cookbook")
 
-import tinker  # noqa: E402  # its absence is said first
+import chz  # noqa: E402  # the absence of the cookbook is said first
+import tinker  # noqa: E402
 from tinker_cookbook import renderers, tokenizer_utils  # noqa: E402
 from tinker_cookbook.rl import types  # noqa: E402
 

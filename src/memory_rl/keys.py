@@ -104,8 +104,8 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
         typed: whether the values are Python values; else they are texts.
 
     Raises:
-        ConfigError: about the first key that is unknown, the first value that is of another type or out of its
-            range, or the first key that has no meaning beside the others.
+        ConfigError: about the first key that is unknown, the first value that is of another type or out of
+            its range, or the first key that has no meaning beside the others.
     """
     for word, value in given.items():
         if word not in keys:

@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def completed(self) -> bool:
-        """Whether the experiment came to its end."""
+        """Whether the experiment was completed."""
         return self.manifest["status"] == "completed"
 
     @cached_property

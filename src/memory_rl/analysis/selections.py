@@ -8,7 +8,7 @@ from typing import Any
 
 
 def fits(values: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
-    """Whether these have what a selection names: each key with its value, or one of a list of values."""
+    """Whether these keys are as a selection names them: each with its value, or one of a list of values."""
     return all(values.get(key) in _listed(wanted) for key, wanted in selection.items())
 
 
@@ -19,7 +19,7 @@ def combinations(selection: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def name_of(selection: Mapping[str, Any]) -> str:
-    """A selection as a reader would say it: sft, N=16, lora_rank=8."""
+    """A selection in words, such as: sft, N=16, lora_rank=8."""
     return ", ".join(
         str(value) if key == "condition" else f"{key}={value}" for key, value in selection.items()
     )

@@ -83,7 +83,7 @@ class LocalProcesses:
             for future in as_completed([threads.submit(run, task) for task in tasks]):
                 if (outcome := future.result()) is not None:
                     yield outcome
-        except BaseException:  # a signal, or the consumer has gone
+        except BaseException:  # a signal, or the consumer is gone
             for slot in slots:
                 slot.stop()
             raise

@@ -188,7 +188,7 @@ def _point_words(cells: Sequence[Cell]) -> list[list[str]]:
 
 
 def _capacity_words(cells: Sequence[Cell]) -> list[list[str]]:
-    """What is a lower bound says so."""
+    """The capacity of each row in words, which say where it is a lower bound."""
     frame = capacities_frame(cells)
     words = pl.when("saturated").then(pl.lit("yes")).otherwise(pl.lit("no: a lower bound"))
     rows = table_rows(frame.with_columns(saturated=words).rows(named=True), _CAPACITY_TABLE)

@@ -40,7 +40,7 @@ _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.valu
 
 
 def _number(value: Any) -> float:
-    """Of an aggregate of polars, which may be of any type."""
+    """An aggregate of polars, which may be of any type, as a number."""
     return float(value or 0.0)
 
 
@@ -88,12 +88,12 @@ def _bits_panel(entries: list[Entry], N: int) -> Panel:
 
 
 def _least(*columns: pl.Series) -> float:
-    """Of their numbers and 0."""
+    """The least of their numbers and 0."""
     return min(0.0, *(_number(column.min()) for column in columns))
 
 
 def _ceilings(entries: list[Entry]) -> list[Layer]:
-    """Dotted; of entries that are completed."""
+    """The ceilings of completed entries, dotted."""
     look = {"strokeWidth": 1.2, "opacity": 0.75, "strokeDash": [1.5, 3]}
     return [marks("line", curves.ceilings(entries), {"y": "bits"}, **look)] if entries else []
 
@@ -157,7 +157,7 @@ def _waterfall_panel(entries: list[Entry], N: int) -> Panel | None:
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
         "y": {"field": SERIES, "sort": present, "axis": None},
         "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
-        "color": {"legend": None},  # rows say themselves what they are
+        "color": {"legend": None},  # the rows are labelled
     }
     layers = [*_falls(frame), *_headings(entries)]
     return Panel(f"N = {N}", frame, channels, layers, height=ROW * len(present), rows=tuple(present))
@@ -318,7 +318,7 @@ def film(study: Study) -> Figure:
 
 
 def _to_show(filmed: list[Entry]) -> list[Entry]:
-    """One a label, with the most legible N."""
+    """One entry per label, with the most legible N."""
     chosen: dict[str, Entry] = {}
     for entry in sorted(filmed, key=lambda entry: abs(math.log2(entry.N / _LEGIBLE_N))):
         chosen.setdefault(entry.label, entry)
@@ -362,7 +362,7 @@ def _brightness() -> Spec:
 
 
 def _rectangles(frame: pl.DataFrame, N: int) -> pl.DataFrame:
-    """A little larger than they are, and covered by the next, so that no seam shows between neighbours."""
+    """Rectangles drawn a little too large and covered by the next, so that no seam shows between them."""
     return frame.with_columns(
         top=pl.col("answer") - 0.5,
         bottom=pl.col("answer") + 0.5 + _OVERLAP * N,
@@ -380,4 +380,4 @@ FIGURES: tuple[Callable[[Study], Figure], ...] = (
     film,
     rank,
 )
-"""In the order of the page."""
+"""The figures in the order of the page."""

@@ -19,16 +19,16 @@ from memory_rl.reporting.study import Entry
 from memory_rl.reporting.values import MINDS, STEPS, short
 
 LINEAR_UP_TO = 10
-"""Episodes; axes of episodes are logarithmic beyond."""
+"""Axes of episodes are linear up to this one and logarithmic beyond."""
 
 CURVE_POINTS = 80
-"""Of a curve over episodes, at most."""
+"""The most points of a curve over episodes."""
 
 FILM_COLUMNS = 120
-"""Snapshots of a film, at most."""
+"""The most snapshots of a film."""
 
 SINGLE_RUNS = 64
-"""Drawn as lines of their own, at most."""
+"""The most runs that are drawn as lines of their own."""
 
 _BINS_A_BIT = 2
 _LEAST_RUNS = 2
@@ -90,7 +90,7 @@ def _last_episode(entries: Sequence[Entry]) -> int:
 
 
 def _episodes(entry: Entry) -> np.ndarray:
-    """At which some run was measured, rising."""
+    """The episodes at which some run was measured, ascending."""
     return entry.cell.metrics["episode"].unique().sort().to_numpy()
 
 
@@ -293,7 +293,7 @@ def _absorbed(entry: Entry) -> pl.DataFrame:
 
 
 def _ratio(rows: pl.DataFrame) -> dict[str, float | int]:
-    """Of what was gained over what was spent in a bin, from the sums of each run."""
+    """The ratio of what was gained to what was spent in a bin, from the sums of each run."""
     sums = rows.select("gain", "spent", "place").to_numpy().astype(float)  # (R, 3)
     gain, spent, place = sums.sum(axis=0)
     drawn = resampled_means(sums, CURVE_RESAMPLES)

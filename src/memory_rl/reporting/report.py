@@ -80,7 +80,7 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
 
 
 def _make_figures(study: Study) -> list[Figure]:
-    """Of the page, with those that are left out."""
+    """The figures of the page, including those that are left out."""
     plain = study.plain()
     missing = "each cell has several secrets or another adapter than LoRA, and is in the figures of capacity"
     made = [make(plain) if plain.entries else Figure(make.__name__, missing=missing) for make in FIGURES]
@@ -88,7 +88,7 @@ def _make_figures(study: Study) -> list[Figure]:
 
 
 def _pictures(study: Study) -> Iterator[tuple[str, bytes]]:
-    """Of the figures that are not left out; ranks alone are compared among labels that start hidden, too."""
+    """The pictures of figures that are not left out; only ranks are compared among hidden labels, too."""
     plain = study.plain()
     shown = plain.shown()
     figures = [make(plain if make is rank else shown) for make in FIGURES if shown.entries]

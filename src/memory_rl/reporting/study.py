@@ -71,7 +71,7 @@ class Study:
 
     @property
     def sizes(self) -> list[int]:
-        """Each N, once, rising."""
+        """Each N once, ascending."""
         return sorted({entry.N for entry in self.entries})
 
     @cached_property
@@ -96,7 +96,7 @@ class Study:
 
 
 def study_of(cell: Cell) -> Study:
-    """One cell under the name of its condition, whatever else it is."""
+    """A study of one cell, under the name of its condition."""
     entry = Entry(cell.condition, cell)
     return Study((entry,), (), tuple(_labels([entry])))
 
@@ -135,7 +135,7 @@ def differing_keys(cells: Iterable[Cell]) -> list[str]:
 
 
 def _differs(configs: Sequence[dict[str, Any]], key: str) -> bool:
-    """Among those that have the key."""
+    """Whether cells differ in this key, among those that have it."""
     having = [config for config in configs if key in config]
     values = {(config["N"] if key in _SET_FOR_EACH_N else None, str(config[key])) for config in having}
     return len(values) > len({place for place, _ in values})
@@ -176,7 +176,7 @@ def _secrets(cell: Cell) -> str:
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
-    """With the names of their folders, where cells of one N have the same name."""
+    """The names, with those of folders where cells of one N have the same name."""
     met = Counter((entry.label, entry.N) for entry in entries)
     return [
         Entry(f"{entry.label} ({entry.cell.path.name})", entry.cell)
@@ -200,7 +200,7 @@ def _shown(key: str, value: Any) -> Any:
 
 
 def _usual(key: str, values: Sequence[Any]) -> Any:
-    """The value that most have; of as many, the greatest rank, and of other keys one that none equals."""
+    """The value that most have; among ties, the greatest rank, or for other keys one that none equals."""
     counts = Counter(map(str, values))
     most = max(counts.values())
     candidates = {str(value): value for value in values if counts[str(value)] == most}
@@ -227,7 +227,7 @@ def _colors(conditions: Sequence[str], cells: Counter[str]) -> dict[str, int]:
     """A place in the palette for each condition.
 
     It is always the same for the five standard conditions; where several share one, as bins do, the one with
-    the most cells has it. Others have the next free.
+    the most cells has it. Others have the next free place.
     """
     colors: dict[str, int] = {}
     for condition in sorted(dict.fromkeys(conditions), key=lambda name: -cells[name]):
@@ -250,7 +250,7 @@ def _place_of(condition: str) -> tuple[int, list[tuple[int, float, str]]]:
 
 
 def _natural(text: str) -> list[tuple[int, float, str]]:
-    """B=8 before B=16."""
+    """A sort key by which B=8 comes before B=16."""
     parts = text.replace("=", " ").split(" ")
     return [
         (0, float(part), "") if part.replace(".", "", 1).isdecimal() else (1, 0.0, part) for part in parts

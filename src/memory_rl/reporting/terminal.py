@@ -61,7 +61,7 @@ class ProgressBar:
             self._bar.stop()
 
     def move(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """See `memory_rl.training.meter.Watcher`; moves the bar."""
+        """Moves the bar, as a `memory_rl.training.meter.Watcher`."""
         if self._bar is not None:
             self._bar.update(self._task, completed=episode, bits=mean_bits_known, active=active)
 
@@ -140,7 +140,7 @@ def make_table(
         headings: of its columns.
         rows: in words.
         left: the headings of words; other columns hold numbers, and are set to the right.
-        about: title and caption, as rich has them.
+        about: title and caption, passed on to rich.
     """
     table = Table(**about)
     for heading in headings:

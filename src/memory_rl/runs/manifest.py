@@ -21,7 +21,7 @@ _LIBRARIES = ("memory-rl", "torch", "transformers", "numpy", "scipy", "polars")
 
 
 def make_manifest(experiment: Experiment) -> dict[str, Any]:
-    """The manifest of a run that is about to start. It holds nothing of the environment's variables."""
+    """The manifest of a run that is about to start; it holds no environment variables."""
     return {
         "schema": SCHEMA,
         "kind": experiment.command,
@@ -47,7 +47,7 @@ def with_status(
         manifest: as it was.
         status: the new one.
         why: of an interruption or a failure.
-        about: whatever else is to be noted.
+        about: what else to note.
     """
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 

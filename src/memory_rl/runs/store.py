@@ -161,7 +161,7 @@ class RunDirectory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run that a claimed directory holds has come to its end."""
+        """Whether the run that a claimed directory holds is complete."""
         return self.existing is not None and self.existing["status"] == "completed"
 
     def release(self) -> None:

@@ -23,8 +23,10 @@ from memory_rl.experiment import old_experiment
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
-"""A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show
-all there is, rewards do not."""
+"""A size is saturated if it stores less than this share of the most that examples showed it.
+
+Examples show all there is to learn; rewards do not.
+"""
 
 _UNNAMED = KEEP | {
     *("seed", "num_runs", "ledger", "evaluate_every"),

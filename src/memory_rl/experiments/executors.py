@@ -26,8 +26,10 @@ from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 _SECONDS_TO_CONNECT = 10
 
 Executor = Callable[[Sequence[Task]], Iterator[CellOutcome]]
-"""Runs tasks and yields an outcome for each. Closing the iterator stops the workers, which note on disk that
-they were interrupted."""
+"""Runs tasks and yields an outcome for each.
+
+Closing the iterator stops the workers, which note on disk that they were interrupted.
+"""
 
 
 def make_executor(config: SweepConfig) -> Executor:

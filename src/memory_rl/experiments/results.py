@@ -24,9 +24,11 @@ FIELDS = (
     *("runs", "memorised", "censored", *MEDIAN, "restricted_mean_episodes", *RATE),
     *("capacity", "laws", "seconds"),
 )
-"""The columns of results.csv; after them come the keys in which the cells differ. Episodes to memorise and
-bits per episode with 95 % intervals, empty where they lie beyond the budget; laws: whether both hold, as far
-as they were checked."""
+"""The columns of results.csv; after them come the keys in which the cells differ.
+
+Episodes to memorise and bits per episode have 95 % intervals, and are empty where they lie beyond the budget.
+laws: whether both hold, as far as they were checked.
+"""
 
 
 def cell_summary(directory: SweepDirectory, folder: str) -> dict[str, Any]:

@@ -44,8 +44,10 @@ COLORS = (
     *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
     *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
 )
-"""From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
-2.2, 1.4.11)."""
+"""The colours from the smallest size to the largest.
+
+Each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11).
+"""
 
 KNOWN_CAPACITIES = {2.0: "2 bits per parameter", 3.6: "3.6 bits per parameter"}
 """What whole language models were found to store per parameter.

@@ -176,7 +176,7 @@ def _secrets(cell: Cell) -> str:
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
-    """The names, with those of folders where cells of one N have the same name."""
+    """The entries, with the names of their folders where cells of one N have the same label."""
     met = Counter((entry.label, entry.N) for entry in entries)
     return [
         Entry(f"{entry.label} ({entry.cell.path.name})", entry.cell)
@@ -193,7 +193,7 @@ def _departures(cell: Cell, usual: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(key: str, value: Any) -> Any:
-    """A model in a directory goes by the directory's own name, wherever it lies."""
+    """The value in a label; a model in a directory goes by the directory's own name, wherever it lies."""
     if key == "model_name" and value.startswith(("/", "./", "../", "~")):
         return value.rstrip("/").rpartition("/")[2]
     return "default" if value is None else value

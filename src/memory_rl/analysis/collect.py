@@ -104,10 +104,7 @@ class Cell:
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
-        """One row per run, evaluation and secret, where a run has several.
-
-        See `memory_rl.runs.store.SECRETS_SCHEMA`.
-        """
+        """One row per run, evaluation and secret; `memory_rl.runs.store.SECRETS_SCHEMA` has its columns."""
         return RunDirectory(self.path).read_frame(SECRETS)
 
     @cached_property

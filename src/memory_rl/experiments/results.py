@@ -64,7 +64,7 @@ def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]
 
 
 def varying_keys(cells: Sequence[GridCell]) -> list[str]:
-    """The keys, beside those that each row shows, in which cells of the same condition differ."""
+    """The keys, besides those that each row shows, in which cells of the same condition differ."""
     values: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
         for key in cell.values.keys() - KEEP.union(_IN_ROWS, _IN_CONDITIONS):

@@ -245,7 +245,7 @@ class Sweep:
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What sweep.json says of the plan, beside its cells."""
+        """What sweep.json says about the plan, besides its cells."""
         protocol, tuning = self.plan.protocol, self.plan.tuning
         return {
             "schema": SCHEMA,

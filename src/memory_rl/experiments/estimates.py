@@ -70,7 +70,7 @@ class CostEstimate:
 
 
 def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[CostEstimate]:
-    """The estimates of the tuning cells, then of the reported ones."""
+    """Of the tuning cells, then of the reported ones."""
     tuning = [estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
     return tuning + [estimate(cell, "reported", tuned=bool(contests)) for cell in cells]
 
@@ -177,7 +177,7 @@ def total(costs: Sequence[CostEstimate], workers: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in words."""
+    """A time as a person would say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -26,10 +26,8 @@ from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 _SECONDS_TO_CONNECT = 10
 
 Executor = Callable[[Sequence[Task]], Iterator[CellOutcome]]
-"""Runs tasks and yields an outcome for each.
-
-Closing the iterator stops the workers, which note on disk that they were interrupted.
-"""
+"""Runs tasks and yields an outcome for each. Closing the iterator stops the workers, which note on disk that
+they were interrupted."""
 
 
 def make_executor(config: SweepConfig) -> Executor:
@@ -85,7 +83,7 @@ class LocalProcesses:
             for future in as_completed([threads.submit(run, task) for task in tasks]):
                 if (outcome := future.result()) is not None:
                     yield outcome
-        except BaseException:  # a signal, or the consumer is gone
+        except BaseException:  # a signal, or the consumer has gone
             for slot in slots:
                 slot.stop()
             raise

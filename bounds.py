@@ -1,6 +1,4 @@
-"""python bounds.py key=value ...: what a reward can teach at most, without training anything. See
-README.md.
-"""
+"""What a reward can teach at most; nothing is trained: as `memory-rl bounds`. Add --help for the keys."""
 
 import sys
 

@@ -1,6 +1,4 @@
-"""python sweep.py key=value ...: many experiments at once, from a protocol, a file or a grid typed here. See
-docs/sweeps.md.
-"""
+"""Many experiments at once: the same as `memory-rl sweep`. Add --help for the keys; see docs/sweeps.md."""
 
 import sys
 

@@ -49,7 +49,7 @@ def parse_experiment(words: Iterable[str], command: Command = "train") -> Experi
 
 
 def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str, Any]:
-    """Those of the keys that are known and have a meaning beside the others."""
+    """Those of the keys that are known and have a meaning together with the others."""
     keys, given = experiment_keys(), _with_signal(given, command)
     return {word: value for word, value in given.items() if word in keys and unmet(keys, word, given) is None}
 

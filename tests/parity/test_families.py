@@ -209,6 +209,7 @@ def test_wordings():
         == "I am thinking of a secret integer from 0 to 63. Reply with the integer alone."
     )
     assert [make_world("multi_step", 64).prompt(step) for step in (0, 5)] == [
-        "I am thinking of a secret integer from 0 to 63, written with 6 binary digits. Reply with one digit at a time, 0 or 1, alone. Digit 1?",
+        "I am thinking of a secret integer from 0 to 63, written with 6 binary digits. "
+        "Reply with one digit at a time, 0 or 1, alone. Digit 1?",
         "Digit 6?",
     ]

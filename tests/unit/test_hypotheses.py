@@ -269,8 +269,8 @@ def test_an_ambiguous_cell_is_not_judged_and_says_what_differs():
     verdict = verdict_of(*CEILING, [*ceiling_cells(80), *ceiling_cells(80, learning_rate=0.1)])
     assert (verdict.verdict, verdict.p_value) == ("inconclusive", None)
     assert (
-        verdict.reason
-        == "binary, N=16 matches 2 cells, which differ in learning_rate: the protocol must say which one it means."
+        verdict.reason == "binary, N=16 matches 2 cells, which differ in learning_rate: "
+        "the protocol must say which one it means."
     )
 
 

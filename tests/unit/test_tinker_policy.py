@@ -421,9 +421,8 @@ def test_an_update_about_several_secrets_moves_the_weights_as_the_local_one_does
             )
             > 2e-5
         )
-        assert (
-            apart.sum() <= 2
-        )  # of 19,520: where a gradient is but rounding (1e-7, others 1e-2), so is the step that Adam makes of it
+        # Of 19,520. Where a gradient is only rounding (1e-7, others 1e-2), so is the step that Adam makes.
+        assert apart.sum() <= 2
     assert np.abs(local.adapters.vectors[0].detach().numpy() - before).max() > 5e-4
     length = local.trie.prompts.shape[1]
     for (_, _, data), asked in zip(service.data, np.repeat(PROMPTS, learner.epochs, axis=0), strict=True):

@@ -1,6 +1,6 @@
 """How much the trained parameters hold, and what becomes of old secrets while new ones are learned.
 
-Bits stored against bits to learn, plateau and knee.
+Capacity is read off bits stored against bits to learn: a plateau, and the knee before it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from memory_rl.files import Json
 from memory_rl.runs.store import PROMPT
 
 SATURATED_BELOW = 0.5
-"""A size is saturated if it stores less than this share of the most that it was shown to learn. Examples show
-all there is, rewards do not."""
+"""A size is saturated if it stores less than this share of the most that examples showed it.
+
+Examples show all there is to learn; rewards do not.
+"""
 
 _UNNAMED = KEEP | {
     *("seed", "num_runs", "ledger", "evaluate_every"),
@@ -179,7 +181,7 @@ class Interference:
     """What is known of a secret while others are learned.
 
     Attributes:
-        blocks: (X,) since the block of the secret began, from 0; from 1 on the turn is another's.
+        blocks: (X,) since the block of the secret started, from 0; from 1 on other secrets are learned.
         known: (R, X) bits, averaged over the same secrets of each run at each X.
         secrets: over how many.
     """
@@ -190,7 +192,7 @@ class Interference:
 
 
 def interference(cell: Cell) -> Interference:
-    """Bits known of a secret against the blocks since its own began, of a cell with order=blocks.
+    """Bits known of a secret against the blocks since its own started, of a cell with order=blocks.
 
     The first half of the secrets is averaged over, up to as far as the last of them goes: with a set that
     changed on the way the mean would jump. A run that has ended keeps what it knew.

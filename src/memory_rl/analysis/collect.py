@@ -88,7 +88,7 @@ class Cell:
 
     @property
     def completed(self) -> bool:
-        """Whether the experiment came to its end."""
+        """Whether the experiment was completed."""
         return self.manifest["status"] == "completed"
 
     @cached_property
@@ -103,10 +103,7 @@ class Cell:
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
-        """One row per run, evaluation and secret, where a run has several.
-
-        See `memory_rl.runs.store.SECRETS_SCHEMA`.
-        """
+        """One row per run, evaluation and secret; `memory_rl.runs.store.SECRETS_SCHEMA` has its columns."""
         return RunDirectory(self.path).read_frame(SECRETS)
 
     @cached_property

@@ -1,7 +1,7 @@
 """The tests that a protocol may name, one class each: its fields are its keys, and it judges the cells.
 
-Each claim says that some rates, or ratios of rates, lie in a range. Two p values are worked out for it: that
-of so clear a result *for* the claim if it were false, and *against* it if it were true. A claim of several
+Each claim says that some rates, or ratios of rates, lie in a range. Two p values are computed for it: that of
+such a clear result *for* the claim if it were false, and *against* it if it were true. A claim of several
 parts is supported only by all of them (the largest p value; intersection-union), and refuted by any one (the
 smallest, times their number; Bonferroni). With one part this is the same as asking whether the 95 % interval
 lies wholly within or wholly outside the range; for a range it is the equivalence test of two one-sided tests
@@ -391,6 +391,6 @@ def _cell_row(name: str, sample: Sample) -> Json:
 
 
 def _and(values: Iterable[Any]) -> str:
-    """1, 2 and 3."""
+    """Joins words as in "1, 2 and 3"."""
     *first, last = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
     return f"{', '.join(first)} and {last}" if first else last

@@ -2,8 +2,8 @@
 
 Runs that never memorised are censored. Which interval is used where was settled by simulation on geometric
 times, with and without censoring, at 16 and 64 runs (tests/theory/test_survival.py): a percentile bootstrap
-of the mean covers 88 % at 16 runs, these cover 92 to 98 %. None of them can account for a mishap that no run
-met with: where one run in twenty gets stuck, 44 % of all experiments with 16 runs hold no such run, and their
+of the mean covers 88 % at 16 runs, these cover 92 to 98 %. None of them can account for an event that no run
+had: where one run in twenty gets stuck, 44 % of all experiments with 16 runs have no such run, and their
 intervals are too narrow.
 """
 
@@ -178,15 +178,15 @@ class Normal:
         return Estimate(*map(math.exp, (self.value, *self.interval())))
 
     def chance_above(self, boundary: float) -> float:
-        """The p value of so large an estimate, if the truth were at the boundary or below."""
+        """The p value of such a large estimate, if the truth were at the boundary or below."""
         return self._chance(boundary - self.value)
 
     def chance_below(self, boundary: float) -> float:
-        """The p value of so small an estimate, if the truth were at the boundary or above."""
+        """The p value of such a small estimate, if the truth were at the boundary or above."""
         return self._chance(self.value - boundary)
 
     def _chance(self, excess: float) -> float:
-        """That an error of Student's distribution is at most so large."""
+        """The probability that an error of Student's distribution is at most this large."""
         from scipy.special import stdtr
 
         return float(stdtr(self.freedom, excess / self.error) if self.error else excess >= 0)
@@ -249,7 +249,7 @@ def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
 
     Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their
     episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over the runs of
-    each N. A resample in which no run memorised counts half a one.
+    each N. A resample in which no run memorised counts as half a run.
 
     Args:
         by_size: the runs of each N, at two N or more.

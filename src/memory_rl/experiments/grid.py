@@ -49,7 +49,7 @@ class GridCell:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment, valid as far as can be told without models and files."""
+        """The experiment, checked as far as is possible without models and files."""
         return make_experiment(self.values)
 
     @property

@@ -23,9 +23,11 @@ FIELDS = (
     *("runs", "memorised", "censored", *MEDIAN, "restricted_mean_episodes", *RATE),
     *("capacity", "laws", "seconds"),
 )
-"""The columns of results.csv; after them come the keys in which the cells differ. Episodes to memorise and
-bits per episode with 95 % intervals, empty where they lie beyond the budget; laws: whether both hold, as far
-as they were checked."""
+"""The columns of results.csv; after them come the keys in which the cells differ.
+
+Episodes to memorise and bits per episode have 95 % intervals, and are empty where they lie beyond the budget.
+laws: whether both hold, as far as they were checked.
+"""
 
 
 def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]) -> Json:
@@ -49,7 +51,7 @@ def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]
 
 
 def varying_keys(cells: Sequence[GridCell]) -> list[str]:
-    """The keys, beside those that each row shows, in which cells of the same condition differ."""
+    """The keys, besides those that each row shows, in which cells of the same condition differ."""
     values: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
         for key in cell.values.keys() - KEEP.union(_IN_ROWS, _IN_CONDITIONS):

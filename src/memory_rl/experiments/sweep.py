@@ -40,8 +40,10 @@ from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
 
 SCHEMA = 2
-"""Raised when sweep.json or the summary.json of a sweep changes its meaning. 2: ids are hashes of
-`Experiment.resolved`."""
+"""Raised when sweep.json or the summary.json of a sweep changes its meaning.
+
+2: ids are hashes of `Experiment.resolved`.
+"""
 
 
 def sweep(**settings: Any) -> Json:

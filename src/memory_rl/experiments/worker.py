@@ -1,4 +1,4 @@
-"""What a worker does: runs one cell to its end and reports how that was; it never raises."""
+"""What a worker does: runs one cell to its end and reports how that went; it never raises."""
 
 from __future__ import annotations
 

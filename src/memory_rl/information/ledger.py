@@ -143,7 +143,7 @@ class HitLedger(Stateful):
         )
 
     def misses(self, runs: np.ndarray) -> np.ndarray:
-        """D, the expected number of different answers that these runs tried in vain: (R',)."""
+        """D, the expected number of different answers that these runs tried without a hit: (R',)."""
         others = self._others[runs]
         tried = -np.expm1(self._log_untried[runs])
         return (self._num_secrets - 1) * (tried * others).sum(axis=1) / others.sum(axis=1)

@@ -44,12 +44,16 @@ COLORS = (
     *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
     *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
 )
-"""From the smallest size to the largest; each stands out from the light ground and from the dark one (WCAG
-2.2, 1.4.11)."""
+"""The colours from the smallest size to the largest.
+
+Each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11).
+"""
 
 KNOWN_CAPACITIES = {2.0: "2 bits per parameter", 3.6: "3.6 bits per parameter"}
-"""What whole language models were found to store: about 2 bits of facts a parameter (Allen-Zhu and Li,
-arXiv:2404.05405), about 3.6 bits of random bits (Morris and others, arXiv:2505.24832)."""
+"""What whole language models were found to store per parameter.
+
+About 2 bits of facts (Allen-Zhu and Li, arXiv:2404.05405), or about 3.6 random bits (Morris et al.,
+arXiv:2505.24832)."""
 
 LEAST_BITS = 0.1
 """Means below have no place on the logarithmic axes of bits stored."""

@@ -146,7 +146,7 @@ def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
         "y": {"field": SERIES, "type": "nominal", "sort": present, "axis": None},
         "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
-        "color": {"legend": None},  # rows say themselves what they are
+        "color": {"legend": None},  # the rows are labelled
     }
     layers = [*_falls(frame), *_headings(entries)]
     return Panel(frame, channels, layers, height=ROW * len(present), rows=present)
@@ -345,7 +345,7 @@ def _brightness() -> Spec:
 
 
 def _rectangles(frame: pl.DataFrame, N: int) -> pl.DataFrame:
-    """A little larger than they are, and covered by the next, so that no seam shows between neighbours."""
+    """Rectangles drawn a little too large and covered by the next, so that no seam shows between them."""
     return frame.with_columns(
         top=pl.col("answer") - 0.5,
         bottom=pl.col("answer") + 0.5 + _OVERLAP * N,
@@ -363,4 +363,4 @@ FIGURES: tuple[Callable[[Study], Figure], ...] = (
     film,
     rank,
 )
-"""In the order of the page."""
+"""The figures in the order of the page."""

@@ -21,16 +21,16 @@ from memory_rl.reporting.study import Entry
 from memory_rl.reporting.values import MINDS, STEPS, short
 
 LINEAR_UP_TO = 10
-"""Episodes; axes of episodes are logarithmic beyond."""
+"""Axes of episodes are linear up to this one and logarithmic beyond."""
 
 CURVE_POINTS = 80
-"""Of a curve over episodes, at most."""
+"""The most points of a curve over episodes."""
 
 FILM_COLUMNS = 120
-"""Snapshots of a film, at most."""
+"""The most snapshots of a film."""
 
 SINGLE_RUNS = 64
-"""Drawn as lines of their own, at most."""
+"""The most runs that are drawn as lines of their own."""
 
 _BINS_A_BIT = 2
 _LEAST_RUNS = 2
@@ -107,7 +107,7 @@ def _last_episode(entries: Sequence[Entry]) -> int:
 
 
 def _episodes(entry: Entry) -> np.ndarray:
-    """At which some run was measured, rising."""
+    """The episodes at which some run was measured, ascending."""
     return entry.cell.metrics["episode"].unique().sort().to_numpy()
 
 

@@ -54,11 +54,11 @@ class Layer:
     """Marks, one for each row of a frame, or one for each series.
 
     Attributes:
-        mark: its type and its look.
+        mark: its type and its appearance.
         encoding: from channel to a column, or to what Vega-Lite takes there; for a tooltip, from columns to
             their headings.
         frame: what is drawn; None: that of the panel.
-        alone: whether it shares no more than the scales of the panel's channels.
+        alone: whether it shares only the scales of the panel's channels.
     """
 
     mark: Spec

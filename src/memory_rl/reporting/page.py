@@ -32,7 +32,7 @@ GENERATOR = "memory-rl report"
 def render(
     title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]
 ) -> tuple[str, str]:
-    """The whole page, and the same without what moves as Markdown.
+    """The whole page, and the same as Markdown without its moving parts.
 
     Args:
         title: the heading.
@@ -66,7 +66,7 @@ def render(
 
 
 def _environment() -> jinja2.Environment:
-    """Templates in which names of users are shown and mean nothing, neither in HTML nor in Markdown."""
+    """The templates' environment, in which users' names have no meaning as HTML or Markdown."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("memory_rl.reporting"),
         autoescape=jinja2.select_autoescape(["html"]),
@@ -80,7 +80,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _plain(text: str) -> str:
-    """Without meaning in Markdown or HTML."""
+    """A text that has no meaning as Markdown or HTML."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
 
@@ -93,7 +93,7 @@ def _engine() -> str:
 
 
 def _content_policy(*scripts: str) -> str:
-    """Only these very scripts may run, and nothing may be loaded from anywhere."""
+    """The policy by which only these scripts may run, and nothing may be loaded from anywhere."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts

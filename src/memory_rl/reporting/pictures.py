@@ -85,7 +85,7 @@ def _on_white(spec: Spec, study: Study) -> Spec:
 
 
 def _pictures(name: str, spec: Spec) -> Iterator[tuple[str, bytes]]:
-    """The PNG is made of the SVG, since laying a chart out is what takes time."""
+    """The figure as SVG and PNG; the PNG is made from the SVG, since laying a chart out takes most time."""
     import vl_convert
 
     drawing = vl_convert.vegalite_to_svg(spec)

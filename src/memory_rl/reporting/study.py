@@ -72,7 +72,7 @@ class Study:
 
     @property
     def sizes(self) -> list[int]:
-        """Each N, once, rising."""
+        """Each N once, ascending."""
         return sorted({entry.N for entry in self.entries})
 
     @cached_property
@@ -97,7 +97,7 @@ class Study:
 
 
 def study_of(cell: Cell) -> Study:
-    """One cell under the name of its condition, whatever else it is."""
+    """A study of one cell, under the name of its condition."""
     entry = Entry(cell.condition, cell)
     return Study([entry], [], _labels([entry]))
 
@@ -173,7 +173,7 @@ def _secrets(cell: Cell) -> str:
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
-    """With the names of their folders, where cells of one N have the same name."""
+    """The entries, with the names of their folders where cells of one N have the same label."""
     met = Counter((entry.label, entry.N) for entry in entries)
     return [
         Entry(f"{entry.label} ({entry.cell.path.name})", entry.cell)
@@ -193,7 +193,7 @@ def _departures(config: Mapping[str, Any], usual: Mapping[str, str | None]) -> l
 
 
 def _shown(key: str, value: Any) -> Any:
-    """A model in a directory goes by the directory's own name, wherever it lies."""
+    """The value in a label; a model in a directory goes by the directory's own name, wherever it lies."""
     if key == "model_name" and value.startswith(("/", "./", "../", "~")):
         return value.rstrip("/").rpartition("/")[2]
     return "default" if value is None else value
@@ -225,7 +225,7 @@ def _colors(conditions: Iterable[str], cells: Mapping[str, int]) -> dict[str, in
     """A place in the palette for each condition.
 
     It is always the same for the five standard conditions; where several share one, as bins do, the one with
-    the most cells has it. Others have the next free.
+    the most cells has it. Others have the next free place.
     """
     ranks, owners = {condition: _rank_of(condition) for condition in conditions}, dict[int, str]()
     for condition, rank in ranks.items():

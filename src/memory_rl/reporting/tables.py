@@ -33,7 +33,7 @@ def tables(study: Study) -> list[WordTable]:
 
 
 def about(study: Study) -> str:
-    """What the report is over, in a sentence."""
+    """What the report covers, in a sentence."""
     runs = sum(entry.summary["runs"] for entry in study.entries)
     conditions = {entry.cell.condition for entry in study.entries}
     counts = {"cell": len(study.entries), "run": runs, "condition": len(conditions)}
@@ -67,7 +67,7 @@ _CONFIG = "config."
 
 
 def _column(values: list[Any]) -> pl.Series:
-    """Of numbers if all are numbers, else of texts."""
+    """A column of numbers if all are numbers, else of texts."""
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or kinds == {bool}:
         return pl.Series(values, dtype=pl.Float64 if float in kinds else None)

@@ -127,7 +127,7 @@ def make_table(
         headings: of its columns.
         rows: in words.
         left: the headings of words; other columns hold numbers, and are set to the right.
-        about: title and caption, as rich has them.
+        about: title and caption, passed on to rich.
     """
     table = Table(**about)
     for heading in headings:

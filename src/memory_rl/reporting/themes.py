@@ -19,10 +19,10 @@ PALETTE = {
     "light": ("#0067b0", "#00805a", "#a8488a", "#ae8500", "#b03a00", "#24292f", "#1f95c9", "#6f4fc8"),
     "dark": ("#58b2f5", "#3ed0a0", "#e892cf", "#f2da6b", "#f07f3c", "#ffffff", "#2fb8c6", "#a78bfa"),
 }
-"""A colour a condition; at least 3:1 against the ground (WCAG 2.2, 1.4.11)."""
+"""One colour per condition; at least 3:1 against the ground (WCAG 2.2, 1.4.11)."""
 
 DASHES = ([1, 0], [7, 3], [2, 2], [10, 3, 2, 3], [4, 4])
-"""A pattern a variant of a condition."""
+"""One pattern per variant of a condition."""
 
 _INK = {
     "light": {"text": "#24292f", "muted": "#57606a", "lines": "#e3e7ec"},

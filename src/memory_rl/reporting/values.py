@@ -75,13 +75,13 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """So many digits, and whole numbers in full; none with a positive exponent."""
+    """A number with this many digits, whole numbers in full; never with a positive exponent."""
     text = f"{value:.{digits}g}"
     return f"{value:,.0f}" if value.is_integer() else f"{float(text):,.0f}" if "e+" in text else text
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number, several of them, or words, as words; what is unknown as a dash."""
+    """A number, several numbers or a text as words; what is unknown as a dash."""
     if value is None:
         return UNKNOWN
     if isinstance(value, list | tuple):

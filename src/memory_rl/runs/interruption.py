@@ -45,7 +45,7 @@ def signals_raise(*numbers: int) -> Iterator[list[int]]:
 
 
 def sigterm_raises() -> AbstractContextManager[list[int]]:
-    """Turns SIGTERM into an `InterruptedBySignal`, unless someone has other plans for it."""
+    """Turns SIGTERM into an `InterruptedBySignal`, unless it already has another handler."""
     unhandled = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     return signals_raise(*([signal.SIGTERM] if unhandled else []))
 

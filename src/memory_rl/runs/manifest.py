@@ -45,7 +45,7 @@ def with_status(manifest: Json, status: Status, why: str | None = None, **about:
         manifest: as it was.
         status: the new one.
         why: of an interruption or a failure.
-        about: whatever else is to be noted.
+        about: what else to note.
     """
     return {**manifest, **about, "status": status, "why": why, "updated": _now()}
 

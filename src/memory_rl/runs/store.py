@@ -37,10 +37,13 @@ METRICS_SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("reward_mean", "invalid_fraction", "zero_advantage_fraction"), pl.Float64),
     "learning_rate": pl.Float64,
 }
-"""One row per run and evaluation. update: optimiser steps so far; episode: episodes so far. confidence: the
-probability of the likeliest valid answer. observer_bits, asked_bits, asked_variance: the ledger so far (see
-`memory_rl.information.ledger`), null if none is kept. The fractions and the mean reward are those of the
-episodes since the last evaluation, null where there is none. zero_advantage_fraction: of groups."""
+"""One row per run and evaluation.
+
+update: optimiser steps so far; episode: episodes so far. confidence: the probability of the likeliest valid
+answer. observer_bits, asked_bits, asked_variance: the ledger so far (see `memory_rl.information.ledger`),
+null if none is kept. The fractions and the mean reward are those of the episodes since the last evaluation,
+null where there are none. zero_advantage_fraction: of groups.
+"""
 
 EPISODES_SCHEMA = {
     "run": pl.Int32,
@@ -51,15 +54,20 @@ EPISODES_SCHEMA = {
     "reward": pl.Float64,
     "count": pl.Int64,
 }
-"""One row per run, episode and step. update: optimiser steps that the run had made when it answered; episode
-from 1, step from 0; answer null where it was invalid or forfeited. count: 1; but silent episodes that were
-skipped have a row for each answer and reward, at the first episode that had them, with the number of those
-that did before the next update; with scoring=paths the answers of one row, -2, are any that were not S."""
+"""One row per run, episode and step.
+
+update: optimiser steps that the run had made when it answered; episode from 1, step from 0; answer null where
+it was invalid or forfeited. count: 1; but silent episodes that were skipped have a row for each answer and
+reward, at the first episode that had them, with the number of those that did before the next update. With
+scoring=paths such a row has the answer -2, for any answers that were not S.
+"""
 
 OF_SEVERAL_SECRETS = {"secrets_memorised": pl.Int64}
-"""Columns that metrics.parquet has beside, if a run has several secrets: how many of them have P(S) >=
-memorised_at. Bits are then sums over all secrets, `secret` is null, and confidence is the least of the
-greatest ones that are as many as must be memorised."""
+"""More columns of metrics.parquet, if a run has several secrets: how many have P(S) >= memorised_at.
+
+Bits are then sums over all secrets, and `secret` is null. confidence is the k-th greatest of the secrets', if
+k must be memorised.
+"""
 
 PROMPT = "prompt"
 """A column of episodes.parquet and secrets.parquet, if a run has several secrets: which of them, from 0."""
@@ -72,8 +80,10 @@ SECRETS_SCHEMA = {
     "bits_known": pl.Float64,
     "observer_bits": pl.Float64,
 }
-"""One row per run, evaluation and secret: what the policy knows of it, and the ideal observer (null if no
-ledger is kept)."""
+"""One row per run, evaluation and secret: what the policy and the ideal observer know of it.
+
+The observer's is null if no ledger is kept.
+"""
 
 LEDGER_SCHEMA = {
     "run": pl.Int32,
@@ -94,8 +104,10 @@ FILM_SCHEMA = {
     "policy": pl.Float32,
     "observer": pl.Float32,
 }
-"""One row per episode and answer of run 0, at some evaluations and the last one. policy: P(answer); observer:
-the ideal observer's posterior."""
+"""One row per episode and answer of run 0, at some evaluations and the last one.
+
+policy: P(answer); observer: the ideal observer's posterior.
+"""
 
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
 METRICS, EPISODES, TIMING = "metrics.parquet", "episodes.parquet", "timing.parquet"
@@ -159,7 +171,7 @@ class RunDirectory:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the run that a claimed directory holds has come to its end."""
+        """Whether the run that a claimed directory holds is complete."""
         return self.existing is not None and self.existing["status"] == "completed"
 
     def release(self) -> None:

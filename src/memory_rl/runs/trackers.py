@@ -253,8 +253,11 @@ _KINDS: dict[str, tuple[str, Callable[[str, Subject], Tracker]]] = {
     "trackio_project": ("trackio", TrackioTracker),
     "tensorboard": ("tensorboard", TensorboardTracker),
 }
-"""By the key that asks for it: the library, which is also the extra to install, and how the tracker is
-opened, given the value of the key."""
+"""The trackers by the key that asks for each.
+
+The first is the library, which is also the extra to install; the second opens the tracker, given the value of
+the key.
+"""
 
 
 class Trackers:

@@ -14,7 +14,7 @@ from memory_rl.runs.store import FILM_SCHEMA
 from memory_rl.state import State, Stateful
 
 MAX_N = 256
-"""More answers cannot be told apart in a picture."""
+"""The largest N with a film: more answers cannot be told apart in a picture."""
 
 MAX_PICTURES = 200
 

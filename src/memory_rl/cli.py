@@ -199,8 +199,8 @@ def _show_commands() -> int:
     print("usage: memory-rl COMMAND key=value ...\n")
     for name, command in _COMMANDS.items():
         print(_wrapped(f"  {name:<14}", command.about))
-    hint = "memory-rl COMMAND --help lists the keys of a command, memory-rl --version says which version this is."
-    print("\n" + _wrapped("", hint))
+    hint = "memory-rl COMMAND --help lists the keys of a command, memory-rl --version says which version "
+    print("\n" + _wrapped("", f"{hint}this is."))
     return 0
 
 

@@ -229,8 +229,7 @@ def _about_service(learners: Learners, stopped: str | None) -> Json:
     if spending is None:
         return {}
     about = {"usage": spending.as_dict(), "stopped": stopped}
-    made = {} if warmup is None else {name: value for name, value in warmup.items() if name != "state"}
-    return {**about, **({"warmup": made} if made else {})}
+    return {**about, "warmup": warmup} if warmup else about
 
 
 def _slug(experiment: Experiment) -> str:

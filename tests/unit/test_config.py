@@ -280,7 +280,9 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
 @pytest.mark.parametrize("command", ["train", "sft-train"])
 def test_the_examples_of_help_are_configurations(command, capsys, monkeypatch):
     printed = help_of(command, capsys, monkeypatch)
-    for example in re.findall(rf"^  memory-rl {command} (.*)", printed, flags=re.MULTILINE):
+    examples = re.findall(rf"^  memory-rl {command} (.*)", printed, flags=re.MULTILINE)
+    assert len(examples) == 2
+    for example in examples:
         parse_experiment(example.split(), "train" if command == "train" else "sft")
 
 

@@ -40,6 +40,24 @@ class ServiceError(MemoryRLError, OSError):
     """A service that refuses, does not answer or fails."""
 
 
+class DivergedError(MemoryRLError, ArithmeticError):
+    """An experiment that failed because numbers of one of its runs are no longer finite."""
+
+
+class NotFiniteError(Exception):
+    """Numbers of a run are no longer finite, found by those who know no key; becomes a `DivergedError`.
+
+    Args:
+        run: which one; None for one of several.
+        update: the optimiser step at which it was found, 0 for none.
+        what: as the start of a sentence, "parameters are", "probabilities are" or "loss is".
+    """
+
+    def __init__(self, run: int | None, update: int, what: str) -> None:
+        super().__init__(f"{what} not finite, of run {run} at update {update}")
+        self.run, self.update, self.what = run, update, what
+
+
 class TokensSpentError(Exception):
     """The next update might spend more tokens than allowed; the experiment ends cleanly before it."""
 

@@ -20,7 +20,14 @@ from memory_rl.assembly import (
     make_setting,
 )
 from memory_rl.condition import show_ceilings
-from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
+from memory_rl.errors import (
+    DivergedError,
+    LawBreachWarning,
+    MemoryRLError,
+    NotFiniteError,
+    RunDirectoryError,
+    TokensSpentError,
+)
 from memory_rl.experiment import Experiment
 from memory_rl.files import Json
 from memory_rl.keys import name_of
@@ -35,6 +42,7 @@ from memory_rl.training.continuation import FromCheckpoints
 from memory_rl.training.loop import train
 from memory_rl.training.meter import Meter
 from memory_rl.training.recompute import draw_secrets
+from memory_rl.training.sampling import Sampling
 from memory_rl.training.tables import Tables
 
 
@@ -135,6 +143,8 @@ def _measure(
         with progress, signals:
             train(learners.policy, setting.learner, sampling, meter, continuation)
         completed = True
+    except NotFiniteError as found:
+        raise DivergedError(_why_diverged(experiment, found, sampling)) from None
     except TokensSpentError as why:
         completed, stopped = True, f"{why}: the runs that had not memorised by then are censored there."
         _say(experiment, stopped)
@@ -145,6 +155,23 @@ def _measure(
     if experiment.keep.save_adapters:
         directory.write_adapters(learners.policy.state()["adapters"])
     return {"seconds": tables.seconds, **learners.warmup}
+
+
+def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampling) -> str:
+    """The sentence about numbers that are no longer finite: of which run, since when, and what to change."""
+    run, policy = "one of its runs" if found.run is None else f"run {found.run}", experiment.policy
+    if found.update == 0:
+        return (
+            f"{run} starts where its {found.what} not finite: use another model_name than "
+            f"{policy.model_name}, or another dtype than {policy.dtype}."
+        )
+    episode = sampling.episodes.max() if found.run is None else sampling.episodes[found.run]
+    own = f", or repair algorithm={name_of(experiment.updates.algorithm)}" if experiment.own_learner else ""
+    return (
+        f"{run} diverged at its update {found.update} (episode {episode}), where its {found.what} not finite, "
+        "and what was measured before is kept: "
+        f"use a learning_rate below {experiment.step_size:g}{own}."
+    )
 
 
 def _start(setting: Setting, directory: RunDirectory) -> Learners:

@@ -1,6 +1,8 @@
 """The hosted policy against the local one: the same tokens, the same log-probabilities, the same step of the
 optimiser, on a service in memory."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,7 +11,7 @@ pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip
 from fake_tinker import FakeService
 from helpers import all_log_probs, demonstrate, invalid_mass, sample
 
-from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
+from memory_rl.errors import ConfigError, NotFiniteError, ServiceError, TokensSpentError
 from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
@@ -559,3 +561,16 @@ def test_the_warm_up_asks_behind_all_prompts(make_hosted):
         for datum in data
     }
     assert begun == set(map(tuple, local.trie.prompts.tolist()))
+
+
+def test_a_loss_or_a_probability_that_is_not_finite_is_a_divergence(make_hosted, monkeypatch):
+    hosted, service, local = make_hosted()
+    batch, _ = with_log_probs(local, np.array([[1, 2, 3, 4]] * 2))
+    answers = {"forward_backward": SimpleNamespace(metrics={"loss:sum": float("nan"), "tokens:max": 3.0})}
+    ask = service.ask
+    monkeypatch.setattr(service, "ask", lambda name, give: ask(name, answers.get(name, give)))
+    with pytest.raises(NotFiniteError, match="loss is not finite, of run 0 at update 1"):
+        hosted.update(batch, np.ones((2, 4, 1)), Learner())
+    answers["compute_logprobs"] = [float("nan")] * 200
+    with pytest.raises(NotFiniteError, match="probabilities are not finite, of run 0 at update 1"):
+        hosted.assess(RUNS, np.array([[3], [6]]), 8)

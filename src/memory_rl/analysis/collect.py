@@ -91,6 +91,12 @@ class Cell:
         """Whether the experiment was completed."""
         return self.manifest["status"] == "completed"
 
+    @property
+    def ended(self) -> str:
+        """Its status and, where it failed, why."""
+        status, why = self.manifest["status"], self.manifest.get("why")
+        return f"{status}: {str(why).rstrip('.')}" if status == "failed" and why else str(status)
+
     @cached_property
     def metrics(self) -> pl.DataFrame:
         """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""

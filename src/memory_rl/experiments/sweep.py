@@ -164,6 +164,7 @@ class Sweep:
         protocol: where the grid came from, or None.
         command: the command line, without passwords.
         whys: why cells failed, by id.
+        diverged: the ids of those that failed because a run diverged.
         choices: of the tuning, as far as it has come.
         kept: complete cells of an earlier grid.
     """
@@ -176,6 +177,7 @@ class Sweep:
     protocol: Protocol | None
     command: str
     whys: dict[str, str] = field(default_factory=dict)
+    diverged: set[str] = field(default_factory=set)
     choices: list[Choice] = field(default_factory=list)
     kept: list[GridCell] = field(default_factory=list)
 
@@ -255,12 +257,14 @@ class Sweep:
     def _tuned(self) -> list[GridCell]:
         """Runs the candidates and returns the cells with the rates that did best.
 
-        Those whose candidates are not all complete are noted as failed.
+        A candidate that diverged is none. Cells whose other candidates are not all complete are noted as
+        failed.
         """
         contests, cells = self.contests, []
         self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
         for contest in contests:
-            names = [cell.id for cell in contest.candidates]
+            tried = [cell.id for cell in contest.candidates]
+            names = [name for name in tried if name not in self.diverged] or tried
             failed = next((name for name in names if name in self.whys), None)
             if failed is None:
                 summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
@@ -304,6 +308,7 @@ class Sweep:
         name = outcome.id if folder == CELLS else f"{folder}/{outcome.id}"
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
+            self.diverged |= {outcome.id} if outcome.diverged else set()
             return f"{name}: failed: {outcome.why}"
         summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
         return f"{name}: {summary['memorised']} of {summary['runs']} memorised"

@@ -69,7 +69,7 @@ class Choice:
         learning_rate: the best candidate's.
         at_edge: whether that is the least or the greatest candidate, so that a better one may lie beyond.
         decided: whether any candidate did better than any other.
-        scores: of all candidates, ascending in their rates.
+        scores: of all candidates that did not diverge, ascending in their rates.
     """
 
     condition: str
@@ -137,10 +137,10 @@ def choose(contest: Contest, summaries: Mapping[str, Json]) -> Choice:
 
     Args:
         contest: what is compared.
-        summaries: of each candidate by its id, as in its summary.json.
+        summaries: of the candidates by id, as in summary.json; those that diverged have none.
     """
-    scores = []
-    for cell in contest.candidates:
+    scores, rates = [], [cell.experiment.step_size for cell in contest.candidates]
+    for cell in (cell for cell in contest.candidates if cell.id in summaries):
         summary = summaries[cell.id]
         rate, mean = summary["bits_per_episode"], summary["episodes_to_memorise"]["restricted_mean"]
         stored = summary.get("stored", {}).get("estimate")
@@ -151,7 +151,7 @@ def choose(contest: Contest, summaries: Mapping[str, Json]) -> Choice:
         experiment.condition,
         experiment.world.N,
         best.learning_rate,
-        best.learning_rate in (scores[0].learning_rate, scores[-1].learning_rate),
+        best.learning_rate in (rates[0], rates[-1]),
         len({score.rank for score in scores}) > 1,
         scores,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from signal import SIGINT
 from typing import Literal
 
-from memory_rl.errors import MemoryRLError
+from memory_rl.errors import DivergedError, MemoryRLError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import SweepDirectory
 from memory_rl.files import Json
@@ -44,6 +44,7 @@ class CellOutcome:
         id: the cell's.
         status: as in a manifest; "interrupted" if the worker was stopped.
         why: it failed.
+        diverged: whether it failed because a run did, as it would again.
         seconds: that this worker spent on it.
         files: of its run directory, where the worker shares no disk.
         signal: that interrupted it.
@@ -52,6 +53,7 @@ class CellOutcome:
     id: str
     status: Literal["completed", "interrupted", "failed"]
     why: str | None = None
+    diverged: bool = False
     seconds: float = 0.0
     files: Mapping[str, bytes] | None = field(default=None, repr=False)
     signal: int = SIGINT
@@ -82,7 +84,7 @@ def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOut
     try:
         _run(cell, directory, folder)
     except MemoryRLError as error:
-        outcome = CellOutcome(cell.id, "failed", str(error))
+        outcome = CellOutcome(cell.id, "failed", str(error), isinstance(error, DivergedError))
     except Exception as error:  # whatever it is, the other cells continue
         outcome = CellOutcome(cell.id, "failed", f"{type(error).__name__}: {error}")
     except BaseException as error:  # KeyboardInterrupt, or whatever else a signal was turned into

@@ -18,6 +18,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 from typing_extensions import override
 
+from memory_rl.learning.divergence import check_finite
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, first_prompt
 from memory_rl.policies.packed import (
@@ -100,6 +101,7 @@ class PathPolicy(AdaptedTransformer):
                 self.adapters.activate(here)
                 uniforms = self._streams.random(here, num_samples, self.trie.max_edges, 2)
                 seen = draw_others(self.model, self.trie, forms[chunk], uniforms)
+                check_finite(seen.of_form, "probabilities are", here, self.updates)
                 best = np.maximum(seen.of_form, seen.of_valid_path.max(axis=1))
                 self._assessed[:, here] = seen.of_form, seen.of_valid(), best
                 for run, path in zip(here, seen.paths, strict=True):

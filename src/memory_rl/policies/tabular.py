@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
+from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.policies.base import Scores
 from memory_rl.seeding import RunStreams
@@ -173,8 +174,11 @@ class TabularPolicy(Scores):
     def _descend(self, rows: np.ndarray, logits: torch.Tensor, loss: torch.Tensor) -> None:
         (gradients,) = torch.autograd.grad(loss, logits)
         self._optimiser.step(self._flat, rows, gradients.flatten(1))
-        self.updates[np.unique(rows // self._num_prompts)] += 1
+        runs = rows // self._num_prompts
+        self.updates[np.unique(runs)] += 1
         self._stale[rows] = True
+        check_finite(self._flat.numpy()[rows], "parameters are", runs, self.updates)
+        check_loss(loss.item(), runs, self.updates)
 
     def _refresh(self, rows: np.ndarray) -> None:
         """Recomputes the distributions of those of the rows whose logits have moved."""

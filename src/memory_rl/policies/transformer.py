@@ -7,13 +7,16 @@ the sampled conversations alone, with their graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.utils import get_total_norm
 from typing_extensions import override
 
+from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.policies.adapters import AdapterSettings
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.base import Policy, Scores
@@ -84,6 +87,7 @@ class AdaptedTransformer(Policy):
         blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
         before = None
         for _ in range(learner.epochs):
+            total = torch.zeros((), device=self.model.device)
             self.optimiser.zero_grad(set_to_none=True)
             now = torch.zeros(path.shape, device=self.model.device)
             for chunk in self._chunks(len(rows), blocks, length):
@@ -91,20 +95,28 @@ class AdaptedTransformer(Policy):
                 log_probs = self._chosen_log_probs(path[chunk], prompts[chunk])
                 now[chunk] = log_probs.detach()
                 reference = log_probs.detach() if before is None else before[chunk]
-                learner.loss(log_probs, reference, weights[chunk]).backward()
-            self.optimiser.step()
+                loss = learner.loss(log_probs, reference, weights[chunk])
+                loss.backward()
+                total += loss.detach()
+            self._step(runs, total)
             before = now if before is None else before
-        self._moved(runs, learner.epochs)
 
     def _chosen_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """Of sampled edges (R, E, L), in blocks to prompts (R, B): a row for each block."""
         by_block = path.reshape(prompts.size, -1, path.shape[2])
         return chosen_log_probs(self.model, self.trie, by_block, prompts.ravel()).view(path.shape)
 
-    def _moved(self, runs: np.ndarray, updates: int) -> None:
-        """Notes that these runs have made that many updates."""
-        self.updates[runs] += updates
+    def _step(self, runs: np.ndarray, loss: torch.Tensor) -> None:
+        """The optimiser step of these runs, of which this was the loss; both must be finite."""
+        self.optimiser.step()
+        self.updates[runs] += 1
         self._stale[runs] = True
+        vectors = [self.adapters.vectors[run].detach() for run in runs]
+        largest = get_total_norm(vectors, math.inf)
+        if not torch.stack([largest, loss]).isfinite().all():
+            for run, vector in zip(runs, vectors, strict=True):
+                check_finite(vector.cpu().numpy()[None], "parameters are", [run], self.updates)
+            check_loss(loss.item(), runs, self.updates)
 
     @override
     def state(self) -> State:
@@ -180,12 +192,14 @@ class TransformerPolicy(AdaptedTransformer, Scores):
         pieces, length = self._pack.tokens.shape
         for _ in range(epochs):
             self.optimiser.zero_grad(set_to_none=True)
+            total = torch.zeros((), device=self.model.device)
             for chunk in self._chunks(len(runs), prompts.shape[1] * pieces, length):
                 self.adapters.activate(runs[chunk])
                 log_probs = form_log_probs(self.trie, self._of_edges(prompts[chunk]), targets.shape[-1])
-                (-(wanted[chunk].flatten(0, 1) * log_probs).sum()).backward()  # cross-entropy
-            self.optimiser.step()
-        self._moved(runs, epochs)
+                loss = -(wanted[chunk].flatten(0, 1) * log_probs).sum()  # cross-entropy
+                loss.backward()
+                total += loss.detach()
+            self._step(runs, total)
 
     def _edges(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Log-probabilities of all edges of these runs behind these prompts (R, B): (R, B, E)."""
@@ -203,6 +217,8 @@ class TransformerPolicy(AdaptedTransformer, Scores):
         with torch.no_grad():
             self.adapters.activate(runs)
             log_probs = self._of_edges(prompts).cpu().double().numpy()
+        largest = log_probs.max(axis=1).reshape(len(runs), -1)  # -inf is the probability of what cannot be
+        check_finite(largest, "probabilities are", runs, self.updates)
         where = runs[:, None], prompts
         self._edge_log_probs[where] = log_probs.reshape(*prompts.shape, -1)
         self._stale[where] = False

@@ -10,6 +10,8 @@ from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
 
+_VAST = 1e15
+
 MINDS = {
     "capacity": "channel capacity",
     "questioner": "ideal questioner",
@@ -75,8 +77,10 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole numbers in full; never with a positive exponent."""
+    """A number with this many digits, whole numbers in full; a positive exponent only from 10^15 on."""
     text = f"{value:.{digits}g}"
+    if abs(value) >= _VAST:
+        return text
     return f"{value:,.0f}" if value.is_integer() else f"{float(text):,.0f}" if "e+" in text else text
 
 

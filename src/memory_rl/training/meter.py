@@ -14,6 +14,7 @@ import numpy as np
 from memory_rl.information.entropy import BitsKnown
 from memory_rl.information.ledger import NEVER
 from memory_rl.learning.batch import Batch, SilentEpisodes
+from memory_rl.learning.divergence import check_finite
 from memory_rl.state import Stateful
 from memory_rl.task import INVALID
 from memory_rl.training.accounts import Accounts
@@ -140,6 +141,7 @@ class Meter(Stateful):
         if len(moved) == 0:
             return
         seen = policy.assess(moved, self.secrets[moved], self.N)
+        check_finite(seen.of_form, "probabilities are", moved, policy.updates)
         bits = BitsKnown.of_secret(seen.of_form, seen.of_valid, self.N)
         self._of_secret[moved] = bits.total
         known = {"bits_known": bits.total, "content_bits": bits.content, "format_bits": bits.format}

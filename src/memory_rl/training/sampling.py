@@ -68,6 +68,11 @@ class Sampling(Stateful):
         self._episode = np.zeros(len(self.secrets), dtype=np.int64)  # how many each run has had
         self._random = RunStreams(self.seed, self._stream, len(self.secrets))
 
+    @property
+    def episodes(self) -> np.ndarray:
+        """(R,) how many episodes each run has had."""
+        return self._episode
+
     @abstractmethod
     def next(self, runs: np.ndarray) -> Batch:
         """The episodes of these runs (R,) up to their next update, or the end of their budget."""

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from memory_rl.errors import ConfigError, ModelError, ServiceError, TokensSpentError
 from memory_rl.learning.batch import Batch
+from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.learning.learners import PPO, Learner
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Policy, Scores, assess_all, every_prompt
@@ -121,7 +122,7 @@ class TinkerPolicy(Policy):
         """One forward and backward pass and one step of Adam for each epoch, see `Policy`."""
         batch = cast(HostedBatch, batch)
         rows = np.nonzero(learner.moves(advantages))[0]
-        moved, asked = batch.runs[rows], list[Any]()
+        moved, asked, asked_by = batch.runs[rows], list[Any](), list[int]()
         loss: Loss = ("cross_entropy", None) if batch.shown else hosted_loss(learner)
         self._clients.start(moved)
         per_token = self.trie.per_token(batch.path, advantages / batch.path.shape[1])
@@ -129,9 +130,12 @@ class TinkerPolicy(Policy):
             data = self._data(batch.records[row], per_token[row], batch.prompts[row], batch.shown)
             for _ in range(learner.epochs):
                 asked += self._clients.ask_step(run, data, loss, self.settings.learning_rate)
+                asked_by += [run] * (len(asked) - len(asked_by))
             self._drawn.drop(run)
-        self._clients.results(asked)
+        answers = self._clients.results(asked)
         self.updates[moved] += learner.epochs
+        for run, answer in zip(asked_by, answers, strict=True):
+            check_loss(_loss_of(answer), np.array([run]), self.updates)
 
     @override
     def state(self) -> State:
@@ -173,7 +177,9 @@ class TinkerPolicy(Policy):
         accounts = self._accounts(runs, every_prompt(runs, self.trie.num_prompts))
         seen = [self._drawn.seen(run) for run in runs]
         self._draw({account: self.costs.samples(seen[row]) for (row, _), account in np.ndenumerate(accounts)})
-        return np.array(self._clients.results(asked)).reshape(forms.shape)
+        log_probs = np.array(self._clients.results(asked)).reshape(forms.shape)
+        check_finite(log_probs.max(axis=2), "probabilities are", runs, self.updates)
+        return log_probs
 
     def _draw(self, counts: Mapping[int, int]) -> None:
         """Samples conversations until so many can be given out, by account.
@@ -301,6 +307,12 @@ class TinkerScoringPolicy(TinkerPolicy, Scores):
     @override
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         return np.maximum(0.0, -np.expm1(np.logaddexp.reduce(self.log_probs(runs, prompts), axis=2)))
+
+
+def _loss_of(answer: Any) -> float:
+    """The loss that a service reports of a forward and backward pass; 0 where an answer holds none."""
+    metrics = getattr(answer, "metrics", None) or {}
+    return float(sum(value for name, value in metrics.items() if name.startswith("loss")))
 
 
 def make_hosted(service: Service, trie: AnswerTrie, settings: HostedSettings) -> TinkerPolicy:

@@ -25,7 +25,7 @@ from memory_rl.config import (
 )
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
-from memory_rl.keys import Key, fill, key, keys_of, make, read
+from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_N, MAX_TABULATED_N
 from memory_rl.reporting.settings import ReportConfig
@@ -47,7 +47,7 @@ class DataFiles(World):
 
     num_train: int = key(1000, "Lines of train.jsonl.", least=1)
     num_test: int = key(200, "Lines of test.jsonl.", least=1)
-    data_dir: str = key("data", "The folder that gets a folder for this N and secret.")
+    data_dir: str = path_key("data", "The folder that gets a folder for this N and secret.")
     quiet: bool = key(False, "Print nothing.")
 
 

@@ -24,6 +24,7 @@ from memory_rl.catalogue import experiment_keys
 from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
 from memory_rl.experiment import parse_experiment
+from memory_rl.files import print_anything
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import ReportConfig
 
@@ -145,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: the command and its key=value arguments; default: those of the process.
     """
     words = sys.argv[1:] if argv is None else argv
+    print_anything()
     try:
         with _plain_warnings():
             code = _dispatch(words)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from memory_rl.errors import ConfigError, check_name
-from memory_rl.keys import key, name_of
+from memory_rl.keys import key, name_of, name_or_path, path_key
 from memory_rl.limits import STEP_SIZES
 
 EnvType = Literal["single_step", "multi_step"]
@@ -97,7 +97,7 @@ class Signal:
     signal: Literal["reward", "example"] = key(
         "reward", "reward: the policy answers and is rewarded. example: it is shown the answer (sft-train)."
     )
-    reward_type: Any = key(
+    reward_type: Any = name_or_path(
         None,
         f"The reward channel of single_step: {', '.join(REWARD_TYPES)}, or your own as file.py:Name. "
         "Default: binary. (multi_step rewards each bit.)",
@@ -183,7 +183,7 @@ class PolicySettings:
         "A distribution for each bit's position, or for each prefix of bits.",
         needs="backend=tabular env_type=multi_step",
     )
-    model_name: str = key(
+    model_name: str = name_or_path(
         TINY,
         "tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. "
         f"backend=tinker: one of the service; default {HOSTED_MODEL}.",
@@ -288,7 +288,7 @@ class PolicySettings:
 class Updates:
     """How parameters move: the algorithm, and the episodes of each update."""
 
-    algorithm: Any = key(
+    algorithm: Any = name_or_path(
         "reinforce",
         "Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; "
         "posterior trains towards what an ideal observer believes. Your own as file.py:Name.",
@@ -391,7 +391,7 @@ class Stop(Threshold):
 class Keep:
     """Where things are kept and shown: exactly the keys that change nothing in what is measured."""
 
-    log_path: str | None = key(None, "The run directory. Default: a new one under runs/.")
+    log_path: str | None = path_key(None, "The run directory. Default: a new one under runs/.")
     resume: bool = key(
         False,
         "Resume the run in log_path from its last checkpoint; one that is complete is only read.",
@@ -408,7 +408,7 @@ class Keep:
         "At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it, or transformers.",
         needs="backend=local",
     )
-    data_dir: str = key(
+    data_dir: str = path_key(
         "data",
         "Where the examples of fixed_secret are; without it each run is shown its own secret.",
         needs="signal=example fixed_secret",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -29,7 +28,7 @@ from memory_rl.errors import (
     TokensSpentError,
 )
 from memory_rl.experiment import Experiment
-from memory_rl.files import Json
+from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.keys import name_of
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -57,6 +56,8 @@ def run_experiment(experiment: Experiment) -> Result:
         MemoryRLError: if it cannot start. Once it has started, whatever stops it is noted in the manifest,
             and what was measured is kept.
     """
+    if not experiment.keep.quiet:
+        print_anything()
     with closing(_trackers(experiment)) as trackers:
         setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
@@ -168,8 +169,8 @@ def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampl
     episode = sampling.episodes.max() if found.run is None else sampling.episodes[found.run]
     own = f", or repair algorithm={name_of(experiment.updates.algorithm)}" if experiment.own_learner else ""
     return (
-        f"{run} diverged at its update {found.update} (episode {episode}), where its {found.what} not finite, "
-        "and what was measured before is kept: "
+        f"{run} diverged at its update {found.update} (episode {episode}), where its {found.what} not "
+        "finite, and what was measured before is kept: "
         f"use a learning_rate below {experiment.step_size:g}{own}."
     )
 
@@ -262,4 +263,4 @@ def _about_service(learners: Learners, stopped: str | None) -> Json:
 def _slug(experiment: Experiment) -> str:
     """The condition, N and seed as a folder's name."""
     world = experiment.world
-    return re.sub(r"[^\w.-]+", "-", f"{experiment.condition} N{world.N} seed{world.seed}")
+    return folder_name(f"{experiment.condition} N{world.N} seed{world.seed}")

@@ -12,10 +12,11 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from memory_rl.errors import ConfigError, one_line, suggest
+from memory_rl.files import expand
 
 PartT = TypeVar("PartT")
 
@@ -33,6 +34,7 @@ class Key:
         least, most, above, below: its range.
         needs: clauses such as `backend=local,tinker`, `num_secrets>1` or `fixed_secret`, all of which must
             hold.
+        path: "path" if it is one, whose `~` is then written out; "other" if it may be something else, too.
         part: the name of the part that it belongs to.
     """
 
@@ -46,12 +48,22 @@ class Key:
     above: float | None = None
     below: float | None = None
     needs: str = ""
+    path: str = ""
     part: str = ""
 
 
-def key(default: Any, doc: str, *, word: str | None = None, needs: str = "", **limits: float) -> Any:
+def key(
+    default: Any, doc: str, *, word: str | None = None, needs: str = "", path: str = "", **limits: float
+) -> Any:
     """A field of a part, from what its `Key` is to hold; `limits` are least, most, above and below."""
-    return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, **limits})
+    return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, "path": path, **limits})
+
+
+path_key = partial(key, path="path")
+"""A field that holds a path, in which `~` is written out as soon as it is read."""
+
+name_or_path = partial(key, path="other")
+"""A field that holds a name, a URL or, as far as `~` goes, a path."""
 
 
 def keys_of(kind: type[Any], part: str = "") -> dict[str, Key]:
@@ -181,6 +193,13 @@ _BOOLEANS = {
 
 
 def _accept(one: Key, value: Any, *, typed: bool) -> Any:
+    accepted = _of_its_type(one, value, typed=typed)
+    if one.path and isinstance(accepted, str):
+        return expand(accepted, one.word, url=one.path == "other")
+    return accepted
+
+
+def _of_its_type(one: Key, value: Any, *, typed: bool) -> Any:
     if one.hint is Any:
         return value
     if types.NoneType in get_args(one.hint) and (value is None or (not typed and value == "None")):

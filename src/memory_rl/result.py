@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.statistics import Estimate, three_digits
 from memory_rl.errors import RunDirectoryError
-from memory_rl.runs.store import SUMMARY, TIMING, RunDirectory
+from memory_rl.files import as_path
+from memory_rl.runs.store import TIMING, TIMING_SCHEMA, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
 
 if TYPE_CHECKING:
@@ -37,14 +38,25 @@ class Result:
     """A run directory in memory.
 
     Attributes:
-        path: the run directory.
-        manifest: what was run, by which code, and its status.
-        summary: by condition, as in summary.json; empty if the experiment did not end.
+        cell: the same as a cell of a study.
     """
 
-    path: Path
-    manifest: dict[str, Any] = field(repr=False)
-    summary: dict[str, Any] = field(repr=False)
+    cell: Cell
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.cell.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was run, by which code, and its status."""
+        return self.cell.manifest
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """By condition, as in summary.json; empty if the experiment did not end."""
+        return {self.cell.condition: self.cell.summary} if self.cell.summary else {}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -60,11 +72,6 @@ class Result:
         censored = sum(condition["censored"] for condition in self.summary.values())
         return Outcome.BUDGET_SPENT if censored else Outcome.MEMORISED
 
-    @cached_property
-    def cell(self) -> Cell:
-        """The run directory as a cell of a study."""
-        return Cell(self.path, self.manifest, self.summary.get(self.manifest["condition"], {}))
-
     @property
     def metrics(self) -> pl.DataFrame:
         """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
@@ -78,7 +85,7 @@ class Result:
     @cached_property
     def timing(self) -> pl.DataFrame:
         """Seconds since training started at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(TIMING)
+        return RunDirectory(self.path).read_frame(TIMING, TIMING_SCHEMA)
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
@@ -118,18 +125,10 @@ def load(path: str | Path) -> Result:
     Raises:
         RunDirectoryError: if it is not a run directory, or a file is damaged.
     """
-    directory = RunDirectory(Path(path))
-    if (directory.path / "sweep.json").is_file():
+    folder = as_path(path)
+    if (folder / "sweep.json").is_file():
         raise RunDirectoryError(f"{path} is a sweep: give one of its cells, or {path}/cells to a report.")
-    manifest = directory.read_manifest()
-    conditions: Any = {}
-    if manifest["status"] == "completed":
-        conditions = directory.read_json(SUMMARY).get("conditions")
-        if not isinstance(conditions, dict):
-            raise RunDirectoryError(
-                f"{directory.path / SUMMARY} holds no conditions: give the path of a run directory."
-            )
-    return Result(directory.path, manifest, conditions)
+    return Result(read_cell(folder))
 
 
 def _whole(episodes: float | None) -> str:

@@ -55,7 +55,7 @@ def test_finite_weights_with_infinite_outputs_are_found_too():
         memory_rl.train(**LOCAL, learning_rate=1e30, skip_ahead=False, evaluate_every=50)
 
 
-OWN = '''
+OWN = """
 import numpy as np
 from memory_rl import Learner
 
@@ -73,7 +73,7 @@ class Loss(Later):
     def loss(self, log_probs, before, advantages):
         found = super().loss(log_probs, before, advantages)
         return found + float("inf") if getattr(self, "broken", False) else found
-'''
+"""
 
 
 @pytest.mark.parametrize("backend", ["tabular", "local"])
@@ -88,7 +88,9 @@ def test_an_own_learner_that_fails_later(kind, what, backend):
 
 
 def test_the_command_says_it_in_one_sentence_and_reports_go_on(capsys):
-    assert main(["train", "backend=tabular", "N=16", "learning_rate=1e308", "log_path=a/bad", "quiet=True"]) == 2
+    assert (
+        main(["train", "backend=tabular", "N=16", "learning_rate=1e308", "log_path=a/bad", "quiet=True"]) == 2
+    )
     said = capsys.readouterr()
     assert said.err.startswith("memory-rl: run ")
     assert said.err.count("\n") == 1

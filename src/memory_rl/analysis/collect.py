@@ -12,10 +12,24 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
-from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import old_experiment, secrets_to_memorise
-from memory_rl.files import Json
-from memory_rl.runs.store import EPISODES, MANIFEST, METRICS, SECRETS, SUMMARY, RunDirectory
+from memory_rl.errors import ConfigError, RunDirectoryError
+from memory_rl.experiment import Experiment, old_experiment, secrets_to_memorise
+from memory_rl.files import Json, as_path
+from memory_rl.runs.shape import LEDGER, problem
+from memory_rl.runs.shape import SUMMARY as SHAPE
+from memory_rl.runs.store import (
+    EPISODES,
+    EPISODES_SCHEMA,
+    MANIFEST,
+    METRICS,
+    METRICS_SCHEMA,
+    SECRETS,
+    SECRETS_SCHEMA,
+    SUMMARY,
+    RunDirectory,
+)
+
+_NEVER_NULL = ("run", "episode", "bits_known")  # of metrics
 
 SET_APART = ("tuning", "discarded")
 """Folders that are not searched: what they hold is not part of the reported results."""
@@ -51,13 +65,21 @@ class Cell:
         return dict(self.manifest["config"])
 
     @cached_property
+    def experiment(self) -> Experiment:
+        """What was run; raises a RunDirectoryError if this version cannot make sense of it."""
+        try:
+            return old_experiment(self.manifest)
+        except ConfigError as error:
+            raise RunDirectoryError(f"{self.path / MANIFEST} is of no experiment, since {error}") from error
+
+    @cached_property
     def settings(self) -> Json:
         """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
         Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells
         of version 0.1, whose manifests leave defaults open, are compared with those of today.
         """
-        resolved = self.manifest.get("resolved") or old_experiment(self.manifest).resolved()
+        resolved = self.manifest.get("resolved") or self.experiment.resolved()
         given = {key: value for key, value in resolved.items() if value is not None}
         return {"kind": self.kind, "condition": self.condition, **given}
 
@@ -100,17 +122,17 @@ class Cell:
     @cached_property
     def metrics(self) -> pl.DataFrame:
         """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(METRICS)
+        return RunDirectory(self.path).read_frame(METRICS, METRICS_SCHEMA, _NEVER_NULL)
 
     @cached_property
     def episodes(self) -> pl.DataFrame:
         """One row per run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(EPISODES)
+        return RunDirectory(self.path).read_frame(EPISODES, EPISODES_SCHEMA)
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
         """One row per run, evaluation and secret; `memory_rl.runs.store.SECRETS_SCHEMA` has its columns."""
-        return RunDirectory(self.path).read_frame(SECRETS)
+        return RunDirectory(self.path).read_frame(SECRETS, SECRETS_SCHEMA)
 
     @cached_property
     def stored(self) -> np.ndarray:
@@ -142,7 +164,7 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
     found: dict[Path, Path] = {}  # by where they really are: a run that is given twice is one run
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         if not path.is_dir():
             raise RunDirectoryError(
                 f"{path} is not a folder: give the path of a run directory or of a folder that holds some."
@@ -154,7 +176,7 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
                 "give the path of one or of a folder that holds some."
             )
         found |= folders
-    return [_read_cell(folder) for folder in sorted(found.values())]
+    return [read_cell(folder) for folder in sorted(found.values())]
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -167,16 +189,25 @@ def _folders(path: Path) -> Iterator[Path]:
             folders[:] = [folder for folder in folders if folder not in SET_APART]
 
 
-def _read_cell(path: Path) -> Cell:
+def read_cell(path: Path) -> Cell:
+    """Reads a run directory; its tables are read when they are asked for.
+
+    Raises:
+        RunDirectoryError: if manifest or summary are missing or damaged, or lack what is read of them.
+    """
     directory = RunDirectory(path)
     manifest = directory.read_manifest()
     if manifest["status"] != "completed":
         return Cell(path, manifest, {})
-    try:
-        summary: Json = directory.read_json(SUMMARY)["conditions"][manifest["condition"]]
-    except (KeyError, TypeError):
+    conditions, condition = directory.read_json(SUMMARY).get("conditions"), manifest["condition"]
+    summary = conditions.get(condition) if isinstance(conditions, dict) else None
+    if summary is None:
         raise RunDirectoryError(
-            f"{path / SUMMARY} does not hold the condition {manifest['condition']}: "
-            "give the path of a run directory."
-        ) from None
+            f"{path / SUMMARY} does not hold the condition {condition}: give the path of a run directory."
+        )
+    wrong = problem(summary, SHAPE if "rates" not in summary else SHAPE | LEDGER)
+    if wrong:
+        raise RunDirectoryError(
+            f"{path / SUMMARY} is damaged, since {wrong}: restore it, or run the experiment again."
+        )
     return Cell(path, manifest, summary)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
 from memory_rl.files import Json
-from memory_rl.keys import Key, key, keys_of, make, parse, split_words
+from memory_rl.keys import Key, key, keys_of, make, name_or_path, parse, path_key, split_words
 
 MANAGED = ("log_path", "quiet", "resume")
 """Keys of a cell that the sweep itself sets."""
@@ -29,10 +29,10 @@ class SweepConfig:
     Beside these keys every key of train and sft-train is an axis: values with commas between them.
     """
 
-    protocol: str | None = key(
+    protocol: str | None = name_or_path(
         None, "The name of a shipped protocol, such as quick, or the path of one: fixes the grid."
     )
-    grid: str | None = key(
+    grid: str | None = path_key(
         None,
         "A YAML file with a grid: a list of entries, each with command: train or sft and keys, a list "
         "being an axis.",
@@ -42,7 +42,7 @@ class SweepConfig:
         "Of a grid on the command line: any of sft, binary, log_distance, binned_log_distance, multi_step, "
         "sft_multi_step, file.py:Name.",
     )
-    log_path: str | None = key(
+    log_path: str | None = name_or_path(
         None, "The sweep's directory, or any URL that fsspec can write. Default: a new one under sweeps/."
     )
     executor: Literal["inline", "processes", "ray"] = key(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import Json, write_whole
+from memory_rl.files import Json, from_json, to_json, write_whole
 from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
@@ -53,7 +52,7 @@ class SweepDirectory:
             ) from error
         self._root = str(root).rstrip("/")
         self.local = (
-            Path(location) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
+            Path(self._root) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
         )
 
     def _path(self, name: str) -> str:
@@ -75,10 +74,9 @@ class SweepDirectory:
         """A JSON file's content, or None if it is missing or damaged."""
         content = self.read_bytes(name)
         try:
-            read = None if content is None else json.loads(content)
+            return None if content is None else from_json(content)
         except ValueError:
             return None
-        return read if isinstance(read, dict) else None
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole."""
@@ -106,7 +104,7 @@ class SweepDirectory:
 
     def write_json(self, name: str, content: Json) -> None:
         """Writes a JSON file whole."""
-        self.write_bytes(name, (json.dumps(content, indent=2) + "\n").encode())
+        self.write_bytes(name, (to_json(content, indent=2) + "\n").encode())
 
     def names(self, folder: str = "") -> list[str]:
         """What lies in a folder, sorted; nothing if there is no such folder."""

@@ -34,7 +34,7 @@ from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, 
 from memory_rl.experiments.store import CELLS, PROTOCOL, RESULTS, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
-from memory_rl.files import Json
+from memory_rl.files import Json, folder_name, print_anything, to_csv
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
@@ -184,7 +184,7 @@ class Sweep:
     @cached_property
     def directory(self) -> SweepDirectory:
         """Where it runs; a new one is made when this is first asked for."""
-        return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{self.name}")))
+        return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{folder_name(self.name)}")))
 
     def run(self) -> Json:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
@@ -194,6 +194,8 @@ class Sweep:
             InterruptedBySignal: if a signal stopped it; the summary is written all the same.
         """
         refuse_foreign(self.directory)
+        if not self.settings.quiet:
+            print_anything()
         with signals_raise(signal.SIGINT, signal.SIGTERM) as received, self.directory.locked():
             self._start()
             cells = self.cells
@@ -323,7 +325,7 @@ class Sweep:
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
         frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
-        self.directory.write_bytes(RESULTS, frame.write_csv().encode())
+        self.directory.write_bytes(RESULTS, to_csv(frame).encode())
         tuning = list(map(asdict, self.choices)) or None
         summary = {**self._about, "status": status, "cells": rows, "tuning": tuning}
         self.directory.write_json(SUMMARY, summary)

@@ -11,7 +11,9 @@ import numpy as np
 from memory_rl.errors import NotFiniteError
 
 
-def check_finite(values: np.ndarray, what: str, runs: Sequence[int] | np.ndarray, updates: np.ndarray) -> None:
+def check_finite(
+    values: np.ndarray, what: str, runs: Sequence[int] | np.ndarray, updates: np.ndarray
+) -> None:
     """Refuses numbers that are not finite.
 
     Args:

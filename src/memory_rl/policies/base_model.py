@@ -194,7 +194,7 @@ def cache_directory() -> Path:
     """Where base models are kept: MEMORY_RL_CACHE, or the user's cache directory."""
     return Path(
         os.environ.get("MEMORY_RL_CACHE") or platformdirs.user_cache_dir("memory-rl", appauthor=False)
-    )
+    ).expanduser()
 
 
 def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
@@ -212,7 +212,7 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
 def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | None:
     weights, about = folder / "model.safetensors", folder / "warmup.json"
     try:
-        record = json.loads(about.read_text())
+        record = json.loads(about.read_text(encoding="utf-8"))
         content = weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             return None
@@ -229,7 +229,7 @@ def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: Warm
             weights, about = Path(scratch) / "model.safetensors", Path(scratch) / "warmup.json"
             save_file(dict(tensors), weights)
             digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-            about.write_text(json.dumps({"sha256": digest, "report": asdict(report)}))
+            about.write_text(json.dumps({"sha256": digest, "report": asdict(report)}), encoding="utf-8")
             os.replace(weights, folder / weights.name)
             os.replace(about, folder / about.name)
     except OSError as error:

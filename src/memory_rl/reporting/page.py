@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -16,6 +15,7 @@ import jinja2
 import vl_convert
 
 from memory_rl.catalogue import KEEP
+from memory_rl.files import to_json
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import ROW, Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
@@ -119,7 +119,7 @@ def _data(study: Study, figures: Sequence[Figure]) -> str:
         },
         "rowHeight": ROW,
     }
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return to_json(content, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _shared(study: Study) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import old_experiment
+from memory_rl.files import read_json
 
 PROTOCOL = "protocol.yaml"
 
@@ -68,17 +67,16 @@ def _read_sweep(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
             f"{path} cannot be read ({error}): give the path of a sweep's folder."
         ) from error
-    return content if isinstance(content, dict) else {}
 
 
 def command_of(cell: Cell) -> str:
     """The command that makes this cell again, with the keys that are not at their defaults."""
-    experiment, keys = old_experiment(cell.manifest), experiment_keys()
+    experiment, keys = cell.experiment, experiment_keys()
     given = [
         f"{key}={value}"
         for key, value in experiment.flat().items()

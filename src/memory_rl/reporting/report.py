@@ -8,7 +8,7 @@ from pathlib import Path
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import write_whole
+from memory_rl.files import as_path, is_leftover, to_csv, write_whole
 from memory_rl.reporting.capacity import capacity_frame, cells_of
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES, rank
@@ -48,8 +48,8 @@ def write_report(config: ReportConfig) -> Path:
     files: dict[str, str | bytes] = {
         PAGE: page,
         "summary.md": summary,
-        "cells.csv": cells_frame(study).write_csv(),
-        **({"capacity.csv": capacity_frame(study).write_csv()} if cells_of(study) else {}),
+        "cells.csv": to_csv(cells_frame(study)),
+        **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
         **{f"figures/{name}": content for name, content in _draw(printed, study.plain())},
     }
     _write(out, files)  # the page first: it marks the folder as a report
@@ -67,7 +67,7 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
         RunDirectoryError: if no run directory is found, or one is damaged, or the folder cannot be written.
     """
     study = make_study(find_cells(paths))
-    return _write(Path(folder), dict(_draw([make(study) for make in CAPACITY_FIGURES], study)))
+    return _write(as_path(folder, "folder"), dict(_draw([make(study) for make in CAPACITY_FIGURES], study)))
 
 
 def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
@@ -95,7 +95,7 @@ def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]
 def _refuse_foreign(out: Path) -> None:
     """Only an empty or new folder, or an earlier report, is written to."""
     try:
-        foreign = out.exists() and any(out.iterdir()) and not _is_report(out / PAGE)
+        foreign = out.exists() and _is_foreign(out)
     except OSError as error:
         raise RunDirectoryError(
             f"out={out} cannot be written ({error.strerror}): give another folder."
@@ -104,6 +104,11 @@ def _refuse_foreign(out: Path) -> None:
         raise RunDirectoryError(
             f"out={out} holds files that are no report: give a new folder, such as out=report."
         )
+
+
+def _is_foreign(out: Path) -> bool:
+    names = [path.name for path in out.iterdir() if not is_leftover(path.name)]
+    return bool(names) and not _is_report(out / PAGE)
 
 
 def _is_report(page: Path) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memory_rl.errors import ConfigError
-from memory_rl.keys import key
+from memory_rl.files import expand, split_paths
+from memory_rl.keys import key, path_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +14,11 @@ class ReportConfig:
     """Which run directories are put on the page, and where it goes."""
 
     runs: str = key(
-        "runs", "Run directories, or folders that hold some (a sweep, or several), separated by commas."
+        "runs",
+        "Run directories, or folders that hold some (a sweep, or several), separated by commas. "
+        "A comma in the name of one that exists separates nothing.",
     )
-    out: str = key(
+    out: str = path_key(
         "report",
         "The folder of the report. An earlier report there is replaced; other files are never touched.",
     )
@@ -33,4 +36,4 @@ class ReportConfig:
     @property
     def paths(self) -> list[str]:
         """The folders, one by one."""
-        return [path.strip() for path in self.runs.split(",") if path.strip()]
+        return [expand(path, "runs") for path in split_paths(self.runs)]

@@ -8,6 +8,7 @@ import polars as pl
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.catalogue import KEEP
+from memory_rl.files import printable
 from memory_rl.reporting.capacity import capacity_tables
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, word_table
@@ -71,7 +72,7 @@ def _column(values: list[Any]) -> pl.Series:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float} or kinds == {bool}:
         return pl.Series(values, dtype=pl.Float64 if float in kinds else None)
-    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+    return pl.Series([None if value is None else printable(value) for value in values], dtype=pl.String)
 
 
 def _about(label: str, cell: Cell) -> dict[str, Any]:
@@ -82,6 +83,6 @@ def _about(label: str, cell: Cell) -> dict[str, Any]:
         "kind": cell.kind,
         "N": cell.N,
         "status": cell.manifest["status"],
-        "path": str(cell.path),
+        "path": printable(cell.path),
         **config,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -47,7 +48,7 @@ class ProgressBar(Progress):
             transient=True,
             disable=console.quiet,
         )
-        self._episodes = self.add_task(title, total=budget, bits=0.0, active=0)
+        self._episodes = self.add_task(escape(title), total=budget, bits=0.0, active=0)
 
     def move(self, episode: int, mean_bits_known: float, active: int) -> None:
         """Moves the bar; see `memory_rl.training.meter.Watcher`."""
@@ -129,11 +130,13 @@ def make_table(
         left: the headings of words; other columns hold numbers, and are set to the right.
         about: title and caption, passed on to rich.
     """
+    for name in about.keys() & {"title", "caption"}:
+        about[name] = escape(about[name])
     table = Table(**about)
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -30,7 +30,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import FAILURES, Json, flush
+from memory_rl.files import FAILURES, Json, flush, read_frame, read_json, write_frame
 from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
@@ -102,7 +102,7 @@ class Checkpoints:
         folder = self.path / str(number)
         try:
             return _read_all(folder)
-        except (*FAILURES, ValueError, KeyError, TypeError) as error:
+        except (*FAILURES, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunDirectoryError(
                 f"{folder} is damaged or of another version ({error}): "
                 f"remove {self.path} to start over there, or give another log_path."
@@ -117,7 +117,8 @@ class Checkpoints:
         return max(self._numbers(), default=0)
 
     def _numbers(self) -> list[int]:
-        return [int(folder.name) for folder in self.path.glob("[0-9]*")]
+        names = [folder.name for folder in self.path.glob("[0-9]*")]
+        return [int(name) for name in names if name.isdecimal()]
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
@@ -130,12 +131,13 @@ def _write_all(folder: Path, state: State) -> None:
     arrays: dict[str, np.ndarray] = {}
     tree = _put(folder, state, "", arrays)
     write_tensors(arrays, folder / _ARRAYS)
-    (folder / _TREE).write_text(json.dumps(tree))
+    (folder / _TREE).write_text(json.dumps(tree), encoding="utf-8")
     paths = sorted(folder.rglob("*"))
     for path in paths:
         flush(path)
     files = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in paths if path.is_file()}
-    (folder / _INDEX).write_text(json.dumps({"schema": _SCHEMA, "files": files}, indent=2) + "\n")
+    index = json.dumps({"schema": _SCHEMA, "files": files}, indent=2) + "\n"
+    (folder / _INDEX).write_text(index, encoding="utf-8")
     flush(folder / _INDEX)
     flush(folder)
 
@@ -151,27 +153,28 @@ def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) ->
         arrays[place] = value
         return {"$array": place}
     if isinstance(value, pl.DataFrame):
-        value.write_parquet(folder / f"{name}.parquet")
+        write_frame(value, folder / f"{name}.parquet")
         return {"$table": f"{name}.parquet"}
     if isinstance(value, SavedModel):
         config, tensors = value.files
         target = folder / "adapters" / name
         target.mkdir(parents=True)
-        (target / config).write_text(json.dumps(value.config, indent=2) + "\n")
+        (target / config).write_text(json.dumps(value.config, indent=2) + "\n", encoding="utf-8")
         write_tensors(value.tensors, target / tensors)
         return {"$adapter": f"adapters/{name}", "whole": value.whole}
     return value
 
 
 def _read_all(folder: Path) -> State:
-    index = json.loads((folder / _INDEX).read_text())
+    index = read_json(folder / _INDEX)
     if index["schema"] != _SCHEMA:
         raise ValueError(f"its schema is {index['schema']}, and this version reads {_SCHEMA}")
     for name, fingerprint in index["files"].items():
         if _fingerprint(folder / name) != fingerprint:
             raise ValueError(f"{name} is not as it was written")
     arrays = load_file(folder / _ARRAYS)
-    tree: State = json.loads((folder / _TREE).read_text(), object_hook=partial(_get, folder, arrays))
+    text = (folder / _TREE).read_text(encoding="utf-8")
+    tree: State = json.loads(text, object_hook=partial(_get, folder, arrays))
     return tree
 
 
@@ -180,12 +183,12 @@ def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: Json) -> Any:
     if "$array" in found:
         return arrays[found["$array"]]
     if "$table" in found:
-        return pl.read_parquet(folder / found["$table"])
+        return read_frame(folder / found["$table"])
     if "$adapter" in found:
         config, tensors = (
             folder / found["$adapter"] / name for name in SavedModel({}, {}, found["whole"]).files
         )
-        return SavedModel(json.loads(config.read_text()), load_file(tensors), found["whole"])
+        return SavedModel(read_json(config), load_file(tensors), found["whole"])
     return found
 
 

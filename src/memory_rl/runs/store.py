@@ -8,9 +8,8 @@ timing.parquet.
 from __future__ import annotations
 
 import io
-import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -21,10 +20,12 @@ import numpy as np
 import polars as pl
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import Json, write_whole
+from memory_rl.files import Json, is_leftover, read_frame, read_json, to_json, write_frame, write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
+from memory_rl.runs.shape import MANIFEST as SHAPE
+from memory_rl.runs.shape import problem
 from memory_rl.state import SavedModel
 
 T = TypeVar("T")
@@ -262,11 +263,11 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Json) -> None:
         """Writes a JSON file whole."""
-        self.write(name, json.dumps(content, indent=2) + "\n")
+        self.write(name, to_json(content, indent=2) + "\n")
 
     def write_frame(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a Parquet file whole."""
-        self.write(name, frame.write_parquet)
+        self.write(name, partial(write_frame, frame))
 
     def write_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Writes a .npz file whole."""
@@ -287,11 +288,19 @@ class RunDirectory:
         Raises:
             RunDirectoryError: if it is missing or damaged, as for `read_frame` and `read_arrays`.
         """
-        return self._read(name, lambda path: json.loads(path.read_text()))
+        return self._read(name, read_json)
 
-    def read_frame(self, name: str) -> pl.DataFrame:
-        """Reads a Parquet file."""
-        return self._read(name, pl.read_parquet)
+    def read_frame(
+        self, name: str, schema: Mapping[str, Any] | None = None, full: Sequence[str] = ()
+    ) -> pl.DataFrame:
+        """Reads a Parquet file.
+
+        Args:
+            name: of the file.
+            schema: columns that it must have; None for any.
+            full: those of them that must hold a number in every row, of which there must then be one.
+        """
+        return self._read(name, lambda path: _checked(read_frame(path), schema or {}, full))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone."""
@@ -316,7 +325,7 @@ class RunDirectory:
             RunDirectoryError: if it is missing, damaged or of another schema.
         """
         manifest = self.read_json(MANIFEST)
-        if not isinstance(manifest, dict) or "schema" not in manifest:
+        if "schema" not in manifest:
             raise RunDirectoryError(
                 f"{self.path / MANIFEST} is not a manifest of memory-rl: give the path of a run directory."
             )
@@ -325,7 +334,25 @@ class RunDirectory:
                 f"{self.path / MANIFEST} has schema {manifest['schema']}, and this version reads {SCHEMA}: "
                 "use the version of memory-rl that wrote it."
             )
+        wrong = problem(manifest, SHAPE)
+        if wrong:
+            raise RunDirectoryError(
+                f"{self.path / MANIFEST} is damaged, since {wrong}: restore it, or give another path."
+            )
         return manifest
+
+
+def _checked(frame: pl.DataFrame, schema: Mapping[str, Any], full: Sequence[str]) -> pl.DataFrame:
+    """The frame, if it has these columns, numbers in them, and no nulls in the `full` ones."""
+    for column in schema:
+        if column not in frame.columns:
+            raise ValueError(f"it has no column {column}")
+        if not (frame.schema[column].is_numeric() or frame.schema[column] == pl.Null):
+            raise ValueError(f"its column {column} holds no numbers")
+    for column in full:
+        if frame.is_empty() or not frame[column].is_finite().all() or frame[column].has_nulls():
+            raise ValueError(f"its column {column} has rows without a number")
+    return frame
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -335,7 +362,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _is_ours(name: str) -> bool:
     """Whether it is a lock or an unfinished file, which a killed process may have left behind."""
-    return name == LOCK or (name.startswith(".") and name.endswith(".part"))
+    return name == LOCK or is_leftover(name)
 
 
 def new_folder(stem: str) -> Path:

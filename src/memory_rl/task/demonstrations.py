@@ -53,7 +53,7 @@ def read_examples(path: Path, environment: Environment, secret: int) -> np.ndarr
     """
     command = f"run python sft_data_gen.py {_key_values(environment, secret)}"
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {command} first.") from error
     if not lines:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from memory_rl.errors import RunDirectoryError
+from memory_rl.errors import MemoryRLError, RunDirectoryError, one_line
 from memory_rl.experiment import Experiment, old_experiment
+from memory_rl.files import as_path
 from memory_rl.learning.batch import Batch
-from memory_rl.runs.store import CHANNEL, EPISODES, LEDGER_SCHEMA, PROMPT, RunDirectory
+from memory_rl.runs.store import CHANNEL, EPISODES, EPISODES_SCHEMA, LEDGER_SCHEMA, PROMPT, RunDirectory
 from memory_rl.task import RewardChannel, episode_table, from_table, make_environment, secrets_of_run
 from memory_rl.training.accounts import Accounts
 
@@ -34,19 +35,32 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
     Raises:
         RunDirectoryError: if a file is missing or damaged.
     """
-    directory = RunDirectory(Path(path))
+    directory = RunDirectory(as_path(path))
     experiment = old_experiment(directory.read_manifest())
     if experiment.scores_paths:
         raise RunDirectoryError(
             f"{path} was run with scoring=paths, which does not list every answer: read its ledger in "
             "metrics.parquet."
         )
+    try:
+        return _recomputed(experiment, directory)
+    except MemoryRLError:
+        raise
+    except (IndexError, KeyError, ValueError) as error:
+        raise RunDirectoryError(
+            f"{directory.path} holds episodes or rewards that are not all there, or of another experiment "
+            f"({one_line(str(error))}): restore them, or run the experiment again."
+        ) from error
+
+
+def _recomputed(experiment: Experiment, directory: RunDirectory) -> pl.DataFrame:
     world, signal = experiment.world, experiment.signal
     environment = make_environment(world, signal, channel=_own_channel(experiment, directory))
     table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
     accounts = Accounts(draw_secrets(experiment), world.N, experiment.stop.memorised_at, table)
     parts = [pl.DataFrame(schema=LEDGER_SCHEMA)]
-    episodes = directory.read_frame(EPISODES).sort("episode", "run", "step")
+    places = ("episode", "run", "step")
+    episodes = directory.read_frame(EPISODES, EPISODES_SCHEMA, places).sort(places)
     for (number,), rows in episodes.group_by("episode", maintain_order=True):
         batch = _batch_of(rows, environment.num_steps, rewarded=not signal.shows_answer)
         first = np.full(len(batch.runs), number)

@@ -1,0 +1,106 @@
+"""Whether what a file holds has the keys that will be read, with values that they can have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from memory_rl.runs.manifest import Status
+
+_MOST = 2**63
+
+
+class Maybe:
+    """A value that may be null or, as a key's, missing."""
+
+    def __init__(self, shape: Any) -> None:
+        self.shape = shape
+
+
+_NUMBER = Maybe(float)
+_ESTIMATE = {"estimate": _NUMBER, "ci95": Maybe([_NUMBER, _NUMBER])}
+_KNOWN = {**_ESTIMATE, "ci95": [_NUMBER, _NUMBER]}
+
+MANIFEST = {
+    "kind": ("train", "sft"),
+    "condition": str,
+    "status": get_args(Status),
+    "why": Maybe(str),
+    "started": str,
+    "updated": str,
+    "config": {
+        **dict.fromkeys(("N", "seed", "num_runs"), int),
+        "backend": str,
+        "memorised_at": float,
+        "num_secrets": Maybe(int),
+        "memorised_share": Maybe(float),
+    },
+    "resolved": Maybe({}),
+    "versions": Maybe({}),
+    "code": Maybe({}),
+}
+"""What is read of manifest.json."""
+
+SUMMARY = {
+    **dict.fromkeys(("runs", "memorised", "censored"), int),
+    "episodes_to_memorise": {"median": _NUMBER, "ci95": [_NUMBER, _NUMBER], "restricted_mean": _NUMBER},
+    "bits_per_episode": _KNOWN,
+    "ceilings": {
+        "capacity": float,
+        "shannon_capacity": _NUMBER,
+        "ideal_questioner": Maybe({"to_reach": _NUMBER}),
+    },
+    "stored": Maybe({"estimate": _NUMBER}),
+    "trained_parameters": _NUMBER,
+}
+"""What is read of the part of summary.json about a condition."""
+
+LEDGER = {
+    "rates": dict.fromkeys(("capacity", "questioner", "observer", "policy"), _ESTIMATE),
+    "losses": dict.fromkeys(("alphabet", "exploration", "absorption"), _NUMBER),
+    "checks": {name: {"status": str} for name in ("policy_within_observer", "observer_equals_asked")},
+}
+"""The same of a condition with a ledger."""
+
+
+def problem(value: Any, shape: Any, place: str = "it") -> str | None:
+    """What is wrong with a value, in words: the first key that is missing or bad; None if nothing is.
+
+    Args:
+        value: from JSON.
+        shape: a type (float for any number), a tuple of choices, a list or mapping of shapes, or a `Maybe`.
+        place: what the value is called.
+    """
+    if isinstance(shape, Maybe):
+        return None if value is None else problem(value, shape.shape, place)
+    if isinstance(shape, Mapping):
+        if not isinstance(value, Mapping):
+            return f"{place} is not an object"
+        found = (_of_key(value, key, part, place) for key, part in shape.items())
+        return next((one for one in found if one), None)
+    if isinstance(shape, list):
+        if not isinstance(value, list) or len(value) != len(shape):
+            return f"{place} is not a list of {len(shape)}"
+        parts = (problem(one, part, place) for one, part in zip(value, shape, strict=True))
+        return next((one for one in parts if one), None)
+    if isinstance(shape, tuple):
+        return None if value in shape else f"{place} is none of {', '.join(shape)}"
+    return None if _is(value, shape) else f"{place} is not {_NAMES[shape]}"
+
+
+_NAMES = {str: "a text", int: "an integer", float: "a number"}
+
+
+def _of_key(value: Mapping[str, Any], key: str, shape: Any, place: str) -> str | None:
+    name = key if place == "it" else f"{place}.{key}"
+    if key not in value:
+        return None if isinstance(shape, Maybe) else f"{name} is missing"
+    return problem(value[key], shape, name)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str)
+    right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return right and math.isfinite(value) and abs(value) < _MOST

@@ -377,7 +377,7 @@ def main() -> None:
         pl.DataFrame({"repeat": range(1, len(gemm) + 1), "gflop_per_s": gemm}).write_csv(
             out / "gemm.csv", float_precision=1
         )
-        (out / "tables.md").write_text(as_markdown(summary, facts))
+        (out / "tables.md").write_text(as_markdown(summary, facts), encoding="utf-8")
         chart = plot(summary)
         chart.save(str(out / "time_to_memorise.svg"))
         chart.save(str(out / "time_to_memorise.png"), scale_factor=2)

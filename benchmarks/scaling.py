@@ -217,7 +217,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     runs.write_csv(options.out / "scaling.csv", float_precision=4)
     text = as_markdown(runs)
-    (options.out / "scaling.md").write_text(text)
+    (options.out / "scaling.md").write_text(text, encoding="utf-8")
     console.print(text, markup=False, highlight=False)
     before = options.out / "summary.csv"
     chart = plot(runs, pl.read_csv(before) if before.exists() else None)

@@ -55,9 +55,10 @@ def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str
 
 
 def old_experiment(manifest: Mapping[str, Any]) -> Experiment:
-    """The experiment of a manifest, which in version 0.1 also held keys without a meaning."""
+    """The experiment of a manifest, wherever it was kept; version 0.1 also wrote keys without a meaning."""
     command: Command = "sft" if manifest["kind"] == "sft" else "train"
-    return make_experiment(meaningful(manifest["config"], command), command)
+    config = {word: value for word, value in manifest["config"].items() if word not in KEEP}
+    return make_experiment(meaningful(config, command), command)
 
 
 def _with_signal(given: Mapping[str, Any], command: Command) -> dict[str, Any]:

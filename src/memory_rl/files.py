@@ -46,7 +46,7 @@ def expand(text: str, key: str, *, url: bool = False) -> str:
     if "\0" in text:
         raise ConfigError(f"{key}={shown} holds a null character: give a path without it.")
     try:
-        encoded = os.fsencode(text)
+        encoded = text.encode(errors="surrogateescape") if url else os.fsencode(text)
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         raise ConfigError(

@@ -240,6 +240,7 @@ def test_without_warm_up_the_prior_leaves_the_bits_of_all_secrets_to_learn():
 
 def test_a_run_that_did_not_end_is_plotted_without_a_ceiling():
     result = memory_rl.train(**SMALL, backend="tabular")
-    whole, cut = (replace(result, summary=summary).plot().to_dict() for summary in (result.summary, {}))
+    cells = (replace(result.cell, summary=summary) for summary in (result.cell.summary, {}))
+    whole, cut = (memory_rl.Result(cell).plot().to_dict() for cell in cells)
     assert len(whole["layer"]) == len(cut["layer"]) + 1
     assert cut["title"] == whole["title"]

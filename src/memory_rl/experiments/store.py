@@ -112,6 +112,10 @@ class SweepDirectory:
             found = self._files.ls(self._path(folder).rstrip("/"), detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise RunDirectoryError(
+                f"log_path={self.location} cannot be read ({error.strerror}): give another log_path."
+            ) from error
         return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
 
     def summary(self, folder: str) -> Json | None:

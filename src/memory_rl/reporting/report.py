@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -95,7 +96,7 @@ def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]
 def _refuse_foreign(out: Path) -> None:
     """Only an empty or new folder, or an earlier report, is written to."""
     try:
-        foreign = out.exists() and _is_foreign(out)
+        foreign = os.path.lexists(out) and _is_foreign(out)
     except OSError as error:
         raise RunDirectoryError(
             f"out={out} cannot be written ({error.strerror}): give another folder."

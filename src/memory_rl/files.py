@@ -28,6 +28,7 @@ FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
 """What writing and reading raise where the disk or the file is to blame."""
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes
+_DIGITS, _VAST = 20, 2**63  # of integers in JSON
 _FORMULA, _NUMBER = r"^[=+\-@\t\r]", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -164,7 +165,7 @@ def from_json(text: str | bytes) -> Json:
         ValueError: if it holds something else, or no JSON.
     """
     try:
-        found = json.loads(text, parse_constant=_refuse, parse_float=_float)
+        found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     except RecursionError:
         raise ValueError("its brackets are nested too deeply") from None
     if not isinstance(found, dict):
@@ -173,12 +174,17 @@ def from_json(text: str | bytes) -> Json:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number in JSON")
+    raise ValueError(f"{constant} is no number that JSON should hold")
 
 
 def _float(text: str) -> float:
     number = float(text)
     return number if math.isfinite(number) else _refuse(text)
+
+
+def _int(text: str) -> int:
+    number = int(text) if len(text) <= _DIGITS else _refuse(one_line(text))
+    return int(number) if abs(number) < _VAST else int(_refuse(text))
 
 
 def read_json(path: Path) -> Json:

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
-from memory_rl.errors import ConfigError, RunDirectoryError
-from memory_rl.experiment import Experiment, old_experiment, secrets_to_memorise
+from memory_rl.errors import RunDirectoryError
+from memory_rl.experiment import Experiment, secrets_to_memorise
 from memory_rl.files import Json, as_path
 from memory_rl.runs.shape import LEDGER, problem
 from memory_rl.runs.shape import SUMMARY as SHAPE
@@ -27,6 +27,7 @@ from memory_rl.runs.store import (
     SECRETS_SCHEMA,
     SUMMARY,
     RunDirectory,
+    experiment_of,
 )
 
 _NEVER_NULL = ("run", "episode", "bits_known")  # of metrics
@@ -66,11 +67,8 @@ class Cell:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """What was run; raises a RunDirectoryError if this version cannot make sense of it."""
-        try:
-            return old_experiment(self.manifest)
-        except ConfigError as error:
-            raise RunDirectoryError(f"{self.path / MANIFEST} is of no experiment, since {error}") from error
+        """What was run."""
+        return experiment_of(self.path, self.manifest)
 
     @cached_property
     def settings(self) -> Json:

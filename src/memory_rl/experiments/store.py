@@ -26,6 +26,8 @@ from fsspec.implementations.local import LocalFileSystem
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import Json, from_json, to_json, write_whole
 from memory_rl.runs.lock import LOCK, Lock
+from memory_rl.runs.shape import SUMMARY as SHAPE
+from memory_rl.runs.shape import problem
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
 SWEEP, PROTOCOL, RESULTS = "sweep.json", "protocol.yaml", "results.csv"
@@ -126,7 +128,9 @@ class SweepDirectory:
         manifest, content = (self.read_json(f"{folder}/{name}") for name in (MANIFEST, SUMMARY))
         if not (manifest and content and manifest.get("status") == "completed"):
             return None
-        return next(iter(content["conditions"].values()))
+        conditions = content.get("conditions")
+        found = next(iter(conditions.values()), None) if isinstance(conditions, dict) else None
+        return None if problem(found, SHAPE) else found
 
     def files(self, folder: str) -> dict[str, bytes]:
         """All files below a folder, by their names in it."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
+
+import polars as pl
 
 from memory_rl.runs.manifest import Status
 
-_MOST = 2**63
-
 
 class Maybe:
-    """A value that may be null or, as a key's, missing."""
+    """A value that may be null."""
 
     def __init__(self, shape: Any) -> None:
         self.shape = shape
@@ -26,19 +26,19 @@ MANIFEST = {
     "kind": ("train", "sft"),
     "condition": str,
     "status": get_args(Status),
-    "why": Maybe(str),
+    "why?": Maybe(str),
     "started": str,
     "updated": str,
     "config": {
         **dict.fromkeys(("N", "seed", "num_runs"), int),
         "backend": str,
         "memorised_at": float,
-        "num_secrets": Maybe(int),
-        "memorised_share": Maybe(float),
+        "num_secrets?": int,
+        "memorised_share?": float,
     },
-    "resolved": Maybe({}),
-    "versions": Maybe({}),
-    "code": Maybe({}),
+    "resolved?": dict,
+    "versions?": {},
+    "code?": {},
 }
 """What is read of manifest.json."""
 
@@ -51,8 +51,9 @@ SUMMARY = {
         "shannon_capacity": _NUMBER,
         "ideal_questioner": Maybe({"to_reach": _NUMBER}),
     },
-    "stored": Maybe({"estimate": _NUMBER}),
-    "trained_parameters": _NUMBER,
+    "stored?": {"estimate": _NUMBER},
+    "trained_parameters?": _NUMBER,
+    "tokens?": _NUMBER,
 }
 """What is read of the part of summary.json about a condition."""
 
@@ -69,7 +70,8 @@ def problem(value: Any, shape: Any, place: str = "it") -> str | None:
 
     Args:
         value: from JSON.
-        shape: a type (float for any number), a tuple of choices, a list or mapping of shapes, or a `Maybe`.
+        shape: a type (float for any number, dict for an object of single values), a tuple of choices, a list of shapes, a mapping of them, in
+            which keys may be missing that end in a question mark, or a `Maybe`.
         place: what the value is called.
     """
     if isinstance(shape, Maybe):
@@ -89,18 +91,43 @@ def problem(value: Any, shape: Any, place: str = "it") -> str | None:
     return None if _is(value, shape) else f"{place} is not {_NAMES[shape]}"
 
 
-_NAMES = {str: "a text", int: "an integer", float: "a number"}
+_NAMES = {
+    str: "a text",
+    int: "an integer",
+    float: "a number",
+    dict: "an object with a text, a number or null for each key",
+}
 
 
 def _of_key(value: Mapping[str, Any], key: str, shape: Any, place: str) -> str | None:
-    name = key if place == "it" else f"{place}.{key}"
-    if key not in value:
-        return None if isinstance(shape, Maybe) else f"{name} is missing"
-    return problem(value[key], shape, name)
+    word = key.removesuffix("?")
+    name = word if place == "it" else f"{place}.{word}"
+    if word not in value:
+        return None if key != word else f"{name} is missing"
+    return problem(value[word], shape, name)
 
 
 def _is(value: Any, kind: type) -> bool:
     if kind is str:
         return isinstance(value, str)
+    if kind is dict:
+        return isinstance(value, dict) and not any(isinstance(one, list | dict) for one in value.values())
     right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return right and math.isfinite(value) and abs(value) < _MOST
+    return right and math.isfinite(value)
+
+
+def check_columns(frame: pl.DataFrame, schema: Mapping[str, Any], full: Sequence[str]) -> pl.DataFrame:
+    """The frame, if it has these columns, numbers in them, and in the `full` ones one in every row.
+
+    Raises:
+        ValueError: if it does not, or the `full` ones have no row.
+    """
+    for column in schema:
+        if column not in frame.columns:
+            raise ValueError(f"it has no column {column}")
+        if not (frame.schema[column].is_numeric() or frame.schema[column] == pl.Null):
+            raise ValueError(f"its column {column} holds no numbers")
+    for column in full:
+        if frame.is_empty() or not frame[column].is_finite().all() or frame[column].has_nulls():
+            raise ValueError(f"its column {column} has rows without a number")
+    return frame

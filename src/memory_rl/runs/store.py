@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 import polars as pl
 
-from memory_rl.errors import RunDirectoryError
+from memory_rl.errors import ConfigError, RunDirectoryError
+from memory_rl.experiment import Experiment, old_experiment
 from memory_rl.files import Json, is_leftover, read_frame, read_json, to_json, write_frame, write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
 from memory_rl.runs.shape import MANIFEST as SHAPE
-from memory_rl.runs.shape import problem
+from memory_rl.runs.shape import check_columns, problem
 from memory_rl.state import SavedModel
 
 T = TypeVar("T")
@@ -300,7 +301,7 @@ class RunDirectory:
             schema: columns that it must have; None for any.
             full: those of them that must hold a number in every row, of which there must then be one.
         """
-        return self._read(name, lambda path: _checked(read_frame(path), schema or {}, full))
+        return self._read(name, lambda path: check_columns(read_frame(path), schema or {}, full))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone."""
@@ -342,17 +343,12 @@ class RunDirectory:
         return manifest
 
 
-def _checked(frame: pl.DataFrame, schema: Mapping[str, Any], full: Sequence[str]) -> pl.DataFrame:
-    """The frame, if it has these columns, numbers in them, and no nulls in the `full` ones."""
-    for column in schema:
-        if column not in frame.columns:
-            raise ValueError(f"it has no column {column}")
-        if not (frame.schema[column].is_numeric() or frame.schema[column] == pl.Null):
-            raise ValueError(f"its column {column} holds no numbers")
-    for column in full:
-        if frame.is_empty() or not frame[column].is_finite().all() or frame[column].has_nulls():
-            raise ValueError(f"its column {column} has rows without a number")
-    return frame
+def experiment_of(path: Path, manifest: Json) -> Experiment:
+    """What was run in a run directory; raises a RunDirectoryError if this version can make no sense of it."""
+    try:
+        return old_experiment(manifest)
+    except ConfigError as error:
+        raise RunDirectoryError(f"{path / MANIFEST} is of no experiment, since {error}") from error
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -8,10 +8,18 @@ import numpy as np
 import polars as pl
 
 from memory_rl.errors import MemoryRLError, RunDirectoryError, one_line
-from memory_rl.experiment import Experiment, old_experiment
+from memory_rl.experiment import Experiment
 from memory_rl.files import as_path
 from memory_rl.learning.batch import Batch
-from memory_rl.runs.store import CHANNEL, EPISODES, EPISODES_SCHEMA, LEDGER_SCHEMA, PROMPT, RunDirectory
+from memory_rl.runs.store import (
+    CHANNEL,
+    EPISODES,
+    EPISODES_SCHEMA,
+    LEDGER_SCHEMA,
+    PROMPT,
+    RunDirectory,
+    experiment_of,
+)
 from memory_rl.task import RewardChannel, episode_table, from_table, make_environment, secrets_of_run
 from memory_rl.training.accounts import Accounts
 
@@ -36,7 +44,7 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         RunDirectoryError: if a file is missing or damaged.
     """
     directory = RunDirectory(as_path(path))
-    experiment = old_experiment(directory.read_manifest())
+    experiment = experiment_of(directory.path, directory.read_manifest())
     if experiment.scores_paths:
         raise RunDirectoryError(
             f"{path} was run with scoring=paths, which does not list every answer: read its ledger in "

@@ -70,8 +70,9 @@ def problem(value: Any, shape: Any, place: str = "it") -> str | None:
 
     Args:
         value: from JSON.
-        shape: a type (float for any number, dict for an object of single values), a tuple of choices, a list of shapes, a mapping of them, in
-            which keys may be missing that end in a question mark, or a `Maybe`.
+        shape: a type (float for any number, dict for an object of single values), a tuple of choices, a
+            list of shapes, a mapping of them, in which keys may be missing that end in a question mark, or a
+            `Maybe`.
         place: what the value is called.
     """
     if isinstance(shape, Maybe):

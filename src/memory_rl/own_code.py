@@ -90,7 +90,7 @@ def _run(path: Path, given: str) -> ModuleType:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """In this block, in one thread at a time, modules beside a file can be imported, and leave no bytecode."""
+    """In this block, one thread at a time, modules beside a file can be imported, and leave no bytecode."""
     with _one_at_a_time:
         folder, kept = str(path.resolve().parent), sys.dont_write_bytecode
         sys.path.insert(0, folder)

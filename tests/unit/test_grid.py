@@ -94,7 +94,7 @@ def test_an_id_is_of_the_content():
 
 
 def test_an_id_is_of_the_keys_alone(tmp_path):
-    """So that a file which has changed is found out where it had been read before (faults/test_identity.py)."""
+    """So that a file which has changed is found out where it had been read (faults/test_identity.py)."""
     file = tmp_path / "mine.py"
     file.write_text("def near(answer, secret):\n    return abs(answer - secret) < 2\n")
     first = cell(reward_type=f"{file}:near").id

@@ -6,6 +6,8 @@ as open files, because it takes a path for a pattern, a URL or a place in somebo
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import math
 import os
@@ -213,3 +215,15 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # of a notebook, or None
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, which is read once for each of its states: a sweep asks again and again."""
+    state = path.stat()
+    return _sha256(str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256(path: str, *_state: int) -> str:
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -39,6 +39,7 @@ MANIFEST = {
     "resolved?": dict,
     "versions?": {},
     "code?": {},
+    "inputs?": {},
 }
 """What is read of manifest.json."""
 

@@ -2,8 +2,8 @@
 
 Arguments are key=value. The scripts at the root of a checkout call it, too.
 
-Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input (one sentence on standard error), 130
-interrupted from the keyboard, 143 interrupted by SIGTERM.
+Exit codes: 0 done, 1 some cells of a sweep failed, 2 bad input or an experiment that failed (one sentence on
+standard error), 130 interrupted from the keyboard, 143 interrupted by SIGTERM.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class MemoryRLError(Exception):
-    """Bad input or a bad place to write, found before any work was done."""
+    """Bad input or a bad place to write, found before any work, or what stopped an experiment afterwards."""
 
 
 class ConfigError(MemoryRLError, ValueError):

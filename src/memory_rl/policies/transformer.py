@@ -113,7 +113,7 @@ class AdaptedTransformer(Policy):
         self._stale[runs] = True
         vectors = [self.adapters.vectors[run].detach() for run in runs]
         largest = get_total_norm(vectors, math.inf)
-        if not torch.stack([largest, loss]).isfinite().all():
+        if not np.isfinite(torch.stack([largest, loss]).cpu().numpy()).all():
             for run, vector in zip(runs, vectors, strict=True):
                 check_finite(vector.cpu().numpy()[None], "parameters are", [run], self.updates)
             check_loss(loss.item(), runs, self.updates)

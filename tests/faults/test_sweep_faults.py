@@ -1,6 +1,8 @@
 """Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command
 continues."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -163,6 +165,52 @@ def test_two_sweeps_never_share_a_directory(capsys):
         pass
     with directory.locked():  # free again
         pass
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "{here}/place",
+        "file://{here}/place",
+        "file:{here}/place/",
+        "local://{here}/place",
+        "link",
+        "a/../place/",
+    ],
+)
+def test_all_names_of_a_directory_are_one_lock_and_one_place(same, tmp_path):
+    Path("a").mkdir()
+    Path("link").symlink_to("place")
+    other = SweepDirectory(same.format(here=tmp_path))
+    with SweepDirectory("place").locked(), pytest.raises(RunDirectoryError, match="in use"), other.locked():
+        pass
+    other.write_bytes("cells/here", b"")
+    assert Path(other.local, "cells/here").samefile("place/cells/here")  # where a worker would write
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link", "place"]
+
+
+@pytest.mark.parametrize("same", ["memory:///bucket/sweep", "memory://bucket/sweep/"])
+def test_all_names_of_a_url_are_one_lock(same):
+    url = SweepDirectory("memory://bucket/sweep")
+    with url.locked(), pytest.raises(RunDirectoryError, match="in use"), SweepDirectory(same).locked():
+        pass
+    with url.locked(), SweepDirectory("memory://bucket/other").locked():
+        pass
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("command", ["train", "sweep conditions=sft,binary"])
+def test_without_locks_runs_and_sweeps_warn_once_and_continue(command, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = f"{command} backend=tabular N=8 num_runs=2 max_episodes=8 quiet=True log_path=place"
+    assert main(words.split()) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("memory-rl: warning: ")
+    assert "place is on a file system without locks" in told
+    assert told.count("\n") == 1
 
 
 def test_the_lock_of_a_killed_sweep_is_free():

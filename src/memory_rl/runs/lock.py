@@ -40,8 +40,8 @@ class Lock:
             if error.errno not in _UNSUPPORTED:
                 raise
             warnings.warn(
-                f"{path.parent} is on a file system without locks, so that nothing keeps a second process out: "
-                "start no other there.",
+                f"{path.parent} is on a file system without locks, which keep a second process out: "
+                "see to it that none is started there.",
                 LockWarning,
                 stacklevel=2,
             )

@@ -4,6 +4,7 @@ continues."""
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiments.store import SweepDirectory
@@ -128,8 +130,38 @@ def test_a_worker_that_is_always_lost_fails_its_cells_alone():
     os.kill(pids_of(process)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert errors.count("its worker was lost 1 times") == errors.count("\n") >= 1
+    why = "its worker was lost 1 times (its process was ended by signal 9, Killed, as the system does where"
+    assert errors.count(why) == errors.count("\n") >= 1
     assert statuses("lost").count("completed") >= 2
+
+
+@pytest.mark.parametrize("way", ["a script", "standard input"])
+def test_workers_need_nothing_of_a_script_without_a_main_guard(way):
+    words = "conditions='sft', N=8, backend='tabular', num_runs=2, ledger=False, log_path='once'"
+    script = (
+        f"print('from the top')\nimport memory_rl\nmemory_rl.sweep(executor='processes', workers=1, {words})"
+    )
+    Path("script.py").write_text(script)
+    told = subprocess.run(
+        [sys.executable, "script.py" if way == "a script" else "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (told.stdout, told.stderr, told.returncode) == ("from the top\n", "", 0)
+    assert statuses("once") == ["completed"]
+
+
+def test_processes_that_cannot_be_started_are_said(monkeypatch):
+    def start(*_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    words = {"conditions": "sft", "N": 8, "backend": "tabular", "num_runs": 2, "log_path": "none"}
+    (cell,) = memory_rl.sweep(**words, executor="processes", workers=1, retries=0)["cells"]
+    assert cell["status"] == "failed"
+    assert "(it could not be started: [Errno 11] Resource temporarily unavailable)" in cell["why"]
 
 
 def test_workers_do_not_outlive_a_killed_sweep():

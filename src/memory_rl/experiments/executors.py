@@ -11,11 +11,14 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 from memory_rl.errors import ConfigError, one_line
@@ -80,40 +83,71 @@ class _Slot:
         self._config = config
         self._stopping = False
         self._pool: ProcessPoolExecutor | None = None
-        self._pid: int | None = None
+        self._process: BaseProcess | None = None
 
     def run(self, task: Task) -> CellOutcome | None:
         """The outcome of a task; None if it was not started because the sweep is stopped."""
+        outcome, why = None, "its process was told to stop"
         for _ in range(self._config.retries + 1):
-            outcome = None
             try:
-                pool = self._start()
-                outcome = None if self._stopping else pool.submit(_run_as_worker, task).result()
+                outcome = None if self._stopping else self._submit(task).result()
             except BrokenProcessPool:
+                outcome, why = None, self._how_it_died()
+            except (AssertionError, OSError, RuntimeError) as error:  # of this system, or a daemon's children
+                outcome, why = None, f"it could not be started: {one_line(str(error))}"
                 self.close()
             if self._stopping or (outcome is not None and outcome.status != "interrupted"):
                 return outcome
-        return _lost(task, self._config, "its process died")
+        return _lost(task, self._config, why)
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _submit(self, task: Task) -> Future[CellOutcome]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
-            self._pid = self._pool.submit(os.getpid).result()
-        return self._pool
+        with _without_main():
+            future = self._pool.submit(_run_as_worker, task)
+        self._process = next(iter(self._pool._processes.values()), None)
+        return future
+
+    def _how_it_died(self) -> str:
+        process = self._process
+        self.close()
+        code = process.exitcode if process else None
+        if code is None or code >= 0:
+            return f"its process ended with exit code {code}"
+        hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was ended by signal {-code}, {signal.strsignal(-code)}{hint}"
 
     def stop(self) -> None:
         """Lets the worker note that it was interrupted."""
         self._stopping = True
-        if self._pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
+        if self._process is not None:
+            self._process.terminate()
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = self._pid = None
+        self._pool = self._process = None
+
+
+_LAUNCHING = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Lets a process start without the caller's script, which it would run again from its top.
+
+    Workers need nothing of it, a script may have no `if __name__ == "__main__":`, and standard input cannot
+    be run twice.
+    """
+    with _LAUNCHING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _begin_worker() -> None:

@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memory_rl.errors import ModelError, require
-from memory_rl.policies import tiny_model
+from memory_rl.policies import hub, tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
 
@@ -76,15 +76,15 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
         return BaseModel(tiny_model.make_model(seed).to(place), tiny_model.make_tokenizer(), _TINY_WARMUP)
     transformers.logging.disable_progress_bar()  # nothing is printed unless asked
     source, options = _source(name)
-    options["trust_remote_code"] = False
+    options |= {"trust_remote_code": False, **hub.how_to_load(source)}
     # The progress bar for GGUF heeds no switch.
     quiet = redirect_stderr(io.StringIO()) if "gguf_file" in options else nullcontext()
     try:
-        with quiet:
+        with quiet, hub.no_chatter():
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except _NOT_LOADED as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(

@@ -244,8 +244,8 @@ def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: Warm
                 os.replace(Path(scratch) / name, folder / name)
     except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"the warmed-up base model cannot be cached in {folder} ({one_line(str(error))}), and is made anew "
-            "next time: set MEMORY_RL_CACHE to a folder that can be written.",
+            f"the warmed-up base model cannot be cached in {folder} ({one_line(str(error))}) and will be "
+            "made anew next time: set MEMORY_RL_CACHE to a folder that can be written.",
             CacheWarning,
             stacklevel=3,
         )

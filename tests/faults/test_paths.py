@@ -79,12 +79,10 @@ def test_home_is_written_out_once(home, monkeypatch):
     memory_rl.sweep(grid="~/grid.yaml", log_path="~/sweep")
     assert (home / "sweep/results.csv").is_file()
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["home", "runs"]
-    assert not Path("~").exists()
-
-    from memory_rl.policies.base_model import cache_directory
-
     monkeypatch.setenv("MEMORY_RL_CACHE", "~/cache")
-    assert cache_directory() == home / "cache"
+    memory_rl.train(N=2, num_runs=1, max_episodes=4, log_path="~/warmed")
+    assert list((home / "cache/base-models").glob("*/warmup.json"))
+    assert not Path("~").exists()
 
 
 @pytest.mark.parametrize(

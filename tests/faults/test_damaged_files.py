@@ -200,6 +200,22 @@ def test_a_damaged_checkpoint_is_refused(content, run, capsys):
         memory_rl.train(**SMALL, log_path=str(run), resume=True)
 
 
+RECORDS = {
+    **TEXTS,
+    "cells that are none": b'{"schema": 2, "name": "sweep", "protocol": null, "tuning": null, "cells": 5}',
+    "a cell without id": b'{"schema": 2, "name": "sweep", "protocol": null, "tuning": null, "cells": [{}]}',
+}
+
+
+@pytest.mark.parametrize("content", RECORDS)
+def test_a_damaged_record_of_a_sweep_is_left_as_it_is(content):
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_bytes(RECORDS[content])
+    with pytest.raises(memory_rl.RunDirectoryError, match=r"sweep/sweep\.json is damaged: restore it"):
+        memory_rl.sweep(**SMALL, conditions="binary", log_path="sweep")
+    assert Path("sweep/sweep.json").read_bytes() == RECORDS[content]
+
+
 @pytest.mark.parametrize("content", TEXTS)
 def test_damaged_records_of_a_sweep_are_one_sentence_in_a_report(content, run):
     (run.parent / "sweep.json").write_bytes(TEXTS[content])

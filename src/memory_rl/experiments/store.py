@@ -27,7 +27,7 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.files import Json, from_json, to_json, write_whole
 from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.shape import SUMMARY as SHAPE
-from memory_rl.runs.shape import problem
+from memory_rl.runs.shape import SWEPT, problem
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
 SWEEP, PROTOCOL, RESULTS = "sweep.json", "protocol.yaml", "results.csv"
@@ -81,6 +81,24 @@ class SweepDirectory:
             return None if content is None else from_json(content)
         except ValueError:
             return None
+
+    def record(self) -> Json:
+        """What sweep.json says; nothing if there is none.
+
+        Raises:
+            RunDirectoryError: if it is damaged.
+        """
+        if self.read_bytes(SWEEP) is None:
+            return {}
+        record = self.read_json(SWEEP) or {"cells": None}
+        listed = [record.get(name, []) for name in ("cells", "tuning_cells")]
+        if any(
+            not isinstance(cells, list) or any(problem(cell, SWEPT) for cell in cells) for cells in listed
+        ):
+            raise RunDirectoryError(
+                f"{self.location}/{SWEEP} is damaged: restore it, or give another log_path."
+            )
+        return record
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole."""

@@ -212,7 +212,7 @@ class Sweep:
 
     def _start(self) -> None:
         """Writes what was asked for, before the first run."""
-        existing = self.directory.read_json(SWEEP) or self._about
+        existing = self.directory.record() or self._about
         differences = {
             "schema": f"of schema {existing.get('schema')}, and this version writes {SCHEMA}",
             "protocol": "that follows another protocol or none",
@@ -258,7 +258,7 @@ class Sweep:
 
     def _write_record(self, cells: Sequence[GridCell], *, chosen: bool) -> None:
         """Writes sweep.json; cells whose rates are not `chosen` have no id, complete ones stay in it."""
-        existing = self.directory.read_json(SWEEP) or {}
+        existing = self.directory.record()
         listed = [{**cell.as_dict(), **({} if chosen else {"id": None})} for cell in cells]
         new = {None, *(entry["id"] for entry in listed)}
         earlier = [entry for entry in existing.get("cells", []) if entry["id"] not in new]

@@ -22,6 +22,9 @@ _NUMBER = Maybe(float)
 _ESTIMATE = {"estimate": _NUMBER, "ci95": Maybe([_NUMBER, _NUMBER])}
 _KNOWN = {**_ESTIMATE, "ci95": [_NUMBER, _NUMBER]}
 
+SWEPT = {"id": Maybe(str), "config": {}}
+"""What is read of a cell in sweep.json."""
+
 MANIFEST = {
     "kind": ("train", "sft"),
     "condition": str,

@@ -254,3 +254,23 @@ def test_a_formula_in_a_report_and_in_a_sweep_is_quoted(run):
     row = pl.read_csv(page.parent / "cells.csv").row(0, named=True)
     assert (row["label"], row["condition"]) == ("'=HYPERLINK(1)", "'=HYPERLINK(1)")
     assert row["N"] == 8
+
+
+def test_names_in_a_report_s_markdown_have_no_meaning():
+    """Neither in a note, which names cells without a ledger, nor in a command that holds three backticks."""
+    evil, file = "<img src=x onerror=1>", "a\n```\n<script>.py:f"
+    memory_rl.train(**SMALL, ledger=False, log_path="runs/run")
+    memory_rl.train(**SMALL, seed=1, log_path="runs/other")
+    manifest, summary = (
+        json.loads(Path("runs/run", f"{name}.json").read_text()) for name in ("manifest", "summary")
+    )
+    manifest |= {"condition": evil, "config": {**manifest["config"], "reward_type": file}}
+    summary["conditions"] = {evil: summary["conditions"]["binary"]}
+    Path("runs/run/manifest.json").write_text(json.dumps(manifest))
+    Path("runs/run/summary.json").write_text(json.dumps(summary))
+    memory_rl.report(runs="runs")
+    lines = Path("report/summary.md").read_text("utf-8").splitlines()
+    assert any("they have no ledger: &lt;img src=x" in line for line in lines)
+    assert not any("<img" in line for line in lines)
+    assert all(line.startswith("    ") for line in lines if "```" in line or "<script>" in line)
+    assert any(line == "    ```" for line in lines)

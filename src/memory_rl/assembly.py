@@ -168,12 +168,13 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     import torch
 
     from memory_rl.policies.base_model import (
-        check_windows,
+        check_fits,
         find_base_model,
         recompute_layers,
         warm_up_cached,
     )
     from memory_rl.policies.paths import PathPolicy
+    from memory_rl.policies.self_check import check_packed_pass
     from memory_rl.policies.transformer import TransformerPolicy
 
     _use_threads(setting)
@@ -183,7 +184,8 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
     trie = _trie(base.tokenizer, environment)
-    check_windows(base.model, trie)
+    check_fits(base.model, trie)
+    check_packed_pass(base.model, trie, scores_all=not experiment.scores_paths)
     about: dict[str, Any] = {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
         report, about["from_cache"] = warm_up_cached(base, trie, experiment.world.N)

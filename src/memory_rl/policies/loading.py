@@ -41,28 +41,29 @@ def load_pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedT
         ModelError: if they cannot be loaded, or some weights are missing, of another shape or left over.
     """
     source, options = _source(name)
+    options["trust_remote_code"] = False
     for problem in _damage(Path(name)):
         raise ModelError(f"model_name={name!r} cannot be loaded: {problem}.")
-    try:
-        with _quietly(gguf="gguf_file" in options):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                output_loading_info=True,
-                trust_remote_code=False,
-                **options,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-    except (
-        Exception
-    ) as error:  # these libraries raise whatever comes along on a file that is not as it should be
-        reason = one_line((str(error).strip().splitlines() or [type(error).__name__])[0])
-        raise ModelError(
-            f"model_name={name!r} cannot be loaded ({reason}): give {TINY}, a .gguf file, or a "
-            "directory or a hub id of a causal LM with safetensors weights."
-        ) from error
+    with (
+        _quietly(gguf="gguf_file" in options),
+        _refusing(
+            f"model_name={name!r} cannot be loaded",
+            f"give {TINY}, a .gguf file, or a directory or a hub id of a causal LM with safetensors weights",
+        ),
+    ):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **options,
+        )
+        with _refusing(
+            f"the tokenizer of model_name={name!r} cannot be loaded",
+            "give a model with a whole tokenizer.json",
+        ):
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     _check_weights(name, model, report)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -99,6 +100,20 @@ def _quietly(*, gguf: bool) -> Iterator[None]:
             switches.set_verbosity(verbosity)
             if bars:
                 switches.enable_progress_bar()
+
+
+@contextmanager
+def _refusing(what: str, instead: str) -> Iterator[None]:
+    """Whatever these libraries raise on files that are not as they should be, in one sentence."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, OSError | ValueError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise ModelError(f"{what} ({one_line(reason).rstrip(' .:')}): {instead}.") from error
 
 
 def _damage(path: Path) -> Iterator[str]:
@@ -149,7 +164,8 @@ def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) ->
     What lies beside the layers, such as the head of another task, may be left over.
     """
     shapes = [
-        f"{key} of shape {found} instead of {wanted}" for key, found, wanted in report["mismatched_keys"]
+        f"{key} of shape {list(found)} instead of {list(wanted)}"
+        for key, found, wanted in report["mismatched_keys"]
     ]
     layers = {_without_numbers(layer) for layer, _ in model.named_modules() if layer[-1:].isdecimal()}
     extra = [key for key in report["unexpected_keys"] if layers & _above(key) and "rotary_emb" not in key]

@@ -8,10 +8,13 @@ each is compared with a forward pass over its tokens alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
 from memory_rl.errors import ModelError, one_line
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
@@ -21,8 +24,9 @@ from memory_rl.policies.paths import step_by_step
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.4}
-"""Bits by which two ways of scoring an answer may differ; measured, see docs/pretrained.md."""
+TOLERANCE = 1e-3
+"""Bits by which two ways of scoring an answer may differ, in float32: rounding alone makes less than 1e-4."""
+_HALVES = (torch.bfloat16, torch.float16)
 _SUCH_AS = "such as a Llama, Qwen3, Mistral, Gemma or OLMo 2"
 
 
@@ -47,11 +51,9 @@ def check_packed_pass(model: PreTrainedModel, trie: AnswerTrie, *, scores_all: b
             f"to the whole conversation in every layer, {_SUCH_AS}."
         ) from error
     if not np.isfinite(bits):
-        raise ModelError(
-            f"{kind} that gives no finite log-probability in {model.dtype}: use dtype=float32, or weights "
-            "that are not damaged."
-        )
-    if bits > TOLERANCE[model.dtype]:
+        instead = "dtype=float32" if model.dtype in _HALVES else "weights that are not damaged"
+        raise ModelError(f"{kind} that gives no finite log-probability in {model.dtype}: use {instead}.")
+    if bits > TOLERANCE:
         raise ModelError(
             f"{kind}, whose answers would be scored up to {bits:.2g} bits wrongly, as happens with recurrent "
             "or convolutional layers and windows of attention: use a model that attends to the whole "
@@ -64,12 +66,40 @@ def _difference(model: PreTrainedModel, trie: AnswerTrie, scores_all: bool) -> f
     forms, prompts = _some_forms(trie), np.unique([0, trie.num_prompts // 2, trie.num_prompts - 1])
     paths = np.repeat(trie.form_edges[forms][None], len(prompts), axis=0)
     with torch.no_grad():
-        plain = [[_plain(model, trie, prompt, form) for form in forms] for prompt in prompts]
-        updated = chosen_log_probs(model, trie, paths, prompts).sum(dim=2).cpu().double().numpy()
-        assessed = _assessed(model, trie, prompts, forms) if scores_all else step_by_step(model, trie, forms)
-    return float(
-        np.abs(np.stack([updated, np.broadcast_to(assessed, updated.shape)]) - plain).max() / np.log(2)
-    )
+        if not chosen_log_probs(model, trie, paths, prompts).isfinite().all():
+            return np.inf
+        with _in_float32(model):
+            plain = [[_plain(model, trie, prompt, form) for form in forms] for prompt in prompts]
+            moved = chosen_log_probs(model, trie, paths, prompts).sum(dim=2).cpu().double().numpy()
+            asked = _asked(model, trie, prompts, forms) if scores_all else step_by_step(model, trie, forms)
+    return float(np.max([np.abs(way - plain).max() for way in (moved, asked)]) / np.log(2))
+
+
+@contextmanager
+def _in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """A model in half precision computes in float32, where a difference is no rounding.
+
+    Weights are converted while their module computes, so that a large model needs little more memory.
+    """
+    halves = dict[torch.nn.Parameter, torch.Tensor]()
+
+    def widen(module: torch.nn.Module, given: Any, named: Any) -> Any:
+        for weight in module.parameters(recurse=False):
+            if weight.dtype in _HALVES:
+                halves[weight], weight.data = weight.data, weight.data.float()
+        return tree_map(
+            lambda part: part.float() if getattr(part, "dtype", None) in _HALVES else part, (given, named)
+        )
+
+    def narrow(module: torch.nn.Module, *_: Any) -> None:
+        for weight in module.parameters(recurse=False):
+            weight.data = halves.pop(weight, weight.data)
+
+    with ExitStack() as hooks:
+        for module in model.modules() if model.dtype in _HALVES else ():
+            hooks.enter_context(module.register_forward_pre_hook(widen, with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(narrow, always_call=True))
+        yield
 
 
 def _some_forms(trie: AnswerTrie) -> np.ndarray:
@@ -100,7 +130,7 @@ def _plain(model: PreTrainedModel, trie: AnswerTrie, prompt: int, form: int) -> 
     return float(log_probs[np.arange(len(edges)), trie.edge_token[edges]].sum())
 
 
-def _assessed(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray) -> np.ndarray:
+def _asked(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray) -> np.ndarray:
     """Log-probabilities in nats behind some prompts (P,) of some forms (F,), as all are scored: (P, F)."""
     pack, last = pack_all(trie), int(forms.max()) + 1
     of_prompts = [

@@ -21,6 +21,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 import memory_rl
@@ -250,6 +252,16 @@ def test_a_model_that_sees_pictures_too(capsys):
     test_the_model_itself_is_fine(Path("model"))
     adapted = StackedAdapters(with_pictures(), LoRASettings(), [0]).layers
     assert {name.partition(".layers.")[0] for name in adapted} == {"model.language_model"}
+
+
+def test_all_weights_where_some_cannot_be_stacked(capsys):
+    save(with_pictures(), capsys)
+    sentence = refusal(capsys, "adapter=full")
+    assert "Gemma3ForConditionalGeneration, whose model.multi_modal_projector is more than one" in sentence
+    save(
+        make_model(Qwen3MoeForCausalLM, Qwen3MoeConfig, {"num_experts": 4}, len(make_tokenizer(SMOL))), capsys
+    )
+    assert "Qwen3MoeForCausalLM, whose model.layers.0.mlp.experts is" in refusal(capsys, "adapter=full")
 
 
 def test_a_window_of_a_model_that_sees_pictures_too(capsys):

@@ -261,7 +261,13 @@ def test_all_weights_where_some_cannot_be_stacked(capsys):
         "train", words, capsys
     )
     save(
-        make_model(Qwen3MoeForCausalLM, Qwen3MoeConfig, {"num_experts": 4}, len(make_tokenizer(SMOL))), capsys
+        make_model(
+            Qwen3MoeForCausalLM,
+            Qwen3MoeConfig,
+            {"num_experts": 4, "num_experts_per_tok": 2},
+            len(make_tokenizer(SMOL)),
+        ),
+        capsys,
     )
     assert "Qwen3MoeForCausalLM, whose model.layers.0.mlp.experts is" in complaint("train", words, capsys)
 

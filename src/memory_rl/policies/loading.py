@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from memory_rl.config import TINY
 from memory_rl.errors import ModelError, one_line, require
+from memory_rl.policies import hub
 
 # While transformers loads, it changes what holds for the whole process, such as PyTorch's default type.
 _ONE_AT_A_TIME = threading.Lock()
@@ -41,11 +42,12 @@ def load_pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedT
         ModelError: if they cannot be loaded, or some weights are missing, of another shape or left over.
     """
     source, options = _source(name)
-    options["trust_remote_code"] = False
+    options |= {"trust_remote_code": False, **hub.how_to_load(source)}
     for problem in _damage(Path(name)):
         raise ModelError(f"model_name={name!r} cannot be loaded: {problem}.")
     with (
         _quietly(gguf="gguf_file" in options),
+        hub.no_chatter(),
         _refusing(
             f"model_name={name!r} cannot be loaded",
             f"give {TINY}, a .gguf file, or a directory or a hub id of a causal LM with safetensors weights",

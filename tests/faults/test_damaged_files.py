@@ -224,6 +224,14 @@ def test_damaged_records_of_a_sweep_are_one_sentence_in_a_report(content, run):
         memory_rl.report(runs="runs")
 
 
+@pytest.mark.parametrize("content", TEXTS)
+def test_damaged_examples_are_one_sentence(content):
+    path = memory_rl.generate_sft_data(N=8, fixed_secret=3) / "train.jsonl"
+    path.write_bytes(TEXTS[content])
+    with pytest.raises(memory_rl.DataError, match=r"train\.jsonl.*(is empty|cannot be read|line 1)"):
+        memory_rl.sft(**SMALL, fixed_secret=3)
+
+
 def test_json_has_no_nan():
     content = {"a": [float("nan"), 1.5, (float("inf"), "NaN")], "b": {"c": -float("inf")}}
     assert from_json(to_json(content)) == {"a": [None, 1.5, [None, "NaN"]], "b": {"c": None}}

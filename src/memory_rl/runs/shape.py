@@ -56,6 +56,8 @@ SUMMARY = {
         "ideal_questioner": Maybe({"to_reach": _NUMBER}),
     },
     "stored?": {"estimate": _NUMBER},
+    "relative_to_prior?": {"bits_known?": _KNOWN, "gained_bits": _KNOWN, "prior_bits": _KNOWN},
+    "warmup?": {},
     "trained_parameters?": _NUMBER,
     "tokens?": _NUMBER,
 }

@@ -5,6 +5,7 @@ Only this module and execution.py read a whole `Experiment`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -124,7 +125,8 @@ def make_learners(setting: Setting) -> Learners:
 def _use_threads(setting: Setting) -> None:
     import torch
 
-    torch.set_num_threads(setting.experiment.keep.threads)
+    # more threads than cores only wait for each other, and where processes are counted there may be no more
+    torch.set_num_threads(min(setting.experiment.keep.threads, os.cpu_count() or 1))
     torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
 
 

@@ -216,7 +216,7 @@ BAD_FILES = {
     ),
     "tuned on no list": (
         "{grid: [{command: sft}], tune: {together: [N], chosen_on: {N: 16}}}",
-        ["tune: chosen_on={'N': 16}", "list of selections"],
+        ["tune: chosen_on={N: 16}", "list of selections"],
     ),
     "tuned on an unknown key": (
         "{grid: [{command: sft}], tune: {together: [N], chosen_on: [{n: 16}]}}",

@@ -86,7 +86,7 @@ def test_a_malformed_file_is_said_in_one_sentence(tmp_path, content, sentence):
 CHANGED = [
     ({"minimal_runs": 3}, r"unknown key minimal_runs: did you mean minimum_runs\?"),
     ({"minimum_runs": 1}, r"minimum_runs=1: give an integer of 2 or more"),
-    ({"minimum_runs": True}, r"minimum_runs=True: give an integer"),
+    ({"minimum_runs": True}, r"minimum_runs=true: give an integer"),
     ({"alpha": 0.9}, r"alpha=0.9: give a probability up to 0.2"),
     ({"grid": [{"command": "trian", "N": 4}]}, "a list of entries with command: train or sft"),
     ({"grid": []}, "a list of entries with command: train or sft"),

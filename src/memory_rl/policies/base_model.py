@@ -32,6 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memory_rl.errors import ModelError, require
+from memory_rl.files import parse_json
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
@@ -212,7 +213,7 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
 def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | None:
     weights, about = folder / "model.safetensors", folder / "warmup.json"
     try:
-        record = json.loads(about.read_text())
+        record = parse_json(about.read_text())
         content = weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             return None

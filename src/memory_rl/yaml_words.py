@@ -71,7 +71,7 @@ def _value(node: yaml.Node, left: list[int]) -> Any:
     """The value of a node, while no more than this number of values are left to be made."""
     left[0] -= 1
     if left[0] < 0:
-        raise yaml.MarkedYAMLError(problem="its aliases stand for too many values")
+        raise yaml.MarkedYAMLError(problem=f"more than {MAX_VALUES} values")
     if node.tag.removeprefix("tag:yaml.org,2002:") not in ("str", "seq", "map"):
         raise yaml.MarkedYAMLError(problem=f"the tag {node.tag}", problem_mark=node.start_mark)
     if isinstance(node, yaml.ScalarNode):
@@ -82,9 +82,10 @@ def _value(node: yaml.Node, left: list[int]) -> Any:
         return [_value(one, left) for one in node.value]
     values: dict[str, Any] = {}
     for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or key.value in values:
-            problem = f"{key.value} is there twice" if key.value in values else "a key that is no word"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key that is no word", problem_mark=key.start_mark)
+        if key.value in values:
+            raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
         values[key.value] = _value(value, left)
     merged = values.get("<<")
     if not isinstance(merged, dict):

@@ -199,6 +199,7 @@ BAD_FILES = {
     "not YAML": ("a: [", ["not valid YAML"]),
     "no list": ("N: 16", ["no list of entries"]),
     "no command": ("- {N: 16}", ["entry 1", "command: train"]),
+    "a command that is a list": ("- {command: [], N: 16}", ["entry 1", "command: []", "command: train"]),
     "an unknown key": ("- {command: train, M: 16}", ["M=16 is not a known key"]),
     "a bad second cell": ("- {command: train, N: [16, 1]}", ["N=1", "in the cell"]),
     "a key without meaning": (

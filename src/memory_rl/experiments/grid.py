@@ -210,7 +210,7 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str]) -> list[
 
 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
-    if not isinstance(entry, dict) or entry.get("command") not in COMMANDS:
+    if not isinstance(entry, dict) or entry.get("command") not in [*COMMANDS]:
         raise ConfigError(
             f"entry {place} of the grid ({shown(entry)}) has no command: "
             "begin it with command: train or command: sft."

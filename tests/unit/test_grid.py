@@ -93,13 +93,14 @@ def test_an_id_is_of_the_content():
     assert cell().id.startswith("binary-N16-seed0-")
 
 
-def test_an_id_changes_with_the_file_of_a_reward(tmp_path):
+def test_an_id_is_of_the_keys_alone(tmp_path):
+    """So that a file which has changed is found out where it had been read (faults/test_identity.py)."""
     file = tmp_path / "mine.py"
     file.write_text("def near(answer, secret):\n    return abs(answer - secret) < 2\n")
     first = cell(reward_type=f"{file}:near").id
-    assert cell(reward_type=f"{file}:near").id == first
     file.write_text("def near(answer, secret):\n    return abs(answer - secret) < 3\n")
-    assert cell(reward_type=f"{file}:near").id != first
+    assert cell(reward_type=f"{file}:near").id == first
+    assert cell(reward_type=f"{file}:other").id != first
 
 
 def test_a_cell_survives_json():
@@ -417,7 +418,7 @@ def test_cells_are_counted_over_all_entries_and_candidates(tmp_path, monkeypatch
     with pytest.raises(ConfigError, match="12 cells, more than 10"):
         make_plan(["grid=grid.yaml"])
     with pytest.raises(ConfigError, match="12 cells, more than 10"):
-        make_plan("conditions=sft backend=tabular N=4,5,6 tune=True tune_rates=1,2,3,4".split())
+        make_plan(["conditions=sft", "backend=tabular", "N=4,5,6", "tune=True", "tune_rates=1,2,3,4"])
 
 
 def test_the_tuning_of_a_file_is_read_as_the_command_line_is(tmp_path):

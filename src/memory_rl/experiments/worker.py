@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from signal import SIGINT
 from typing import Literal
 
-from memory_rl.errors import MemoryRLError
+from memory_rl.errors import LockWarning, MemoryRLError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import SweepDirectory
 from memory_rl.files import Json
+from memory_rl.inputs import hash_inputs
 from memory_rl.runs.checkpoint import CHECKPOINT
 from memory_rl.runs.manifest import first_difference
 from memory_rl.runs.store import MANIFEST
@@ -62,7 +64,9 @@ def can_resume(cell: GridCell, directory: SweepDirectory, folder: str) -> bool:
     manifest = directory.read_json(f"{folder}/{MANIFEST}")
     if manifest is None or CHECKPOINT not in directory.names(folder):
         return False
-    return first_difference(manifest, {"kind": cell.command, "resolved": cell.experiment.resolved()}) is None
+    experiment = cell.experiment
+    now = {"kind": cell.command, "resolved": experiment.resolved(), "inputs": hash_inputs(experiment)}
+    return first_difference(manifest, now) is None
 
 
 def run_task(task: Task) -> CellOutcome:
@@ -80,7 +84,9 @@ def run_task(task: Task) -> CellOutcome:
 def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOutcome:
     started, outcome = time.monotonic(), CellOutcome(cell.id, "completed")
     try:
-        _run(cell, directory, folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LockWarning)  # the sweep has said so of its whole directory
+            _run(cell, directory, folder)
     except MemoryRLError as error:
         outcome = CellOutcome(cell.id, "failed", str(error))
     except Exception as error:  # whatever it is, the other cells continue

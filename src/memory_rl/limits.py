@@ -16,6 +16,7 @@ RUNS = (1, 2**14)
 """In lockstep: beyond it the bootstrap over runs takes gigabytes."""
 
 FACTORS = (1e-6, 1e6)
+"""Scales, clips, margins and ratios."""
 
 STEPS = (1e-38, 1e38)
 """Step sizes: about what float32 holds."""

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from memory_rl.errors import CacheWarning, ModelError, one_line, require
 from memory_rl.files import parse_json
 from memory_rl.policies import hub, tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
+from memory_rl.policies.pretrained_warmup import merge, warm_up_by_adapter
+from memory_rl.policies.warmup import WarmupSettings, Watch, warm_up
+from memory_rl.policies.warmup_report import WarmupReport
 
 # A rate of 1e-3 is faster, but then RL at N = 256 takes half as many episodes again.
 _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
@@ -168,28 +170,49 @@ def _recomputed(layer: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-def warm_up_cached(base: BaseModel, trie: AnswerTrie, num_answers: int) -> tuple[WarmupReport, bool]:
+def warm_up_cached(
+    base: BaseModel,
+    trie: AnswerTrie,
+    num_answers: int,
+    accepted: float | None = None,
+    watch: Watch | None = None,
+) -> tuple[WarmupReport, bool]:
     """Warms the model up in place, from the cache where it can.
+
+    One that does not get there is cached, too, so that it is at hand once what it reached is accepted.
+
+    Args:
+        base: the model.
+        trie: the valid conversations.
+        num_answers: N.
+        accepted: bits from uniform that will do where the tolerance is not reached; less than the tolerance
+            takes its place.
+        watch: is told of each step.
 
     Returns:
         The report of the warm-up when it was made, and whether it came from the cache.
+
+    Raises:
+        ModelError: if it stops further from uniform than that.
     """
+    base = replace(base, warmup_settings=base.warmup_settings.within(accepted))
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
-    model, settings = base.model, base.warmup_settings
-    if (cached := _read_cache(folder)) is not None:
-        report, tensors = cached
-        if settings.adapter_rank:
-            merge(model, tensors)
-        else:
-            model.load_state_dict(tensors, strict=False)  # tied weights are there once
-        return report, True
-    if settings.adapter_rank:
-        report, tensors = warm_up_by_adapter(model, trie, num_answers, settings)
+    cached = _read_cache(folder)
+    if cached is None:
+        make = warm_up_by_adapter if base.warmup_settings.adapter_rank else _warm_up_whole
+        report, tensors = make(base.model, trie, num_answers, base.warmup_settings, watch)
+        _write_cache(tensors, folder, report)
     else:
-        report = warm_up(model, trie, num_answers, settings)
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-    _write_cache(tensors, folder, report)
-    return report, False
+        report, tensors = cached
+        merge(base.model, tensors)
+    exact = base.model.dtype == torch.float32
+    report.check(accepted, f"{'' if exact else 'dtype=float32, '}another model_name or N")
+    return report, cached is not None
+
+
+def _warm_up_whole(model: PreTrainedModel, *how: Any) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
+    report = warm_up(model, *how)
+    return report, {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
 
 
 def cache_directory() -> Path:
@@ -201,11 +224,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("MEMORY_RL_CACHE") or of_user)
 
 
-def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
+def hash_weights(model: PreTrainedModel) -> hashlib._Hash:
+    """SHA-256 of the names and bytes of all weights."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(base.model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest
+
+
+def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
+    digest = hash_weights(base.model)
     for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
         digest.update(np.ascontiguousarray(array).data)
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]

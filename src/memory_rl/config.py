@@ -214,7 +214,8 @@ class PolicySettings:
     warmup_tolerance: float | None = key(
         None,
         "Bits from uniform from which runs may start where the warm-up does not get as far as it should.",
-        (1e-6, 1000),
+        (None, 1000),
+        above=0,
         needs="backend=local,tinker warmup=True",
     )
     scoring: Literal["all", "paths"] | None = key(

@@ -197,12 +197,13 @@ def _local(
     import torch
 
     from memory_rl.policies.base_model import (
-        check_windows,
+        check_fits,
         find_base_model,
         recompute_layers,
         warm_up_cached,
     )
     from memory_rl.policies.paths import PathPolicy
+    from memory_rl.policies.self_check import check_packed_pass
     from memory_rl.policies.transformer import TransformerPolicy
 
     _use_threads(setting)
@@ -212,9 +213,10 @@ def _local(
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
     trie = _trie(base.tokenizer, environment)
-    check_windows(base.model, trie)
+    check_fits(base.model, trie)
     adapters = _adapter_settings(experiment)
     adapters.check(base.model)
+    check_packed_pass(base.model, trie, scores_all=not experiment.scores_paths)
     about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:

@@ -5,6 +5,7 @@ Only this module and execution.py read a whole `Experiment`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -142,7 +143,8 @@ def make_learners(
 def _use_threads(setting: Setting) -> None:
     import torch
 
-    torch.set_num_threads(setting.experiment.keep.threads)
+    # more threads than cores only wait for each other, and where processes are counted there may be no more
+    torch.set_num_threads(min(setting.experiment.keep.threads, os.cpu_count() or 1))
     torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
     torch.set_float32_matmul_precision("highest")  # and so does this: its caller may have asked for speed
 

@@ -21,7 +21,7 @@ from typing import Any
 import polars as pl
 from safetensors import SafetensorError
 
-from memory_rl.errors import ConfigError, one_line
+from memory_rl.errors import UNPRINTABLE, ConfigError, one_line
 
 Json = dict[str, Any]
 """What a JSON file holds, or a part of it: a manifest, a summary, a row, a configuration."""
@@ -29,9 +29,21 @@ Json = dict[str, Any]
 FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
 """What writing and reading raise where the disk or the file is to blame."""
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes
 _DIGITS, _VAST = 20, 2**63  # of integers in JSON
 _FORMULA, _NUMBER = r"^[=+\-@\t\r]", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+def check_text(text: str, key: str) -> None:
+    """Refuses a text that can name no file, nor anything else that a key is for.
+
+    Raises:
+        ConfigError: if it has characters that cannot be printed, or is too long.
+    """
+    if UNPRINTABLE.search(text):
+        raise ConfigError(f"{key}={text} has a character that cannot be printed: leave it out.")
+    for names, most in (("[,/:]", 255), (",", 4000)):
+        if any(len(name.encode()) > most for name in re.split(names, text)):
+            raise ConfigError(f"{key}={one_line(text)} is longer than any name of a file: shorten it.")
 
 
 def expand(text: str, key: str, *, url: bool = False) -> str:
@@ -45,34 +57,30 @@ def expand(text: str, key: str, *, url: bool = False) -> str:
     Raises:
         ConfigError: if it is a URL, holds what no path can, or names nobody's home.
     """
-    shown = one_line(repr(text)[1:-1])
-    if "\0" in text:
-        raise ConfigError(f"{key}={shown} holds a null character: give a path without it.")
-    try:
-        encoded = text.encode(errors="surrogateescape") if url else os.fsencode(text)
-    except UnicodeEncodeError:
-        encoding = sys.getfilesystemencoding()
-        raise ConfigError(
-            f"{key}={shown} cannot be written in {encoding}, the encoding of this locale: give another path, "
-            "or set PYTHONUTF8=1."
-        ) from None
-    if len(encoded) >= _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
-        raise ConfigError(
-            f"{key}={shown} is longer than any disk takes: give a path with names of up to "
-            f"{_LONGEST_NAME} bytes."
-        )
+    if not url:
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            encoding = sys.getfilesystemencoding()
+            raise ConfigError(
+                f"{key}={text} cannot be written in {encoding}, the encoding of this locale: "
+                "give another path, or set PYTHONUTF8=1."
+            ) from None
     if "://" in text and not url:
-        raise ConfigError(f"{key}={shown} is a URL: give a path on this machine, such as {key}=folder.")
+        raise ConfigError(f"{key}={text} is a URL: give a path on this machine, such as {key}=folder.")
     found = os.path.expanduser(text)  # noqa: PTH111  # pathlib would drop a slash at the end, and more
     if found.startswith("~"):
-        raise ConfigError(
-            f"{key}={shown} names no home that is known here: write the path out, or ./{shown}."
-        )
+        raise ConfigError(f"{key}={text} names no home that is known here: write the path out, or ./{text}.")
     return found
 
 
 def as_path(given: str | Path, key: str = "path") -> Path:
-    """A path that a function is given: a text as by `expand`, and a `Path` as it is."""
+    """A path that a function is given: a text as by `expand`, and a `Path` as it is.
+
+    Raises:
+        ConfigError: if it can be none.
+    """
+    check_text(given if isinstance(given, str) else printable(given), key)
     return Path(expand(given, key)) if isinstance(given, str) else given
 
 
@@ -90,6 +98,22 @@ def split_paths(text: str) -> list[str]:
         parts = parts[whole.count(",") + 1 :]
         found += [whole.strip()] if whole.strip() else []
     return found
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What JSON holds.
+
+    Args:
+        text: in JSON.
+        options: of `json.loads`.
+
+    Raises:
+        ValueError: if it is none, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
@@ -166,10 +190,7 @@ def from_json(text: str | bytes) -> Json:
     Raises:
         ValueError: if it holds something else, or no JSON.
     """
-    try:
-        found = json.loads(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
-    except RecursionError:
-        raise ValueError("its brackets are nested too deeply") from None
+    found = parse_json(text, parse_constant=_refuse, parse_float=_float, parse_int=_int)
     if not isinstance(found, dict):
         raise ValueError(f"it holds {type(found).__name__} and not an object")
     return found

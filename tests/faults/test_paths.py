@@ -20,7 +20,6 @@ WORDS = [f"{key}={value}" for key, value in SMALL.items()]
 NAMES = {
     "spaces": "a folder",
     "unicode": "données/学习",
-    "newline": "two\nlines",
     "trailing slash": "slash/",
     "per cent": "100%20",
     "pattern": "a[0-9]*?{b,c}",
@@ -53,7 +52,7 @@ def test_a_name_is_one_place(name, home, capsys):
     assert not list(home.iterdir())
 
 
-@pytest.mark.parametrize("name", ["pattern", "tilde", "unicode", "newline"])
+@pytest.mark.parametrize("name", ["pattern", "tilde", "unicode"])
 def test_sweeps_and_reports_take_them_too(name, home):
     path = NAMES[name] + " sweep"
     summary = memory_rl.sweep(**{**SMALL, "conditions": "binary"}, log_path=path)
@@ -91,13 +90,13 @@ def test_home_is_written_out_once(home, monkeypatch):
         ("train", "log_path=file:///tmp/run", ["log_path=file:///tmp/run is a URL", "log_path=folder"]),
         ("train", "log_path=s3://bucket/run", ["is a URL"]),
         ("train", "log_path=~nobody-of-that-name/x", ["names no home", "./~nobody-of-that-name/x"]),
-        ("train", f"log_path={'x' * 256}", ["longer than any disk takes", "255"]),
-        ("train", f"log_path={'x/' * 2048}", ["longer than any disk takes"]),
-        ("train", f"reward_type={'x' * 300}.py:f", ["longer than any disk takes"]),
-        ("train", f"model_name={'x' * 300}", ["longer than any disk takes"]),
-        ("sweep", f"protocol={'x' * 300}", ["longer than any disk takes"]),
-        ("sweep", f"grid={'x' * 300}", ["longer than any disk takes"]),
-        ("report", f"runs={'x' * 300}", ["longer than any disk takes"]),
+        ("train", f"log_path={'x' * 256}", ["longer than any name of a file"]),
+        ("train", f"log_path={'x/' * 2048}", ["longer than any name of a file"]),
+        ("train", f"reward_type={'x' * 300}.py:f", ["longer than any name of a file"]),
+        ("train", f"model_name={'x' * 300}", ["longer than any name of a file"]),
+        ("sweep", f"protocol={'x' * 300}", ["longer than any name of a file"]),
+        ("sweep", f"grid={'x' * 300}", ["longer than any name of a file"]),
+        ("report", f"runs={'x' * 300}", ["longer than any name of a file"]),
         ("report", "runs=runs out=file:///tmp/page", ["out=file:///tmp/page is a URL"]),
         ("sft-data-gen", "data_dir=s3://bucket", ["data_dir=s3://bucket is a URL"]),
         ("train", "log_path=loop", ["log_path=loop cannot be written"]),
@@ -121,14 +120,14 @@ def test_what_is_no_place_is_refused(command, words, parts, capsys):
         assert part in said
 
 
-@pytest.mark.parametrize("given", ["a\0b", "\0"])
-def test_a_null_character_is_refused(given):
+@pytest.mark.parametrize("given", ["a\0b", "\0", "two\nlines"])
+def test_a_character_that_cannot_be_printed_is_refused(given):
     for ask in (
         lambda: memory_rl.train(**SMALL, log_path=given),
         lambda: memory_rl.load(given),
         lambda: memory_rl.report(runs=given),
     ):
-        with pytest.raises(memory_rl.ConfigError, match="null character"):
+        with pytest.raises(memory_rl.ConfigError, match="a character that cannot be printed"):
             ask()
 
 
@@ -173,11 +172,12 @@ def test_a_protocol_s_name_is_no_path():
 
 
 def test_bytes_that_are_no_text_are_a_name_like_any_other(capsys):
-    path = os.fsdecode(b"caf\xe9")
-    assert main(["train", *WORDS, f"log_path={path}"]) == 0
-    assert main(["report", f"runs={path}", "quiet=True"]) == 0
-    assert "caf?" in Path("report/index.html").read_text(encoding="utf-8")
-    assert pl.read_csv("report/cells.csv")["path"].to_list() == ["caf?"]
+    path = Path("runs", os.fsdecode(b"caf\xe9"))
+    Path("runs").mkdir()
+    memory_rl.train(**SMALL, log_path="run").path.rename(path)
+    assert memory_rl.load(path).metrics.height > 0
+    assert main(["report", "runs=runs", "quiet=True"]) == 0
+    assert pl.read_csv("report/cells.csv")["path"].to_list() == ["runs/caf?"]
 
 
 LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from memory_rl.errors import CacheWarning, ModelError, one_line
+from memory_rl.files import read_json
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.loading import load_pretrained
@@ -223,7 +224,7 @@ def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | 
         weights, about = folder / _WEIGHTS, folder / _RECORD
         if not (weights.is_file() and about.is_file()):  # a pipe would be waited for
             return None
-        record = json.loads(about.read_text(encoding="utf-8"))
+        record = read_json(about)
         size = weights.stat().st_size
         if size != record.get("bytes", size):  # more than there is memory for, perhaps
             return None

@@ -30,7 +30,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import FAILURES, Json, flush, read_frame, read_json, write_frame
+from memory_rl.files import FAILURES, Json, flush, parse_json, read_frame, read_json, write_frame
 from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
@@ -174,7 +174,7 @@ def _read_all(folder: Path) -> State:
             raise ValueError(f"{name} is not as it was written")
     arrays = load_file(folder / _ARRAYS)
     text = (folder / _TREE).read_text(encoding="utf-8")
-    tree: State = json.loads(text, object_hook=partial(_get, folder, arrays))
+    tree: State = parse_json(text, object_hook=partial(_get, folder, arrays))
     return tree
 
 

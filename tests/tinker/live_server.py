@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -44,7 +45,7 @@ def find_environment() -> Path:
     Raises:
         NoEnvironmentError: if it cannot be made, in one sentence.
     """
-    folder = Path(os.environ.get(ENVIRONMENT) or _cache() / "skyrl-0.4.0")
+    folder = Path(os.environ.get(ENVIRONMENT) or cache_directory() / "skyrl-0.4.0")
     python, ready = folder / "bin" / "python", folder / "ready"
     if ENVIRONMENT in os.environ or ready.exists():
         return python
@@ -66,7 +67,7 @@ def find_environment() -> Path:
     return python
 
 
-def _cache() -> Path:
+def cache_directory() -> Path:
     return Path(platformdirs.user_cache_dir("memory-rl", appauthor=False))
 
 
@@ -88,6 +89,7 @@ class LiveServer:
     def __init__(self, python: Path, model: Path, folder: Path) -> None:
         self.python, self.model, self.folder, self.port = python, model, folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._database = folder / "tinker.db"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -106,7 +108,7 @@ class LiveServer:
             "--checkpoints-base",
             self.folder / "checkpoints",
             "--database-url",
-            f"sqlite:///{self.folder}/tinker.db",
+            f"sqlite:///{self._database}",
             "--port",
             str(self.port),
         ]
@@ -117,7 +119,7 @@ class LiveServer:
         surroundings |= {
             "HF_HUB_OFFLINE": "1",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(_cache() / "skyrl-jax"),
+            "JAX_COMPILATION_CACHE_DIR": str(cache_directory() / "skyrl-jax"),
             "OMP_NUM_THREADS": "1",
         }
         with (self.folder / "log").open("ab") as log:
@@ -138,6 +140,19 @@ class LiveServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def wait_until_free(self) -> None:
+        """Waits until the adapters of all sessions that have ended are gone: there is room for few."""
+        deadline = time.monotonic() + 120
+        while self._loaded():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the server keeps the adapters of a session that has ended")
+            time.sleep(0.1)
+
+    def _loaded(self) -> int:
+        with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database:
+            [[models]] = database.execute("SELECT count(*) FROM models WHERE status != 'unloaded'")
+        return int(models)
 
     def _answers(self) -> bool:
         try:

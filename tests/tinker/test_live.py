@@ -120,8 +120,11 @@ def test_each_bit_is_credited_with_its_own_reward_on_the_wire(model, proxy):
         asked = [
             np.nonzero(inputs == reply)[0] for inputs, _ in data
         ]  # the next token is the bit, and then comes the end of the turn
-        if any(len(places) < 3 for places in asked):
-            continue  # a forfeited turn has no token
+        if any(
+            len(places) < 3 or places[-1] + 1 == len(inputs)
+            for places, (inputs, _) in zip(asked, data, strict=True)
+        ):
+            continue  # a forfeited turn has no token, and an invalid one no end
         said = (
             np.array(
                 [values["target_tokens"][places] for places, (_, values) in zip(asked, data, strict=True)]

@@ -4,10 +4,12 @@ command that refuses."""
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
@@ -24,6 +26,7 @@ from memory_rl.runs.store import RunDirectory
 from memory_rl.task import Environment, MultiStep, RewardChannel, SecretSpace, SingleStep, make_channel
 from memory_rl.task.rewards import credit_rewards
 from memory_rl.training.loop import train
+from memory_rl.training.meter import Meter
 from memory_rl.training.recompute import draw_secrets
 from memory_rl.training.tables import Tables
 
@@ -77,6 +80,39 @@ def complaint(command: str, words: str, capsys) -> str:
     assert captured.err.endswith((".\n", "?\n"))
     assert not list(Path("runs").glob("*"))  # nothing was left behind
     return captured.err
+
+
+MEASURED = ("metrics.parquet", "episodes.parquet", "summary.json", "film.parquet")
+
+
+def snapshot(path: str | Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()
+    }
+
+
+def measured(path: str | Path) -> dict[str, bytes]:
+    return {name: content for name, content in snapshot(path).items() if name in MEASURED}
+
+
+class Stop(Exception):  # noqa: N818
+    """Stands for a crash."""
+
+
+@contextmanager
+def stopped_at(episodes: int):
+    """Has a run in this block end with an exception after so many episodes."""
+    evaluate = Meter._evaluate
+
+    def stopping(self, policy, runs, episode, *more):
+        if np.max(episode) >= episodes:
+            raise Stop
+        return evaluate(self, policy, runs, episode, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Meter, "_evaluate", stopping)
+        with pytest.raises(Stop):  # it holds the block of the caller
+            yield
 
 
 def merged(policy: TransformerPolicy, run: int):

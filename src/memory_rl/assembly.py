@@ -98,12 +98,14 @@ class Learners:
         warmup: what the manifest says, because it may differ from time to time: whether the base model came
             from the cache, and the seconds that it took to make.
         notes: sentences about what a hosted policy may cost.
+        prompt: a conversation as the model reads it; None for a policy that reads none.
     """
 
     policy: Policy
     about: dict[str, Any]
     warmup: dict[str, Any]
     notes: list[str]
+    prompt: str | None
 
 
 def make_learners(setting: Setting) -> Learners:
@@ -118,7 +120,7 @@ def make_learners(setting: Setting) -> Learners:
     policy, about = make(setting)
     about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
     warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
-    return Learners(policy, about, warmup, about.pop("notes", []))
+    return Learners(policy, about, warmup, about.pop("notes", []), about.pop("prompt", None))
 
 
 def _use_threads(setting: Setting) -> None:
@@ -126,6 +128,7 @@ def _use_threads(setting: Setting) -> None:
 
     torch.set_num_threads(setting.experiment.keep.threads)
     torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
+    torch.set_float32_matmul_precision("highest")  # and so does this: its caller may have asked for speed
 
 
 def _forms(environment: Environment) -> np.ndarray:
@@ -137,6 +140,12 @@ def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
 
     conversations, prompts = environment.conversations(), environment.first_prompts()
     return tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+
+
+def _prompt(tokenizer: Any, environment: Environment) -> str:
+    from memory_rl.policies.tokenisation import read_back
+
+    return read_back(tokenizer, environment.conversation(0))
 
 
 def _common(experiment: Experiment) -> dict[str, Any]:
@@ -184,7 +193,8 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         recompute_layers(base.model)
     trie = _trie(base.tokenizer, environment)
     check_windows(base.model, trie)
-    about: dict[str, Any] = {"device": str(base.model.device), "dtype": chosen.dtype}
+    about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
+    about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
         report, about["from_cache"] = warm_up_cached(base, trie, experiment.world.N)
         about["warmup"] = asdict(report)
@@ -246,6 +256,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
             f"update: use max_tokens_total={costs.least} or more, or fewer num_runs."
         )
     about = {
+        "prompt": _prompt(tokenizer, environment),
         "model": chosen.model_name,
         "sdk": f"tinker {version('tinker')}",
         "notes": costs.sentences(experiment.budget // settings.episodes),

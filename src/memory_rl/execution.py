@@ -20,9 +20,10 @@ from memory_rl.assembly import (
     make_setting,
 )
 from memory_rl.condition import show_ceilings
-from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError
+from memory_rl.errors import LawBreachWarning, MemoryRLError, RunDirectoryError, TokensSpentError, one_line
 from memory_rl.experiment import Experiment
 from memory_rl.files import Json
+from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -82,7 +83,11 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
     current = manifest if existing is None else resumed(existing, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
     try:
-        about = _measure(setting, directory, continuation, signals, trackers)
+        learners = _start(setting, directory)
+        if existing is None:
+            current = {**current, **_what_was_read(setting, learners)}
+            directory.write_json(MANIFEST, with_status(current, "running"))
+        about = _measure(setting, directory, learners, continuation, signals, trackers)
     except NotStartedError as error:
         if existing is None:
             directory.discard()
@@ -112,6 +117,7 @@ def _note_end(directory: RunDirectory, manifest: Json, error: BaseException) -> 
 def _measure(
     setting: Setting,
     directory: RunDirectory,
+    learners: Learners,
     continuation: FromCheckpoints,
     signals: SignalsWait,
     trackers: Trackers,
@@ -123,7 +129,6 @@ def _measure(
     from memory_rl.reporting.terminal import ProgressBar
 
     experiment, stopped = setting.experiment, None
-    learners = _start(setting, directory)
     trackers.start(directory, continuation.measured)
     secrets, film = draw_secrets(experiment), make_film(experiment)
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
@@ -151,6 +156,7 @@ def _start(setting: Setting, directory: RunDirectory) -> Learners:
     """Loads the model, and prints what can be expected."""
     try:
         learners = make_learners(setting)
+        _refuse_other_words(directory, _what_was_read(setting, learners))
         _keep_own_reward(setting, directory)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
@@ -162,6 +168,32 @@ def _start(setting: Setting, directory: RunDirectory) -> Learners:
             spending.restore(directory.read_json(USAGE))
         spending.on_change = lambda: directory.write_json(USAGE, spending.as_dict())
     return learners
+
+
+def _what_was_read(setting: Setting, learners: Learners) -> Json:
+    """What is only known for sure once the model is loaded: one of the hub may just have been downloaded."""
+    return {"inputs": hash_inputs(setting.experiment), "prompt": learners.prompt}
+
+
+def _refuse_other_words(directory: RunDirectory, read: Json) -> None:
+    """Refuses to resume with another model or prompt than the run was started with.
+
+    Raises:
+        RunDirectoryError: if they are not those of its manifest.
+    """
+    started = directory.existing or {}
+    changed = changed_input(started.get("inputs") or {}, read["inputs"])
+    if changed:
+        raise RunDirectoryError(
+            f"log_path={directory.path} holds another experiment: {changed} since it began; restore it, or "
+            "give another log_path."
+        )
+    if started.get("prompt", read["prompt"]) != read["prompt"]:
+        now = one_line(repr(read["prompt"]))
+        raise RunDirectoryError(
+            f"log_path={directory.path} was started with another prompt than {now}: "
+            "use the versions that its manifest names, or give another log_path."
+        )
 
 
 def _tell(setting: Setting, learners: Learners) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from memory_rl.catalogue import KEEP, PARTS, experiment_keys, settings_of
@@ -336,35 +334,22 @@ class Experiment(Parts):
         return {word: value for word, value in values.items() if unmet(keys, word, values) is None}
 
     def resolved(self) -> dict[str, Any]:
-        """All that determines what is measured, with every default worked out.
+        """All keys that determine what is measured, with every default worked out.
 
-        Two experiments measure the same if these are equal.
+        Two experiments measure the same if these are equal, and so are the files that they name (inputs.py).
         """
         worked_out = {
             "wording": self.wording,
-            "reward_type": self.signal.reward_type or REWARD_TYPES[0],
+            "reward_type": name_of(self.signal.reward_type or REWARD_TYPES[0]),
             "learning_rate": self.step_size,
             "max_episodes": self.budget,
             "evaluate_every": self.updates_an_evaluation,
             "scoring": "all" if self.scores_all else "paths",
             "skip_ahead": self.skips_ahead,
         }
-        flat = {word: worked_out.get(word, value) for word, value in self.flat().items() if word not in KEEP}
-        return {
-            word: _with_hash(value) if word in ("reward_type", "algorithm") else value
-            for word, value in flat.items()
-        }
+        return {word: worked_out.get(word, value) for word, value in self.flat().items() if word not in KEEP}
 
 
 def secrets_to_memorise(num_secrets: int, share: float) -> int:
     """The least number of secrets that is at least this share of them."""
     return math.ceil(share * num_secrets - 1e-9)
-
-
-def _with_hash(given: Any) -> str:
-    """A name; that of a file with the hash of its content, on which a user's own code depends."""
-    name = name_of(given)
-    path = Path(name.rpartition(":")[0])
-    return (
-        f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" if ":" in name and path.is_file() else name
-    )

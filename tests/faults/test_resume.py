@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ import peft
 import polars as pl
 import pytest
 import torch
+from helpers import measured, snapshot, stopped_at
 from transformers import AutoModelForCausalLM
 
 import memory_rl
@@ -32,7 +32,6 @@ LONG = (
     "backend=tabular N=256 num_runs=16 reward_type=log_distance max_episodes=40000 memorised_at=0.9 "
     "learning_rate=0.001 ledger=False quiet=True"
 )
-MEASURED = ("metrics.parquet", "episodes.parquet", "summary.json", "film.parquet")
 
 
 def start(words: str, **popen) -> subprocess.Popen:
@@ -63,16 +62,6 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def snapshot(path: str | Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in Path(path).rglob("*") if file.is_file()
-    }
-
-
-def measured(path: str | Path) -> dict[str, bytes]:
-    return {name: content for name, content in snapshot(path).items() if name in MEASURED}
-
-
 def refuses(words: str, capsys) -> str:
     """The one sentence with which train refuses; it changes nothing in any file below."""
     before = snapshot(".")
@@ -82,26 +71,6 @@ def refuses(words: str, capsys) -> str:
     assert captured.err.count("\n") == 1
     assert snapshot(".") == before
     return captured.err
-
-
-class Stop(Exception):  # noqa: N818
-    """Stands for a crash."""
-
-
-@contextmanager
-def stopped_at(episodes: int):
-    """Has a run in this block end with an exception after so many episodes."""
-    evaluate = Meter._evaluate
-
-    def stopping(self, policy, runs, episode, *more):
-        if np.max(episode) >= episodes:
-            raise Stop
-        return evaluate(self, policy, runs, episode, *more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Meter, "_evaluate", stopping)
-        with pytest.raises(Stop):  # it holds the block of the caller
-            yield
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +245,7 @@ def test_an_own_reward_that_was_changed_is_reported(capsys):
         main(["train", *words.split(), "checkpoint_every=0"])
     Path("reward.py").write_text("def near(answer, secret):\n    return float(abs(answer - secret) < 3)\n")
     capsys.readouterr()
-    assert "holds another experiment: it has reward_type=reward.py:near " in refuses(
+    assert "holds another experiment: reward.py (code of reward_type) has changed since it began" in refuses(
         f"{words} resume=True", capsys
     )
 

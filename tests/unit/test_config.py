@@ -23,6 +23,7 @@ from memory_rl.cli import main
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import make_experiment, parse_experiment
+from memory_rl.inputs import hash_inputs
 from memory_rl.keys import keys_of, read
 from memory_rl.reporting.settings import ReportConfig
 
@@ -447,10 +448,11 @@ def test_another_number_is_another_experiment():
 
 def test_a_file_of_ones_own_is_what_it_holds():
     Path("own.py").write_text("def near(answer, secret):\n    return -abs(answer - secret)\n")
-    first = make_experiment({"reward_type": "own.py:near"}).resolved()
-    assert make_experiment({"reward_type": "own.py:near"}).resolved() == first
+    mine = make_experiment({"reward_type": "own.py:near"})
+    first = hash_inputs(mine)
+    assert hash_inputs(make_experiment({"reward_type": "own.py:near"})) == first != {}
     Path("own.py").write_text("def near(answer, secret):\n    return -((answer - secret) ** 2)\n")
-    assert make_experiment({"reward_type": "own.py:near"}).resolved() != first
+    assert hash_inputs(mine) != first
 
 
 def test_flat_holds_no_key_that_has_no_meaning():

@@ -54,12 +54,14 @@ class Cell:
     def settings(self) -> Json:
         """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
+        That is its keys, and the hashes of the files that it read, if any (`inputs`).
         Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells
         of version 0.1, whose manifests leave defaults open, are compared with those of today.
         """
         resolved = self.manifest.get("resolved") or old_experiment(self.manifest).resolved()
         given = {key: value for key, value in resolved.items() if value is not None}
-        return {"kind": self.kind, "condition": self.condition, **given}
+        read = {"inputs": self.manifest["inputs"]} if self.manifest.get("inputs") else {}
+        return {"kind": self.kind, "condition": self.condition, **given, **read}
 
     @property
     def N(self) -> int:

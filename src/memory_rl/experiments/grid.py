@@ -59,7 +59,7 @@ class GridCell:
 
     @cached_property
     def id(self) -> str:
-        """A readable name and the hash of all that determines what is measured."""
+        """A readable name and the hash of all keys that determine what is measured."""
         content = json.dumps([self.command, self.experiment.resolved()], sort_keys=True)
         world = self.experiment.world
         words = f"{self.experiment.condition} N{world.N} seed{world.seed}"

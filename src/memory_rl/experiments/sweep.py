@@ -35,6 +35,7 @@ from memory_rl.experiments.store import CELLS, PROTOCOL, RESULTS, SWEEP, TUNING,
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.files import Json
+from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
@@ -219,10 +220,26 @@ class Sweep:
                     f"log_path={self.directory.location} already holds a sweep {difference}: "
                     "give another log_path."
                 )
+        self._refuse_changed(existing)
         self._write_record(self.cells, chosen=self.tuning is None)
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{len(self.cells)} cells in {self.directory.location}")
+
+    def _refuse_changed(self, existing: Json) -> None:
+        """Refuses to add to complete cells where a file that they read has changed since."""
+        for folder, listed in ((CELLS, "cells"), (TUNING, "tuning_cells")):
+            for entry in existing.get(listed, []):
+                place = f"{folder}/{entry['id']}"
+                if not self.directory.summary(place):
+                    continue
+                read = (self.directory.read_json(f"{place}/{MANIFEST}") or {}).get("inputs") or {}
+                changed = read and changed_input(read, hash_inputs(GridCell(entry["config"]).experiment))
+                if changed:
+                    raise RunDirectoryError(
+                        f"log_path={self.directory.location} holds the complete cell {entry['id']}, and "
+                        f"{changed} since it was measured: restore it, or give another log_path."
+                    )
 
     @property
     def _about(self) -> Json:

@@ -13,6 +13,7 @@ from memory_rl.errors import MemoryRLError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import SweepDirectory
 from memory_rl.files import Json
+from memory_rl.inputs import hash_inputs
 from memory_rl.runs.checkpoint import CHECKPOINT
 from memory_rl.runs.manifest import first_difference
 from memory_rl.runs.store import MANIFEST
@@ -62,7 +63,9 @@ def can_resume(cell: GridCell, directory: SweepDirectory, folder: str) -> bool:
     manifest = directory.read_json(f"{folder}/{MANIFEST}")
     if manifest is None or CHECKPOINT not in directory.names(folder):
         return False
-    return first_difference(manifest, {"kind": cell.command, "resolved": cell.experiment.resolved()}) is None
+    experiment = cell.experiment
+    now = {"kind": cell.command, "resolved": experiment.resolved(), "inputs": hash_inputs(experiment)}
+    return first_difference(manifest, now) is None
 
 
 def run_task(task: Task) -> CellOutcome:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from memory_rl.experiment import Experiment, old_experiment
 from memory_rl.files import Json
+from memory_rl.inputs import changed_input, hash_inputs
 
 SCHEMA = 1
 """Raised when a file of the run directory changes its meaning."""
@@ -28,6 +29,7 @@ def make_manifest(experiment: Experiment) -> Json:
         "condition": experiment.condition,
         "config": experiment.flat(),
         "resolved": experiment.resolved(),
+        "inputs": hash_inputs(experiment),
         "seed": experiment.world.seed,
         "versions": {
             "python": platform.python_version(),
@@ -63,20 +65,22 @@ def resumed(existing: Json, now: Json) -> Json:
 
 
 def first_difference(existing: Json, now: Json) -> str | None:
-    """What makes two manifests describe different experiments, in words; None if they are the same one.
+    """What makes two manifests describe different experiments, and what to do; None if they are the same one.
 
     Args:
-        existing: the manifest that a run directory holds, also one of version 0.1.
-        now: kind and resolved configuration of a run which would start now.
+        existing: the manifest that a run directory holds, also one of version 0.1, which holds no hashes.
+        now: kind, resolved configuration and inputs of a run which would start now.
     """
+    same = "give the same configuration, or another log_path."
     if existing.get("kind") != now["kind"]:
-        return f"it is of kind {existing.get('kind')}, and this command's is {now['kind']}"
+        return f"it is of kind {existing.get('kind')}, and this command's is {now['kind']}; {same}"
     theirs = existing["resolved"] if "resolved" in existing else old_experiment(existing).resolved()
     ours = now["resolved"]
     for key in {**ours, **theirs}:
         if theirs.get(key) != ours.get(key):
-            return f"it has {key}={theirs.get(key)}, and this command {key}={ours.get(key)}"
-    return None
+            return f"it has {key}={theirs.get(key)}, and this command {key}={ours.get(key)}; {same}"
+    changed = changed_input(existing.get("inputs") or {}, now["inputs"])
+    return changed and f"{changed} since it began; restore it, or give another log_path."
 
 
 def _now() -> str:

@@ -229,10 +229,7 @@ class RunDirectory:
             raise RunDirectoryError(f"log_path={self.path} already holds a run ({status}){advice}")
         difference = first_difference(existing, manifest)
         if difference:
-            raise RunDirectoryError(
-                f"log_path={self.path} holds another experiment: {difference}; "
-                "give the same configuration, or another log_path."
-            )
+            raise RunDirectoryError(f"log_path={self.path} holds another experiment: {difference}")
 
     def status(self, manifest: Json) -> str:
         """The status of its manifest, but `KILLED` if that says "running" and no process is at work on it."""

@@ -26,8 +26,9 @@ from memory_rl.policies.base import first_prompt
 from memory_rl.policies.base_model import recompute_layers
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.paths import PathPolicy
+from memory_rl.policies.pretrained_warmup import merge, warm_up_by_adapter
 from memory_rl.policies.transformer import AdaptedTransformer, TransformerPolicy
-from memory_rl.policies.warmup import WarmupSettings, merge, warm_up, warm_up_by_adapter
+from memory_rl.policies.warmup import WarmupSettings, warm_up
 
 FAR = "far:0"
 RUNS = np.arange(2)
@@ -121,6 +122,12 @@ def check_warm_up(mode: FakeTensorMode, trie, dtype: torch.dtype) -> None:
     report, changes = warm_up_by_adapter(model, trie, 8, wanted)
     assert report.steps == 1
     assert {tensor.device.type for tensor in changes.values()} == {"cpu"}
+    merge(model, changes)
+    VALUES = itertools.chain([9.0] * 3, itertools.repeat(0.0))  # the adapter does not suffice
+    report, changes = warm_up_by_adapter(model, trie, 8, wanted)
+    assert (report.steps, report.whole_steps) == (2, 1)
+    assert {tensor.device.type for tensor in changes.values()} == {"cpu"}
+    assert {(str(weight.device), weight.dtype) for weight in model.parameters()} == {(FAR, dtype)}
     merge(model, changes)
 
 

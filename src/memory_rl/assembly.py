@@ -5,14 +5,16 @@ Only this module and execution.py read a whole `Experiment`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from memory_rl.condition import Condition, make_condition
+from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.seeding import generator
@@ -33,6 +35,7 @@ from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhea
 if TYPE_CHECKING:
     from memory_rl.policies.answer_trie import AnswerTrie
     from memory_rl.policies.base import Policy
+    from memory_rl.policies.base_model import BaseModel
 
 _PANEL = 64
 
@@ -98,6 +101,7 @@ class Learners:
         warmup: what the manifest says, because it may differ from time to time: whether the base model came
             from the cache, and the seconds that it took to make.
         notes: sentences about what a hosted policy may cost.
+        base: of adapters/base.json, where adapters are to be saved: the model that they belong to.
         prompt: a conversation as the model reads it; None for a policy that reads none.
     """
 
@@ -105,22 +109,34 @@ class Learners:
     about: dict[str, Any]
     warmup: dict[str, Any]
     notes: list[str]
+    base: dict[str, Any] | None
     prompt: str | None
 
 
-def make_learners(setting: Setting) -> Learners:
+def make_learners(
+    setting: Setting, folder: Path | None = None, watch: Callable[[int, float], object] | None = None
+) -> Learners:
     """The policies of a setting.
 
+    Args:
+        setting: of the experiment.
+        folder: the run directory, for a base model that is to be saved.
+        watch: is told the steps of a format warm-up, and the bits from uniform.
+
     Raises:
+        RunDirectoryError: if the base model cannot be saved.
         ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
         ServiceError: if a service refuses or does not answer.
         ConfigError: if less may be spent than the first update needs.
     """
-    make = {"tabular": _tabular, "local": _local, "tinker": _hosted}[setting.experiment.policy.backend]
-    policy, about = make(setting)
+    if setting.experiment.policy.backend == "local":
+        policy, about = _local(setting, folder, watch)
+    else:
+        policy, about = {"tabular": _tabular, "tinker": _hosted}[setting.experiment.policy.backend](setting)
     about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
     warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
-    return Learners(policy, about, warmup, about.pop("notes", []), about.pop("prompt", None))
+    more = {name: about.pop(name, None) for name in ("base", "prompt")}
+    return Learners(policy, about, warmup, about.pop("notes", []), **more)
 
 
 def _use_threads(setting: Setting) -> None:
@@ -173,7 +189,9 @@ def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     return policy, {}
 
 
-def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+def _local(
+    setting: Setting, folder: Path | None, watch: Callable[[int, float], object] | None
+) -> tuple[Policy, dict[str, Any]]:
     import torch
 
     from memory_rl.policies.base_model import (
@@ -193,17 +211,37 @@ def _local(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         recompute_layers(base.model)
     trie = _trie(base.tokenizer, environment)
     check_windows(base.model, trie)
+    adapters = _adapter_settings(experiment)
+    adapters.check(base.model)
     about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
-        report, about["from_cache"] = warm_up_cached(base, trie, experiment.world.N)
+        report, about["from_cache"] = warm_up_cached(
+            base, trie, experiment.world.N, chosen.warmup_tolerance, watch
+        )
         about["warmup"] = asdict(report)
         about["seconds"] = about["warmup"].pop("seconds")
     base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
+    if experiment.keep.save_adapters:
+        about["base"] = _base_record(experiment, base, about.get("warmup"), folder)
     policy = (PathPolicy if experiment.scores_paths else TransformerPolicy)(
-        base.model, trie, lora=_adapter_settings(experiment), **_common(experiment)
+        base.model, trie, lora=adapters, **_common(experiment)
     )
     return policy, about
+
+
+def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: Path | None) -> dict[str, Any]:
+    """What base.json says of the model that adapters belong to; saves the model if that is wanted."""
+    from memory_rl.policies.saved import BASE, describe_base
+
+    flat = experiment.flat()
+    keys = ("model_name", "base_seed", "dtype", "warmup", "warmup_tolerance", "env_type", "N", "num_secrets")
+    how = {word: flat[word] for word in keys if word in flat} | {"wording": experiment.wording}
+    how["made_here"] = flat["warmup"] or flat["model_name"] == TINY
+    how["warmup_report"] = warmup
+    how["versions"] = {name: version(name) for name in ("memory-rl", "torch", "transformers")}
+    place = folder / "adapters" / BASE if experiment.keep.save_base and folder is not None else None
+    return describe_base(base, how, place)
 
 
 def _adapter_settings(experiment: Experiment) -> Any:
@@ -246,6 +284,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         max_tokens=keep.max_tokens_total,
         blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
         every=experiment.updates_an_evaluation,
+        warmup_tolerance=chosen.warmup_tolerance,
     )
     policy = make_hosted(service, trie, settings)
     costs = policy.costs

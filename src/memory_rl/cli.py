@@ -22,7 +22,7 @@ from typing import Any, get_args
 from memory_rl.api import DataFiles, bounds_keys, condition_of, run, write_sft_data
 from memory_rl.catalogue import experiment_keys
 from memory_rl.config import LEARNERS, Command
-from memory_rl.errors import ConfigError, LawBreachWarning, MemoryRLError, TrackerWarning, suggest
+from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, suggest
 from memory_rl.experiment import parse_experiment
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import ReportConfig
@@ -164,12 +164,12 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows breached laws and failed trackers as sentences, like errors; other warnings as Python does."""
+    """Shows our own warnings as sentences, like errors; others as Python does."""
     with warnings.catch_warnings():
         shown = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, (LawBreachWarning, TrackerWarning)):
+            if issubclass(category, MemoryRLWarning):
                 print(f"memory-rl: warning: {message}", file=sys.stderr)
             else:
                 shown(message, category, *place, **more)

@@ -216,6 +216,13 @@ class PolicySettings:
         "Teach the base model the answer format first (uniform answers). Not counted as episodes.",
         needs="backend=local,tinker",
     )
+    warmup_tolerance: float | None = key(
+        None,
+        "Bits from uniform from which runs may start where the warm-up does not get as far as it should.",
+        above=0,
+        most=1000,
+        needs="backend=local,tinker warmup=True",
+    )
     scoring: Literal["all", "paths"] | None = key(
         None,
         "all: every answer is scored after every update. paths: the secret and some samples alone, "
@@ -348,11 +355,7 @@ class Stop(Threshold):
 
     stop_at: float = key(0.95, "A run ends once P(S) is at least this.", above=0, below=1)
     memorised_share: float = key(
-        0.95,
-        "The share of several secrets that must be memorised for the run to have memorised.",
-        above=0,
-        most=1,
-        needs="num_secrets>1",
+        0.95, "The share of several secrets to be memorised.", above=0, most=1, needs="num_secrets>1"
     )
     max_episodes: int | None = key(
         None,
@@ -373,11 +376,7 @@ class Stop(Threshold):
         "that is more.",
         least=1,
     )
-    ledger: bool = key(
-        True,
-        "Keep account of what an ideal observer of the same episodes knows. "
-        "Changes nothing in what is learned.",
-    )
+    ledger: bool = key(True, "Keep account of what an ideal observer of the same episodes knows.")
 
     def __post_init__(self) -> None:
         if self.stop_at < self.memorised_at:
@@ -408,6 +407,11 @@ class Keep:
         "At the end, keep each run's adapter in adapters/run-<i>/, as PEFT loads it, or transformers.",
         needs="backend=local",
     )
+    save_base: bool = key(
+        False,
+        "Keep the base model of the adapters, too, in adapters/base/, as transformers loads it.",
+        needs="save_adapters=True",
+    )
     data_dir: str = key(
         "data",
         "Where the examples of fixed_secret are; without it each run is shown its own secret.",
@@ -424,11 +428,7 @@ class Keep:
         None, "Where the service is. Default: the SDK's own, and so TINKER_BASE_URL.", needs="backend=tinker"
     )
     max_tokens_total: int | None = key(
-        None,
-        "The experiment stops before it has sampled, prefilled and trained more tokens than this, "
-        "all runs together.",
-        least=1,
-        needs="backend=tinker",
+        None, "The most tokens sampled, prefilled and trained by all runs.", least=1, needs="backend=tinker"
     )
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")

@@ -44,12 +44,24 @@ class TokensSpentError(Exception):
     """The next update might spend more tokens than allowed; the experiment ends cleanly before it."""
 
 
-class LawBreachWarning(RuntimeWarning):
+class MemoryRLWarning(RuntimeWarning):
+    """One sentence about what a user should know of; the command line shows it like an error."""
+
+
+class LawBreachWarning(MemoryRLWarning):
     """A measurement breaks a law of information theory: there is a bug, or the secret leaks."""
 
 
-class TrackerWarning(RuntimeWarning):
+class TrackerWarning(MemoryRLWarning):
     """A tracker failed; what is measured is not affected."""
+
+
+class LockWarning(MemoryRLWarning):
+    """A file system has no locks, so that two processes may write to one directory."""
+
+
+class CacheWarning(MemoryRLWarning):
+    """A warmed-up base model cannot be cached; what is measured is not affected."""
 
 
 def suggest(wrong: str, valid: Iterable[str]) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -148,15 +151,22 @@ def _measure(
         learners.policy.close(completed)
     _report(setting, learners, meter, tables, stopped)
     if experiment.keep.save_adapters:
-        directory.write_adapters(learners.policy.state()["adapters"])
+        _save_adapters(learners, directory)
     return {"seconds": tables.seconds, **learners.warmup}
 
 
 def _start(setting: Setting, directory: RunDirectory) -> Learners:
     """Loads the model, and prints what can be expected."""
+    from memory_rl.reporting.terminal import WarmupProgress
+
+    keep = setting.experiment.keep
     try:
-        learners = make_learners(setting)
+        with WarmupProgress(keep.quiet) as progress:
+            learners = make_learners(setting, directory.path, progress.move)
         _refuse_other_words(directory, _what_was_read(setting, learners))
+        if keep.save_adapters:  # what would not load later is refused now
+            with tempfile.TemporaryDirectory() as scratch:
+                _save_adapters(learners, RunDirectory(Path(scratch)), only="run-0")
         _keep_own_reward(setting, directory)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
@@ -168,6 +178,21 @@ def _start(setting: Setting, directory: RunDirectory) -> Learners:
             spending.restore(directory.read_json(USAGE))
         spending.on_change = lambda: directory.write_json(USAGE, spending.as_dict())
     return learners
+
+
+def _save_adapters(learners: Learners, directory: RunDirectory, only: str | None = None) -> None:
+    """Writes the adapters of all runs, or of one, and reads them back.
+
+    Raises:
+        RunDirectoryError: if they cannot be written, or are not what was trained.
+    """
+    from memory_rl.policies.saved import check_saved
+
+    policy: Any = learners.policy
+    saved = policy.state()["adapters"]
+    saved = saved if only is None else {only: saved[only]}
+    directory.write_adapters(saved, learners.base)
+    check_saved(policy.adapters, policy.model, directory.path / "adapters", saved)
 
 
 def _what_was_read(setting: Setting, learners: Learners) -> Json:

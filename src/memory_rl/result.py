@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.statistics import Estimate, three_digits
+from memory_rl.analysis.summary import about_prior
 from memory_rl.errors import RunDirectoryError
 from memory_rl.runs.store import SUMMARY, TIMING, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
@@ -109,6 +110,7 @@ class Result:
                 f"{name} {three_digits(rate['estimate'])}" for name, rate in summary.get("rates", {}).items()
             )
             lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
+            lines += [f"    {prior}"] if (prior := about_prior(summary)) else []
         return "\n".join(lines)
 
 

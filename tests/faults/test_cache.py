@@ -1,7 +1,11 @@
 """The cache of warmed-up base models: used when it matches, rebuilt when it is missing, damaged or foreign,
 never required."""
 
+import errno
 import json
+import os
+import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import memory_rl
+from memory_rl.errors import CacheWarning
 from memory_rl.policies import base_model, tiny_model
 from memory_rl.policies.base_model import cache_directory
 from memory_rl.policies.warmup import WarmupSettings
@@ -90,9 +95,82 @@ def test_a_damaged_cache_is_rebuilt(cache, damage):
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("MEMORY_RL_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="could not be cached"):
+    with pytest.warns(CacheWarning, match="cannot be cached"):
         about, _ = run()
     assert not about["from_cache"]
+
+
+REPORT = base_model.WarmupReport(1, 2, 0.5, 0.25)
+
+
+def keep(folder: Path) -> None:
+    base_model._write_cache({"weight": torch.ones(1000)}, folder, REPORT)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("step", ["mkdir", "write_bytes", "replace"])
+def test_whatever_fails_on_a_full_or_foreign_disk_is_a_warning(number, step, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(*((os, step) if step == "replace" else (Path, step)), fail)
+    with pytest.warns(CacheWarning, match=os.strerror(number)):
+        keep(tmp_path / "cache")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_is_full_for_files_of_this_size_is_a_warning(tmp_path):
+    """A real one: the system refuses to write more than so many bytes to any file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.warns(CacheWarning, match="File too large"):
+            keep(tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert base_model._read_cache(tmp_path / "cache") is None
+
+
+def test_a_cache_that_vanishes_in_between_is_a_warning(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def vanish(source, target):
+        shutil.rmtree(tmp_path / "cache")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", vanish)
+    with pytest.warns(CacheWarning, match="No such file"):
+        keep(tmp_path / "cache")
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_folder_named_tilde(tmp_path, monkeypatch):
+    monkeypatch.delenv("MEMORY_RL_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no such user is known
+    with pytest.warns(CacheWarning, match="home directory"):
+        keep(cache_directory())
+    assert base_model._read_cache(cache_directory()) is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "warmup.json"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "huge file"])
+def test_what_is_no_file_of_the_cache_is_not_waited_for_and_not_read(kind, name, tmp_path):
+    keep(tmp_path)
+    found = base_model._read_cache(tmp_path)
+    assert found is not None
+    assert (found[0], found[1]["weight"].sum()) == (REPORT, 1000)
+    (tmp_path / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif kind == "folder":
+        (tmp_path / name).mkdir()
+    else:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40 if name == "model.safetensors" else 10**6)  # of holes; reading makes it real
+    assert base_model._read_cache(tmp_path) is None
 
 
 def test_the_default_place_is_the_users_cache(monkeypatch):

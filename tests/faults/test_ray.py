@@ -11,8 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-pytest.importorskip("ray")
+from helpers import complaint
 
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
@@ -24,10 +23,7 @@ GRID = (
     "ledger=False seed=0,1,2 group_size=4"
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),
-]  # Ray leaves sockets and files to the end of the process
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files to the end of the process
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +41,13 @@ def measured(path: Path) -> dict[str, bytes]:
     }
 
 
-def start(words: str) -> subprocess.Popen:
+def start(words: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, ROOT / "sweep.py", *words.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, **environment},
     )
 
 
@@ -88,6 +85,29 @@ def raylet_of(node) -> psutil.Process:
     return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
+def test_a_job_whose_node_is_killed_is_finished_on_another(cluster, tmp_path):
+    """With what `ray job submit` leaves to a job: RAY_ADDRESS, and no key."""
+    words = "conditions=binary,log_distance N=256 backend=tabular num_runs=16 max_episodes=20000 ledger=False"
+    assert main(["sweep", *words.split(), "log_path=local", "quiet=True"]) == 0
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    job = {
+        "RAY_ADDRESS": cluster.address,
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"metadata": {"a": "b"}}),
+    }
+    process = start(f"{words} executor=ray log_path=ray threads=4", **job)  # as many as no node has
+    wait_until(lambda: process.poll() is not None or busy_workers(raylet_of(node)))
+    assert process.poll() is None, process.stderr.read()
+    cluster.remove_node(node, allow_graceful=False)  # with SIGKILL
+    assert complete("ray") < 2
+    cluster.add_node(num_cpus=1)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert measured(Path("ray")) == measured(Path("local"))
+    assert [line[:5] for line in output.splitlines() if line.startswith("[")] == ["[1/2]", "[2/2]"]
+
+
+@pytest.mark.slow
 def test_a_node_is_killed_in_mid_sweep(cluster, reference):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
@@ -112,6 +132,7 @@ def test_a_node_is_killed_in_mid_sweep(cluster, reference):
     assert not Path("ray/discarded").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_retried(cluster, reference):
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -124,6 +145,7 @@ def test_a_killed_worker_is_retried(cluster, reference):
     assert measured(Path("ray")) == reference
 
 
+@pytest.mark.slow
 def test_a_worker_lost_too_often_fails_its_cells_alone(cluster):
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -141,6 +163,7 @@ def test_a_worker_lost_too_often_fails_its_cells_alone(cluster):
     assert {row["status"] for row in rows} == {"failed", "completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_it_and_the_same_command_continues(number, code, reference):
     process = start(f"{GRID} executor=ray workers=2 log_path=ray")
@@ -156,20 +179,36 @@ def test_a_signal_stops_it_and_the_same_command_continues(number, code, referenc
     assert measured(Path("ray")) == reference
 
 
-def test_a_cluster_that_is_not_there(capsys):
-    assert (
-        main(
-            [
-                "sweep",
-                "conditions=sft",
-                "backend=tabular",
-                "executor=ray",
-                "ray_address=127.0.0.1:1",
-                "log_path=none",
-            ]
-        )
-        == 2
+REFUSED = "conditions=sft backend=tabular executor=ray log_path=none quiet=True"
+
+
+@pytest.mark.parametrize("word", ["ray_address", "RAY_ADDRESS"])
+def test_a_cluster_that_is_not_there(word, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    told = complaint(
+        "sweep", f"{REFUSED} ray_address=127.0.0.1:1" if word == "ray_address" else REFUSED, capsys
     )
-    message = capsys.readouterr().err
-    assert "ray_address=127.0.0.1:1 cannot be reached" in message
+    assert f"{word}=127.0.0.1:1 cannot be reached ([Errno 111] Connection refused): start a cluster" in told
     assert make_experiment({}).world.N == 64  # the process is still of use
+
+
+@pytest.mark.parametrize(
+    ("address", "words", "part"),
+    [
+        (
+            "http://127.0.0.1:8265",
+            "",
+            "RAY_ADDRESS=http://127.0.0.1:8265 is not the address of a cluster's mac",
+        ),
+        (
+            "ray://127.0.0.1:10001",
+            "",
+            "RAY_ADDRESS=ray://127.0.0.1:10001 is not the address of a cluster's m",
+        ),
+        ("", "ray_address=ray://a:1", "ray_address=ray://a:1 is not the address of a cluster's machines"),
+        ("host:6379", "workers=2", "workers=2 has no meaning with RAY_ADDRESS=host:6379, whose nodes say"),
+    ],
+)
+def test_what_ray_is_told_by_its_environment_is_checked(address, words, part, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert part in complaint("sweep", f"{REFUSED} {words}", capsys)

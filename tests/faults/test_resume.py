@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 
 import memory_rl
 from memory_rl.cli import main
+from memory_rl.errors import LockWarning
 from memory_rl.policies import tiny_model
 from memory_rl.runs.lock import Lock, is_locked
 from memory_rl.training.meter import Meter
@@ -380,7 +381,7 @@ def test_a_file_system_without_locks_keeps_nobody_out(number, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     Path("folder").mkdir()
     for _ in range(2):
-        with pytest.warns(UserWarning, match="folder is on a file system without locks"):
+        with pytest.warns(LockWarning, match="folder is on a file system without locks"):
             lock = Lock(Path("folder/.lock"))
         assert not is_locked(Path("folder"))
         lock.release()

@@ -1,7 +1,10 @@
 """Whatever stops a sweep or a worker of it, the state on disk is true, nothing is lost, and the same command
 continues."""
 
+import errno
+import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiments.store import SweepDirectory
@@ -126,8 +130,38 @@ def test_a_worker_that_is_always_lost_fails_its_cells_alone():
     os.kill(pids_of(process)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert errors.count("its worker was lost 1 times") == errors.count("\n") >= 1
+    why = "its worker was lost 1 times (its process was ended by signal 9, Killed, as the system does where"
+    assert errors.count(why) == errors.count("\n") >= 1
     assert statuses("lost").count("completed") >= 2
+
+
+@pytest.mark.parametrize("way", ["a script", "standard input"])
+def test_workers_need_nothing_of_a_script_without_a_main_guard(way):
+    words = "conditions='sft', N=8, backend='tabular', num_runs=2, ledger=False, log_path='once'"
+    script = (
+        f"print('from the top')\nimport memory_rl\nmemory_rl.sweep(executor='processes', workers=1, {words})"
+    )
+    Path("script.py").write_text(script)
+    told = subprocess.run(
+        [sys.executable, "script.py" if way == "a script" else "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (told.stdout, told.stderr, told.returncode) == ("from the top\n", "", 0)
+    assert statuses("once") == ["completed"]
+
+
+def test_processes_that_cannot_be_started_are_said(monkeypatch):
+    def start(*_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    words = {"conditions": "sft", "N": 8, "backend": "tabular", "num_runs": 2, "log_path": "none"}
+    (cell,) = memory_rl.sweep(**words, executor="processes", workers=1, retries=0)["cells"]
+    assert cell["status"] == "failed"
+    assert "(it could not be started: [Errno 11] Resource temporarily unavailable)" in cell["why"]
 
 
 def test_workers_do_not_outlive_a_killed_sweep():
@@ -163,6 +197,52 @@ def test_two_sweeps_never_share_a_directory(capsys):
         pass
     with directory.locked():  # free again
         pass
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "{here}/place",
+        "file://{here}/place",
+        "file:{here}/place/",
+        "local://{here}/place",
+        "link",
+        "a/../place/",
+    ],
+)
+def test_all_names_of_a_directory_are_one_lock_and_one_place(same, tmp_path):
+    Path("a").mkdir()
+    Path("link").symlink_to("place")
+    other = SweepDirectory(same.format(here=tmp_path))
+    with SweepDirectory("place").locked(), pytest.raises(RunDirectoryError, match="in use"), other.locked():
+        pass
+    other.write_bytes("cells/here", b"")
+    assert Path(other.local, "cells/here").samefile("place/cells/here")  # where a worker would write
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link", "place"]
+
+
+@pytest.mark.parametrize("same", ["memory:///bucket/sweep", "memory://bucket/sweep/"])
+def test_all_names_of_a_url_are_one_lock(same):
+    url = SweepDirectory("memory://bucket/sweep")
+    with url.locked(), pytest.raises(RunDirectoryError, match="in use"), SweepDirectory(same).locked():
+        pass
+    with url.locked(), SweepDirectory("memory://bucket/other").locked():
+        pass
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("command", ["train", "sweep conditions=sft,binary"])
+def test_without_locks_runs_and_sweeps_warn_once_and_continue(command, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    words = f"{command} backend=tabular N=8 num_runs=2 max_episodes=8 quiet=True log_path=place"
+    assert main(words.split()) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("memory-rl: warning: ")
+    assert "place is on a file system without locks" in told
+    assert told.count("\n") == 1
 
 
 def test_the_lock_of_a_killed_sweep_is_free():

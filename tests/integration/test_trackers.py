@@ -415,6 +415,21 @@ def test_without_a_key_wandb_is_left_behind():
     assert memory_rl.load("apart").manifest["status"] == "completed"
 
 
+@needs("wandb")
+def test_a_wandb_that_is_away_is_one_sentence():
+    words = ["train", "backend=tabular", "N=16", "num_runs=1", "quiet=True", "wandb_project=tests"]
+    script = "from memory_rl import cli; from memory_rl.runs import trackers\n"
+    script += f"trackers._START_SECONDS = 1.0\ncli.main({words})"
+    away = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | away, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.returncode) == ("", 0)
+    assert done.stderr.startswith("memory-rl: warning: wandb failed (")
+    assert "refused" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @needs("trackio")
 def test_a_folder_that_trackio_cannot_write_costs_a_warning():
     Path("file").write_text("")

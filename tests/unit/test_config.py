@@ -68,6 +68,7 @@ def violated(word: str, clause: str) -> dict[str, str]:
     if number or not values:
         return given  # by default it does not hold
     others = {"algorithm": [*LEARNERS], "reward_type": ["binary"], "num_secrets": ["2"]}
+    others |= {"warmup": ["False"], "save_adapters": ["False"]}
     choices = others.get(name) or members(KEYS[name].hint)
     return {**given, name: next(choice for choice in choices if choice not in values)}
 
@@ -382,7 +383,8 @@ def test_a_setting_is_given_in_the_object_or_as_a_key():
 
 def test_what_is_kept_and_shown_makes_no_other_experiment():
     kept = {
-        "log_path": "here", "resume": True, "checkpoint_every": 5.0, "save_adapters": True, "threads": 3,
+        "log_path": "here", "resume": True, "checkpoint_every": 5.0, "save_adapters": True, "save_base": True,
+        "threads": 3,
         "wandb_project": "one", "trackio_project": "two", "tensorboard": True, "quiet": True,
     }  # fmt: skip
     assert {*kept, "data_dir", "tinker_base_url", "max_tokens_total"} == KEEP

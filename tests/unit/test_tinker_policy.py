@@ -9,10 +9,11 @@ pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip
 from fake_tinker import FakeService
 from helpers import all_log_probs, demonstrate, invalid_mass, sample
 
-from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
+from memory_rl.errors import ConfigError, ModelError, ServiceError, TokensSpentError
 from memory_rl.learning.learners import PPO, Learner, Reinforce
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
+from memory_rl.policies.hosted import policy as policy_module
 from memory_rl.policies.hosted.drawn import blank
 from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss
 from memory_rl.policies.hosted.policy import make_hosted as make_tinker_policy
@@ -373,6 +374,19 @@ def test_the_warm_up_makes_the_answers_uniform_for_all_runs(make_hosted, kind):
     assert service.calls["create_lora_training_client"] == 1  # it is not warmed up again
     restored.close(completed=True)
     assert not service.states
+
+
+def test_a_warm_up_that_does_not_get_there_names_a_tolerance_that_would_do(make_hosted, monkeypatch):
+    for name, value in {"WARMUP_STEPS": 10, "_WARMUP_TOLERANCE": 0.0}.items():
+        monkeypatch.setattr(policy_module, name, value)
+    hosted, *_ = make_hosted(warms_up=True, scores_all=True)
+    with pytest.raises(ModelError, match=r"from uniform after 10 steps: add warmup_tolerance=") as refused:
+        hosted._sample_from(RUNS)
+    tolerance = float(str(refused.value).split("warmup_tolerance=")[1].split(" ")[0])
+    hosted, *_ = make_hosted(warms_up=True, scores_all=True, warmup_tolerance=tolerance)
+    hosted._sample_from(RUNS)
+    assert hosted.warmup["divergence"] <= tolerance
+    assert hosted.warmup["reached"] is False
 
 
 def test_a_warm_up_that_may_not_fit_is_told(make_hosted):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.collect import Cell, last_rows
 from memory_rl.analysis.laws import check_laws
-from memory_rl.analysis.statistics import bootstrap_mean
+from memory_rl.analysis.statistics import Estimate, bootstrap_mean
 from memory_rl.analysis.survival import (
     MemorisationTimes,
     bits_per_episode,
@@ -30,7 +32,7 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
             episode.
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
     """
-    times, end, config = cell.times, last_rows(cell.metrics), cell.config
+    times, end = cell.times, last_rows(cell.metrics)
     start = cell.metrics.filter(pl.col("episode") == 0).sort("run")
     median, mean = median_episodes(times), restricted_mean(times)
     summary: Json = {
@@ -54,9 +56,21 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
         "mean_bits_known": start["bits_known"].mean(),
         "least_valid_mass": (2.0 ** start["format_bits"]).min(),
     }
-    if config["backend"] == "local" and not config.get("warmup", True):  # started with a prior of their own
-        summary["relative_to_prior"] = _relative_to_prior(cell, start["bits_known"], end["bits_known"])
+    summary["relative_to_prior"] = _relative_to_prior(cell, start["bits_known"], end["bits_known"])
     return summary
+
+
+def about_prior(summary: Mapping[str, Any]) -> str | None:
+    """Bits known beside those gained on the base's own prior, in words; None for a base that is uniform."""
+    relative, has_model = summary.get("relative_to_prior", {}), {"device", "model"} & summary.keys()
+    warmed_up = summary.get("warmup", {"reached": False}).get("reached", True)
+    if "bits_known" not in relative or not has_model or warmed_up:
+        return None
+    known, gained, left = (
+        str(Estimate(relative[name]["estimate"], *relative[name]["ci95"]))
+        for name in ("bits_known", "gained_bits", "prior_bits")
+    )
+    return f"bits known at the end: {known}; relative to the base's own prior: {gained} of {left}"
 
 
 def _mean(of_runs: pl.Series) -> Json:
@@ -107,9 +121,10 @@ def _losses(rates: Json) -> dict[str, float | None]:
 
 
 def _relative_to_prior(cell: Cell, first: pl.Series, last: pl.Series) -> Json:
-    """Bits that the prior left to learn, -log2 P0(S), and bits gained on it, log2 P(S) / P0(S) at the end.
+    """Bits known at the end, of them those gained on the prior, and those that the prior left to learn.
 
-    Of each run, and means with intervals. With several secrets both are sums over all of them.
+    The prior P0 is that of the base before the first update: log2 N + log2 P(S), log2 P(S) - log2 P0(S) and
+    -log2 P0(S) of each run, and means with intervals. With several secrets all are sums over all of them.
     """
-    values = {"prior_bits": cell.bits_to_learn - first, "gained_bits": last - first}
+    values = {"prior_bits": cell.bits_to_learn - first, "gained_bits": last - first, "bits_known": last}
     return {name: {**_mean(of_runs), "runs": of_runs.to_list()} for name, of_runs in values.items()}

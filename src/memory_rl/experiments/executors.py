@@ -6,18 +6,22 @@ own process pools and Ray send them (pickled, from our own workers); no such fil
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, one_line
 from memory_rl.experiments.settings import SweepConfig
 from memory_rl.experiments.worker import CellOutcome, Task, run_task
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
@@ -79,40 +83,71 @@ class _Slot:
         self._config = config
         self._stopping = False
         self._pool: ProcessPoolExecutor | None = None
-        self._pid: int | None = None
+        self._process: BaseProcess | None = None
 
     def run(self, task: Task) -> CellOutcome | None:
         """The outcome of a task; None if it was not started because the sweep is stopped."""
+        outcome, why = None, "its process was told to stop"
         for _ in range(self._config.retries + 1):
-            outcome = None
             try:
-                pool = self._start()
-                outcome = None if self._stopping else pool.submit(_run_as_worker, task).result()
+                outcome = None if self._stopping else self._submit(task).result()
             except BrokenProcessPool:
+                outcome, why = None, self._how_it_died()
+            except (AssertionError, OSError, RuntimeError) as error:  # of this system, or a daemon's children
+                outcome, why = None, f"it could not be started: {one_line(str(error))}"
                 self.close()
             if self._stopping or (outcome is not None and outcome.status != "interrupted"):
                 return outcome
-        return _lost(task, self._config, "its process died")
+        return _lost(task, self._config, why)
 
-    def _start(self) -> ProcessPoolExecutor:
+    def _submit(self, task: Task) -> Future[CellOutcome]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
-            self._pid = self._pool.submit(os.getpid).result()
-        return self._pool
+        with _without_main():
+            future = self._pool.submit(_run_as_worker, task)
+        self._process = next(iter(self._pool._processes.values()), None)
+        return future
+
+    def _how_it_died(self) -> str:
+        process = self._process
+        self.close()
+        code = process.exitcode if process else None
+        if code is None or code >= 0:
+            return f"its process ended with exit code {code}"
+        hint = ", as the system does where memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was ended by signal {-code}, {signal.strsignal(-code)}{hint}"
 
     def stop(self) -> None:
         """Lets the worker note that it was interrupted."""
         self._stopping = True
-        if self._pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
+        if self._process is not None:
+            self._process.terminate()
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = self._pid = None
+        self._pool = self._process = None
+
+
+_LAUNCHING = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Lets a process start without the caller's script, which it would run again from its top.
+
+    Workers need nothing of it, a script may have no `if __name__ == "__main__":`, and standard input cannot
+    be run twice.
+    """
+    with _LAUNCHING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _begin_worker() -> None:
@@ -144,19 +179,21 @@ def _on_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]
     """
     import ray
 
-    ours = _connect(config)
+    ours = _connect(config, max((task.cell.experiment.keep.threads for task in tasks), default=1))
+    cpus = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     remote = ray.remote(max_retries=config.retries)(run_task)
     pending: dict[Any, Task] = {}
     try:
         for task in tasks:
-            pending[remote.options(num_cpus=task.cell.experiment.keep.threads).remote(task)] = task
+            threads = task.cell.experiment.keep.threads  # more than any node has would never be given
+            pending[remote.options(num_cpus=min(threads, cpus or threads)).remote(task)] = task
         while pending:
             (done, *_), _ = ray.wait(list(pending), num_returns=1)
             task = pending.pop(done)
             try:
                 yield ray.get(done)
             except ray.exceptions.RayTaskError as error:  # such as a package that the worker lacks
-                why = f"its worker could not run it ({_one_line(error.cause)})"
+                why = f"its worker could not run it ({one_line(str(error.cause))})"
                 yield CellOutcome(task.cell.id, "failed", why)
             except ray.exceptions.RayError as error:
                 yield _lost(task, config, type(error).__name__)
@@ -167,30 +204,54 @@ def _on_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]
             ray.shutdown()
 
 
-def _connect(config: SweepConfig) -> bool:
+def _connect(config: SweepConfig, threads: int) -> bool:
     """Whether the connection was made here, and is to be closed here."""
     import ray
 
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone unless asked
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    address = config.ray_address
-    here = {"num_cpus": number_of_workers(config), "include_dashboard": False}
+    word, address = config.cluster
+    own = {"address": "local", "num_cpus": number_of_workers(config) * threads, "include_dashboard": False}
     try:
         _knock(address or "")
-        where = {"address": address} if address else here
-        ray.init(**where, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"ray_address={address} cannot be reached ({_one_line(error)}): "
-            "start a cluster there, or leave ray_address out."
-        ) from error
+        with _undisturbed():
+            where = own if config.workers or address == "local" else {"address": address}
+            ray.init(**where, log_to_driver=False, configure_logging=False)
+    except (ray.exceptions.RayError, OSError, OverflowError, RuntimeError, ValueError) as error:
+        raise ConfigError(_not_reached(word, address, error)) from error
+    return True
+
+
+def _not_reached(word: str, address: str | None, error: Exception) -> str:
+    """Why there is no cluster, and what to do: one sentence."""
+    why = one_line(f"{error}: {error.__cause__}" if error.__cause__ else str(error))
+    if "InvalidAuthToken" in str(error.__cause__):
+        return (
+            f"{word}={address} asks for a token: type export RAY_AUTH_MODE=token first, as on its machines."
+        )
+    if address is None:
+        return (
+            f"executor=ray finds no cluster here and starts none ({why}): type ray stop, or give ray_address."
+        )
+    advice = "leave ray_address out" if word == "ray_address" else "unset RAY_ADDRESS"
+    return f"{word}={address} cannot be reached ({why}): start a cluster there, or {advice}."
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keeps Ray from printing, and from handling signals: its own handlers end the process without a word."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
     finally:
+        logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
-                signal.signal(number, handler)  # Ray's own would end this process without a word
-    return True
+                signal.signal(number, handler)
 
 
 def _knock(address: str) -> None:
@@ -198,7 +259,3 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_CONNECT).close()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

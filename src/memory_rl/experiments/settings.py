@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class SweepConfig:
     )
     ray_address: str | None = key(
         None,
-        "Of a running Ray cluster, such as auto or host:6379. Default: one on this machine.",
+        "Of a running Ray cluster, such as auto or host:6379. Default: RAY_ADDRESS, which a job of ray job "
+        "submit has; or else the one that ray start has started on this machine, or one of the sweep's own.",
         needs="executor=ray",
     )
     retries: int = key(3, "How often a cell is started again after its worker was lost.", least=0)
@@ -96,19 +98,33 @@ class SweepConfig:
                 f"tune=True cannot be added to {self.fixed_by}, which fixes its tuning: "
                 "copy the protocol and set tune there."
             )
-        if self.ray_address is not None and self.ray_address.startswith("ray://"):
-            raise ConfigError(
-                f"ray_address={self.ray_address} is of a Ray Client: run the sweep on a machine of the "
-                "cluster and give host:6379, or auto."
-            )
-        if self.ray_address is not None and self.workers is not None:
-            raise ConfigError(
-                f"workers={self.workers} has no meaning with ray_address={self.ray_address}, whose nodes say "
-                "what they can do: leave workers out."
-            )
         if self.executor == "ray":
             require("ray", "ray", "executor=ray")
+            self._check_cluster()
         self.tuning  # noqa: B018  # raises if a value is bad
+
+    @property
+    def cluster(self) -> tuple[str, str | None]:
+        """Where the address of a Ray cluster comes from, and the address; None leaves it to Ray."""
+        told = os.environ.get("RAY_ADDRESS")
+        if told and self.ray_address in (None, "auto"):  # as Ray's own programs read it
+            return "RAY_ADDRESS", told
+        return "ray_address", self.ray_address
+
+    def _check_cluster(self) -> None:
+        word, address = self.cluster
+        if address is None:
+            return
+        if "://" in address:  # of a Ray Client, or where jobs are submitted
+            raise ConfigError(
+                f"{word}={address} is not the address of a cluster's machines: type this command on one of "
+                "them or with ray job submit, and give ray_address=host:6379, or auto."
+            )
+        if self.workers is not None and address != "local":
+            raise ConfigError(
+                f"workers={self.workers} has no meaning with {word}={address}, whose nodes say what they can "
+                "do: leave workers out, or give ray_address=local for a cluster of its own."
+            )
 
     @property
     def fixed_by(self) -> str | None:

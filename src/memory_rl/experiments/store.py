@@ -37,7 +37,11 @@ class SweepDirectory:
     """Reads and writes a sweep's directory.
 
     Args:
-        location: a path, or a URL such as s3://bucket/sweep.
+        location: a path, or a URL such as s3://bucket/sweep. Paths that lead to one folder, and their file://
+            URLs, are one place.
+
+    Attributes:
+        local: the path, where it is on this machine.
 
     Raises:
         RunDirectoryError: if the URL's file system is unknown or not installed.
@@ -52,9 +56,7 @@ class SweepDirectory:
                 f"log_path={location} cannot be written ({error}): give a path, or a URL that fsspec knows."
             ) from error
         self._root = str(root).rstrip("/")
-        self.local = (
-            Path(location) if isinstance(self._files, LocalFileSystem) and "://" not in location else None
-        )
+        self.local = Path(self._root) if isinstance(self._files, LocalFileSystem) else None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -83,7 +85,7 @@ class SweepDirectory:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Writes a file whole."""
         try:
-            if isinstance(self._files, LocalFileSystem):
+            if self.local is not None:
                 write_whole(Path(self._path(name)), content)
             else:
                 self._write_elsewhere(self._path(name), content)
@@ -181,5 +183,6 @@ class SweepDirectory:
     def _lock_file(self) -> Path:
         if self.local is not None:
             return self.local / LOCK
-        name = hashlib.sha256(self.location.encode()).hexdigest()[:16]
+        place = self._files.to_json(include_password=False) + self._files.unstrip_protocol(self._root)
+        name = hashlib.sha256(place.encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"memory-rl-{name}.lock"

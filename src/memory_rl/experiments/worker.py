@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from signal import SIGINT
 from typing import Literal
 
-from memory_rl.errors import MemoryRLError
+from memory_rl.errors import LockWarning, MemoryRLError
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import SweepDirectory
 from memory_rl.files import Json
@@ -83,7 +84,9 @@ def run_task(task: Task) -> CellOutcome:
 def _run_cell(cell: GridCell, directory: SweepDirectory, folder: str) -> CellOutcome:
     started, outcome = time.monotonic(), CellOutcome(cell.id, "completed")
     try:
-        _run(cell, directory, folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LockWarning)  # the sweep has said so of its whole directory
+            _run(cell, directory, folder)
     except MemoryRLError as error:
         outcome = CellOutcome(cell.id, "failed", str(error))
     except Exception as error:  # whatever it is, the other cells continue

@@ -62,6 +62,13 @@ class Adapters(Stateful):
 class AdapterSettings(Protocol):
     """A kind of adapters, and how large they are."""
 
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuses a model with no layer, or no room, for what the settings ask.
+
+        Raises:
+            ModelError: if it is one.
+        """
+
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> Adapters:
         """Adapters of this kind on a model, one for each seed.
 

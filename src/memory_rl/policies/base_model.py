@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,24 @@ import platformdirs
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from memory_rl.errors import ModelError, require
-from memory_rl.policies import tiny_model
+from memory_rl.errors import CacheWarning, ModelError, one_line, require
+from memory_rl.policies import hub, tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
-from memory_rl.policies.warmup import WarmupReport, WarmupSettings, merge, warm_up, warm_up_by_adapter
+from memory_rl.policies.pretrained_warmup import merge, warm_up_by_adapter
+from memory_rl.policies.warmup import WarmupSettings, Watch, warm_up
+from memory_rl.policies.warmup_report import WarmupReport
 
 # A rate of 1e-3 is faster, but then RL at N = 256 takes half as many episodes again.
 _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps
 # 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
+_WEIGHTS, _RECORD = "model.safetensors", "warmup.json"
 _WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
 
 
@@ -76,15 +79,15 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
         return BaseModel(tiny_model.make_model(seed).to(place), tiny_model.make_tokenizer(), _TINY_WARMUP)
     transformers.logging.disable_progress_bar()  # nothing is printed unless asked
     source, options = _source(name)
-    options["trust_remote_code"] = False
+    options |= {"trust_remote_code": False, **hub.how_to_load(source)}
     # The progress bar for GGUF heeds no switch.
     quiet = redirect_stderr(io.StringIO()) if "gguf_file" in options else nullcontext()
     try:
-        with quiet:
+        with quiet, hub.no_chatter():
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except _NOT_LOADED as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -166,42 +169,71 @@ def _recomputed(layer: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-def warm_up_cached(base: BaseModel, trie: AnswerTrie, num_answers: int) -> tuple[WarmupReport, bool]:
+def warm_up_cached(
+    base: BaseModel,
+    trie: AnswerTrie,
+    num_answers: int,
+    accepted: float | None = None,
+    watch: Watch | None = None,
+) -> tuple[WarmupReport, bool]:
     """Warms the model up in place, from the cache where it can.
+
+    One that does not get there is cached, too, so that it is at hand once what it reached is accepted.
+
+    Args:
+        base: the model.
+        trie: the valid conversations.
+        num_answers: N.
+        accepted: bits from uniform that will do where the tolerance is not reached; less than the tolerance
+            takes its place.
+        watch: is told of each step.
 
     Returns:
         The report of the warm-up when it was made, and whether it came from the cache.
+
+    Raises:
+        ModelError: if it stops further from uniform than that.
     """
+    base = replace(base, warmup_settings=base.warmup_settings.within(accepted))
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
-    model, settings = base.model, base.warmup_settings
-    if (cached := _read_cache(folder)) is not None:
-        report, tensors = cached
-        if settings.adapter_rank:
-            merge(model, tensors)
-        else:
-            model.load_state_dict(tensors, strict=False)  # tied weights are there once
-        return report, True
-    if settings.adapter_rank:
-        report, tensors = warm_up_by_adapter(model, trie, num_answers, settings)
+    cached = _read_cache(folder)
+    if cached is None:
+        make = warm_up_by_adapter if base.warmup_settings.adapter_rank else _warm_up_whole
+        report, tensors = make(base.model, trie, num_answers, base.warmup_settings, watch)
+        _write_cache(tensors, folder, report)
     else:
-        report = warm_up(model, trie, num_answers, settings)
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-    _write_cache(tensors, folder, report)
-    return report, False
+        report, tensors = cached
+        merge(base.model, tensors)
+    exact = base.model.dtype == torch.float32
+    report.check(accepted, f"{'' if exact else 'dtype=float32, '}another model_name or N")
+    return report, cached is not None
+
+
+def _warm_up_whole(model: PreTrainedModel, *how: Any) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
+    report = warm_up(model, *how)
+    return report, {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
 
 
 def cache_directory() -> Path:
     """Where base models are kept: MEMORY_RL_CACHE, or the user's cache directory."""
-    return Path(
-        os.environ.get("MEMORY_RL_CACHE") or platformdirs.user_cache_dir("memory-rl", appauthor=False)
-    )
+    try:
+        of_user = platformdirs.user_cache_dir("memory-rl", appauthor=False)
+    except RuntimeError:  # of a user without a home, as in some containers
+        of_user = "~/.cache/memory-rl"
+    return Path(os.environ.get("MEMORY_RL_CACHE") or of_user)
+
+
+def hash_weights(model: PreTrainedModel) -> hashlib._Hash:
+    """SHA-256 of the names and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest
 
 
 def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    digest = hash_weights(base.model)
     for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
         digest.update(np.ascontiguousarray(array).data)
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]
@@ -210,9 +242,15 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
 
 
 def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | None:
-    weights, about = folder / "model.safetensors", folder / "warmup.json"
     try:
+        folder = folder.expanduser()
+        weights, about = folder / _WEIGHTS, folder / _RECORD
+        if not (weights.is_file() and about.is_file()):  # a pipe would be waited for
+            return None
         record = json.loads(about.read_text())
+        size = weights.stat().st_size
+        if size != record.get("bytes", size):  # more than there is memory for, perhaps
+            return None
         content = weights.read_bytes()
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             return None
@@ -223,18 +261,20 @@ def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | 
 
 def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: WarmupReport) -> None:
     """Each file appears whole or not at all; the record comes last."""
+    content = save(dict(tensors))
+    digest = hashlib.sha256(content).hexdigest()
+    record = {"sha256": digest, "bytes": len(content), "report": asdict(report)}
     try:
+        folder = folder.expanduser()  # of a user without a home a RuntimeError
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            weights, about = Path(scratch) / "model.safetensors", Path(scratch) / "warmup.json"
-            save_file(dict(tensors), weights)
-            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-            about.write_text(json.dumps({"sha256": digest, "report": asdict(report)}))
-            os.replace(weights, folder / weights.name)
-            os.replace(about, folder / about.name)
-    except OSError as error:
+            for name, written in ((_WEIGHTS, content), (_RECORD, json.dumps(record).encode())):
+                (Path(scratch) / name).write_bytes(written)
+                os.replace(Path(scratch) / name, folder / name)
+    except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"the warmed-up base model could not be cached in {folder} ({error.strerror}); it will be made "
-            "anew next time",
+            f"the warmed-up base model cannot be cached in {folder} ({one_line(str(error))}) and will be "
+            "made anew next time: set MEMORY_RL_CACHE to a folder that can be written.",
+            CacheWarning,
             stacklevel=3,
         )

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 class FullSettings:
     """All weights: there is nothing to choose."""
 
+    def check(self, model: PreTrainedModel) -> None:
+        """See `AdapterSettings`: any model will do."""
+
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedWeights:
         """All weights once for each seed, see `AdapterSettings`."""
         return StackedWeights(model, len(seeds))

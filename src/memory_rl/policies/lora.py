@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,10 @@ class LoRASettings:
     alpha: float = 32.0
     targets: str = "all"
     layers: tuple[int, ...] | None = None
+
+    def check(self, model: PreTrainedModel) -> None:
+        """See `AdapterSettings`."""
+        targets_of(model, self)
 
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedAdapters:
         """One adapter for each seed, see `AdapterSettings`."""
@@ -128,7 +132,7 @@ class LowRankAdapters(Adapters):
     """
 
     def __init__(self, model: PreTrainedModel, settings: LoRASettings) -> None:
-        targets, scale = _targets(model, settings), settings.alpha / settings.rank
+        targets, scale = targets_of(model, settings), settings.alpha / settings.rank
         self.settings = settings
         self.layers = {name: StackedLoRALinear(base, scale) for name, base in targets.items()}
         self.config = {
@@ -139,11 +143,9 @@ class LowRankAdapters(Adapters):
             "lora_alpha": settings.alpha,
             "lora_dropout": 0.0,
             "bias": "none",
-            "target_modules": sorted({name.rpartition(".")[2] for name in targets}),
             "inference_mode": True,
+            **_names(model, set(targets), settings.layers),
         }
-        if settings.layers is not None:
-            self.config["layers_to_transform"] = list(settings.layers)
         model.requires_grad_(False)
         for name, layer in self.layers.items():
             model.set_submodule(name, layer)
@@ -212,7 +214,7 @@ class StackedAdapters(LowRankAdapters):
         return zip(parts[::2], parts[1::2], strict=True)
 
 
-def _targets(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Linear]:
+def targets_of(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Linear]:
     """The matrices that get an adapter, by name."""
     kind = type(model).__name__
     named = {
@@ -240,6 +242,36 @@ def _targets(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Lin
             f"use lora_rank={widest} or less."
         )
     return named
+
+
+def _names(model: PreTrainedModel, adapted: set[str], layers: tuple[int, ...] | None) -> dict[str, Any]:
+    """How PEFT is told which layers are adapted: by the last part of their names, if that selects them.
+
+    Else in full. Where a model holds its experts in one parameter, PEFT takes gate_proj, up_proj, down_proj
+    for theirs, under full names too, but not the names of parameters, from 0.17 on.
+    """
+    fused = any(name.endswith(".gate_up_proj") for name, _ in model.named_parameters())
+    as_parameters = {name for name in adapted if fused and name.rpartition(".")[2] in TARGETS["mlp"]}
+    if as_parameters:
+        named = sorted(f"{name}.weight" for name in as_parameters)
+        return {"target_modules": sorted(adapted - as_parameters), "target_parameters": named}
+    short: dict[str, Any] = {"target_modules": sorted({name.rpartition(".")[2] for name in adapted})}
+    if layers is not None:
+        short["layers_to_transform"] = list(layers)
+    selects = peft_selects(short, (name for name, _ in model.named_modules())) == adapted
+    return short if selects else {"target_modules": sorted(adapted)}
+
+
+def peft_selects(config: Mapping[str, Any], modules: Iterable[str]) -> set[str]:
+    """Those of these modules that a configuration selects, as PEFT documents it."""
+    targets, layers = config["target_modules"], config.get("layers_to_transform")
+    by_name = {
+        name
+        for name in modules
+        if any(f".{name}".endswith(f".{target}") for target in targets)
+        and (layers is None or _layer_of(name) in layers)
+    }
+    return by_name | {name.removesuffix(".weight") for name in config.get("target_parameters", [])}
 
 
 def _layer_of(name: str) -> int:

@@ -28,7 +28,7 @@ from torch import nn
 from typing_extensions import override
 
 from memory_rl.errors import ModelError
-from memory_rl.policies.lora import LoRASettings, LowRankAdapters, StackedLoRALinear
+from memory_rl.policies.lora import LoRASettings, LowRankAdapters, StackedLoRALinear, targets_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,6 +42,17 @@ class SharedSettings:
 
     parameters: int
     frame: LoRASettings
+
+    def check(self, model: PreTrainedModel) -> None:
+        """See `AdapterSettings`."""
+        num_targets, rank = len(targets_of(model, self.frame)), self.frame.rank
+        most = num_targets * rank**2
+        if self.parameters > most:
+            raise ModelError(
+                f"adapter_parameters={self.parameters} is more than the {most} coefficients of "
+                f"{num_targets} matrices at lora_rank={rank}: "
+                f"use adapter_parameters={most} or less, or a higher lora_rank."
+            )
 
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> SharedAdapters:
         """One vector for each seed, see `AdapterSettings`."""
@@ -65,15 +76,9 @@ class SharedAdapters(LowRankAdapters):
     """
 
     def __init__(self, model: PreTrainedModel, settings: SharedSettings, seeds: Sequence[int]) -> None:
+        settings.check(model)
         super().__init__(model, settings.frame)
         rank, size = settings.frame.rank, settings.parameters
-        num_coefficients = len(self.layers) * rank**2
-        if size > num_coefficients:
-            raise ModelError(
-                f"adapter_parameters={size} is more than the {num_coefficients} coefficients of "
-                f"{len(self.layers)} matrices at lora_rank={rank}: "
-                f"use adapter_parameters={num_coefficients} or less, or a higher lora_rank."
-            )
         layers = list(self.layers.values())
         drawn = [_draw(seed, layers, rank, size) for seed in seeds]
         # For each target matrix A (R, r, d_in) and B transposed (R, r, d_out); for each coefficient, (R, C),

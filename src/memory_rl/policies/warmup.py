@@ -16,8 +16,7 @@ wanted, and the adapters later find no features to tell the turns apart by.
 With several prompts the body is first kept from preferring any answer, and the head keeps what it tells
 answers apart by: see answer_directions.py.
 
-A pretrained model is warmed up through a LoRA adapter, which is then added to its weights: that takes little
-memory, and little room in the cache.
+A pretrained model is warmed up through an adapter first: see pretrained_warmup.py.
 """
 
 from __future__ import annotations
@@ -26,18 +25,16 @@ import math
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from typing_extensions import override
 
-from memory_rl.errors import ModelError
 from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.lora import LoRASettings, StackedAdapters
 from memory_rl.policies.packed import (
     all_edge_log_probs,
     decision_log_probs,
@@ -49,6 +46,7 @@ from memory_rl.policies.packed import (
     pack_nodes,
     tensor_beside,
 )
+from memory_rl.policies.warmup_report import WarmupReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +55,11 @@ _ANSWERS_A_PASS = 2**11  # more are taught path by path
 _TOKENS_A_PASS = 2**12  # of several prompts
 _ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
-_MOST_ROUNDED = 0.05  # bits from uniform that are accepted after rounding to the type of the weights
+_PATIENCE = 5  # a fall ends early if in this part of its steps the divergence has not sunk by
+_LEAST_GAIN = 0.01  # this share
+
+Watch = Callable[[int, float], object]
+"""Is told the steps so far and the bits from uniform, infinity while they are not known."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class WarmupSettings:
             valid answers, too.
         sampled_tolerance: the same where only some answers are taught at a time.
         max_steps: of all parameters, in one fall of the rate.
-        falls: how often the rate falls before giving up.
+        falls: how often the rate falls before giving up, unless nothing improves before.
         adapter_rank: rank of the adapter that is trained in place of all parameters; 0 for none.
     """
 
@@ -86,43 +88,31 @@ class WarmupSettings:
     falls: int = 3
     adapter_rank: int = 0
 
-
-@dataclass(frozen=True)
-class WarmupReport:
-    """How a warm-up ended.
-
-    Attributes:
-        head_steps: optimiser steps of the head.
-        steps: optimiser steps of all parameters, or of the adapter.
-        divergence: KL(uniform || policy) in bits, minus the mean bits known.
-        divergence_error: its standard error, 0 where it was computed from all answers.
-        tokens: that went through the model, the steps of the head apart.
-        seconds: that it took when it was made.
-    """
-
-    head_steps: int
-    steps: int
-    divergence: float
-    divergence_error: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
+    def within(self, accepted: float | None) -> WarmupSettings:
+        """These settings, with tolerances that are no looser than what is accepted."""
+        if accepted is None:
+            return self
+        tolerance, sampled = min(self.tolerance, accepted), min(self.sampled_tolerance, accepted)
+        return replace(self, tolerance=tolerance, sampled_tolerance=sampled)
 
 
 def warm_up(
-    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
+    model: PreTrainedModel,
+    trie: AnswerTrie,
+    num_answers: int,
+    settings: WarmupSettings,
+    watch: Watch | None = None,
 ) -> WarmupReport:
-    """Trains the model, in place, until its answers are uniform on [0, num_answers).
+    """Trains the model, in place, until its answers are uniform on [0, num_answers) or nothing improves.
 
     Args:
         model: the base model.
         trie: the valid conversations; the first `num_answers` forms are the answers.
         num_answers: N.
         settings: learning rates and when to stop.
-
-    Raises:
-        ModelError: if the tolerance is not reached.
+        watch: is told of each step.
     """
-    started, lesson = time.monotonic(), _lesson(model, trie, num_answers, settings)
+    started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch)
     head_steps, divergence = 0, math.inf
     # On some answers the head alone grows huge weights, and reinforcement then takes three times the updates.
     if isinstance(lesson, _AllAnswers) and settings.head_steps:
@@ -136,76 +126,55 @@ def warm_up(
             lesson.tolerance,
             after_step,
         )
-    steps = 0 if divergence < lesson.tolerance else _learn(settings, lesson, lesson, model.parameters())
-    return WarmupReport(head_steps, steps, *lesson.divergence(), lesson.tokens, time.monotonic() - started)
+    steps, reached = 0, divergence < lesson.tolerance
+    if not reached:
+        steps, reached = learn(settings, lesson, lesson, model.parameters())
+    return lesson.report(head_steps, steps, time.monotonic() - started, reached=reached)
 
 
-def warm_up_by_adapter(
-    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
-) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
-    """As `warm_up`, through an adapter that is then added to the weights; no other parameter changes.
+def learn(
+    settings: WarmupSettings, lesson: Lesson, loss: Loss, parameters: Iterable[torch.nn.Parameter]
+) -> tuple[int, bool]:
+    """As many falls of the rate as it takes; of a pretrained model, while anything improves.
+
+    The built-in model may stand still at a high rate and get there as the rate falls (N = 512 does).
 
     Returns:
-        The report, and the adapter for `merge`.
-
-    Raises:
-        ModelError: if the tolerance is not reached, or the sum, rounded to the type of the weights, is far
-            from it.
+        The steps, and whether the tolerance was reached.
     """
-    started, lesson = time.monotonic(), _lesson(model, trie, num_answers, settings)
-    adapters = StackedAdapters(model, LoRASettings(settings.adapter_rank), [0])
-
-    def loss() -> tuple[torch.Tensor, float]:
-        adapters.activate([0])
-        return lesson()
-
-    try:
-        steps = _learn(settings, lesson, loss, adapters.vectors)
-    finally:
-        for name, layer in adapters.layers.items():
-            model.set_submodule(name, layer.base)
-    changes = {
-        f"{name}.{part}": matrix.cpu().contiguous()
-        for name, (down, up) in adapters.matrices(0).items()
-        for part, matrix in (("down", down), ("up", adapters.layers[name].scale * up))
-    }
-    merge(model, changes)
-    divergence, error = lesson.divergence()
-    if divergence > lesson.tolerance + _MOST_ROUNDED:
-        raise ModelError(
-            f"the format warm-up ends {divergence:.3f} bits from uniform once it is rounded to "
-            f"{model.dtype}: use dtype=float32."
-        )
-    return WarmupReport(0, steps, divergence, error, lesson.tokens, time.monotonic() - started), changes
-
-
-def merge(model: PreTrainedModel, changes: Mapping[str, torch.Tensor]) -> None:
-    """Adds the adapter of `warm_up_by_adapter` to the weights of the model that it was made for."""
-    with torch.no_grad():
-        for name in sorted({name.rpartition(".")[0] for name in changes}):
-            weight, change = (
-                model.get_parameter(f"{name}.weight"),
-                changes[f"{name}.up"] @ changes[f"{name}.down"],
-            )
-            weight.copy_(weight.float() + change.to(weight.device))
-
-
-def _learn(
-    settings: WarmupSettings, lesson: _Lesson, loss: Loss, parameters: Iterable[torch.nn.Parameter]
-) -> int:
-    """As many falls of the rate as it takes; returns the steps."""
     trained, steps = list(parameters), 0
     for _ in range(settings.falls):
+        plateau = (
+            _Plateau(settings.max_steps // _PATIENCE, lesson.tolerance) if settings.adapter_rank else None
+        )
         more, divergence = _descend(
-            loss, trained, settings.learning_rate, settings.max_steps, lesson.tolerance
+            loss, trained, settings.learning_rate, settings.max_steps, lesson.tolerance, plateau=plateau
         )
         steps += more
-        if divergence < lesson.tolerance:
-            return steps
-    raise ModelError(
-        f"the format warm-up stopped {divergence:.3f} bits from uniform after {steps} steps: "
-        "use another model_name or N."
-    )
+        if divergence < lesson.tolerance or (plateau is not None and plateau.reached):
+            break
+    return steps, divergence < lesson.tolerance
+
+
+class _Plateau:
+    """Whether a divergence has stopped sinking; within twice the tolerance it gets the benefit of the doubt.
+
+    Attributes:
+        reached: whether it has.
+    """
+
+    def __init__(self, patience: int, tolerance: float) -> None:
+        self._patience, self._near, self._best, self._since = patience, 2 * tolerance, math.inf, 0
+        self.reached = False
+
+    def sees(self, divergence: float) -> bool:
+        """Takes the divergence of one more step."""
+        if divergence < max(self._best * (1 - _LEAST_GAIN), self._near) or math.isinf(divergence):
+            self._best, self._since = divergence, 0
+        else:
+            self._since += 1
+        self.reached = self._since > self._patience
+        return self.reached
 
 
 def _descend(
@@ -215,8 +184,9 @@ def _descend(
     max_steps: int,
     tolerance: float,
     after_step: Callable[[], None] | None = None,
+    plateau: _Plateau | None = None,
 ) -> tuple[int, float]:
-    """Adam with a rate that falls along a half cosine, until a tolerance or a number of steps is reached.
+    """Adam with a rate that falls along a half cosine, until a tolerance, a plateau or a number of steps.
 
     Returns:
         The steps made, and KL(uniform || policy) in bits.
@@ -224,7 +194,7 @@ def _descend(
     optimiser = torch.optim.Adam(trained, lr=learning_rate, fused=True)
     for step in range(max_steps + 1):
         value, divergence = loss()
-        if divergence < tolerance or step == max_steps:
+        if divergence < tolerance or step == max_steps or (plateau is not None and plateau.sees(divergence)):
             break
         optimiser.param_groups[0]["lr"] = learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / max_steps))
         optimiser.zero_grad()
@@ -240,7 +210,7 @@ Loss = Callable[[], tuple[torch.Tensor, float]]
 """Gives the loss of a step with its graph, and KL(uniform || policy) in bits as far as it is known."""
 
 
-class _Lesson:
+class Lesson:
     """A `Loss`, and when it is good enough.
 
     Attributes:
@@ -248,9 +218,16 @@ class _Lesson:
         tokens: that went through the model.
     """
 
-    def __init__(self, model: PreTrainedModel, trie: AnswerTrie, num_answers: int, tolerance: float) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        trie: AnswerTrie,
+        num_answers: int,
+        tolerance: float,
+        watch: Watch | None = None,
+    ) -> None:
         self._model, self._trie, self._num_answers, self.tolerance = model, trie, num_answers, tolerance
-        self.tokens = 0
+        self.tokens, self._calls, self._watch = 0, 0, watch
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def __call__(self) -> tuple[torch.Tensor, float]:
@@ -258,7 +235,15 @@ class _Lesson:
         loss, divergence = self._step()
         self._recent.append(divergence)
         enough = len(self._recent) == self._recent.maxlen
-        return loss, float(np.mean(self._recent)) if enough else math.inf
+        known = float(np.mean(self._recent)) if enough else math.inf
+        if self._watch is not None:
+            self._watch(self._calls, known)
+        self._calls += 1
+        return loss, known
+
+    def report(self, head_steps: int, steps: int, seconds: float, **more: Any) -> WarmupReport:
+        """The report of a warm-up that is over."""
+        return WarmupReport(head_steps, steps, *self.divergence(), self.tokens, seconds, **more)
 
     @abstractmethod
     def _step(self) -> tuple[torch.Tensor, float]:
@@ -269,15 +254,20 @@ class _Lesson:
         """KL(uniform || policy) in bits as the model is now, and its standard error."""
 
 
-def _lesson(
-    model: PreTrainedModel, trie: AnswerTrie, num_answers: int, settings: WarmupSettings
+def make_lesson(
+    model: PreTrainedModel,
+    trie: AnswerTrie,
+    num_answers: int,
+    settings: WarmupSettings,
+    watch: Watch | None,
 ) -> _AllAnswers | _SomeAnswers:
+    """What a warm-up learns: all answers at each step, or some where they are too many for a pass."""
     if num_answers <= _ANSWERS_A_PASS:
-        return _AllAnswers(model, trie, num_answers, settings.tolerance)
-    return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance)
+        return _AllAnswers(model, trie, num_answers, settings.tolerance, watch)
+    return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance, watch)
 
 
-class _AllAnswers(_Lesson):
+class _AllAnswers(Lesson):
     """The exact loss, from the whole trie in one pass; where there are many prompts, some of them in turn."""
 
     def __init__(self, *given: Any) -> None:
@@ -312,7 +302,7 @@ class _AllAnswers(_Lesson):
         return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
 
 
-class _SomeAnswers(_Lesson):
+class _SomeAnswers(Lesson):
     """The loss on the paths of random answers: rows of several answers each, that share their prompt."""
 
     def __init__(self, *given: Any) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from memory_rl.analysis.summary import about_prior
 from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, number, short, table_rows
 
 _FILE_WIDTH = 140
@@ -34,8 +35,7 @@ class ProgressBar(Progress):
     """
 
     def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
-        console = Console()
-        console.quiet = quiet or not console.is_terminal
+        console = _for_progress(quiet)
         bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
         super().__init__(
             TextColumn("{task.description}"),
@@ -54,6 +54,35 @@ class ProgressBar(Progress):
         self.update(self._episodes, completed=episode, bits=mean_bits_known, active=active)
 
 
+class WarmupProgress(Progress):
+    """Shows how far a format warm-up is, once there is one.
+
+    Args:
+        quiet: shows nothing; nor is anything shown where output is not a terminal.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        console = _for_progress(quiet)
+        super().__init__(
+            TextColumn("format warm-up: {task.completed} steps, {task.fields[bits]:.3f} bits from uniform"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=console.quiet,
+        )
+        self._steps = self.add_task("", total=None, bits=math.inf, visible=False)
+
+    def move(self, steps: int, bits: float) -> None:
+        """Shows the steps so far, and the bits from uniform."""
+        self.update(self._steps, completed=steps, bits=bits, visible=True)
+
+
+def _for_progress(quiet: bool) -> Console:
+    console = Console()
+    console.quiet = quiet or not console.is_terminal
+    return console
+
+
 def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:
     """The table that ends a run: one row per condition.
 
@@ -62,7 +91,8 @@ def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Tab
         path: the run directory.
     """
     rows = [{"condition": name, **measured(summary)} for name, summary in conditions.items()]
-    caption = f"run directory: {path}"
+    priors = [about_prior(summary) for summary in conditions.values()]
+    caption = "\n".join([*filter(None, priors), f"run directory: {path}"])
     return make_table(_RESULTS, table_rows(rows, _RESULTS), caption=caption, caption_justify="left")
 
 

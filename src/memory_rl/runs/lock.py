@@ -10,10 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from memory_rl.errors import LockWarning
+
 LOCK = ".lock"
 
 _SECONDS = 0.1  # someone who only looks holds it for a moment
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Lock:
@@ -38,14 +40,18 @@ class Lock:
             if error.errno not in _UNSUPPORTED:
                 raise
             warnings.warn(
-                f"{path.parent} is on a file system without locks: start nothing else there.", stacklevel=2
+                f"{path.parent} is on a file system without locks, which keep a second process out: "
+                "see to it that none is started there.",
+                LockWarning,
+                stacklevel=2,
             )
 
     def release(self) -> None:
         """Gives it up, and leaves no file."""
         with suppress(OSError):
             self._path.unlink()
-        self._lock.release()
+        with suppress(OSError):  # what the lock kept is written, and the process's end frees it at the latest
+            self._lock.release()
 
 
 def is_locked(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -239,6 +240,7 @@ class RunDirectory:
     def discard(self) -> None:
         """Removes a directory in which nothing was measured, because the run could not start."""
         (self.path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "adapters", ignore_errors=True)  # a base model that was saved before
         self.release()
         with suppress(OSError):
             self.path.rmdir()
@@ -271,12 +273,22 @@ class RunDirectory:
         np.savez_compressed(content, allow_pickle=False, **arrays)
         self.write(name, content.getvalue())
 
-    def write_adapters(self, adapters: Mapping[str, SavedModel]) -> None:
-        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers."""
+    def write_adapters(self, adapters: Mapping[str, SavedModel], base: Json | None = None) -> None:
+        """Writes adapters/<name>/ for each, whole, as PEFT loads it, or transformers.
+
+        Args:
+            adapters: by name.
+            base: of adapters/base.json: the model that they belong to.
+        """
         for name, adapter in adapters.items():
             config, tensors = adapter.files
-            self.write_json(f"adapters/{name}/{config}", dict(adapter.config))
+            about = dict(adapter.config)
+            if base is not None and not adapter.whole:
+                about["base_model_name_or_path"] = base["base_model_name_or_path"]
+            self.write_json(f"adapters/{name}/{config}", about)
             self.write(f"adapters/{name}/{tensors}", partial(write_tensors, adapter.tensors))
+        if base is not None:
+            self.write_json("adapters/base.json", base)
 
     def read_json(self, name: str) -> Json:
         """Reads a JSON file.

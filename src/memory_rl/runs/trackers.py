@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,7 +295,7 @@ class Trackers:
             subject = self._subject(directory)
             for key, value in self._wanted.items():
                 library, kind = _KINDS[key]
-                with self._left_behind_if_it_fails(library):
+                with self._left_behind_if_it_fails(library), self._quietly():
                     self._open[library] = kind(str(value), subject)
             if not subject.resumed:
                 self._show(points)
@@ -318,7 +318,7 @@ class Trackers:
             pair for of_condition in (summary or {}).values() for pair in _numbers("summary", of_condition)
         )
         for name in list(self._open):
-            with self._left_behind_if_it_fails(name):
+            with self._left_behind_if_it_fails(name), self._quietly():
                 self._open[name].close(self._episode, numbers)
         self._open.clear()
 
@@ -326,7 +326,7 @@ class Trackers:
         for point in points:
             self._episode = point.episode
             for name in list(self._open):
-                with self._left_behind_if_it_fails(name):
+                with self._left_behind_if_it_fails(name), self._quietly():
                     self._open[name].log(point.episode, point.values)
 
     def _subject(self, directory: RunDirectory) -> Subject:
@@ -337,10 +337,19 @@ class Trackers:
         return Subject(directory.path, identity, resumed, self._config)
 
     @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """With quiet=True, without what libraries print before they know of it."""
+        quiet = self._config["quiet"]
+        with (
+            redirect_stdout(io.StringIO() if quiet else sys.stdout),
+            redirect_stderr(io.StringIO() if quiet else sys.stderr),
+        ):
+            yield
+
+    @contextmanager
     def _left_behind_if_it_fails(self, name: str) -> Iterator[None]:
         try:
-            with redirect_stdout(io.StringIO() if self._config["quiet"] else sys.stdout):
-                yield
+            yield
         except Exception as error:  # whatever it is, the measuring continues
             self._open.pop(name, None)
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__

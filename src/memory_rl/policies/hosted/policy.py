@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from typing_extensions import override
 
-from memory_rl.errors import ConfigError, ModelError, ServiceError, TokensSpentError
+from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import PPO, Learner
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
@@ -26,6 +26,7 @@ from memory_rl.policies.hosted.costs import WARMUP_ANSWERS, WARMUP_LOOK, WARMUP_
 from memory_rl.policies.hosted.drawn import Drawn, demonstrations
 from memory_rl.policies.hosted.service import HostedSettings, Service
 from memory_rl.policies.hosted.spending import Spending
+from memory_rl.policies.warmup_report import WarmupReport
 from memory_rl.seeding import generator
 from memory_rl.state import State
 
@@ -258,12 +259,11 @@ class TinkerPolicy(Policy):
             rate = settings.learning_rate * (0.5 + 0.5 * math.cos(math.pi * step / (WARMUP_STEPS + 1)))
             self._clients.results(self._clients.ask_step(base, data, ("cross_entropy", None), rate))
         else:
-            raise ModelError(
-                f"the format warm-up stopped {divergence:.3f} bits from uniform after {WARMUP_STEPS} steps: "
-                "use another model_name or learning_rate."
-            )
+            report = WarmupReport(0, step, divergence, reached=False)
+            report.check(settings.warmup_tolerance, "another model_name or learning_rate")
         self._clients.save({base: "warm-up"})
-        return {"steps": step, "divergence": divergence, "usage": self.spending.as_dict()}
+        reached = divergence < _WARMUP_TOLERANCE
+        return {"steps": step, "divergence": divergence, "reached": reached, "usage": self.spending.as_dict()}
 
     def _divergence(self, answers: np.ndarray, prompts: np.ndarray) -> float:
         """KL(uniform || policy) in bits of the base model, from these answers (A,), each to a prompt (A,)."""

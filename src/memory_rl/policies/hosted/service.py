@@ -54,6 +54,7 @@ class HostedSettings:
         max_tokens: the hard stop, or None.
         blocks: B equal ones that the episodes of an update come in, each about one of several secrets.
         every: updates of a run between two measurements.
+        warmup_tolerance: bits from uniform that will do where the warm-up does not get as far as it should.
     """
 
     model_name: str
@@ -71,6 +72,7 @@ class HostedSettings:
     max_tokens: int | None = None
     blocks: int = 1
     every: int = 1
+    warmup_tolerance: float | None = None
 
 
 def open_service(model_name: str, base_url: str | None) -> Service:

@@ -27,7 +27,7 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.keys import Key, fill, key, keys_of, make, read
 from memory_rl.learning.learners import LearnerKeys
-from memory_rl.limits import MAX_N, MAX_TABULATED_N
+from memory_rl.limits import MAX_LISTED_N, MAX_N, MAX_TABULATED_N, SIZES
 from memory_rl.reporting.settings import ReportConfig
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ _QUIET: dict[str, Any] = {"quiet": True}  # a function prints nothing unless it 
 class DataFiles(World):
     """Labelled examples for supervised learning, as chat messages."""
 
-    num_train: int = key(1000, "Lines of train.jsonl.", least=1)
-    num_test: int = key(200, "Lines of test.jsonl.", least=1)
+    num_train: int = key(1000, "Lines of train.jsonl.", SIZES)
+    num_test: int = key(200, "Lines of test.jsonl.", SIZES)
     data_dir: str = key("data", "The folder that gets a folder for this N and secret.")
     quiet: bool = key(False, "Print nothing.")
 
@@ -169,11 +169,12 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
     threshold.check(world.N)
     closed = signal.channel_name(world) in ("binary", "log_distance") and signal.reward_noise == 0
-    most = MAX_N["local"][1] if world.multi_step else MAX_TABULATED_N
-    if most < world.N and not (signal.shows_answer or closed):
-        raise ConfigError(
-            f"N={world.N} is too large to tabulate this channel: use N={most} or less, or reward_type=binary."
-        )
+    if signal.shows_answer or closed:
+        most, advice = MAX_LISTED_N, ""
+    else:
+        most, advice = MAX_N["local"][1] if world.multi_step else MAX_TABULATED_N, ", or reward_type=binary"
+    if most < world.N:
+        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less{advice}.")
     return make_condition(world, signal, threshold.memorised_at)
 
 

@@ -5,6 +5,7 @@ Only this module and execution.py read a whole `Experiment`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -142,7 +143,8 @@ def make_learners(
 def _use_threads(setting: Setting) -> None:
     import torch
 
-    torch.set_num_threads(setting.experiment.keep.threads)
+    # more threads than cores only wait for each other, and where processes are counted there may be no more
+    torch.set_num_threads(min(setting.experiment.keep.threads, os.cpu_count() or 1))
     torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
     torch.set_float32_matmul_precision("highest")  # and so does this: its caller may have asked for speed
 
@@ -195,12 +197,13 @@ def _local(
     import torch
 
     from memory_rl.policies.base_model import (
-        check_windows,
+        check_fits,
         find_base_model,
         recompute_layers,
         warm_up_cached,
     )
     from memory_rl.policies.paths import PathPolicy
+    from memory_rl.policies.self_check import check_packed_pass
     from memory_rl.policies.transformer import TransformerPolicy
 
     _use_threads(setting)
@@ -210,9 +213,10 @@ def _local(
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
     trie = _trie(base.tokenizer, environment)
-    check_windows(base.model, trie)
+    check_fits(base.model, trie)
     adapters = _adapter_settings(experiment)
     adapters.check(base.model)
+    check_packed_pass(base.model, trie, scores_all=not experiment.scores_paths)
     about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import key, name_of
-from memory_rl.limits import STEP_SIZES
+from memory_rl.limits import ANSWERS, EPISODES, FACTORS, RUNS, SEEDS, SIZES, STEP_SIZES, STEPS
 
 EnvType = Literal["single_step", "multi_step"]
 Backend = Literal["local", "tabular", "tinker"]
@@ -29,8 +29,6 @@ HOSTED_MODEL = "meta-llama/Llama-3.1-8B"
 REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
 
-_MAX_SEED = 2**63 - 1
-
 LEARNERS: dict[str, type[Any]] = {}
 """The built-in learners by the name of the algorithm; filled by `memory_rl.learning.learners`."""
 
@@ -45,16 +43,14 @@ class World:
     env_type: EnvType = key(
         "single_step", "single_step: one answer an episode. multi_step: k turns of one bit each."
     )
-    N: int = key(64, "The secret is uniform on [0, N): log2 N bits to learn.", least=2)
+    N: int = key(64, "The secret is uniform on [0, N): log2 N bits to learn.", ANSWERS)
     fixed_secret: int | None = key(
         None,
         "Gives every run this secret. Default: each run draws its own from the seed.",
-        least=0,
+        (0, ANSWERS[1]),
         needs="num_secrets=1",
     )
-    seed: int = key(
-        0, "The seed of everything random: secrets, adapters, sampling, noise.", least=0, most=_MAX_SEED
-    )
+    seed: int = key(0, "The seed of everything random: secrets, adapters, sampling, noise.", SEEDS)
     wording: Wording | None = key(
         None,
         "How the world asks: in a few characters, or in sentences. Default: terse for the built-in model, "
@@ -80,7 +76,7 @@ class Secrets(World):
     num_secrets: int = key(
         1,
         "M: each run has so many independent secrets, each with a prompt of its own: M log2 N bits to learn.",
-        least=1,
+        SIZES,
     )
     order: Literal["uniform", "cycle", "blocks"] = key(
         "uniform",
@@ -106,13 +102,13 @@ class Signal:
     reward_bins: int | None = key(
         None,
         "B, the levels of binned_log_distance.",
-        least=2,
+        (2, 2**20),
         needs="signal=reward env_type=single_step reward_type=binned_log_distance",
     )
     reward_noise: float = key(
         0.0,
         "Probability that a reward is replaced by a different level, drawn uniformly.",
-        least=0,
+        (0, None),
         below=1,
         needs="signal=reward",
     )
@@ -207,8 +203,7 @@ class PolicySettings:
     base_seed: int = key(
         0,
         "The seed of the built-in base model's weights; the same base serves all runs.",
-        least=0,
-        most=_MAX_SEED,
+        SEEDS,
         needs="backend=local",
     )
     warmup: bool = key(
@@ -219,8 +214,8 @@ class PolicySettings:
     warmup_tolerance: float | None = key(
         None,
         "Bits from uniform from which runs may start where the warm-up does not get as far as it should.",
+        (None, 1000),
         above=0,
-        most=1000,
         needs="backend=local,tinker warmup=True",
     )
     scoring: Literal["all", "paths"] | None = key(
@@ -237,16 +232,19 @@ class PolicySettings:
         needs="backend=local",
     )
     adapter_parameters: int | None = key(
-        None, "n, the length of the shared vector.", least=1, needs="backend=local adapter=shared"
+        None, "n, the length of the shared vector.", (1, 2**31), needs="backend=local adapter=shared"
     )
     lora_rank: int = key(
         8,
         "Rank of the adapters; with adapter=shared of the frozen matrices.",
-        least=1,
+        (1, 2**16),
         needs=f"backend=local,tinker {_OF_LORA}",
     )
     lora_alpha: float = key(
-        32.0, "Adapters are scaled by lora_alpha / lora_rank.", above=0, needs=f"backend=local {_OF_LORA}"
+        32.0,
+        "Adapters are scaled by lora_alpha / lora_rank.",
+        FACTORS,
+        needs=f"backend=local {_OF_LORA}",
     )
     lora_targets: Literal["all", "attention", "mlp"] = key(
         "all", "Which matrices get an adapter.", needs=f"backend=local,tinker {_OF_LORA}"
@@ -301,8 +299,8 @@ class Updates:
         "posterior trains towards what an ideal observer believes. Your own as file.py:Name.",
         needs="signal=reward",
     )
-    group_size: int = key(4, "Episodes that share a baseline.", least=1, most=2**20, needs="signal=reward")
-    batch_size: int = key(1, "Groups an update; in supervised learning examples.", least=1, most=2**20)
+    group_size: int = key(4, "Episodes that share a baseline.", SIZES, needs="signal=reward")
+    batch_size: int = key(1, "Groups an update; in supervised learning examples.", SIZES)
     optimiser: Literal["adam", "sgd"] = key(
         "adam", "adam, or sgd: plain gradient steps.", needs="backend=local,tabular"
     )
@@ -313,7 +311,7 @@ class Updates:
             f"{size:g} ({which} {name})" for which, of in STEP_SIZES.items() for name, size in of.items()
         )
         + ".",
-        above=0,
+        STEPS,
     )
     skip_ahead: bool | None = key(
         None,
@@ -355,26 +353,24 @@ class Stop(Threshold):
 
     stop_at: float = key(0.95, "A run ends once P(S) is at least this.", above=0, below=1)
     memorised_share: float = key(
-        0.95, "The share of several secrets to be memorised.", above=0, most=1, needs="num_secrets>1"
+        0.95, "The share of several secrets to be memorised.", (1e-6, 1), needs="num_secrets>1"
     )
     max_episodes: int | None = key(
         None,
         "Budget of each run: episodes, or examples shown. Default: 4000, or 60 N if that is more, "
         "for each of its secrets; 1000 examples for each.",
-        least=1,
-        most=10**15,
+        EPISODES,
     )
     num_runs: int = key(
         16,
         "Independent learners in lockstep, each with its own parameters and random streams.",
-        least=1,
-        most=2**14,  # beyond this the bootstrap over runs takes gigabytes
+        RUNS,
     )
     evaluate_every: int | None = key(
         None,
         "Updates of a run between two evaluations. Default: 1, or a quarter of the number of secrets if "
         "that is more.",
-        least=1,
+        EPISODES,
     )
     ledger: bool = key(True, "Keep account of what an ideal observer of the same episodes knows.")
 
@@ -400,7 +396,7 @@ class Keep:
         None,
         "Seconds between checkpoints, 0 for one after each update. "
         "Default: 60, or more where one takes over 0.6; with backend=tinker 0.",
-        least=0,
+        (0, 1e9),
     )
     save_adapters: bool = key(
         False,
@@ -420,15 +416,14 @@ class Keep:
     threads: int = key(
         1,
         "CPU threads. One is enough for the built-in model; a large model wants more.",
-        least=1,
-        most=1024,
+        (1, 1024),
         needs="backend=local,tabular",
     )
     tinker_base_url: str | None = key(
         None, "Where the service is. Default: the SDK's own, and so TINKER_BASE_URL.", needs="backend=tinker"
     )
     max_tokens_total: int | None = key(
-        None, "The most tokens sampled, prefilled and trained by all runs.", least=1, needs="backend=tinker"
+        None, "The most tokens sampled, prefilled and trained by all runs.", EPISODES, needs="backend=tinker"
     )
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")

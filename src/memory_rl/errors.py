@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterable
 from typing import Any
+
+UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, line breaks among them, and bytes that are no text."""
+
+_VERY_LONG = 2000  # characters of a sentence
 
 
 class MemoryRLError(Exception):
     """Bad input or a bad place to write, found before any work was done."""
+
+    def __str__(self) -> str:
+        """The sentence on one line, whatever it quotes; the middle of a very long one is left out."""
+        text = UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], super().__str__())
+        return text if len(text) <= _VERY_LONG else f"{text[: _VERY_LONG // 2]}...{text[-_VERY_LONG // 2 :]}"
 
 
 class ConfigError(MemoryRLError, ValueError):

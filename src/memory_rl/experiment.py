@@ -24,8 +24,8 @@ from memory_rl.config import (
     with_threshold,
 )
 from memory_rl.errors import ConfigError, check_name
-from memory_rl.keys import fill, name_of, read, split_words, unmet
-from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, STEP_SIZES
+from memory_rl.keys import accept_some, fill, name_of, read, split_words, unmet
+from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, MAX_STEPS, STEP_SIZES
 
 
 def make_experiment(values: Mapping[str, Any], command: Command = "train") -> Experiment:
@@ -49,7 +49,10 @@ def parse_experiment(words: Iterable[str], command: Command = "train") -> Experi
 def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str, Any]:
     """Those of the keys that are known and have a meaning together with the others."""
     keys, given = experiment_keys(), _with_signal(given, command)
-    return {word: value for word, value in given.items() if word in keys and unmet(keys, word, given) is None}
+    values = accept_some(keys, given)
+    return {
+        word: value for word, value in given.items() if word in keys and unmet(keys, word, values) is None
+    }
 
 
 def old_experiment(manifest: Mapping[str, Any]) -> Experiment:
@@ -247,8 +250,15 @@ class Experiment(Parts):
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
                 "since an episode is compared with its own group: use group_size=4, or baseline=none."
             )
+        product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
+        runs, steps = self.stop.num_runs, (self.world.N - 1).bit_length() if self.world.multi_step else 1
+        most = MAX_STEPS // (runs * steps)
+        if one > most:
+            raise ConfigError(
+                f"{product} = {one} is too large for num_runs={runs}, since an update of all runs would not "
+                f"fit into memory: use {product} = {most} or less."
+            )
         if self.budget < one:
-            product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
             raise ConfigError(
                 f"max_episodes={self.budget} is less than one update of {product} = {one} episodes: use "
                 f"max_episodes={one} or more."

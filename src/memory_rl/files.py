@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,22 @@ Json = dict[str, Any]
 
 FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
 """What writing and reading raise where the disk or the file is to blame."""
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What JSON holds.
+
+    Args:
+        text: in JSON.
+        options: of `json.loads`.
+
+    Raises:
+        ValueError: if it is none, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> None:

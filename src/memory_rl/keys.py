@@ -1,7 +1,8 @@
 """How keys are declared, and how words or Python values become the parts that they belong to.
 
-Words are key=value arguments, cells of a grid or entries of a YAML file. Each error is one sentence that
-names the key, the value and what to type instead.
+Words are key=value arguments, and all that stands in a YAML file: `accept` alone says what they mean for a
+key. A number may be written in any way (0.3, 3e-1), an integer in digits alone (64, not 64.0 or 1e3). From
+Python, a text is no number. Each error is one sentence that names the key, the value and what to type.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from decimal import Decimal
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from memory_rl.errors import ConfigError, one_line, suggest
+from memory_rl.errors import UNPRINTABLE, ConfigError, one_line, suggest
 
 PartT = TypeVar("PartT")
+Range = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Key:
         hint: its type.
         default: None may stand for a default that depends on other keys; `doc` says on which.
         doc: its meaning.
-        least, most, above, below: its range.
+        within: the least and the most that it may be.
+        above, below: what it must exceed, and fall short of.
         needs: clauses such as `backend=local,tinker`, `num_secrets>1` or `fixed_secret`, all of which must
             hold.
         part: the name of the part that it belongs to.
@@ -41,17 +45,25 @@ class Key:
     hint: Any
     default: Any
     doc: str
-    least: float | None = None
-    most: float | None = None
+    within: Range = (None, None)
     above: float | None = None
     below: float | None = None
     needs: str = ""
     part: str = ""
 
 
-def key(default: Any, doc: str, *, word: str | None = None, needs: str = "", **limits: float) -> Any:
-    """A field of a part, from what its `Key` is to hold; `limits` are least, most, above and below."""
-    return field(default=default, metadata={"word": word, "doc": doc, "needs": needs, **limits})
+def key(
+    default: Any,
+    doc: str,
+    within: Range = (None, None),
+    *,
+    word: str | None = None,
+    needs: str = "",
+    **bounds: float,
+) -> Any:
+    """A field of a part, from what its `Key` is to hold; `bounds` are above and below."""
+    about = {"word": word, "doc": doc, "within": within, "needs": needs, **bounds}
+    return field(default=default, metadata=about)
 
 
 def keys_of(kind: type[Any], part: str = "") -> dict[str, Key]:
@@ -101,7 +113,7 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
     Args:
         keys: all that may be given.
         given: by word.
-        typed: whether the values are Python values; else they are texts.
+        typed: whether a text is only ever a text, as from Python; else it may stand for another value.
 
     Raises:
         ConfigError: about the first key that is unknown, the first value of another type or out of its range,
@@ -109,13 +121,13 @@ def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> d
     """
     for word, value in given.items():
         if word not in keys:
-            raise ConfigError(f"{word}={_shown(value)} is not a known key: {suggest(word, keys)}")
-    values = {word: _accept(keys[word], value, typed=typed) for word, value in given.items()}
+            raise ConfigError(f"{word}={shown(value)} is not a known key: {suggest(word, keys)}")
+    values = {word: accept(keys[word], value, typed=typed) for word, value in given.items()}
     for word, value in given.items():
         clause = None if value is None else unmet(keys, word, values)  # None stands for not given
         if clause is not None:
             raise ConfigError(
-                f"{word}={_shown(value)} belongs to {_words_of(clause)}: "
+                f"{word}={shown(value)} belongs to {_words_of(clause)}: "
                 f"{_advice(clause, given)}leave {word} out."
             )
     return values
@@ -150,7 +162,7 @@ def _holds(keys: Mapping[str, Key], clause: str, given: Mapping[str, Any]) -> bo
         return value is not None
     if sign == "=":
         return str(value) in wanted.split(",")
-    return not str(value).isdecimal() or int(value) > int(wanted)
+    return not isinstance(value, int) or value > int(wanted)
 
 
 def _words_of(clause: str) -> str:
@@ -175,19 +187,35 @@ def members_of(hint: Any) -> list[Any]:
 _WANTED = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}
 _SAMPLE = {int: "64", float: "0.001", bool: "True", str: "name"}
 _BOOLEANS = {
-    **dict.fromkeys(("True", "true", "t", "1"), True),
-    **dict.fromkeys(("False", "false", "f", "0"), False),
+    **dict.fromkeys(("True", "true", "TRUE", "t", "1"), True),
+    **dict.fromkeys(("False", "false", "FALSE", "f", "0"), False),
+}
+_WRITTEN = {
+    int: re.compile("[+-]?[0-9]+"),
+    float: re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"),
 }
 
 
-def _accept(one: Key, value: Any, *, typed: bool) -> Any:
+def accept(one: Key, value: Any, *, typed: bool = False) -> Any:
+    """The value of a key, checked.
+
+    Args:
+        one: the key.
+        value: a Python value, or a text that may stand for one.
+        typed: whether a text is only ever a text, as from Python.
+
+    Raises:
+        ConfigError: if it is of another type, or out of its range.
+    """
+    if isinstance(value, str) and (one.hint is Any or str in members_of(one.hint)):
+        _check_text(one, value)
     if one.hint is Any:
         return value
     if types.NoneType in get_args(one.hint) and (value is None or (not typed and value == "None")):
         return None
     for member in members_of(one.hint):
         try:
-            accepted = _from_python(member, value) if typed else _from_text(member, value)
+            accepted = _read(member, value, typed)
         except (ValueError, OverflowError):
             continue
         _check_range(one, accepted)
@@ -195,13 +223,62 @@ def _accept(one: Key, value: Any, *, typed: bool) -> Any:
     raise _refusal(one, value)
 
 
-def _from_text(member: Any, text: str) -> Any:
-    """The text as a value of this type, or a ValueError."""
-    if get_origin(member) is Literal or member is str:
-        return _from_python(member, text)
-    if (member is bool and text not in _BOOLEANS) or not text.isascii() or {" ", "_"} & {*text}:
-        raise ValueError(text)
-    return _BOOLEANS[text] if member is bool else member(text)
+def _check_text(one: Key, text: str) -> None:
+    """Refuses a text that can name no file, nor anything else that a key is for."""
+    if UNPRINTABLE.search(text):
+        raise ConfigError(f"{one.word}={text} has a character that cannot be printed: leave it out.")
+    for names, most in (("[,/:]", 255), (",", 4000)):
+        if any(len(name.encode()) > most for name in re.split(names, text)):
+            raise ConfigError(f"{one.word}={shown(text)} is longer than any name of a file: shorten it.")
+
+
+def accept_some(keys: Mapping[str, Key], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that can be read, those of lists one by one; the others as they were given."""
+    return {word: _accept_all(keys[word], value) if word in keys else value for word, value in given.items()}
+
+
+def _accept_all(one: Key, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_accept_all(one, item) for item in value]
+    try:
+        return accept(one, value)
+    except ConfigError:
+        return value
+
+
+def read_selection(keys: Mapping[str, Key], selection: Mapping[str, Any]) -> dict[str, Any]:
+    """A selection of cells, with its texts read as values of the keys.
+
+    Args:
+        keys: all that may be named.
+        selection: a value, None for a key that a cell lacks, or a list of these, by word.
+
+    Raises:
+        ConfigError: about the first value that no cell can have.
+    """
+    return {
+        word: [_wanted(keys[word], item) for item in value]
+        if isinstance(value, list) and value
+        else _wanted(keys[word], value)
+        for word, value in selection.items()
+    }
+
+
+def _wanted(one: Key, value: Any) -> Any:
+    if isinstance(value, list | dict):
+        raise ConfigError(f"{one.word}={shown(value)} is no value: give one, or a list of values.")
+    return None if value is None else accept(one, value)
+
+
+def _read(member: Any, value: Any, typed: bool) -> Any:
+    """The value as one of this type, or a ValueError."""
+    if typed or not isinstance(value, str) or get_origin(member) is Literal or member is str:
+        return _from_python(member, value)
+    if member is bool:
+        return _from_python(member, _BOOLEANS.get(value, value))
+    if not _WRITTEN[member].fullmatch(value):
+        raise ValueError(value)
+    return float(value) if member is float else int(Decimal(value))  # int() reads no more than 4300 digits
 
 
 def _from_python(member: Any, value: Any) -> Any:
@@ -219,10 +296,10 @@ def _from_python(member: Any, value: Any) -> Any:
 
 
 def _refusal(one: Key, value: Any) -> ConfigError:
-    members, given = members_of(one.hint), str(value) if isinstance(value, float) else _shown(value)
+    members, given = members_of(one.hint), str(value) if isinstance(value, float) else shown(value)
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if choices:
-        return ConfigError(f"{one.word}={_shown(value)} is not a choice: {suggest(str(value), choices)}")
+        return ConfigError(f"{one.word}={shown(value)} is not a choice: {suggest(str(value), choices)}")
     wanted = next(member for member in members if member in _WANTED)
     sample = one.default if wanted is str and one.default else _SAMPLE[wanted]
     wrong = f"not {_WANTED[wanted]}" if given else "empty"
@@ -232,32 +309,44 @@ def _refusal(one: Key, value: Any) -> ConfigError:
 def _check_range(one: Key, value: Any) -> None:
     if isinstance(value, bool | str):
         return
-    low = value > one.above if one.above is not None else one.least is None or value >= one.least
-    high = value < one.below if one.below is not None else one.most is None or value <= one.most
-    if low and high and math.isfinite(value):
+    least, most = one.within
+    low = value > one.above if one.above is not None else least is None or value >= least
+    high = value < one.below if one.below is not None else most is None or value <= most
+    if low and high and (isinstance(value, int) or math.isfinite(value)):
         return
-    word, shown = one.word, f"{value:g}" if isinstance(value, float) else str(value)
+    word, given = one.word, shown(value)
     if isinstance(value, int):
-        size, edge = ("large", f"{one.most} or less") if low else ("small", f"{one.least} or more")
-        raise ConfigError(f"{word}={shown} is too {size}: use {word}={edge}.")
-    raise ConfigError(f"{word}={shown} is not {_range_of(one)}: use for example {word}={_example(one)}.")
+        size, edge = ("large", f"{most} or less") if low else ("small", f"{least} or more")
+        raise ConfigError(f"{word}={given} is too {size}: use {word}={edge}.")
+    raise ConfigError(f"{word}={given} is not {_range_of(one)}: use for example {word}={_example(one)}.")
 
 
 def _range_of(one: Key) -> str:
-    start = f"({one.above:g}" if one.above is not None else f"[{one.least:g}"
-    if one.below is None and one.most is None:
-        return "a positive number" if one.above == 0 else f"a number of {one.least:g} or more"
-    return f"in {start}, {f'{one.below:g})' if one.below is not None else f'{one.most:g}]'}"
+    least, most = one.within
+    if least:
+        return f"a positive number from {least:g} to {most:g}"
+    start = f"({one.above:g}" if one.above is not None else f"[{least:g}"
+    return f"in {start}, {f'{one.below:g})' if one.below is not None else f'{most:g}]'}"
 
 
 def _example(one: Key) -> str:
     """A value that would be valid."""
     if one.default:
         return f"{one.default:g}"
-    return "0.1" if one.below is not None else "60" if one.least is not None else "0.001"
+    return "0.1" if one.below is not None else "60" if one.within[0] == 0 else "0.001"
 
 
-def _shown(value: Any) -> str:
-    """A value as a message shows it."""
-    text = f"{value:g}" if isinstance(value, float) else name_of(value) if callable(value) else str(value)
+def shown(value: Any) -> str:
+    """A value as a message shows it, lists and mappings as YAML writes them."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(shown, value))}]"
+    elif isinstance(value, dict):
+        text = f"{{{', '.join(f'{key}: {shown(item)}' for key, item in value.items())}}}"
+    elif isinstance(value, int) and value.bit_length() > _LONG:
+        text = f"{'-' if value < 0 else ''}10^{value.bit_length() * math.log10(2):.0f}"
+    else:
+        text = f"{value:g}" if isinstance(value, float) else name_of(value) if callable(value) else str(value)
     return one_line(text)
+
+
+_LONG = 300  # bits of an integer whose digits say nothing

@@ -1,4 +1,31 @@
-"""Sizes beyond which things get too large, and the learning rates that are used unless one is given."""
+"""Ranges of keys, sizes beyond which things get too large, and the default learning rates."""
+
+SEEDS = (0, 2**63 - 1)
+"""They are kept in columns of 64 bits."""
+
+ANSWERS = (2, 2**53)
+"""N: up to here a float holds every integer."""
+
+EPISODES = (1, 10**15)
+"""Of a run; also updates between two evaluations, and tokens of an experiment: more would never end."""
+
+SIZES = (1, 2**20)
+"""Of groups, batches, optimiser steps on the same episodes, and of sets of secrets or of examples."""
+
+RUNS = (1, 2**14)
+"""In lockstep: beyond it the bootstrap over runs takes gigabytes."""
+
+FACTORS = (1e-6, 1e6)
+"""Scales, clips, margins and ratios."""
+
+STEPS = (1e-38, 1e38)
+"""Step sizes: about what float32 holds."""
+
+MAX_LISTED_N = 2**24
+"""The largest N of a channel with a closed form, whose answers are listed."""
+
+MAX_STEPS = 2**24
+"""The most steps of all episodes of all runs in one update, at about 200 bytes each: 3.4 GB."""
 
 MAX_N = {"local": (2048, 512), "tabular": (4096, 4096), "tinker": (4096, 512)}
 """The largest N by backend, in single_step and multi_step, for a table or trie of all answers."""

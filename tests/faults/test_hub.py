@@ -133,6 +133,7 @@ def test_a_slow_hub_works_and_its_cache_needs_no_hub(hub_at, tmp_path, capsys, c
     )
     model.save_pretrained(tmp_path / "something")
     tiny_model.make_tokenizer().save_pretrained(tmp_path / "something")
+    capsys.readouterr()  # of saving
     with serving(files_of(tmp_path / "something", 0.03)) as address:
         hub_at(address)
         first = find_base_model("someone/something", 0)

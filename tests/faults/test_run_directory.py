@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from helpers import complaint
 
 import memory_rl
 from memory_rl.cli import main
@@ -105,3 +106,24 @@ def test_no_secret_of_the_environment_is_written(monkeypatch):
     result = memory_rl.train(**SMALL)
     for content in snapshot(result.path).values():
         assert b"very-secret" not in content
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"schema": ' + "9" * 5000 + "}", '{"a":' * 50_000])
+def test_json_that_python_cannot_read_is_said_in_one_sentence(content, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(content)
+    for words in (f"runs={folder}", f"runs={tmp_path}"):
+        assert "manifest.json cannot be read" in complaint("report", words, capsys)
+    assert "manifest.json cannot be read" in complaint("train", f"log_path={folder} resume=True", capsys)
+    memory_rl.train(backend="tabular", N=4, num_runs=1, max_episodes=4, log_path=str(tmp_path / "s" / "cell"))
+    (tmp_path / "s" / "protocol.yaml").write_text("{name: a, grid: [{command: train}]}")
+    (tmp_path / "s" / "sweep.json").write_text(content)
+    assert "sweep.json cannot be read" in complaint("report", f"runs={tmp_path / 's'}", capsys)
+
+
+def test_a_nested_example_is_said_in_one_sentence(capsys):
+    folder = memory_rl.generate_sft_data(N=8, fixed_secret=3, num_train=1, num_test=1)
+    (folder / "train.jsonl").write_text("[" * 100_000)
+    sentence = complaint("sft-train", "N=8 fixed_secret=3", capsys)
+    assert "train.jsonl, line 1: this is not a JSON object" in sentence

@@ -7,18 +7,21 @@ import torch
 from helpers import all_log_probs, demonstrate, invalid_mass, make_environment, make_trie, plain_log_prob
 from pretrained import FAMILIES, LLAMA, QWEN, SMOL, make_model, make_tokenizer, make_world
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
+import memory_rl
 from memory_rl.errors import ModelError
 from memory_rl.learning.learners import Reinforce
-from memory_rl.policies.base_model import check_windows, find_base_model, recompute_layers
+from memory_rl.policies import base_model, packed, self_check
+from memory_rl.policies.base_model import check_fits, find_base_model, recompute_layers
 from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.self_check import check_packed_pass
 from memory_rl.policies.shared import SharedSettings
 from memory_rl.policies.tokenisation import tokenise
 from memory_rl.policies.transformer import TransformerPolicy
@@ -107,26 +110,185 @@ def test_templates_that_cannot_be_used():
         tokenise(fails, [("What?", "1")])
 
 
-def test_a_sliding_window_must_hold_the_whole_conversation():
-    tokenizer = make_tokenizer(None)
-    environment = make_world("single_step", 16)
-    trie = make_trie(environment, tokenizer)
-    longest = max(
-        len(forced) + len(reply) - 1
-        for [(forced, reply)] in (tokenise(tokenizer, environment.conversation(a)) for a in range(16))
-    )
-    wide = make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest}, len(tokenizer))
-    check_windows(wide, trie)
-    plain = [plain_log_prob(wide, tokenise(tokenizer, environment.conversation(a))) for a in range(16)]
-    policy = TransformerPolicy(wide, trie, num_runs=1, lora=LoRASettings(), learning_rate=1e-3, seed=0)
-    np.testing.assert_allclose(all_log_probs(policy, np.array([0]))[0], plain, rtol=0, atol=1e-5)
-    with pytest.raises(
-        ModelError, match=f"sees {longest - 1} tokens at a time, and a conversation has {longest}"
-    ):
-        check_windows(
-            make_model(MistralForCausalLM, MistralConfig, {"sliding_window": longest - 1}, len(tokenizer)),
-            trie,
-        )
+def small(kind: str, more: dict, size: int):
+    """A small random model of any family that transformers knows."""
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 1024,
+        "pad_token_id": None,
+    }
+    settings = AutoConfig.for_model(kind, vocab_size=size, initializer_range=0.2, **{**shape, **more})
+    return AutoModelForCausalLM.from_config(settings).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(None)
+
+
+@pytest.fixture(scope="module")
+def tries(tokenizer) -> dict:
+    """One of single_step, one of multi_step, one with several prompts."""
+    return {
+        "single": make_trie(make_world("single_step", 120), tokenizer),
+        "multi": make_trie(make_world("multi_step", 8), tokenizer),
+        "prompts": make_trie(make_environment("single_step", 12, 3), tokenizer),
+    }
+
+
+def mixture(**more) -> dict:
+    return {
+        "num_experts": 4,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    } | more
+
+
+LATENT = {
+    "head_dim": 8,
+    "num_key_value_heads": 4,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 12,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "n_group": 2,
+    "topk_group": 1,
+}
+EXACT = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {},
+    "mistral": {},
+    "phi3": {},
+    "gemma2": {},
+    "gemma3_text": {},
+    "granite": {},
+    "olmo2": {},
+    "smollm3": {},
+    "cohere2": {},
+    "gpt_oss": mixture(),
+    "gpt2": {},
+    "gpt_neox": {},
+    "qwen3_moe": mixture(),
+    "deepseek_v3": mixture(**LATENT),
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_families_that_attend_to_the_whole_conversation(kind, tokenizer, tries):
+    model = small(kind, EXACT[kind], len(tokenizer))
+    for trie in tries.values():
+        check_packed_pass(model, trie, scores_all=True)
+    check_packed_pass(model, tries["single"], scores_all=False)
+
+
+HALF = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+WRONG = {
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "qwen3_next": mixture(**HALF),
+    "qwen3_5_text": HALF,
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, **mixture()},
+    "recurrent_gemma": {},
+    "bamba": {"mamba_n_heads": 6, "mamba_d_head": 16, "attn_layer_indices": [1]},
+    "granitemoehybrid": {"mamba_n_heads": 6, "mamba_d_head": 16, "layer_types": ["mamba", "attention"]},
+    "minimax": mixture(),
+    "gpt_neo": {"window_size": 8, "attention_types": [[["global", "local"], 1]]},
+    "mpt": {},
+    "bert": {},
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_families_that_do_not(kind, tokenizer, tries):
+    """Each with its name, and by how many bits the answers would be off."""
+    model = small(kind, WRONG[kind], len(tokenizer))
+    for trie in tries.values():
+        with pytest.raises(ModelError, match=rf"{type(model).__name__}, whose answers would be scored up to"):
+            check_packed_pass(model, trie, scores_all=True)
+    with pytest.raises(ModelError, match=f"is a {type(model).__name__}, w"):
+        check_packed_pass(model, tries["single"], scores_all=False)
+
+
+@pytest.mark.parametrize("kind", ["bloom", "mamba"])
+def test_families_that_cannot_be_asked_at_all(kind, tokenizer, tries):
+    with pytest.raises(ModelError, match="which cannot score answers that share their prompt"):
+        check_packed_pass(small(kind, {}, len(tokenizer)), tries["single"], scores_all=True)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "gemma3_text", "ministral", "llama4_text", "olmo3"])
+def test_a_window_is_refused_once_it_is_too_narrow(kind, tokenizer, tries):
+    """By its usual name before anything is computed, and by whatever name when it is."""
+    longest = len(tries["multi"].prompt) + int(max(tries["multi"].node_depth)) + 1
+    name = "attention_chunk_size" if kind == "llama4_text" else "sliding_window"
+    more = {**mixture(), "num_hidden_layers": 4, name: 8}
+    wide, narrow = (small(kind, {**more, name: size}, len(tokenizer)) for size in (longest, 8))
+    check_fits(wide, tries["multi"])
+    check_packed_pass(wide, tries["multi"], scores_all=True)
+    with pytest.raises(ModelError, match=f"sees 8 tokens at a time, and a conversation has {longest}:"):
+        check_fits(narrow, tries["multi"])
+    with pytest.raises(ModelError, match="bits wrongly"):
+        check_packed_pass(narrow, tries["multi"], scores_all=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_checked_in_float32(dtype, tokenizer, tries):
+    """Where rounding hides nothing; the weights are afterwards what they were."""
+    model = small("qwen3", {}, len(tokenizer)).to(dtype)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for trie in tries.values():
+        check_packed_pass(model, trie, scores_all=True)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    slightly = small("lfm2", {"layer_types": ["full_attention", "full_attention"]}, len(tokenizer)).to(dtype)
+    check_packed_pass(slightly, tries["single"], scores_all=True)
+    recurrent = small("lfm2", WRONG["lfm2"], len(tokenizer)).to(dtype)
+    with pytest.raises(ModelError, match="bits wrongly"):
+        check_packed_pass(recurrent, tries["single"], scores_all=True)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(6e4)
+    if dtype == torch.float16:
+        with pytest.raises(ModelError, match=r"in torch\.float16: use dtype=float32"):
+            check_packed_pass(model, tries["single"], scores_all=True)
+
+
+def test_the_check_sees_less_than_a_hundredth_of_a_bit(tokenizer, tries, monkeypatch):
+    """As if the tree began one position too late."""
+    model, pack_nodes = small("llama", {}, len(tokenizer)), packed.pack_nodes
+
+    def shifted(trie, *given):
+        pack = pack_nodes(trie, *given)
+        pack.positions[:, len(trie.prompt) :] += 1
+        return pack
+
+    monkeypatch.setattr(packed, "pack_nodes", shifted)
+    for trie in tries.values():
+        with pytest.raises(ModelError, match="bits wrongly"):
+            check_packed_pass(model, trie, scores_all=True)
+
+
+@pytest.mark.parametrize("words", [{}, {"env_type": "multi_step"}, {"scoring": "paths"}, {"num_secrets": 3}])
+def test_a_run_begins_with_the_check(words, tokenizer, monkeypatch):
+    """Before the warm-up, of the built-in model, too."""
+    seen = []
+
+    def check(model, trie, *, scores_all):
+        seen.append(scores_all)
+        raise ModelError("enough")
+
+    monkeypatch.setattr(self_check, "check_packed_pass", check)
+    monkeypatch.setattr(base_model, "warm_up_cached", None)
+    with pytest.raises(ModelError, match="enough"):
+        memory_rl.train(N=16, num_runs=1, **words)
+    assert seen == [words.get("scoring") != "paths"]
 
 
 def gradients(model, trie, path) -> torch.Tensor:

@@ -4,6 +4,7 @@ line, functions, type checkers, help) know the same ones."""
 import dataclasses
 import inspect
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from memory_rl.cli import main
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import make_experiment, parse_experiment
+from memory_rl.experiments.settings import SweepConfig, Tuning
 from memory_rl.inputs import hash_inputs
-from memory_rl.keys import keys_of, read
+from memory_rl.keys import accept, keys_of, read
 from memory_rl.reporting.settings import ReportConfig
 
 KEYS = experiment_keys()
@@ -480,3 +482,105 @@ def test_two_secrets_are_the_smallest_world_and_run_with_defaults(command, keys)
     assert summary["memorised"] == summary["runs"] == 16
     assert result.config["memorised_at"] == 0.75  # a guess is right half of the time
     assert result.metrics["episode"].max() > 0
+
+
+# Ranges
+
+NUMBERS = {
+    f"{kind}: {word}": one
+    for kind, keys in {
+        "experiment": KEYS,
+        "bounds": bounds_keys(),
+        "data": keys_of(DataFiles),
+        "report": keys_of(ReportConfig),
+        "sweep": keys_of(SweepConfig),
+        "tuning": keys_of(Tuning),
+    }.items()
+    for word, one in keys.items()
+    if {int, float} & {*members(one.hint)}
+}
+
+
+@pytest.mark.parametrize("one", NUMBERS.values(), ids=NUMBERS)
+def test_every_number_has_a_range_and_is_refused_beyond_its_ends(one):
+    (least, most), whole = one.within, int in members(one.hint)
+    low, high = (one.above if least is None else least), (one.below if most is None else most)
+    assert low is not None
+    assert high is not None
+    assert high <= (2**63 - 1 if whole else 1e38)
+    beyond = [low - 1, high + 1, 10**23, 10**400, 10**5000] if whole else [-1.0, 1.1 * high, 1e308, math.inf]
+    for number in [*beyond, *([] if whole else [-math.inf, math.nan])]:
+        for given, typed in ((number, True), (f"{number}" if abs(number) < 10**4000 else "9" * 5000, False)):
+            with pytest.raises(ConfigError) as caught:
+                accept(one, given, typed=typed)
+            assert str(caught.value).startswith(f"{one.word}=")
+    for end in (least, most):
+        if end is not None:
+            kind = int if whole else float
+            assert accept(one, kind(end), typed=True) == accept(one, str(kind(end))) == end
+
+
+TOO_MUCH = {
+    "train group_size=1048576 batch_size=1048576 max_episodes=1000000000000000": "= 1048576 or less",
+    "train group_size=1024 batch_size=1024 num_runs=17 max_episodes=1048576": "= 986895 or less",
+    "train env_type=multi_step group_size=1048576 num_runs=4 max_episodes=1048576": "= 699050 or less",
+    "sft-train batch_size=1048576 num_runs=17 max_episodes=1048576": "use batch_size = 986895 or less",
+    "sft-data-gen num_train=10000000000000": "num_train=1048576 or less",
+    "sft-data-gen N=9999999999999999999999999": "N=9007199254740992 or less",
+    "bounds N=9999999999999999999999999": "N=9007199254740992 or less",
+    "bounds N=16777217": "N=16777217 is too large to tabulate this channel: use N=16777216 or less.",
+    "bounds N=16777217 signal=example": "use N=16777216 or less.",
+    "train lora_alpha=1e308": "lora_alpha=1e+308 is not a positive number from 1e-06 to 1e+06",
+    "train learning_rate=1e308": "learning_rate=1e+308 is not a positive number from 1e-38 to 1e+38",
+    "train learning_rate=1e-320": "learning_rate=",
+    "train backend=tabular num_secrets=3 memorised_share=1e-10": "memorised_share=1e-10 is not",
+    "train threads=100000": "threads=1024 or less",
+    "train max_episodes=100000000000000000000": "max_episodes=1000000000000000 or less",
+    "train seed=9223372036854775808": "seed=9223372036854775807 or less",
+    "sweep conditions=sft tune=True tune_seed=9223372036854775808": "tune_seed=9223372036854775807 or less",
+    "sweep conditions=sft executor=processes workers=100000": "workers=1024 or less",
+}
+
+
+@pytest.mark.parametrize(("words", "advice"), TOO_MUCH.items())
+def test_what_cannot_fit_is_refused_and_not_tried(words, advice, capsys):
+    command, *rest = words.split()
+    assert advice in complaint(command, " ".join(rest), capsys)
+
+
+def test_more_threads_than_cores_are_not_asked_for(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    for threads in (1, 3, 1024):
+        memory_rl.train(backend="tabular", N=4, num_runs=1, max_episodes=4, threads=threads)
+    assert asked == [1, 3, 3]
+
+
+TEXTS = {
+    "log_path": "train", "data_dir": "sft-data-gen", "model_name": "train", "reward_type": "bounds",
+    "algorithm": "train", "grid": "sweep", "protocol": "sweep", "out": "report", "runs": "report",
+    "title": "report",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "command"), TEXTS.items())
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x1b[31m", "a\ud800b", "a" * 256 + ":b", "a/" * 3000])
+def test_a_text_that_can_name_no_file_is_refused_on_one_line(command, word, text, capsys):
+    assert main([command, f"{word}={text}"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"memory-rl: {word}=[ -~]*(leave it out|shorten it)\.\n", said)
+
+
+def test_an_error_quotes_no_more_than_a_screen_of_what_was_given(capsys):
+    for argv in (
+        ["train", "x" * 100_000],
+        ["x" * 100_000],
+        ["train", f"{'x' * 100_000}=1"],
+        ["train", "a\nb=1"],
+    ):
+        assert main(argv) == 2
+        said = capsys.readouterr().err
+        assert len(said) < 2100
+        assert said.count("\n") == 1
+        assert said.endswith((".\n", "?\n"))

@@ -200,6 +200,7 @@ BAD_FILES = {
     "not YAML": ("a: [", ["not valid YAML"]),
     "no list": ("N: 16", ["no list of entries"]),
     "no command": ("- {N: 16}", ["entry 1", "command: train"]),
+    "a command that is a list": ("- {command: [], N: 16}", ["entry 1", "command: []", "command: train"]),
     "an unknown key": ("- {command: train, M: 16}", ["M=16 is not a known key"]),
     "a bad second cell": ("- {command: train, N: [16, 1]}", ["N=1", "in the cell"]),
     "a key without meaning": (
@@ -217,7 +218,7 @@ BAD_FILES = {
     ),
     "tuned on no list": (
         "{grid: [{command: sft}], tune: {together: [N], chosen_on: {N: 16}}}",
-        ["tune: chosen_on={'N': 16}", "list of selections"],
+        ["tune: chosen_on={N: 16}", "list of selections"],
     ),
     "tuned on an unknown key": (
         "{grid: [{command: sft}], tune: {together: [N], chosen_on: [{n: 16}]}}",
@@ -369,3 +370,75 @@ def test_each_condition_gets_its_own_rate():
     ]
     assert merge(cells) == cells
     assert all(isinstance(contest, Contest) for contest in contests)
+
+
+@pytest.mark.parametrize("rate", ["3e-1", '"0.3"', "0.30", "[3e-1, 0.3, '.3']"])
+def test_a_value_is_the_same_from_yaml_the_command_line_and_python(rate, tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        f"- {{command: train, backend: tabular, N: 010, learning_rate: {rate}}}"
+    )
+    of_file = make_plan(["grid=grid.yaml"]).cells
+    typed = cells_of_axes(None, {"backend": "tabular", "N": "10", "learning_rate": "3e-1,0.3"})
+    from_python = GridCell({"backend": "tabular", "N": 10, "learning_rate": 0.3})
+    assert [one.id for one in of_file] == [one.id for one in typed] == [from_python.id]
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ("N: 1:04", "N=1:04 is not an integer"),
+        ("N: 64.0", r"N=64\.0 is not an integer"),
+        ("max_episodes: 1e3", "max_episodes=1e3 is not an integer"),
+        ("skip_ahead: yes", "skip_ahead=yes is not True or False"),
+        ("seed: 2026-01-01", "seed=2026-01-01 is not an integer"),
+        ("learning_rate: .nan", r"learning_rate=\.nan is not a number"),
+        ("N: 4, N: 8", "N is there twice"),
+        (f"N: {'9' * 5000}", r"N=10\^5000 is too large"),
+        (f"N: {'[' * 1000}{']' * 1000}", "nested too deeply"),
+    ],
+)
+def test_no_version_of_yaml_makes_another_value_of_a_word(entry, sentence, tmp_path):
+    (tmp_path / "grid.yaml").write_text(f"- {{command: train, backend: tabular, {entry}}}")
+    with pytest.raises(ConfigError, match=sentence):
+        make_plan(["grid=grid.yaml"])
+
+
+def test_an_integer_that_is_typed_in_another_way_decides_what_has_a_meaning():
+    cells = cells_of_axes(None, {"backend": "tabular", "N": "4", "num_secrets": "01,2", "order": "cycle"})
+    assert [(one.values["num_secrets"], one.values.get("order")) for one in cells] == [
+        (1, None),
+        (2, "cycle"),
+    ]
+
+
+def test_cells_are_counted_over_all_entries_and_candidates(tmp_path, monkeypatch):
+    monkeypatch.setattr("memory_rl.experiments.grid.MAX_CELLS", 10)
+    entry = "- {command: sft, backend: tabular, N: 4, seed: [0, 1, 2, 3, 4, 5]}\n"
+    (tmp_path / "grid.yaml").write_text(f"{entry}{entry.replace('N: 4', 'N: 8')}")
+    with pytest.raises(ConfigError, match="12 cells, more than 10"):
+        make_plan(["grid=grid.yaml"])
+    with pytest.raises(ConfigError, match="12 cells, more than 10"):
+        make_plan(["conditions=sft", "backend=tabular", "N=4,5,6", "tune=True", "tune_rates=1,2,3,4"])
+
+
+def test_the_tuning_of_a_file_is_read_as_the_command_line_is(tmp_path):
+    tune = "{rates: [1e-1, '0.3'], seed: 07, num_runs: '3', together: [N], chosen_on: [{seed: null, N: 08}]}"
+    (tmp_path / "grid.yaml").write_text(f"{{grid: [{{command: sft, N: [4, 8]}}], tune: {tune}}}")
+    tuning = make_plan(["grid=grid.yaml"]).tuning
+    assert (tuning.rates, tuning.seed, tuning.num_runs) == ((0.1, 0.3), 7, 3)
+    assert tuning.chosen_on == [{"seed": None, "N": 8}]
+    for bad, sentence in (
+        ("{seed: 1e3}", "seed=1e3"),
+        ("{together: [N], chosen_on: [{N: 1}]}", "tune: N=1 is"),
+    ):
+        (tmp_path / "grid.yaml").write_text(f"{{grid: [{{command: sft}}], tune: {bad}}}")
+        with pytest.raises(ConfigError, match=sentence):
+            make_plan(["grid=grid.yaml"])
+
+
+@pytest.mark.parametrize("name", ["../../out", "/etc/x", "..", "a/b", "x" * 300, "a b"])
+def test_a_new_sweep_stays_in_its_folder_whatever_its_protocol_is_called(name, tmp_path):
+    (tmp_path / "p.yaml").write_text(f"{{name: '{name}', grid: [{{command: sft, N: 4}}]}}")
+    plan = make_plan(["protocol=p.yaml"])
+    assert plan.name == name
+    assert plan.directory.local.resolve().parent == tmp_path / "sweeps"

@@ -7,6 +7,7 @@ import yaml
 
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis, RateRatio
 from memory_rl.analysis.protocol import load_protocol, shipped_protocols
+from memory_rl.analysis.samples import fits
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import make_experiment
 
@@ -86,7 +87,7 @@ def test_a_malformed_file_is_said_in_one_sentence(tmp_path, content, sentence):
 CHANGED = [
     ({"minimal_runs": 3}, r"unknown key minimal_runs: did you mean minimum_runs\?"),
     ({"minimum_runs": 1}, r"minimum_runs=1: give an integer of 2 or more"),
-    ({"minimum_runs": True}, r"minimum_runs=True: give an integer"),
+    ({"minimum_runs": True}, r"minimum_runs=true: give an integer"),
     ({"alpha": 0.9}, r"alpha=0.9: give a probability up to 0.2"),
     ({"grid": [{"command": "trian", "N": 4}]}, "a list of entries with command: train or sft"),
     ({"grid": []}, "a list of entries with command: train or sft"),
@@ -162,3 +163,73 @@ def test_defaults_of_a_test_are_filled_in(tmp_path):
     }
     rank, rising = load_protocol(write(tmp_path, {**SMALL, "hypotheses": [RANK, rises]})).hypotheses
     assert (rank.over, rising.factor) == (None, 1.0)
+
+
+SPELLED = {
+    **SMALL,
+    "alpha": "5e-2",
+    "minimum_runs": "012",
+    "exclusions": [{"learning_rate": "3e-1"}, {"learning_rate": ["0.30", "1e-1"], "fixed_secret": None}],
+    "hypotheses": [
+        {**RATIO, "of": {"learning_rate": "1e-1", "skip_ahead": "true"}, "N": ["016"], "expected": "1e0"},
+        {
+            **RANK,
+            "margin": "2e0",
+            "along": {"lora_rank": ["01", "2"]},
+            "over": {"learning_rate": ["1e-1", "0.3"]},
+        },
+    ],
+}
+
+
+def test_numbers_mean_the_same_however_they_are_written(tmp_path):
+    plain = yaml.safe_dump(SPELLED).replace("'", "")  # as YAML 1.1 takes 1e-1 for a text
+    for text in (plain, yaml.safe_dump(SPELLED)):
+        protocol = load_protocol(write(tmp_path, text))
+        assert (protocol.alpha, protocol.minimum_runs) == (0.05, 12)
+        assert protocol.exclusions == [
+            {"learning_rate": 0.3},
+            {"learning_rate": [0.3, 0.1], "fixed_secret": None},
+        ]
+        ratio, rank = protocol.hypotheses
+        assert ratio.of == {"learning_rate": 0.1, "skip_ahead": True}
+        assert (ratio.N, ratio.expected) == ([16], 1.0)
+        assert (rank.margin, rank.along, rank.over) == (
+            2.0,
+            {"lora_rank": [1, 2]},
+            {"learning_rate": [0.1, 0.3]},
+        )
+        assert fits({"learning_rate": 0.3}, protocol.exclusions[0])
+
+
+UNTYPED = [
+    ({"exclusions": [{"learning_rate": "fast"}]}, "selects cells by learning_rate=fast is not a number"),
+    ({"exclusions": [{"N": 64.0}]}, r"selects cells by N=64\.0 is not an integer"),
+    ({"exclusions": [{"lora_rank": [8, 0]}]}, "selects cells by lora_rank=0 is too small"),
+    ({"exclusions": [{"N": []}]}, r"selects cells by N=\[\] is no value"),
+    ({"exclusions": [{"reward_type": {"a": "b"}}]}, "selects cells by reward_type={a: b} is no value"),
+    (
+        {"exclusions": [{"kind": "trian"}]},
+        r"kind=trian is not a choice: did you mean train\?",
+    ),
+    ({"hypotheses": [{**RATIO, "of": {"backend": "cloud"}}]}, "backend=cloud is not a choice"),
+    ({"hypotheses": [{**RATIO, "margin": 1e308}]}, "margin=.*: give a factor above 1"),
+    ({"hypotheses": [{**RATIO, "margin": ".inf"}]}, r"margin=\.inf: give a factor above 1"),
+    ({"hypotheses": [{**RATIO, "expected": 1e-320}]}, "expected=.*: give log2_N"),
+    ({"hypotheses": [{**RATIO, "N": [10**400]}]}, r"N=\[10+\.\.\.: give a list of N"),
+    ({"minimum_runs": 10**30}, "minimum_runs=10+: give an integer"),
+    ({"alpha": "nan"}, "alpha=nan: give a probability"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), UNTYPED, ids=[sentence for _, sentence in UNTYPED])
+def test_what_no_cell_can_have_selects_none_and_is_said(tmp_path, change, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_protocol(write(tmp_path, {**SMALL, **change}))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\0.yaml", "a" * 5000, "a" * 5000 + ".yaml", ".", "../.."])
+def test_a_name_that_is_no_file_is_said_in_one_sentence(name):
+    with pytest.raises(ConfigError, match=r"is not a shipped protocol|cannot be read") as caught:
+        load_protocol(name)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Dataclasses whose fields are the keys of a YAML mapping: the type of a field says what its key may hold."""
+"""Dataclasses whose fields are the keys of a YAML mapping: the type of a field says how words are read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.files import Json
+from memory_rl.keys import Key, accept, shown
+from memory_rl.limits import FACTORS, STEPS
 
-Check = Callable[[Any], bool]
+Reader = Callable[[Any], Any]
+"""Of the value of a key, which raises a ValueError unless the value will do."""
+
 Kind = TypeVar("Kind")
 
 
@@ -17,16 +21,16 @@ class Holds(NamedTuple):
     """What a key may hold, as the annotation of a field's type.
 
     Attributes:
-        admits: whether a value will do.
+        read: makes its value out of words.
         wanted: what to type, as the end of a sentence.
     """
 
-    admits: Check
+    read: Reader
     wanted: str
 
 
 def read(kind: type[Kind], values: Json, where: str, **others: Any) -> Kind:
-    """An instance of a dataclass: the values of its fields that are keys, and of its others.
+    """An instance of a dataclass: the values of its fields that are keys, read, and of its others.
 
     A key without a default must be given.
 
@@ -39,67 +43,74 @@ def read(kind: type[Kind], values: Json, where: str, **others: Any) -> Kind:
         if name not in keys:
             raise ConfigError(f"{where} has the unknown key {name}: {suggest(str(name), keys)}")
     required = {field.name for field in fields(kind) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
+    made: Json = {}
     for name, key in keys.items():
-        if name in values and not key.admits(values[name]):
-            raise ConfigError(f"{where} has {name}={values[name]}: give {key.wanted}.")
         if name in required.difference(values):
             raise ConfigError(f"{where} lacks {name}: give {key.wanted}.")
-    return kind(**values, **others)
+        try:
+            made |= {name: key.read(values[name])} if name in values else {}
+        except ValueError:
+            raise ConfigError(f"{where} has {name}={shown(values[name])}: give {key.wanted}.") from None
+    return kind(**made, **others)
 
 
-def is_text(value: Any) -> bool:
+def _need(holds: object) -> None:
+    if not holds:
+        raise ValueError
+
+
+def a_text(value: Any) -> str:
     """A text that is not blank."""
-    return isinstance(value, str) and value.strip() != ""
+    _need(isinstance(value, str) and value.strip())
+    return str(value)
 
 
-def is_number(value: Any) -> bool:
-    """An integer or a float, and no boolean."""
-    return type(value) in (int, float)
+def within(least: float, most: float, kind: type[float] = float) -> Reader:
+    """A number from the least to the most."""
+    key = Key("number", "", kind, None, "", (least, most))
+    return lambda value: accept(key, value)
 
 
-def is_integer(value: Any) -> bool:
-    """An integer of 2 or more, and no boolean."""
-    return type(value) is int and value >= 2
-
-
-def is_selection(value: Any) -> bool:
+def a_selection(value: Any) -> Json:
     """Keys with the values that cells must have."""
-    return isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
+    _need(isinstance(value, dict) and value)
+    return dict(value)
 
 
-def is_axis(value: Any) -> bool:
+def an_axis(value: Any) -> Json:
     """One key with two different numbers or more."""
-    if not (is_selection(value) and len(value) == 1):
-        return False
-    (numbers,) = value.values()
-    return list_of(is_number, least=2)(numbers) and len(set(numbers)) == len(numbers)
+    _need(isinstance(value, dict) and len(value) == 1)
+    (words,) = value.values()
+    numbers = list_of(within(-STEPS[1], STEPS[1]), least=2)(words)
+    _need(len(set(numbers)) == len(numbers))
+    return dict(value)
 
 
-def is_above(bound: float) -> Check:
-    """A number above this."""
-    return lambda value: is_number(value) and value > bound
-
-
-def list_of(admits: Check, least: int = 1) -> Check:
+def list_of(read: Reader, least: int = 1) -> Reader:
     """A list of at least so many of these."""
-    return lambda value: isinstance(value, list) and len(value) >= least and all(map(admits, value))
+
+    def read_all(value: Any) -> list[Any]:
+        _need(isinstance(value, list) and len(value) >= least)
+        return [read(item) for item in value]
+
+    return read_all
 
 
-def or_none(admits: Check) -> Check:
+def or_none(read: Reader) -> Reader:
     """Null, or one of these."""
-    return lambda value: value is None or admits(value)
+    return lambda value: None if value is None else read(value)
 
 
-Text = Annotated[str, Holds(is_text, "a text")]
-Margin = Annotated[float, Holds(is_above(1), "a factor above 1, such as 1.5")]
+Text = Annotated[str, Holds(a_text, "a text")]
+Margin = Annotated[float, Holds(within(1 + FACTORS[0], FACTORS[1]), "a factor above 1, such as 1.5")]
 Selection = Annotated[
-    Json, Holds(is_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
+    Json, Holds(a_selection, "keys that select cells, such as {condition: binary, lora_rank: 8}")
 ]
 Selections = Annotated[
     list[Json],
-    Holds(list_of(is_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]"),
+    Holds(list_of(a_selection), "a list of selections, such as [{condition: binary, N: [16, 64]}]"),
 ]
 Axis = Annotated[
     dict[str, list[float]],
-    Holds(is_axis, "one key with two values or more, such as {lora_rank: [1, 8, 32]}"),
+    Holds(an_axis, "one key with two values or more, such as {lora_rank: [1, 8, 32]}"),
 ]

@@ -31,11 +31,10 @@ from memory_rl.analysis.entries import (
     Selection,
     Selections,
     Text,
-    is_above,
-    is_axis,
-    is_integer,
+    an_axis,
     list_of,
     or_none,
+    within,
 )
 from memory_rl.analysis.samples import CannotJudgeError, Evidence, Sample, combinations, name_of
 from memory_rl.analysis.statistics import Estimate, holm, three_digits
@@ -50,6 +49,7 @@ from memory_rl.analysis.survival import (
     slope,
 )
 from memory_rl.files import Json
+from memory_rl.limits import ANSWERS, FACTORS
 
 _ROUNDING = 1e-9
 _LAW_CHANCE = 1e-4  # that an honest experiment breaches one of its laws; see `memory_rl.analysis.laws`
@@ -155,8 +155,8 @@ class BelowCeiling(Hypothesis, test="below_ceiling", figure="waterfall"):
         return Finding(reason, [_cell_row(*pair) for pair in taken], parts)
 
 
-def _is_ratio(value: Any) -> bool:
-    return value == "log2_N" or is_above(0)(value)
+def _a_ratio(value: Any) -> Any:
+    return value if value == "log2_N" else within(*FACTORS)(value)
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
 
     of: Selection
     to: Selection
-    N: Annotated[list[int], Holds(list_of(is_integer), "a list of N, such as [16, 64]")]
-    expected: Annotated[float | str, Holds(_is_ratio, "log2_N, or a positive number such as 1")]
+    N: Annotated[list[int], Holds(list_of(within(*ANSWERS, int)), "a list of N, such as [16, 64]")]
+    expected: Annotated[float | str, Holds(_a_ratio, "log2_N, or a positive number such as 1")]
     margin: Margin
 
     @override
@@ -216,7 +216,7 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
 
     cells: Selection
     along: Axis
-    factor: Annotated[float, Holds(is_above(0), "a positive factor a doubling, such as 1.0")] = 1.0
+    factor: Annotated[float, Holds(within(*FACTORS), "a positive factor a doubling, such as 1.0")] = 1.0
 
     @override
     def judge(self, evidence: Evidence) -> Finding:
@@ -263,7 +263,7 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
     margin: Margin
     over: Annotated[
         dict[str, list[float]] | None,
-        Holds(or_none(is_axis), "one key with two values or more, such as {num_secrets: [1, 4, 16]}"),
+        Holds(or_none(an_axis), "one key with two values or more, such as {num_secrets: [1, 4, 16]}"),
     ] = None
 
     @override

@@ -2,7 +2,7 @@
 
 A protocol is a YAML file. It is read whole, checked key by key and known by the hash of its bytes, so that a
 report can show that the thresholds are those of before the measurement. The grid and the tuning are passed on
-unread: they belong to the sweep.
+unchecked: they belong to the sweep.
 """
 
 from __future__ import annotations
@@ -13,40 +13,39 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any
-
-import yaml
+from typing import Annotated, Any, Literal
 
 from memory_rl.analysis.entries import (
     Holds,
     Text,
-    is_integer,
-    is_number,
-    is_selection,
+    a_selection,
     list_of,
     or_none,
     read,
+    within,
 )
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
 from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.files import Json
+from memory_rl.keys import Key, accept_some, read_selection
+from memory_rl.limits import SIZES
+from memory_rl.yaml_words import bytes_of, words_of
 
 _SUFFIX = ".yaml"
-SELECTABLE = ("kind", "condition", *sorted(experiment_keys()))
+SELECTABLE = {
+    "kind": Key("kind", "", Literal["train", "sft"], None, ""),
+    "condition": Key("condition", "", str, None, ""),
+    **dict(sorted(experiment_keys().items())),
+}
 """What a selection of cells may name: the command, the condition, or a key of the configuration."""
 
 
-def _is_entry(value: Any) -> bool:
-    return is_selection(value) and value.get("command") in ("train", "sft")
-
-
-def _is_alpha(value: Any) -> bool:
-    return is_number(value) and 0 < value <= 0.2
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict)
+def _an_entry(value: Any) -> Json:
+    entry = a_selection(value)
+    if entry.get("command") not in ("train", "sft"):
+        raise ValueError
+    return accept_some(experiment_keys(), entry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +67,19 @@ class Protocol:
 
     name: Text
     description: Text = ""
-    grid: Annotated[list[Json], Holds(list_of(_is_entry), "a list of entries with command: train or sft")] = (
+    grid: Annotated[list[Json], Holds(list_of(_an_entry), "a list of entries with command: train or sft")] = (
         field(repr=False)
     )
-    tune: Annotated[Json | None, Holds(or_none(is_selection), "null, or keys of the tuning")] = None
-    minimum_runs: Annotated[int, Holds(is_integer, "an integer of 2 or more, such as 10")] = 10
-    alpha: Annotated[float, Holds(_is_alpha, "a probability up to 0.2, such as 0.05")] = 0.05
+    tune: Annotated[Json | None, Holds(or_none(a_selection), "null, or keys of the tuning")] = None
+    minimum_runs: Annotated[int, Holds(within(2, SIZES[1], int), "an integer of 2 or more, such as 10")] = 10
+    alpha: Annotated[float, Holds(within(1e-9, 0.2), "a probability up to 0.2, such as 0.05")] = 0.05
     exclusions: Annotated[
         list[Json],
-        Holds(list_of(is_selection, least=0), "a list of selections, such as [{lora_rank: 1}]"),
+        Holds(list_of(a_selection, least=0), "a list of selections, such as [{lora_rank: 1}]"),
     ] = field(default_factory=list)
     hypotheses: Annotated[
         list[Hypothesis],
-        Holds(list_of(_is_mapping, least=0), "a list of hypotheses, each with id, test and claim"),
+        Holds(list_of(a_selection, least=0), "a list of hypotheses, each with id, test and claim"),
     ] = field(default_factory=list)
     sha256: str
     text: str = field(repr=False)
@@ -104,51 +103,38 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
         ConfigError: if there is none, or one sentence about the first key that is unknown, missing or bad.
     """
     source = str(name_or_path)
+    where = f"protocol={source}"
     content = _bytes_of(source)
-    try:
-        text = content.decode()
-        values = yaml.safe_load(text)
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"protocol={source} is not a text in UTF-8 ({error.reason}): give a YAML file."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"protocol={source} is not valid YAML ({_first_line(error)}): fix it there."
-        ) from error
+    values = words_of(content, where)
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"protocol={source} holds {type(values).__name__}, not keys: start it with name: ..."
-        )
+        raise ConfigError(f"{where} holds {type(values).__name__}, not keys: start it with name: ...")
     protocol = read(
-        Protocol, values, f"protocol={source}", text=text, sha256=hashlib.sha256(content).hexdigest()
+        Protocol, values, where, text=content.decode(), sha256=hashlib.sha256(content).hexdigest()
     )
-    _all_selectable(protocol.exclusions, f"protocol={source}")
-    return replace(protocol, hypotheses=_read_hypotheses(values.get("hypotheses", []), f"protocol={source}"))
+    return replace(
+        protocol,
+        exclusions=[_read_selection(selection, where) for selection in protocol.exclusions],
+        hypotheses=_read_hypotheses(values.get("hypotheses", []), where),
+    )
 
 
 def _bytes_of(source: str) -> bytes:
     shipped = shipped_protocols()
     if source in shipped:
         return (_shelf() / (source + _SUFFIX)).read_bytes()
-    path = Path(source)
-    if path.suffix not in (_SUFFIX, ".yml") and not path.exists():
+    if Path(source).suffix not in (_SUFFIX, ".yml") and not _exists(source):
         raise ConfigError(
             f"protocol={source} is not a shipped protocol: {suggest(source, [*shipped, 'path/to/your.yaml'])}"
         )
+    advice = f"give the path of a YAML file, or one of {', '.join(shipped)}."
+    return bytes_of(Path(source), f"protocol={source}", advice)
+
+
+def _exists(source: str) -> bool:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"protocol={source} cannot be read ({error.strerror}): "
-            f"give the path of a YAML file, or one of {', '.join(shipped)}."
-        ) from error
-
-
-def _first_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "unreadable"
-    return problem if mark is None else f"line {mark.line + 1}: {problem}"
+        return Path(source).exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _read_hypotheses(entries: Iterable[Json], where: str) -> list[Hypothesis]:
@@ -158,19 +144,37 @@ def _read_hypotheses(entries: Iterable[Json], where: str) -> list[Hypothesis]:
         if test not in TESTS:
             raise ConfigError(f"{here} has test={test}, which is unknown: {suggest(test, TESTS)}")
         hypothesis = read(TESTS[test], entry, here)
-        for value in vars(hypothesis).values():
-            _all_selectable(value if isinstance(value, list) else [value], here)
+        hypothesis = replace(hypothesis, **_selections_of(hypothesis, here))
         if hypothesis.id in hypotheses:
             raise ConfigError(f"{where} has two hypotheses with id={hypothesis.id}: give each its own.")
         hypotheses[hypothesis.id] = hypothesis
     return list(hypotheses.values())
 
 
-def _all_selectable(selections: Iterable[Any], where: str) -> None:
-    """Raises a ConfigError about the first key of a selection that no configuration has."""
-    for name in (name for selection in selections if isinstance(selection, dict) for name in selection):
+def _selections_of(hypothesis: Hypothesis, where: str) -> Json:
+    """Those of its fields that select cells, read."""
+    found: Json = {}
+    for name, value in vars(hypothesis).items():
+        if isinstance(value, dict):
+            found[name] = _read_selection(value, where)
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            found[name] = [_read_selection(selection, where) for selection in value]
+    return found
+
+
+def _read_selection(selection: Json, where: str) -> Json:
+    """A selection with its words read.
+
+    Raises:
+        ConfigError: about the first key that no configuration has, or the first value that no cell can have.
+    """
+    for name in selection:
         if name not in SELECTABLE:
             raise ConfigError(
                 f"{where} selects cells by {name}, which is no key of a configuration: "
                 f"{suggest(name, SELECTABLE)}"
             )
+    try:
+        return read_selection(SELECTABLE, selection)
+    except ConfigError as error:
+        raise ConfigError(f"{where} selects cells by {error}") from None

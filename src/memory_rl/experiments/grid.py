@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
 from memory_rl.experiments.settings import MANAGED
 from memory_rl.files import Json
+from memory_rl.keys import shown
+from memory_rl.yaml_words import bytes_of, words_of
 
 COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
 """What the command of an entry stands for."""
@@ -117,7 +117,7 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridC
     names = [None] if conditions is None else _pieces("conditions", conditions)
     starts = [_condition(name, axes) for name in names]
     pieces = {key: _pieces(key, text) for key, text in axes.items()}
-    _not_too_many(len(starts) * math.prod(map(len, pieces.values())))
+    check_count(len(starts) * math.prod(map(len, pieces.values())))
     cells = [
         meaningful({**dict(zip(pieces, values, strict=True)), **fixed})
         for fixed, values in itertools.product(starts, itertools.product(*pieces.values()))
@@ -171,32 +171,22 @@ def read_grid_file(path: str) -> GridFile:
     Raises:
         ConfigError: if it cannot be read or holds something else.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"grid={path} cannot be read ({error.strerror}): give the path of a YAML file."
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"grid={path} is not valid YAML ({' '.join(str(error).split())}): fix it."
-        ) from error
+    where = f"grid={path}"
+    content = words_of(bytes_of(Path(path), where), where)
     if isinstance(content, list):
         content = {"grid": content}
     if not isinstance(content, dict) or not isinstance(content.get("grid"), list):
-        raise ConfigError(
-            f"grid={path} holds no list of entries: begin with - {{command: train, N: [16, 64]}}."
-        )
+        raise ConfigError(f"{where} holds no list of entries: begin with - {{command: train, N: [16, 64]}}.")
     unknown = set(content) - {"name", "description", "grid", "tune"}
     if unknown:
         raise ConfigError(
-            f"grid={path} has the unknown key {min(unknown, key=str)}: use grid and tune, "
+            f"{where} has the unknown key {min(unknown, key=str)}: use grid and tune, "
             f"or protocol={path} for a protocol."
         )
     tune = content.get("tune")
     if not isinstance(tune, dict | None):
         raise ConfigError(
-            f"grid={path} has tune: {tune}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, "
+            f"{where} has tune: {shown(tune)}: give keys of the tuning, such as {{rates: [0.001, 0.003]}}, "
             "or leave tune out."
         )
     return GridFile(Path(path).stem, content["grid"], tune)
@@ -212,21 +202,21 @@ def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str]) -> list[
     Raises:
         ConfigError: one sentence about the first entry or cell that cannot be run.
     """
-    return merge(
-        cell for place, entry in enumerate(entries, start=1) for cell in _cells_of_entry(place, entry, common)
-    )
+    cells: list[GridCell] = []
+    for place, entry in enumerate(entries, start=1):
+        cells += _cells_of_entry(place, entry, common)
+        check_count(len(cells))
+    return merge(cells)
 
 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
-    if not isinstance(entry, dict) or entry.get("command") not in COMMANDS:
+    if not isinstance(entry, dict) or entry.get("command") not in [*COMMANDS]:
         raise ConfigError(
-            f"entry {place} of the grid ({entry}) has no command: "
+            f"entry {place} of the grid ({shown(entry)}) has no command: "
             "begin it with command: train or command: sft."
         )
     axes = {
-        str(key): value if isinstance(value, list) else [value]
-        for key, value in entry.items()
-        if key != "command"
+        key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"
     }
     for key, values in axes.items():
         if key in MANAGED:
@@ -235,9 +225,10 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
             )
         if not values or any(isinstance(value, list | dict) for value in values):
             raise ConfigError(
-                f"entry {place} of the grid has {key}: {entry[key]}: give a value, or a list of values."
+                f"entry {place} of the grid has {key}: {shown(entry[key])}: "
+                "give a value, or a list of values."
             )
-    _not_too_many(math.prod(map(len, axes.values())))
+    check_count(math.prod(map(len, axes.values())))
     for combination in itertools.product(*axes.values()):
         given = zip(axes, combination, strict=True)
         texts = COMMANDS[entry["command"]] | {key: str(value) for key, value in given if value is not None}
@@ -245,7 +236,8 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
         yield make_cell({**{key: text for key, text in common.items() if key in known}, **texts})
 
 
-def _not_too_many(count: int) -> None:
+def check_count(count: int) -> None:
+    """Raises a ConfigError if these are more cells than a sweep should have."""
     if count > MAX_CELLS:
         raise ConfigError(f"the grid has {count} cells, more than {MAX_CELLS}: give fewer values.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,19 @@ from typing import Any, Literal
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
 from memory_rl.files import Json
-from memory_rl.keys import Key, key, keys_of, make, parse, split_words
+from memory_rl.keys import (
+    Key,
+    accept,
+    fill,
+    key,
+    keys_of,
+    parse,
+    read,
+    read_selection,
+    shown,
+    split_words,
+)
+from memory_rl.limits import RUNS, SEEDS
 
 MANAGED = ("log_path", "quiet", "resume")
 """Keys of a cell that the sweep itself sets."""
@@ -52,7 +63,7 @@ class SweepConfig:
     workers: int | None = key(
         None,
         "Processes at once (executor=processes, or ray without an address). Default: one per CPU core.",
-        least=1,
+        (1, 1024),
         needs="executor=processes,ray",
     )
     ray_address: str | None = key(
@@ -61,7 +72,7 @@ class SweepConfig:
         "submit has; or else the one that ray start has started on this machine, or one of the sweep's own.",
         needs="executor=ray",
     )
-    retries: int = key(3, "How often a cell is started again after its worker was lost.", least=0)
+    retries: int = key(3, "How often a cell is started again after its worker was lost.", (0, 1000))
     dry_run: bool = key(False, "List the cells with estimated episodes and time, and run nothing.")
     tune: bool = key(
         False,
@@ -77,11 +88,11 @@ class SweepConfig:
     tune_seed: int = key(
         TUNING_SEED,
         "The seed of the tuning secrets; none of the reported seeds.",
-        least=0,
+        SEEDS,
         needs="tune=True",
     )
     tune_runs: int | None = key(
-        None, "Runs of each candidate. Default: as many as the cell has.", least=1, needs="tune=True"
+        None, "Runs of each candidate. Default: as many as the cell has.", RUNS, needs="tune=True"
     )
     quiet: bool = key(False, "Print nothing but what failed.")
 
@@ -145,8 +156,8 @@ class Tuning:
 
     rates: Any = key(None, "The candidates. Default: multiples of each condition's own rate.")
     factors: Any = key(None, "These multiples.")
-    seed: int = key(TUNING_SEED, "Of the tuning secrets.", least=0)
-    num_runs: int | None = key(None, "Of each candidate. Default: as many as the cell has.", least=1)
+    seed: int = key(TUNING_SEED, "Of the tuning secrets.", SEEDS)
+    num_runs: int | None = key(None, "Of each candidate. Default: as many as the cell has.", RUNS)
     together: Any = key(
         None,
         "Keys: cells that differ in them alone, beside seed and runs, share one rate, chosen on one of them.",
@@ -160,16 +171,20 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.rates is not None and self.factors is not None:
             raise ConfigError(
-                f"factors={self.factors} has no meaning with rates={self.rates}: leave one of them out."
+                f"factors={shown(self.factors)} has no meaning with rates={shown(self.rates)}: "
+                "leave one of them out."
             )
         for name in ("rates", "factors"):
             given = getattr(self, name)
             object.__setattr__(self, name, None if given is None else _ascending(name, given))
         self._check_list("together", str, "keys", "[num_secrets, batch_size]")
         self._check_list("chosen_on", dict, "selections", "[{num_secrets: 16, order: cycle}]")
+        if self.chosen_on:
+            selections = [read_selection(cell_keys(), selection) for selection in self.chosen_on]
+            object.__setattr__(self, "chosen_on", selections)
         if self.chosen_on and not self.together:
             raise ConfigError(
-                f"chosen_on={self.chosen_on} has no meaning where each cell is tuned by itself: "
+                f"chosen_on={shown(self.chosen_on)} has no meaning where each cell is tuned by itself: "
                 "add together, or leave chosen_on out."
             )
 
@@ -183,7 +198,7 @@ class Tuning:
             or not all(isinstance(one, kind) and one for one in given)
         ):
             raise ConfigError(
-                f"{name}={given} is not a list of {things}: give one or more, such as {example}."
+                f"{name}={shown(given)} is not a list of {things}: give one or more, such as {example}."
             )
         for word in given if kind is str else [word for selection in given for word in selection]:
             if word not in cell_keys():
@@ -203,20 +218,21 @@ def read_tuning(values: Json, prefix: str = "tune: ") -> Tuning:
         ConfigError: one sentence about the first unknown key or bad value.
     """
     try:
-        return make(Tuning, values)
+        return fill(Tuning, read(keys_of(Tuning), values, typed=False))
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
 
 
 def _ascending(name: str, given: Any) -> tuple[float, ...]:
+    pieces = given.split(",") if isinstance(given, str) else given
+    pieces = list(pieces) if isinstance(pieces, list | tuple) else [pieces]
     try:
-        numbers = {float(number) for number in (given.split(",") if isinstance(given, str) else given)}
-    except (TypeError, ValueError):
+        numbers = {accept(experiment_keys()["learning_rate"], piece) for piece in pieces}
+    except ConfigError:
         numbers = set()
-    if len(numbers) < 2 or not all(0 < number < math.inf for number in numbers):
-        shown = ",".join(map(str, given)) if isinstance(given, list) else given
+    if len(numbers) < 2 or None in numbers:
         raise ConfigError(
-            f"{name}={shown} is not a choice of positive numbers: "
+            f"{name}={','.join(map(shown, pieces))} is not a choice of positive numbers: "
             "give two or more, such as 0.0003,0.001,0.003."
         )
     return tuple(sorted(numbers))

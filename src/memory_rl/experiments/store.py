@@ -25,7 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import Json, write_whole
+from memory_rl.files import Json, parse_json, write_whole
 from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
@@ -77,7 +77,7 @@ class SweepDirectory:
         """A JSON file's content, or None if it is missing or damaged."""
         content = self.read_bytes(name)
         try:
-            read = None if content is None else json.loads(content)
+            read = None if content is None else parse_json(content)
         except ValueError:
             return None
         return read if isinstance(read, dict) else None

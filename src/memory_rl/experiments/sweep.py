@@ -183,7 +183,8 @@ class Sweep:
     @cached_property
     def directory(self) -> SweepDirectory:
         """Where it runs; a new one is made when this is first asked for."""
-        return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{self.name}")))
+        name = re.sub(r"[^\w.-]+", "-", self.name)[:100]  # whatever a protocol is called, a folder in sweeps/
+        return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{name}")))
 
     def run(self) -> Json:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
-from memory_rl.experiments.grid import GridCell
+from memory_rl.experiments.grid import GridCell, check_count
 from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
 from memory_rl.files import Json
 
@@ -95,6 +95,7 @@ def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
             if word not in _NOT_TUNED_APART.union(tuning.together or ())
         }
         groups.setdefault(json.dumps(apart), []).append(cell)
+    check_count(len(groups) * len(tuning.rates or tuning.factors or FACTORS))
     return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
 
 

@@ -16,6 +16,7 @@ from typing_extensions import override
 from memory_rl.config import LEARNERS, LOADERS
 from memory_rl.keys import key
 from memory_rl.learning.batch import Batch
+from memory_rl.limits import FACTORS, SIZES
 from memory_rl.state import Stateful
 
 if TYPE_CHECKING:
@@ -121,8 +122,8 @@ class RLOO(Learner, name="rloo"):
 class PPO(Reinforce, name="ppo"):
     """The clipped surrogate per token (Schulman et al. 2017, arXiv:1707.06347, eq. 7), in several epochs."""
 
-    clip: float = key(0.2, "The ratio is clipped to 1 +- this.", word="ppo_clip", above=0)
-    epochs: int = key(4, "Optimiser steps on the same episodes.", word="ppo_epochs", least=1)
+    clip: float = key(0.2, "The ratio is clipped to 1 +- this.", FACTORS, word="ppo_clip")
+    epochs: int = key(4, "Optimiser steps on the same episodes.", SIZES, word="ppo_epochs")
 
     @override
     def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
@@ -135,7 +136,7 @@ class PPO(Reinforce, name="ppo"):
 class Posterior(Learner, name="posterior"):
     """Trains towards the belief of an ideal observer of the run's own episodes: all the channel allows."""
 
-    epochs: int = key(16, "Optimiser steps towards the same belief.", word="posterior_epochs", least=1)
+    epochs: int = key(16, "Optimiser steps towards the same belief.", SIZES, word="posterior_epochs")
     baseline = "none"  # it learns from every group, whatever its rewards
     wants_beliefs = True
 

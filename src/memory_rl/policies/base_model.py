@@ -8,14 +8,11 @@ that is missing, damaged or foreign is rebuilt.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,16 +21,17 @@ from typing import Any
 import numpy as np
 import platformdirs
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from memory_rl.errors import CacheWarning, ModelError, one_line, require
-from memory_rl.policies import hub, tiny_model
+from memory_rl.errors import CacheWarning, ModelError, one_line
+from memory_rl.files import parse_json
+from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
+from memory_rl.policies.loading import load_pretrained
 from memory_rl.policies.pretrained_warmup import merge, warm_up_by_adapter
 from memory_rl.policies.warmup import WarmupSettings, Watch, warm_up
 from memory_rl.policies.warmup_report import WarmupReport
@@ -45,10 +43,6 @@ _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
 _WEIGHTS, _RECORD = "model.safetensors", "warmup.json"
 _WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
-
-
-# struct.error: a GGUF file that is cut off.
-_NOT_LOADED = (ImportError, KeyError, OSError, RuntimeError, ValueError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -77,23 +71,7 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
     place = choose_device(name, device)
     if name == tiny_model.NAME:
         return BaseModel(tiny_model.make_model(seed).to(place), tiny_model.make_tokenizer(), _TINY_WARMUP)
-    transformers.logging.disable_progress_bar()  # nothing is printed unless asked
-    source, options = _source(name)
-    options |= {"trust_remote_code": False, **hub.how_to_load(source)}
-    # The progress bar for GGUF heeds no switch.
-    quiet = redirect_stderr(io.StringIO()) if "gguf_file" in options else nullcontext()
-    try:
-        with quiet, hub.no_chatter():
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, dtype), use_safetensors=True, **options
-            )
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except _NOT_LOADED as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"model_name={name!r} cannot be loaded ({reason}): give {tiny_model.NAME}, a .gguf file, or a "
-            "directory or a hub id of a causal LM with safetensors weights."
-        ) from error
+    model, tokenizer = load_pretrained(name, dtype)
     return BaseModel(model.to(place), tokenizer, _PRETRAINED_WARMUP)
 
 
@@ -114,24 +92,23 @@ def choose_device(name: str, wanted: str | None) -> str:
     return wanted
 
 
-def _source(name: str) -> tuple[str, dict[str, Any]]:
-    """What transformers loads: a directory or hub id, with the name of the file in it if that is GGUF."""
-    if not name.endswith(".gguf"):
-        return name, {}
-    require("gguf", "gguf", f"model_name={name!r}")
-    path = Path(name)
-    if not path.is_file():
-        raise ModelError(f"model_name={name!r} is no file: give the path of a .gguf file.")
-    return str(path.parent), {"gguf_file": path.name}
-
-
-def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
-    """Each answer must see the whole conversation before it.
+def check_fits(model: PreTrainedModel, trie: AnswerTrie) -> None:
+    """The model must know all tokens, and each answer must see the whole conversation before it.
 
     Raises:
-        ModelError: if the model attends to fewer tokens than that, or has fewer positions.
+        ModelError: if the tokenizer has more tokens than the model, or the model attends to fewer than a
+            conversation has, or has fewer positions.
     """
-    config, length = model.config, len(trie.prompt) + int(trie.node_depth.max(initial=-1)) + 1
+    name = f"model_name={str(model.name_or_path)!r}"
+    known = min(len(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()))
+    largest = max(int(tokens.max(initial=0)) for tokens in (trie.prompts, trie.node_token, trie.edge_token))
+    if largest >= known:
+        raise ModelError(
+            f"{name} has {known} tokens, and its tokenizer writes number {largest}: give the tokenizer that "
+            "belongs to the weights."
+        )
+    config = model.config.get_text_config()  # a model that sees pictures, too, has several
+    length = len(trie.prompt) + int(trie.node_depth.max(initial=-1)) + 1
     windows = (
         ("sliding_window", "attention_chunk_size") if getattr(config, "use_sliding_window", True) else ()
     )
@@ -139,7 +116,7 @@ def check_windows(model: PreTrainedModel, trie: AnswerTrie) -> None:
         window = getattr(config, key, None)
         if window is not None and window < length:
             raise ModelError(
-                f"model_name={str(model.name_or_path)!r} sees {window} tokens at a time, and a conversation "
+                f"{name} sees {window} tokens at a time, and a conversation "
                 f"has {length}: use env_type=single_step, wording=terse or another model."
             )
 
@@ -247,7 +224,7 @@ def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | 
         weights, about = folder / _WEIGHTS, folder / _RECORD
         if not (weights.is_file() and about.is_file()):  # a pipe would be waited for
             return None
-        record = json.loads(about.read_text())
+        record = parse_json(about.read_text())
         size = weights.stat().st_size
         if size != record.get("bytes", size):  # more than there is memory for, perhaps
             return None

@@ -8,6 +8,7 @@ one flat vector, so that one optimiser parameter is one run; weights that the mo
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import nn
 from torch.func import functional_call
 from typing_extensions import override
 
+from memory_rl.errors import ModelError
 from memory_rl.policies.adapters import Adapters
 
 if TYPE_CHECKING:
@@ -100,11 +102,25 @@ def _install(model: PreTrainedModel, names: dict[int, str]) -> list[tuple[Stacke
     """Puts a stacked module in the place of each one that holds weights itself.
 
     With each come its weights' own names and those in the model.
+
+    Raises:
+        ModelError: if one of them cannot be called for all runs together, such as the experts of a mixture.
     """
     layers = []
     for name, base in list(model.named_modules()):
         if own := dict(base.named_parameters(recurse=False)):
+            if len(own) < len(list(base.parameters())) or len(_inputs(base)) > 1:
+                raise ModelError(
+                    f"adapter=full does not work with {type(model).__name__}, whose {name} is more than one "
+                    "layer: use adapter=lora."
+                )
             layer = StackedModule(base)
             model.set_submodule(name, layer)
             layers.append((layer, {key: names[id(weight)] for key, weight in own.items()}))
     return layers
+
+
+def _inputs(module: nn.Module) -> list[inspect.Parameter]:
+    """What its forward pass must be given."""
+    given = inspect.signature(module.forward).parameters.values()
+    return [one for one in given if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]

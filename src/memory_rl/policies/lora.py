@@ -216,11 +216,13 @@ class StackedAdapters(LowRankAdapters):
 
 def targets_of(model: PreTrainedModel, settings: LoRASettings) -> dict[str, nn.Linear]:
     """The matrices that get an adapter, by name."""
-    kind = type(model).__name__
+    kind, text = type(model).__name__, set(model.get_decoder().modules())  # without what sees pictures
     named = {
         name: module
         for name, module in model.named_modules()
-        if name.rpartition(".")[2] in TARGETS[settings.targets] and isinstance(module, nn.Linear)
+        if name.rpartition(".")[2] in TARGETS[settings.targets]
+        and isinstance(module, nn.Linear)
+        and module in text
     }
     if not named:
         raise ModelError(

@@ -178,6 +178,24 @@ def draw_others(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray, uni
     return Others(rest[:, 0], paths, staying, np.where(np.isfinite(staying), valid_path, -np.inf))
 
 
+def step_by_step(model: PreTrainedModel, trie: AnswerTrie, forms: np.ndarray) -> np.ndarray:
+    """Log-probability in nats of a form, and of others as samples that avoid it are asked: (E,)."""
+    paths = trie.form_edges[forms]
+    asker = _Asker(model, trie, paths[:1])
+    decision, scores = np.zeros_like(forms), np.repeat(asker.first, len(forms), axis=0)
+    log_probs = np.zeros(len(forms))
+    for place, edges in enumerate(paths.T):
+        going = decision != NONE
+        along = trie.decision_edges[decision[going]] == edges[going, None]
+        log_probs[going] += scores[going][along]
+        decision = np.where(edges == NONE, NONE, trie.edge_next[edges])
+        if (decision == NONE).all():
+            break
+        scores = asker.ask(decision[None], trie.edge_token[edges][None], place)[0]
+    log_probs[0] = asker.on_path.sum()
+    return log_probs
+
+
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     """A column of each row, with chances in proportion to weights: (R, E, C), (R, E) to (R, E, 1)."""
     cumulative = weights.cumsum(axis=2)

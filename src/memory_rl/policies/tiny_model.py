@@ -11,7 +11,9 @@ import string
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from memory_rl.config import TINY
 
@@ -75,8 +77,29 @@ def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
         initializer_range=body_std,
         **_ARCHITECTURE,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.device("meta"):  # where nothing is drawn
         model = LlamaForCausalLM(config)
-        torch.nn.init.normal_(model.lm_head.weight, std=_HEAD_STD)
+    model.to_empty(device="cpu")
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)
+    _fill(model, body_std, torch.Generator().manual_seed(seed))
     return model
+
+
+@torch.no_grad()
+def _fill(model: LlamaForCausalLM, body_std: float, random: torch.Generator) -> None:
+    """Draws what making the model elsewhere than on "meta" would draw, from a generator of its own.
+
+    First the body, then the head: PyTorch draws what each matrix begins with, and transformers draws anew.
+    """
+    for part in (model.model, model.lm_head):
+        layers = [layer for layer in part.modules() if isinstance(layer, nn.Embedding | nn.Linear)]
+        for layer in layers:
+            kind = layer.weight.normal_ if isinstance(layer, nn.Embedding) else layer.weight.uniform_
+            kind(generator=random)
+        for layer in layers:
+            layer.weight.normal_(std=body_std, generator=random)
+    model.lm_head.weight.normal_(std=_HEAD_STD, generator=random)
+    model.model.embed_tokens.weight[model.config.pad_token_id] = 0.0
+    for layer in model.modules():
+        if isinstance(layer, LlamaRMSNorm):
+            layer.weight.fill_(1.0)

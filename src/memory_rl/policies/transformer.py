@@ -140,7 +140,7 @@ class AdaptedTransformer(Policy):
 
         Logits and attention scores are what takes memory.
         """
-        config = self.model.config
+        config = self.model.config.get_text_config()
         tokens_a_run = num_rows * num_tokens
         floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
         step = max(1, min(_TOKENS_A_PASS // tokens_a_run, _FLOATS_A_PASS // floats_a_run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import old_experiment
+from memory_rl.files import parse_json
 
 PROTOCOL = "protocol.yaml"
 
@@ -68,7 +68,7 @@ def _read_sweep(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise RunDirectoryError(
             f"{path} cannot be read ({error}): give the path of a sweep's folder."

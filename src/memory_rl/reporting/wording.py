@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-import yaml
+from memory_rl.yaml_words import words_of
 
 
 def asset(name: str) -> str:
@@ -17,4 +17,4 @@ def asset(name: str) -> str:
 @cache
 def wording(kind: str, name: str) -> dict[str, Any]:
     """Title and reading of one of the "figures" or "tables"."""
-    return dict(yaml.safe_load(asset("wording.yaml"))[kind][name])
+    return dict(words_of(asset("wording.yaml").encode(), "wording.yaml")[kind][name])

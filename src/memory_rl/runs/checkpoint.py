@@ -30,7 +30,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import FAILURES, Json, flush
+from memory_rl.files import FAILURES, Json, flush, parse_json
 from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
@@ -164,14 +164,14 @@ def _put(folder: Path, value: Any, place: str, arrays: dict[str, np.ndarray]) ->
 
 
 def _read_all(folder: Path) -> State:
-    index = json.loads((folder / _INDEX).read_text())
+    index = parse_json((folder / _INDEX).read_text())
     if index["schema"] != _SCHEMA:
         raise ValueError(f"its schema is {index['schema']}, and this version reads {_SCHEMA}")
     for name, fingerprint in index["files"].items():
         if _fingerprint(folder / name) != fingerprint:
             raise ValueError(f"{name} is not as it was written")
     arrays = load_file(folder / _ARRAYS)
-    tree: State = json.loads((folder / _TREE).read_text(), object_hook=partial(_get, folder, arrays))
+    tree: State = parse_json((folder / _TREE).read_text(), object_hook=partial(_get, folder, arrays))
     return tree
 
 
@@ -185,7 +185,7 @@ def _get(folder: Path, arrays: Mapping[str, np.ndarray], found: Json) -> Any:
         config, tensors = (
             folder / found["$adapter"] / name for name in SavedModel({}, {}, found["whole"]).files
         )
-        return SavedModel(json.loads(config.read_text()), load_file(tensors), found["whole"])
+        return SavedModel(parse_json(config.read_text()), load_file(tensors), found["whole"])
     return found
 
 

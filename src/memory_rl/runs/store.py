@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import Json, write_whole
+from memory_rl.files import Json, parse_json, write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
@@ -296,7 +296,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: if it is missing or damaged, as for `read_frame` and `read_arrays`.
         """
-        return self._read(name, lambda path: json.loads(path.read_text()))
+        return self._read(name, lambda path: parse_json(path.read_text()))
 
     def read_frame(self, name: str) -> pl.DataFrame:
         """Reads a Parquet file."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from memory_rl.errors import DataError
-from memory_rl.files import write_whole
+from memory_rl.files import parse_json, write_whole
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
 
@@ -75,7 +75,7 @@ def _key_values(environment: Environment, secret: int) -> str:
 def _compare(line: str, expected: list[dict[str, str]]) -> str | None:
     """What is wrong with one line, or None."""
     try:
-        messages: Any = json.loads(line)["messages"]
+        messages: Any = parse_json(line)["messages"]
         pairs = [(message["role"], message["content"]) for message in messages]
     except (ValueError, KeyError, TypeError):
         return 'this is not a JSON object of the form {"messages": [{"role": ..., "content": ...}, ...]}'

@@ -277,8 +277,8 @@ def test_a_model_that_comes_while_it_is_loaded_is_noted_and_compared(model, monk
 
     make = assembly._local
 
-    def arriving(setting):
-        made = make(setting)
+    def arriving(*given):
+        made = make(*given)
         Path("away").rename("model2")
         return made
 

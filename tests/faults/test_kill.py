@@ -147,7 +147,10 @@ def run_until(
 
 def checkpoints(path: str) -> int:
     """The number of the last one."""
-    return max((int(folder.name) for folder in Path(path).glob("checkpoint/[0-9]*")), default=0)
+    try:
+        return max((int(folder.name) for folder in Path(path).glob("checkpoint/[0-9]*")), default=0)
+    except FileNotFoundError:  # a run that ends takes the folder away while it is read
+        return 0
 
 
 def moment_of(path: Path) -> str:

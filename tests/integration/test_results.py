@@ -198,6 +198,17 @@ def test_before_training_the_policy_is_honest(env_type, N):
     assert abs(bits_known(log_probs, runs).total.mean()) < 0.1
 
 
+def test_before_training_no_prompt_of_several_prefers_an_answer():
+    """What the warm-up stops at is a mean over prompts. Binary reward gets stuck where a base gives a secret
+    a chance that is bits too small (docs/findings.md)."""
+    setting = make_setting(make_experiment({"N": 16, "num_secrets": 4, "num_runs": 1}))
+    log_probs = make_learners(setting).policy.log_probs(np.array([0]), np.arange(4)[None])[0, :, :16]
+    bits = 4 + log_probs / np.log(2)
+    assert bits.shape == (4, 16)
+    assert bits.min() > -0.5
+    assert abs(bits.mean(axis=1)).max() < 0.03
+
+
 @pytest.mark.slow
 def test_a_large_answer_space_is_warmed_up_too():
     """N = 512 needs more than the head, and more than one fall of the learning rate."""

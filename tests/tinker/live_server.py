@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -33,23 +34,41 @@ _BACKEND = {
 }
 
 
+class NoEnvironmentError(Exception):
+    """There is no environment with the server in it, and none can be made."""
+
+
 def find_environment() -> Path:
     """The server's Python: of the environment that MEMORY_RL_SKYRL names, or of one in the user's cache,
-    which is made where there is none."""
-    folder = Path(
-        os.environ.get(ENVIRONMENT)
-        or Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-0.4.0"
-    )
+    which is made where there is none.
+
+    Raises:
+        NoEnvironmentError: if it cannot be made, in one sentence.
+    """
+    folder = Path(os.environ.get(ENVIRONMENT) or cache_directory() / "skyrl-0.4.0")
     python, ready = folder / "bin" / "python", folder / "ready"
     if ENVIRONMENT in os.environ or ready.exists():
         return python
     venv.create(folder, with_pip=True, clear=True)
-    install = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, "-r", HERE / "requirements.txt"], check=True)
     # It declares Python 3.12, and runs on 3.11.
-    subprocess.run([*install, "--no-deps", "--ignore-requires-python", "skyrl==0.4.0"], check=True)
+    for words in (
+        ["-r", HERE / "requirements.txt"],
+        ["--no-deps", "--ignore-requires-python", "skyrl==0.4.0"],
+    ):
+        done = subprocess.run([python, "-m", "pip", "install", "--quiet", *words], stderr=subprocess.PIPE)
+        if done.returncode != 0:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["pip gives no reason"]
+            why = next((line for line in reversed(lines) if line.startswith("ERROR:")), lines[-1])
+            raise NoEnvironmentError(
+                f"the environment of the live server cannot be made in {folder} ({why}): make one as "
+                f"docs/tinker.md says and name it in {ENVIRONMENT}."
+            )
     ready.touch()
     return python
+
+
+def cache_directory() -> Path:
+    return Path(platformdirs.user_cache_dir("memory-rl", appauthor=False))
 
 
 def free_port() -> int:
@@ -62,19 +81,21 @@ class LiveServer:
     """Keeps its port and its database, so that it can be killed and started again.
 
     Args:
+        python: of the environment with the server in it.
         model: the directory of the base model.
         folder: for its database, its checkpoints and its log.
     """
 
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.model, self.folder, self.port = model, folder, free_port()
+    def __init__(self, python: Path, model: Path, folder: Path) -> None:
+        self.python, self.model, self.folder, self.port = python, model, folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._database = folder / "tinker.db"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Waits until it answers."""
         words = [
-            find_environment(),
+            self.python,
             HERE / "skyrl_server.py",
             "--base-model",
             self.model,
@@ -87,19 +108,18 @@ class LiveServer:
             "--checkpoints-base",
             self.folder / "checkpoints",
             "--database-url",
-            f"sqlite:///{self.folder}/tinker.db",
+            f"sqlite:///{self._database}",
             "--port",
             str(self.port),
         ]
         words += ["--session-timeout-sec", "60", "--session-cleanup-interval-sec", "1"]
-        cache = Path(platformdirs.user_cache_dir("memory-rl", appauthor=False)) / "skyrl-jax"
         surroundings = {
             name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TINKER_API_KEY")
         }
         surroundings |= {
             "HF_HUB_OFFLINE": "1",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_COMPILATION_CACHE_DIR": str(cache_directory() / "skyrl-jax"),
             "OMP_NUM_THREADS": "1",
         }
         with (self.folder / "log").open("ab") as log:
@@ -120,6 +140,19 @@ class LiveServer:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def wait_until_free(self) -> None:
+        """Waits until the adapters of all sessions that have ended are gone: there is room for few."""
+        deadline = time.monotonic() + 120
+        while self._loaded():
+            if time.monotonic() > deadline:
+                raise RuntimeError("the server keeps the adapters of a session that has ended")
+            time.sleep(0.1)
+
+    def _loaded(self) -> int:
+        with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database:
+            [[models]] = database.execute("SELECT count(*) FROM models WHERE status != 'unloaded'")
+        return int(models)
 
     def _answers(self) -> bool:
         try:
@@ -242,7 +275,7 @@ class CountingProxy:
 
 # python tests/tinker/live_server.py MODEL_DIR FOLDER: serves until it is interrupted.
 if __name__ == "__main__":
-    live = LiveServer(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    live = LiveServer(find_environment(), Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
     live.folder.mkdir(parents=True, exist_ok=True)
     try:
         live.start()

@@ -69,18 +69,32 @@ async def add_sequence_ids(request, call_next):
     return Response(body, status_code=response.status_code, headers=headers)
 
 
-async def finish_session(session_id: str, session=Depends(api.get_session)):  # noqa: B008
+FINISHED: set[str] = set()
+"""The sessions that have ended."""
+
+
+async def finish_session(session_id: str, request: Request, session=Depends(api.get_session)):  # noqa: B008
     """The SDK ends its session by this call, which SkyRL lacks; its adapters are then freed at the next
     cleanup."""
     from datetime import UTC, datetime
 
-    await session.exec(
-        update(SessionDB)
-        .where(SessionDB.session_id == session_id)
-        .values(last_heartbeat_at=datetime(2000, 1, 1, tzinfo=UTC))
-    )
-    await session.commit()
+    FINISHED.add(session_id)
+    async with request.app.state.db_write_lock:
+        await session.exec(
+            update(SessionDB)
+            .where(SessionDB.session_id == session_id)
+            .values(last_heartbeat_at=datetime(2000, 1, 1, tzinfo=UTC))
+        )
+        await session.commit()
     return {}
+
+
+async def session_heartbeat(request: Request, session=Depends(api.get_session)):  # noqa: B008
+    """One that was under way when its session ended would keep the adapters for another minute."""
+    wanted = api.SessionHeartbeatRequest.model_validate(await request.json())
+    if wanted.session_id in FINISHED:
+        raise HTTPException(410, detail="the session has ended")
+    return await api.session_heartbeat(wanted, request, session)
 
 
 def lead_by_none() -> None:
@@ -147,7 +161,8 @@ def main() -> None:
     report_loss()
     api.app.add_middleware(BaseHTTPMiddleware, dispatch=add_sequence_ids)
     api.app.post("/api/v1/sessions/{session_id}/finish")(finish_session)
-    api.app.router.routes.insert(0, APIRoute("/api/v1/load_weights", load_weights, methods=["POST"]))
+    for path, instead in (("load_weights", load_weights), ("session_heartbeat", session_heartbeat)):
+        api.app.router.routes.insert(0, APIRoute(f"/api/v1/{path}", instead, methods=["POST"]))
     parser = argparse.ArgumentParser()
     add_model(parser, EngineConfig)
     parser.add_argument("--host", default="127.0.0.1")

@@ -70,6 +70,7 @@ def run_experiment(experiment: Experiment) -> Result:
         )
         with sigterm_raises(), claim as directory:
             if directory.is_complete:
+                Checkpoints(directory.path).remove()  # a kill may have come between the end and this
                 _say(experiment, f"{directory.path} is complete already; nothing was run.")
             else:
                 _run_in(directory, manifest, setting, trackers)

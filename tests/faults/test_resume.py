@@ -136,6 +136,13 @@ def test_a_completed_run_is_returned_as_it_is(capsys):
     assert snapshot("done") == before
 
 
+def test_a_kill_between_the_end_and_the_last_clean_up_leaves_no_checkpoint():
+    main(["train", *SMALL.split(), "log_path=killed"])
+    Path("killed/checkpoint/3").mkdir(parents=True)
+    assert main(["train", *SMALL.split(), "log_path=killed", "resume=True"]) == 0
+    assert not Path("killed/checkpoint").exists()
+
+
 @pytest.mark.parametrize("folder", ["absent", "empty", "killed at once"])
 def test_where_there_is_no_checkpoint_it_starts_from_nothing(folder, whole):
     if folder != "absent":

@@ -110,7 +110,7 @@ def test_templates_that_cannot_be_used():
         tokenise(fails, [("What?", "1")])
 
 
-def small(kind: str, more: dict, size: int):
+def small(kind: str, more: dict, size: int, spread: float = 0.2):
     """A small random model of any family that transformers knows."""
     torch.manual_seed(0)
     shape = {
@@ -123,7 +123,7 @@ def small(kind: str, more: dict, size: int):
         "max_position_embeddings": 1024,
         "pad_token_id": None,
     }
-    settings = AutoConfig.for_model(kind, vocab_size=size, initializer_range=0.2, **{**shape, **more})
+    settings = AutoConfig.for_model(kind, vocab_size=size, initializer_range=spread, **{**shape, **more})
     return AutoModelForCausalLM.from_config(settings).eval()
 
 
@@ -217,6 +217,15 @@ def test_families_that_do_not(kind, tokenizer, tries):
             check_packed_pass(model, trie, scores_all=True)
     with pytest.raises(ModelError, match=f"is a {type(model).__name__}, w"):
         check_packed_pass(model, tries["single"], scores_all=False)
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "jamba", "bert", "minimax", "qwen3_next"])
+def test_small_random_weights_hide_no_layer(kind, tokenizer, tries):
+    """As transformers draws them: log-probabilities that hardly differ must differ by less still."""
+    for trie in tries.values():
+        check_packed_pass(small("llama", {}, len(tokenizer), 0.02), trie, scores_all=True)
+        with pytest.raises(ModelError, match="bits wrongly"):
+            check_packed_pass(small(kind, WRONG[kind], len(tokenizer), 0.02), trie, scores_all=True)
 
 
 @pytest.mark.parametrize("kind", ["bloom", "mamba"])

@@ -119,7 +119,8 @@ def test_random_weights_are_warmed_up(name, kind):
 def test_random_weights_are_warmed_up_as_users_do(name, world):
     report, left = warmed(random_model(name), world[1], world[0], base_model._PRETRAINED_WARMUP)
     assert left < 0.0101
-    assert report.steps - report.whole_steps < 200
+    # Before the adapter's rate has fallen once: Phi-3's, on two matrices a layer, improves for 200 steps.
+    assert report.steps - report.whole_steps < base_model._PRETRAINED_WARMUP.max_steps / 2
 
 
 @pytest.mark.usefixtures("_cache")

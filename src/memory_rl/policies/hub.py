@@ -67,9 +67,9 @@ def _why_not(name: str, error: Exception) -> str:
 
 
 @contextmanager
-def no_chatter() -> Iterator[None]:
-    """Keeps the hub's library from printing each try; what fails in the end is raised."""
-    logger = logging.getLogger("huggingface_hub")
+def no_chatter(library: str = "huggingface_hub") -> Iterator[None]:
+    """Keeps a library, by default the hub's, from printing what it tries; what fails in the end is raised."""
+    logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

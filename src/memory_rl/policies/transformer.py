@@ -107,10 +107,14 @@ class AdaptedTransformer(Policy):
         return chosen_log_probs(self.model, self.trie, by_block, prompts.ravel()).view(path.shape)
 
     def _step(self, runs: np.ndarray, loss: torch.Tensor) -> None:
-        """The optimiser step of these runs, of which this was the loss; both must be finite."""
+        """The optimiser step of these runs, of which this was the loss."""
         self.optimiser.step()
         self.updates[runs] += 1
         self._stale[runs] = True
+        self._check_step(runs, loss)
+
+    def _check_step(self, runs: np.ndarray, loss: torch.Tensor) -> None:
+        """Parameters and loss must be finite."""
         vectors = [self.adapters.vectors[run].detach() for run in runs]
         largest = get_total_norm(vectors, math.inf)
         if not np.isfinite(torch.stack([largest, loss]).cpu().numpy()).all():

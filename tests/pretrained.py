@@ -86,18 +86,20 @@ def make_tokenizer(template: str | None, *, grouped: bool = True) -> PreTrainedT
     )
 
 
+SHAPE = {
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
+"""Of a small model of any family."""
+
+
 def make_model(kind, settings, more, size):
     torch.manual_seed(0)
-    shape = {
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    return kind(
-        settings(vocab_size=size, initializer_range=0.2, max_position_embeddings=1024, **shape, **more)
-    ).eval()
+    return kind(settings(vocab_size=size, initializer_range=0.2, **SHAPE, **more)).eval()
 
 
 def make_world(kind: str, N: int):

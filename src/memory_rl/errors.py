@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 UNPRINTABLE = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -169,3 +171,15 @@ def one_line(text: str) -> str:
     """A text as it fits into a sentence: short, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+@contextmanager
+def hushed(library: str, level: int = logging.CRITICAL) -> Iterator[None]:
+    """Keeps a library from logging below a level, such as each of its tries; what it raises is raised."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

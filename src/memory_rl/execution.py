@@ -97,9 +97,9 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
     current = manifest if existing is None else resumed(existing, manifest)
     directory.write_json(MANIFEST, with_status(current, "running"))
     try:
-        learners = _start(setting, directory)
+        learners, read = _start(setting, directory)
         if existing is None:
-            current = {**current, **_what_was_read(setting, learners)}
+            current = {**current, **read}
             directory.write_json(MANIFEST, with_status(current, "running"))
         about = _measure(setting, directory, learners, continuation, signals, trackers)
     except NotStartedError as error:
@@ -185,15 +185,21 @@ def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampl
     )
 
 
-def _start(setting: Setting, directory: RunDirectory) -> Learners:
-    """Loads the model, and prints what can be expected."""
+def _start(setting: Setting, directory: RunDirectory) -> tuple[Learners, Json]:
+    """Loads the model, and prints what can be expected.
+
+    Returns:
+        The policies, and what is only known for sure once the model is loaded, since one of the hub may just
+        have been downloaded: the hashes of what was read, and the prompt.
+    """
     from memory_rl.reporting.terminal import WarmupProgress
 
     keep = setting.experiment.keep
     try:
         with WarmupProgress(keep.quiet) as progress:
             learners = make_learners(setting, directory.path, progress.move)
-        _refuse_other_words(directory, _what_was_read(setting, learners))
+        read: Json = {"inputs": hash_inputs(setting.experiment), "prompt": learners.prompt}
+        _refuse_other_words(directory, read)
         if keep.save_adapters:  # what would not load later is refused now
             with tempfile.TemporaryDirectory() as scratch:
                 _save_adapters(learners, RunDirectory(Path(scratch)), only="run-0")
@@ -207,7 +213,7 @@ def _start(setting: Setting, directory: RunDirectory) -> Learners:
         if (directory.path / USAGE).exists():
             spending.restore(directory.read_json(USAGE))
         spending.on_change = lambda: directory.write_json(USAGE, spending.as_dict())
-    return learners
+    return learners, read
 
 
 def _save_adapters(learners: Learners, directory: RunDirectory, only: str | None = None) -> None:
@@ -223,11 +229,6 @@ def _save_adapters(learners: Learners, directory: RunDirectory, only: str | None
     saved = saved if only is None else {only: saved[only]}
     directory.write_adapters(saved, learners.base)
     check_saved(policy.adapters, policy.model, directory.path / "adapters", saved)
-
-
-def _what_was_read(setting: Setting, learners: Learners) -> Json:
-    """What is only known for sure once the model is loaded: one of the hub may just have been downloaded."""
-    return {"inputs": hash_inputs(setting.experiment), "prompt": learners.prompt}
 
 
 def _refuse_other_words(directory: RunDirectory, read: Json) -> None:

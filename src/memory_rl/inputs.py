@@ -15,7 +15,7 @@ from pathlib import Path
 
 from memory_rl.config import TINY
 from memory_rl.experiment import Experiment
-from memory_rl.files import Json, sha256_of
+from memory_rl.files import Json, parse_json, sha256_of
 from memory_rl.own_code import sources
 
 _WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
@@ -103,10 +103,14 @@ def _weights(folder: Path) -> Iterator[Path]:
     """The files that hold the weights: one, those that an index lists, or an adapter's."""
     names = [_WEIGHTS, "adapter_model.safetensors"]
     if not (folder / _WEIGHTS).is_file():
-        index = _read(folder / _INDEX)
-        listed = index.get("weight_map")
-        names += [_INDEX, *sorted(set(map(str, listed.values())) if isinstance(listed, dict) else ())]
+        names += [_INDEX, *sorted(shards_of(folder / _INDEX))]
     yield from (file for name in names if (file := folder / name).is_file())
+
+
+def shards_of(index: Path) -> set[str]:
+    """The names of the files of weights that an index lists; none if it cannot be read."""
+    listed = _read(index).get("weight_map")
+    return set(map(str, listed.values())) if isinstance(listed, dict) else set()
 
 
 def _of_tokenizer_config(path: Path) -> Iterator[tuple[str, str]]:
@@ -121,7 +125,7 @@ def _of_tokenizer_config(path: Path) -> Iterator[tuple[str, str]]:
 def _read(path: Path) -> Json:
     """A JSON mapping; empty if there is none, which whoever loads it will say."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

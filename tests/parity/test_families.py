@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import all_log_probs, demonstrate, invalid_mass, make_environment, make_trie, plain_log_prob
-from pretrained import FAMILIES, LLAMA, QWEN, SMOL, make_model, make_tokenizer, make_world
+from pretrained import FAMILIES, LLAMA, QWEN, SHAPE, SMOL, make_model, make_tokenizer, make_world
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -113,16 +113,7 @@ def test_templates_that_cannot_be_used():
 def small(kind: str, more: dict, size: int, spread: float = 0.2):
     """A small random model of any family that transformers knows."""
     torch.manual_seed(0)
-    shape = {
-        "hidden_size": 48,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 12,
-        "max_position_embeddings": 1024,
-        "pad_token_id": None,
-    }
+    shape = {**SHAPE, "head_dim": 12, "pad_token_id": None}
     settings = AutoConfig.for_model(kind, vocab_size=size, initializer_range=spread, **{**shape, **more})
     return AutoModelForCausalLM.from_config(settings).eval()
 

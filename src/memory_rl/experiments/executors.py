@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from memory_rl.errors import ConfigError, one_line
+from memory_rl.errors import ConfigError, hushed, one_line
 from memory_rl.experiments.settings import SweepConfig
 from memory_rl.experiments.worker import CellOutcome, Task, run_task
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
@@ -242,13 +242,10 @@ def _not_reached(word: str, address: str | None, error: Exception) -> str:
 def _undisturbed() -> Iterator[None]:
     """Keeps Ray from printing, and from handling signals: its own handlers end the process without a word."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        yield
+        with hushed("ray", logging.ERROR):
+            yield
     finally:
-        logger.setLevel(level)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)

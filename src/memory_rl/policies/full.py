@@ -33,7 +33,7 @@ class FullSettings:
     """All weights: there is nothing to choose."""
 
     def check(self, model: PreTrainedModel) -> None:
-        """See `AdapterSettings`: any model will do."""
+        """Refuses no model: there is nothing to choose."""
 
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedWeights:
         """All weights once for each seed, see `AdapterSettings`."""

@@ -5,9 +5,6 @@ The loaders themselves try for a minute to reach a hub that is not there, and pr
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +61,3 @@ def _why_not(name: str, error: Exception) -> str:
         f"{constants.ENDPOINT} does not answer ({reason}): check the network, give a slow hub more than "
         f"HF_HUB_ETAG_TIMEOUT={constants.HF_HUB_ETAG_TIMEOUT} seconds, or give a directory."
     )
-
-
-@contextmanager
-def no_chatter(library: str = "huggingface_hub") -> Iterator[None]:
-    """Keeps a library, by default the hub's, from printing what it tries; what fails in the end is raised."""
-    logger = logging.getLogger(library)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

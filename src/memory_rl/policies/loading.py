@@ -7,7 +7,6 @@ would measure nothing. Nothing that would need pickle or remote code is loaded.
 from __future__ import annotations
 
 import io
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from memory_rl.config import TINY
-from memory_rl.errors import ModelError, one_line, require
+from memory_rl.errors import ModelError, hushed, one_line, require
+from memory_rl.inputs import shards_of
 from memory_rl.policies import hub
 
 # While transformers loads, it changes what holds for the whole process, such as PyTorch's default type.
@@ -47,7 +47,7 @@ def load_pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedT
         raise ModelError(f"model_name={name!r} cannot be loaded: {problem}.")
     with (
         _quietly(gguf="gguf_file" in options),
-        hub.no_chatter(),
+        hushed("huggingface_hub"),
         _refusing(
             f"model_name={name!r} cannot be loaded",
             f"give {TINY}, a .gguf file, or a directory or a hub id of a causal LM with safetensors weights",
@@ -125,7 +125,7 @@ def _damage(path: Path) -> Iterator[str]:
         if problem := _is_no_model_file(file):
             yield f"{file.name} {problem}"
     for index in path.glob("*.safetensors.index.json"):
-        shards = _read_index(index)
+        shards = shards_of(index)
         missing = sorted(shard for shard in shards if not (path / shard).is_file())
         if not shards:
             yield f"{index.name} is damaged; download it again"
@@ -150,14 +150,6 @@ def _is_no_model_file(file: Path) -> str | None:
         except (SafetensorError, OSError) as error:
             return f"is cut off or damaged ({one_line(str(error))}); download it again"
     return None
-
-
-def _read_index(index: Path) -> set[str]:
-    """The names of the files that an index names; none if it cannot be read."""
-    try:
-        return set(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return set()
 
 
 def _check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:

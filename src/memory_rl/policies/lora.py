@@ -44,7 +44,7 @@ class LoRASettings:
     layers: tuple[int, ...] | None = None
 
     def check(self, model: PreTrainedModel) -> None:
-        """See `AdapterSettings`."""
+        """Refuses a model without a target layer, or whose layers have no room for the rank."""
         targets_of(model, self)
 
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedAdapters:

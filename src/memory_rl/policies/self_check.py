@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
-from memory_rl.errors import ModelError, one_line
+from memory_rl.errors import ModelError, hushed, one_line
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.hub import no_chatter
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 from memory_rl.policies.paths import step_by_step
 
@@ -47,7 +46,7 @@ def check_packed_pass(model: PreTrainedModel, trie: AnswerTrie, *, scores_all: b
     """
     kind = f"model_name={str(model.name_or_path)!r} is a {type(model).__name__}"
     try:
-        with no_chatter("transformers"):  # about kernels that are not installed
+        with hushed("transformers"):  # about kernels that are not installed
             bits, spread = _difference(model, trie, scores_all)
     except Exception as error:  # whatever a family raises that does not know our mask, positions or cache
         why = one_line(f"{type(error).__name__}: {error}")

@@ -44,7 +44,7 @@ class SharedSettings:
     frame: LoRASettings
 
     def check(self, model: PreTrainedModel) -> None:
-        """See `AdapterSettings`."""
+        """Refuses a model whose target layers have fewer coefficients than the vector."""
         num_targets, rank = len(targets_of(model, self.frame)), self.frame.rank
         most = num_targets * rank**2
         if self.parameters > most:

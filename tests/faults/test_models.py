@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import memory_rl
-from memory_rl.policies import tiny_model
+from memory_rl.policies import base_model, tiny_model
 from memory_rl.policies.lora import LoRASettings, StackedAdapters
 
 WEIGHTS = "model.safetensors"
@@ -254,9 +254,12 @@ def test_a_model_that_sees_pictures_too(capsys):
     assert {name.partition(".layers.")[0] for name in adapted} == {"model.language_model"}
 
 
-def test_all_weights_where_some_cannot_be_stacked(capsys):
+@pytest.mark.parametrize("warmup", [True, False])
+def test_all_weights_where_some_cannot_be_stacked(warmup, monkeypatch, capsys):
+    """Refused before the warm-up, which may take minutes."""
+    monkeypatch.setattr(base_model, "warm_up_cached", None)
     save(with_pictures(), capsys)
-    words = "N=4 memorised_at=0.9 model_name=model warmup=False adapter=full"
+    words = f"N=4 memorised_at=0.9 model_name=model warmup={warmup} adapter=full"
     assert "Gemma3ForConditionalGeneration, whose model.vision_tower.head" in complaint(
         "train", words, capsys
     )

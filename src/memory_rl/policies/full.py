@@ -33,7 +33,8 @@ class FullSettings:
     """All weights: there is nothing to choose."""
 
     def check(self, model: PreTrainedModel) -> None:
-        """Refuses no model: there is nothing to choose."""
+        """Refuses a model of which some weights cannot be stacked, such as the experts of a mixture."""
+        _own_weights(model)
 
     def adapt(self, model: PreTrainedModel, seeds: Sequence[int]) -> StackedWeights:
         """All weights once for each seed, see `AdapterSettings`."""
@@ -98,25 +99,34 @@ class StackedWeights(Adapters):
         }
 
 
-def _install(model: PreTrainedModel, names: dict[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
-    """Puts a stacked module in the place of each one that holds weights itself.
-
-    With each come its weights' own names and those in the model.
+def _own_weights(model: PreTrainedModel) -> dict[str, dict[str, nn.Parameter]]:
+    """The weights that each module holds itself, by the module's name and their own.
 
     Raises:
-        ModelError: if one of them cannot be called for all runs together, such as the experts of a mixture.
+        ModelError: if one of the modules cannot be called for all runs together.
     """
-    layers = []
-    for name, base in list(model.named_modules()):
+    found = {}
+    for name, base in model.named_modules():
         if own := dict(base.named_parameters(recurse=False)):
             if len(own) < len(list(base.parameters())) or len(_inputs(base)) > 1:
                 raise ModelError(
                     f"adapter=full does not work with {type(model).__name__}, whose {name} is more than one "
                     "layer: use adapter=lora."
                 )
-            layer = StackedModule(base)
-            model.set_submodule(name, layer)
-            layers.append((layer, {key: names[id(weight)] for key, weight in own.items()}))
+            found[name] = own
+    return found
+
+
+def _install(model: PreTrainedModel, names: dict[int, str]) -> list[tuple[StackedModule, dict[str, str]]]:
+    """Puts a stacked module in the place of each one that holds weights itself.
+
+    With each come its weights' own names and those in the model.
+    """
+    layers = []
+    for name, own in _own_weights(model).items():
+        layer = StackedModule(model.get_submodule(name))
+        model.set_submodule(name, layer)
+        layers.append((layer, {key: names[id(weight)] for key, weight in own.items()}))
     return layers
 
 

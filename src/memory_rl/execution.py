@@ -95,13 +95,14 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
     current = manifest if existing is None else resumed(existing, manifest)
-    directory.write_json(MANIFEST, with_status(current, "running"))
-    try:
+    try:  # around the first and last words of the manifest, too: a signal may come while they are written
+        directory.write_json(MANIFEST, with_status(current, "running"))
         learners, read = _start(setting, directory)
         if existing is None:
             current = {**current, **read}
             directory.write_json(MANIFEST, with_status(current, "running"))
         about = _measure(setting, directory, learners, continuation, signals, trackers)
+        directory.write_json(MANIFEST, with_status(current, "completed", **about))
     except NotStartedError as error:
         if existing is None:
             directory.discard()
@@ -111,7 +112,6 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
     except BaseException as error:
         _note_end(directory, current, error)
         raise
-    directory.write_json(MANIFEST, with_status(current, "completed", **about))
     checkpoints.remove()
 
 

@@ -280,6 +280,26 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
     assert not Path("stopped/.lock").exists()
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_signal_while_the_manifest_is_written_is_noted(nth, whole, monkeypatch):
+    """Whether it says that the run starts, that the model is loaded, or that the run is complete."""
+    replace, manifests = os.replace, []
+
+    def interrupted(source, target):
+        replace(source, target)
+        if Path(target).name == "manifest.json":
+            manifests.append(target)
+            if len(manifests) == nth:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        assert main(["train", *SMALL.split(), "log_path=stopped"]) == 130
+    assert status_of("stopped") == "interrupted"
+    assert main(["train", *SMALL.split(), "log_path=stopped", "resume=True"]) == 0
+    assert measured("stopped") == whole
+
+
 def test_a_second_signal_does_not_wait(monkeypatch):
     """The first one is noted, the second one has the effect it would have had without an experiment."""
     evaluate = Meter._evaluate

@@ -18,6 +18,7 @@ from memory_rl.condition import Condition, make_condition
 from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
+from memory_rl.learning.penalty import Penalty
 from memory_rl.seeding import generator
 from memory_rl.task import (
     TEST,
@@ -173,6 +174,7 @@ def _common(experiment: Experiment) -> dict[str, Any]:
         "optimiser": experiment.updates.optimiser,
         "learning_rate": experiment.step_size,
         "seed": experiment.world.seed,
+        "penalty": Penalty(experiment.updates.entropy_bonus, experiment.updates.kl_to_base),
     }
 
 
@@ -313,6 +315,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
     Silent updates are skipped where that was asked for and is exact.
     """
     experiment, world = setting.experiment, setting.experiment.world
+    setting.learner.start(world.seed, experiment.stop.num_runs)
     table, wanted = setting.condition.table, setting.learner.wants_beliefs
     return _kind_of_sampling(experiment)(
         group_size=experiment.group_size,
@@ -320,6 +323,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         budget=experiment.budget,
         seed=world.seed,
         policy=policy,
+        learner=setting.learner,
         secrets=secrets,
         environment=setting.environment,
         prompts=prompts_of(experiment),

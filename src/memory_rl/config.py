@@ -313,12 +313,29 @@ class Updates:
         + ".",
         STEPS,
     )
+    entropy_bonus: float = key(
+        0.0,
+        "Times the entropy of each decision on the way, which any learner then seeks, too.",
+        (0, 1000),
+        needs="signal=reward backend=local,tabular",
+    )
+    kl_to_base: float = key(
+        0.0,
+        "Times an estimate (k3) of the divergence from the base, which any learner then avoids, too.",
+        (0, 1000),
+        needs="signal=reward backend=local,tabular",
+    )
     skip_ahead: bool | None = key(
         None,
         "Draw the silent updates from their exact law instead of one by one, where that is exact. "
         "Default: on the transformer alone.",
         needs="signal=reward backend=local,tabular",
     )
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the loss has terms that also move a policy whose rewards are all equal."""
+        return self.entropy_bonus != 0 or self.kl_to_base != 0
 
 
 @dataclass(frozen=True, kw_only=True)

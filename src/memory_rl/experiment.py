@@ -128,6 +128,11 @@ class Parts:
         return LOADERS["own"](given) if self.own_learner else LEARNERS[given](**self.settings)
 
     @property
+    def silent_if_equal(self) -> bool:
+        """Whether a group of equal rewards moves nothing."""
+        return self.learner.silent_if_equal and not self.updates.penalised
+
+    @property
     def own_learner(self) -> bool:
         """Whether the algorithm is the user's own."""
         return self.updates.algorithm not in [*LEARNERS]
@@ -245,7 +250,7 @@ class Experiment(Parts):
 
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        compared = not (self.signal.shows_answer or self.own_learner) and self.learner.silent_if_equal
+        compared = not (self.signal.shows_answer or self.own_learner) and self.silent_if_equal
         if updates.group_size == 1 and compared:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
@@ -304,14 +309,20 @@ class Experiment(Parts):
 
     @property
     def _why_rewards_need_all(self) -> str | None:
-        signal, algorithm = self.signal, self.updates.algorithm
+        signal, updates, algorithm = self.signal, self.updates, self.updates.algorithm
         if signal.own_reward or signal.channel_name(self.world) not in ("binary", "per_bit"):
             return f"reward_type={name_of(signal.reward_type)}"
         if signal.reward_noise:
             return f"reward_noise={signal.reward_noise:g}"
+        if updates.penalised:
+            return (
+                f"entropy_bonus={updates.entropy_bonus:g}"
+                if updates.entropy_bonus
+                else f"kl_to_base={updates.kl_to_base:g}"
+            )
         if not self.learner.silent_if_equal:
             return "baseline=none" if algorithm in ("reinforce", "ppo") else f"algorithm={name_of(algorithm)}"
-        return "skip_ahead=False" if self.updates.skip_ahead is False else None
+        return "skip_ahead=False" if updates.skip_ahead is False else None
 
     @property
     def why_not_skip(self) -> str | None:
@@ -320,7 +331,7 @@ class Experiment(Parts):
             return "the next group may be about another secret"
         if self.world.multi_step:
             return "in multi_step nearly every group carries a signal"
-        if self.signal.shows_answer or not self.learner.silent_if_equal:
+        if self.signal.shows_answer or not self.silent_if_equal:
             return "a group of equal rewards carries a signal, too"
         return None
 

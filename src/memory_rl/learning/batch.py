@@ -56,6 +56,8 @@ class Batch:
         active: (A,) all runs that the batch moves on; those without an update in it have spent their budget.
         episodes: (A,) how many episodes each of them has had after it.
         skipped: silent episodes before it.
+        before: (R, E, L) log-probabilities in nats of the chosen tokens when they were chosen, 0 at the
+            padding, where a learner has kept them; None: those of the first of its steps.
     """
 
     runs: np.ndarray
@@ -69,6 +71,7 @@ class Batch:
     active: np.ndarray | None = None
     episodes: np.ndarray | None = None
     skipped: Sequence[SilentEpisodes] = ()
+    before: np.ndarray | None = None
 
     @property
     def asked(self) -> np.ndarray:

@@ -73,6 +73,22 @@ class Learner(Stateful):
         """Which runs (R,) take optimiser steps on these advantages (R, E, K); the others stand still."""
         return np.asarray(advantages.any(axis=(1, 2)))
 
+    def start(self, seed: int, num_runs: int) -> None:
+        """Called once before the first episode, for learners that draw random numbers or remember a run.
+
+        Args:
+            seed: of the experiment; `RunStreams` of it give each run numbers of its own.
+            num_runs: R of the population.
+        """
+
+    def sample(self, policy: Any, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
+        """The next episodes of these runs (R,), in blocks to these prompts (R, B): by default the policy's.
+
+        Only asked where `silent_if_equal` is False; else the silent updates may be drawn from their law.
+        """
+        batch: Batch = policy.sample(runs, prompts, num_episodes)
+        return batch
+
     def learn(self, policy: Any, batch: Batch) -> np.ndarray | None:
         """Moves the policies of a batch's runs.
 

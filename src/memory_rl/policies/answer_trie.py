@@ -126,6 +126,14 @@ class AnswerTrie:
         """
         return np.where(edges == NONE, 0.0, np.take_along_axis(advantages, self.edge_step[edges], axis=2))
 
+    def column(self, edges: np.ndarray) -> np.ndarray:
+        """Where edges stand among those of their decisions: ids (...), to columns of `decision_edges` (...).
+
+        0 at the padding.
+        """
+        columns = (self.decision_edges[self.edge_decision[edges]] == edges[..., None]).argmax(axis=-1)
+        return np.where(edges == NONE, 0, columns)
+
     def exit_mass(self, edge_log_probs: np.ndarray) -> np.ndarray:
         """Probability that a conversation ends at an exit: (..., E) to (...).
 

@@ -263,6 +263,42 @@ def decision_log_probs(trie: AnswerTrie, decisions: np.ndarray, logits: torch.Te
     return scores.masked_fill(tensor_beside(logits, edges == NONE), -torch.inf)
 
 
+@dataclass(frozen=True)
+class PathLogits:
+    """The logits at each token of sampled conversations, with their graph.
+
+    Attributes:
+        where: (run, episode, position) of each of n tokens.
+        chosen: (n,) the edge that each takes.
+        logits: (R, T', V) at the places that were kept.
+        place: (n,) which of them each token was chosen from.
+        shape: (R, G, L).
+    """
+
+    where: tuple[np.ndarray, ...]
+    chosen: np.ndarray
+    logits: torch.Tensor
+    place: np.ndarray
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of_edges(
+        cls, model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int
+    ) -> PathLogits:
+        """By a pass over these conversations alone, see `chosen_log_probs`."""
+        where = np.nonzero(edges != NONE)
+        chosen = edges[where]
+        nodes = trie.decision_node[trie.edge_decision[chosen]]
+        pack = pack_nodes(trie, where[0], nodes, len(edges))
+        keep, place = pack.kept(where[0], nodes)
+        logits = forward(model, pack, keep, trie.prompts[prompts]).float()
+        return cls(where, chosen, logits, place, edges.shape)
+
+    def at(self, tokens: np.ndarray | slice = slice(None)) -> torch.Tensor:
+        """The logits that some of the tokens were chosen from: (n, V)."""
+        return self.logits[self.where[0][tokens], self.place[tokens]]
+
+
 def chosen_log_probs(
     model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
@@ -277,17 +313,30 @@ def chosen_log_probs(
     Returns:
         (R, G, L), zero at the padding.
     """
-    run, episode, position = np.nonzero(edges != NONE)
-    chosen = edges[run, episode, position]
-    decision = trie.edge_decision[chosen]
-    pack = pack_nodes(trie, run, trie.decision_node[decision], len(edges))
-    keep, place = pack.kept(run, trie.decision_node[decision])
-    logits = forward(model, pack, keep, trie.prompts[prompts]).float()  # (R, T', V)
+    path = PathLogits.of_edges(model, trie, edges, prompts)
+    chosen, logits, run = path.chosen, path.logits, path.where[0]
     token = np.where(trie.is_exit[chosen], 0, trie.edge_token[chosen])
-    scores = logits[run, place, token]
+    scores = logits[run, path.place, token]
     left = np.nonzero(trie.is_exit[chosen])[0]
     if len(left):
-        scores[left] = _exit_scores(trie, decision[left], logits[run[left], place[left]])
+        scores[left] = _exit_scores(trie, trie.edge_decision[chosen[left]], path.at(left))
     log_probs = torch.zeros(edges.shape, device=logits.device)
-    log_probs[run, episode, position] = scores - logits.logsumexp(dim=2)[run, place]
+    log_probs[path.where] = scores - logits.logsumexp(dim=2)[run, path.place]
+    return log_probs
+
+
+def path_decision_log_probs(
+    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
+) -> torch.Tensor:
+    """Log-probabilities in nats of all edges of each decision on sampled paths, see `chosen_log_probs`.
+
+    Returns:
+        (R, G, L, C), in the order of `AnswerTrie.decision_edges`; -inf for edges that do not exist, and at
+        the padding for all but the first, which is sure.
+    """
+    path = PathLogits.of_edges(model, trie, edges, prompts)
+    log_probs = torch.full((*edges.shape, trie.decision_edges.shape[1]), -torch.inf)
+    log_probs[..., 0] = 0.0
+    log_probs = log_probs.to(path.logits.device)
+    log_probs[path.where] = decision_log_probs(trie, trie.edge_decision[path.chosen], path.at())
     return log_probs

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.learning.optimisers import OPTIMISERS
+from memory_rl.learning.penalty import Penalty
 from memory_rl.policies.base import Scores
 from memory_rl.seeding import RunStreams
 from memory_rl.state import State
@@ -24,6 +25,9 @@ from memory_rl.state import State
 if TYPE_CHECKING:
     from memory_rl.learning.batch import Batch
     from memory_rl.learning.learners import Learner
+
+
+_NO_PENALTY = Penalty()
 
 
 class TabularPolicy(Scores):
@@ -44,6 +48,7 @@ class TabularPolicy(Scores):
         optimiser: "adam" or "sgd".
         learning_rate: its step size.
         seed: of sampling.
+        penalty: what is added to a learner's loss.
     """
 
     # The distributions are kept, too: recomputed, they need not come out the same to the bit.
@@ -60,7 +65,9 @@ class TabularPolicy(Scores):
         optimiser: str = "adam",
         learning_rate: float,
         seed: int,
+        penalty: Penalty = _NO_PENALTY,
     ) -> None:
+        self.penalty = penalty
         self.num_runs, self._num_prompts = num_runs, num_prompts
         self.updates = np.zeros(num_runs, dtype=np.int64)
         self._num_choices, self._num_steps, self._prefixes = num_choices, forms.shape[1], prefixes
@@ -71,6 +78,7 @@ class TabularPolicy(Scores):
         self.trained_parameters = self._flat.shape[1] * num_prompts
         self.trained_bytes = self._flat[0].nbytes * num_prompts
         self._optimiser = OPTIMISERS[optimiser](learning_rate, self._flat)
+        self._base = self._normalised(self.logits[:1])  # (1, D C): all rows start alike
         self._streams = RunStreams(seed, "answers", num_runs)
         self._stale = np.ones(num_rows, dtype=bool)
         self._log_probs = np.zeros(self._flat.shape)
@@ -109,16 +117,30 @@ class TabularPolicy(Scores):
 
     @override
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
-        rows, run, weights = self._by_row(batch, advantages)
-        moved = learner.moves(weights)
+        rows, run, own, weights = self._by_row(batch, advantages)
+        moved = learner.moves(weights) | self.penalty.active
         if not moved.any():
             return
-        path, gains, before = torch.from_numpy(batch.path[run[moved]]), torch.from_numpy(weights[moved]), None
+        path, gains = torch.from_numpy(batch.path[run[moved]]), torch.from_numpy(weights[moved])
+        before = None if batch.before is None else torch.from_numpy(batch.before[run[moved]])
+        is_token = torch.from_numpy(own[moved])[:, :, None]
         for _ in range(learner.epochs):
             logits = self._leaf(rows[moved])
-            log_probs = self._normalised(logits).gather(1, path.flatten(1)).view(path.shape)
+            distributions = self._normalised(logits)
+            log_probs = distributions.gather(1, path.flatten(1)).view(path.shape)
             before = log_probs.detach() if before is None else before
-            self._descend(rows[moved], logits, learner.loss(log_probs, before, gains))
+            loss = learner.loss(log_probs, before, gains)
+            if self.penalty.active:
+                base = self._base.expand(len(path), -1).gather(1, path.flatten(1)).view(path.shape)
+                decisions = self._on_path(distributions, path)
+                loss = loss + self.penalty.loss(log_probs, decisions, base, is_token)
+            self._descend(rows[moved], logits, loss)
+
+    def _on_path(self, distributions: torch.Tensor, path: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (R, D C) at the decisions on paths (R, E, K): (R, E, K, C)."""
+        by_decision = distributions.view(len(path), -1, self._num_choices)
+        decision = (path // self._num_choices).flatten(1)[:, :, None].expand(-1, -1, self._num_choices)
+        return by_decision.gather(1, decision).view(*path.shape, self._num_choices)
 
     def distil(self, runs: np.ndarray, prompts: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """Steps of the rows that are asked for, see `Distils`."""
@@ -140,16 +162,17 @@ class TabularPolicy(Scores):
         """The rows of these runs at these prompts: (R,), (R, B) to (R, B)."""
         return runs[:, None] * self._num_prompts + prompts
 
-    def _by_row(self, batch: Batch, advantages: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows that a batch is about (U,), where in it their runs are (U,), and advantages (U, E, K).
+    def _by_row(self, batch: Batch, advantages: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The rows that a batch is about (U,), where in it their runs are (U,), and what is about them.
 
-        The advantages are those of the row's own episodes, 0 for those of others.
+        Which episodes are the row's own (U, E), and the advantages (U, E, K), 0 for those of others.
         """
         blocks = self._rows(batch.runs, batch.prompts)
         of_episode = np.repeat(blocks, advantages.shape[1] // blocks.shape[1], axis=1)  # (R, E)
         rows, first = np.unique(blocks, return_index=True)
         run = first // blocks.shape[1]
-        return rows, run, np.where((of_episode[run] == rows[:, None])[:, :, None], advantages[run], 0.0)
+        own = of_episode[run] == rows[:, None]
+        return rows, run, own, np.where(own[:, :, None], advantages[run], 0.0)
 
     def _decision(self, choices: np.ndarray, step: int) -> np.ndarray:
         """Which decision a step is, given the earlier choices: (..., K) to (...)."""

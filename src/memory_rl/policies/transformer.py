@@ -17,10 +17,17 @@ from torch.nn.utils import get_total_norm
 from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite, check_loss
+from memory_rl.learning.penalty import Penalty
 from memory_rl.policies.adapters import AdapterSettings
-from memory_rl.policies.answer_trie import AnswerTrie
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Policy, Scores
-from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
+from memory_rl.policies.packed import (
+    all_edge_log_probs,
+    chosen_log_probs,
+    form_log_probs,
+    pack_all,
+    path_decision_log_probs,
+)
 from memory_rl.seeding import RunStreams, torch_seed
 from memory_rl.state import State
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
 _TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cache
+_NO_PENALTY = Penalty()
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -46,6 +54,7 @@ class AdaptedTransformer(Policy):
         learning_rate: the optimiser's step size.
         seed: of the initial adapters and of sampling.
         optimiser: "adam" or "sgd".
+        penalty: what is added to a learner's loss.
     """
 
     kept: tuple[str, ...] = ("adapters", "updates", "_stale", "_streams")
@@ -60,7 +69,9 @@ class AdaptedTransformer(Policy):
         learning_rate: float,
         seed: int,
         optimiser: str = "adam",
+        penalty: Penalty = _NO_PENALTY,
     ) -> None:
+        self.penalty = penalty
         self.num_runs, self.updates = num_runs, np.zeros(num_runs, dtype=np.int64)
         self.model, self.trie = model.eval(), trie
         self.adapters = lora.adapt(model, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
@@ -79,27 +90,47 @@ class AdaptedTransformer(Policy):
 
     @override
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
-        rows = np.nonzero(learner.moves(advantages))[0]
+        rows = np.nonzero(learner.moves(advantages) | self.penalty.active)[0]
         if len(rows) == 0:
             return
         runs, prompts, path = batch.runs[rows], batch.prompts[rows], batch.path[rows]
         weights = torch.from_numpy(self.trie.per_token(path, advantages[rows])).float().to(self.model.device)
         blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
-        before = None
+        before = None if batch.before is None else torch.from_numpy(batch.before[rows]).float().to(weights)
         for _ in range(learner.epochs):
             total = torch.zeros((), device=self.model.device)
             self.optimiser.zero_grad(set_to_none=True)
             now = torch.zeros(path.shape, device=self.model.device)
             for chunk in self._chunks(len(rows), blocks, length):
                 self.adapters.activate(runs[chunk])
-                log_probs = self._chosen_log_probs(path[chunk], prompts[chunk])
+                log_probs, added = self._penalised(path[chunk], prompts[chunk])
                 now[chunk] = log_probs.detach()
                 reference = log_probs.detach() if before is None else before[chunk]
-                loss = learner.loss(log_probs, reference, weights[chunk])
+                loss = learner.loss(log_probs, reference, weights[chunk]) + added
                 loss.backward()
                 total += loss.detach()
             self._step(runs, total)
             before = now if before is None else before
+
+    def _penalised(self, path: np.ndarray, prompts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Log-probabilities of sampled edges (R, E, L), and what the penalty adds to their loss."""
+        if not self.penalty.active:
+            return self._chosen_log_probs(path, prompts), 0.0
+        decisions = self._decision_log_probs(path, prompts)
+        column = torch.from_numpy(self.trie.column(path)).to(decisions.device)
+        log_probs = decisions.gather(3, column[..., None])[..., 0]
+        base, is_token = self._of_base(path, prompts), torch.from_numpy(path != NONE).to(decisions.device)
+        return log_probs, self.penalty.loss(log_probs, decisions, base, is_token)
+
+    def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
+        """What the base gives to sampled edges, as `_chosen_log_probs`; only where a penalty asks for it."""
+        raise NotImplementedError
+
+    def _decision_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
+        """Of all edges of the decisions on sampled paths (R, E, L): (R, E, L, C), see `_chosen_log_probs`."""
+        by_block = path.reshape(prompts.size, -1, path.shape[2])
+        log_probs = path_decision_log_probs(self.model, self.trie, by_block, prompts.ravel())
+        return log_probs.view(*path.shape, -1)
 
     def _chosen_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """Of sampled edges (R, E, L), in blocks to prompts (R, B): a row for each block."""
@@ -173,6 +204,11 @@ class TransformerPolicy(AdaptedTransformer, Scores):
         super().__init__(model, trie, **settings)
         self._pack = pack_all(trie)
         self._edge_log_probs = np.zeros((*self._stale.shape, len(trie.edge_token)))
+        # Every run starts as the base: what an adapter adds is nothing at first.
+        first, every = np.zeros(1, dtype=np.int64), np.arange(trie.num_prompts)[None]
+        self._base = (
+            np.pad(self._edges(first, every)[0], ((0, 0), (0, 1))) if self.penalty.kl_to_base else None
+        )
 
     @override
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
@@ -181,6 +217,12 @@ class TransformerPolicy(AdaptedTransformer, Scores):
         blocks = uniforms.reshape(prompts.size, -1, self.trie.max_edges)
         path = self.trie.sample(edges.reshape(len(blocks), -1), blocks)
         return self._of_path(runs, prompts, path.reshape(uniforms.shape))
+
+    @override
+    def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
+        asked = np.repeat(prompts, path.shape[1] // prompts.shape[1], axis=1)
+        base = np.zeros(path.shape) if self._base is None else self._base[asked[:, :, None], path]
+        return torch.from_numpy(base).float().to(self.model.device)
 
     @override
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:

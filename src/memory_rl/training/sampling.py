@@ -37,6 +37,7 @@ class Sampling(Stateful):
         budget: the most episodes of one run.
         seed: of all random streams.
         policy: what answers.
+        learner: asks it.
         secrets: (R, M).
         environment: rewards the answers.
         prompts: which secret is asked for.
@@ -52,6 +53,7 @@ class Sampling(Stateful):
     budget: int
     seed: int
     policy: Any
+    learner: Any
     secrets: np.ndarray
     environment: Environment
     prompts: Prompts
@@ -111,7 +113,7 @@ class StepByStep(Sampling):
     @override
     def next(self, runs: np.ndarray) -> Batch:
         prompts = self.prompts.next(runs)
-        batch = self.policy.sample(runs, prompts, self.update)
+        batch = self.learner.sample(self.policy, runs, prompts, self.update)
         certain = self.environment.channel.certain
         uniforms = None if certain else self._random.random(runs, *batch.choices.shape[1:])
         rewards = self.environment.rewards(batch.choices, self._asked(runs, prompts), uniforms)

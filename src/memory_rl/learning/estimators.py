@@ -60,7 +60,10 @@ class CoRPO(Learner, name="corpo"):
     """Return minus the group's mean, or minus a right answer's if that is more (arXiv:2511.04439)."""
 
     threshold: float = key(
-        1.0, "What a right answer earns; groups that do worse are pushed away.", word="corpo_threshold"
+        1.0,
+        "What a right answer earns; groups that do worse are pushed away.",
+        (0, FACTORS[1]),
+        word="corpo_threshold",
     )
     silent_if_equal = False  # below the threshold equal rewards still push away
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import polars as pl
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import BOOKKEEPING, Sample, gather
-from memory_rl.catalogue import experiment_keys
+from memory_rl.catalogue import experiment_keys, learner_keys
 from memory_rl.files import Json
 
 RUNS: dict[str, Any] = {
@@ -37,7 +38,6 @@ else the channel's capacity; null for runs that diverged. observer: bits an epis
 the run's cell, null without a ledger.
 """
 
-_ANY_LEARNER = ("algorithm", "entropy_bonus", "kl_to_base")
 _HOW = ("skip_ahead", "scoring")  # how it was computed
 _SAID = (
     "kind",
@@ -116,33 +116,25 @@ def _reference(cell: Cell) -> Json:
     }
 
 
-def _is_of_learner(word: str) -> bool:
-    known = experiment_keys().get(word)
-    return word in _ANY_LEARNER or (known is not None and known.part == "settings")
-
-
 def learner_of(cell: Cell, more: Json | None = None) -> str:
     """The algorithm, those of its settings that differ from their defaults, and the hashes of its code."""
-    chosen = _chosen(cell, _is_of_learner) | {"algorithm": cell.settings["algorithm"]}
+    chosen = _chosen(cell, cell.settings.keys() & learner_keys()) | {"algorithm": cell.settings["algorithm"]}
     code = cell.settings.get("inputs", {}).get("algorithm")
     return _as_json({**chosen, **(more or {}), **({"inputs": code} if code else {})})
 
 
 def task_of(cell: Cell) -> str:
     """All other keys that determine what is measured and differ from their defaults; not which base."""
-    chosen = _chosen(cell, lambda word: not _is_of_learner(word) and word not in _NOT_OF_TASK)
+    chosen = _chosen(cell, cell.settings.keys() - learner_keys() - _NOT_OF_TASK)
     read = {key: value for key, value in chosen.pop("inputs", {}).items() if key != "algorithm"}
     said = {key: cell.settings[key] for key in ("condition", "N", "max_episodes")}
     return _as_json({**chosen, **said, **({"inputs": read} if read else {})})
 
 
-def _chosen(cell: Cell, wanted: Any) -> Json:
-    keys, settings = experiment_keys(), cell.settings
-    return {
-        word: value
-        for word, value in settings.items()
-        if wanted(word) and (word not in keys or value != keys[word].default)
-    }
+def _chosen(cell: Cell, words: AbstractSet[str]) -> Json:
+    """Those of its settings under these words that differ from their defaults."""
+    keys, given = experiment_keys(), {word: cell.settings[word] for word in words}
+    return {word: value for word, value in given.items() if word not in keys or value != keys[word].default}
 
 
 def _as_json(settings: Json) -> str:

@@ -452,6 +452,7 @@ class Keep:
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
+    figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -1,1 +1,5 @@
-"""How parameters move: advantages (numpy) and objectives (torch)."""
+"""How parameters move: advantages (numpy) and objectives (torch). Importing it makes every learner known."""
+
+from memory_rl.learning import estimators, learners, own_learner, ratios
+
+__all__ = ["estimators", "learners", "own_learner", "ratios"]

@@ -213,10 +213,17 @@ class PolicySettings:
     )
     warmup_tolerance: float | None = key(
         None,
-        "Bits from uniform from which runs may start where the warm-up does not get as far as it should.",
+        "Bits from its target from which runs may start where the warm-up does not get as far as it should.",
         (None, 1000),
         above=0,
         needs="backend=local,tinker warmup=True",
+    )
+    prior_skew: float = key(
+        0.0,
+        "The base answers a with probability in proportion to (1 + rank of a)^-prior_skew, "
+        "with random ranks; at 0 all answers are equally likely.",
+        (0, 10),
+        needs="backend=local,tabular env_type=single_step warmup=True",
     )
     scoring: Literal["all", "paths"] | None = key(
         None,
@@ -445,6 +452,7 @@ class Keep:
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
+    figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ _NO_PENALTY = Penalty()
 class TabularPolicy(Scores):
     """Logits (R M, D, C), a row for each run and prompt. Implements `Distils` and `Perturbs`, too.
 
-    They are zero at first, so that every answer is equally likely.
+    They are zero at first, so that every answer is equally likely, unless a prior is given.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own,
     whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
@@ -51,6 +51,7 @@ class TabularPolicy(Scores):
         learning_rate: its step size.
         seed: of sampling.
         penalty: what is added to a learner's loss.
+        prior: (C,) C times the probability of each choice at first, if that is not uniform.
     """
 
     noise = 1.0
@@ -69,6 +70,7 @@ class TabularPolicy(Scores):
         learning_rate: float,
         seed: int,
         penalty: Penalty = _NO_PENALTY,
+        prior: np.ndarray | None = None,
     ) -> None:
         self.penalty = penalty
         self.num_runs, self._num_prompts = num_runs, num_prompts
@@ -77,6 +79,8 @@ class TabularPolicy(Scores):
         self._form_path = self._path(forms)  # (F, K)
         num_decisions, num_rows = int(self._form_path.max()) // num_choices + 1, num_runs * num_prompts
         self.logits = torch.zeros(num_rows, num_decisions, num_choices, dtype=torch.float64)
+        if prior is not None:
+            self.logits += torch.from_numpy(prior).log()
         self._flat = self.logits.view(num_rows, -1)
         self.trained_parameters = self._flat.shape[1] * num_prompts
         self.trained_bytes = self._flat[0].nbytes * num_prompts

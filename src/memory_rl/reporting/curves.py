@@ -187,7 +187,7 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
 
 
 def _words(step: str, factor: float | None, above: float | None) -> str:
-    if factor is None:
+    if not factor:  # 0 in a summary of an observer that never knew S
         return f"{step}: nothing memorised" if above else f"{step}: unknown"
     if factor >= 1:
         return f"{step} \u00f7{short(factor)}"
@@ -244,6 +244,7 @@ _EXACT = {
     "group_size": 1,
     "batch_size": 1,
     "reward_noise": 0.0,
+    "prior_skew": 0.0,
 }
 
 

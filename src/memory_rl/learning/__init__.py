@@ -1,5 +1,5 @@
 """How parameters move: advantages (numpy) and objectives (torch). Importing it makes every learner known."""
 
-from memory_rl.learning import estimators, learners, own_learner, ratios
+from memory_rl.learning import estimators, evolution, learners, own_learner, ratios, replay
 
-__all__ = ["estimators", "learners", "own_learner", "ratios"]
+__all__ = ["estimators", "evolution", "learners", "own_learner", "ratios", "replay"]

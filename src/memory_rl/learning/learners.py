@@ -202,4 +202,9 @@ class LearnerKeys:
     dppo_pull: float = 1e-3
     sapo_positive: float = 1.0
     sapo_negative: float = 1.05
+    replay_choice: Literal["best", "recent", "random"] = "best"
+    replay_episodes: int = 4
+    replay_memory: int = 64
+    replay_truncation: float = 2.0
+    evolution_sigma: float | None = None
     posterior_epochs: int = 16

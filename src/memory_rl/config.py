@@ -30,7 +30,7 @@ REWARD_TYPES = ("binary", "binned_log_distance", "log_distance")
 """The built-in reward channels of single_step."""
 
 LEARNERS: dict[str, type[Any]] = {}
-"""The built-in learners by the name of the algorithm; filled by `memory_rl.learning.learners`."""
+"""The built-in learners by the name of the algorithm; filled by `memory_rl.learning`."""
 
 LOADERS: dict[str, Callable[[Any], Any]] = {}
 """How other learners are made, by `own` or `example` (supervised); filled by `memory_rl.learning`."""
@@ -302,8 +302,8 @@ class Updates:
 
     algorithm: Any = name_or_path(
         "reinforce",
-        "Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; "
-        "posterior trains towards what an ideal observer believes. Your own as file.py:Name.",
+        "How parameters move: reinforce subtracts the group's mean, grpo standardises, ppo clips the ratio; "
+        "docs/learners.md has them all. Your own as file.py:Name.",
         needs="signal=reward",
     )
     group_size: int = key(4, "Episodes that share a baseline.", SIZES, needs="signal=reward")
@@ -452,6 +452,7 @@ class Keep:
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
+    figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

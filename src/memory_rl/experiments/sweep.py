@@ -337,7 +337,12 @@ class Sweep:
             self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
-        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
+        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside.
+
+        Where nobody will look at hundreds of figures, which take longer than most such cells, none are drawn.
+        """
+        if folder == TUNING or (self.protocol and self.protocol.learners):
+            cell = cell.with_values(figures=False)
         if self.directory.local is not None and self.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
         place = f"{folder}/{cell.id}"

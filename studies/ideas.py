@@ -2,11 +2,11 @@
 
     python train.py N=64 reward_type=binned_log_distance reward_bins=8 algorithm=studies/ideas.py:Surrogate
 
-Each sees the answers and rewards of its own run, and nothing else. What they are worth: docs/findings.md; `python
-studies/ideas_measured.py` measures them.
+Each sees the answers and rewards of its own run, and nothing else. What they are worth: docs/findings.md;
+`python studies/ideas_measured.py` measures them.
 
-Axes: R runs, M secrets of a run, B blocks of an update, E episodes, N answers, K those that were seen, H hypotheses
-about the rewards, T draws.
+Axes: R runs, M secrets of a run, B blocks of an update, E episodes, N answers, K those that were seen, H
+hypotheses about the rewards, T draws.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
+from typing_extensions import override
 
 from memory_rl import Learner
 from memory_rl.seeding import RunStreams
@@ -23,7 +24,10 @@ from memory_rl.state import Stateful
 
 
 def answers_of(batch: Any) -> np.ndarray:
-    """The number of what each episode answered (R, E), -1 if that was invalid; the bits of several turns are one."""
+    """The number of what each episode answered (R, E), -1 if that was invalid.
+
+    Of several turns, it is the number that their bits spell.
+    """
     places = 2 ** np.arange(batch.choices.shape[2])[::-1]
     return np.where((batch.choices < 0).any(axis=2), -1, batch.choices @ places)
 
@@ -65,6 +69,7 @@ class Remembering(Learner):
     silent_if_equal = False
     kept = ("_seen", "_random")
 
+    @override
     def start(self, seed: int, num_runs: int) -> None:
         self._seen = Seen(num_runs)
         self._random = RunStreams(seed, "ideas", num_runs)
@@ -83,8 +88,8 @@ class Process:
     """A Gaussian process over N answers whose smoothness, noise and scale are not known.
 
     Rewards are s (f(a) + e): f has the covariance exp(-|a - b| / length), and e the variance `noise`. Each of
-    H pairs of a length and a noise is a hypothesis, all equally likely beforehand. The squared scale has the prior
-    inverse gamma(1, 1e-3). Length 0 says that answers have nothing in common.
+    H pairs of a length and a noise is a hypothesis, all equally likely beforehand. The squared scale has the
+    prior inverse gamma(1, 1e-3). Length 0 says that answers have nothing in common.
 
     Args:
         num_answers: N.
@@ -126,10 +131,11 @@ class Process:
         found = [self.draw(fit, one, of_each[one], random).argmax(axis=1) for one in np.nonzero(of_each)[0]]
         return np.bincount(np.concatenate(found), minlength=self.kernels.shape[1])
 
-    def draw(self, fit: Fit, one: int, draws: int, random: np.random.Generator) -> np.ndarray:
+    def draw(self, fit: Fit, one: Any, draws: int, random: np.random.Generator) -> np.ndarray:
         """Mean rewards less their centre, drawn from the belief under one hypothesis: (T, N).
 
-        A draw of the prior is corrected by what was seen (Matheron's rule; Wilson et al. 2020, arXiv:2002.09309).
+        A draw of the prior is corrected by what was seen (Matheron's rule; Wilson et al. 2020,
+        arXiv:2002.09309).
         """
         scale = np.sqrt(fit.rates[one] / random.gamma(fit.shape, size=draws))[:, None]
         prior = random.standard_normal((draws, self.kernels.shape[1])) @ self.roots[self.length_of[one]].T
@@ -167,6 +173,7 @@ class Surrogate(Remembering):
     draws = 256
     _process: Any = None
 
+    @override
     def learn(self, policy: Any, batch: Any) -> None:
         num_answers = self._enter(policy, batch).shape[2]
         policy.distil(batch.runs, batch.prompts, self.beliefs(batch, num_answers), self.epochs)
@@ -175,7 +182,10 @@ class Surrogate(Remembering):
         """The probability that each answer is the best, for the secret of each block: (R, B, N)."""
         if self._process is None:
             self._process = Process(num_answers, self.lengths, self.noises)
-        each = [[self._belief(run, secret) for secret in of] for run, of in zip(batch.runs, batch.prompts, strict=True)]
+        each = [
+            [self._belief(run, secret) for secret in of]
+            for run, of in zip(batch.runs, batch.prompts, strict=True)
+        ]
         return np.array(each)
 
     def _belief(self, run: int, secret: int) -> np.ndarray:
@@ -209,9 +219,10 @@ class Mirror(Remembering):
     MPO does with estimated values (Abdolmaleki et al. 2018, arXiv:1806.06920).
     """
 
-    epochs = 16
+    epochs = 8
     eta = 0.5
 
+    @override
     def learn(self, policy: Any, batch: Any) -> None:
         log_probs = self._enter(policy, batch)
         gains = self._gains(batch, log_probs.shape)
@@ -241,6 +252,7 @@ class MirrorBest(Mirror):
 
     eta = 0.1
 
+    @override
     def _threshold(self, batch: Any, groups: np.ndarray) -> np.ndarray:
         best = self._best(batch)
         return np.repeat(best, groups.shape[1] // best.shape[1], axis=1)[:, :, None]
@@ -257,6 +269,7 @@ class MirrorBest(Mirror):
 class Record(Remembering):
     """Policy gradient on hit or miss: whether an answer's mean reward is the best of the run so far."""
 
+    @override
     def learn(self, policy: Any, batch: Any) -> np.ndarray:
         self._enter(policy, batch)
         where = batch.runs[:, None], batch.asked
@@ -276,6 +289,7 @@ class Explorer(Remembering):
     share = 0.25
     corrected = True
 
+    @override
     def sample(self, policy: Any, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Any:
         batch = policy.sample(runs, prompts, num_episodes)
         num_answers = policy.log_probs(runs, prompts).shape[2]
@@ -285,6 +299,7 @@ class Explorer(Remembering):
         batch.choices[swapped], batch.path[swapped] = others.choices[swapped], others.path[swapped]
         return batch
 
+    @override
     def learn(self, policy: Any, batch: Any) -> np.ndarray:
         log_probs = self._enter(policy, batch)
         advantages = self.advantages(batch.returns).reshape(batch.choices.shape).round(12)
@@ -308,8 +323,12 @@ class Pulled(Explorer):
     corrected = False
 
 
+class Scout(Record, Pulled):
+    """Hit or miss against the record, with proposals that keep exploring: a better answer counts in full."""
+
+
 class Contrast(Remembering):
-    """Pairs of answers from the memory of a run: the best is better than any other, an unseen one than a beaten one.
+    """Pairs from the memory of a run: the best answer and unseen ones are better than those it has beaten.
 
     Minus log sigmoid(log-probability of the better less that of the worse), as in DPO (Rafailov et al. 2023,
     arXiv:2305.18290) with a reference that gives all answers alike. Silent groups teach, too.
@@ -317,6 +336,7 @@ class Contrast(Remembering):
 
     pairs = 16
 
+    @override
     def learn(self, policy: Any, batch: Any) -> None:
         self._enter(policy, batch)
         blocks = batch.prompts.shape[1]
@@ -330,7 +350,8 @@ class Contrast(Remembering):
 
     def _pairs(self, run: int, secret: int, pairs: int) -> np.ndarray:
         """(pairs, 2) the better and the worse; -1 where nothing is beaten yet."""
-        counts, means, random = self._seen.counts[run, secret], self._seen.means[run, secret], self._random[run]
+        counts, means = self._seen.counts[run, secret], self._seen.means[run, secret]
+        random = self._random[run]
         seen, unseen = np.nonzero(counts)[0], np.nonzero(counts == 0)[0]
         if len(seen) == 0:
             return np.full((pairs, 2), -1)
@@ -345,6 +366,7 @@ class Contrast(Remembering):
         drawn = np.where(half & (len(beaten) > 0), random.choice(top, pairs), drawn)
         return np.stack([drawn, random.choice(worse, pairs)], axis=1)
 
+    @override
     def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
         pairs = log_probs.sum(dim=2).unflatten(1, (-1, 2))
         weights = advantages[:, ::2, 0]

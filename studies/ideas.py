@@ -22,6 +22,8 @@ from memory_rl import Learner
 from memory_rl.seeding import RunStreams
 from memory_rl.state import Stateful
 
+TIE = 1e-9  # means of equal rewards differ by rounding
+
 
 def answers_of(batch: Any) -> np.ndarray:
     """The number of what each episode answered (R, E), -1 if that was invalid.
@@ -45,7 +47,7 @@ class Seen(Stateful):
 
     def add(self, batch: Any, num_answers: int) -> None:
         """Enters the episodes of a batch with a valid answer."""
-        self._make_room(int(batch.prompts.max()) + 1, num_answers)
+        self.make_room(int(batch.prompts.max()) + 1, num_answers)
         answers, rewards = answers_of(batch), batch.rewards.sum(axis=2)
         for place in range(answers.shape[1]):  # within a batch, too, an answer may come twice
             rows = np.nonzero(answers[:, place] >= 0)[0]
@@ -55,7 +57,14 @@ class Seen(Stateful):
             self.means[where] += off / self.counts[where]
             self.squares[where] += off * (rewards[rows, place] - self.means[where])
 
-    def _make_room(self, num_secrets: int, num_answers: int) -> None:
+    def best(self, run: int, secret: int) -> np.ndarray:
+        """The answers with the highest mean, none before the first."""
+        seen = np.nonzero(self.counts[run, secret])[0]
+        means = self.means[run, secret, seen]
+        return seen[means >= means.max(initial=-np.inf) - TIE]
+
+    def make_room(self, num_secrets: int, num_answers: int) -> None:
+        """Room for so many secrets of a run, and answers."""
         for name in self.kept:
             old = getattr(self, name)
             old = np.zeros((self.num_runs, 0, num_answers)) if old is None else old
@@ -115,7 +124,7 @@ class Process:
         centre = float(count @ means[seen] / total)
         values = means[seen] - centre
         spread = self.noises[:, None, None] * np.diag(1 / count)
-        covariance = self.kernels[self.length_of][:, seen[:, None], seen] + spread  # (H, K, K)
+        covariance = self.kernels[:, seen[:, None], seen][self.length_of] + spread  # (H, K, K)
         inverse = np.linalg.inv(covariance)
         _, log_size = np.linalg.slogdet(covariance)
         log_size = log_size + (total - len(seen)) * np.log(self.noises)
@@ -276,7 +285,7 @@ class Record(Remembering):
         best = np.where(self._seen.counts[where] > 0, self._seen.means[where], -np.inf).max(axis=2)
         answers = answers_of(batch)
         own = self._seen.means[(*where, np.maximum(answers, 0))]
-        hits = ((answers >= 0) & (own >= best - 1e-9)).astype(np.float64).reshape(batch.returns.shape[:3])
+        hits = ((answers >= 0) & (own >= best - TIE)).astype(np.float64).reshape(batch.returns.shape[:3])
         advantages = hits - hits.mean(axis=2, keepdims=True)
         of_steps = np.broadcast_to(advantages.reshape(answers.shape)[:, :, None], batch.choices.shape)
         policy.update(batch, np.array(of_steps), self)
@@ -323,8 +332,38 @@ class Pulled(Explorer):
     corrected = False
 
 
-class Scout(Record, Pulled):
-    """Hit or miss against the record, with proposals that keep exploring: a better answer counts in full."""
+class Scout(Record):
+    """Hit or miss against the record, with half of the episodes on the least tried answers.
+
+    A quarter gives the record again. So a better answer counts in full as soon as it is found, is not
+    forgotten, and a lucky one is found out.
+    """
+
+    share = 0.5
+    again = 0.25
+
+    @override
+    def sample(self, policy: Any, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Any:
+        batch = policy.sample(runs, prompts, num_episodes)
+        self._seen.make_room(int(prompts.max()) + 1, policy.log_probs(runs[:1], prompts[:1]).shape[2])
+        kinds, asked = self._random.random(runs, num_episodes), batch.asked
+        forms = np.full(kinds.shape, -1)
+        for row, place in np.argwhere(kinds < self.share + self.again):
+            where, random = (runs[row], asked[row, place]), self._random[runs[row]]
+            tries = kinds[row, place] < self.share
+            forms[row, place] = self._least_tried(*where, random) if tries else self._record(*where, random)
+        shown, swapped = policy.demonstrate(runs, prompts, np.maximum(forms, 0)), forms >= 0
+        batch.choices[swapped], batch.path[swapped] = shown.choices[swapped], shown.path[swapped]
+        return batch
+
+    def _least_tried(self, run: int, secret: int, random: np.random.Generator) -> int:
+        counts = self._seen.counts[run, secret]
+        return int(random.choice(np.nonzero(counts == counts.min())[0]))
+
+    def _record(self, run: int, secret: int, random: np.random.Generator) -> int:
+        """One of the best answers of this run so far; -1 if there is none."""
+        best = self._seen.best(run, secret)
+        return int(random.choice(best)) if len(best) else -1
 
 
 class Contrast(Remembering):
@@ -350,13 +389,12 @@ class Contrast(Remembering):
 
     def _pairs(self, run: int, secret: int, pairs: int) -> np.ndarray:
         """(pairs, 2) the better and the worse; -1 where nothing is beaten yet."""
-        counts, means = self._seen.counts[run, secret], self._seen.means[run, secret]
-        random = self._random[run]
+        counts, random = self._seen.counts[run, secret], self._random[run]
         seen, unseen = np.nonzero(counts)[0], np.nonzero(counts == 0)[0]
         if len(seen) == 0:
             return np.full((pairs, 2), -1)
-        best = means[seen].max() - 1e-9
-        top, beaten = seen[means[seen] >= best], seen[means[seen] < best]
+        top = self._seen.best(run, secret)
+        beaten = np.setdiff1d(seen, top)
         worse = beaten if len(beaten) else top
         better = np.concatenate([top, unseen]) if len(beaten) else unseen
         if len(better) == 0:

@@ -4,8 +4,8 @@
     python studies/ideas_diagnosed.py DIR        (also: where the runs of ideas_measured.py in DIR ended)
 
 1. One step away from a single answer: how much less likely it becomes, and its neighbours with it.
-2. Steps away from half of the answers, one by one in random order, as often as it takes: how likely the others
-   are then, and above all the answer S among them, whose neighbours were all pushed away.
+2. Steps away from half of the answers, four at a time, each four times: how likely the others are then, and
+   above all the answer S among them, whose nearest neighbours were all pushed away.
 3. The answers of the last 200 episodes of each run: right, next to S (1 to 3 away), farther; silent groups.
 """
 
@@ -30,9 +30,11 @@ PROMPTS = np.zeros((N, 1), dtype=np.int64)
 Print = Console(width=160, highlight=False).print
 
 
-def make_policy(backend: str) -> Any:
-    """A policy with a run for each answer, as an experiment starts."""
-    return make_learners(make_setting(make_experiment({"backend": backend, "N": N, "num_runs": N}))).policy
+def make_policy(backend: str, factor: float = 1.0) -> Any:
+    """A policy with a run for each answer, as an experiment starts; a factor of the default step size."""
+    keys = {"backend": backend, "N": N, "num_runs": N}
+    rate = factor * make_experiment(keys).step_size
+    return make_learners(make_setting(make_experiment({**keys, "learning_rate": rate}))).policy
 
 
 def push(policy: Any, answers: np.ndarray, weight: float) -> None:
@@ -59,12 +61,12 @@ def one_step(backend: str) -> str:
     return ", ".join(f"{name} {change[of].mean():+.3f}" for name, of in kinds.items())
 
 
-def eliminated(backend: str, kind: str, rounds: int = 8) -> str:
-    """What is left of S = run once 32 others, its nearest among them, were each pushed away `rounds` times."""
-    policy, random = make_policy(backend), np.random.default_rng(0)
+def eliminated(backend: str, kind: str, factor: float) -> str:
+    """What is left of S = run once 32 others, its 8 nearest among them, were each pushed away four times."""
+    policy, random = make_policy(backend, factor), np.random.default_rng(0)
     near = np.argsort(np.abs(EVERY[:, None] - EVERY), axis=1, kind="stable")  # S first
     beaten = np.array([np.append(row[1:9], random.choice(row[9:], 24, replace=False)) for row in near])
-    for _ in range(rounds):
+    for _ in range(4):
         for answers in random.permuted(beaten, axis=1).reshape(N, 8, 4).swapaxes(0, 1):
             if kind == "policy gradient":
                 push(policy, answers, -1.0)
@@ -84,7 +86,7 @@ def eliminated(backend: str, kind: str, rounds: int = 8) -> str:
 
 
 def endings(folder: Path) -> str:
-    """What the last 200 episodes of the runs in a folder answered: by distance to S, of runs that are not done."""
+    """What the runs in a folder that have not memorised answered in their last 200 episodes."""
     result = memory_rl.load(folder)
     last = result.metrics.sort("episode").group_by("run").last()
     stuck = last.filter(pl.col("bits_known") < np.log2(N) - 1)
@@ -106,8 +108,8 @@ def main() -> None:
     for backend in ("tabular", "local"):
         Print(f"1. {backend}: change of log P by one step away from an answer: {one_step(backend)}")
     for backend in ("tabular", "local"):
-        for kind in ("policy gradient", "target"):
-            Print(f"2. {backend}, {kind}: {eliminated(backend, kind)}")
+        for kind, factor in (("policy gradient", 1.0), ("policy gradient", 0.1), ("target", 1.0)):
+            Print(f"2. {backend}, {kind}, {factor} times the step: {eliminated(backend, kind, factor)}")
     for folder in sorted(Path(sys.argv[1]).iterdir()) if len(sys.argv) > 1 else ():
         if "tuning" not in folder.name and "secrets" not in folder.name and "sums" not in folder.name:
             Print(f"3. {folder.name}: {endings(folder)}")

@@ -320,6 +320,19 @@ def test_proposals_are_of_the_mixture_and_weighted_by_it(ideas):
     assert policy.done[-1][1][0] == pytest.approx([3, -1, -1, -1, 0])
 
 
+def test_a_scout_tries_the_least_tried_repeats_the_record_and_asks_the_policy(ideas):
+    learner, policy = started(ideas.Scout, 4), Fixed(UNIFORM)
+    runs, prompts = np.arange(4), np.zeros((4, 1), dtype=np.int64)
+    first = learner.sample(policy, runs, prompts, 1000).choices[:, :, 0]  # the policy's own are all 0
+    assert np.bincount(first.ravel(), minlength=4) / 4000 == pytest.approx(
+        [5 / 8, 1 / 8, 1 / 8, 1 / 8], abs=0.03
+    )
+    learner.learn(policy, batch_of([[0, 1, 2, 3]] * 4, [[0, 1, 0, 0]] * 4, [[0]] * 4, runs))
+    learner.learn(policy, batch_of([[0, 1, 3]] * 4, [[0, 1, 0]] * 4, [[0]] * 4, runs))
+    later = learner.sample(policy, runs, prompts, 1000).choices[:, :, 0]
+    assert np.bincount(later.ravel(), minlength=4) / 4000 == pytest.approx([1 / 4, 1 / 4, 1 / 2, 0], abs=0.03)
+
+
 def test_pairs_put_the_best_and_the_unseen_above_what_is_beaten(ideas):
     learner, policy = started(ideas.Contrast), Fixed(UNIFORM)
     learner.learn(policy, batch_of([[1, 1]], [[0.5, 0.5]]))  # nothing is beaten: the unseen are preferred

@@ -53,9 +53,9 @@ def _check_worlds(name: str, experiment: Experiment, found: Experiment) -> None:
             f"taught: use num_runs={found.stop.num_runs} or less."
         )
     if not np.array_equal(draw_secrets(experiment), draw_secrets(found)[:runs]):
-        fixed = ours.fixed_secret != theirs.fixed_secret
-        key, value = ("fixed_secret", theirs.fixed_secret) if fixed else ("seed", theirs.seed)
-        raise ConfigError(f"{name} knows other secrets: use {key}={value}, as it did.")
+        fixed = theirs.fixed_secret
+        keys = f"seed={theirs.seed} and no fixed_secret" if fixed is None else f"fixed_secret={fixed}"
+        raise ConfigError(f"{name} knows other secrets: use {keys}, as it did.")
 
 
 def lessons_of(experiment: Experiment) -> np.ndarray | None:

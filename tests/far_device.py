@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, cache_utils
 
-from memory_rl.learning.learners import PPO, Reinforce
+from memory_rl.learning.learners import Reinforce
+from memory_rl.learning.ratios import PPO
 from memory_rl.policies import paths, tiny_model
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt

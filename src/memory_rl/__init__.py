@@ -3,10 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from memory_rl.learning import imitation as _imitation  # noqa: F401  # makes signal=teacher known
-from memory_rl.learning.own_learner import load_learner as _load_learner  # noqa: F401  # makes algorithm= known
+from memory_rl.learning.learners import GRPO, RLOO, Learner, Posterior, Reinforce  # makes algorithm= known
 
-from memory_rl.learning.learners import GRPO, PPO, RLOO, Learner, Posterior, Reinforce  # isort: skip
+from memory_rl.learning.ratios import PPO  # isort: skip
 from memory_rl.api import (
     bounds,
     generate_sft_data,

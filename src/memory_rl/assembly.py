@@ -19,6 +19,7 @@ from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
+from memory_rl.policies.prior import zipf_weights
 from memory_rl.seeding import generator
 from memory_rl.task import (
     TEST,
@@ -143,6 +144,8 @@ def make_learners(
     else:
         policy, about = {"tabular": _tabular, "tinker": _hosted}[setting.experiment.policy.backend](setting)
     about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
+    if setting.experiment.policy.prior_skew:
+        about["prior_skew"] = setting.experiment.policy.prior_skew
     warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
     more = {name: about.pop(name, None) for name in ("base", "prompt")}
     return Learners(policy, about, warmup, about.pop("notes", []), **more)
@@ -195,9 +198,18 @@ def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         environment.num_choices,
         num_prompts=experiment.world.num_secrets,
         prefixes=experiment.policy.tabular_bits == "prefixes",
+        prior=_prior(experiment),
         **_common(experiment),
     )
     return policy, {}
+
+
+def _prior(experiment: Experiment) -> np.ndarray | None:
+    """(N,) N times the probability of each answer at first; None for a uniform one."""
+    chosen = experiment.policy
+    if not chosen.prior_skew:
+        return None
+    return zipf_weights(experiment.world.N, chosen.prior_skew, chosen.base_seed)
 
 
 def _local(
@@ -230,7 +242,7 @@ def _local(
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
         report, about["from_cache"] = warm_up_cached(
-            base, trie, experiment.world.N, chosen.warmup_tolerance, watch
+            base, trie, experiment.world.N, chosen.warmup_tolerance, watch, _prior(experiment)
         )
         about["warmup"] = asdict(report)
         about["seconds"] = about["warmup"].pop("seconds")
@@ -248,7 +260,17 @@ def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: P
     from memory_rl.policies.saved import BASE, describe_base
 
     flat = experiment.flat()
-    keys = ("model_name", "base_seed", "dtype", "warmup", "warmup_tolerance", "env_type", "N", "num_secrets")
+    keys = (
+        "model_name",
+        "base_seed",
+        "dtype",
+        "warmup",
+        "warmup_tolerance",
+        "prior_skew",
+        "env_type",
+        "N",
+        "num_secrets",
+    )
     how = {word: flat[word] for word in keys if word in flat} | {"wording": experiment.wording}
     how["made_here"] = flat["warmup"] or flat["model_name"] == TINY
     how["warmup_report"] = warmup

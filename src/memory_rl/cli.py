@@ -239,7 +239,7 @@ _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any:
 
 def _type_of(one: Key) -> str:
     if one.word == "algorithm":
-        return "|".join([*LEARNERS, "file.py:Name"])
+        return " | ".join([*LEARNERS, "file.py:Name"])  # spaces let lines break
     members = members_of(one.hint)
     return "|".join(_TYPES.get(member) or "|".join(map(str, get_args(member))) for member in members)
 

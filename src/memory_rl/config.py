@@ -35,7 +35,7 @@ TEACHERS = ("secret", "observer")
 _OF_REWARDS = "signal=reward|teacher=observer"
 
 LEARNERS: dict[str, type[Any]] = {}
-"""The built-in learners by the name of the algorithm; filled by `memory_rl.learning.learners`."""
+"""The built-in learners by the name of the algorithm; filled by `memory_rl.learning`."""
 
 LOADERS: dict[str, Callable[[Any], Any]] = {}
 """How other learners are made: `own`, `example` (supervised), `teacher`; `memory_rl.learning` fills it."""
@@ -283,10 +283,17 @@ class PolicySettings:
     )
     warmup_tolerance: float | None = key(
         None,
-        "Bits from uniform from which runs may start where the warm-up does not get as far as it should.",
+        "Bits from its target from which runs may start where the warm-up does not get as far as it should.",
         (None, 1000),
         above=0,
         needs="backend=local,tinker warmup=True",
+    )
+    prior_skew: float = key(
+        0.0,
+        "The base answers a with probability in proportion to (1 + rank of a)^-prior_skew, "
+        "with random ranks; at 0 all answers are equally likely.",
+        (0, 10),
+        needs="backend=local,tabular env_type=single_step warmup=True",
     )
     scoring: Literal["all", "paths"] | None = key(
         None,
@@ -365,8 +372,8 @@ class Updates:
 
     algorithm: Any = name_or_path(
         "reinforce",
-        "Group-mean baseline; grpo standardises, rloo leaves one out, ppo clips the ratio; "
-        "posterior trains towards what an ideal observer believes. Your own as file.py:Name.",
+        "How parameters move: reinforce subtracts the group's mean, grpo standardises, ppo clips the ratio; "
+        "docs/learners.md has them all. Your own as file.py:Name.",
         needs="signal=reward",
     )
     group_size: int = key(4, "Episodes that share a baseline.", SIZES, needs="signal=reward,teacher")
@@ -515,6 +522,7 @@ class Keep:
     wandb_project: str | None = key(None, "Follow the experiment in this project of Weights & Biases.")
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
+    figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

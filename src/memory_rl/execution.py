@@ -310,7 +310,7 @@ def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, 
     cell.summary.update(summarise(cell, setting.condition.ceilings.as_dict(), meter.episodes_to_know))
     cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
     directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
-    for name, content in draw_run(cell):
+    for name, content in draw_run(cell) if experiment.keep.figures else ():
         directory.write(f"figures/{name}", content)
     for breach in breaches(cell.summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)

@@ -223,15 +223,35 @@ class Experiment(Parts):
     def __post_init__(self) -> None:
         self.stop.check(self.world.N)
         check_name("algorithm", self.updates.algorithm, LEARNERS)
-        if self.updates.algorithm == "posterior" and self.policy.backend == "tinker":
-            raise ConfigError(
-                "algorithm=posterior trains on every answer at once, which backend=tinker cannot: use "
-                "algorithm=reinforce, or backend=local."
-            )
+        self._check_learner()
         self._check_secrets()
         self._check_size()
         self._check_updates()
         self._check_teacher()
+
+    def _check_learner(self) -> None:
+        """What a built-in learner does must go with where the policy lives, and with what a loss adds."""
+        if self.signal.shows_answer or self.own_learner:
+            return
+        kind, name = type(self.learner), f"algorithm={self.updates.algorithm}"
+        if kind.not_hosted and self.policy.backend == "tinker":
+            raise ConfigError(
+                f"{name} {kind.not_hosted}, which backend=tinker cannot: use algorithm=reinforce, or "
+                "backend=local."
+            )
+        if self.updates.penalised and not kind.follows_loss:
+            raise ConfigError(
+                f"{self._added} has no meaning beside {name}, which follows no loss: "
+                f"leave {self._added.partition('=')[0]} out."
+            )
+
+    @property
+    def _added(self) -> str:
+        """The first key that adds something to the loss, with its value; only if one does."""
+        updates = self.updates
+        if updates.entropy_bonus:
+            return f"entropy_bonus={updates.entropy_bonus:g}"
+        return f"kl_to_base={updates.kl_to_base:g}"
 
     def _check_secrets(self) -> None:
         world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
@@ -261,6 +281,12 @@ class Experiment(Parts):
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
                 "since an episode is compared with its own group: use group_size=4, or baseline=none."
+            )
+        fewest = self.learner.fewest_episodes
+        if not (self.signal.shows_answer or self.own_learner) and one < fewest:
+            raise ConfigError(
+                f"algorithm={updates.algorithm} compares the episodes of an update, and group_size=1 with "
+                "batch_size=1 has one: use group_size=4."
             )
         product = "batch_size" if self.signal.shows_answer else "group_size * batch_size"
         runs, steps = self.stop.num_runs, (self.world.N - 1).bit_length() if self.world.multi_step else 1
@@ -341,13 +367,10 @@ class Experiment(Parts):
         if signal.reward_noise:
             return f"reward_noise={signal.reward_noise:g}"
         if updates.penalised:
-            return (
-                f"entropy_bonus={updates.entropy_bonus:g}"
-                if updates.entropy_bonus
-                else f"kl_to_base={updates.kl_to_base:g}"
-            )
+            return self._added
         if not self.learner.silent_if_equal:
-            return "baseline=none" if algorithm in ("reinforce", "ppo") else f"algorithm={name_of(algorithm)}"
+            own = self.settings.get("baseline") == "none"
+            return "baseline=none" if own else f"algorithm={name_of(algorithm)}"
         return "skip_ahead=False" if updates.skip_ahead is False else None
 
     @property

@@ -28,6 +28,19 @@ def torch_seed(seed: int, name: str, *indices: int) -> int:
     return int(generator(seed, name, *indices).integers(2**63))
 
 
+def noise(seed: int, size: int) -> np.ndarray:
+    """Standard normal numbers (size,) that only depend on the seed: who needs them again asks again."""
+    return np.random.default_rng(seed).standard_normal(size)
+
+
+def along_noise(seeds: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """The sum over seeds (E,) of weight times `noise`: (size,)."""
+    total = np.zeros(size)
+    for seed, weight in zip(seeds, weights, strict=True):
+        total += weight * noise(seed, size)
+    return total
+
+
 class RunStreams(Stateful):
     """One stream per run for one purpose; axis 0 of what it draws is the run.
 

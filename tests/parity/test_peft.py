@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers import all_log_probs, sample
 
-from memory_rl.learning.learners import PPO, Reinforce
+from memory_rl.learning.learners import Reinforce
+from memory_rl.learning.ratios import PPO
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.lora import TARGETS
 from memory_rl.policies.packed import chosen_log_probs

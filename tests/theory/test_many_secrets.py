@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 import memory_rl
 from memory_rl.assembly import make_sampling
-from memory_rl.learning.learners import PPO, Learner, Reinforce
+from memory_rl.learning.learners import Learner, Reinforce
+from memory_rl.learning.ratios import PPO
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_directions import open_answers
 from memory_rl.policies.base_model import find_base_model, warm_up_cached

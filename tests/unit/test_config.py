@@ -121,7 +121,8 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
     [
         (
             "ppo_epochs=3",
-            "ppo_epochs=3 belongs to algorithm=ppo: add algorithm=ppo, or leave ppo_epochs out.",
+            "ppo_epochs=3 belongs to algorithm=ppo or gspo or cispo or dppo or sapo or pairs: "
+            "add algorithm=ppo, or leave ppo_epochs out.",
         ),
         ("ppo_clip=0.3", "ppo_clip=0.3 belongs to algorithm=ppo: add algorithm=ppo, or leave ppo_clip out."),
         (
@@ -135,8 +136,8 @@ def test_what_a_key_needs_is_there_and_the_key_is_refused_without_it(word, claus
         ),
         (
             "algorithm=grpo baseline=none",
-            "baseline=none belongs to algorithm=reinforce or ppo: use algorithm=reinforce, or leave "
-            "baseline out.",
+            "baseline=none belongs to algorithm=reinforce or ppo or gspo or cispo or dppo or sapo: use "
+            "algorithm=reinforce, or leave baseline out.",
         ),
         (
             "algorithm=own.py:Mine ppo_clip=0.3",
@@ -314,8 +315,8 @@ def test_the_version_is_printed(words, capsys):
         ("device=gpu", "device=gpu is not a choice: did you mean cuda?"),
         ("num_run=3", "num_run=3 is not a known key: did you mean num_runs?"),
         (
-            "algorithm=dpo",
-            "algorithm=dpo is not a choice: use one of reinforce, grpo, rloo, ppo, posterior, file.py:Name.",
+            "algorithm=xyzzy",
+            "algorithm=xyzzy is not a choice: --help lists them.",
         ),
         ("temperature=2", "temperature=2 is not a known key: --help lists them."),
         ("xyzzy=2", "xyzzy=2 is not a known key: --help lists them."),

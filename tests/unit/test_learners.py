@@ -9,7 +9,8 @@ import torch
 
 from memory_rl.config import LEARNERS
 from memory_rl.learning.batch import Batch
-from memory_rl.learning.learners import GRPO, PPO, RLOO, Learner, Posterior, Reinforce, Supervised
+from memory_rl.learning.learners import GRPO, RLOO, Learner, Posterior, Reinforce, Supervised
+from memory_rl.learning.ratios import PPO
 from memory_rl.task import credit_rewards
 
 ESTIMATORS = {"reinforce": Reinforce, "grpo": GRPO, "rloo": RLOO, "ppo": PPO}

@@ -24,7 +24,27 @@ def choices(word: str) -> set[str]:
 
 def test_every_name_is_known_on_both_sides():
     assert set(REWARD_TYPES) == set(CHANNELS)
-    assert set(LEARNERS) == {"reinforce", "grpo", "rloo", "ppo", "posterior"}
+    assert set(LEARNERS) == {
+        "cispo",
+        "corpo",
+        "dppo",
+        "evolution",
+        "grpo",
+        "gspo",
+        "maxrl",
+        "moving_average",
+        "pairs",
+        "pass_at_k",
+        "posterior",
+        "ppo",
+        "raft",
+        "reinforce",
+        "reinforce_plus_plus",
+        "replay",
+        "rloo",
+        "sapo",
+        "signs",
+    }
     assert choices("lora_targets") == set(TARGETS)
     assert choices("optimiser") == set(OPTIMISERS)
     assert set(get_args(Backend)) == choices("backend") == set(MAX_N)

@@ -9,7 +9,8 @@ import scipy.stats
 import torch
 from helpers import all_log_probs, demonstrate, make_environment, sample
 
-from memory_rl.learning.learners import PPO, Reinforce
+from memory_rl.learning.learners import Reinforce
+from memory_rl.learning.ratios import PPO
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tabular import TabularPolicy
 

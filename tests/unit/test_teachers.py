@@ -85,8 +85,8 @@ def test_in_place_of_a_reward_stands_the_log_probability_of_each_turn():
 
 
 def test_a_digit_is_as_likely_as_the_answers_that_begin_with_it():
-    """N = 12: 1 begins 1, 10 and 11; after a first digit that no answer of the teacher's has, all below it are
-    equally likely."""
+    """N = 12: 1 begins 1, 10 and 11. After a first digit that no answer of the teacher's has, all that it
+    begins are equally likely."""
     trie = trie_of("single_step", 12)
     of_forms = np.zeros((1, 1, 12))
     of_forms[0, 0, [1, 10, 11, 4]] = 0.1, 0.2, 0.4, 0.3

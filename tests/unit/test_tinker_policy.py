@@ -14,7 +14,8 @@ from helpers import all_log_probs, demonstrate, invalid_mass, sample
 
 from memory_rl.errors import ConfigError, ModelError, NotFiniteError, ServiceError, TokensSpentError
 from memory_rl.learning.imitation import Imitation
-from memory_rl.learning.learners import PPO, Learner, Reinforce
+from memory_rl.learning.learners import Learner, Reinforce
+from memory_rl.learning.ratios import PPO
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.hosted import policy as policy_module

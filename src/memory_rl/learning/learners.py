@@ -1,6 +1,7 @@
 """How parameters move: a learner is one class.
 
-The built-in ones are at the end; how to write your own is in docs/own_learner.md.
+The first built-in ones are at the end; others are in estimators.py (advantages), ratios.py (losses),
+replay.py and evolution.py. docs/learners.md has all of them, docs/own_learner.md how to write your own.
 
 Axes: R runs, B groups, G episodes of a group, K steps, E = B G episodes, L tokens.
 """
@@ -8,7 +9,7 @@ Axes: R runs, B groups, G episodes of a group, K steps, E = B G episodes, L toke
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from typing_extensions import override
@@ -16,7 +17,7 @@ from typing_extensions import override
 from memory_rl.config import LEARNERS, LOADERS
 from memory_rl.keys import key
 from memory_rl.learning.batch import Batch
-from memory_rl.limits import FACTORS, SIZES
+from memory_rl.limits import SIZES
 from memory_rl.state import Stateful
 
 if TYPE_CHECKING:
@@ -31,11 +32,17 @@ class Learner(Stateful):
         silent_if_equal: whether a group whose credited rewards are equal moves nothing; skip-ahead relies on
             it.
         wants_beliefs: whether `learn` needs the ideal observer's belief, as `batch.beliefs`.
+        fewest_episodes: of an update; with fewer it can never move anything.
+        follows_loss: whether it moves policies down `loss`, to which an entropy bonus can be added.
+        not_hosted: what it does that a hosted policy cannot, as a sentence's verb and object.
     """
 
     epochs = 1
     baseline = "group"
     wants_beliefs = False
+    fewest_episodes = 1
+    follows_loss = True
+    not_hosted: ClassVar[str | None] = None
 
     def __init_subclass__(cls, name: str | None = None, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -67,7 +74,7 @@ class Learner(Stateful):
             before: (R, E, L) the same when the episodes were sampled.
             advantages: (R, E, L) of each token's step, zero for padding.
         """
-        return -(advantages * log_probs).sum(dim=2).mean(dim=1).sum()
+        return over_runs(-(advantages * log_probs))
 
     def moves(self, advantages: np.ndarray) -> np.ndarray:
         """Which runs (R,) take optimiser steps on these advantages (R, E, K); the others stand still."""
@@ -100,8 +107,22 @@ class Learner(Stateful):
         if self.silent_if_equal:  # rounding must not make a signal out of equal rewards
             equal = np.ptp(batch.returns, axis=2, keepdims=True) == 0
             advantages = np.where(equal, 0.0, advantages)
+        return self._move(policy, batch, advantages)
+
+    def _move(self, policy: Any, batch: Batch, advantages: np.ndarray) -> np.ndarray:
+        """Moves by advantages (R, B, G, K), and returns what `learn` does."""
         policy.update(batch, advantages.reshape(batch.choices.shape), self)
         return np.asarray((~advantages.any(axis=(2, 3))).mean(axis=1))
+
+
+def over_runs(of_tokens: torch.Tensor) -> torch.Tensor:
+    """Summed over the tokens of an episode, averaged over a run's episodes, summed over runs: (R, E, L)."""
+    return of_tokens.sum(dim=2).mean(dim=1).sum()
+
+
+def epochs_key() -> Any:
+    """Passes over the same episodes, of learners whose loss says more in the second than in the first."""
+    return key(4, "Optimiser steps on the same episodes.", SIZES, word="ppo_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,26 +156,14 @@ class RLOO(Learner, name="rloo"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPO(Reinforce, name="ppo"):
-    """The clipped surrogate per token (Schulman et al. 2017, arXiv:1707.06347, eq. 7), in several epochs."""
-
-    clip: float = key(0.2, "The ratio is clipped to 1 +- this.", FACTORS, word="ppo_clip")
-    epochs: int = key(4, "Optimiser steps on the same episodes.", SIZES, word="ppo_epochs")
-
-    @override
-    def loss(self, log_probs: torch.Tensor, before: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-        ratio = (log_probs - before).exp()
-        clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        return -(ratio * advantages).minimum(clipped * advantages).sum(dim=2).mean(dim=1).sum()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Posterior(Learner, name="posterior"):
     """Trains towards the belief of an ideal observer of the run's own episodes: all the channel allows."""
 
     epochs: int = key(16, "Optimiser steps towards the same belief.", SIZES, word="posterior_epochs")
     baseline = "none"  # it learns from every group, whatever its rewards
     wants_beliefs = True
+    follows_loss = False
+    not_hosted = "trains on every answer at once"
 
     @override
     def learn(self, policy: Any, batch: Batch) -> None:
@@ -177,6 +186,25 @@ class LearnerKeys:
     """The settings of all algorithms under their keys, for type checkers."""
 
     baseline: Literal["group", "none"] = "group"
+    plus_plus_baseline: Literal["batch", "group"] = "batch"
+    corpo_threshold: float = 1.0
+    positive_weight: float = 0.0
+    negative_weight: float = 1.0
+    average_decay: float = 0.95
+    pairs_beta: float = 0.1
     ppo_clip: float = 0.2
+    ppo_clip_high: float | None = None
     ppo_epochs: int = 4
+    gspo_clip: float = 3e-4
+    gspo_clip_high: float = 4e-4
+    cispo_clip: float = 5.0
+    dppo_clip: float = 0.2
+    dppo_pull: float = 1e-3
+    sapo_positive: float = 1.0
+    sapo_negative: float = 1.05
+    replay_choice: Literal["best", "recent", "random"] = "best"
+    replay_episodes: int = 4
+    replay_memory: int = 64
+    replay_truncation: float = 2.0
+    evolution_sigma: float | None = None
     posterior_epochs: int = 16

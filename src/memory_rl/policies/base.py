@@ -8,6 +8,7 @@ nats.
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -104,6 +105,10 @@ class Scores(Policy):
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Probability that an episode ends in an invalid turn: (R, B), at least 0, and 0 where it cannot."""
 
+    @abstractmethod
+    def log_probs_of_path(self, batch: Batch) -> np.ndarray:
+        """Of the tokens that were chosen, as the policy is now: (R, E, L), 0 at the padding, float64."""
+
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         return assess_all(self.log_probs(runs, every_prompt(runs, forms.shape[1]))[:, :, :num_answers], forms)
@@ -121,6 +126,22 @@ class Imitates(Protocol):
 
     def imitate(self, batch: Batch, learner: Imitation) -> None:
         """One optimiser step of each run of a batch that a teacher has judged."""
+
+
+class Perturbs(Protocol):
+    """A policy with noise on what it trains, and that can be moved along such noise, see `seeding.noise`.
+
+    Attributes:
+        noise: the standard deviation that suits its parameters.
+    """
+
+    noise: float
+
+    def perturbed(self, runs: np.ndarray, seeds: np.ndarray, scale: float) -> AbstractContextManager[None]:
+        """In its block, what each of these runs trains has noise of its seed (R,) times the scale on it."""
+
+    def follow(self, runs: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> None:
+        """An optimiser step of these runs down the sum of noise times weights: seeds and weights (R, E)."""
 
 
 class ScoresPaths(Protocol):

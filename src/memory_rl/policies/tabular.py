@@ -9,6 +9,8 @@ Axes: R runs, M prompts, D decisions, C choices of a decision, K steps, E episod
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +21,8 @@ from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.learning.imitation import conditionals
 from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.learning.penalty import Penalty
-from memory_rl.policies.base import Scores
-from memory_rl.seeding import RunStreams
+from memory_rl.policies.base import Scores, every_prompt
+from memory_rl.seeding import RunStreams, along_noise, noise
 from memory_rl.state import State
 
 if TYPE_CHECKING:
@@ -33,9 +35,9 @@ _NO_PENALTY = Penalty()
 
 
 class TabularPolicy(Scores):
-    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils` and `Imitates`, too.
+    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils`, `Imitates`, `Perturbs`.
 
-    They are zero at first, so that every answer is equally likely.
+    They are zero at first, so that every answer is equally likely, unless a prior is given.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own,
     whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
@@ -51,8 +53,10 @@ class TabularPolicy(Scores):
         learning_rate: its step size.
         seed: of sampling.
         penalty: what is added to a learner's loss.
+        prior: (C,) C times the probability of each choice at first, if that is not uniform.
     """
 
+    noise = 1.0
     # The distributions are kept, too: recomputed, they need not come out the same to the bit.
     kept = ("logits", "_optimiser", "updates", "_log_probs", "_stale", "_streams")
 
@@ -68,6 +72,7 @@ class TabularPolicy(Scores):
         learning_rate: float,
         seed: int,
         penalty: Penalty = _NO_PENALTY,
+        prior: np.ndarray | None = None,
     ) -> None:
         self.penalty = penalty
         self.num_runs, self._num_prompts = num_runs, num_prompts
@@ -76,6 +81,8 @@ class TabularPolicy(Scores):
         self._form_path = self._path(forms)  # (F, K)
         num_decisions, num_rows = int(self._form_path.max()) // num_choices + 1, num_runs * num_prompts
         self.logits = torch.zeros(num_rows, num_decisions, num_choices, dtype=torch.float64)
+        if prior is not None:
+            self.logits += torch.from_numpy(prior).log()
         self._flat = self.logits.view(num_rows, -1)
         self.trained_parameters = self._flat.shape[1] * num_prompts
         self.trained_bytes = self._flat[0].nbytes * num_prompts
@@ -167,10 +174,42 @@ class TabularPolicy(Scores):
         self._descend(rows, logits, loss)
 
     @override
+    def log_probs_of_path(self, batch: Batch) -> np.ndarray:
+        rows = self._rows(batch.runs, batch.asked)
+        self._refresh(rows)
+        return self._log_probs[rows[:, :, None], batch.path]
+
+    @contextmanager
+    def perturbed(self, runs: np.ndarray, seeds: np.ndarray, scale: float) -> Iterator[None]:
+        """What is known of the distributions is put back, too, see `Perturbs`."""
+        rows, own = self._rows_of(runs), (self._stale, self._log_probs, self._cumulative)
+        which = torch.from_numpy(rows)
+        values, known = self._flat[which], [part[rows] for part in own]  # copies
+        drawn = np.stack([noise(seed, values.numel() // len(runs)) for seed in seeds])
+        self._flat[which] += scale * torch.from_numpy(drawn).view_as(values)
+        self._stale[rows] = True
+        try:
+            yield
+        finally:
+            self._flat[which] = values
+            for part, before in zip(own, known, strict=True):
+                part[rows] = before
+
+    def follow(self, runs: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> None:
+        """A step of all rows of these runs, see `Perturbs`."""
+        rows, size = self._rows_of(runs), self._flat.shape[1] * self._num_prompts
+        gradients = np.stack([along_noise(*of_run, size) for of_run in zip(seeds, weights, strict=True)])
+        self._step(rows, torch.from_numpy(gradients).view(len(rows), -1))
+
+    @override
     def restore(self, state: State) -> None:
         super().restore(state)
         fresh = np.nonzero(~self._stale)[0]
         self._keep(fresh, self._log_probs[fresh])
+
+    def _rows_of(self, runs: np.ndarray) -> np.ndarray:
+        """All rows of these runs, one run after the other: (R,) to (R M,)."""
+        return self._rows(runs, every_prompt(runs, self._num_prompts)).ravel()
 
     def _rows(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """The rows of these runs at these prompts: (R,), (R, B) to (R, B)."""
@@ -210,12 +249,16 @@ class TabularPolicy(Scores):
 
     def _descend(self, rows: np.ndarray, logits: torch.Tensor, loss: torch.Tensor) -> None:
         (gradients,) = torch.autograd.grad(loss, logits)
-        self._optimiser.step(self._flat, rows, gradients.flatten(1))
+        self._step(rows, gradients.flatten(1))
+        check_loss(loss.item(), rows // self._num_prompts, self.updates)
+
+    def _step(self, rows: np.ndarray, gradients: torch.Tensor) -> None:
+        """An optimiser step of these rows down gradients (rows, D C)."""
+        self._optimiser.step(self._flat, rows, gradients)
         runs = rows // self._num_prompts
         self.updates[np.unique(runs)] += 1
         self._stale[rows] = True
         check_finite(self._flat.numpy()[rows], "parameters are", runs, self.updates)
-        check_loss(loss.item(), runs, self.updates)
 
     def _refresh(self, rows: np.ndarray) -> None:
         """Recomputes the distributions of those of the rows whose logits have moved."""

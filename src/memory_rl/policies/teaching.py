@@ -23,10 +23,10 @@ def edge_probabilities(trie: AnswerTrie, of_forms: np.ndarray) -> np.ndarray:
     by_edge[-1] = 0.0
     mass = by_edge.T.reshape(*of_forms.shape[:-1], -1)
     total = mass[..., trie.decision_edges].sum(axis=-1)[..., trie.edge_decision]
+    even = trie.edge_share(np.ones(len(trie.form_edges)))
     found = np.zeros_like(mass)
-    found[..., :-1] = np.divide(
-        mass[..., :-1], total, out=np.broadcast_to(trie.edge_share, total.shape).copy(), where=total > 0
-    )
+    found[..., :-1] = np.broadcast_to(even, total.shape)
+    np.divide(mass[..., :-1], total, out=found[..., :-1], where=total > 0)
     return found
 
 

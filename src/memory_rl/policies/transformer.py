@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from memory_rl.policies.packed import (
     tensor_beside,
 )
 from memory_rl.policies.teaching import judged, on_path
-from memory_rl.seeding import RunStreams, torch_seed
+from memory_rl.seeding import RunStreams, along_noise, noise, torch_seed
 from memory_rl.state import State
 
 if TYPE_CHECKING:
@@ -198,8 +199,9 @@ class AdaptedTransformer(Policy):
 
 
 class TransformerPolicy(AdaptedTransformer, Scores):
-    """Knows the probability of every answer. Implements `Distils` and `Imitates`, too."""
+    """Knows the probability of every answer. Implements `Distils`, `Imitates`, `Perturbs`."""
 
+    noise = 0.02
     # The same runs need not be in one pass again: what is known of their distributions is kept, too.
     kept = (*AdaptedTransformer.kept, "_edge_log_probs")
 
@@ -234,6 +236,37 @@ class TransformerPolicy(AdaptedTransformer, Scores):
     @override
     def invalid(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         return self.trie.exit_mass(self._edges(runs, prompts))
+
+    @override
+    def log_probs_of_path(self, batch: Batch) -> np.ndarray:
+        edges, block = self._edges(batch.runs, batch.prompts), batch.path.shape[1] // batch.prompts.shape[1]
+        run, asked = np.arange(len(batch.runs)), np.arange(batch.path.shape[1]) // block
+        chosen: np.ndarray = edges[run[:, None, None], asked[:, None], batch.path]
+        return np.where(batch.path == NONE, 0.0, chosen)
+
+    @contextmanager
+    def perturbed(self, runs: np.ndarray, seeds: np.ndarray, scale: float) -> Iterator[None]:
+        """What is known of the distributions is put back, too, see `Perturbs`."""
+        vectors = [self.adapters.vectors[run].data for run in runs]
+        values = [vector.clone() for vector in vectors]
+        stale, known = self._stale[runs], self._edge_log_probs[runs]  # copies
+        for vector, seed in zip(vectors, seeds, strict=True):
+            vector.add_(torch.from_numpy(noise(seed, vector.numel())).to(vector), alpha=scale)
+        self._stale[runs] = True
+        try:
+            yield
+        finally:
+            for vector, before in zip(vectors, values, strict=True):
+                vector.copy_(before)
+            self._stale[runs], self._edge_log_probs[runs] = stale, known
+
+    def follow(self, runs: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> None:
+        """One step of the optimiser of each of these runs, see `Perturbs`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        for run, drawn, each in zip(runs, seeds, weights, strict=True):
+            vector = self.adapters.vectors[run]
+            vector.grad = torch.from_numpy(along_noise(drawn, each, vector.numel())).to(vector)
+        self._step(runs, torch.zeros((), device=self.model.device))
 
     def distil(self, runs: np.ndarray, prompts: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """Gradient passes over the whole trie, see `Distils`."""

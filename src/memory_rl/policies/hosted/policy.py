@@ -19,7 +19,8 @@ from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.divergence import check_finite, check_loss
 from memory_rl.learning.imitation import FLOOR, Imitation
-from memory_rl.learning.learners import PPO, Learner
+from memory_rl.learning.learners import Learner
+from memory_rl.learning.ratios import CISPO, PPO
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import Assessment, Policy, Scores, assess_all, every_prompt
 from memory_rl.policies.hosted.clients import Clients, Loss, make_datum
@@ -55,15 +56,27 @@ def hosted_loss(learner: Learner) -> Loss:
     Raises:
         ConfigError: if the service has no such loss.
     """
-    loss = type(learner).loss
+    kind, loss = type(learner), type(learner).loss
+    if kind.sample is not Learner.sample:
+        raise ConfigError(
+            f"algorithm={kind.__name__} samples in a way of its own, which backend=tinker cannot: use "
+            "backend=local, or leave sample out."
+        )
     if loss is Learner.loss:
         return "importance_sampling", None
     if loss is PPO.loss and isinstance(learner, PPO):
-        return "ppo", {"clip_low_threshold": 1 - learner.clip, "clip_high_threshold": 1 + learner.clip}
+        return "ppo", _clipped(1 - learner.clip, 1 + learner.upper)
+    if loss is CISPO.loss and isinstance(learner, CISPO):
+        return "cispo", _clipped(0.0, learner.clip)
     raise ConfigError(
         f"algorithm={type(learner).__name__} has a loss of its own, which backend=tinker cannot compute: use "
         "backend=local, or replace its advantages alone."
     )
+
+
+def _clipped(low: float, high: float) -> dict[str, float]:
+    """The service's settings for ratios that are clipped to [low, high]."""
+    return {"clip_low_threshold": low, "clip_high_threshold": high}
 
 
 class TinkerPolicy(Policy):

@@ -19,6 +19,7 @@ from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
+from memory_rl.policies.prior import zipf_weights
 from memory_rl.seeding import generator
 from memory_rl.task import (
     TEST,
@@ -32,7 +33,8 @@ from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, UniformPrompts
-from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep
+from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep, Taught
+from memory_rl.training.teachers import make_teacher
 
 if TYPE_CHECKING:
     from memory_rl.policies.answer_trie import AnswerTrie
@@ -72,7 +74,11 @@ def make_setting(experiment: Experiment) -> Setting:
         ConfigError: if a reward or learner of the user's own cannot be used.
     """
     condition = make_condition(
-        experiment.world, experiment.signal, experiment.stop.memorised_at, experiment.wording
+        experiment.world,
+        experiment.signal,
+        experiment.stop.memorised_at,
+        experiment.wording,
+        spelt=experiment.spelt,
     )
     return Setting(
         experiment, condition, experiment.learner, _read_answers(experiment, condition.environment)
@@ -105,6 +111,7 @@ class Learners:
         notes: sentences about what a hosted policy may cost.
         base: of adapters/base.json, where adapters are to be saved: the model that they belong to.
         prompt: a conversation as the model reads it; None for a policy that reads none.
+        lessons: (R, M, F) what the teachers of another run would answer; None without them.
     """
 
     policy: Policy
@@ -113,6 +120,7 @@ class Learners:
     notes: list[str]
     base: dict[str, Any] | None
     prompt: str | None
+    lessons: np.ndarray | None = None
 
 
 def make_learners(
@@ -136,6 +144,8 @@ def make_learners(
     else:
         policy, about = {"tabular": _tabular, "tinker": _hosted}[setting.experiment.policy.backend](setting)
     about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
+    if setting.experiment.policy.prior_skew:
+        about["prior_skew"] = setting.experiment.policy.prior_skew
     warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
     more = {name: about.pop(name, None) for name in ("base", "prompt")}
     return Learners(policy, about, warmup, about.pop("notes", []), **more)
@@ -188,9 +198,18 @@ def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         environment.num_choices,
         num_prompts=experiment.world.num_secrets,
         prefixes=experiment.policy.tabular_bits == "prefixes",
+        prior=_prior(experiment),
         **_common(experiment),
     )
     return policy, {}
+
+
+def _prior(experiment: Experiment) -> np.ndarray | None:
+    """(N,) N times the probability of each answer at first; None for a uniform one."""
+    chosen = experiment.policy
+    if not chosen.prior_skew:
+        return None
+    return zipf_weights(experiment.world.N, chosen.prior_skew, chosen.base_seed)
 
 
 def _local(
@@ -223,7 +242,7 @@ def _local(
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
         report, about["from_cache"] = warm_up_cached(
-            base, trie, experiment.world.N, chosen.warmup_tolerance, watch
+            base, trie, experiment.world.N, chosen.warmup_tolerance, watch, _prior(experiment)
         )
         about["warmup"] = asdict(report)
         about["seconds"] = about["warmup"].pop("seconds")
@@ -241,7 +260,17 @@ def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: P
     from memory_rl.policies.saved import BASE, describe_base
 
     flat = experiment.flat()
-    keys = ("model_name", "base_seed", "dtype", "warmup", "warmup_tolerance", "env_type", "N", "num_secrets")
+    keys = (
+        "model_name",
+        "base_seed",
+        "dtype",
+        "warmup",
+        "warmup_tolerance",
+        "prior_skew",
+        "env_type",
+        "N",
+        "num_secrets",
+    )
     how = {word: flat[word] for word in keys if word in flat} | {"wording": experiment.wording}
     how["made_here"] = flat["warmup"] or flat["model_name"] == TINY
     how["warmup_report"] = warmup
@@ -309,10 +338,18 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     return policy, about
 
 
-def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
+def make_sampling(
+    setting: Setting, policy: Any, secrets: np.ndarray, lessons: np.ndarray | None = None
+) -> Sampling:
     """How the episodes of the next update come about.
 
     Silent updates are skipped where that was asked for and is exact.
+
+    Args:
+        setting: of the experiment.
+        policy: of R runs.
+        secrets: (R, M).
+        lessons: (R, M, F) of teachers that were trained, see `Learners`.
     """
     experiment, world = setting.experiment, setting.experiment.world
     setting.learner.start(world.seed, experiment.stop.num_runs)
@@ -329,6 +366,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         prompts=prompts_of(experiment),
         credit=experiment.signal.credit,
         beliefs=Beliefs(table, secrets.shape, world.N) if wanted else None,
+        teacher=make_teacher(experiment.signal, setting.environment, secrets, lessons),
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )
@@ -337,6 +375,8 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
 def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
     if experiment.signal.shows_answer:
         return Shown
+    if experiment.signal.teaches:
+        return Taught
     if experiment.scores_paths:
         return HitsAndMisses
     return SkipAhead if experiment.skips_ahead else StepByStep

@@ -37,6 +37,13 @@ def experiment_keys() -> dict[str, Key]:
     return found
 
 
+def learner_keys() -> dict[str, Key]:
+    """The keys that say which learner it is: the algorithm, its settings, and the terms that any may have."""
+    any_learner = ("algorithm", "entropy_bonus", "kl_to_base")
+    found = experiment_keys().items()
+    return {word: one for word, one in found if one.part == "settings" or word in any_learner}
+
+
 def settings_of(learner: type[Any]) -> dict[str, Key]:
     """The keys of a built-in learner."""
     return keys_of(learner, "settings") if hasattr(learner, "__dataclass_fields__") else {}

@@ -147,11 +147,12 @@ def test_scaling_draws_exact_policy_gradient_where_a_cell_is_just_that():
     }
     cells = [
         Told({}, summary=summary_of(0.1, 8.3125), learning_rate=2.0, **{**exact, **other})
-        for other in ({}, {"group_size": 4})
+        for other in ({}, {"group_size": 4}, {"prior_skew": 1.0})
     ]
     frame = curves.scaling([Entry("a", cell) for cell in cells])
     assert frame["closed_form"].to_list() == [
         pytest.approx(4 / binary_episodes(16, 2.0, 0.5), rel=1e-3),
+        None,
         None,
     ]
 

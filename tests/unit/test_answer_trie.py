@@ -98,11 +98,14 @@ def test_an_exit_forfeits_the_later_turns():
 
 
 @pytest.mark.parametrize(("kind", "N"), [("single_step", 137), ("multi_step", 16)])
-def test_the_shares_of_the_edges_make_all_forms_equally_likely(kind, N):
+def test_the_shares_of_the_edges_make_forms_as_likely_as_they_weigh(kind, N):
     trie = make_trie(make_environment(kind, N), TOKENIZER)
-    with np.errstate(divide="ignore"):  # exits have no share
-        np.testing.assert_allclose(trie.form_log_probs(np.log(trie.edge_share[None])), -np.log(N))
-    assert (trie.edge_share[trie.is_exit] == 0).all()
+    for weights in (np.ones(N), np.random.default_rng(0).exponential(size=N)):
+        share = trie.edge_share(weights)
+        with np.errstate(divide="ignore"):  # exits have no share
+            log_probs = trie.form_log_probs(np.log(share))
+        np.testing.assert_allclose(np.exp(log_probs), weights / weights.sum())
+        assert (share[trie.is_exit] == 0).all()
 
 
 def test_ambiguous_answers_are_refused():

@@ -187,7 +187,7 @@ def test_steps_are_told_as_they_are_made():
         shown.move(*told[-1])
         [task] = shown.tasks
         line = shown.columns[0].render(task).plain
-    assert line == f"format warm-up: {report.steps} steps, {report.divergence:.3f} bits from uniform"
+    assert line == f"format warm-up: {report.steps} steps, {report.divergence:.3f} bits from its target"
 
 
 def test_a_refusal_names_a_tolerance_that_would_do():

@@ -25,7 +25,7 @@ from memory_rl.analysis.entries import (
     within,
 )
 from memory_rl.analysis.hypotheses import TESTS, Hypothesis
-from memory_rl.catalogue import experiment_keys
+from memory_rl.catalogue import experiment_keys, learner_keys
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.files import Json
 from memory_rl.keys import Key, accept_some, read_selection
@@ -48,6 +48,13 @@ def _an_entry(value: Any) -> Json:
     return accept_some(experiment_keys(), entry)
 
 
+def _a_learner(value: Any) -> Json:
+    learner = a_selection(value)
+    if "algorithm" not in learner:
+        raise ValueError
+    return accept_some(learner_keys(), learner)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What is to be measured and judged.
@@ -56,6 +63,8 @@ class Protocol:
         name: of the protocol.
         description: of what it is for.
         grid: entries of the sweep; each has a `command` and configuration keys, where a list is an axis.
+        learners: keys of each learner that is to run on every `train` entry of the grid; none for those that
+            the entries name themselves.
         tune: settings of the tuning, or None for none.
         minimum_runs: no hypothesis is judged on a cell with fewer.
         alpha: the chance of one wrong verdict or more among all hypotheses, at most.
@@ -70,6 +79,10 @@ class Protocol:
     grid: Annotated[list[Json], Holds(list_of(_an_entry), "a list of entries with command: train or sft")] = (
         field(repr=False)
     )
+    learners: Annotated[
+        list[Json],
+        Holds(list_of(_a_learner), "a list of learners with an algorithm each, such as [{algorithm: grpo}]"),
+    ] = field(default_factory=list)
     tune: Annotated[Json | None, Holds(or_none(a_selection), "null, or keys of the tuning")] = None
     minimum_runs: Annotated[int, Holds(within(2, SIZES[1], int), "an integer of 2 or more, such as 10")] = 10
     alpha: Annotated[float, Holds(within(1e-9, 0.2), "a probability up to 0.2, such as 0.05")] = 0.05
@@ -111,6 +124,9 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     protocol = read(
         Protocol, values, where, text=content.decode(), sha256=hashlib.sha256(content).hexdigest()
     )
+    for word in (word for learner in protocol.learners for word in learner):
+        if word not in learner_keys():
+            raise ConfigError(f"{where} has learners with {word}: {suggest(word, learner_keys())}")
     return replace(
         protocol,
         exclusions=[_read_selection(selection, where) for selection in protocol.exclusions],

@@ -65,6 +65,15 @@ def three_digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
+def proportion(count: int, of: int) -> Estimate:
+    """A share of runs with the exact binomial interval (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    low = float(betaincinv(count, of - count + 1, TAIL)) if count else 0.0
+    high = float(betaincinv(count + 1, of - count, 1 - TAIL)) if count < of else 1.0
+    return Estimate(count / of, low, high)
+
+
 def bootstrap_mean(values: np.ndarray) -> Estimate:
     """Mean over runs with its bootstrap interval: values (R,)."""
     return Estimate.from_bootstrap(values.mean(), resampled_means(values, RESAMPLES), len(values))
@@ -88,7 +97,7 @@ def resampled_means(values: np.ndarray, resamples: int) -> np.ndarray:
     runs = len(values)
     if runs == 1:
         return np.full((resamples, *values.shape[1:]), np.nan)
-    counts, step = _resampled_counts(runs, resamples), max(1, _CELLS_A_CHUNK // runs)
+    counts, step = resampled_counts(runs, resamples), max(1, _CELLS_A_CHUNK // runs)
     return np.concatenate(
         [
             counts[start : start + step].astype(np.float64) @ values / runs
@@ -107,8 +116,8 @@ def independent_means(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-@lru_cache(maxsize=2)  # one summary and its curves ask for the same again and again
-def _resampled_counts(runs: int, resamples: int) -> np.ndarray:
+@lru_cache(maxsize=2)  # one summary and its curves, or one ranking, ask for the same again and again
+def resampled_counts(runs: int, resamples: int) -> np.ndarray:
     """How often each run is in each resample: (resamples, runs)."""
     random, even = np.random.default_rng(0), np.full(runs, 1 / runs)
     return random.multinomial(runs, even, size=resamples).astype(np.uint16)

@@ -64,7 +64,8 @@ def about_prior(summary: Mapping[str, Any]) -> str | None:
     """Bits known beside those gained on the base's own prior, in words; None for a base that is uniform."""
     relative, has_model = summary.get("relative_to_prior", {}), {"device", "model"} & summary.keys()
     warmed_up = summary.get("warmup", {"reached": False}).get("reached", True)
-    if "bits_known" not in relative or not has_model or warmed_up:
+    uniform = not summary.get("prior_skew") and (not has_model or warmed_up)
+    if "bits_known" not in relative or uniform:
         return None
     known, gained, left = (
         str(Estimate(relative[name]["estimate"], *relative[name]["ci95"]))
@@ -115,7 +116,7 @@ def _losses(rates: Json) -> dict[str, float | None]:
     """The factor lost at each step of the waterfall, where both rates are known and not 0."""
     estimates = pairwise(rate["estimate"] for rate in rates.values())
     return {
-        name: high / low if high is not None and low else None
+        name: high / low if high and low else None
         for name, (high, low) in zip(("alphabet", "exploration", "absorption"), estimates, strict=True)
     }
 

@@ -148,10 +148,10 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
         information: log2 N.
     """
     spent = float(times.episodes.sum())
-    if not times.memorised.any():
-        return Estimate(0.0, 0.0, information * -np.log(TAIL) / spent)
     if spent == 0:  # every run knew its secret before the first episode
         return Estimate(None)
+    if not times.memorised.any():
+        return Estimate(0.0, 0.0, information * -np.log(TAIL) / spent)
     rate = information * float(times.memorised.sum()) / spent
     if len(times.episodes) == 1:
         return Estimate(rate)

@@ -31,6 +31,8 @@ CONDITIONS: dict[str, dict[str, str]] = {
     "binned_log_distance": {"reward_type": "binned_log_distance"},
     "multi_step": {"env_type": "multi_step"},
     "sft_multi_step": {"signal": "example", "env_type": "multi_step"},
+    "teacher": {"signal": "teacher"},
+    "teacher_multi_step": {"signal": "teacher", "env_type": "multi_step"},
 }
 """What each name of `conditions=` stands for."""
 
@@ -192,21 +194,40 @@ def read_grid_file(path: str) -> GridFile:
     return GridFile(Path(path).stem, content["grid"], tune)
 
 
-def cells_of_entries(entries: Sequence[Any], common: Mapping[str, str]) -> list[GridCell]:
+def cells_of_entries(
+    entries: Sequence[Any], common: Mapping[str, str], learners: Sequence[Json] = ()
+) -> list[GridCell]:
     """All combinations of each entry of a file's grid.
 
     Args:
         entries: mappings with `command` (train or sft) and keys of the configuration; a list is an axis.
-        common: keys as typed that all cells get in which they have a meaning.
+        common: keys as typed that all cells get in which they have a meaning; with a `backend`, entries lose
+            the keys that have none on it.
+        learners: keys of learners, each of which runs on every entry of `train`.
 
     Raises:
         ConfigError: one sentence about the first entry or cell that cannot be run.
     """
     cells: list[GridCell] = []
     for place, entry in enumerate(entries, start=1):
-        cells += _cells_of_entry(place, entry, common)
-        check_count(len(cells))
+        for crossed in _with_learners(place, entry, learners):
+            cells += _cells_of_entry(place, crossed, common)
+            check_count(len(cells))
     return merge(cells)
+
+
+def _with_learners(place: int, entry: Any, learners: Sequence[Json]) -> Iterator[Any]:
+    if not (learners and isinstance(entry, dict) and entry.get("command") == "train"):
+        yield entry
+        return
+    for learner in learners:
+        twice = entry.keys() & learner.keys()
+        if twice:
+            raise ConfigError(
+                f"entry {place} of the grid has {min(twice)}, which its learners have, too: "
+                "leave it out of one of them."
+            )
+        yield {**entry, **learner}
 
 
 def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterator[GridCell]:
@@ -233,6 +254,9 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
         given = zip(axes, combination, strict=True)
         texts = COMMANDS[entry["command"]] | {key: str(value) for key, value in given if value is not None}
         known = meaningful({**common, **texts})
+        if "backend" in common:
+            make_cell(texts)  # so that no key is lost that is simply wrong
+            texts = meaningful({**texts, "backend": common["backend"]})
         yield make_cell({**{key: text for key, text in common.items() if key in known}, **texts})
 
 

@@ -46,6 +46,11 @@ class SweepConfig:
     protocol: str | None = name_or_path(
         None, "The name of a shipped protocol, such as quick, or the path of one: fixes the grid."
     )
+    learners: str | None = key(
+        None,
+        "Of a protocol with learners: run these in place of its own, names or your own as file.py:Name, with "
+        "commas between them.",
+    )
     grid: str | None = path_key(
         None,
         "A YAML file with a grid: a list of entries, each with command: train or sft and keys, a list "
@@ -54,7 +59,7 @@ class SweepConfig:
     conditions: str | None = key(
         None,
         "Of a grid on the command line: any of sft, binary, log_distance, binned_log_distance, multi_step, "
-        "sft_multi_step, file.py:Name.",
+        "sft_multi_step, teacher, teacher_multi_step, file.py:Name.",
     )
     log_path: str | None = name_or_path(
         None, "The sweep's directory, or any URL that fsspec can write. Default: a new one under sweeps/."
@@ -262,9 +267,14 @@ def read_arguments(words: Sequence[str]) -> tuple[SweepConfig, dict[str, str]]:
     config = parse(SweepConfig, [f"{word}={text}" for word, text in texts.items() if word in own])
     axes = {word: text for word, text in texts.items() if word not in own}
     for word, text in axes.items():
-        if config.fixed_by and word not in KEEP:
-            raise ConfigError(
-                f"{word}={text} cannot be added to {config.fixed_by}, which fixes its cells: "
-                f"copy that file and change {word} there."
-            )
+        if config.fixed_by and word not in KEEP and not (config.protocol and word == "backend"):
+            raise cannot_be_added(word, text, config.fixed_by)
     return config, axes
+
+
+def cannot_be_added(word: str, text: str, fixed_by: str) -> ConfigError:
+    """The error about a key of the command line that would change a grid which is fixed."""
+    return ConfigError(
+        f"{word}={text} cannot be added to {fixed_by}, which fixes its cells: "
+        f"copy that file and change {word} there."
+    )

@@ -5,7 +5,7 @@
     cells/<id>/      a run directory for each cell
     tuning/<id>/     run directories of tuning, which are never reported as results
     discarded/       run directories that could not be finished, set aside
-    summary.json     results.csv
+    summary.json     results.csv     ranking.csv, where there are several learners
 
 Every file appears whole or not at all, and a run directory's manifest comes last, so that a cell which is
 completed is all there.
@@ -30,7 +30,7 @@ from memory_rl.runs.shape import SUMMARY as SHAPE
 from memory_rl.runs.shape import SWEPT, problem
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
-SWEEP, PROTOCOL, RESULTS = "sweep.json", "protocol.yaml", "results.csv"
+SWEEP, PROTOCOL, RESULTS, RANKING = "sweep.json", "protocol.yaml", "results.csv", "ranking.csv"
 CELLS, TUNING, DISCARDED = "cells", "tuning", "discarded"
 
 

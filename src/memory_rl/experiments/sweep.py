@@ -19,6 +19,7 @@ import polars as pl
 from rich.console import Console
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
+from memory_rl.analysis.ranking import Ranking
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
 from memory_rl.experiments.executors import execute, number_of_workers
@@ -30,8 +31,9 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
+from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_table
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, RESULTS, SWEEP, TUNING, SweepDirectory
+from memory_rl.experiments.store import CELLS, PROTOCOL, RANKING, RESULTS, SWEEP, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.files import Json, folder_name, print_anything, to_csv
@@ -122,18 +124,31 @@ def make_plan(words: Sequence[str]) -> Sweep:
             "there is nothing to sweep: type for example protocol=quick, grid=file.yaml, "
             "or conditions=sft,binary N=16,64."
         )
-    cells = cells_of_entries(source.grid, axes) if source else cells_of_axes(settings.conditions, axes)
+    protocol = source if isinstance(source, Protocol) else None
+    learners = chosen_learners(settings, axes, protocol)
+    cells = (
+        cells_of_entries(source.grid, axes, learners) if source else cells_of_axes(settings.conditions, axes)
+    )
     tuning = settings.tuning
     if source is not None and source.tune is not None:
         tuning = tuning or read_tuning(source.tune)
+    notes = []
+    if source and "backend" in axes:
+        merged = len(cells_of_entries(source.grid, {}, learners)) - len(cells)
+        notes = [
+            f"cells left out as the same as others, without the keys that have no meaning with "
+            f"backend={axes['backend']}: {merged}"
+        ]
     return Sweep(
         settings,
         source.name if source else "sweep",
         cells,
         tuning,
         [] if tuning is None else make_contests(cells, tuning),
-        source if isinstance(source, Protocol) else None,
+        protocol,
         re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *words])),
+        axes.get("backend") if source else None,
+        notes,
     )
 
 
@@ -164,6 +179,8 @@ class Sweep:
         contests: what the tuning compares.
         protocol: where the grid came from, or None.
         command: the command line, without passwords.
+        backend: that replaces the one of the protocol, if one does.
+        notes: sentences on what the plan leaves out.
         whys: why cells failed, by id.
         diverged: the ids of those that failed because a run diverged.
         choices: of the tuning, as far as it has come.
@@ -177,6 +194,8 @@ class Sweep:
     contests: list[Contest]
     protocol: Protocol | None
     command: str
+    backend: str | None = None
+    notes: list[str] = field(default_factory=list)
     whys: dict[str, str] = field(default_factory=dict)
     diverged: set[str] = field(default_factory=set)
     choices: list[Choice] = field(default_factory=list)
@@ -229,6 +248,8 @@ class Sweep:
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{len(self.cells)} cells in {self.directory.location}")
+        for note in self.notes:
+            self._tell(note)
 
     def _refuse_changed(self, existing: Json) -> None:
         """Refuses to add to complete cells where a file that they read has changed since."""
@@ -249,10 +270,11 @@ class Sweep:
     def _about(self) -> Json:
         """What sweep.json says of the plan, beside its cells."""
         protocol, tuning = self.protocol, self.tuning
+        replaced = {"backend": self.backend} if self.backend else {}
         return {
             "schema": SCHEMA,
             "name": self.name,
-            "protocol": protocol and {"name": protocol.name, "sha256": protocol.sha256},
+            "protocol": protocol and {"name": protocol.name, "sha256": protocol.sha256, **replaced},
             "tuning": tuning and json.loads(json.dumps(asdict(tuning))),
         }
 
@@ -281,13 +303,14 @@ class Sweep:
         """
         contests, cells = self.contests, []
         self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
+        apart = results.varying_keys([contest.reported[0] for contest in contests])
         for contest in contests:
             tried = [cell.id for cell in contest.candidates]
             names = [name for name in tried if name not in self.diverged] or tried
             failed = next((name for name in names if name in self.whys), None)
             if failed is None:
                 summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
-                self.choices.append(choose(contest, summaries))
+                self.choices.append(choose(contest, summaries, apart))
                 cells += contest.with_rate(self.choices[-1].learning_rate)
             else:
                 why = f"its tuning is not complete: {failed} failed ({self.whys[failed]})"
@@ -315,7 +338,12 @@ class Sweep:
             self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
-        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
+        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside.
+
+        Where nobody will look at hundreds of figures, which take longer than most such cells, none are drawn.
+        """
+        if folder == TUNING or (self.protocol and self.protocol.learners):
+            cell = cell.with_values(figures=False)
         if self.directory.local is not None and self.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
         place = f"{folder}/{cell.id}"
@@ -346,7 +374,22 @@ class Sweep:
         tuning = list(map(asdict, self.choices)) or None
         summary = {**self._about, "status": status, "cells": rows, "tuning": tuning}
         self.directory.write_json(SUMMARY, summary)
+        backend = str(self.cells[0].experiment.policy.backend)
+        shipped = (self.protocol, backend) if self.protocol and self.settings.learners else None
+        ranking, said = rank_sweep(self.directory, rows, shipped)
+        if ranking is not None:
+            table = pl.DataFrame(ranking.rows(), infer_schema_length=None, strict=False)
+            self.directory.write_bytes(RANKING, to_csv(table).encode())
         if not self.settings.quiet:
+            self._show(rows, ranking)
+            for sentence in said:
+                self._tell(sentence)
+        return summary
+
+    def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
+        """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
+        if ranking is None or not (self.protocol and self.protocol.learners):
             show(results.choices_table(self.choices))
             show(results.results_table(rows, self.directory.location))
-        return summary
+        if ranking is not None:
+            show(ranking_table(ranking))

@@ -154,13 +154,14 @@ class AnswerTrie:
         padding = np.zeros((*edge_log_probs.shape[:-1], 1))
         return np.concatenate([edge_log_probs, padding], axis=-1)[..., self.form_edges].sum(axis=-1)
 
-    @cached_property
-    def edge_share(self) -> np.ndarray:
-        """(E,) the share of the forms through an edge's decision that take it; 0 for an exit.
+    def edge_share(self, weights: np.ndarray) -> np.ndarray:
+        """By weight, the share of the forms through an edge's decision that take it: (F,) to (E,).
 
-        This is its probability if all forms are equally likely.
+        This is its probability if the forms are as likely as they weigh; 0 for an exit.
         """
-        through = np.bincount(self.form_edges[self.form_edges != NONE], minlength=len(self.edge_token))
+        is_edge = self.form_edges != NONE
+        each = np.broadcast_to(weights[:, None], is_edge.shape)[is_edge]
+        through = np.bincount(self.form_edges[is_edge], each, minlength=len(self.edge_token))
         return through / np.bincount(self.edge_decision, through)[self.edge_decision]
 
 

@@ -152,6 +152,7 @@ def warm_up_cached(
     num_answers: int,
     accepted: float | None = None,
     watch: Watch | None = None,
+    prior: np.ndarray | None = None,
 ) -> tuple[WarmupReport, bool]:
     """Warms the model up in place, from the cache where it can.
 
@@ -161,9 +162,10 @@ def warm_up_cached(
         base: the model.
         trie: the valid conversations.
         num_answers: N.
-        accepted: bits from uniform that will do where the tolerance is not reached; less than the tolerance
-            takes its place.
+        accepted: bits from the target that will do where the tolerance is not reached; less than the
+            tolerance takes its place.
         watch: is told of each step.
+        prior: (N,) N times the probability that each answer is to have, if that is not uniform.
 
     Returns:
         The report of the warm-up when it was made, and whether it came from the cache.
@@ -172,17 +174,20 @@ def warm_up_cached(
         ModelError: if it stops further from uniform than that.
     """
     base = replace(base, warmup_settings=base.warmup_settings.within(accepted))
-    folder = cache_directory() / "base-models" / _key(base, trie, num_answers)
+    folder = cache_directory() / "base-models" / _key(base, trie, num_answers, prior)
     cached = _read_cache(folder)
     if cached is None:
         make = warm_up_by_adapter if base.warmup_settings.adapter_rank else _warm_up_whole
-        report, tensors = make(base.model, trie, num_answers, base.warmup_settings, watch)
+        report, tensors = make(base.model, trie, num_answers, base.warmup_settings, watch, prior)
         _write_cache(tensors, folder, report)
     else:
         report, tensors = cached
         merge(base.model, tensors)
     exact = base.model.dtype == torch.float32
-    report.check(accepted, f"{'' if exact else 'dtype=float32, '}another model_name or N")
+    instead = f"{'' if exact else 'dtype=float32, '}another model_name or N"
+    report.check(
+        accepted, *([instead] if prior is None else [f"a smaller prior_skew, {instead}", "its prior"])
+    )
     return report, cached is not None
 
 
@@ -209,8 +214,9 @@ def hash_weights(model: PreTrainedModel) -> hashlib._Hash:
     return digest
 
 
-def _key(base: BaseModel, trie: AnswerTrie, num_answers: int) -> str:
+def _key(base: BaseModel, trie: AnswerTrie, num_answers: int, prior: np.ndarray | None) -> str:
     digest = hash_weights(base.model)
+    digest.update(b"" if prior is None else prior.data)
     for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
         digest.update(np.ascontiguousarray(array).data)
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from memory_rl.errors import ModelError
@@ -23,7 +24,7 @@ from memory_rl.policies.warmup_report import WarmupReport
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_MOST_ROUNDED = 0.05  # bits from uniform that are accepted after rounding to the type of the weights
+_MOST_ROUNDED = 0.05  # bits from the target that are accepted after rounding to the type of the weights
 _LONGER = 4  # times as many steps a fall for all parameters as for an adapter
 _MOST_PARAMETERS = 2**30  # trained whole; gradients and moments take 12 bytes of each
 
@@ -34,6 +35,7 @@ def warm_up_by_adapter(
     num_answers: int,
     settings: WarmupSettings,
     watch: Watch | None = None,
+    prior: np.ndarray | None = None,
 ) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
     """As `warm_up`, through an adapter that is then added to the weights.
 
@@ -44,7 +46,7 @@ def warm_up_by_adapter(
     Returns:
         The report, and what `merge` needs: the adapter, or all parameters.
     """
-    started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch)
+    started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch, prior)
     steps, whole_steps, reached, changes = 0, 0, False, dict[str, torch.Tensor]()
     with suppress(ModelError):  # no layer has room for an adapter
         steps, reached, changes = _by_adapter(model, settings, lesson)

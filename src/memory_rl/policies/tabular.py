@@ -18,6 +18,7 @@ import torch
 from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite, check_loss
+from memory_rl.learning.imitation import conditionals
 from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.learning.penalty import Penalty
 from memory_rl.policies.base import Scores, every_prompt
@@ -26,6 +27,7 @@ from memory_rl.state import State
 
 if TYPE_CHECKING:
     from memory_rl.learning.batch import Batch
+    from memory_rl.learning.imitation import Imitation
     from memory_rl.learning.learners import Learner
 
 
@@ -33,9 +35,9 @@ _NO_PENALTY = Penalty()
 
 
 class TabularPolicy(Scores):
-    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils` and `Perturbs`, too.
+    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils`, `Imitates`, `Perturbs`.
 
-    They are zero at first, so that every answer is equally likely.
+    They are zero at first, so that every answer is equally likely, unless a prior is given.
 
     With one step there is one decision over all answers. With several, each step has a decision of its own,
     whatever was answered before (`prefixes` false), or one for each string of earlier choices (`prefixes`
@@ -51,6 +53,7 @@ class TabularPolicy(Scores):
         learning_rate: its step size.
         seed: of sampling.
         penalty: what is added to a learner's loss.
+        prior: (C,) C times the probability of each choice at first, if that is not uniform.
     """
 
     noise = 1.0
@@ -69,6 +72,7 @@ class TabularPolicy(Scores):
         learning_rate: float,
         seed: int,
         penalty: Penalty = _NO_PENALTY,
+        prior: np.ndarray | None = None,
     ) -> None:
         self.penalty = penalty
         self.num_runs, self._num_prompts = num_runs, num_prompts
@@ -77,6 +81,8 @@ class TabularPolicy(Scores):
         self._form_path = self._path(forms)  # (F, K)
         num_decisions, num_rows = int(self._form_path.max()) // num_choices + 1, num_runs * num_prompts
         self.logits = torch.zeros(num_rows, num_decisions, num_choices, dtype=torch.float64)
+        if prior is not None:
+            self.logits += torch.from_numpy(prior).log()
         self._flat = self.logits.view(num_rows, -1)
         self.trained_parameters = self._flat.shape[1] * num_prompts
         self.trained_bytes = self._flat[0].nbytes * num_prompts
@@ -154,6 +160,18 @@ class TabularPolicy(Scores):
             logits = self._leaf(rows)
             log_probs = self._normalised(logits)[:, path].sum(dim=2)
             self._descend(rows, logits, -(wanted * log_probs).sum())  # cross-entropy
+
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """A step of the rows that are asked for, see `Imitates`."""
+        assert batch.taught is not None  # noqa: S101  # a teacher was asked
+        rows, run, own, _ = self._by_row(batch, np.zeros(batch.choices.shape))
+        taught = conditionals(batch.taught, batch.choices, self._num_choices)[run]
+        path = torch.from_numpy(batch.path[run])
+        logits = self._leaf(rows)
+        decisions = self._on_path(self._normalised(logits), path)
+        heard = torch.from_numpy(own)[:, :, None]
+        loss = learner.tokens_loss(decisions, path % self._num_choices, torch.from_numpy(taught), heard)
+        self._descend(rows, logits, loss)
 
     @override
     def log_probs_of_path(self, batch: Batch) -> np.ndarray:

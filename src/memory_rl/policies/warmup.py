@@ -5,9 +5,12 @@ P(answer), is computed exactly from the answer trie, so that each step is one fo
 sampling noise. At its minimum every answer has probability 1/N: the mean number of bits known is 0 and all
 mass lies on valid answers. What it costs is reported apart from the experiment's episodes.
 
+With a prior that is not uniform, answers are weighted by it, in the loss or in how they are drawn: that is
+then the target.
+
 Where the trie is too large for a pass, each step takes the paths of some random answers. What the model
 should say at each decision on them is known, the share of the answers that go on with each token, so that the
-loss, KL(uniform || policy) decision by decision, still has no noise but that of the paths.
+loss, KL(target || policy) decision by decision, still has no noise but that of the paths.
 
 A random model is warmed up from its head downwards: the head alone as far as it goes, then all parameters.
 Trained together from the start, the body learns the easy way, to look the same wherever the same answer is
@@ -46,6 +49,7 @@ from memory_rl.policies.packed import (
     pack_nodes,
     tensor_beside,
 )
+from memory_rl.policies.prior import entropy_of
 from memory_rl.policies.warmup_report import WarmupReport
 
 if TYPE_CHECKING:
@@ -59,7 +63,7 @@ _PATIENCE = 5  # a fall ends early if in this part of its steps the divergence h
 _LEAST_GAIN = 0.01  # this share
 
 Watch = Callable[[int, float], object]
-"""Is told the steps so far and the bits from uniform, infinity while they are not known."""
+"""Is told the steps so far and the bits from the target, infinity while they are not known."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class WarmupSettings:
             whose head may be its embedding.
         head_learning_rate: of Adam in those steps.
         learning_rate: of Adam when all parameters are trained. Both rates fall along a half cosine.
-        tolerance: KL(uniform || policy) in bits at which to stop. It bounds minus the log2 of the mass on
+        tolerance: KL(target || policy) in bits at which to stop. It bounds minus the log2 of the mass on
             valid answers, too.
         sampled_tolerance: the same where only some answers are taught at a time.
         max_steps: of all parameters, in one fall of the rate.
@@ -102,6 +106,7 @@ def warm_up(
     num_answers: int,
     settings: WarmupSettings,
     watch: Watch | None = None,
+    prior: np.ndarray | None = None,
 ) -> WarmupReport:
     """Trains the model, in place, until its answers are uniform on [0, num_answers) or nothing improves.
 
@@ -111,8 +116,9 @@ def warm_up(
         num_answers: N.
         settings: learning rates and when to stop.
         watch: is told of each step.
+        prior: (N,) N times the probability that each answer is to have, if that is not uniform.
     """
-    started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch)
+    started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch, prior)
     head_steps, divergence = 0, math.inf
     # On some answers the head alone grows huge weights, and reinforcement then takes three times the updates.
     if isinstance(lesson, _AllAnswers) and settings.head_steps:
@@ -189,7 +195,7 @@ def _descend(
     """Adam with a rate that falls along a half cosine, until a tolerance, a plateau or a number of steps.
 
     Returns:
-        The steps made, and KL(uniform || policy) in bits.
+        The steps made, and KL(target || policy) in bits.
     """
     optimiser = torch.optim.Adam(trained, lr=learning_rate, fused=True)
     for step in range(max_steps + 1):
@@ -207,14 +213,14 @@ def _descend(
 
 
 Loss = Callable[[], tuple[torch.Tensor, float]]
-"""Gives the loss of a step with its graph, and KL(uniform || policy) in bits as far as it is known."""
+"""Gives the loss of a step with its graph, and KL(target || policy) in bits as far as it is known."""
 
 
 class Lesson:
     """A `Loss`, and when it is good enough.
 
     Attributes:
-        tolerance: KL(uniform || policy) in bits at which to stop.
+        tolerance: KL(target || policy) in bits at which to stop.
         tokens: that went through the model.
     """
 
@@ -225,8 +231,10 @@ class Lesson:
         num_answers: int,
         tolerance: float,
         watch: Watch | None = None,
+        prior: np.ndarray | None = None,
     ) -> None:
         self._model, self._trie, self._num_answers, self.tolerance = model, trie, num_answers, tolerance
+        self._weights = np.ones(num_answers) if prior is None else prior
         self.tokens, self._calls, self._watch = 0, 0, watch
         self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
@@ -251,7 +259,7 @@ class Lesson:
 
     @abstractmethod
     def divergence(self) -> tuple[float, float]:
-        """KL(uniform || policy) in bits as the model is now, and its standard error."""
+        """KL(target || policy) in bits as the model is now, and its standard error."""
 
 
 def make_lesson(
@@ -260,11 +268,12 @@ def make_lesson(
     num_answers: int,
     settings: WarmupSettings,
     watch: Watch | None,
+    prior: np.ndarray | None = None,
 ) -> _AllAnswers | _SomeAnswers:
     """What a warm-up learns: all answers at each step, or some where they are too many for a pass."""
     if num_answers <= _ANSWERS_A_PASS:
-        return _AllAnswers(model, trie, num_answers, settings.tolerance, watch)
-    return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance, watch)
+        return _AllAnswers(model, trie, num_answers, settings.tolerance, watch, prior)
+    return _SomeAnswers(model, trie, num_answers, settings.sampled_tolerance, watch, prior)
 
 
 class _AllAnswers(Lesson):
@@ -275,6 +284,7 @@ class _AllAnswers(Lesson):
         self._pack, num_prompts = pack_all(self._trie), self._trie.num_prompts
         passes = min(num_prompts, math.ceil(num_prompts * self._pack.tokens.numel() / _TOKENS_A_PASS))
         self._passes = [np.arange(first, num_prompts, passes) for first in range(passes)]
+        self._entropy = entropy_of(self._weights)
         self._recent = deque(maxlen=passes)
 
     @override
@@ -298,8 +308,9 @@ class _AllAnswers(Lesson):
         return self._loss(all_edge_log_probs(self._model, self._trie, self._pack, prompts))
 
     def _loss(self, log_probs: torch.Tensor) -> tuple[torch.Tensor, float]:
-        loss = -form_log_probs(self._trie, log_probs, self._num_answers).mean()
-        return loss, loss.item() / math.log(2) - math.log2(self._num_answers)
+        answers = form_log_probs(self._trie, log_probs, self._num_answers)
+        loss = -(tensor_beside(answers, self._weights).to(answers.dtype) * answers).mean()
+        return loss, loss.item() / math.log(2) - self._entropy
 
 
 class _SomeAnswers(Lesson):
@@ -308,11 +319,14 @@ class _SomeAnswers(Lesson):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._random = np.random.default_rng(0)
+        # no distribution at all for a uniform one: the same answers, drawn the quick way
+        self._prior = None if (self._weights == 1).all() else self._weights / self._weights.sum()
+        self._share = self._trie.edge_share(self._weights)
 
     @override
     def _step(self) -> tuple[torch.Tensor, float]:
-        """KL(uniform || policy) in nats, decision by decision on the paths of random answers."""
-        draws = self._random.integers(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW))
+        """KL(target || policy) in nats, decision by decision on the paths of random answers."""
+        draws = self._random.choice(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW), p=self._prior)
         paths = self._trie.form_edges[draws]
         row, *_ = where = np.nonzero(paths != NONE)
         decision = self._trie.edge_decision[paths[where]]
@@ -322,7 +336,7 @@ class _SomeAnswers(Lesson):
         self.tokens += pack.tokens.numel()
         logits = forward(self._model, pack, keep, self._trie.prompt)[row, place]
         edges = self._trie.decision_edges[decision]
-        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._trie.edge_share[edges])).float()
+        share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._share[edges])).float()
         log_probs = decision_log_probs(self._trie, decision, logits)
         divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / draws.size
         return divergence, divergence.item() / math.log(2)

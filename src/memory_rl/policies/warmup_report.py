@@ -15,7 +15,7 @@ class WarmupReport:
     Attributes:
         head_steps: optimiser steps of the head.
         steps: optimiser steps of all parameters, or of the adapter and then of all parameters.
-        divergence: KL(uniform || policy) in bits, minus the mean bits known.
+        divergence: KL(target || policy) in bits; from uniform, minus the mean bits known.
         divergence_error: its standard error, 0 where it was computed from all answers.
         tokens: that went through the model, the steps of the head apart.
         seconds: that it took when it was made.
@@ -32,12 +32,13 @@ class WarmupReport:
     whole_steps: int = 0
     reached: bool = True
 
-    def check(self, accepted: float | None, instead: str) -> None:
-        """Refuses a base model that is not uniform enough to start from.
+    def check(self, accepted: float | None, instead: str, target: str = "uniform") -> None:
+        """Refuses a base model that is too far from its target to start from.
 
         Args:
-            accepted: `warmup_tolerance`, bits from uniform.
+            accepted: `warmup_tolerance`, bits from the target.
             instead: what else may help, such as another model_name.
+            target: what the answers were to be like.
 
         Raises:
             ModelError: if neither the tolerance of the warm-up nor the accepted one is reached.
@@ -48,7 +49,7 @@ class WarmupReport:
         if math.isfinite(self.divergence):
             start = f"add warmup_tolerance={_rounded_up(self.divergence)} to start from there, or "
         raise ModelError(
-            f"the format warm-up stopped {self.divergence:.3f} bits from uniform after "
+            f"the format warm-up stopped {self.divergence:.3f} bits from {target} after "
             f"{self.head_steps + self.steps} steps: {start}use {instead}."
         )
 

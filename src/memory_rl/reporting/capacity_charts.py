@@ -5,11 +5,10 @@ Colours stand for sizes or numbers of secrets. A study without such cells has no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from memory_rl.analysis.capacity import interleaved
@@ -23,13 +22,13 @@ from memory_rl.reporting.capacity import (
 )
 from memory_rl.reporting.drawing import (
     INTERVAL,
-    LEGEND,
     Figure,
     Layer,
     Panel,
     Spec,
     axis,
     band,
+    color_scale,
     estimates,
     extent,
     log_axis,
@@ -39,15 +38,6 @@ from memory_rl.reporting.drawing import (
     reference,
 )
 from memory_rl.reporting.study import Study
-
-COLORS = (
-    *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
-    *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
-)
-"""The colours from the smallest size to the largest.
-
-Each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11).
-"""
 
 KNOWN_CAPACITIES = {2.0: "2 bits per parameter", 3.6: "3.6 bits per parameter"}
 """What whole language models were found to store per parameter.
@@ -81,7 +71,7 @@ def capacity(study: Study) -> Figure:
     channels = {
         "x": log_axis("bits_to_learn", "bits to learn, M log2 N", (start, high)),
         "y": log_axis("stored", _STORED, (least, high)),
-        "color": _color("size", sizes_of(cells), frame["size"]),
+        "color": color_scale("size", sizes_of(cells), frame["size"]),
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
     knees = _drawable(plateaus, "capacity", max(start, least))
@@ -112,7 +102,7 @@ def parameters(study: Study) -> Figure:
     channels = {
         "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
         "y": log_axis("stored", _STORED, (least, most)),
-        "color": _color("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
+        "color": color_scale("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
     }
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
@@ -160,7 +150,7 @@ def size(study: Study) -> Figure:
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
     frame = frame.with_columns(learned=pl.Series(learned))
     width = reach(frame["parameters"])
-    color = _color("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
+    color = color_scale("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
@@ -187,7 +177,7 @@ def interference(study: Study) -> Figure:
     frame = interference_frame(cells)
     if frame.is_empty():
         return Figure("interference", missing="no cell learns one secret after the other (order=blocks)")
-    panel = partial(_interference_panel, _color("size", sizes_of(cells), frame["size"]))
+    panel = partial(_interference_panel, color_scale("size", sizes_of(cells), frame["size"]))
     deep = not frame.filter(pl.min_horizontal("mean", "low") < -pl.col("information")).is_empty()
     words = "What lies below -log2 N is cut off; it comes into view when the figure is moved."
     return Figure("interference", _by_condition(frame, panel), notes=(words,) if deep else ())
@@ -252,17 +242,3 @@ def _counted(why: str, some: pl.DataFrame, of: pl.DataFrame, what: str = "points
 
 def _least(frame: pl.DataFrame) -> float:
     return max(LEAST_BITS, min(frame["stored"]) / 1.5)
-
-
-def _color(
-    column: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
-) -> Spec:
-    """A colour for each name of the domain; the legend shows those of `shown`, or all."""
-    names = list(dict.fromkeys(domain))
-    places = np.linspace(0, len(COLORS) - 1, len(names))
-    present = names if shown is None else [name for name in names if name in set(shown)]
-    return {
-        "field": column,
-        "scale": {"domain": names, "range": [COLORS[round(place)] for place in places]},
-        "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
-    }

@@ -177,7 +177,7 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
             "lane": lane,
             "from": MINDS[above],
             "to": MINDS[below],
-            "words": _words(step, lost[step], high),
+            "words": loss_words(step, lost[step], high),
             "above": high or None,
             "below": low or None,
             "low": interval[0] or None,
@@ -186,8 +186,9 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
         }
 
 
-def _words(step: str, factor: float | None, above: float | None) -> str:
-    if factor is None:
+def loss_words(step: str, factor: float | None, above: float | None) -> str:
+    """The factor lost at a step whose upper rate is `above`, in words."""
+    if not factor:  # 0 in a summary of an observer that never knew S
         return f"{step}: nothing memorised" if above else f"{step}: unknown"
     if factor >= 1:
         return f"{step} \u00f7{short(factor)}"
@@ -244,6 +245,7 @@ _EXACT = {
     "group_size": 1,
     "batch_size": 1,
     "reward_noise": 0.0,
+    "prior_skew": 0.0,
 }
 
 

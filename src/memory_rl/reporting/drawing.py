@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from memory_rl.reporting.study import Study
@@ -29,6 +30,15 @@ INTERVAL = {"low": "95 % from", "high": "to"}
 LEGEND = {"orient": "bottom", "symbolType": "stroke", "symbolOpacity": 1}
 ROW = 84
 """Pixels a row of a panel with rows."""
+
+COLORS = (
+    *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
+    *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
+)
+"""Colours for what has an order, such as sizes, from the least to the greatest.
+
+Each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11).
+"""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
@@ -185,6 +195,20 @@ def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10
     """A logarithmic axis with ticks at 1, 2 and 5, unless others are given."""
     scale = {"type": "log", "base": base}
     return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
+
+
+def color_scale(
+    column: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
+) -> Spec:
+    """A colour for each name of the domain; the legend shows those of `shown`, or all."""
+    names = list(dict.fromkeys(domain))
+    places = np.linspace(0, len(COLORS) - 1, len(names))
+    present = names if shown is None else [name for name in names if name in set(shown)]
+    return {
+        "field": column,
+        "scale": {"domain": names, "range": [COLORS[round(place)] for place in places]},
+        "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
+    }
 
 
 def extent(*columns: Iterable[float | None]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from memory_rl.files import to_json
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import ROW, Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
+from memory_rl.reporting.ranking import LearnerRanking
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import about, tables
 from memory_rl.reporting.themes import color_of, dash_of, vega_config
@@ -30,7 +31,12 @@ GENERATOR = "memory-rl report"
 
 
 def render(
-    title: str, study: Study, judgements: Sequence[Judgement], figures: Sequence[Figure]
+    title: str,
+    study: Study,
+    judgements: Sequence[Judgement],
+    figures: Sequence[Figure],
+    ranking: LearnerRanking | None = None,
+    profiles: Sequence[Figure] = (),
 ) -> tuple[str, str]:
     """The whole page, and the same as Markdown without its moving parts.
 
@@ -39,6 +45,8 @@ def render(
         study: all cells.
         judgements: of the sweeps with a protocol.
         figures: in order; those left out say why.
+        ranking: of learners, if there is one.
+        profiles: its figures.
     """
     plain, engine, behaviour = study.plain(), _engine(), asset("page.js")
     content = {
@@ -47,6 +55,8 @@ def render(
         "about": about(study),
         "judgements": judgements,
         "figures": figures,
+        "ranking": ranking,
+        "profiles": profiles,
         "tables": tables(study),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
         "generator": GENERATOR,
@@ -54,7 +64,7 @@ def render(
         "style": asset("page.css"),
         "engine": engine,
         "behaviour": behaviour,
-        "data": _data(plain, figures),
+        "data": _data(plain, [*profiles, *figures]),
         "labels": plain.labels,
         "shared": _shared(study),
         "versions": versions([entry.cell for entry in study.entries]),

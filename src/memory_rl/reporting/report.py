@@ -17,6 +17,8 @@ from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
 from memory_rl.reporting.provenance import judge_sweeps
+from memory_rl.reporting.ranking import make_ranking
+from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame
@@ -45,13 +47,16 @@ def write_report(config: ReportConfig) -> Path:
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
     figures, printed = _make_figures(study)
-    page, summary = render(title, study, judgements, figures)
+    ranking = make_ranking(cells, judgements)
+    profiles = [profile(ranking.ranking)] if ranking else []
+    page, summary = render(title, study, judgements, figures, ranking, profiles)
     files: dict[str, str | bytes] = {
         PAGE: page,
         "summary.md": summary,
         "cells.csv": to_csv(cells_frame(study)),
         **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
-        **{f"figures/{name}": content for name, content in _draw(printed, study.plain())},
+        **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
+        **{f"figures/{name}": content for name, content in _draw([*profiles, *printed], study.plain())},
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE

@@ -65,7 +65,9 @@ class WarmupProgress(Progress):
     def __init__(self, quiet: bool) -> None:
         console = _for_progress(quiet)
         super().__init__(
-            TextColumn("format warm-up: {task.completed} steps, {task.fields[bits]:.3f} bits from uniform"),
+            TextColumn(
+                "format warm-up: {task.completed} steps, {task.fields[bits]:.3f} bits from its target"
+            ),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -74,7 +76,7 @@ class WarmupProgress(Progress):
         self._steps = self.add_task("", total=None, bits=math.inf, visible=False)
 
     def move(self, steps: int, bits: float) -> None:
-        """Shows the steps so far, and the bits from uniform."""
+        """Shows the steps so far, and the bits from the target."""
         self.update(self._steps, completed=steps, bits=bits, visible=True)
 
 

@@ -58,6 +58,7 @@ SUMMARY = {
     "stored?": {"estimate": _NUMBER},
     "relative_to_prior?": {"bits_known?": _KNOWN, "gained_bits": _KNOWN, "prior_bits": _KNOWN},
     "warmup?": {},
+    "prior_skew?": float,
     "trained_parameters?": _NUMBER,
     "tokens?": _NUMBER,
 }

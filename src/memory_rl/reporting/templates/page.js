@@ -127,6 +127,25 @@
     });
   }
 
+  // What is unknown stands last, whichever way a column is sorted.
+  function sortBy(table, head) {
+    const column = head.cellIndex;
+    const before = head.getAttribute("aria-sort");
+    const order = before === null ? head.dataset.first : before === "ascending" ? "descending" : "ascending";
+    const sign = order === "ascending" ? 1 : -1;
+    const keyOf = (row) => row.cells[column].dataset.sort;
+    const compare = (one, other) => (isNaN(one) || isNaN(other) ? one.localeCompare(other) : one - other);
+    const rows = Array.from(table.tBodies[0].rows);
+    rows.sort((one, other) => (keyOf(one) === "") - (keyOf(other) === "") || sign * compare(keyOf(one), keyOf(other)));
+    for (const cell of head.parentElement.cells) cell.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", order);
+    table.tBodies[0].append(...rows);
+  }
+
+  for (const table of document.querySelectorAll(".sortable")) {
+    for (const head of table.tHead.rows[0].cells) head.querySelector("button").addEventListener("click", () => sortBy(table, head));
+  }
+
   button.addEventListener("click", () => {
     setTheme(theme() === "dark" ? "light" : "dark");
     drawAll();

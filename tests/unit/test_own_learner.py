@@ -50,7 +50,7 @@ def test_the_example_is_short_and_does_what_the_page_says(capsys):
     capsys.readouterr()
     result = memory_rl.load("run")
     (summary,) = result.summary.values()
-    (row,) = re.findall(r"^\| CoRPO \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    row = re.findall(r"^\| CoRPO \| (.*) \|$", PAGE, flags=re.MULTILINE)[0]
     observer, absorption, policy, memorised, median = row.split(" | ")
     assert memorised == f"{summary['memorised']} of {summary['runs']}"
     assert policy.startswith(f"{summary['bits_per_episode']['estimate']:.3g} [")
@@ -76,7 +76,7 @@ def test_from_python_it_is_the_same_learner():
 
 def test_the_page_names_what_a_learner_has():
     table = re.findall(r"^\| `(\w+)[(`]", PAGE, flags=re.MULTILINE)
-    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn"]
+    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn", "start", "sample"]
     assert all(hasattr(Learner, member) for member in table)
 
 

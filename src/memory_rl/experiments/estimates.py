@@ -27,7 +27,7 @@ from memory_rl.reporting.values import table_rows
 _BINARY, _STUCK = 1.5, 0.3
 _EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
 _SIGNALS_PER_BIT = {"binary": 3.5, "distance": 12.0}
-_SECONDS_PER_CELL = 2.0
+_SECONDS_PER_CELL, _SECONDS_OF_FIGURES = 0.4, 1.6
 _SECONDS_PER_UPDATE = {
     ("tabular", "single_step"): (4e-4, 1e-6),
     ("tabular", "multi_step"): (6e-4, 4e-6),
@@ -56,7 +56,8 @@ def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list
 def _estimate(cell: GridCell, part: str) -> Json:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
-    seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
+    fixed = _SECONDS_PER_CELL + _SECONDS_OF_FIGURES * experiment.keep.figures
+    seconds = fixed + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return {
         **cell.about,
         "part": part,
@@ -108,7 +109,7 @@ def _updates(experiment: Experiment, episodes: float) -> float:
     kind, budget = _kind(experiment), experiment.budget
     slowest = budget if kind == "distance" else min(2 * episodes, budget)
     taken = slowest / experiment.episodes_an_update
-    if not experiment.skips_ahead or kind not in _SIGNALS_PER_BIT:
+    if not experiment.skips_ahead or experiment.signal.reward_noise or kind not in _SIGNALS_PER_BIT:
         return taken
     return min(taken, _SIGNALS_PER_BIT[kind] * math.log2(experiment.world.N) * _slowness(experiment))
 

@@ -38,6 +38,9 @@ _SECONDS_PER_UPDATE = {
 }
 """Of 16 runs together: a constant, and so much times N."""
 
+_SHARE_OF_A_STEP = 0.4
+"""Of that time: what each further step on the same episodes adds."""
+
 _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
@@ -119,7 +122,9 @@ def _seconds_per_update(experiment: Experiment) -> float:
     constant, slope = _SECONDS_PER_UPDATE[experiment.policy.backend, world.env_type]
     evaluated = world.num_secrets / experiment.updates_an_evaluation
     rows = 1.0 if world.num_secrets == 1 else (experiment.updates.batch_size + evaluated) / 2
-    return (constant + slope * world.N) * rows * max(experiment.stop.num_runs / 16, 1 / 16)
+    passes = 1 if _kind(experiment) == "posterior" else experiment.learner.epochs
+    more = 1 + _SHARE_OF_A_STEP * (passes - 1)
+    return (constant + slope * world.N) * rows * more * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
 def costs_table(costs: Sequence[Json]) -> Table:

@@ -191,8 +191,9 @@ def test_the_profile_is_the_share_of_runs_above_each_share_of_the_ceiling(ranked
 
 def test_more_learners_than_colours_differ_in_their_dashes():
     few, many = (profile(by_hand([None] + [True] * others)).panels[0] for others in (3, len(COLORS) + 3))
-    assert "strokeDash" not in few.channels
-    colors, dashes = (many.channels[channel]["scale"]["range"] for channel in ("color", "strokeDash"))
+    assert "strokeDash" not in few.layers[1].encoding
+    channels = {**many.channels, **many.layers[1].encoding}
+    colors, dashes = (channels[channel]["scale"]["range"] for channel in ("color", "strokeDash"))
     looks = zip(colors, map(tuple, dashes), strict=True)
     assert len(set(looks)) == len(COLORS) + 4
 

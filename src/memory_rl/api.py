@@ -169,6 +169,8 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
     threshold.check(world.N)
     closed = signal.channel_name(world) in ("binary", "log_distance") and signal.reward_noise == 0
+    if signal.teaches and not signal.observed:  # S itself is shown, or bit by bit, or digit by digit
+        closed = signal.told != "sampled"
     if signal.shows_answer or closed:
         most, advice = MAX_LISTED_N, ""
     else:

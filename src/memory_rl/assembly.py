@@ -33,7 +33,8 @@ from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, UniformPrompts
-from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep
+from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep, Taught
+from memory_rl.training.teachers import make_teacher
 
 if TYPE_CHECKING:
     from memory_rl.policies.answer_trie import AnswerTrie
@@ -73,7 +74,11 @@ def make_setting(experiment: Experiment) -> Setting:
         ConfigError: if a reward or learner of the user's own cannot be used.
     """
     condition = make_condition(
-        experiment.world, experiment.signal, experiment.stop.memorised_at, experiment.wording
+        experiment.world,
+        experiment.signal,
+        experiment.stop.memorised_at,
+        experiment.wording,
+        spelt=experiment.spelt,
     )
     return Setting(
         experiment, condition, experiment.learner, _read_answers(experiment, condition.environment)
@@ -106,6 +111,7 @@ class Learners:
         notes: sentences about what a hosted policy may cost.
         base: of adapters/base.json, where adapters are to be saved: the model that they belong to.
         prompt: a conversation as the model reads it; None for a policy that reads none.
+        lessons: (R, M, F) what the teachers of another run would answer; None without them.
     """
 
     policy: Policy
@@ -114,6 +120,7 @@ class Learners:
     notes: list[str]
     base: dict[str, Any] | None
     prompt: str | None
+    lessons: np.ndarray | None = None
 
 
 def make_learners(
@@ -331,10 +338,18 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     return policy, about
 
 
-def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Sampling:
+def make_sampling(
+    setting: Setting, policy: Any, secrets: np.ndarray, lessons: np.ndarray | None = None
+) -> Sampling:
     """How the episodes of the next update come about.
 
     Silent updates are skipped where that was asked for and is exact.
+
+    Args:
+        setting: of the experiment.
+        policy: of R runs.
+        secrets: (R, M).
+        lessons: (R, M, F) of teachers that were trained, see `Learners`.
     """
     experiment, world = setting.experiment, setting.experiment.world
     setting.learner.start(world.seed, experiment.stop.num_runs)
@@ -351,6 +366,7 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
         prompts=prompts_of(experiment),
         credit=experiment.signal.credit,
         beliefs=Beliefs(table, secrets.shape, world.N) if wanted else None,
+        teacher=make_teacher(experiment.signal, setting.environment, secrets, lessons),
         answers=setting.answers,
         panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
     )
@@ -359,6 +375,8 @@ def make_sampling(setting: Setting, policy: Any, secrets: np.ndarray) -> Samplin
 def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
     if experiment.signal.shows_answer:
         return Shown
+    if experiment.signal.teaches:
+        return Taught
     if experiment.scores_paths:
         return HitsAndMisses
     return SkipAhead if experiment.skips_ahead else StepByStep

@@ -76,8 +76,11 @@ def _sweep(words: list[str]) -> int:
 
 
 def _keys_of_sft() -> dict[str, Key]:
-    keys = experiment_keys()
-    return {word: one for word, one in keys.items() if word != "signal" and "signal=reward" not in one.needs}
+    return {
+        word: one
+        for word, one in experiment_keys().items()
+        if word != "signal" and not one.needs.startswith(("signal=reward", "signal=teacher"))
+    }
 
 
 def _keys_of_sweep() -> dict[str, Key]:
@@ -243,7 +246,8 @@ def _type_of(one: Key) -> str:
 
 def _meaning(one: Key) -> str:
     default = "" if one.default is None or "Default" in one.doc else f" Default: {one.default}."
-    needs = ", ".join(clause for clause in one.needs.split() if clause != "signal=reward")
+    clauses = (clause for clause in one.needs.split() if not clause.startswith("signal=reward"))
+    needs = ", ".join(clauses)
     return f"{one.doc}{default}{f' Only with {needs}.' if needs else ''}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from memory_rl.config import Signal, Wording, World
 from memory_rl.seeding import generator
-from memory_rl.task import Environment, EpisodeTable, episode_table, make_environment
+from memory_rl.task import Environment, EpisodeTable, make_environment, table_of_signal
 from memory_rl.training.ceilings import Ceilings, ceilings, warnings_about
 
 
@@ -32,17 +32,29 @@ class Condition:
 
 
 def make_condition(
-    world: World, signal: Signal, memorised_at: float, wording: Wording | None = None
+    world: World,
+    signal: Signal,
+    memorised_at: float,
+    wording: Wording | None = None,
+    *,
+    spelt: bool = True,
 ) -> Condition:
     """The condition of these keys.
+
+    Args:
+        world: its keys.
+        signal: its keys.
+        memorised_at: the probability from which on S counts as memorised.
+        wording: how it asks, if the world leaves that open.
+        spelt: whether an answer is written in several tokens, see `taught_table`.
 
     Raises:
         ConfigError: if the reward is the user's own and cannot be used.
     """
     environment = make_environment(world, signal, wording)
-    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
+    table = table_of_signal(environment, signal, spelt=spelt)
     random = generator(world.seed, "questioner")
-    found = ceilings(environment, table, memorised_at, random)
+    found = ceilings(environment, table, memorised_at, random, sought=signal.signal == "reward")
     return Condition(world, signal, memorised_at, environment, table, found)
 
 

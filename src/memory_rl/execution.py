@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from memory_rl.experiment import Experiment
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
+from memory_rl.lessons import find_teacher, lessons_of
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
@@ -64,6 +66,7 @@ def run_experiment(experiment: Experiment) -> Result:
     if not experiment.keep.quiet:
         print_anything()
     with closing(_trackers(experiment)) as trackers:
+        find_teacher(experiment)
         setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
             experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume
@@ -149,7 +152,8 @@ def _measure(
     continuation.parts["tables"] = tables
     progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)
     meter = make_meter(setting, secrets, (tables.take, trackers.take), progress.move, film)
-    sampling, completed = make_sampling(setting, learners.policy, secrets), False
+    sampling = make_sampling(setting, learners.policy, secrets, learners.lessons)
+    completed = False
     try:
         with progress, signals:
             train(learners.policy, setting.learner, sampling, meter, continuation)
@@ -198,6 +202,7 @@ def _start(setting: Setting, directory: RunDirectory) -> tuple[Learners, Json]:
     try:
         with WarmupProgress(keep.quiet) as progress:
             learners = make_learners(setting, directory.path, progress.move)
+        learners = replace(learners, lessons=lessons_of(setting.experiment))
         read: Json = {"inputs": hash_inputs(setting.experiment), "prompt": learners.prompt}
         _refuse_other_words(directory, read)
         if keep.save_adapters:  # what would not load later is refused now

@@ -122,8 +122,8 @@ class Parts:
         Raises:
             ConfigError: if it is the user's own and cannot be used.
         """
-        if self.signal.shows_answer:
-            return LOADERS["example"](None)
+        if self.signal.signal != "reward":
+            return LOADERS[self.signal.signal](self.signal)
         given = self.updates.algorithm
         return LOADERS["own"](given) if self.own_learner else LEARNERS[given](**self.settings)
 
@@ -151,6 +151,11 @@ class Parts:
     def wording(self) -> Wording:
         """How the world asks."""
         return self.world.wording or self.policy.default_wording
+
+    @property
+    def spelt(self) -> bool:
+        """Whether an answer of single_step is written in several tokens."""
+        return self.policy.backend != "tabular"
 
     @property
     def bits(self) -> float:
@@ -222,6 +227,7 @@ class Experiment(Parts):
         self._check_secrets()
         self._check_size()
         self._check_updates()
+        self._check_teacher()
 
     def _check_learner(self) -> None:
         """What a built-in learner does must go with where the policy lives, and with what a loss adds."""
@@ -296,6 +302,24 @@ class Experiment(Parts):
                 f"max_episodes={one} or more."
             )
 
+    def _check_teacher(self) -> None:
+        signal, one = self.signal, self.episodes_an_update
+        most = max(1, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N))
+        if (
+            signal.teaches
+            and self.policy.backend == "tinker"
+            and (signal.told != "sampled" or signal.taught_by)
+        ):
+            raise ConfigError(
+                f"told={signal.told} with teacher={signal.teacher} does not go with backend=tinker: use "
+                "told=sampled with teacher=secret or teacher=observer, or backend=local."
+            )
+        if signal.teaches and one > most:
+            raise ConfigError(
+                f"group_size * batch_size = {one} is too large for num_runs={self.stop.num_runs} and "
+                f"N={self.world.N} with signal=teacher: use group_size * batch_size = {most} or less."
+            )
+
     @property
     def _largest_table(self) -> int:
         return MAX_N[self.policy.backend][self.world.multi_step]
@@ -336,6 +360,8 @@ class Experiment(Parts):
     @property
     def _why_rewards_need_all(self) -> str | None:
         signal, updates, algorithm = self.signal, self.updates, self.updates.algorithm
+        if signal.teaches:
+            return "signal=teacher"
         if signal.own_reward or signal.channel_name(self.world) not in ("binary", "per_bit"):
             return f"reward_type={name_of(signal.reward_type)}"
         if signal.reward_noise:

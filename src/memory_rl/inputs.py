@@ -30,8 +30,11 @@ _FILES = {
 }
 """What is read of a model's directory beside its weights."""
 
+_TAUGHT_BY = ("adapters/base.json", "adapters/run-*/*")
+"""What is read of a run directory whose policies teach."""
+
 Hashes = dict[str, dict[str, dict[str, str]]]
-"""SHA-256 by key (`model_name`, `reward_type`, `algorithm`), kind of input, and file or module."""
+"""SHA-256 by key (`model_name`, `reward_type`, `teacher`, `algorithm`), kind of input, and file or module."""
 
 
 def hash_inputs(experiment: Experiment) -> Hashes:
@@ -46,6 +49,8 @@ def hash_inputs(experiment: Experiment) -> Hashes:
             found["model_name"] = _of_model(experiment.policy.model_name)
         if experiment.signal.own_reward:
             found["reward_type"] = {_CODE: sources(experiment.signal.reward_type)}
+        if experiment.signal.taught_by:
+            found["teacher"] = {"policy": _hashes(Path(experiment.signal.taught_by), *_TAUGHT_BY)}
         if experiment.own_learner:
             found["algorithm"] = {_CODE: sources(experiment.updates.algorithm)}
     return {key: kinds for key, kinds in found.items() if any(kinds.values())}

@@ -37,7 +37,7 @@ class Key:
         within: the least and the most that it may be.
         above, below: what it must exceed, and fall short of.
         needs: clauses such as `backend=local,tinker`, `num_secrets>1` or `fixed_secret`, all of which must
-            hold.
+            hold; of those with | between them, one.
         path: "path" if it is one, whose `~` is then written out; "other" if it may be something else, too.
         part: the name of the part that it belongs to.
     """
@@ -165,6 +165,8 @@ def unmet(keys: Mapping[str, Key], word: str, given: Mapping[str, Any]) -> str |
 
 
 def _holds(keys: Mapping[str, Key], clause: str, given: Mapping[str, Any]) -> bool:
+    if "|" in clause:
+        return any(_holds(keys, one, given) for one in clause.split("|"))
     name, sign, wanted = re.split("([=>]|$)", clause, maxsplit=1)
     if name not in keys:
         return True
@@ -177,6 +179,8 @@ def _holds(keys: Mapping[str, Key], clause: str, given: Mapping[str, Any]) -> bo
 
 
 def _words_of(clause: str) -> str:
+    if "|" in clause:
+        return " or ".join(map(_words_of, clause.split("|")))
     name, sign, wanted = re.split("([=>]|$)", clause, maxsplit=1)
     if sign == ">":
         return f"{name}={int(wanted) + 1} or more"
@@ -186,7 +190,7 @@ def _words_of(clause: str) -> str:
 def _advice(clause: str, given: Mapping[str, Any]) -> str:
     wanted = _words_of(clause).split(" ")[0]
     verb = "use" if wanted.partition("=")[0] in given else "add"
-    return "" if clause == "signal=reward" else f"{verb} {wanted}, or "
+    return "" if clause.startswith("signal=reward") else f"{verb} {wanted}, or "
 
 
 def members_of(hint: Any) -> list[Any]:

@@ -97,6 +97,10 @@ EXPERIMENTS = {
             "learning_rate": 2e-5,
         },
     ),
+    "teacher": (
+        "train",
+        {"signal": "teacher", "N": 16, "num_runs": 3, "max_episodes": 160, "learning_rate": 1e-4},
+    ),
     "sft": ("sft", {"N": 64, "num_runs": 4, "learning_rate": 5e-5, "optimiser": "adam"}),
     "sft paths": ("sft", {"scoring": "paths", "N": 64, "num_runs": 4, "learning_rate": 5e-5}),
 }

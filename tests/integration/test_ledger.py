@@ -25,6 +25,10 @@ CONDITIONS = {
     "noisy sum": {"N": 11, "env_type": "multi_step", "credit": "episode", "reward_noise": 0.2},
     "posterior": {"N": 16, "algorithm": "posterior", "group_size": 1},
     "ppo": {"N": 16, "algorithm": "ppo", "batch_size": 2},
+    "sampled answers": {"N": 16, "signal": "teacher", "told": "sampled"},
+    "sampled bits": {"N": 11, "signal": "teacher", "told": "sampled", "env_type": "multi_step"},
+    "a teacher who tells all": {"N": 11, "signal": "teacher"},
+    "an observer who teaches": {"N": 16, "signal": "teacher", "teacher": "observer", "reward_noise": 0.1},
     "skipping ahead": {"N": 64, "skip_ahead": True, "max_episodes": 400},
     "skipping ahead among bins": {
         "N": 37,

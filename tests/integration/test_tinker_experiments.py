@@ -55,8 +55,11 @@ SETTINGS = {
         ("single_step", {}),
         ("multi_step", {"max_episodes": 400}),
         ("single_step", {"algorithm": "ppo", "ppo_epochs": 2, "scoring": "all"}),
+        ("single_step", {"signal": "teacher", "told": "sampled"}),
+        ("single_step", {"signal": "teacher", "told": "sampled", "teacher": "observer"}),
+        ("multi_step", {"signal": "teacher", "told": "sampled"}),
     ],
-    ids=["binary", "dense", "ppo, all answers scored"],
+    ids=["binary", "dense", "ppo, all answers scored", "teacher", "observer as teacher", "teacher of bits"],
 )
 def test_learns_and_keeps_an_exact_ledger(serve, kind, more):
     service = serve(kind)

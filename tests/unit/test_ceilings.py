@@ -29,6 +29,45 @@ def test_capacity_is_log2_of_the_signals_that_occur(settings, capacity):
     assert of(**settings)["capacity"] == pytest.approx(capacity)
 
 
+@pytest.mark.parametrize(
+    ("settings", "capacity", "shannon", "first", "answers"),
+    [
+        ({}, 6.0, 6.0, 6.0, 2.0),
+        ({"told": "top_k"}, 6.0, 6.0, 6.0, 2.0),
+        ({"teacher": "runs/mine", "told": "sampled"}, 6.0, 6.0, 6.0, 2.0),
+        ({"env_type": "multi_step"}, 6.0, 6.0, 6.0, 2.0),
+        ({"told": "sampled", "backend": "tabular"}, 1.0, 1.0, 0.1161, 32.5),
+        ({"told": "sampled", "env_type": "multi_step"}, 6.0, 6.0, 6.0, 2 - 1 / 64),
+        ({"told": "sampled"}, math.log2(3), math.log2(3), None, None),
+        ({"teacher": "observer", "reward_type": "log_distance"}, 6.0, 6.0, 6.0, 2 - 1 / 64),
+    ],
+    ids=str,
+)
+def test_what_a_teacher_can_tell(settings, capacity, shannon, first, answers):
+    """All of S; or hit or miss; or which bits are right; or how many digits; or what its rewards tell."""
+    limits = of(N=64, signal="teacher", **settings)
+    assert limits["capacity"] == pytest.approx(capacity)
+    assert limits["shannon_capacity"] == pytest.approx(shannon)
+    assert limits["bits_by_reward"] == 6.0  # whatever pays, it is S that is taught
+    if first is not None:
+        assert limits["first_episode"]["best"] == pytest.approx(first, abs=1e-4)
+        assert limits["ideal_questioner"]["to_hit"] == pytest.approx(answers)
+
+
+def test_a_sampled_answer_of_two_digits_tells_a_share_of_the_first():
+    """N = 64, the best first answer: one that ten others begin like, of 63; those are 1 to 5 and a digit."""
+    others = [sum(str(s)[0] == str(a)[0] and s != a for s in range(64)) for a in range(64)]
+    assert max(others) == 10
+    masses = [1 / 64, 10 / 64, 53 / 64]
+    best = -sum(mass * math.log2(mass) for mass in masses)
+    assert of(N=64, signal="teacher", told="sampled")["first_episode"]["best"] == pytest.approx(best)
+
+
+def test_rewards_that_do_not_pay_for_s_do_not_keep_an_observer_from_teaching_it():
+    keys = {"N": 1024, "reward_type": "binned_log_distance", "reward_bins": 4}
+    assert of(signal="teacher", teacher="observer", **keys)["bits_by_reward"] == 10
+
+
 def test_an_example_carries_the_answer():
     limits = of("sft", N=64)
     assert (limits["capacity"], limits["shannon_capacity"], limits["bits_by_reward"]) == (6.0, 6.0, 6.0)

@@ -42,14 +42,15 @@ def members(hint: Any) -> list[Any]:
 
 def sample(word: str) -> str:
     """A text that the key accepts."""
-    by_type = {int: "7", float: "0.5", bool: "True", str: "name", Any: "binary"}
+    by_type = {int: "7", float: "0.25", bool: "True", str: "name", Any: "binary"}
     first = members(KEYS[word].hint)[-1]
     return by_type.get(first, first) if word != "algorithm" else "grpo"
 
 
 def parsed(clause: str) -> tuple[str, list[str], int]:
-    """The key that a clause names, the values that it admits, and the number that it must exceed."""
-    name, equals, values, more, number = CLAUSE.fullmatch(clause).groups()
+    """The key that a clause names, the values that it admits, and the number that it must exceed; of several
+    clauses that would do, those of the first."""
+    name, equals, values, more, number = CLAUSE.fullmatch(clause.partition("|")[0]).groups()
     return name, values.split(",") if equals else [], int(number) if more else 0
 
 
@@ -70,7 +71,7 @@ def violated(word: str, clause: str) -> dict[str, str]:
     if number or not values:
         return given  # by default it does not hold
     others = {"algorithm": [*LEARNERS], "reward_type": ["binary"], "num_secrets": ["2"]}
-    others |= {"warmup": ["False"], "save_adapters": ["False"]}
+    others |= {"warmup": ["False"], "save_adapters": ["False"], "teacher": ["secret", "observer"]}
     choices = others.get(name) or members(KEYS[name].hint)
     return {**given, name: next(choice for choice in choices if choice not in values)}
 
@@ -166,11 +167,19 @@ def test_nothing_is_silently_ignored(words, sentence, capsys):
     assert complaint("train", words, capsys) == f"memory-rl: {sentence}\n"
 
 
-@pytest.mark.parametrize("words", ["algorithm=grpo", "group_size=2", "skip_ahead=True", "reward_noise=0.1"])
-def test_supervised_learning_refuses_what_belongs_to_rewards(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "also"),
+    [
+        ("algorithm=grpo", ""),
+        ("group_size=2", " or teacher"),
+        ("skip_ahead=True", ""),
+        ("reward_noise=0.1", " or teacher=observer"),
+    ],
+)
+def test_supervised_learning_refuses_what_belongs_to_rewards(words, also, capsys):
     word = words.partition("=")[0]
     assert complaint("sft-train", words, capsys) == (
-        f"memory-rl: {words} belongs to signal=reward: leave {word} out.\n"
+        f"memory-rl: {words} belongs to signal=reward{also}: leave {word} out.\n"
     )
 
 
@@ -269,8 +278,9 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     assert len(examples) == 2
     shown = {"train": set(KEYS), "bounds": set(bounds_keys()), "report": set(keys_of(ReportConfig))}
     shown["sft-data-gen"] = set(keys_of(DataFiles))
+    of_others = ("signal=reward", "signal=teacher")
     shown["sft-train"] = {
-        word for word, one in KEYS.items() if word != "signal" and "signal=reward" not in one.needs
+        word for word, one in KEYS.items() if word != "signal" and not one.needs.startswith(of_others)
     }
     if command == "sweep":
         return
@@ -442,6 +452,58 @@ def test_the_signal_alone_makes_supervised_learning(capsys):
     assert complaint("sft-train", "signal=reward", capsys) == (
         "memory-rl: signal=reward is not supervised learning: use train, or leave signal out.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "condition"),
+    [
+        ({}, "teacher"),
+        ({"told": "sampled", "teacher_error": 0.1}, "teacher told=sampled"),
+        ({"told": "top_k", "divergence": "forward"}, "teacher told=top_k k=2 divergence=forward"),
+        ({"env_type": "multi_step"}, "teacher multi_step"),
+        ({"teacher": "runs/mine", "env_type": "multi_step"}, "teacher=run multi_step"),
+        (
+            {"teacher": "observer", "reward_type": "binned_log_distance", "reward_bins": 8},
+            "teacher=observer binned_log_distance B=8",
+        ),
+        (
+            {"teacher": "observer", "env_type": "multi_step", "credit": "episode", "told": "sampled"},
+            "teacher=observer multi_step credit=episode told=sampled",
+        ),
+    ],
+    ids=str,
+)
+def test_a_teacher_is_a_signal_with_a_name(given, condition):
+    experiment = make_experiment({"signal": "teacher", **given})
+    assert (experiment.command, experiment.condition) == ("train", condition)
+    assert not {"algorithm", "skip_ahead", "entropy_bonus"} & experiment.flat().keys()
+    assert ("reward_noise" in experiment.flat()) == (given.get("teacher") == "observer")
+    with pytest.raises(ConfigError, match="algorithm=grpo belongs to signal=reward: leave algorithm out"):
+        make_experiment({"signal": "teacher", "algorithm": "grpo", **given})
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("teacher_error=0.5", ["teacher_error=0.5", "[0, 0.5)"]),
+        ("teacher_top_k=3", ["teacher_top_k=3", "add told=top_k"]),
+        ("told=sampled divergence=forward", ["divergence=forward", "use told=top_k"]),
+        ("reward_type=binary", ["reward_type=binary", "signal=reward or teacher=observer", "leave"]),
+        ("teacher=observer teacher_error=0.1", ["teacher_error=0.1", "use teacher=secret"]),
+        ("scoring=paths", ["scoring=paths", "signal=teacher"]),
+        ("N=4096", ["N=4096", "signal=teacher", "N=2048"]),
+        ("backend=tinker", ["told=whole", "backend=tinker", "use told=sampled"]),
+        ("backend=tinker told=sampled teacher=there", ["teacher=there", "teacher=observer"]),
+        (
+            "backend=tabular N=4096 group_size=2048 max_episodes=9999",
+            ["group_size * batch_size = 2048", "1024"],
+        ),
+        ("teacher=observr", ["teacher=observr", "neither secret nor observer", "save_adapters=True"]),
+    ],
+)
+def test_what_does_not_go_with_a_teacher_is_refused(words, parts, capsys):
+    said = complaint("train", f"signal=teacher {words}", capsys)
+    assert all(part in said for part in parts), said
 
 
 def test_another_number_is_another_experiment():

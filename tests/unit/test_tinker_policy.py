@@ -1,6 +1,7 @@
 """The hosted policy against the local one: the same tokens, the same log-probabilities, the same step of the
 optimiser, on a service in memory."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from fake_tinker import FakeService
 from helpers import all_log_probs, demonstrate, invalid_mass, sample
 
 from memory_rl.errors import ConfigError, ModelError, NotFiniteError, ServiceError, TokensSpentError
+from memory_rl.learning.imitation import Imitation
 from memory_rl.learning.learners import Learner, Reinforce
 from memory_rl.learning.ratios import PPO
 from memory_rl.policies.answer_trie import NONE
@@ -21,6 +23,7 @@ from memory_rl.policies.hosted.drawn import blank
 from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss
 from memory_rl.policies.hosted.policy import make_hosted as make_tinker_policy
 from memory_rl.policies.hosted.service import HostedSettings, Service
+from memory_rl.policies.teaching import edge_probabilities
 
 RUNS = np.arange(2)
 
@@ -102,6 +105,26 @@ def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, le
     assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
     assert hosted.updates.tolist() == local.updates.tolist() == [learner.epochs] * 2
     assert {loss for loss, _, _ in service.data} == {"ppo" if learner.epochs > 1 else "importance_sampling"}
+
+
+@pytest.mark.parametrize("kind", ["single_step", "multi_step"])
+def test_a_teacher_of_sampled_tokens_moves_the_weights_as_the_local_one_does(make_hosted, kind):
+    hosted, service, local = make_hosted(kind, scores_all=True)
+    rollout, shown = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
+    taught = np.random.default_rng(0).dirichlet(np.ones(8), size=(2, 1))
+    for policy, batch in ((hosted, rollout), (local, shown)):
+        policy.imitate(dataclasses.replace(batch, taught=taught), Imitation(told="sampled"))
+    hosted.assess(RUNS, np.array([[1], [0]]), 8)
+    assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
+    assert hosted.updates.tolist() == local.updates.tolist() == [1, 1]
+    [(loss, _, data), *_] = service.data
+    assert loss == "importance_sampling"
+    gains = np.array(data[0].loss_fn_inputs["advantages"].tolist())
+    edges = rollout.path[0, 0][rollout.path[0, 0] != NONE]
+    q = edge_probabilities(local.trie, taught[0, 0])[edges]
+    assert gains[gains != 0] == pytest.approx(
+        (np.log(q) - rollout.records["log_probs"][0, 0][: len(edges)]) / 4
+    )
 
 
 class OwnAdvantages(Learner):

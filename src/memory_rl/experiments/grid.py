@@ -31,6 +31,8 @@ CONDITIONS: dict[str, dict[str, str]] = {
     "binned_log_distance": {"reward_type": "binned_log_distance"},
     "multi_step": {"env_type": "multi_step"},
     "sft_multi_step": {"signal": "example", "env_type": "multi_step"},
+    "teacher": {"signal": "teacher"},
+    "teacher_multi_step": {"signal": "teacher", "env_type": "multi_step"},
 }
 """What each name of `conditions=` stands for."""
 

@@ -59,7 +59,7 @@ class SweepConfig:
     conditions: str | None = key(
         None,
         "Of a grid on the command line: any of sft, binary, log_distance, binned_log_distance, multi_step, "
-        "sft_multi_step, file.py:Name.",
+        "sft_multi_step, teacher, teacher_multi_step, file.py:Name.",
     )
     log_path: str | None = name_or_path(
         None, "The sweep's directory, or any URL that fsspec can write. Default: a new one under sweeps/."

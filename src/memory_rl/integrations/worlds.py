@@ -103,5 +103,9 @@ def make_world(**keys: Any) -> AskedWorld:
             "leave credit out."
         )
     values = read(keys_of(World) | keys_of(Signal), keys, typed=True)
+    if values.get("signal", "reward") != "reward":
+        raise ConfigError(
+            f"signal={values['signal']} has no meaning here, where answers are rewarded: leave signal out."
+        )
     world, signal = fill(World, values), fill(Signal, values)
     return AskedWorld(world, signal, make_environment(world, signal))

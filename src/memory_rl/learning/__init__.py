@@ -1,5 +1,5 @@
 """How parameters move: advantages (numpy) and objectives (torch). Importing it makes every learner known."""
 
-from memory_rl.learning import estimators, evolution, learners, own_learner, ratios, replay
+from memory_rl.learning import estimators, evolution, imitation, learners, own_learner, ratios, replay
 
-__all__ = ["estimators", "evolution", "learners", "own_learner", "ratios", "replay"]
+__all__ = ["estimators", "evolution", "imitation", "learners", "own_learner", "ratios", "replay"]

@@ -53,6 +53,7 @@ class Batch:
         rewards: (R, E, K), or None where answers were shown and not rewarded.
         returns: (R, groups, G, K) what each step is credited with, group by group.
         beliefs: (R, B, N) of the ideal observer of the run's own episodes, for learners that want them.
+        taught: (R, B, F) what a teacher gives to each valid conversation, for learners that have one.
         active: (A,) all runs that the batch moves on; those without an update in it have spent their budget.
         episodes: (A,) how many episodes each of them has had after it.
         skipped: silent episodes before it.
@@ -68,6 +69,7 @@ class Batch:
     rewards: np.ndarray | None = None
     returns: np.ndarray | None = None
     beliefs: np.ndarray | None = None
+    taught: np.ndarray | None = None
     active: np.ndarray | None = None
     episodes: np.ndarray | None = None
     skipped: Sequence[SilentEpisodes] = ()

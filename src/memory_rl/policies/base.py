@@ -19,6 +19,7 @@ from memory_rl.learning.batch import Batch
 from memory_rl.state import Stateful
 
 if TYPE_CHECKING:
+    from memory_rl.learning.imitation import Imitation
     from memory_rl.learning.learners import Learner
 
 
@@ -118,6 +119,13 @@ class Distils(Protocol):
 
     def distil(self, runs: np.ndarray, prompts: np.ndarray, targets: np.ndarray, epochs: int) -> None:
         """This many optimiser steps towards targets (R, B, N) over the first forms, by cross-entropy."""
+
+
+class Imitates(Protocol):
+    """A policy that can be drawn towards a teacher at the tokens that it has sampled."""
+
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """One optimiser step of each run of a batch that a teacher has judged."""
 
 
 class Perturbs(Protocol):

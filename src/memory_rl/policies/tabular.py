@@ -18,6 +18,7 @@ import torch
 from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite, check_loss
+from memory_rl.learning.imitation import conditionals
 from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.learning.penalty import Penalty
 from memory_rl.policies.base import Scores, every_prompt
@@ -26,6 +27,7 @@ from memory_rl.state import State
 
 if TYPE_CHECKING:
     from memory_rl.learning.batch import Batch
+    from memory_rl.learning.imitation import Imitation
     from memory_rl.learning.learners import Learner
 
 
@@ -33,7 +35,7 @@ _NO_PENALTY = Penalty()
 
 
 class TabularPolicy(Scores):
-    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils` and `Perturbs`, too.
+    """Logits (R M, D, C), a row for each run and prompt. Implements `Distils`, `Imitates`, `Perturbs`.
 
     They are zero at first, so that every answer is equally likely, unless a prior is given.
 
@@ -158,6 +160,18 @@ class TabularPolicy(Scores):
             logits = self._leaf(rows)
             log_probs = self._normalised(logits)[:, path].sum(dim=2)
             self._descend(rows, logits, -(wanted * log_probs).sum())  # cross-entropy
+
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """A step of the rows that are asked for, see `Imitates`."""
+        assert batch.taught is not None  # noqa: S101  # a teacher was asked
+        rows, run, own, _ = self._by_row(batch, np.zeros(batch.choices.shape))
+        taught = conditionals(batch.taught, batch.choices, self._num_choices)[run]
+        path = torch.from_numpy(batch.path[run])
+        logits = self._leaf(rows)
+        decisions = self._on_path(self._normalised(logits), path)
+        heard = torch.from_numpy(own)[:, :, None]
+        loss = learner.tokens_loss(decisions, path % self._num_choices, torch.from_numpy(taught), heard)
+        self._descend(rows, logits, loss)
 
     @override
     def log_probs_of_path(self, batch: Batch) -> np.ndarray:

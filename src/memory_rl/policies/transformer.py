@@ -28,7 +28,9 @@ from memory_rl.policies.packed import (
     form_log_probs,
     pack_all,
     path_decision_log_probs,
+    tensor_beside,
 )
+from memory_rl.policies.teaching import judged, on_path
 from memory_rl.seeding import RunStreams, along_noise, noise, torch_seed
 from memory_rl.state import State
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from memory_rl.learning.batch import Batch
+    from memory_rl.learning.imitation import Imitation
     from memory_rl.learning.learners import Learner
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
@@ -196,7 +199,7 @@ class AdaptedTransformer(Policy):
 
 
 class TransformerPolicy(AdaptedTransformer, Scores):
-    """Knows the probability of every answer. Implements `Distils` and `Perturbs`, too."""
+    """Knows the probability of every answer. Implements `Distils`, `Imitates`, `Perturbs`."""
 
     noise = 0.02
     # The same runs need not be in one pass again: what is known of their distributions is kept, too.
@@ -279,6 +282,25 @@ class TransformerPolicy(AdaptedTransformer, Scores):
                 loss.backward()
                 total += loss.detach()
             self._step(runs, total)
+
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """A pass over the sampled conversations, see `Imitates`."""
+        assert batch.taught is not None  # noqa: S101  # a teacher was asked
+        runs, prompts, path = batch.runs, batch.prompts, batch.path
+        heard = judged(self.trie, path) if learner.told == "sampled" else path != NONE
+        taught, column = on_path(self.trie, batch.taught, path), self.trie.column(path)
+        blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
+        total = torch.zeros((), device=self.model.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        for chunk in self._chunks(len(runs), blocks, length):
+            self.adapters.activate(runs[chunk])
+            decisions = self._decision_log_probs(path[chunk], prompts[chunk])
+            of_chunk = (tensor_beside(decisions, values[chunk]) for values in (column, taught, heard))
+            chosen, wanted, counts = of_chunk
+            loss = learner.tokens_loss(decisions, chosen, wanted.float(), counts)
+            loss.backward()
+            total += loss.detach()
+        self._step(runs, total)
 
     def _edges(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Log-probabilities of all edges of these runs behind these prompts (R, B): (R, B, E)."""

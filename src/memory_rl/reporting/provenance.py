@@ -80,7 +80,7 @@ def command_of(cell: Cell) -> str:
     given = [
         f"{key}={value}"
         for key, value in experiment.flat().items()
-        if key not in KEEP and key != "signal" and (key == "N" or value != keys[key].default)
+        if key not in KEEP and value != "example" and (key == "N" or value != keys[key].default)
     ]
     return shlex.join(["python", "sft_train.py" if cell.kind == "sft" else "train.py", *given])
 

@@ -2,7 +2,7 @@
 
 from memory_rl.task.demonstrations import TEST, TRAIN, examples_directory, read_examples, write_examples
 from memory_rl.task.environment import Environment, Message, Turn, chat
-from memory_rl.task.making import make_environment, secrets_of_run
+from memory_rl.task.making import make_environment, secrets_of_run, table_of_signal
 from memory_rl.task.multi_step import MultiStep
 from memory_rl.task.own_reward import as_reward, from_table, load_reward, table_of, tabulate
 from memory_rl.task.rewards import CHANNELS, INVALID, RewardChannel, credit_rewards, make_channel, with_noise
@@ -35,6 +35,7 @@ __all__ = [
     "read_examples",
     "secrets_of_run",
     "table_of",
+    "table_of_signal",
     "tabulate",
     "with_noise",
     "write_examples",

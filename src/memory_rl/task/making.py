@@ -11,6 +11,7 @@ from memory_rl.task.own_reward import as_reward, load_reward, tabulate
 from memory_rl.task.rewards import RewardChannel, make_channel, with_noise
 from memory_rl.task.secret_space import SecretSpace
 from memory_rl.task.single_step import SingleStep
+from memory_rl.task.table import EpisodeTable, episode_table, taught_table
 
 
 def make_environment(
@@ -31,6 +32,18 @@ def make_environment(
     if world.multi_step:
         return MultiStep.with_noise(space, signal.reward_noise, num_secrets=_count(world), wording=asks)
     return SingleStep(space, channel or _channel(world, signal), _count(world), asks)
+
+
+def table_of_signal(environment: Environment, signal: Signal, *, spelt: bool) -> EpisodeTable:
+    """The table of an environment's episodes, whatever the signal; `spelt` as in `taught_table`.
+
+    What a teacher says who observes the run's own rewards follows from these. What the policy of another run
+    says, in numbers that could be anything, is bounded by S itself.
+    """
+    if signal.teaches and not signal.observed:
+        sampled = signal.told == "sampled" and signal.taught_by is None
+        return taught_table(environment, sampled=sampled, spelt=spelt)
+    return episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
 
 
 def secrets_of_run(world: World, run: int = 0) -> list[int]:

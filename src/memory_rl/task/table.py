@@ -6,7 +6,7 @@ An episode sorts the secrets into *classes*; what is then seen, the *level*, dep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -24,7 +24,8 @@ class EpisodeTable:
     Attributes:
         forms: (A, K) the choices that ask each possible question.
         classes: of choices (T, K), the first of them valid: the class of each secret, (T, N).
-        levels: of choices and rewards (T, K): the level that was seen, (T,).
+        levels: of choices and rewards (T, K): the level that was seen, (T,); None where nothing but the class
+            of S decides it, and no reward shows it.
         num_classes: C.
         outcomes: (C, L) p(level | class), or None where class c always shows level c.
         num_signals: how many different things an episode can show, at most.
@@ -34,7 +35,7 @@ class EpisodeTable:
 
     forms: np.ndarray
     classes: Callable[[np.ndarray], np.ndarray]
-    levels: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
     num_classes: int
     outcomes: np.ndarray | None
     num_signals: int
@@ -59,6 +60,57 @@ def episode_table(
     if not isinstance(environment, MultiStep):
         return _of_answers(environment)
     return _of_sums(environment) if credit == "episode" else _of_bits(environment)
+
+
+def taught_table(environment: Environment, *, sampled: bool, spelt: bool) -> EpisodeTable:
+    """The table of episodes that a teacher judges who knows S; it tells nothing else.
+
+    Where more than the sampled tokens is told, S is taken to be shown. That is so where an answer is one
+    token, and an upper bound elsewhere: of a conversation that leaves that of S, no later token of S is told.
+
+    Of sampled tokens, the teacher tells which are those of S, up to the first that is not. In multi_step each
+    turn is right or wrong whatever came before it. Of an invalid turn it says no more than that.
+
+    Args:
+        environment: its world.
+        sampled: whether it says how likely the sampled tokens were, and no more.
+        spelt: whether an answer of single_step is written in several tokens. They are taken to be its
+            characters: an upper bound on what is told where a token holds several.
+    """
+    if not sampled:
+        return replace(_of_examples(environment), levels=None)
+    if isinstance(environment, MultiStep):
+        return replace(_of_bits(MultiStep.with_noise(environment.space)), levels=None)
+    return _of_beginnings(environment) if spelt else _of_hits(environment)
+
+
+def _of_hits(environment: Environment) -> EpisodeTable:
+    """The answer is S, or is not."""
+    every = np.arange(environment.space.N)
+    return EpisodeTable(
+        every[:, None],
+        lambda choices: (choices == every).astype(np.int64),
+        None,
+        2,
+        None,
+        2,
+        "hit",
+    )
+
+
+def _of_beginnings(environment: Environment) -> EpisodeTable:
+    """The class is how many characters the answer begins with as S does; the last one is S itself."""
+    every = np.arange(environment.space.N)
+    written = np.array([str(answer) for answer in every])
+    width = written.dtype.itemsize // 4  # of the longest
+    spelling = written.view(np.int32).reshape(-1, width)  # 0 behind the end
+
+    def classes(choices: np.ndarray) -> np.ndarray:
+        given = spelling[choices]  # (T, 1, width)
+        alike = ((given == spelling) & (given != 0)).cumprod(axis=2).sum(axis=2)
+        return np.where(choices == every, width, alike)
+
+    return EpisodeTable(every[:, None], classes, None, width + 1, None, width + 1)
 
 
 def _of_examples(environment: Environment) -> EpisodeTable:

@@ -28,12 +28,21 @@ def accounts_of(runs: np.ndarray, prompts: np.ndarray, num_secrets: int) -> np.n
     return np.asarray(runs[:, None] * num_secrets + prompts)
 
 
-def ask(table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray) -> tuple[Question, np.ndarray]:
-    """The questions that episodes (R, K) ask, and the levels that they see; first turns must be valid."""
-    levels = table.levels(choices, rewards)
-    if table.kind == "hit" and table.certain:
-        return OneAgainstRest(choices[:, 0]), levels
-    return Partition(table.classes(choices)), levels
+def ask(
+    table: EpisodeTable, choices: np.ndarray, rewards: np.ndarray, secrets: np.ndarray | None = None
+) -> tuple[Question, np.ndarray]:
+    """The questions that episodes (R, K) ask, and the levels that they see.
+
+    First turns must be valid, unless S is shown. The secrets (R,) decide what no reward shows.
+    """
+    if table.levels is not None:
+        levels = table.levels(choices, rewards)
+        if table.kind == "hit" and table.certain:
+            return OneAgainstRest(choices[:, 0]), levels
+        return Partition(table.classes(choices)), levels
+    assert secrets is not None  # noqa: S101  # a teacher knows it
+    classes = table.classes(choices)
+    return Partition(classes), classes[np.arange(len(classes)), secrets]
 
 
 class Beliefs(Stateful):
@@ -85,10 +94,11 @@ class Accounts(Stateful):
         self, accounts: np.ndarray, choices: np.ndarray, rewards: np.ndarray, episode: np.ndarray
     ) -> None:
         """Enters an episode of each of these accounts (R,): choices and rewards (R, K), its number (R,)."""
-        asks = (choices[:, 0] != INVALID) & self.ledger.open(accounts, self._outcomes)
-        rows = np.nonzero(asks)[0]
+        tells = (choices[:, 0] != INVALID) | (self._table.kind == "example")  # S is shown whatever was said
+        rows = np.nonzero(tells & self.ledger.open(accounts, self._outcomes))[0]
         if len(rows):
-            question, levels = ask(self._table, choices[rows], rewards[rows])
+            secrets = self.ledger.secrets[accounts[rows]]
+            question, levels = ask(self._table, choices[rows], rewards[rows], secrets)
             self.ledger.record(accounts[rows], question, self._outcomes, levels)
         self.ledger.close_episode(accounts, episode)
 
@@ -96,7 +106,7 @@ class Accounts(Stateful):
         """Enters skipped episodes of one turn each; without noise, plain misses are entered all at once."""
         answers, rewards, episodes = silent.answers, silent.rewards, silent.episode
         start = 0
-        if self._table.kind == "hit" and self._table.certain:
+        if self._table.kind == "hit" and self._table.certain and self._table.levels is not None:
             hits = np.nonzero(self._table.levels(answers[:, None], rewards[:, None]))[0]
             start = int(hits[0]) if len(hits) else len(answers)
             asked = answers[:start] != INVALID

@@ -69,7 +69,12 @@ class Ceilings:
 
 
 def ceilings(
-    environment: Environment, table: EpisodeTable, certainty: float, random: np.random.Generator
+    environment: Environment,
+    table: EpisodeTable,
+    certainty: float,
+    random: np.random.Generator,
+    *,
+    sought: bool = True,
 ) -> Ceilings:
     """The ceilings of a condition.
 
@@ -78,10 +83,13 @@ def ceilings(
         table: of its episodes.
         certainty: the ideal questioner is to give S this probability.
         random: for what has to be simulated.
+        sought: whether the policy is to answer what earns most; else nothing keeps it from S.
     """
     N = environment.space.N
     found = _closed_form(table, N, certainty) or _from_table(table, N, certainty, random)
-    best_answers, secret_is_best = (1, True) if table.kind == "example" else _best_answers(environment)
+    best_answers, secret_is_best = (
+        (1, True) if not sought or table.kind == "example" else _best_answers(environment)
+    )
     return Ceilings(
         capacity=math.log2(table.num_signals),
         **found._asdict(),

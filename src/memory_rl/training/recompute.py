@@ -20,7 +20,7 @@ from memory_rl.runs.store import (
     RunDirectory,
     experiment_of,
 )
-from memory_rl.task import RewardChannel, episode_table, from_table, make_environment, secrets_of_run
+from memory_rl.task import RewardChannel, from_table, make_environment, secrets_of_run, table_of_signal
 from memory_rl.training.accounts import Accounts
 
 
@@ -64,7 +64,7 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
 def _recomputed(experiment: Experiment, directory: RunDirectory) -> pl.DataFrame:
     world, signal = experiment.world, experiment.signal
     environment = make_environment(world, signal, channel=_own_channel(experiment, directory))
-    table = episode_table(environment, shows_answer=signal.shows_answer, credit=signal.credit)
+    table = table_of_signal(environment, signal, spelt=experiment.spelt)
     accounts = Accounts(draw_secrets(experiment), world.N, experiment.stop.memorised_at, table)
     parts = [pl.DataFrame(schema=LEDGER_SCHEMA)]
     places = ("episode", "run", "step")

@@ -22,6 +22,7 @@ from memory_rl.state import Stateful
 from memory_rl.task import INVALID, Environment, RewardChannel, credit_rewards
 from memory_rl.training.accounts import Beliefs
 from memory_rl.training.prompts import Prompts
+from memory_rl.training.teachers import Teacher
 
 _TRIES = 256
 _LEAPS_A_SECRET_SPACE = 1024  # a leap of fewer than N over this many episodes does not ask the panel again
@@ -43,6 +44,7 @@ class Sampling(Stateful):
         prompts: which secret is asked for.
         credit: of each step.
         beliefs: of the ideal observers, for learners that want them.
+        teacher: judges the answers, if there is one.
         answers: (D,) of the examples in the order in which they are shown, repeated if there are fewer than
             the budget; None to show each run its own secrets.
         panel: (Q,) answers that the ledger asks about where not all are scored; None without a ledger.
@@ -59,6 +61,7 @@ class Sampling(Stateful):
     prompts: Prompts
     credit: str = "step"
     beliefs: Beliefs | None = None
+    teacher: Teacher | None = None
     answers: np.ndarray | None = None
     panel: np.ndarray | None = None
 
@@ -119,6 +122,18 @@ class StepByStep(Sampling):
         rewards = self.environment.rewards(batch.choices, self._asked(runs, prompts), uniforms)
         batch = self._advance(runs, 1, batch, **self._rewarded(rewards))
         return batch if self.beliefs is None else replace(batch, beliefs=self.beliefs.after(batch))
+
+
+class Taught(StepByStep):
+    """Samples every episode from the policy, and has a teacher judge it; an observer is rewarded, too."""
+
+    @override
+    def next(self, runs: np.ndarray) -> Batch:
+        assert self.teacher is not None  # noqa: S101  # made with one
+        if self.beliefs is not None:
+            return self.teacher.judge(super().next(runs))
+        prompts = self.prompts.next(runs)
+        return self.teacher.judge(self._advance(runs, 1, self.policy.sample(runs, prompts, self.update)))
 
 
 @dataclass(frozen=True, kw_only=True)

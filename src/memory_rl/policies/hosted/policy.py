@@ -18,6 +18,7 @@ from typing_extensions import override
 from memory_rl.errors import ConfigError, ServiceError, TokensSpentError
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.divergence import check_finite, check_loss
+from memory_rl.learning.imitation import FLOOR, Imitation
 from memory_rl.learning.learners import Learner
 from memory_rl.learning.ratios import CISPO, PPO
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
@@ -28,6 +29,7 @@ from memory_rl.policies.hosted.costs import WARMUP_ANSWERS, WARMUP_LOOK, WARMUP_
 from memory_rl.policies.hosted.drawn import Drawn, demonstrations
 from memory_rl.policies.hosted.service import HostedSettings, Service
 from memory_rl.policies.hosted.spending import Spending
+from memory_rl.policies.teaching import judged, on_path
 from memory_rl.policies.warmup_report import WarmupReport
 from memory_rl.seeding import generator
 from memory_rl.state import State
@@ -134,12 +136,25 @@ class TinkerPolicy(Policy):
     @override
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
         """One forward and backward pass and one step of Adam for each epoch, see `Policy`."""
-        batch = cast(HostedBatch, batch)
         rows = np.nonzero(learner.moves(advantages))[0]
+        self._train(cast(HostedBatch, batch), rows, self.trie.per_token(batch.path, advantages), learner)
+
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """A step on what a teacher says of the sampled tokens, see `Imitates`."""
+        batch = cast(HostedBatch, batch)
+        assert batch.taught is not None  # noqa: S101  # a teacher was asked
+        taught, column = on_path(self.trie, batch.taught, batch.path), self.trie.column(batch.path)
+        wanted = np.take_along_axis(taught, column[..., None], axis=3)[..., 0]
+        surplus = np.log(np.maximum(wanted, FLOOR)) - batch.records["log_probs"]
+        per_token = np.where(judged(self.trie, batch.path), surplus, 0.0)
+        self._train(batch, np.arange(len(batch.runs)), per_token, learner)
+
+    def _train(self, batch: HostedBatch, rows: np.ndarray, per_token: np.ndarray, learner: Learner) -> None:
+        """The learner's steps of some of a batch's runs, on advantages (R, E, L)."""
         moved, asked, asked_by = batch.runs[rows], list[Any](), list[int]()
         loss: Loss = ("cross_entropy", None) if batch.shown else hosted_loss(learner)
         self._clients.start(moved)
-        per_token = self.trie.per_token(batch.path, advantages / batch.path.shape[1])
+        per_token = per_token / batch.path.shape[1]  # the service sums over data
         for row, run in zip(rows, moved, strict=True):
             data = self._data(batch.records[row], per_token[row], batch.prompts[row], batch.shown)
             for _ in range(learner.epochs):

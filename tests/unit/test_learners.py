@@ -2,15 +2,21 @@
 out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import make_environment
 
 from memory_rl.config import LEARNERS
+from memory_rl.errors import ConfigError
+from memory_rl.experiment import make_experiment
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import GRPO, RLOO, Learner, Posterior, Reinforce, Supervised
 from memory_rl.learning.ratios import PPO
+from memory_rl.policies.base import first_prompt
+from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.task import credit_rewards
 
 ESTIMATORS = {"reinforce": Reinforce, "grpo": GRPO, "rloo": RLOO, "ppo": PPO}
@@ -53,8 +59,77 @@ def one_group(*episodes: list[float]) -> np.ndarray:
 GROUP = one_group([1.0], [0.0], [0.0], [0.0])
 
 
-def test_the_estimators_are_all_that_learn_from_groups():
-    assert {**ESTIMATORS, "posterior": Posterior} == LEARNERS
+VARIANTS = {
+    **{name: kind() for name, kind in LEARNERS.items()},
+    "reinforce, no baseline": Reinforce(baseline="none"),
+    "ppo, no baseline": PPO(baseline="none"),
+    "reinforce_plus_plus, of groups": LEARNERS["reinforce_plus_plus"](baseline="group"),
+}
+
+
+def moved_by_equal_groups(learner) -> bool:
+    """Whether two groups of equal rewards, one better than the other, move a policy that has learned."""
+    environment, runs = make_environment("single_step", 4), np.arange(2)
+    forms = environment.choices(np.arange(4))
+    policy = TabularPolicy(forms, 4, num_runs=2, learning_rate=0.1, seed=0)
+    learner.start(0, 2)
+    before = policy.logits.clone()
+    for returns in (np.array([0.0, 0.3, 0.6, 1.0, 0.0, 0.0, 1.0, 0.1]), np.repeat([0.1, 0.7], 4)):
+        batch = learner.sample(policy, runs, first_prompt(runs), 8)
+        rewards = np.broadcast_to(returns[:, None], (2, 8, 1)).copy()
+        beliefs = np.broadcast_to(np.array([0.7, 0.1, 0.1, 0.1]), (2, 1, 4))
+        before = policy.logits.clone()
+        learner.learn(
+            policy,
+            replace(batch, rewards=rewards, returns=rewards.reshape(2, 2, 4, 1), beliefs=beliefs),
+        )
+    return not torch.equal(policy.logits, before)
+
+
+@pytest.mark.parametrize("learner", VARIANTS.values(), ids=VARIANTS)
+def test_equal_groups_move_a_policy_exactly_if_the_learner_says_so(learner):
+    assert moved_by_equal_groups(learner) is not learner.silent_if_equal
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_equal_groups_move_is_neither_skipped_nor_scored_by_paths(name):
+    keys = {"N": 64, "algorithm": name, "skip_ahead": True}
+    silent = LEARNERS[name]().silent_if_equal
+    assert make_experiment(keys).skips_ahead is silent
+    assert make_experiment({**keys, "skip_ahead": None}).skips_ahead is silent
+    if silent:
+        assert make_experiment({**keys, "scoring": "paths"}).scores_paths
+    else:
+        with pytest.raises(ConfigError, match=f"scoring=paths does not go with algorithm={name}: leave scor"):
+            make_experiment({**keys, "scoring": "paths"})
+
+
+def test_only_what_compares_a_batch_needs_more_than_one_episode():
+    for name, kind in LEARNERS.items():
+        keys = {"N": 64, "algorithm": name, "group_size": 1}
+        if kind.fewest_episodes > 1:
+            with pytest.raises(
+                ConfigError, match=f"algorithm={name} compares the episodes .* use group_size=4"
+            ):
+                make_experiment(keys)
+        elif kind().silent_if_equal:
+            with pytest.raises(ConfigError, match="group_size=1 with batch_size=1 can never carry a signal"):
+                make_experiment(keys)
+        else:
+            assert make_experiment(keys).episodes_an_update == 1
+
+
+@pytest.mark.parametrize("name", ["posterior", "replay", "evolution"])
+def test_what_a_service_cannot_do_is_refused_before_any_work(name):
+    with pytest.raises(ConfigError, match=f"algorithm={name} .*, which backend=tinker cannot: use"):
+        make_experiment({"N": 64, "algorithm": name, "backend": "tinker"})
+
+
+@pytest.mark.parametrize("name", ["posterior", "evolution"])
+@pytest.mark.parametrize("key", ["entropy_bonus", "kl_to_base"])
+def test_what_follows_no_loss_cannot_have_something_added_to_it(name, key):
+    with pytest.raises(ConfigError, match=f"{key}=0.1 has no meaning .*={name}, .*leave {key} out"):
+        make_experiment({"N": 64, "algorithm": name, key: 0.1})
 
 
 def test_reinforce_subtracts_the_mean():

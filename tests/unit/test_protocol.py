@@ -57,12 +57,11 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
 def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name):
     protocol = load_protocol(name)
     assert protocol.name == name
-    claims = (
-        ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"]
-        if name == "capacity"
-        else ["H1", "H2", "H3", "H4", "H5"]
-    )
-    assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims
+    claims = {
+        "capacity": ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"],
+        **dict.fromkeys(("quick", "thorough"), ["H1", "H2", "H3", "H4", "H5"]),
+    }
+    assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims.get(name, [])
     assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
     for entry in protocol.grid:
         entry = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
@@ -91,6 +90,12 @@ CHANGED = [
     ({"alpha": 0.9}, r"alpha=0.9: give a probability up to 0.2"),
     ({"grid": [{"command": "trian", "N": 4}]}, "a list of entries with command: train or sft"),
     ({"grid": []}, "a list of entries with command: train or sft"),
+    ({"learners": [{"ppo_clip": 0.3}]}, "a list of learners with an algorithm each"),
+    (
+        {"learners": [{"algorithm": "ppo", "ppo_klip": 0.3}]},
+        r"has learners with ppo_klip: did you mean ppo_clip\?",
+    ),
+    ({"learners": [{"algorithm": "ppo", "N": 16}]}, "has learners with N"),
     (
         {"exclusions": [{"lora_rnak": 3}]},
         r"selects cells by lora_rnak, which is no key of a configuration: did you mean lora_rank\?",

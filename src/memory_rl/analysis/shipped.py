@@ -41,4 +41,4 @@ def shipped_runs(protocol: Protocol, backend: str) -> tuple[pl.DataFrame | None,
             f"The measured learners that come with protocol={protocol.name} are {why}, so only those run "
             "here are ranked."
         )
-    return found.select(RUNS), None
+    return found.select(*RUNS), None

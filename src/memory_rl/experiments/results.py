@@ -92,13 +92,18 @@ def results_table(rows: Sequence[Json], location: str) -> Table:
 
 def choices_table(choices: Sequence[Choice]) -> Table:
     """The rate of each condition, and whether a better one may lie beyond the candidates."""
-    headings = ("condition", "N", "rate", "bits per episode", "of the candidates", "note")
+    keys = list(dict.fromkeys(key for choice in choices for key in choice.settings))
+    headings = (
+        *("condition", "N", *keys, "rate", "bits per episode", "at the default rate", "of the candidates"),
+        "note",
+    )
     rows = []
     for choice in choices:
-        best = next(score for score in choice.scores if score.learning_rate == choice.learning_rate)
-        numbers = map(number, (choice.N, choice.learning_rate, best.bits_per_episode))
+        found = {score.learning_rate: score.bits_per_episode for score in choice.scores}
+        numbers = map(number, (choice.learning_rate, found[choice.learning_rate], found.get(choice.untuned)))
         rates = f"{number(choice.scores[0].learning_rate)} to {number(choice.scores[-1].learning_rate)}"
-        rows.append([choice.condition, *numbers, rates, _note(choice)])
+        apart = (str(choice.settings.get(key, "")) for key in keys)
+        rows.append([choice.condition, number(choice.N), *apart, *numbers, rates, _note(choice)])
     title = "learning rates, chosen on the tuning secrets"
     return make_table(headings, rows, left=("condition", "note"), title=title, title_justify="left")
 

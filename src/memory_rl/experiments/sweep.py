@@ -303,13 +303,14 @@ class Sweep:
         """
         contests, cells = self.contests, []
         self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
+        apart = results.varying_keys([contest.reported[0] for contest in contests])
         for contest in contests:
             tried = [cell.id for cell in contest.candidates]
             names = [name for name in tried if name not in self.diverged] or tried
             failed = next((name for name in names if name in self.whys), None)
             if failed is None:
                 summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
-                self.choices.append(choose(contest, summaries))
+                self.choices.append(choose(contest, summaries, apart))
                 cells += contest.with_rate(self.choices[-1].learning_rate)
             else:
                 why = f"its tuning is not complete: {failed} failed ({self.whys[failed]})"

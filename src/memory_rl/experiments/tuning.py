@@ -66,7 +66,9 @@ class Choice:
     Attributes:
         condition: its name.
         N: the size of the secret space.
+        settings: what else sets it apart from other choices, by key.
         learning_rate: the best candidate's.
+        untuned: the one that it has without tuning, which need not be a candidate.
         at_edge: whether that is the least or the greatest candidate, so that a better one may lie beyond.
         decided: whether any candidate did better than any other.
         scores: of all candidates that did not diverge, ascending in their rates.
@@ -74,7 +76,9 @@ class Choice:
 
     condition: str
     N: int
+    settings: Json
     learning_rate: float
+    untuned: float
     at_edge: bool
     decided: bool
     scores: list[Score]
@@ -133,12 +137,13 @@ def _candidates(cell: GridCell, tuning: Tuning) -> list[GridCell]:
     return [cell.with_values(learning_rate=rate, seed=tuning.seed, num_runs=num_runs) for rate in rates]
 
 
-def choose(contest: Contest, summaries: Mapping[str, Json]) -> Choice:
+def choose(contest: Contest, summaries: Mapping[str, Json], apart: Sequence[str] = ()) -> Choice:
     """The candidate with the best `Score.rank`; of equals the one with the least rate.
 
     Args:
         contest: what is compared.
         summaries: of the candidates by id, as in summary.json; those that diverged have none.
+        apart: the keys, beside the condition's, in which contests differ.
     """
     scores, rates = [], [cell.experiment.step_size for cell in contest.candidates]
     for cell in (cell for cell in contest.candidates if cell.id in summaries):
@@ -151,7 +156,9 @@ def choose(contest: Contest, summaries: Mapping[str, Json]) -> Choice:
     return Choice(
         experiment.condition,
         experiment.world.N,
+        {key: contest.reported[0].values[key] for key in apart if key in contest.reported[0].values},
         best.learning_rate,
+        experiment.own_step_size,
         best.learning_rate in (rates[0], rates[-1]),
         len({score.rank for score in scores}) > 1,
         scores,

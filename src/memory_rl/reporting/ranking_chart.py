@@ -16,16 +16,22 @@ def profile(ranking: Ranking) -> Figure:
     """The share of each learner's runs that reach more than each share of the ceiling."""
     frame = profile_frame(ranking)
     names = [one.name for one in ranking.learners]
-    dashes = [_DASHES[place * len(_DASHES) // max(len(names), 1)] for place in range(len(names))]
+    dashes = [_DASHES[place % len(_DASHES)] for place in range(len(names))]
     channels = {
-        "x": log_axis("share", "share of the ceiling", (min(frame["share"]), max(frame["share"]))),
+        "x": log_axis("share", "share of the ceiling", (min(frame["share"]), _last(frame))),
         "y": axis("above", "runs that reach more", (0, 1), format="%"),
         "color": color_scale("learner", names),
     }
-    if len(names) > len(COLORS):  # colours repeat
+    if len(names) > len(COLORS):  # neighbours share a colour
         scale = {"domain": names, "range": dashes}
         channels["strokeDash"] = {"field": "learner", "scale": scale, "legend": None}
     return Figure("profile", [Panel(frame, channels, band(), _TIPS, form=".3~g", height=340)])
+
+
+def _last(frame: pl.DataFrame) -> float:
+    """The end of the axis: the ceiling, or what the best run that is shown reaches."""
+    reached = frame.filter(pl.col("above") > 0)["share"].to_list()
+    return max([1.0, *reached])
 
 
 def profile_frame(ranking: Ranking) -> pl.DataFrame:

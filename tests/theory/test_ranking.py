@@ -1,0 +1,216 @@
+"""The ranking's statistics: against rliable's formulas, written out with scipy; and in simulation, how often
+intervals cover the truth and how often equal learners are told apart."""
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+
+from memory_rl.analysis import strata
+from memory_rl.analysis.entrants import RUNS
+from memory_rl.analysis.ranking import rank
+from memory_rl.analysis.statistics import holm, proportion
+from memory_rl.analysis.strata import interquartile_mean
+
+TASKS, CEILING, BUDGET = ("easy", "hard", "noisy"), 0.75, 400
+MEDIANS = {"easy": 40, "hard": 160, "noisy": 80}
+
+
+def task_id(name: str) -> str:
+    return f'{{"condition": "{name}", "N": 64, "max_episodes": {BUDGET}}}'
+
+
+def learner_id(name: str) -> str:
+    return f'{{"algorithm": "{name}"}}'
+
+
+def runs(times: dict[str, dict[str, np.ndarray]]) -> pl.DataFrame:
+    """Runs of learners by task, half of them on either of two bases; those of the budget are stuck."""
+    frames = [
+        pl.DataFrame({"episodes": episodes})
+        .with_row_index("run")
+        .with_columns(
+            learner=pl.lit(learner_id(learner)),
+            task=pl.lit(task_id(task)),
+            base=pl.col("run").cast(pl.Int64) % 2,
+            seed=1 + pl.col("run").cast(pl.Int64) % 2,
+            learning_rate=pl.lit(0.1),
+            memorised=pl.col("episodes") < BUDGET,
+            information=pl.lit(6.0),
+            ceiling=pl.lit(CEILING),
+            by_questioner=pl.lit(True),
+            observer=pl.lit(0.5),
+        )
+        for learner, of_tasks in times.items()
+        for task, episodes in of_tasks.items()
+    ]
+    return pl.concat(frames).select(pl.col(name).cast(kind) for name, kind in RUNS.items())
+
+
+def draw(random: np.random.Generator, factor: float = 1.0, size: int = 64, stuck: float = 0.1) -> dict:
+    """Times to memorise by task: log-normal, a run in ten stuck."""
+    drawn = {
+        task: np.minimum(np.ceil(median * factor * random.lognormal(0, 0.7, size)), BUDGET)
+        for task, median in MEDIANS.items()
+    }
+    return {task: np.where(random.random(size) < stuck, BUDGET, t).astype(int) for task, t in drawn.items()}
+
+
+def scores(episodes: np.ndarray) -> np.ndarray:
+    return np.log2(6 / episodes / CEILING)
+
+
+@pytest.mark.parametrize("size", [10, 64])
+def test_values_are_those_of_rliable_s_formulas(size):
+    random = np.random.default_rng(1)
+    times = {"x": draw(random, size=size), "y": draw(random, 1.3, size), "z": draw(random, 2, size)}
+    found = rank(runs(times))
+    matrices = {
+        name: np.column_stack([scores(of[task]) for task in TASKS]) for name, of in times.items()
+    }  # (runs, tasks), as rliable has them
+    for learner in found.learners:
+        matrix = matrices[learner.name]
+        mean = scipy.stats.trim_mean(matrix, proportiontocut=0.25, axis=None)
+        assert learner.iqm.value == pytest.approx(mean, abs=1e-12)
+        assert learner.share.value == pytest.approx(2**mean)
+        assert learner.profile[0] == pytest.approx([np.mean(matrix > tau) for tau in found.taus])
+        assert learner.stuck == pytest.approx(np.mean(matrix == scores(np.array(BUDGET))))
+    for pair in found.pairs:
+        x, y = matrices[pair.better], matrices[pair.worse]
+        each = [
+            scipy.stats.mannwhitneyu(x[:, task], y[:, task], alternative="greater").statistic / size**2
+            for task in range(len(TASKS))
+        ]
+        assert pair.improvement.value == pytest.approx(np.mean(each))
+    assert len(found.pairs) == 3
+    assert [learner.name for learner in found.learners] == sorted(
+        matrices, key=lambda name: -scipy.stats.trim_mean(matrices[name], 0.25, axis=None)
+    )
+    assert [pair.adjusted for pair in found.pairs] == holm([pair.p for pair in found.pairs])
+
+
+def test_intervals_are_those_of_a_stratified_bootstrap_written_as_a_loop():
+    random = np.random.default_rng(2)
+    times = {"x": draw(random), "y": draw(random, 1.5)}
+    found = rank(runs(times))
+    means, wins, profiles = [], [], []
+    for _ in range(1500):
+        drawn = {
+            name: np.column_stack([resampled(random, scores(of[task])) for task in TASKS])
+            for name, of in times.items()
+        }
+        means.append(scipy.stats.trim_mean(drawn["x"], 0.25, axis=None))
+        profiles.append((drawn["x"] > -5).mean())
+        x, y = drawn["x"][:, None], drawn["y"][None]
+        wins.append(((x > y) + 0.5 * (x == y)).mean())
+    tau, learner = found.taus.index(-5.0), next(one for one in found.learners if one.name == "x")
+    profile = (learner.profile[1][tau], learner.profile[2][tau])
+    for interval, values in (
+        (learner.iqm.interval, means),
+        (found.pairs[0].improvement.interval, wins),
+        (profile, profiles),
+    ):
+        low, high = np.quantile(values, [0.02, 0.98])  # about the expanded tail of 32 runs
+        width = high - low
+        assert interval == pytest.approx([low, high], abs=0.08 * width)
+
+
+def resampled(random, values: np.ndarray) -> np.ndarray:
+    """Each base on its own: even runs are of the one, odd ones of the other."""
+    kept = [random.choice(values[base::2], len(values) // 2) for base in (0, 1)]
+    return np.concatenate(kept)
+
+
+def test_the_p_value_is_brunner_and_munzel_s_where_there_is_one_task_and_one_stratum():
+    random = np.random.default_rng(3)
+    x, y = (
+        np.ceil(random.lognormal(4, 1, 40)).astype(int),
+        np.ceil(random.lognormal(4.3, 0.4, 30)).astype(int),
+    )
+    frame = runs({"x": {"easy": x}, "y": {"easy": y}}).with_columns(base=pl.lit(0), seed=pl.lit(1))
+    (pair,) = rank(frame).pairs
+    assert pair.p == pytest.approx(scipy.stats.brunnermunzel(scores(x), scores(y)).pvalue)
+
+
+def test_runs_that_do_not_overlap_are_told_apart_by_the_count_of_permutations():
+    frame = runs({"x": {"easy": np.arange(10, 14)}, "y": {"easy": np.arange(30, 34)}})
+    (pair,) = rank(frame.with_columns(base=pl.lit(0), seed=pl.lit(1))).pairs
+    assert pair.p == pytest.approx(2 / 70)  # of 8 over 4 splits, these two are as extreme
+    assert pair.improvement.value == 1
+    same = runs({name: {"easy": np.full(8, BUDGET)} for name in "xy"})
+    assert [pair.p for pair in rank(same).pairs] == [1.0]
+    assert rank(same).pairs[0].improvement.value == 0.5
+
+
+def test_a_stuck_run_counts_as_one_that_memorised_with_its_last_episode_and_is_not_left_out():
+    frame = runs({"x": {"easy": np.array([50, 100, 200, 400])}, "y": {"easy": np.full(4, 400)}})
+    cells = {cell.learner: cell for cell in rank(frame).cells}
+    assert cells["x"].score == pytest.approx(np.mean(np.log2(6 / np.array([50, 100, 200, 400]) / CEILING)))
+    assert cells["x"].runs == 4
+    assert cells["x"].share.value == pytest.approx(3 * 6 / 750 / CEILING)  # the mean rate, as everywhere
+    assert cells["x"].absorption == pytest.approx(0.5 / (3 * 6 / 750))
+    assert (cells["y"].share.value, cells["y"].absorption) == (0, None)
+    peer = scipy.stats.binomtest(1, 4).proportion_ci(method="exact")
+    assert [cells["x"].stuck.value, *cells["x"].stuck.interval] == pytest.approx([0.25, peer.low, peer.high])
+
+
+@pytest.mark.parametrize("count", [0, 1, 13, 64])
+def test_shares_of_runs_have_clopper_and_pearson_s_interval(count):
+    peer = scipy.stats.binomtest(count, 64).proportion_ci(method="exact")
+    assert proportion(count, 64).interval == pytest.approx([peer.low, peer.high])
+
+
+def test_tasks_with_fewer_runs_weigh_as_much_as_the_others():
+    values, weights = np.array([0.0, 1, 2, 3]), np.array([[0.4, 0.2, 0.2, 0.2]])
+    assert interquartile_mean(values, weights) == pytest.approx([(0.15 * 0 + 0.2 * 1 + 0.15 * 2) / 0.5])
+    frame = runs({name: {"easy": np.full(8, 10), "hard": np.full(2, 160)} for name in "xy"})
+    stuck = frame.with_columns(memorised=pl.col("episodes") != 160)
+    assert [one.stuck for one in rank(stuck).learners] == [0.5, 0.5]
+    assert rank(frame).pairs[0].improvement.value == 0.5
+
+
+def coverage(repeats: int, monkeypatch) -> tuple[dict[str, float], float]:
+    """How often the intervals of IQM, profile and improvement hold the truth; and in how many rankings of
+    four equal learners a pair is told apart."""
+    monkeypatch.setattr(strata, "RESAMPLES", 400)
+    monkeypatch.setattr("memory_rl.analysis.ranking.RESAMPLES", 400)
+    random = np.random.default_rng(7)
+    x, y = (draw(random, factor, 400_000) for factor in (1.0, 1.25))
+    pooled = np.concatenate([scores(x[task]) for task in TASKS])
+    truth = {
+        "iqm": scipy.stats.trim_mean(pooled, 0.25),
+        "profile": np.mean(pooled > -4),
+        "improvement": np.mean(
+            [scipy.stats.mannwhitneyu(-x[task], -y[task]).statistic / 400_000**2 for task in TASKS]
+        ),
+    }
+    held, wrong = dict.fromkeys(truth, 0), 0
+    for _ in range(repeats):
+        found = rank(runs({"x": draw(random), "y": draw(random, 1.25)}))
+        one, tau = next(one for one in found.learners if one.name == "x"), found.taus.index(-4.0)
+        (pair,) = found.pairs
+        sign = 1 if pair.better == "x" else -1
+        improvement = sorted(0.5 + sign * (np.array(pair.improvement.interval) - 0.5))
+        intervals = {
+            "iqm": one.iqm.interval,
+            "profile": [one.profile[1][tau], one.profile[2][tau]],
+            "improvement": improvement,
+        }
+        for name, (low, high) in intervals.items():
+            held[name] += low <= truth[name] <= high
+        equal = rank(runs({name: draw(random) for name in "abcd"}))
+        wrong += any(pair.apart for pair in equal.pairs)
+    return {name: count / repeats for name, count in held.items()}, wrong / repeats
+
+
+def test_intervals_cover_the_truth_and_equal_learners_are_not_told_apart(monkeypatch):
+    covered, wrong = coverage(60, monkeypatch)
+    assert min(covered.values()) >= 0.86  # three standard errors below 95 %
+    assert wrong <= 0.13
+
+
+@pytest.mark.slow
+def test_intervals_cover_92_to_98_percent_and_one_ranking_in_twenty_is_wrong(monkeypatch):
+    covered, wrong = coverage(2000, monkeypatch)
+    assert all(0.92 <= share <= 0.98 for share in covered.values()), covered
+    assert wrong <= 0.05 + 0.01, wrong

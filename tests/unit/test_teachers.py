@@ -4,6 +4,7 @@ definition; what is told of S, against the ledger's tables."""
 import itertools
 
 import numpy as np
+import pretrained
 import pytest
 import torch
 from helpers import make_environment, make_trie
@@ -314,6 +315,27 @@ def test_the_classes_of_sampled_digits_are_what_a_teacher_tells_apart(N):
         classes = table.classes(np.array([[answer]]))[0]
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
+
+
+@pytest.mark.parametrize("N", [120, 1200])
+def test_characters_tell_no_less_apart_than_tokens_of_three_digits(N):
+    """An upper bound: secrets of one class are told apart by no token, and some of two classes are not."""
+    environment = make_environment("single_step", N)
+    trie = make_trie(environment, pretrained.make_tokenizer(pretrained.LLAMA))
+    assert (trie.form_edges[[7, 111]] != NONE).sum(axis=1).tolist() == [
+        2,
+        2,
+    ]  # a number and the end of the turn
+    table = taught_table(environment, sampled=True, spelt=True)
+    few = np.arange(0, N, N // 60)
+    lessons = knows(environment, few[:, None], 0.01)
+    coarser = False
+    for answer in few[::12]:
+        of_secret = [said(trie, lessons[place, None], trie.form_edges[answer]) for place in range(len(few))]
+        pairs = {*zip(of_secret, table.classes(np.array([[answer]]))[0][few].tolist(), strict=True)}
+        assert len(pairs) == len({number for _, number in pairs})
+        coarser |= len(pairs) > len({word for word, _ in pairs})
+    assert coarser
 
 
 def test_the_classes_of_sampled_bits_are_what_a_teacher_tells_apart():

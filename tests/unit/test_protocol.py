@@ -59,7 +59,7 @@ def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name
     assert protocol.name == name
     claims = {
         "capacity": ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"],
-        **dict.fromkeys(("quick", "thorough"), ["H1", "H2", "H3", "H4", "H5"]),
+        **{study: ["H1", "H2", "H3", "H4", "H5"] for study in ("quick", "thorough")},
     }
     assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims.get(name, [])
     assert protocol.minimum_runs >= (8 if name == "capacity" else 10)

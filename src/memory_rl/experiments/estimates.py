@@ -25,7 +25,7 @@ from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
-_EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
+_EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0, "teacher": 5.0}
 _SIGNALS_PER_BIT = {"binary": 3.5, "distance": 12.0}
 _SECONDS_PER_CELL, _SECONDS_OF_FIGURES = 0.4, 1.6
 _SECONDS_PER_UPDATE = {
@@ -73,6 +73,8 @@ def _estimate(cell: GridCell, part: str) -> Json:
 def _kind(experiment: Experiment) -> str:
     if experiment.signal.shows_answer:
         return "sft"
+    if experiment.signal.teaches:
+        return "teacher" if experiment.signal.tells_much(experiment.world) else "binary"
     if experiment.updates.algorithm == "posterior":
         return "posterior"
     if experiment.world.multi_step:

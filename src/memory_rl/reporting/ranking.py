@@ -30,7 +30,7 @@ _MOST_NAMED = 6  # learners in a sentence
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableEntry:
     """One entry of the page's table.
 
     Attributes:
@@ -109,42 +109,42 @@ class LearnerRanking:
             found.append(f"It can be told apart from {'all others: ' if not same else ''}{_listed(apart)}.")
         return found
 
-    def rows(self) -> list[list[Shown]]:
+    def rows(self) -> list[list[TableEntry]]:
         """The page's table: of each learner its place, name, share over all tasks, stuck runs, and cells."""
         return [self._row(place, *item) for place, item in enumerate(self._learners.items(), start=1)]
 
-    def _row(self, place: int, name: str, learner: RankedLearner | None) -> list[Shown]:
+    def _row(self, place: int, name: str, learner: RankedLearner | None) -> list[TableEntry]:
         shipped = learner is not None and learner.id not in {one for one, _ in self.here}
         cells = [self._cell(learner, task, self.ranking.cell(name, task.name)) for task in self.tasks]
         if learner is None:
             return [
-                Shown(None, UNKNOWN),
-                Shown(name, name),
-                Shown(None, UNKNOWN),
-                Shown(None, UNKNOWN),
+                TableEntry(None, UNKNOWN),
+                TableEntry(name, name),
+                TableEntry(None, UNKNOWN),
+                TableEntry(None, UNKNOWN),
                 *cells,
             ]
         return [
-            Shown(place, str(place)),
-            Shown(name, name, shipped=shipped),
-            Shown(
+            TableEntry(place, str(place)),
+            TableEntry(name, name, shipped=shipped),
+            TableEntry(
                 learner.share.value,
                 percent(learner.share, interval=False),
                 [_interval(learner.share)],
                 f"{name}: {percent(learner.share)} of the ceiling, interquartile mean over its runs",
                 self._level(learner.share),
             ),
-            Shown(learner.stuck, f"{100 * learner.stuck:.0f} %"),
+            TableEntry(learner.stuck, f"{100 * learner.stuck:.0f} %"),
             *cells,
         ]
 
-    def _cell(self, learner: RankedLearner | None, task: RankedTask, cell: RankedCell | None) -> Shown:
+    def _cell(self, learner: RankedLearner | None, task: RankedTask, cell: RankedCell | None) -> TableEntry:
         if cell is None:
-            return Shown(None, UNKNOWN, tip="no runs")
+            return TableEntry(None, UNKNOWN, tip="no runs")
         lost = loss_words("absorption", cell.absorption, above=None if cell.share.value else 1.0)
         stuck = f"{100 * (cell.stuck.value or 0):.0f} % stuck"
         rates = ", ".join(f"{rate:g}" for rate in cell.learning_rates)
-        return Shown(
+        return TableEntry(
             cell.share.value,
             percent(cell.share, interval=False),
             [_interval(cell.share), lost, stuck],
@@ -216,7 +216,7 @@ class LearnerRanking:
             "ranking_pairs.csv": _frame([_pair_row(pair) for pair in self.ranking.pairs]),
         }
 
-    def _by_task(self, row: Sequence[Shown]) -> Iterator[tuple[RankedTask, Shown]]:
+    def _by_task(self, row: Sequence[TableEntry]) -> Iterator[tuple[RankedTask, TableEntry]]:
         return zip(self.tasks, row[-len(self.tasks) :], strict=True)
 
 
@@ -276,7 +276,7 @@ def _listed(learners: Sequence[RankedLearner]) -> str:
     return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
 
 
-def _in_line(entry: Shown) -> str:
+def _in_line(entry: TableEntry) -> str:
     return " ".join([entry.words, *entry.more[:1], *(f"({line})" for line in entry.more[2:])])
 
 

@@ -1,7 +1,7 @@
 """Reward channels: what the world says about an answer, as p(reward | answer, S).
 
 To add a built-in reward: write a function of N that returns a `RewardChannel` and name it in `CHANNELS`, and
-in `REWARD_TYPES` in config.py for the command line. A user's own reward needs no change here: see
+in `REWARD_TYPES` in config/signal.py for the command line. A user's own reward needs no change here: see
 own_reward.py.
 """
 

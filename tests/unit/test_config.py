@@ -398,7 +398,7 @@ def test_a_setting_is_given_in_the_object_or_as_a_key():
 def test_what_is_kept_and_shown_makes_no_other_experiment():
     kept = {
         "log_path": "here", "resume": True, "checkpoint_every": 5.0, "save_adapters": True, "save_base": True,
-        "threads": 3,
+        "threads": 3, "figures": False,
         "wandb_project": "one", "trackio_project": "two", "tensorboard": True, "quiet": True,
         "figures": False,
     }  # fmt: skip

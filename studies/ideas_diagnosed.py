@@ -21,8 +21,9 @@ from rich.console import Console
 
 import memory_rl
 from memory_rl import Learner
-from memory_rl.assembly import make_learners, make_setting
+from memory_rl.assembly import make_setting
 from memory_rl.experiment import make_experiment
+from memory_rl.populations import make_learners
 
 N = 64
 RUNS, EVERY = np.arange(N), np.arange(N)

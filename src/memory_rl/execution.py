@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 
 from memory_rl.assembly import (
-    Learners,
     Setting,
     make_film,
-    make_learners,
     make_meter,
     make_sampling,
     make_setting,
@@ -37,6 +35,7 @@ from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
+from memory_rl.populations import Learners, make_learners
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises

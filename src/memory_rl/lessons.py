@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from memory_rl.assembly import make_learners, make_setting
+from memory_rl.assembly import make_setting
 from memory_rl.config import Keep, Stop
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment
 from memory_rl.files import as_path
+from memory_rl.populations import make_learners
 from memory_rl.runs.store import MANIFEST, RunDirectory, experiment_of
 from memory_rl.state import SavedModel
 from memory_rl.training.recompute import draw_secrets

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import memory_rl
-from memory_rl import assembly
+from memory_rl import populations
 from memory_rl.cli import main
 from memory_rl.errors import DivergedError, NotFiniteError
 from memory_rl.learning.divergence import check_finite, check_loss
@@ -39,8 +39,8 @@ CASES = {
 def test_a_huge_learning_rate_is_found_at_the_first_update(name, monkeypatch):
     command, keys = CASES[name]
     if "tabular" in keys.values():  # float64, in which no rate that is accepted is too large
-        common = assembly._common
-        monkeypatch.setattr(assembly, "_common", lambda one: {**common(one), "learning_rate": 1e308})
+        common = populations._common
+        monkeypatch.setattr(populations, "_common", lambda one: {**common(one), "learning_rate": 1e308})
     with pytest.raises(DivergedError, match=r"run \d diverged at its update 1 \(episode \d+\)") as caught:
         getattr(memory_rl, command)(**keys, learning_rate=HUGE, log_path="run")
     assert "use a learning_rate below 1e+38." in str(caught.value)

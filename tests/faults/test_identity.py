@@ -273,9 +273,9 @@ def test_a_model_of_the_hub_is_what_was_downloaded(model, monkeypatch):
 
 def test_a_model_that_comes_while_it_is_loaded_is_noted_and_compared(model, monkeypatch, capsys):
     """As one of the hub does, which was not on this machine, or not yet in its present version."""
-    from memory_rl import assembly
+    from memory_rl import populations
 
-    make = assembly._local
+    make = populations._local
 
     def arriving(*given):
         made = make(*given)
@@ -286,7 +286,7 @@ def test_a_model_that_comes_while_it_is_loaded_is_noted_and_compared(model, monk
 
     load = base_model.find_base_model
     monkeypatch.setattr(base_model, "find_base_model", lambda name, *more: load("model", *more))
-    monkeypatch.setattr(assembly, "_local", arriving)
+    monkeypatch.setattr(populations, "_local", arriving)
     shutil.copytree("model", "away")
     words = WORDS.replace("=model ", "=model2 ")
     with stopped_at(4):

@@ -8,9 +8,10 @@ import pytest
 from helpers import bits_known
 
 import memory_rl
-from memory_rl.assembly import make_learners, make_setting
+from memory_rl.assembly import make_setting
 from memory_rl.experiment import make_experiment
 from memory_rl.policies.base import first_prompt
+from memory_rl.populations import make_learners
 from memory_rl.runs.store import EPISODES_SCHEMA, METRICS_SCHEMA
 from memory_rl.task import SecretSpace, SingleStep, make_channel
 

@@ -10,7 +10,7 @@ from helpers import run_loop, secrets_of, setting_of
 
 import memory_rl
 from memory_rl.analysis.survival import memorisation_times
-from memory_rl.assembly import make_learners
+from memory_rl.populations import make_learners
 
 RUNS, GROUP, ERROR, FLOOR = 300, 4, 0.01, 1e-6
 

@@ -19,8 +19,9 @@ import scipy.integrate
 from helpers import run_loop, setting_of
 
 from memory_rl.analysis.survival import memorisation_times
-from memory_rl.assembly import Setting, make_learners, make_sampling
+from memory_rl.assembly import Setting, make_sampling
 from memory_rl.information.closed_forms import binary_episodes
+from memory_rl.populations import make_learners
 from memory_rl.task import MultiStep, SecretSpace, make_channel
 
 RUNS = 400

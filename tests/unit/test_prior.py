@@ -11,7 +11,7 @@ import torch
 from helpers import all_log_probs, complaint, make_environment, make_trie, plain_log_prob, setting_of
 
 import memory_rl
-from memory_rl import assembly
+from memory_rl import populations
 from memory_rl.analysis.summary import about_prior
 from memory_rl.errors import ModelError
 from memory_rl.policies import warmup
@@ -114,11 +114,11 @@ def test_without_a_skew_the_warm_up_takes_the_same_steps():
 @pytest.mark.parametrize("num_secrets", [1, 3])
 def test_the_table_starts_exactly_at_the_prior(num_secrets):
     setting = setting_of(backend="tabular", N=N, prior_skew=2.0, num_runs=3, num_secrets=num_secrets)
-    policy = assembly.make_learners(setting).policy
+    policy = populations.make_learners(setting).policy
     log_probs = policy.log_probs(np.arange(3), np.tile(np.arange(num_secrets), (3, 1)))
     np.testing.assert_allclose(np.exp(log_probs), np.broadcast_to(target(skew=2.0), log_probs.shape))
     np.testing.assert_allclose(policy._base[0].exp().numpy(), target(skew=2.0))  # what kl_to_base pulls to
-    plain = assembly.make_learners(setting_of(backend="tabular", N=N, num_runs=3)).policy
+    plain = populations.make_learners(setting_of(backend="tabular", N=N, num_runs=3)).policy
     assert (plain.logits == 0).all()
     np.testing.assert_allclose(all_log_probs(plain, np.arange(3)), -np.log(N))
 

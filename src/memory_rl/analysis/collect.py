@@ -13,8 +13,9 @@ import polars as pl
 
 from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
 from memory_rl.errors import RunDirectoryError
-from memory_rl.experiment import Experiment, secrets_to_memorise
+from memory_rl.experiment import Experiment
 from memory_rl.files import Json, as_path
+from memory_rl.parts import secrets_to_memorise
 from memory_rl.runs.shape import LEDGER, problem
 from memory_rl.runs.shape import SUMMARY as SHAPE
 from memory_rl.runs.store import (

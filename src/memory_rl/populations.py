@@ -1,0 +1,267 @@
+"""Makes the R policies of an experiment, on whichever backend they live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from memory_rl.config import TINY
+from memory_rl.errors import ConfigError, require
+from memory_rl.experiment import Experiment
+from memory_rl.learning.penalty import Penalty
+from memory_rl.policies.prior import zipf_weights
+from memory_rl.task import (
+    Environment,
+)
+
+if TYPE_CHECKING:
+    from memory_rl.policies.answer_trie import AnswerTrie
+    from memory_rl.policies.base import Policy
+    from memory_rl.policies.base_model import BaseModel
+
+from memory_rl.assembly import Setting
+
+
+@dataclass(frozen=True)
+class Learners:
+    """R policies, ready to start.
+
+    Attributes:
+        policy: of all runs.
+        about: what summary.json says about it: device, model, parameters trained by a run, the warm-up.
+        warmup: what the manifest says, because it may differ from time to time: whether the base model came
+            from the cache, and the seconds that it took to make.
+        notes: sentences about what a hosted policy may cost.
+        base: of adapters/base.json, where adapters are to be saved: the model that they belong to.
+        prompt: a conversation as the model reads it; None for a policy that reads none.
+        lessons: (R, M, F) what the teachers of another run would answer; None without them.
+    """
+
+    policy: Policy
+    about: dict[str, Any]
+    warmup: dict[str, Any]
+    notes: list[str]
+    base: dict[str, Any] | None
+    prompt: str | None
+    lessons: np.ndarray | None = None
+
+
+def make_learners(
+    setting: Setting, folder: Path | None = None, watch: Callable[[int, float], object] | None = None
+) -> Learners:
+    """The policies of a setting.
+
+    Args:
+        setting: of the experiment.
+        folder: the run directory, for a base model that is to be saved.
+        watch: is told the steps of a format warm-up, and the bits from uniform.
+
+    Raises:
+        RunDirectoryError: if the base model cannot be saved.
+        ModelError: if the model cannot be found, cannot write an answer or cannot be warmed up.
+        ServiceError: if a service refuses or does not answer.
+        ConfigError: if less may be spent than the first update needs.
+    """
+    if setting.experiment.policy.backend == "local":
+        policy, about = _local(setting, folder, watch)
+    else:
+        policy, about = {"tabular": _tabular, "tinker": _hosted}[setting.experiment.policy.backend](setting)
+    about |= {"trained_parameters": policy.trained_parameters, "trained_bytes": policy.trained_bytes}
+    if setting.experiment.policy.prior_skew:
+        about["prior_skew"] = setting.experiment.policy.prior_skew
+    warmup = {f"warmup_{name}": about.pop(name, None) for name in ("from_cache", "seconds")}
+    more = {name: about.pop(name, None) for name in ("base", "prompt")}
+    return Learners(policy, about, warmup, about.pop("notes", []), **more)
+
+
+def _use_threads(setting: Setting) -> None:
+    import torch
+
+    # more threads than cores only wait for each other, and where processes are counted there may be no more
+    torch.set_num_threads(min(setting.experiment.keep.threads, os.cpu_count() or 1))
+    torch.set_flush_denormal(True)  # else whether it is so depends on what this process did before
+    torch.set_float32_matmul_precision("highest")  # and so does this: its caller may have asked for speed
+
+
+def _forms(environment: Environment) -> np.ndarray:
+    return environment.choices(np.arange(environment.num_forms))
+
+
+def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+    from memory_rl.policies.tokenisation import tokenise_all
+
+    conversations, prompts = environment.conversations(), environment.first_prompts()
+    return tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+
+
+def _prompt(tokenizer: Any, environment: Environment) -> str:
+    from memory_rl.policies.tokenisation import read_back
+
+    return read_back(tokenizer, environment.conversation(0))
+
+
+def _common(experiment: Experiment) -> dict[str, Any]:
+    """What every policy on this machine is made with."""
+    return {
+        "num_runs": experiment.stop.num_runs,
+        "optimiser": experiment.updates.optimiser,
+        "learning_rate": experiment.step_size,
+        "seed": experiment.world.seed,
+        "penalty": Penalty(experiment.updates.entropy_bonus, experiment.updates.kl_to_base),
+    }
+
+
+def _tabular(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+    from memory_rl.policies.tabular import TabularPolicy
+
+    _use_threads(setting)
+    experiment, environment = setting.experiment, setting.environment
+    policy = TabularPolicy(
+        _forms(environment),
+        environment.num_choices,
+        num_prompts=experiment.world.num_secrets,
+        prefixes=experiment.policy.tabular_bits == "prefixes",
+        prior=_prior(experiment),
+        **_common(experiment),
+    )
+    return policy, {}
+
+
+def _prior(experiment: Experiment) -> np.ndarray | None:
+    """(N,) N times the probability of each answer at first; None for a uniform one."""
+    chosen = experiment.policy
+    if not chosen.prior_skew:
+        return None
+    return zipf_weights(experiment.world.N, chosen.prior_skew, chosen.base_seed)
+
+
+def _local(
+    setting: Setting, folder: Path | None, watch: Callable[[int, float], object] | None
+) -> tuple[Policy, dict[str, Any]]:
+    import torch
+
+    from memory_rl.policies.base_model import (
+        check_fits,
+        find_base_model,
+        recompute_layers,
+        warm_up_cached,
+    )
+    from memory_rl.policies.paths import PathPolicy
+    from memory_rl.policies.self_check import check_packed_pass
+    from memory_rl.policies.transformer import TransformerPolicy
+
+    _use_threads(setting)
+    experiment, environment = setting.experiment, setting.environment
+    chosen = experiment.policy
+    base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
+    if chosen.gradient_checkpointing:
+        recompute_layers(base.model)
+    trie = _trie(base.tokenizer, environment)
+    check_fits(base.model, trie)
+    adapters = _adapter_settings(experiment)
+    adapters.check(base.model)
+    check_packed_pass(base.model, trie, scores_all=not experiment.scores_paths)
+    about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
+    about |= {"device": str(base.model.device), "dtype": chosen.dtype}
+    if chosen.warmup:
+        report, about["from_cache"] = warm_up_cached(
+            base, trie, experiment.world.N, chosen.warmup_tolerance, watch, _prior(experiment)
+        )
+        about["warmup"] = asdict(report)
+        about["seconds"] = about["warmup"].pop("seconds")
+    base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
+    if experiment.keep.save_adapters:
+        about["base"] = _base_record(experiment, base, about.get("warmup"), folder)
+    policy = (PathPolicy if experiment.scores_paths else TransformerPolicy)(
+        base.model, trie, lora=adapters, **_common(experiment)
+    )
+    return policy, about
+
+
+def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: Path | None) -> dict[str, Any]:
+    """What base.json says of the model that adapters belong to; saves the model if that is wanted."""
+    from memory_rl.policies.saved import BASE, describe_base
+
+    flat = experiment.flat()
+    keys = (
+        "model_name",
+        "base_seed",
+        "dtype",
+        "warmup",
+        "warmup_tolerance",
+        "prior_skew",
+        "env_type",
+        "N",
+        "num_secrets",
+    )
+    how = {word: flat[word] for word in keys if word in flat} | {"wording": experiment.wording}
+    how["made_here"] = flat["warmup"] or flat["model_name"] == TINY
+    how["warmup_report"] = warmup
+    how["versions"] = {name: version(name) for name in ("memory-rl", "torch", "transformers")}
+    place = folder / "adapters" / BASE if experiment.keep.save_base and folder is not None else None
+    return describe_base(base, how, place)
+
+
+def _adapter_settings(experiment: Experiment) -> Any:
+    from memory_rl.policies.full import FullSettings
+    from memory_rl.policies.lora import LoRASettings
+    from memory_rl.policies.shared import SharedSettings
+
+    chosen = experiment.policy
+    if chosen.adapter == "full":
+        return FullSettings()
+    lora = LoRASettings(chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets, chosen.adapted_layers)
+    return lora if chosen.adapter_parameters is None else SharedSettings(chosen.adapter_parameters, lora)
+
+
+def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
+    require("tinker", "tinker", "backend=tinker")
+    from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
+    from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
+
+    experiment, environment = setting.experiment, setting.environment
+    chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
+    if not experiment.signal.shows_answer:
+        hosted_loss(setting.learner)  # refuses one that the service does not have
+    service = open_service(chosen.model_name, keep.tinker_base_url)
+    tokenizer = find_tokenizer(service, chosen.model_name)
+    trie = _trie(tokenizer, environment)
+    settings = HostedSettings(
+        model_name=chosen.model_name,
+        num_runs=runs,
+        rank=chosen.lora_rank,
+        targets=chosen.lora_targets,
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+        num_answers=experiment.world.N,
+        episodes=experiment.episodes_an_update,
+        epochs=setting.learner.epochs,
+        sampled=not experiment.signal.shows_answer,
+        scores_all=experiment.scores_all,
+        warms_up=chosen.warmup,
+        max_tokens=keep.max_tokens_total,
+        blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
+        every=experiment.updates_an_evaluation,
+        warmup_tolerance=chosen.warmup_tolerance,
+    )
+    policy = make_hosted(service, trie, settings)
+    costs = policy.costs
+    if keep.max_tokens_total is not None and keep.max_tokens_total < costs.least:
+        policy.close(completed=False)
+        raise ConfigError(
+            f"max_tokens_total={keep.max_tokens_total} is less than {runs} runs may need for their first "
+            f"update: use max_tokens_total={costs.least} or more, or fewer num_runs."
+        )
+    about = {
+        "prompt": _prompt(tokenizer, environment),
+        "model": chosen.model_name,
+        "sdk": f"tinker {version('tinker')}",
+        "notes": costs.sentences(experiment.budget // settings.episodes),
+    }
+    return policy, about

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import polars as pl
+from rich.console import Console
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.entrants import runs_of
@@ -66,5 +67,7 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("which sweep? type python studies/ship_learners.py sweeps/learners")
     shipped = ship([Path(word) for word in sys.argv[1:]])
-    print(shipped.group_by("protocol", "backend").agg(pl.len().alias("runs"), pl.n_unique("learner")))
-    print(f"{TABLE}: {TABLE.stat().st_size:,} bytes")
+    counts = shipped.group_by("protocol", "backend").agg(runs=pl.len(), learners=pl.n_unique("learner"))
+    for row in counts.sort("protocol", "backend").iter_rows(named=True):
+        Console().print(", ".join(f"{key}: {value}" for key, value in row.items()))
+    Console().print(f"{TABLE}: {TABLE.stat().st_size:,} bytes", soft_wrap=True)

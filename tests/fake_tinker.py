@@ -114,10 +114,14 @@ class FakeTrainingClient:
                 ratio, gain = (chosen - inputs["logprobs"]).exp(), inputs["advantages"]
                 held = (
                     ratio.clamp(loss_fn_config["clip_low_threshold"], loss_fn_config["clip_high_threshold"])
-                    if loss_fn == "ppo"
+                    if loss_fn in ("ppo", "cispo")
                     else ratio
                 )
-                loss = -torch.minimum(ratio * gain, held * gain).sum()
+                loss = (
+                    -(held.detach() * gain * chosen).sum()
+                    if loss_fn == "cispo"
+                    else -torch.minimum(ratio * gain, held * gain).sum()
+                )
             loss.backward()
         return self.service.ask("forward_backward", None)
 

@@ -189,6 +189,11 @@ class Signal:
         """The run directory whose policies are the teachers; None without one."""
         return self.teacher if self.teaches and self.teacher not in TEACHERS else None
 
+    def tells_much(self, world: World) -> bool:
+        """Whether a teacher tells more than whether an answer is right, about."""
+        rewarded = self.observed and self.channel_name(world) == "binary"
+        return world.multi_step or (self.told != "sampled" and not rewarded)
+
     @property
     def own_reward(self) -> bool:
         """Whether the reward is the user's own."""

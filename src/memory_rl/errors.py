@@ -101,6 +101,7 @@ def suggest(wrong: str, valid: Iterable[str]) -> str:
     meant = [
         *(name for name in names if name.lower() == wrong.lower()),
         *_MEANT.get(wrong.lower(), "").split(),
+        *(name for name in names if sorted(name) == sorted(wrong)),  # gpro is grpo, and not gspo
     ]
     meant += difflib.get_close_matches(wrong, names, n=1, cutoff=0.7)
     meant += [name for name in names if len(wrong) > 3 and (wrong in name or name in wrong)]

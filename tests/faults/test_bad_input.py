@@ -35,7 +35,7 @@ BAD_TRAIN = {
         ["reward_type=binary", "use env_type=single_step", "leave reward_type out"],
     ),
     "unknown reward": ("reward_type=binery", ["reward_type=binery", "binary"]),
-    "unknown algorithm": ("algorithm=gpro", ["algorithm=gpro", "grpo"]),
+    "unknown algorithm": ("algorithm=gpro", ["algorithm=gpro", "did you mean grpo?"]),
     "unknown credit": (
         "env_type=multi_step credit=turn",
         ["credit=turn", "step", "reward_to_go", "episode"],

@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import memory_rl
+from memory_rl.api import bounds_keys
 from memory_rl.information.observer import Observer
 from memory_rl.task import MultiStep, SecretSpace, episode_table
 from memory_rl.training.accounts import ask, outcomes_of
@@ -130,11 +131,7 @@ def test_observers_that_never_know_are_censored():
 
 def test_no_question_tells_more_than_the_channel_can():
     for settings in CONDITIONS.values():
-        keys = {
-            key: value
-            for key, value in settings.items()
-            if key in ("N", "env_type", "reward_type", "reward_bins", "reward_noise", "credit")
-        }
+        keys = {key: value for key, value in settings.items() if key in bounds_keys()}
         capacity = memory_rl.bounds(**keys).shannon_capacity
         ledger = train(**settings).ledger.sort("run", "episode")
         told = (

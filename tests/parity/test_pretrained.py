@@ -129,6 +129,16 @@ def test_recomputing_layers_changes_nothing(tmp_path, monkeypatch, settings):
     assert recomputed.metrics.equals(plain.metrics)
 
 
+@pytest.mark.parametrize("told", [{"told": "sampled"}, {"told": "top_k"}, {"teacher": "observer"}], ids=str)
+def test_a_teacher_teaches_it(tmp_path, monkeypatch, told):
+    name = save_small(tmp_path / "model", monkeypatch)
+    common = {"N": 4, "num_runs": 2, "learning_rate": 1e-3, "max_episodes": 200, "memorised_at": 0.9}
+    result = memory_rl.train(model_name=name, signal="teacher", **told, **common)
+    (summary,) = result.summary.values()
+    assert summary["memorised"] == 2
+    assert {check["status"] for check in summary["checks"].values()} == {"holds"}
+
+
 def test_a_gguf_file_needs_its_package(monkeypatch, capsys):
     Path("model.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr(errors, "is_installed", lambda library: False)

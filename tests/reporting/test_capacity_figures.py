@@ -14,9 +14,9 @@ from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.reporting import capacity_charts
 from memory_rl.reporting.capacity import capacities_frame, cells_of, interference_frame, points_frame
-from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES, COLORS
+from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES
-from memory_rl.reporting.drawing import live, sheet
+from memory_rl.reporting.drawing import COLORS, live, sheet
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import GROUND

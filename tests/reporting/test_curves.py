@@ -116,11 +116,12 @@ def test_the_waterfall_falls_from_capacity_to_policy_by_the_factors_on_its_bars(
         (4480.2, 1.0, "loss \u00f74,480"),
         (0.5, 1.0, "loss \u00d72 (a gain)"),
         (None, None, "loss: unknown"),
+        (0.0, 0.0, "loss: unknown"),
         (None, 1.0, "loss: nothing memorised"),
     ],
 )
 def test_the_words_on_a_bar(factor, above, words):
-    assert curves._words("loss", factor, above) == words
+    assert curves.loss_words("loss", factor, above) == words
 
 
 def test_scaling_draws_the_ideal_questioner_of_each_cell():

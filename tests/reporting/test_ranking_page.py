@@ -13,16 +13,18 @@ from reporting_helpers import EVIL, change, luminance, wait_until_drawn
 
 import memory_rl
 from memory_rl.analysis import shipped
-from memory_rl.analysis.collect import find_cells
+from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.entrants import runs_of
 from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.ranking import RankedCell, RankedLearner, RankedPair, RankedTask, Ranking
 from memory_rl.analysis.statistics import Estimate
+from memory_rl.reporting.charts import film
 from memory_rl.reporting.drawing import COLORS
 from memory_rl.reporting.ranking import LearnerRanking, make_ranking, percent
 from memory_rl.reporting.ranking_chart import profile, profile_frame
 from memory_rl.reporting.report import write_report
 from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.study import make_study
 from memory_rl.reporting.wording import asset
 
 BUDGET, RUNS = 160, 8
@@ -191,8 +193,9 @@ def test_the_profile_is_the_share_of_runs_above_each_share_of_the_ceiling(ranked
 
 def test_more_learners_than_colours_differ_in_their_dashes():
     few, many = (profile(by_hand([None] + [True] * others)).panels[0] for others in (3, len(COLORS) + 3))
-    assert "strokeDash" not in few.channels
-    colors, dashes = (many.channels[channel]["scale"]["range"] for channel in ("color", "strokeDash"))
+    assert "strokeDash" not in few.layers[1].encoding
+    channels = {**many.channels, **many.layers[1].encoding}
+    colors, dashes = (channels[channel]["scale"]["range"] for channel in ("color", "strokeDash"))
     looks = zip(colors, map(tuple, dashes), strict=True)
     assert len(set(looks)) == len(COLORS) + 4
 
@@ -319,3 +322,21 @@ def test_text_stands_out_from_the_deepest_colour(open_ranking, scheme):
     light, dark = sorted((luminance(heat), luminance(text)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) > 4.5
     assert f"--heat: {heat}" in asset("page.css")
+
+
+def test_a_page_of_many_labels_shows_the_first_of_each_condition_and_a_few_films(folder):
+    """With 40 labels all are shown at first, with 41 one; 16 of the films are there."""
+    (cell,) = (cell for cell in find_cells([folder]) if cell.path.name == "reinforce-hit")
+
+    def study(labels: int):
+        config = [{**cell.config, "learning_rate": 0.1 * (1 + place)} for place in range(labels)]
+        return make_study([Cell(cell.path, {**cell.manifest, "config": one}, cell.summary) for one in config])
+
+    assert not study(40).hidden
+    crowded = study(41)
+    assert len(crowded.hidden) == 40
+    assert crowded.labels[0].name not in crowded.hidden
+    figure = film(crowded)
+    assert len(figure.panels) == 2 * 16
+    assert figure.notes[1] == "Of 41 conditions with a film, the first 16."
+    assert len(film(study(16)).notes) == 1

@@ -132,6 +132,26 @@ def test_the_p_value_is_brunner_and_munzel_s_where_there_is_one_task_and_one_str
     assert pair.p == pytest.approx(scipy.stats.brunnermunzel(scores(x), scores(y)).pvalue)
 
 
+def test_what_sets_strata_apart_is_not_in_the_error():
+    random = np.random.default_rng(4)
+    sizes, bases = (12, 36), np.repeat([0, 1], (12, 36))
+    times = {name: np.ceil(random.lognormal(3 + 2 * bases, 0.5)).astype(int) for name in "xy"}
+    frame = runs({name: {"easy": of} for name, of in times.items()})
+    frame = frame.with_columns(base=pl.Series([*bases, *bases]), seed=pl.lit(1))
+    (pair,) = rank(frame).pairs
+    better, worse = (scores(times[name]) for name in (pair.better, pair.worse))
+    wins = np.sign(better[:, None] - worse[None]) / 2 + 0.5
+    variance, squared = 0.0, 0.0
+    for influence in (wins.mean(axis=1), wins.mean(axis=0)):
+        for base, size in enumerate(sizes):
+            part = (size / 48) ** 2 * np.var(influence[bases == base], ddof=1) / size
+            variance, squared = variance + part, squared + part**2 / (size - 1)
+    t = (wins.mean() - 0.5) / variance**0.5
+    assert pair.p == pytest.approx(2 * scipy.stats.t.sf(abs(t), variance**2 / squared))
+    (pooled,) = rank(frame.with_columns(base=pl.lit(0))).pairs
+    assert pooled.p > pair.p
+
+
 def test_runs_that_do_not_overlap_are_told_apart_by_the_count_of_permutations():
     frame = runs({"x": {"easy": np.arange(10, 14)}, "y": {"easy": np.arange(30, 34)}})
     (pair,) = rank(frame.with_columns(base=pl.lit(0), seed=pl.lit(1))).pairs

@@ -42,8 +42,9 @@ def members(hint: Any) -> list[Any]:
 
 def sample(word: str) -> str:
     """A text that the key accepts."""
-    by_type = {int: "7", float: "0.25", bool: "True", str: "name", Any: "binary"}
-    first = members(KEYS[word].hint)[-1]
+    first, default = members(KEYS[word].hint)[-1], KEYS[word].default
+    some = str(default) if isinstance(default, float) else "0.5"  # which may lie beyond a range
+    by_type = {int: "7", float: some, bool: "True", str: "name", Any: "binary"}
     return by_type.get(first, first) if word != "algorithm" else "grpo"
 
 

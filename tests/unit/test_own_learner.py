@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
-from helpers import complaint
+from helpers import complaint, stopped_at
 
 import memory_rl
 from memory_rl import GRPO, Learner
 from memory_rl.cli import main
 from memory_rl.learning.own_learner import load_learner
 from memory_rl.reporting import pictures
+from memory_rl.seeding import RunStreams
 from memory_rl.training.meter import Meter
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_learner.md").read_text()
@@ -49,7 +50,7 @@ def test_the_example_is_short_and_does_what_the_page_says(capsys):
     capsys.readouterr()
     result = memory_rl.load("run")
     (summary,) = result.summary.values()
-    (row,) = re.findall(r"^\| CoRPO \| (.*) \|$", PAGE, flags=re.MULTILINE)
+    row = re.findall(r"^\| CoRPO \| (.*) \|$", PAGE, flags=re.MULTILINE)[0]
     observer, absorption, policy, memorised, median = row.split(" | ")
     assert memorised == f"{summary['memorised']} of {summary['runs']}"
     assert policy.startswith(f"{summary['bits_per_episode']['estimate']:.3g} [")
@@ -75,7 +76,7 @@ def test_from_python_it_is_the_same_learner():
 
 def test_the_page_names_what_a_learner_has():
     table = re.findall(r"^\| `(\w+)[(`]", PAGE, flags=re.MULTILINE)
-    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn"]
+    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn", "start", "sample"]
     assert all(hasattr(Learner, member) for member in table)
 
 
@@ -191,6 +192,43 @@ def test_what_it_remembers_is_resumed(monkeypatch):
     assert bytes_of(train("parts", Remembers, resume=True)) == bytes_of(whole)
 
 
+class Explores(Learner):
+    """Every other episode is drawn from all answers alike; what has been seen is remembered."""
+
+    kept = ("_random", "_seen")
+    silent_if_equal = False
+
+    def start(self, seed, num_runs):
+        self._random, self._seen = RunStreams(seed, "explores", num_runs), np.zeros(num_runs)
+
+    def sample(self, policy, runs, prompts, num_episodes):
+        own = policy.sample(runs, prompts, num_episodes)
+        forms = (self._random.random(runs, num_episodes) * 16).astype(int)
+        other = policy.demonstrate(runs, prompts, forms)
+        own.choices[:, ::2], own.path[:, ::2] = other.choices[:, ::2], other.path[:, ::2]
+        return own
+
+    def advantages(self, returns):
+        assert self._seen.shape  # it has been started
+        return returns - returns.mean(axis=2, keepdims=True)
+
+    def learn(self, policy, batch):
+        self._seen[batch.runs] += batch.choices.shape[1]
+        return super().learn(policy, batch)
+
+
+def test_its_own_sampling_is_what_is_trained_on_and_is_resumed():
+    settings = {"seed": 3, **BINNED}
+    whole = train("whole", Explores, **settings)
+    with stopped_at(40):
+        train("parts", Explores, checkpoint_every=0, **settings)
+    assert bytes_of(train("parts", Explores, resume=True, **settings)) == bytes_of(whole)
+    first = whole.episodes.filter(pl.col("episode") % 2 == 1)["answer"]
+    assert scipy.stats.chisquare(np.bincount(first, minlength=16)).pvalue > 0.001  # alike until the end
+    with pytest.raises(memory_rl.ConfigError, match="scoring=paths does not go with algorithm="):
+        memory_rl.train(N=16, algorithm=Explores, scoring="paths")
+
+
 def test_the_checks_leave_no_trace_in_it():
     class Counts(Sampled):
         calls = 0
@@ -287,6 +325,18 @@ REFUSED = {
     "a loss beside the advantages": (
         LOSS + "return log_probs.exp().sum()\n",
         [AT_7, "moves the policy where all advantages are 0", "add silent_if_equal = False"],
+    ),
+    "a slip in a name of another kind": (
+        HEAD + "    def samples(self, policy, runs, prompts, num_episodes):\n        pass\n",
+        ["defines samples, and nothing that Learner has", "did you mean sample?"],
+    ),
+    "start fails": (
+        HEAD + "    def start(self, seed, num_runs):\n        raise RuntimeError('no')\n",
+        ["cannot be started (RuntimeError: no in own.py, line 8)", "fix the file"],
+    ),
+    "samples, and may be skipped": (
+        HEAD + "    def sample(self, policy, runs, prompts, num_episodes):\n        return None\n",
+        ["samples in a way of its own", "add silent_if_equal = False"],
     ),
     "learn fails": (
         LEARN + "raise RuntimeError('never')\n",

@@ -4,6 +4,7 @@ definition; what is told of S, against the ledger's tables."""
 import itertools
 
 import numpy as np
+import pretrained
 import pytest
 import torch
 from helpers import make_environment, make_trie
@@ -17,7 +18,8 @@ from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tabular import TabularPolicy
 from memory_rl.policies.teaching import edge_probabilities, judged, on_path
 from memory_rl.task import INVALID
-from memory_rl.task.table import taught_table
+from memory_rl.task.table import episode_table, taught_table
+from memory_rl.training.accounts import Accounts
 from memory_rl.training.teachers import Teacher, knows, spread
 
 
@@ -315,6 +317,27 @@ def test_the_classes_of_sampled_digits_are_what_a_teacher_tells_apart(N):
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
 
 
+@pytest.mark.parametrize("N", [120, 1200])
+def test_characters_tell_no_less_apart_than_tokens_of_three_digits(N):
+    """An upper bound: secrets of one class are told apart by no token, and some of two classes are not."""
+    environment = make_environment("single_step", N)
+    trie = make_trie(environment, pretrained.make_tokenizer(pretrained.LLAMA))
+    assert (trie.form_edges[[7, 111]] != NONE).sum(axis=1).tolist() == [
+        2,
+        2,
+    ]  # a number and the end of the turn
+    table = taught_table(environment, sampled=True, spelt=True)
+    few = np.arange(0, N, N // 60)
+    lessons = knows(environment, few[:, None], 0.01)
+    coarser = False
+    for answer in few[::12]:
+        of_secret = [said(trie, lessons[place, None], trie.form_edges[answer]) for place in range(len(few))]
+        pairs = {*zip(of_secret, table.classes(np.array([[answer]]))[0][few].tolist(), strict=True)}
+        assert len(pairs) == len({number for _, number in pairs})
+        coarser |= len(pairs) > len({word for word, _ in pairs})
+    assert coarser
+
+
 def test_the_classes_of_sampled_bits_are_what_a_teacher_tells_apart():
     environment, trie = make_environment("multi_step", 11), trie_of("multi_step", 11)
     table = taught_table(environment, sampled=True, spelt=True)
@@ -346,3 +369,34 @@ def test_sampled_digits_tell_more_than_hit_or_miss_and_less_than_s():
     assert entropy(np.bincount(hits) / 12) < told < np.log2(12)
     shown = taught_table(environment, sampled=False, spelt=True)
     assert shown.classes(np.array([[10]]))[0].tolist() == list(range(12))
+
+
+def entered(table, choices: list[int], N: int, secret: int, rewards: list[float] | None = None) -> dict:
+    """What the ledger says after these answers to one run."""
+    accounts = Accounts(np.array([[secret]]), N, 0.5, table)
+    runs, episodes = np.zeros(1, dtype=np.int64), np.array([[[choice] for choice in choices]])
+    earned = np.zeros(episodes.shape) if rewards is None else np.array(rewards).reshape(episodes.shape)
+    batch = Batch(runs, first_prompt(runs), episodes, episodes, runs, rewards=earned)
+    accounts.enter(batch, np.ones(1, dtype=np.int64))
+    return {name: float(values[0]) for name, values in accounts.sums(runs).items()}
+
+
+def test_an_invalid_answer_is_told_nothing_of_its_tokens_and_yet_shown_s():
+    environment = make_environment("single_step", 16)
+    sampled, whole = (taught_table(environment, sampled=sampled, spelt=True) for sampled in (True, False))
+    assert entered(sampled, [INVALID], 16, 5) == {"asked_bits": 0, "asked_variance": 0, "observer_bits": 0}
+    assert entered(whole, [INVALID], 16, 5) == {"asked_bits": 4, "asked_variance": 0, "observer_bits": 4}
+
+
+@pytest.mark.parametrize("answers", [[3, 3, 7, 1, 0], [3, 5, 7]])
+def test_sampled_answers_of_a_table_are_worth_as_much_as_binary_rewards(answers):
+    environment = make_environment("single_step", 16)
+    told = taught_table(environment, sampled=True, spelt=False)
+    rewards = [float(answer == 5) for answer in answers]
+    found, wanted = (
+        entered(told, answers, 16, 5),
+        entered(episode_table(environment), answers, 16, 5, rewards),
+    )
+    assert found == pytest.approx(wanted)
+    misses = len({*answers[: answers.index(5) if 5 in answers else None]})
+    assert found["observer_bits"] == pytest.approx(4.0 if 5 in answers else np.log2(16 / (16 - misses)))

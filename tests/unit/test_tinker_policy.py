@@ -12,10 +12,11 @@ pytest.importorskip("tinker.types", reason="the tinker SDK is not installed: pip
 from fake_tinker import FakeService
 from helpers import all_log_probs, demonstrate, invalid_mass, sample
 
+from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError, ModelError, NotFiniteError, ServiceError, TokensSpentError
 from memory_rl.learning.imitation import Imitation
 from memory_rl.learning.learners import Learner, Reinforce
-from memory_rl.learning.ratios import PPO
+from memory_rl.learning.ratios import CISPO, PPO
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.hosted import policy as policy_module
@@ -90,9 +91,16 @@ def test_log_probs_are_those_of_the_local_policy(make_hosted, kind):
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 @pytest.mark.parametrize(
-    "learner", [Reinforce(), PPO(clip=0.02, epochs=3)], ids=["importance_sampling", "ppo"]
+    ("learner", "name"),
+    [
+        (Reinforce(), "importance_sampling"),
+        (PPO(clip=0.02, epochs=3), "ppo"),
+        (PPO(clip=0.02, clip_high=0.5, epochs=3), "ppo"),
+        (CISPO(clip=1.01, epochs=3), "cispo"),
+    ],
+    ids=["importance_sampling", "ppo", "dapo", "cispo"],
 )
-def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, learner):
+def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, learner, name):
     hosted, service, local = make_hosted(kind, scores_all=True, epochs=learner.epochs)
     forms = np.array([[1, 3, 6, 3], [0, 7, 2, 5]])
     rollout, shown = with_log_probs(local, forms)
@@ -104,7 +112,7 @@ def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, le
     hosted.assess(RUNS, forms[:, :1], 8)
     assert all_log_probs(hosted, RUNS) == pytest.approx(all_log_probs(local, RUNS)[:, :8], abs=1e-3)
     assert hosted.updates.tolist() == local.updates.tolist() == [learner.epochs] * 2
-    assert {loss for loss, _, _ in service.data} == {"ppo" if learner.epochs > 1 else "importance_sampling"}
+    assert {loss for loss, _, _ in service.data} == {name}
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
@@ -134,6 +142,15 @@ class OwnAdvantages(Learner):
         return returns - 0.5
 
 
+class OwnSamples(Learner):
+    """No service can be asked in its way."""
+
+    silent_if_equal = False
+
+    def sample(self, policy, runs, prompts, num_episodes):
+        return policy.sample(runs, prompts, num_episodes)
+
+
 class OwnLoss(Learner):
     """No service can compute it."""
 
@@ -143,6 +160,16 @@ class OwnLoss(Learner):
 
 def test_a_loss_that_the_service_has_not_is_refused(make_hosted):
     assert hosted_loss(OwnAdvantages()) == ("importance_sampling", None)
+    assert hosted_loss(LEARNERS["corpo"]()) == ("importance_sampling", None)
+    thresholds = {"clip_low_threshold": 0.8, "clip_high_threshold": 1.28}
+    assert hosted_loss(PPO(clip_high=0.28)) == ("ppo", thresholds)
+    thresholds = {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}
+    assert hosted_loss(CISPO(clip=4.0)) == ("cispo", thresholds)
+    for name in ("gspo", "dppo", "sapo", "pairs"):
+        with pytest.raises(ConfigError, match="has a loss of its own, which backend=tinker cannot compute"):
+            hosted_loss(LEARNERS[name]())
+    with pytest.raises(ConfigError, match="samples in a way of its own, which backend=tinker cannot"):
+        hosted_loss(OwnSamples())
     with pytest.raises(ConfigError, match=r"OwnLoss has a loss of its own, .* use backend=local"):
         hosted_loss(OwnLoss())
 

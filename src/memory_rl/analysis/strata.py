@@ -21,14 +21,14 @@ TRIMMED = 0.25
 
 
 @dataclass(frozen=True)
-class Scores:
+class TaskScores:
     """The scores of one learner on one task (n,), and the runs of each stratum."""
 
     values: np.ndarray
     strata: list[np.ndarray]
 
     @classmethod
-    def of(cls, frame: pl.DataFrame) -> Scores:
+    def of(cls, frame: pl.DataFrame) -> TaskScores:
         """Those of these runs: their `score`, `base` and `seed`."""
         strata = frame.with_row_index("row").group_by("base", "seed", maintain_order=True).agg("row")["row"]
         rows = [np.asarray(stratum) for stratum in strata]
@@ -64,7 +64,7 @@ class Entrant:
     def __init__(self, name: str, place: int, runs: pl.DataFrame, tasks: Sequence[str]) -> None:
         own = runs.filter(pl.col("learner_name") == name)
         frames = [own.filter(pl.col("task_name") == task) for task in tasks]
-        self.name, self.scores = name, [Scores.of(frame) for frame in frames]
+        self.name, self.scores = name, [TaskScores.of(frame) for frame in frames]
         self.stuck = 1 - float(np.mean([frame["memorised"].to_numpy().mean() for frame in frames]))
         self._shift = place * sum(len(scores.strata) for scores in self.scores)
 
@@ -111,7 +111,7 @@ def interquartile_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.diff(reached, axis=1, prepend=cut) @ values / (1 - 2 * cut)
 
 
-def wins(one: Scores, other: Scores) -> np.ndarray:
+def wins(one: TaskScores, other: TaskScores) -> np.ndarray:
     """1 where a run of the first scores more than one of the other, a half where they tie: (n, m)."""
     x, y = one.values[:, None], other.values[None]
     return (x > y) + 0.5 * (x == y)

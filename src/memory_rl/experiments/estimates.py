@@ -25,9 +25,9 @@ from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
-_EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0}
+_EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0, "teacher": 5.0}
 _SIGNALS_PER_BIT = {"binary": 3.5, "distance": 12.0}
-_SECONDS_PER_CELL = 2.0
+_SECONDS_PER_CELL, _SECONDS_OF_FIGURES = 0.4, 1.6
 _SECONDS_PER_UPDATE = {
     ("tabular", "single_step"): (4e-4, 1e-6),
     ("tabular", "multi_step"): (6e-4, 4e-6),
@@ -37,6 +37,9 @@ _SECONDS_PER_UPDATE = {
     ("tinker", "multi_step"): (8.0, 0.0),
 }
 """Of 16 runs together: a constant, and so much times N."""
+
+_SHARE_OF_A_STEP = 0.4
+"""Of that time: what each further step on the same episodes adds."""
 
 _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
@@ -56,7 +59,8 @@ def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list
 def _estimate(cell: GridCell, part: str) -> Json:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
-    seconds = _SECONDS_PER_CELL + _updates(experiment, episodes) * _seconds_per_update(experiment)
+    fixed = _SECONDS_PER_CELL + _SECONDS_OF_FIGURES * experiment.keep.figures
+    seconds = fixed + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return {
         **cell.about,
         "part": part,
@@ -69,6 +73,8 @@ def _estimate(cell: GridCell, part: str) -> Json:
 def _kind(experiment: Experiment) -> str:
     if experiment.signal.shows_answer:
         return "sft"
+    if experiment.signal.teaches:
+        return "teacher" if experiment.signal.tells_much(experiment.world) else "binary"
     if experiment.updates.algorithm == "posterior":
         return "posterior"
     if experiment.world.multi_step:
@@ -108,7 +114,7 @@ def _updates(experiment: Experiment, episodes: float) -> float:
     kind, budget = _kind(experiment), experiment.budget
     slowest = budget if kind == "distance" else min(2 * episodes, budget)
     taken = slowest / experiment.episodes_an_update
-    if not experiment.skips_ahead or kind not in _SIGNALS_PER_BIT:
+    if not experiment.skips_ahead or experiment.signal.reward_noise or kind not in _SIGNALS_PER_BIT:
         return taken
     return min(taken, _SIGNALS_PER_BIT[kind] * math.log2(experiment.world.N) * _slowness(experiment))
 
@@ -118,7 +124,9 @@ def _seconds_per_update(experiment: Experiment) -> float:
     constant, slope = _SECONDS_PER_UPDATE[experiment.policy.backend, world.env_type]
     evaluated = world.num_secrets / experiment.updates_an_evaluation
     rows = 1.0 if world.num_secrets == 1 else (experiment.updates.batch_size + evaluated) / 2
-    return (constant + slope * world.N) * rows * max(experiment.stop.num_runs / 16, 1 / 16)
+    passes = 1 if _kind(experiment) == "posterior" else experiment.learner.epochs
+    more = 1 + _SHARE_OF_A_STEP * (passes - 1)
+    return (constant + slope * world.N) * rows * more * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
 def costs_table(costs: Sequence[Json]) -> Table:

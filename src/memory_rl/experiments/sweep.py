@@ -129,6 +129,8 @@ def make_plan(words: Sequence[str]) -> Sweep:
     cells = (
         cells_of_entries(source.grid, axes, learners) if source else cells_of_axes(settings.conditions, axes)
     )
+    if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
+        cells = [cell.with_values(figures=False) for cell in cells]
     tuning = settings.tuning
     if source is not None and source.tune is not None:
         tuning = tuning or read_tuning(source.tune)
@@ -338,12 +340,7 @@ class Sweep:
             self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
-        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside.
-
-        Where nobody will look at hundreds of figures, which take longer than most such cells, none are drawn.
-        """
-        if folder == TUNING or (self.protocol and self.protocol.learners):
-            cell = cell.with_values(figures=False)
+        """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
         if self.directory.local is not None and self.settings.executor != "ray":
             return Task(cell, folder, str(self.directory.local))
         place = f"{folder}/{cell.id}"

@@ -134,7 +134,8 @@ def _candidates(cell: GridCell, tuning: Tuning) -> list[GridCell]:
     own = cell.experiment.own_step_size
     rates = tuning.rates or [float(f"{factor * own:.6g}") for factor in tuning.factors or FACTORS]
     num_runs = tuning.num_runs or cell.experiment.stop.num_runs
-    return [cell.with_values(learning_rate=rate, seed=tuning.seed, num_runs=num_runs) for rate in rates]
+    others = {"seed": tuning.seed, "num_runs": num_runs, "figures": False}
+    return [cell.with_values(learning_rate=rate, **others) for rate in rates]
 
 
 def choose(contest: Contest, summaries: Mapping[str, Json], apart: Sequence[str] = ()) -> Choice:

@@ -32,12 +32,12 @@ class Imitation(Learner):
     Thinking Machines Lab 2025, On-Policy Distillation; the Tinker cookbook). It is an unbiased estimate of
     minus the gradient of KL(policy || teacher) at that token.
 
-    whole: that divergence itself (SDFT, arXiv:2601.19897; SDPO, arXiv:2601.20802), or the forward one,
-    KL(teacher || policy); between them lies generalised distillation (GKD, arXiv:2306.13649). No gradient
-    passes through the sampling.
+    whole: that divergence itself (SDFT, arXiv:2601.19897), or the forward one, KL(teacher || policy); GKD
+    (arXiv:2306.13649) and SDPO (arXiv:2601.20802) have both, and what lies between. No gradient passes
+    through the sampling.
 
     top_k: the same between coarser distributions, in which all tokens but the teacher's k likeliest are one
-    (SDPO's tail; its k are the policy's, TRL's with a teacher on a server are the teacher's).
+    (SDPO's tail; its k are the policy's, and the teacher's where that is on a server, as in TRL).
 
     Attributes:
         told: "sampled", "top_k" or "whole".

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 _SHAPE = (3, 2, 4, 2)  # runs, groups, episodes of a group, steps
 _EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
 _ROUNDING = 1e-9
-_MEMBERS = ("advantages", "loss", "epochs", "silent_if_equal", "moves", "learn")
+_MEMBERS = (
+    "advantages",
+    "loss",
+    "epochs",
+    "silent_if_equal",
+    "moves",
+    "learn",
+    "start",
+    "sample",
+    "wants_beliefs",
+    "kept",
+)
 
 
 def load_learner(given: Any) -> Learner:
@@ -45,7 +56,13 @@ def load_learner(given: Any) -> Learner:
         raise ConfigError(f"{name} has silent_if_equal={learner.silent_if_equal!r}: use True or False.")
     kind = type(learner)
     _check_names(kind, name)
+    if kind.sample is not Learner.sample and learner.silent_if_equal:
+        raise ConfigError(
+            f"{name} samples in a way of its own, and skipped updates are not sampled: "
+            "add silent_if_equal = False."
+        )
     tried = deepcopy(learner)  # what it remembers of the checks is not what it starts with
+    _call(name, "started", tried.start, 0, _SHAPE[0])
     if kind.learn is Learner.learn:
         _check_advantages(tried, name)
     elif learner.silent_if_equal:

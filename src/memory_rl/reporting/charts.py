@@ -288,6 +288,7 @@ def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
 
 
 _LEGIBLE_N = 64
+_MOST_FILMS = 16  # a film takes up to 300 KB of the page
 _DARKEST = 1e-3
 _OVERLAP = 0.004
 
@@ -295,12 +296,14 @@ _OVERLAP = 0.004
 def film(study: Study) -> Figure:
     """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
     filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
-    words = (
+    words = [
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
-    )
-    panels = [panel for entry in filmed for panel in _film_panels(entry)]
-    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", (words,))
+    ]
+    if len(filmed) > _MOST_FILMS:
+        words.append(f"Of {len(filmed)} conditions with a film, the first {_MOST_FILMS}.")
+    panels = [panel for entry in filmed[:_MOST_FILMS] for panel in _film_panels(entry)]
+    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", words)
 
 
 def _to_show(filmed: Iterable[Entry]) -> list[Entry]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -17,15 +19,17 @@ def profile(ranking: Ranking) -> Figure:
     frame = profile_frame(ranking)
     names = [one.name for one in ranking.learners]
     dashes = [_DASHES[place % len(_DASHES)] for place in range(len(names))]
+    color = color_scale("learner", names)
     channels = {
         "x": log_axis("share", "share of the ceiling", (min(frame["share"]), _last(frame))),
         "y": axis("above", "runs that reach more", (0, 1), format="%"),
-        "color": color_scale("learner", names),
+        "color": color,
     }
+    area, line = band()
     if len(names) > len(COLORS):  # neighbours share a colour
-        scale = {"domain": names, "range": dashes}
-        channels["strokeDash"] = {"field": "learner", "scale": scale, "legend": None}
-    return Figure("profile", [Panel(frame, channels, band(), _TIPS, form=".3~g", height=340)])
+        dashed = {**color, "scale": {"domain": names, "range": dashes}}
+        line = replace(line, encoding={"strokeDash": dashed})
+    return Figure("profile", [Panel(frame, channels, [area, line], _TIPS, form=".3~g", height=340)])
 
 
 def _last(frame: pl.DataFrame) -> float:

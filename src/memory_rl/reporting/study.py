@@ -19,6 +19,7 @@ _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
 _RANK = "lora_rank"
+_CROWDED = 40  # with more labels than this, only the first of each condition starts switched on
 
 
 @dataclass(frozen=True)
@@ -212,10 +213,10 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
     ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
     cells = Counter(entry.cell.condition for entry in entries)
     colors = _colors(dict.fromkeys(conditions[name] for name in ordered), cells)
-    labels, variants = [], Counter[str]()
+    labels, variants, crowded = [], Counter[str](), len(ordered) > _CROWDED
     for name in ordered:
         condition = conditions[name]
-        starts_hidden = variants[condition] > 0 and f" {_RANK}=" in name
+        starts_hidden = variants[condition] > 0 and (crowded or f" {_RANK}=" in name)
         labels.append(Label(name, colors[condition], variants[condition], starts_hidden))
         variants[condition] += 1
     return labels

@@ -1,0 +1,216 @@
+"""Protocols of learners: every learner on every task, one's own in their place, the ranking at the end."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+import memory_rl
+from memory_rl.analysis import shipped
+from memory_rl.analysis.collect import find_cells
+from memory_rl.analysis.entrants import RUNS, learner_of, names_of_learners, names_of_tasks, runs_of, task_of
+from memory_rl.analysis.protocol import load_protocol
+from memory_rl.analysis.ranking import rank, rank_cells
+from memory_rl.cli import main
+from memory_rl.errors import ConfigError
+from memory_rl.experiments.sweep import make_plan, sweep
+from tests.helpers import complaint
+
+TASK = {"command": "train", "N": 4, "num_runs": 4, "max_episodes": 80}
+SMALL = {
+    "name": "small",
+    "grid": [
+        {**TASK, "reward_type": "binary", "base_seed": 0, "seed": 1},
+        {**TASK, "reward_type": "binary", "base_seed": 1, "seed": 2},
+        {**TASK, "reward_type": "binary", "adapter": "full", "base_seed": 0, "seed": 1},
+        {**TASK, "reward_type": "log_distance", "base_seed": 0, "seed": 1},
+    ],
+    "learners": [{"algorithm": "reinforce"}, {"algorithm": "ppo", "ppo_clip": [0.1, 0.2]}],
+    "tune": {"factors": [1, 3], "num_runs": 3, "together": ["base_seed"]},
+}
+OWN = """
+from memory_rl import Learner
+
+class Mine(Learner):
+    def advantages(self, returns):
+        return returns - returns.mean(axis=2, keepdims=True)
+"""
+
+
+@pytest.fixture
+def protocol() -> str:
+    Path("small.yaml").write_text(yaml.safe_dump(SMALL))
+    return "small.yaml"
+
+
+def ranked(path: str) -> list[dict]:
+    return list(csv.DictReader(Path(path, "ranking.csv").read_text().splitlines()))
+
+
+def test_every_learner_runs_on_every_task_with_one_rate_for_all_bases(protocol):
+    plan = make_plan([f"protocol={protocol}"])
+    assert len(plan.cells) == 4 * 3
+    assert len(plan.contests) == 3 * 3
+    assert sorted(len(contest.reported) for contest in plan.contests) == [1] * 6 + [2] * 3
+    on_tabular = make_plan([f"protocol={protocol}", "backend=tabular"])
+    assert {cell.values["backend"] for cell in on_tabular.cells} == {"tabular"}
+    assert len(on_tabular.cells) == 3 * 3  # adapter has no meaning there, so that task is the first again
+    assert on_tabular.notes == [
+        "cells left out as the same as others, without the keys that have no meaning with backend=tabular: 3"
+    ]
+    own = make_plan([f"protocol={protocol}", "learners=grpo, rloo"])
+    assert {cell.values["algorithm"] for cell in own.cells} == {"grpo", "rloo"}
+    assert len(own.cells) == 4 * 2
+
+
+def test_a_sweep_ends_with_the_ranking_and_one_s_own_learner_joins_it(protocol, capsys, monkeypatch):
+    words = [f"protocol={protocol}", "backend=tabular", "log_path=sweep"]
+    assert main(["sweep", *words]) == 0
+    rows, output = ranked("sweep"), capsys.readouterr().out
+    assert [row["rank"] for row in rows] == ["1", "2", "3"]
+    assert {row["learner"] for row in rows} == {"reinforce", "ppo", "ppo ppo_clip=0.1"}
+    assert "binary N=4" in rows[0]
+    assert all(row["learner"] in output for row in rows)
+    assert "learners over 2 tasks" in output
+    tuning = json.loads(Path("sweep/summary.json").read_text())["tuning"]
+    assert {choice["settings"].get("ppo_clip") for choice in tuning} == {None, 0.1, 0.2}
+    assert {choice["untuned"] for choice in tuning} == {0.3}
+    assert not list(Path("sweep").rglob("*.png"))  # of hundreds of cells nobody looks at them
+
+    Path("mine.py").write_text(OWN)
+    found = ship(Path("sweep"), monkeypatch)
+    assert main(["sweep", *words[:2], "log_path=own", "learners=mine.py:Mine"]) == 0
+    assert {row["learner"] for row in ranked("own")} == {"reinforce", "ppo", "ppo ppo_clip=0.1", "Mine"}
+    assert len(list(Path("own/cells").iterdir())) == 3  # the new row alone
+    assert found["at_edge"].all()  # of two rates each is at an edge
+    mine = [cell for cell in find_cells(["own"]) if "Mine" in cell.settings["algorithm"]]
+    together = rank_cells([*find_cells(["sweep"]), *mine])
+    assert ranked("own")[0]["iqm_share"] == str(together.best.share.value)
+
+    Path(protocol).write_text(Path(protocol).read_text() + "# changed\n")
+    assert main(["sweep", *words[:2], "log_path=changed", "learners=mine.py:Mine"]) == 0
+    assert "another version of it" in capsys.readouterr().out
+    assert not Path("changed/ranking.csv").exists()
+
+
+def ship(folder: Path, monkeypatch) -> pl.DataFrame:
+    """Makes this sweep the shipped one."""
+    place = Path(__file__).parents[2] / "studies/ship_learners.py"
+    spec = importlib.util.spec_from_file_location("ship_learners", place)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    table = Path("learners.parquet")
+    rows = script.ship([folder], table)
+    assert script.ship([folder], table).equals(rows)  # replaced, not added
+    monkeypatch.setattr(shipped, "table", lambda: table)
+    return rows
+
+
+def test_without_measured_learners_a_sentence_says_so(protocol, monkeypatch):
+    monkeypatch.setattr(shipped, "table", lambda: Path("none.parquet"))
+    runs, why = shipped.shipped_runs(load_protocol(protocol), "tabular")
+    assert runs is None
+    assert why == "No measured learners come with this version, so only those run here are ranked."
+
+
+REFUSED = {
+    "learners=grpo N=4": "learners=grpo has no meaning without a protocol: add protocol=learners",
+    "learners=grpo protocol=quick": "protocol=quick, which lists none: add protocol=learners",
+    "learners=grop protocol=learners": "learners=grop is not a choice: did you mean grpo?",
+    "learners=none.py:Mine protocol=learners": "none.py:Mine names no file",
+    "protocol=learners N=4": "N=4 cannot be added to protocol=learners",
+    "protocol=quick backend=tabular": "backend=tabular cannot be added to protocol=quick",
+    "protocol=learners backend=tabluar": "backend=tabluar is not a choice",
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), REFUSED.items(), ids=REFUSED.keys())
+def test_what_cannot_be_run_is_said_in_one_sentence(words, sentence, capsys):
+    assert sentence in complaint("sweep", words, capsys)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_key_that_an_entry_and_its_learners_have_is_refused(tmp_path):
+    twice = {**SMALL, "grid": [{**TASK, "algorithm": "grpo"}]}
+    (tmp_path / "twice.yaml").write_text(yaml.safe_dump(twice))
+    with pytest.raises(ConfigError, match="entry 1 of the grid has algorithm, which its learners have, too"):
+        make_plan([f"protocol={tmp_path / 'twice.yaml'}"])
+
+
+def test_the_shipped_protocols_give_every_learner_64_runs_or_32_on_each_task():
+    for name, runs, tasks in (("learners", 64, 12), ("learners-quick", 32, 4)):
+        plan = make_plan([f"protocol={name}"])
+        of_task: dict[tuple, int] = {}
+        for cell in plan.cells:
+            values = {k: v for k, v in cell.experiment.resolved().items() if k not in ("base_seed", "seed")}
+            key = tuple(map(str, (values.items())))
+            of_task[key] = of_task.get(key, 0) + cell.values["num_runs"]
+        assert set(of_task.values()) == {runs}
+        assert len(of_task) == len(plan.contests) == tasks * len(load_protocol(name).learners)
+
+
+def test_any_sweep_in_which_the_algorithm_varies_is_ranked_and_rates_are_kept_apart():
+    common = {"conditions": ["binary", "log_distance"], "N": 4, "backend": "tabular", "figures": False}
+    sweep(**common, algorithm=["reinforce", "grpo"], max_episodes=80, log_path="plain")
+    assert {row["learner"] for row in ranked("plain")} == {"reinforce", "grpo"}
+    sweep(**common, learning_rate=[0.1, 0.3], max_episodes=80, log_path="rates")
+    assert {row["learner"] for row in ranked("rates")} == {
+        "reinforce learning_rate=0.1",
+        "reinforce learning_rate=0.3",
+    }
+    sweep(**{**common, "conditions": ["sft", "binary"]}, max_episodes=80, log_path="one")
+    assert not Path("one/ranking.csv").exists()
+
+
+def test_learner_and_task_are_told_by_what_differs_from_the_defaults():
+    keys = {"N": 4, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
+    one = memory_rl.train(**keys, seed=3, learning_rate=0.1, log_path="a", skip_ahead=True)
+    memory_rl.train(**keys, algorithm="ppo", ppo_clip=0.3, log_path="b", entropy_bonus=0.01, group_size=2)
+    first, second = find_cells(["a", "b"])
+    assert json.loads(learner_of(first)) == {"algorithm": "reinforce"}
+    task = {"N": 4, "backend": "tabular", "condition": "binary", "kind": "train", "max_episodes": 40}
+    assert json.loads(task_of(first)) == task | {
+        "reward_type": "binary",
+        "wording": "terse",
+        "evaluate_every": 1,
+    }
+    assert json.loads(learner_of(second)) == {"algorithm": "ppo", "entropy_bonus": 0.01, "ppo_clip": 0.3}
+    assert json.loads(task_of(second))["group_size"] == 2
+    names = names_of_tasks([task_of(first), task_of(second)])
+    assert list(names.values()) == ["binary N=4", "binary N=4 group_size=2"]
+    own = [json.dumps({"algorithm": f"{place}.py:Mine"}) for place in "xy"]
+    assert list(names_of_learners([*own, learner_of(second)]).values()) == [
+        *("x.py:Mine", "y.py:Mine"),
+        "ppo entropy_bonus=0.01 ppo_clip=0.3",
+    ]
+    runs = runs_of([first])
+    assert runs.schema == RUNS
+    assert runs["episodes"].to_list() == first.times.episodes.tolist()
+    assert runs["observer"].unique().to_list() == [one.summary["binary"]["rates"]["observer"]["estimate"]]
+
+
+def test_a_learner_that_diverged_is_stuck_and_one_that_lacks_a_task_is_not_ranked():
+    keys = {"N": 4, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
+    for name in ("reinforce", "grpo"):
+        for reward in ("binary", "log_distance"):
+            memory_rl.train(**keys, algorithm=name, reward_type=reward, log_path=f"{name}-{reward}")
+    memory_rl.train(**keys, algorithm="rloo", log_path="rloo")
+    place = Path("grpo-binary/manifest.json")
+    why = "run 0 diverged at its update 3 (episode 12), where its gradients are not finite: use less."
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"status": "failed", "why": why}))
+    found = rank_cells(find_cells(["."]))
+    cell = found.cell("grpo", "binary N=4")
+    assert (cell.stuck.value, cell.share.value, cell.score) == (
+        1,
+        0,
+        pytest.approx(found.cell("reinforce", "binary N=4").score, abs=10),
+    )
+    assert found.notes == [
+        "rloo is not ranked, since it has no runs on log_distance N=4.",
+        "Runs of grpo on binary N=4 diverged, and count as stuck.",
+    ]
+    assert rank(runs_of(find_cells(["rloo"]))) is None

@@ -26,10 +26,7 @@ TIE = 1e-9  # means of equal rewards differ by rounding
 
 
 def answers_of(batch: Any) -> np.ndarray:
-    """The number of what each episode answered (R, E), -1 if that was invalid.
-
-    Of several turns, it is the number that their bits spell.
-    """
+    """What each episode answered (R, E), of several turns the number that their bits spell; -1 if invalid."""
     places = 2 ** np.arange(batch.choices.shape[2])[::-1]
     return np.where((batch.choices < 0).any(axis=2), -1, batch.choices @ places)
 
@@ -42,8 +39,7 @@ class Seen(Stateful):
     def __init__(self, num_runs: int) -> None:
         self.num_runs = num_runs
         self.counts: Any = None
-        self.means: Any = None
-        self.squares: Any = None  # the sum of squared deviations from the mean
+        self.means, self.squares = self.counts, self.counts  # the last: squared deviations from the mean
 
     def add(self, batch: Any, num_answers: int) -> None:
         """Enters the episodes of a batch with a valid answer."""
@@ -62,6 +58,11 @@ class Seen(Stateful):
         seen = np.nonzero(self.counts[run, secret])[0]
         means = self.means[run, secret, seen]
         return seen[means >= means.max(initial=-np.inf) - TIE]
+
+    def least_tried(self, run: int, secret: int) -> np.ndarray:
+        """The answers that were given least often."""
+        counts = self.counts[run, secret]
+        return np.nonzero(counts == counts.min())[0]
 
     def make_room(self, num_secrets: int, num_answers: int) -> None:
         """Room for so many secrets of a run, and answers."""
@@ -143,8 +144,7 @@ class Process:
     def draw(self, fit: Fit, one: Any, draws: int, random: np.random.Generator) -> np.ndarray:
         """Mean rewards less their centre, drawn from the belief under one hypothesis: (T, N).
 
-        A draw of the prior is corrected by what was seen (Matheron's rule; Wilson et al. 2020,
-        arXiv:2002.09309).
+        A draw of the prior is corrected by what was seen (Matheron's rule, arXiv:2002.09309).
         """
         scale = np.sqrt(fit.rates[one] / random.gamma(fit.shape, size=draws))[:, None]
         prior = random.standard_normal((draws, self.kernels.shape[1])) @ self.roots[self.length_of[one]].T
@@ -287,8 +287,7 @@ class Record(Remembering):
         own = self._seen.means[(*where, np.maximum(answers, 0))]
         hits = ((answers >= 0) & (own >= best - TIE)).astype(np.float64).reshape(batch.returns.shape[:3])
         advantages = hits - hits.mean(axis=2, keepdims=True)
-        of_steps = np.broadcast_to(advantages.reshape(answers.shape)[:, :, None], batch.choices.shape)
-        policy.update(batch, np.array(of_steps), self)
+        policy.update(batch, advantages.reshape(*answers.shape, 1) * np.ones(batch.choices.shape), self)
         return np.asarray((~advantages.any(axis=2)).mean(axis=1))
 
 
@@ -351,19 +350,11 @@ class Scout(Record):
         for row, place in np.argwhere(kinds < self.share + self.again):
             where, random = (runs[row], asked[row, place]), self._random[runs[row]]
             tries = kinds[row, place] < self.share
-            forms[row, place] = self._least_tried(*where, random) if tries else self._record(*where, random)
+            options = self._seen.least_tried(*where) if tries else self._seen.best(*where)
+            forms[row, place] = random.choice(options) if len(options) else -1  # nothing is best at first
         shown, swapped = policy.demonstrate(runs, prompts, np.maximum(forms, 0)), forms >= 0
         batch.choices[swapped], batch.path[swapped] = shown.choices[swapped], shown.path[swapped]
         return batch
-
-    def _least_tried(self, run: int, secret: int, random: np.random.Generator) -> int:
-        counts = self._seen.counts[run, secret]
-        return int(random.choice(np.nonzero(counts == counts.min())[0]))
-
-    def _record(self, run: int, secret: int, random: np.random.Generator) -> int:
-        """One of the best answers of this run so far; -1 if there is none."""
-        best = self._seen.best(run, secret)
-        return int(random.choice(best)) if len(best) else -1
 
 
 class Contrast(Remembering):
@@ -378,9 +369,8 @@ class Contrast(Remembering):
     @override
     def learn(self, policy: Any, batch: Any) -> None:
         self._enter(policy, batch)
-        blocks = batch.prompts.shape[1]
         drawn = [
-            [self._pairs(run, secret, -(-self.pairs // blocks)) for secret in of]
+            [self._pairs(run, secret, -(-self.pairs // len(of))) for secret in of]
             for run, of in zip(batch.runs, batch.prompts, strict=True)
         ]
         forms = np.array(drawn).reshape(len(batch.runs), -1)  # better, worse, better, ...
@@ -391,13 +381,11 @@ class Contrast(Remembering):
         """(pairs, 2) the better and the worse; -1 where nothing is beaten yet."""
         counts, random = self._seen.counts[run, secret], self._random[run]
         seen, unseen = np.nonzero(counts)[0], np.nonzero(counts == 0)[0]
-        if len(seen) == 0:
-            return np.full((pairs, 2), -1)
         top = self._seen.best(run, secret)
         beaten = np.setdiff1d(seen, top)
         worse = beaten if len(beaten) else top
         better = np.concatenate([top, unseen]) if len(beaten) else unseen
-        if len(better) == 0:
+        if len(seen) == 0 or len(better) == 0:
             return np.full((pairs, 2), -1)
         drawn = random.choice(better, pairs)
         half = np.arange(pairs) < pairs // 2

@@ -150,7 +150,7 @@ class Experiment(Parts):
 
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        compared = not (self.signal.shows_answer or self.own_learner) and self.silent_if_equal
+        compared = not (self.signal.shows_answer or self.own_learner) and self.learner.silent_if_equal
         if updates.group_size == 1 and compared:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "

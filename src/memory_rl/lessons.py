@@ -10,9 +10,9 @@ import numpy as np
 
 from memory_rl.assembly import make_setting
 from memory_rl.config import Keep, Stop
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, NotFiniteError, one_line
 from memory_rl.experiment import Experiment
-from memory_rl.files import as_path
+from memory_rl.files import FAILURES, as_path
 from memory_rl.populations import make_learners
 from memory_rl.runs.store import MANIFEST, RunDirectory, experiment_of
 from memory_rl.state import SavedModel
@@ -87,9 +87,15 @@ def lessons_of(experiment: Experiment) -> np.ndarray | None:
             "is here: use the model and the versions that its adapters/base.json names."
         )
     policy: Any = learners.policy
-    policy.adapters.restore(_adapters(folder, len(runs), whole=found.policy.adapter == "full"))
+    saved_adapters = _adapters(folder, len(runs), whole=found.policy.adapter == "full")
     prompts = np.broadcast_to(np.arange(found.world.num_secrets), (len(runs), found.world.num_secrets))
-    answers = np.exp(policy.log_probs(runs, prompts))
+    try:
+        policy.adapters.restore(saved_adapters)
+        answers = np.exp(policy.log_probs(runs, prompts))
+    except (ValueError, NotFiniteError) as error:
+        raise ConfigError(
+            f"teacher={folder} has damaged adapters ({one_line(str(error))}): {_SAVING}."
+        ) from error
     return np.asarray(answers / answers.sum(axis=2, keepdims=True))
 
 
@@ -101,6 +107,6 @@ def _adapters(folder: Path, num_runs: int, *, whole: bool) -> dict[str, SavedMod
         place = folder / "adapters" / f"run-{run}" / file
         try:
             found[f"run-{run}"] = SavedModel({}, load_file(place), whole)
-        except (OSError, ValueError) as error:
+        except FAILURES as error:
             raise ConfigError(f"teacher={folder} has lost {place} ({error}): {_SAVING}.") from error
     return found

@@ -42,6 +42,8 @@ class Stateful:
     """
 
     kept: tuple[str, ...] = ()
+    grows = False
+    """Whether its arrays and dicts may have grown since it was made, as what a learner remembers may."""
 
     def state(self) -> State:
         """Where it stands; to be used before it moves on, since arrays may not be copies."""
@@ -50,7 +52,7 @@ class Stateful:
     def restore(self, state: State) -> None:
         """Restores what `state` returned, in an object made from the same configuration."""
         for name in self.kept:
-            setattr(self, name, _restored(getattr(self, name), state[name.lstrip("_")]))
+            setattr(self, name, _restored(getattr(self, name), state[name.lstrip("_")], self.grows))
 
 
 def _state_of(value: Any) -> Any:
@@ -65,20 +67,23 @@ def _state_of(value: Any) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def _restored(value: Any, saved: Any) -> Any:
+def _restored(value: Any, saved: Any, grows: bool) -> Any:
     """The value as it was saved, changed in place where that is possible."""
     if isinstance(value, Stateful):
         value.restore(saved)
     elif isinstance(value, np.random.Generator):
         value.bit_generator.state = saved
     elif isinstance(value, np.ndarray):
+        if grows and value.shape != np.shape(saved):
+            return saved
         value[...] = saved
     elif hasattr(value, "detach"):
         value.detach().copy_(value.new_tensor(saved))
     elif isinstance(value, dict):
-        return {name: _restored(part, saved[name]) for name, part in value.items()}
+        news = {name: part for name, part in saved.items() if grows and name not in value}
+        return {name: _restored(part, saved[name], grows) for name, part in value.items()} | news
     elif isinstance(value, list) and len(value) == len(saved):
-        return [_restored(part, old) for part, old in zip(value, saved, strict=True)]
+        return [_restored(part, old, grows) for part, old in zip(value, saved, strict=True)]
     else:
         return saved
     return value

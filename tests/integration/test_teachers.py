@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from helpers import complaint, measured, secrets_of, stopped_at
+from safetensors.numpy import load_file, save_file
 
 import memory_rl
 from memory_rl.analysis.collect import find_cells
@@ -173,7 +174,22 @@ def test_one_who_is_no_longer_what_it_was_is_refused(teacher, capsys):
     Path("teacher/adapters/base.json").write_text(json.dumps({**base, "sha256": "0" * 64}))
     assert "another base model than model_name=tiny" in complaint("train", words, capsys)
     Path("teacher/adapters/base.json").write_text(json.dumps(base))
-    Path("teacher/adapters/run-2/adapter_model.safetensors").unlink()
+    file = Path("teacher/adapters/run-2/adapter_model.safetensors")
+    whole, tensors = file.read_bytes(), load_file(file)
+    name, tensor = next(iter(tensors.items()))
+    others = {
+        f"it has no {name}": {other: values for other, values in tensors.items() if other != name},
+        f"it has no {name} of shape": {**tensors, name: tensor[:, :1].copy()},
+        "not finite": {**tensors, name: np.full_like(tensor, np.nan)},
+    }
+    for why, damaged in others.items():
+        save_file(damaged, file)
+        said = complaint("train", words, capsys)
+        assert said.startswith("memory-rl: teacher=teacher has damaged adapters (")
+        assert why in said
+    file.write_bytes(whole[:500])
+    assert "has lost teacher/adapters/run-2" in complaint("train", words, capsys)
+    file.unlink()
     assert "has lost teacher/adapters/run-2" in complaint("train", words, capsys)
     shutil.rmtree("teacher/adapters")
     assert "kept no adapters" in complaint("train", words, capsys)

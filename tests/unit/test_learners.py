@@ -113,8 +113,9 @@ def test_only_what_compares_a_batch_needs_more_than_one_episode():
             ):
                 make_experiment(keys)
         elif kind().silent_if_equal:
-            with pytest.raises(ConfigError, match="group_size=1 with batch_size=1 can never carry a signal"):
-                make_experiment(keys)
+            for penalty in ({}, {"entropy_bonus": 0.01}, {"kl_to_base": 0.01}):
+                with pytest.raises(ConfigError, match="group_size=1 with batch_size=1 can never carry a sig"):
+                    make_experiment({**keys, **penalty} if kind.follows_loss else keys)
         else:
             assert make_experiment(keys).episodes_an_update == 1
 
@@ -277,3 +278,16 @@ def test_the_ratio_is_clipped_only_where_it_went_too_far():
     loss.backward()
     assert math.isclose(loss.item(), -(1.2 - 1.5 + 0.5 - 0.8), rel_tol=1e-6)
     assert torch.allclose(log_probs.grad, torch.tensor([[[0.0, 1.5, -0.5, 0.0]]]))
+
+
+@pytest.mark.parametrize(
+    ("keys", "instead"),
+    [
+        ({"algorithm": "moving_average", "average_decay": 0.0}, "use average_decay=0.95"),
+        ({"algorithm": "replay", "replay_truncation": 0.5}, "a positive number from 1 to"),
+    ],
+)
+def test_settings_under_which_a_learner_is_another_are_refused(keys, instead):
+    """An average of the return alone, and a truncation that also weighs what was just sampled."""
+    with pytest.raises(ConfigError, match=instead):
+        make_experiment(keys).learner  # noqa: B018

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from memory_rl.learning.learners import Learner
 from memory_rl.state import Stateful
 
 
@@ -109,3 +110,20 @@ def test_what_keeps_nothing_has_an_empty_state():
 
     assert Nothing().state() == {}
     Nothing().restore({})
+
+
+def test_what_a_learner_remembers_may_have_grown():
+    class Remembers(Learner):
+        kept = ("_seen", "_by_name", "_count")
+
+        def start(self, seed, num_runs):
+            self._seen, self._by_name, self._count = np.zeros((num_runs, 0)), {}, 0
+
+    one, other = Remembers(), Remembers()
+    for learner in (one, other):
+        learner.start(0, 3)
+    one._seen, one._by_name["means"], one._count = np.arange(6.0).reshape(3, 2), np.ones(3), 2
+    other.restore(one.state())
+    assert other._seen.tolist() == one._seen.tolist()
+    assert other._by_name["means"].tolist() == [1, 1, 1]
+    assert other._count == 2

@@ -114,6 +114,13 @@ class MovingAverage(Learner, name="moving_average"):
     baseline = "none"  # whose groups have no mean of their own
     kept = ("_mean",)
 
+    def __post_init__(self) -> None:
+        if self.decay == 0:
+            raise ConfigError(
+                "average_decay=0 can never carry a signal, since a return is compared with itself: use "
+                "average_decay=0.95."
+            )
+
     @override
     def start(self, seed: int, num_runs: int) -> None:
         self._num_runs = num_runs

@@ -38,6 +38,7 @@ class Learner(Stateful):
     """
 
     epochs = 1
+    grows = True
     baseline = "group"
     wants_beliefs = False
     fewest_episodes = 1

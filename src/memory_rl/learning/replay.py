@@ -40,7 +40,7 @@ class Replay(Learner, name="replay"):
     size: int = key(4, "Earlier episodes that are replayed after an update.", SIZES, word="replay_episodes")
     memory: int = key(64, "The most earlier episodes that a run remembers.", SIZES, word="replay_memory")
     truncation: float = key(
-        2.0, "The most that a ratio of probabilities weighs.", FACTORS, word="replay_truncation"
+        2.0, "The most that a ratio of probabilities weighs.", (1, FACTORS[1]), word="replay_truncation"
     )
     silent_if_equal = False  # then earlier episodes still move
     not_hosted = "replays earlier episodes"

@@ -52,10 +52,16 @@ class Adapters(Stateful):
         }
 
     def restore(self, state: State) -> None:
-        """Takes back what `state` gave."""
+        """Takes back what `state` gave.
+
+        Raises:
+            ValueError: if it is of another model or kind of adapter.
+        """
         for run in range(len(self.vectors)):
-            saved = state[f"run-{run}"].tensors
-            for name, tensor in self.tensors(run).items():
+            saved, tensors = state[f"run-{run}"].tensors, self.tensors(run)
+            for name, tensor in tensors.items():
+                if name not in saved or saved[name].shape != tuple(tensor.shape):
+                    raise ValueError(f"it has no {name} of shape {tuple(tensor.shape)}")
                 tensor.copy_(torch.from_numpy(saved[name]))
 
 

@@ -266,7 +266,7 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
         assert "Verdicts</a>" not in text
         assert 'id="verdicts"' not in text
         assert "## Verdicts" not in text
-        assert "built-in transformer" not in text
+        assert "<p>On the built-in transformer" not in text
         assert loaded.sha256 in text
     assert 'id="ranking"' not in reported("protocol=mine.yaml")
 

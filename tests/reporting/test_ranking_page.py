@@ -236,7 +236,7 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
     for task in ("hit", "graded"):
         shutil.copytree(folder / f"ppo-{task}", tmp_path / "sweep" / task)
     protocol = "name: mine\ndescription: On the built-in transformer.\n"
-        "grid: [{command: train, N: [8], backend: tabular}]\nlearners: [{algorithm: ppo}]\n"
+    protocol += "grid: [{command: train, N: [8], backend: tabular}]\nlearners: [{algorithm: ppo}]\n"
     protocol += "hypotheses: []\n"
     (tmp_path / "sweep" / "protocol.yaml").write_text(protocol)
     there = runs_of(

@@ -33,7 +33,16 @@ from memory_rl.experiments.grid import (
 )
 from memory_rl.experiments.ranks import chosen_learners, edge_note, rank_sweep, ranking_table
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, RANKING, RESULTS, SWEEP, TUNING, SweepDirectory
+from memory_rl.experiments.store import (
+    CELLS,
+    PROTOCOL,
+    RANKING,
+    RESULTS,
+    SWEEP,
+    TUNING,
+    SweepDirectory,
+    refuse_foreign,
+)
 from memory_rl.experiments.tuning import (
     Choice,
     Contest,
@@ -160,21 +169,6 @@ def make_plan(words: Sequence[str]) -> Sweep:
         notes,
         learners=learners,
     )
-
-
-def refuse_foreign(directory: SweepDirectory) -> None:
-    """Leaves a directory alone that holds something else than a sweep.
-
-    Raises:
-        RunDirectoryError: if it does.
-    """
-    names = [name for name in directory.names() if not name.startswith(".")]
-    if not names or SWEEP in names:
-        return
-    where = f"log_path={directory.location} already holds"
-    if MANIFEST in names:
-        raise RunDirectoryError(f"{where} a run: give the path of a sweep, or a new one.")
-    raise RunDirectoryError(f"{where} other files ({names[0]}): give an empty or new log_path.")
 
 
 @dataclass

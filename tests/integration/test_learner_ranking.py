@@ -18,6 +18,7 @@ from memory_rl.analysis.ranking import rank, rank_cells
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.sweep import make_plan, sweep
+from memory_rl.experiments.worker import CellOutcome
 from tests.helpers import complaint
 
 TASK = {"command": "train", "N": 4, "num_runs": 4, "max_episodes": 80}
@@ -112,12 +113,60 @@ def ship(folder: Path, monkeypatch) -> pl.DataFrame:
 
 def test_without_measured_learners_a_sentence_says_so(protocol, monkeypatch):
     monkeypatch.setattr(shipped, "table", lambda: Path("none.parquet"))
-    runs, why = shipped.shipped_runs(load_protocol(protocol), "tabular")
-    assert runs is None
-    assert why == "No measured learners come with this version, so only those run here are ranked."
+    assert shipped.shipped_runs(load_protocol(protocol), "tabular") == (None, None)  # nobody expects any
+    found = shipped.shipped_runs(load_protocol("learners"), "tabular")
+    assert found == (None, "No measured learners come with this version.")
+
+
+def test_one_learner_alone_is_told_to_name_another(protocol, capsys):
+    words = ["sweep", f"protocol={protocol}", "backend=tabular", "log_path=sweep"]
+    assert main([*words, "learners=grpo"]) == 0
+    output = capsys.readouterr().out
+    assert "One learner cannot be ranked: name another, such as learners=reinforce,mine.py:Mine." in output
+    assert "measured learners" not in output
+    assert "(grpo learning_rate=0.3)" in output  # while it runs
+    tuned = {name: json.loads(Path("sweep", name).read_text()) for name in ("summary.json", "sweep.json")}
+    (choice, *_) = tuned["summary.json"]["tuning"]
+    assert choice["settings"]["algorithm"] == "grpo"
+    assert main([*words, "learners=rloo"]) == 0
+    output = capsys.readouterr().out
+    assert "The best rate was the least or the greatest candidate in" in output
+    assert "rloo on binary N=4" in output
+    summary, record = (json.loads(Path("sweep", name).read_text()) for name in tuned)
+    assert [one["settings"]["algorithm"] for one in summary["tuning"]] == ["grpo"] * 2 + ["rloo"] * 2
+    assert summary["tuning"][:2] == tuned["summary.json"]["tuning"]
+    assert record["tuning_cells"][:4] == tuned["sweep.json"]["tuning_cells"]
+    assert any("a better one may lie beyond" in note for note in summary["ranking_notes"])
+
+
+def test_one_that_diverges_at_all_rates_says_so(protocol, monkeypatch):
+    monkeypatch.setattr("memory_rl.experiments.sweep.execute", diverge)
+    assert main(["sweep", f"protocol={protocol}", "backend=tabular", "log_path=sweep", "learners=grpo"]) == 1
+    rows = json.loads(Path("sweep/summary.json").read_text())["cells"]
+    assert {row["status"] for row in rows} == {"failed"}
+    assert all(
+        row["why"].startswith("all candidate rates diverged (of binary") or "log" in row["why"]
+        for row in rows
+    )
+    assert not any("not complete" in row["why"] for row in rows)
+
+
+def diverge(tasks, settings):
+    why = "run 0 diverged at its update 3 (episode 12), where its gradients are not finite: use less."
+    return [CellOutcome(task.cell.id, "failed", why, diverged=True) for task in tasks]
+
+
+def test_a_dry_run_names_the_learner(protocol, capsys):
+    assert main(["sweep", f"protocol={protocol}", "backend=tabular", "dry_run=True"]) == 0
+    rows = capsys.readouterr().out
+    assert "ppo ppo_clip=0.1" in rows
+    assert "reinforce" in rows
 
 
 REFUSED = {
+    "learners=mine.py:Mine": "mine.py:Mine has no meaning without a protocol: add protocol=learners",
+    "learners=mine.py protocol=learners": "mine.py names no class: add its name, as in learners=mine.py:",
+    "learners=ppo,,grpo protocol=learners": "has an empty value: type for example learners=ppo,grpo",
     "learners=grpo N=4": "learners=grpo has no meaning without a protocol: add protocol=learners",
     "learners=grpo protocol=quick": "protocol=quick, which lists none: add protocol=learners",
     "learners=grop protocol=learners": "learners=grop is not a choice: did you mean grpo?",

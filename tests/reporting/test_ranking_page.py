@@ -235,9 +235,8 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
     """In a sweep that replaced the learners of its protocol, and in no other."""
     for task in ("hit", "graded"):
         shutil.copytree(folder / f"ppo-{task}", tmp_path / "sweep" / task)
-    protocol = (
-        "name: mine\ngrid: [{command: train, N: [8], backend: tabular}]\nlearners: [{algorithm: ppo}]\n"
-    )
+    protocol = "name: mine\ndescription: On the built-in transformer.\n"
+    protocol += "grid: [{command: train, N: [8], backend: tabular}]\nlearners: [{algorithm: ppo}]\n"
     protocol += "hypotheses: []\n"
     (tmp_path / "sweep" / "protocol.yaml").write_text(protocol)
     there = runs_of(
@@ -263,6 +262,13 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
     assert cells["shipped"].sum() == 2
     assert page.count('<small class="shipped">shipped</small>') == 3
     assert "comes with memory-rl, measured by the same protocol" in page
+    summary = (tmp_path / "report" / "summary.md").read_text()
+    for text in (page, summary):  # it has no hypotheses, and what it says of the backend need not hold here
+        assert "Verdicts</a>" not in text
+        assert 'id="verdicts"' not in text
+        assert "## Verdicts" not in text
+        assert "<p>On the built-in transformer" not in text
+        assert loaded.sha256 in text
     assert 'id="ranking"' not in reported("protocol=mine.yaml")
 
 
@@ -309,6 +315,8 @@ def test_wide_tables_scroll_inside_the_page(open_ranking, width):
     before = name.bounding_box()["x"]
     region.evaluate("(place) => place.scrollTo(1000, 0)")
     assert 0 <= name.bounding_box()["x"] <= before  # the learner stays in sight
+    head = page.locator("table.ranking thead th").nth(1)
+    assert head.bounding_box()["x"] == name.bounding_box()["x"]  # and its heading above it
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,7 @@
 that learner to the byte, and one that cannot be used is refused with the place in its file."""
 
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,18 @@ def test_its_own_sampling_is_what_is_trained_on_and_is_resumed():
         memory_rl.train(N=16, algorithm=Explores, scoring="paths")
 
 
+def test_the_page_s_example_with_a_memory_outlives_its_runs_and_is_resumed():
+    text = re.search(r"```python\n  # running\.py\n(.*?)```", PAGE, flags=re.DOTALL)[1]
+    Path("running.py").write_text(textwrap.dedent(text))
+    settings = {"seed": 3, "max_episodes": 400, **BINNED}
+    whole = train("whole", "running.py:Running", **settings)
+    ends = whole.metrics.group_by("run").agg(pl.col("episode").max())["episode"]
+    assert ends.n_unique() > 1  # some runs ended before others
+    with stopped_at(40):
+        train("parts", "running.py:Running", checkpoint_every=0, **settings)
+    assert bytes_of(train("parts", "running.py:Running", resume=True, **settings)) == bytes_of(whole)
+
+
 def test_the_checks_leave_no_trace_in_it():
     class Counts(Sampled):
         calls = 0
@@ -250,6 +263,7 @@ HEAD = (
 ADVANTAGES = HEAD + "    def advantages(self, returns):\n        "
 LOSS = HEAD + "    def loss(self, log_probs, before, advantages):\n        "
 LEARN = HEAD + "    def learn(self, policy, batch):\n        "
+START = HEAD + "    def start(self, seed, num_runs):\n        self.mean = np.zeros((num_runs, 1, 1, 1))\n\n"
 AT_7, AT_8 = "own.py, line 7)", "own.py, line 8)"
 
 REFUSED = {
@@ -296,6 +310,14 @@ REFUSED = {
     "chance": (
         ADVANTAGES + "return np.random.rand(*returns.shape)\n",
         [AT_7, "gave two different advantages for the same returns", "make it deterministic"],
+    ),
+    "advantages that remember": (
+        ADVANTAGES + "self.sum = getattr(self, 'sum', 0) + returns\n        return self.sum\n",
+        [AT_7, "must not change what the learner remembers: do that in learn"],
+    ),
+    "advantages of all runs": (
+        START + ADVANTAGES.removeprefix(HEAD) + "return returns - self.mean\n",
+        ["cannot be asked for advantages of 2 of 3 runs (ValueError", "in own.py, line 11)", "fix the file"],
     ),
     "hears equal returns": (
         ADVANTAGES + "return returns - 0.5\n",
@@ -345,6 +367,13 @@ REFUSED = {
     "learn hears equal rewards": (
         LEARN + "policy.update(batch, batch.rewards - 0.5, self)\n",
         ["moves the policy where all rewards of a group are equal", "add silent_if_equal = False"],
+    ),
+    "learns from all runs": (
+        START
+        + LEARN.removeprefix(HEAD)
+        + "policy.update(batch, (batch.returns - self.mean).reshape(batch.choices.shape), self)\n\n"
+        + "    silent_if_equal = False\n",
+        ["cannot be asked to learn from 2 of 3 runs (ValueError", "in own.py, line 11)", "fix the file"],
     ),
     "learn distils": (
         LEARN + "policy.distil(batch.runs, batch.prompts, None, 3)\n",

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from memory_rl.analysis.entrants import RUNS
-from memory_rl.analysis.protocol import Protocol
+from memory_rl.analysis.protocol import Protocol, shipped_protocols
 
 SHIPPED: dict[str, Any] = {
     "protocol": pl.String,
@@ -28,17 +28,21 @@ def table() -> Traversable:
 
 
 def shipped_runs(protocol: Protocol, backend: str) -> tuple[pl.DataFrame | None, str | None]:
-    """The shipped runs of a protocol, with the columns of `RUNS`, and if there are none a sentence why."""
+    """The shipped runs of a protocol, with the columns of `RUNS`, or a sentence why there are none.
+
+    Of a protocol of the user's own none are expected, and nothing is said.
+    """
     if not table().is_file():
-        return None, "No measured learners come with this version, so only those run here are ranked."
+        expected = protocol.name in shipped_protocols()
+        return None, "No measured learners come with this version." if expected else None
     with table().open("rb") as file:
         runs = pl.read_parquet(file)
-    here = (pl.col("protocol") == protocol.name) & (pl.col("backend") == backend)
-    found = runs.filter(here, pl.col("sha256") == protocol.sha256)
+    named = runs.filter(pl.col("protocol") == protocol.name)
+    if named.is_empty():
+        return None, None
+    here = named.filter(pl.col("backend") == backend)
+    found = here.filter(pl.col("sha256") == protocol.sha256)
     if found.is_empty():
-        why = "of another version of it" if runs.filter(here).height else f"none on backend={backend}"
-        return None, (
-            f"The measured learners that come with protocol={protocol.name} are {why}, so only those run "
-            "here are ranked."
-        )
+        why = "of another version of it" if here.height else f"none on backend={backend}"
+        return None, (f"The measured learners that come with protocol={protocol.name} are {why}.")
     return found.select(*RUNS), None

@@ -48,7 +48,8 @@ _BITS_PER_PARAMETER = 0.7
 def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[Json]:
     """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
-    id and learning_rate are None where the rate is still to be chosen, part is "tuning" or "reported";
+    learner is "" for supervised cells. id and learning_rate are None where the rate is still to be chosen,
+    part is "tuning" or "reported";
     episodes are those of all runs together, seconds on one core.
     """
     tuning = [_estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
@@ -63,6 +64,7 @@ def _estimate(cell: GridCell, part: str) -> Json:
     seconds = fixed + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return {
         **cell.about,
+        "learner": cell.learner,
         "part": part,
         "runs": num_runs,
         "episodes": round(episodes * num_runs),
@@ -131,7 +133,8 @@ def _seconds_per_update(experiment: Experiment) -> float:
 
 def costs_table(costs: Sequence[Json]) -> Table:
     """One row per cell."""
-    columns = ("part", "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
+    learner = ("learner",) if len({cost["learner"] for cost in costs}) > 1 else ()
+    columns = ("part", *learner, "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
     rows = [
         {
             **cost,
@@ -144,7 +147,9 @@ def costs_table(costs: Sequence[Json]) -> Table:
     ]
     title = "nothing was run; episodes and time are estimates"
     words = table_rows(rows, {name: (name,) for name in columns})
-    return make_table(columns, words, left=("part", "condition", "id"), title=title, title_justify="left")
+    return make_table(
+        columns, words, left=("part", "learner", "condition", "id"), title=title, title_justify="left"
+    )
 
 
 def total(costs: Sequence[Json], workers: int) -> str:

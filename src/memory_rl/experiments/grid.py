@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from memory_rl.catalogue import learner_keys
 from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
 from memory_rl.experiments.settings import MANAGED
 from memory_rl.files import Json
-from memory_rl.keys import shown
+from memory_rl.keys import name_of, shown
 from memory_rl.yaml_words import bytes_of, words_of
 
 COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
@@ -66,6 +67,15 @@ class GridCell:
         world = self.experiment.world
         words = f"{self.experiment.condition} N{world.N} seed{world.seed}"
         return f"{re.sub(r'[^A-Za-z0-9.]+', '-', words)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @property
+    def learner(self) -> str:
+        """The algorithm as typed, with those of its settings that differ from their defaults; "" without."""
+        keys = learner_keys()
+        given = {word: self.values[word] for word in keys if word in self.values}
+        more = [f"{word}={value}" for word, value in given.items() if value != keys[word].default]
+        name = name_of(given["algorithm"]) if "algorithm" in given else ""
+        return " ".join([name, *(one for one in more if not one.startswith("algorithm="))])
 
     @property
     def about(self) -> Json:
@@ -116,9 +126,9 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridC
         ConfigError: one sentence about a key that has no meaning in any cell, or about the first cell that
             cannot be run.
     """
-    names = [None] if conditions is None else _pieces("conditions", conditions)
+    names = [None] if conditions is None else split_values("conditions", conditions)
     starts = [_condition(name, axes) for name in names]
-    pieces = {key: _pieces(key, text) for key, text in axes.items()}
+    pieces = {key: split_values(key, text) for key, text in axes.items()}
     check_count(len(starts) * math.prod(map(len, pieces.values())))
     cells = [
         meaningful({**dict(zip(pieces, values, strict=True)), **fixed})
@@ -150,7 +160,12 @@ def _condition(name: str | None, axes: Mapping[str, str]) -> dict[str, str]:
     return CONDITIONS[name]
 
 
-def _pieces(key: str, text: str) -> list[str]:
+def split_values(key: str, text: str) -> list[str]:
+    """The values of a key that stand with commas between them, each once.
+
+    Raises:
+        ConfigError: if one is empty.
+    """
     values = [value.strip() for value in text.split(",")]
     if "" in values:
         example = ",".join(filter(None, values)) or "1,2"

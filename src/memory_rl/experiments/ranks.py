@@ -13,15 +13,19 @@ from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import RankedLearner, Ranking, rank_cells
 from memory_rl.analysis.shipped import shipped_runs
+from memory_rl.catalogue import learner_keys
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError, check_name
+from memory_rl.experiments.grid import split_values
 from memory_rl.experiments.settings import SweepConfig, cannot_be_added
 from memory_rl.experiments.store import CELLS, SweepDirectory
+from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import number
 from memory_rl.runs.store import MANIFEST, METRICS, SUMMARY
 
+_MOST_NAMED = 6  # tunings in a sentence
 _READ = (MANIFEST, SUMMARY, METRICS)
 
 
@@ -42,14 +46,21 @@ def chosen_learners(settings: SweepConfig, axes: Mapping[str, str], protocol: Pr
         raise cannot_be_added("backend", axes["backend"], settings.fixed_by)
     if given is None:
         return own
-    names = [name.strip() for name in given.split(",")]
+    names = split_values("learners", given)
     for name in names:
+        if name.endswith(".py"):
+            raise ConfigError(
+                f"learners={name} names no class: add its name, as in learners={name}:MyLearner."
+            )
         check_name("learners", name, LEARNERS)
     return [{"algorithm": name} for name in names]
 
 
 def rank_sweep(
-    directory: SweepDirectory, rows: Sequence[Json], shipped: tuple[Protocol, str] | None
+    directory: SweepDirectory,
+    rows: Sequence[Json],
+    shipped: tuple[Protocol, str] | None,
+    learners: Sequence[Json] = (),
 ) -> tuple[Ranking | None, list[str]]:
     """The ranking of a sweep's learners, None if fewer than two can be compared, and what to say of it.
 
@@ -57,12 +68,24 @@ def rank_sweep(
         directory: of the sweep.
         rows: of its cells.
         shipped: the protocol and backend whose shipped learners are ranked, too; None for none.
+        learners: that were to run on every task of a protocol.
     """
     others, why = (None, None) if shipped is None else shipped_runs(*shipped)
+    missing = [why] if why else []
     ended = [row["id"] for row in rows if row["status"] in ("completed", "failed")]
     with _read(directory, ended) as cells:
         ranking = rank_cells(cells, others)
-    return ranking, [*([why] if why else []), *(ranking.notes if ranking else [])]
+    if ranking is not None:
+        return ranking, [*missing, *ranking.notes]
+    if len(learners) != 1 or len(ended) < len(rows):
+        return None, []
+    name = str(learners[0]["algorithm"])
+    other = "ppo" if name == "reinforce" else "reinforce"
+    example = "mine.py:Mine" if name in LEARNERS else name
+    return None, [
+        *missing,
+        f"One learner cannot be ranked: name another, such as learners={other},{example}.",
+    ]
 
 
 @contextmanager
@@ -93,10 +116,32 @@ def ranking_table(ranking: Ranking) -> Table:
         for place, learner in enumerate(ranking.learners, start=1)
     ]
     counting = sum(task.counts for task in ranking.tasks)
-    title = f"learners over {number(counting)} tasks: interquartile mean of all runs"
+    title = (
+        f"learners over {number(counting)} task{'' if counting == 1 else 's'}: interquartile mean of all runs"
+    )
     return make_table(
         headings, rows, left=("learner", "told apart from the best"), title=title, title_justify="left"
     )
+
+
+def edge_note(choices: Sequence[Choice]) -> list[str]:
+    """A sentence on the learners whose best rate was the least or the greatest candidate, if any was."""
+    edge = [choice for choice in choices if choice.at_edge and choice.decided]
+    if not edge:
+        return []
+    named = list(dict.fromkeys(f"{_who(choice)} on {choice.condition} N={choice.N}" for choice in edge))
+    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    return [
+        f"The best rate was the least or the greatest candidate in {len(edge)} of {len(choices)} tunings, so "
+        f"that a better one may lie beyond: {', '.join(named[:_MOST_NAMED])}{more}."
+    ]
+
+
+def _who(choice: Choice) -> str:
+    settings = {word: value for word, value in choice.settings.items() if word in learner_keys()}
+    name = str(settings.pop("algorithm", "the learner"))
+    keys = learner_keys()
+    return " ".join([name, *(f"{k}={v}" for k, v in settings.items() if v != keys[k].default)])
 
 
 def _apart(learner: RankedLearner) -> str:

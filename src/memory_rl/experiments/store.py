@@ -210,3 +210,18 @@ class SweepDirectory:
         place = self._files.to_json(include_password=False) + self._files.unstrip_protocol(self._root)
         name = hashlib.sha256(place.encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"memory-rl-{name}.lock"
+
+
+def refuse_foreign(directory: SweepDirectory) -> None:
+    """Leaves a directory alone that holds something else than a sweep.
+
+    Raises:
+        RunDirectoryError: if it does.
+    """
+    names = [name for name in directory.names() if not name.startswith(".")]
+    if not names or SWEEP in names:
+        return
+    where = f"log_path={directory.location} already holds"
+    if MANIFEST in names:
+        raise RunDirectoryError(f"{where} a run: give the path of a sweep, or a new one.")
+    raise RunDirectoryError(f"{where} other files ({names[0]}): give an empty or new log_path.")

@@ -31,10 +31,26 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
-from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_table
+from memory_rl.experiments.ranks import chosen_learners, edge_note, rank_sweep, ranking_table
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
-from memory_rl.experiments.store import CELLS, PROTOCOL, RANKING, RESULTS, SWEEP, TUNING, SweepDirectory
-from memory_rl.experiments.tuning import Choice, Contest, choose, make_contests
+from memory_rl.experiments.store import (
+    CELLS,
+    PROTOCOL,
+    RANKING,
+    RESULTS,
+    SWEEP,
+    TUNING,
+    SweepDirectory,
+    refuse_foreign,
+)
+from memory_rl.experiments.tuning import (
+    Choice,
+    Contest,
+    candidates_of,
+    choices_of,
+    choose,
+    make_contests,
+)
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.files import Json, folder_name, print_anything, to_csv
 from memory_rl.inputs import changed_input, hash_inputs
@@ -119,7 +135,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
         source = load_protocol(settings.protocol)
     elif settings.grid is not None:
         source = read_grid_file(settings.grid)
-    elif settings.conditions is None and not axes:
+    elif settings.conditions is None and not axes and settings.learners is None:
         raise ConfigError(
             "there is nothing to sweep: type for example protocol=quick, grid=file.yaml, "
             "or conditions=sft,binary N=16,64."
@@ -151,22 +167,8 @@ def make_plan(words: Sequence[str]) -> Sweep:
         re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *words])),
         axes.get("backend") if source else None,
         notes,
+        learners=learners,
     )
-
-
-def refuse_foreign(directory: SweepDirectory) -> None:
-    """Leaves a directory alone that holds something else than a sweep.
-
-    Raises:
-        RunDirectoryError: if it does.
-    """
-    names = [name for name in directory.names() if not name.startswith(".")]
-    if not names or SWEEP in names:
-        return
-    where = f"log_path={directory.location} already holds"
-    if MANIFEST in names:
-        raise RunDirectoryError(f"{where} a run: give the path of a sweep, or a new one.")
-    raise RunDirectoryError(f"{where} other files ({names[0]}): give an empty or new log_path.")
 
 
 @dataclass
@@ -183,6 +185,7 @@ class Sweep:
         command: the command line, without passwords.
         backend: that replaces the one of the protocol, if one does.
         notes: sentences on what the plan leaves out.
+        learners: that run on every task of a protocol.
         whys: why cells failed, by id.
         diverged: the ids of those that failed because a run diverged.
         choices: of the tuning, as far as it has come.
@@ -198,6 +201,7 @@ class Sweep:
     command: str
     backend: str | None = None
     notes: list[str] = field(default_factory=list)
+    learners: list[Json] = field(default_factory=list)
     whys: dict[str, str] = field(default_factory=dict)
     diverged: set[str] = field(default_factory=set)
     choices: list[Choice] = field(default_factory=list)
@@ -291,7 +295,7 @@ class Sweep:
             **self._about,
             "command": self.command,
             "started": existing.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-            "tuning_cells": [cell.as_dict() for contest in self.contests for cell in contest.candidates],
+            "tuning_cells": candidates_of(self.contests, existing, self.directory),
             "cells": [*kept, *listed],
         }
         self.directory.write_json(SWEEP, record)
@@ -305,7 +309,8 @@ class Sweep:
         """
         contests, cells = self.contests, []
         self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
-        apart = results.varying_keys([contest.reported[0] for contest in contests])
+        varying = results.varying_keys([contest.reported[0] for contest in contests])
+        apart = sorted({*varying, "algorithm"} if self.learners else varying)
         for contest in contests:
             tried = [cell.id for cell in contest.candidates]
             names = [name for name in tried if name not in self.diverged] or tried
@@ -316,6 +321,8 @@ class Sweep:
                 cells += contest.with_rate(self.choices[-1].learning_rate)
             else:
                 why = f"its tuning is not complete: {failed} failed ({self.whys[failed]})"
+                if self.diverged.issuperset(tried):
+                    why = f"all candidate rates diverged (of {failed}: {self.whys[failed]})"
                 self.whys |= {cell.id: why for cell in contest.reported}
                 cells += contest.reported
         self._write_record([cell for cell in cells if cell.id not in self.whys], chosen=True)
@@ -328,7 +335,7 @@ class Sweep:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
         missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
-        done = len(cells) - len(missing)
+        done, by_id = len(cells) - len(missing), {cell.id: cell for cell in cells}
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
         for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
@@ -337,7 +344,8 @@ class Sweep:
             if outcome.status == "interrupted":
                 raise InterruptedBySignal(outcome.signal)
             done += 1
-            self._tell(f"[{done}/{len(cells)}] {self._ended(folder, outcome)} ({outcome.seconds:.1f} s)")
+            ended = self._ended(folder, outcome, by_id[outcome.id])
+            self._tell(f"[{done}/{len(cells)}] {ended} ({outcome.seconds:.1f} s)")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
@@ -348,8 +356,9 @@ class Sweep:
         self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
-    def _ended(self, folder: str, outcome: CellOutcome) -> str:
-        name = outcome.id if folder == CELLS else f"{folder}/{outcome.id}"
+    def _ended(self, folder: str, outcome: CellOutcome, cell: GridCell) -> str:
+        about = " ".join([cell.learner, f"learning_rate={cell.experiment.step_size:g}"]).strip()
+        name = f"{outcome.id if folder == CELLS else f'{folder}/{outcome.id}'} ({about})"
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             self.diverged |= {outcome.id} if outcome.diverged else set()
@@ -368,12 +377,14 @@ class Sweep:
             status = "failed"
         frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
         self.directory.write_bytes(RESULTS, to_csv(frame).encode())
-        tuning = list(map(asdict, self.choices)) or None
-        summary = {**self._about, "status": status, "cells": rows, "tuning": tuning}
-        self.directory.write_json(SUMMARY, summary)
         backend = str(self.cells[0].experiment.policy.backend)
         shipped = (self.protocol, backend) if self.protocol and self.settings.learners else None
-        ranking, said = rank_sweep(self.directory, rows, shipped)
+        ranking, said = rank_sweep(self.directory, rows, shipped, self.learners)
+        if ranking is not None:
+            said = [*said, *edge_note(self.choices)]
+        tuning = choices_of(self.choices, self.contests, self.directory) or None
+        summary = {**self._about, "status": status, "cells": rows, "tuning": tuning, "ranking_notes": said}
+        self.directory.write_json(SUMMARY, summary)
         if ranking is not None:
             table = pl.DataFrame(ranking.rows(), infer_schema_length=None, strict=False)
             self.directory.write_bytes(RANKING, to_csv(table).encode())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.grid import GridCell, check_count
 from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
+from memory_rl.experiments.store import TUNING, SweepDirectory
 from memory_rl.files import Json
+from memory_rl.runs.store import SUMMARY
 
 _NOT_TUNED_APART = KEEP | {"seed", "learning_rate", "num_runs"}
 
@@ -164,3 +166,21 @@ def choose(contest: Contest, summaries: Mapping[str, Json], apart: Sequence[str]
         len({score.rank for score in scores}) > 1,
         scores,
     )
+
+
+def candidates_of(contests: Sequence[Contest], record: Json, directory: SweepDirectory) -> list[Json]:
+    """For sweep.json: all candidates, after those that are complete of an earlier grid in its directory."""
+    new = [cell.as_dict() for contest in contests for cell in contest.candidates]
+    ids = {one["id"] for one in new}
+    earlier = (one for one in record.get("tuning_cells", []) if one["id"] not in ids)
+    return [*(one for one in earlier if directory.summary(f"{TUNING}/{one['id']}")), *new]
+
+
+def choices_of(
+    choices: Sequence[Choice], contests: Sequence[Contest], directory: SweepDirectory
+) -> list[Json]:
+    """For summary.json: what was chosen, after what was chosen for an earlier grid in its directory."""
+    ids = {cell.id for contest in contests for cell in contest.candidates}
+    earlier = (directory.read_json(SUMMARY) or {}).get("tuning") or []
+    kept = [one for one in earlier if ids.isdisjoint(score["id"] for score in one["scores"])]
+    return [*kept, *map(asdict, choices)]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 _SHAPE = (3, 2, 4, 2)  # runs, groups, episodes of a group, steps
+_ALL_RUNS = np.arange(_SHAPE[0])
+_STILL_LEARNING = np.array([0, 2])  # a run that has memorised is in no later batch
 _EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
 _ROUNDING = 1e-9
 _MEMBERS = (
@@ -65,8 +67,10 @@ def load_learner(given: Any) -> Learner:
     _call(name, "started", tried.start, 0, _SHAPE[0])
     if kind.learn is Learner.learn:
         _check_advantages(tried, name)
-    elif learner.silent_if_equal:
-        _check_silence(tried, name)
+    else:
+        _check_fewer_runs(deepcopy(tried), name)
+        if learner.silent_if_equal:
+            _check_silence(tried, name)
     if kind.loss is not Learner.loss:
         _check_loss(tried, name)
     return learner
@@ -92,11 +96,18 @@ def _call(name: str, what: str, function: Callable[..., Any], *arguments: Any) -
 def _check_advantages(learner: Learner, name: str) -> None:
     name += place_of(type(learner).advantages)
     returns = np.random.default_rng(0).integers(4, size=_SHAPE) / 3.0
-    first = _advantages(learner, returns, name)
-    if not np.array_equal(first, _advantages(learner, returns, name)):
+    first, again = (_advantages(deepcopy(learner), returns, name) for _ in range(2))
+    if not np.array_equal(first, again):
         raise ConfigError(
             f"{name} gave two different advantages for the same returns: make it deterministic."
         )
+    _advantages(learner, returns, name)
+    if not np.array_equal(first, _advantages(learner, returns, name)):
+        raise ConfigError(
+            f"{name} gave other advantages for the same returns when asked again: "
+            "it must not change what the learner remembers: do that in learn."
+        )
+    _advantages(learner, returns[_STILL_LEARNING], name)
     for value in _EQUAL if learner.silent_if_equal else ():
         largest = float(np.abs(_advantages(learner, np.full(_SHAPE, value), name)).max())
         if largest > _ROUNDING:
@@ -107,7 +118,8 @@ def _check_advantages(learner: Learner, name: str) -> None:
 
 
 def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
-    given = _call(name, "asked for advantages", learner.advantages, returns.copy())
+    fewer = f" of {len(returns)} of {_SHAPE[0]} runs" if len(returns) < _SHAPE[0] else ""
+    given = _call(name, f"asked for advantages{fewer}", learner.advantages, returns.copy())
     if not isinstance(given, np.ndarray) or given.shape != returns.shape:
         shape = getattr(given, "shape", type(given).__name__)
         raise ConfigError(
@@ -131,15 +143,30 @@ class _Watcher:
         self.moved = True
 
 
+def _batch(runs: np.ndarray, value: float) -> Batch:
+    """An update of these runs in which every return is the same."""
+    _, groups, size, steps = _SHAPE
+    returns = np.full((len(runs), groups, size, steps), value)
+    choices = np.zeros((len(runs), groups * size, steps), dtype=np.int64)
+    prompts = np.zeros((len(runs), 1), dtype=np.int64)
+    return Batch(runs, prompts, choices, choices, runs, returns.reshape(choices.shape), returns)
+
+
+def _check_fewer_runs(learner: Learner, name: str) -> None:
+    """Checks that a user's own `learn` can go on once a run has memorised."""
+    try:
+        learner.learn(_Watcher(), _batch(_ALL_RUNS, _EQUAL[-1]))
+    except (Exception, SystemExit):  # it may need more than a watcher has
+        return
+    what = f"asked to learn from {len(_STILL_LEARNING)} of {len(_ALL_RUNS)} runs"
+    _call(name, what, learner.learn, _Watcher(), _batch(_STILL_LEARNING, _EQUAL[-1]))
+
+
 def _check_silence(learner: Learner, name: str) -> None:
     """Checks that a user's own `learn` keeps the promise that equal rewards move nothing."""
-    runs, groups, size, steps = _SHAPE
-    watcher, choices = _Watcher(), np.zeros((runs, groups * size, steps), dtype=np.int64)
-    prompts, every = np.zeros((runs, 1), dtype=np.int64), np.arange(runs)
+    watcher = _Watcher()
     for value in _EQUAL:
-        returns = np.full(_SHAPE, value)
-        batch = Batch(every, prompts, choices, choices, every, returns.reshape(choices.shape), returns)
-        _call(name, "asked to learn", learner.learn, watcher, batch)
+        _call(name, "asked to learn", learner.learn, watcher, _batch(_ALL_RUNS, value))
     if watcher.moved:
         raise ConfigError(
             f"{name} moves the policy where all rewards of a group are equal: add silent_if_equal = False."

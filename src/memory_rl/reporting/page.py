@@ -54,6 +54,7 @@ def render(
         "study": study,
         "about": about(study),
         "judgements": judgements,
+        "judged": not judgements or any(one.says for one in judgements),
         "figures": figures,
         "ranking": ranking,
         "profiles": profiles,

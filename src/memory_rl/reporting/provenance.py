@@ -37,6 +37,11 @@ class Judgement:
     changed: bool
     command: str | None
 
+    @property
+    def says(self) -> bool:
+        """Whether there is anything to say of it: a protocol without hypotheses only ranks."""
+        return bool(self.verdicts) or self.changed
+
 
 def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Judgement]:
     """Judges each sweep with a protocol among the paths, on all cells that it holds.

@@ -166,7 +166,7 @@ def make_table(
         about[name] = escape(about[name])
     table = Table(**about)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right")
+        table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     return table

@@ -180,6 +180,12 @@ def test_a_stuck_run_counts_as_one_that_memorised_with_its_last_episode_and_is_n
     assert [cells["x"].stuck.value, *cells["x"].stuck.interval] == pytest.approx([0.25, peer.low, peer.high])
 
 
+def test_absorption_is_missing_where_some_runs_have_no_observer():
+    frame = runs({name: {"easy": np.arange(10, 18)} for name in "xy"})
+    some = pl.when(pl.col("base") == 0).then(pl.col("observer"))
+    assert [cell.absorption for cell in rank(frame.with_columns(observer=some)).cells] == [None, None]
+
+
 @pytest.mark.parametrize("count", [0, 1, 13, 64])
 def test_shares_of_runs_have_clopper_and_pearson_s_interval(count):
     peer = scipy.stats.binomtest(count, 64).proportion_ci(method="exact")

@@ -162,6 +162,12 @@ def test_runs_that_do_not_overlap_are_told_apart_by_the_count_of_permutations():
     assert rank(same).pairs[0].improvement.value == 0.5
 
 
+def test_permutations_count_only_the_strata_that_differ():
+    times = {"x": np.array([10, 40, 10, 40]), "y": np.array([20, 40, 20, 40])}  # one base tied, one apart
+    (pair,) = rank(runs({name: {"easy": of} for name, of in times.items()})).pairs
+    assert pair.p == pytest.approx(2 / 6)
+
+
 def test_a_stuck_run_counts_as_one_that_memorised_with_its_last_episode_and_is_not_left_out():
     frame = runs({"x": {"easy": np.array([50, 100, 200, 400])}, "y": {"easy": np.full(4, 400)}})
     cells = {cell.learner: cell for cell in rank(frame).cells}
@@ -172,6 +178,12 @@ def test_a_stuck_run_counts_as_one_that_memorised_with_its_last_episode_and_is_n
     assert (cells["y"].share.value, cells["y"].absorption) == (0, None)
     peer = scipy.stats.binomtest(1, 4).proportion_ci(method="exact")
     assert [cells["x"].stuck.value, *cells["x"].stuck.interval] == pytest.approx([0.25, peer.low, peer.high])
+
+
+def test_absorption_is_missing_where_some_runs_have_no_observer():
+    frame = runs({name: {"easy": np.arange(10, 18)} for name in "xy"})
+    some = pl.when(pl.col("base") == 0).then(pl.col("observer"))
+    assert [cell.absorption for cell in rank(frame.with_columns(observer=some)).cells] == [None, None]
 
 
 @pytest.mark.parametrize("count", [0, 1, 13, 64])

@@ -332,14 +332,14 @@ def _cell(runs: pl.DataFrame) -> RankedCell:
         len(runs),
         rate.divided_by(ceiling),
         float(runs["score"].to_numpy().mean()),
-        _absorption(runs["observer"].drop_nulls().to_numpy(), rate.value),
+        _absorption(runs["observer"], rate.value),
         proportion(stuck, len(runs)),
         tuple(runs["learning_rate"].unique().sort()),
     )
 
 
-def _absorption(observers: np.ndarray, rate: float | None) -> float | None:
-    """The observers' rate over the policies'; of several cells, the rate of all their episodes."""
-    if not rate or not observers.size or not observers.all():
+def _absorption(observers: pl.Series, rate: float | None) -> float | None:
+    """The observers' rate over the policies'; None unless all runs have an observer."""
+    if not rate or observers.null_count() or not (observers > 0).all():
         return None
-    return float(1 / np.mean(1 / observers)) / rate
+    return float(1 / np.mean(1 / observers.to_numpy())) / rate

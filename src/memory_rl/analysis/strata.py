@@ -30,8 +30,8 @@ class TaskScores:
     @classmethod
     def of(cls, frame: pl.DataFrame) -> TaskScores:
         """Those of these runs: their `score`, `base` and `seed`."""
-        strata = frame.with_row_index("row").group_by("base", "seed", maintain_order=True).agg("row")["row"]
-        rows = [np.asarray(stratum) for stratum in strata]
+        strata = frame.with_row_index("row").group_by("base", "seed", maintain_order=True).agg("row")
+        rows = [np.asarray(stratum) for stratum in strata.sort("base", "seed")["row"]]
         if min(map(len, rows)) == 1:  # a stratum of one run could not vary
             rows = [np.arange(len(frame))]
         return cls(frame["score"].to_numpy(), rows)
@@ -117,28 +117,38 @@ def wins(one: TaskScores, other: TaskScores) -> np.ndarray:
     return (x > y) + 0.5 * (x == y)
 
 
+def _matched(one: TaskScores, other: TaskScores) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The strata that both have, in pairs; all runs as one where their numbers differ."""
+    if len(one.strata) == len(other.strata):
+        return list(zip(one.strata, other.strata, strict=True))
+    return [(np.arange(len(one.values)), np.arange(len(other.values)))]
+
+
 def compare(one: Entrant, other: Entrant) -> tuple[float, float]:
     """The probability of improvement, and the two-sided p value that it is a half.
 
     The test is Brunner and Munzel's (2000, The nonparametric Behrens-Fisher problem), which assumes no equal
-    spread, with the variances of the strata added up. Where all runs of one are better than all of the other
-    on every task on which they differ, it is that of Fisher's permutations.
+    spread, with the variances of the strata added up. Where nothing varies within strata, it is that of
+    Fisher's permutations within them: only strata that differ count, and they must agree on who is better.
     """
     from scipy.special import binom, stdtr
 
     tasks = len(one.scores)
-    values, variance, squared, chance = [], 0.0, 0.0, 2.0
+    values, variance, squared, differing = [], 0.0, 0.0, list[tuple[float, float]]()
     for x, y in zip(one.scores, other.scores, strict=True):
         won = wins(x, y)
         values.append(float(won.mean()))
         for scores, influence in ((x, won.mean(axis=1)), (y, won.mean(axis=0))):
             part, over_freedom = scores.variance(influence)
             variance, squared = variance + part / tasks**2, squared + over_freedom / tasks**4
-        if values[-1] != 0.5:
-            chance /= float(binom(won.shape[0] + won.shape[1], won.shape[0]))
+        for a, b in _matched(x, y):
+            share = float(won[np.ix_(a, b)].mean())
+            if share != 0.5:
+                differing.append((share, 1 / float(binom(len(a) + len(b), len(a)))))
     value = float(np.mean(values))
     if value == 0.5 or not np.isfinite(variance):
         return value, 1.0
     if variance == 0:
-        return value, min(1.0, chance)
+        agree = len({share > 0.5 for share, _ in differing}) == 1
+        return value, min(1.0, 2 * float(np.prod([chance for _, chance in differing]))) if agree else 1.0
     return value, float(2 * stdtr(variance**2 / squared, -abs(value - 0.5) / np.sqrt(variance)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,6 @@ from memory_rl.training.meter import Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, UniformPrompts
 from memory_rl.training.sampling import HitsAndMisses, Sampling, Shown, SkipAhead, StepByStep, Taught
 from memory_rl.training.teachers import make_teacher
-
-if TYPE_CHECKING:
-    pass
 
 _PANEL = 64
 

@@ -13,6 +13,7 @@ from memory_rl.config import Keep, Stop
 from memory_rl.errors import ConfigError, NotFiniteError, one_line
 from memory_rl.experiment import Experiment
 from memory_rl.files import FAILURES, as_path
+from memory_rl.policies.base import every_prompt
 from memory_rl.populations import make_learners
 from memory_rl.runs.store import MANIFEST, RunDirectory, experiment_of
 from memory_rl.state import SavedModel
@@ -88,7 +89,7 @@ def lessons_of(experiment: Experiment) -> np.ndarray | None:
         )
     policy: Any = learners.policy
     saved_adapters = _adapters(folder, len(runs), whole=found.policy.adapter == "full")
-    prompts = np.broadcast_to(np.arange(found.world.num_secrets), (len(runs), found.world.num_secrets))
+    prompts = every_prompt(runs, found.world.num_secrets)
     try:
         policy.adapters.restore(saved_adapters)
         answers = np.exp(policy.log_probs(runs, prompts))

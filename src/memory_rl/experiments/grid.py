@@ -73,9 +73,9 @@ class GridCell:
         """The algorithm as typed, with those of its settings that differ from their defaults; "" without."""
         keys = learner_keys()
         given = {word: self.values[word] for word in keys if word in self.values}
-        more = [f"{word}={value}" for word, value in given.items() if value != keys[word].default]
-        name = name_of(given["algorithm"]) if "algorithm" in given else ""
-        return " ".join([name, *(one for one in more if not one.startswith("algorithm="))])
+        name = name_of(given.pop("algorithm")) if "algorithm" in given else ""
+        more = (f"{word}={value}" for word, value in given.items() if value != keys[word].default)
+        return " ".join([name, *more])
 
     @property
     def about(self) -> Json:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from memory_rl.config import LEARNERS, Keep, PolicySettings, Secrets, Signal, Stop, Updates
-from memory_rl.keys import Key, keys_of
+from memory_rl.keys import Key, keys_of, name_of
 
 PARTS: dict[str, type[Any]] = {
     "world": Secrets,
@@ -42,6 +43,15 @@ def learner_keys() -> dict[str, Key]:
     any_learner = ("algorithm", "entropy_bonus", "kl_to_base")
     found = experiment_keys().items()
     return {word: one for word, one in found if one.part == "settings" or word in any_learner}
+
+
+def learner_name(values: Mapping[str, Any]) -> str:
+    """The algorithm as typed, with those of its settings that differ from their defaults; "" without."""
+    keys = learner_keys()
+    given = {word: values[word] for word in keys if word in values}
+    name = name_of(given.pop("algorithm")) if "algorithm" in given else ""
+    more = (f"{word}={value}" for word, value in given.items() if value != keys[word].default)
+    return " ".join([name, *more])
 
 
 def settings_of(learner: type[Any]) -> dict[str, Key]:

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memory_rl.catalogue import learner_keys
+from memory_rl.catalogue import learner_name
 from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
 from memory_rl.experiments.settings import MANAGED
 from memory_rl.files import Json
-from memory_rl.keys import name_of, shown
+from memory_rl.keys import shown
 from memory_rl.yaml_words import bytes_of, words_of
 
 COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
@@ -70,12 +70,8 @@ class GridCell:
 
     @property
     def learner(self) -> str:
-        """The algorithm as typed, with those of its settings that differ from their defaults; "" without."""
-        keys = learner_keys()
-        given = {word: self.values[word] for word in keys if word in self.values}
-        name = name_of(given.pop("algorithm")) if "algorithm" in given else ""
-        more = (f"{word}={value}" for word, value in given.items() if value != keys[word].default)
-        return " ".join([name, *more])
+        """What `learner_name` calls it; "" in supervised learning."""
+        return learner_name(self.values)
 
     @property
     def about(self) -> Json:

@@ -13,7 +13,7 @@ from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import RankedLearner, Ranking, rank_cells
 from memory_rl.analysis.shipped import shipped_runs
-from memory_rl.catalogue import learner_keys
+from memory_rl.catalogue import learner_name
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError, check_name
 from memory_rl.experiments.grid import split_values
@@ -138,10 +138,7 @@ def edge_note(choices: Sequence[Choice]) -> list[str]:
 
 
 def _who(choice: Choice) -> str:
-    settings = {word: value for word, value in choice.settings.items() if word in learner_keys()}
-    name = str(settings.pop("algorithm", "the learner"))
-    keys = learner_keys()
-    return " ".join([name, *(f"{k}={v}" for k, v in settings.items() if v != keys[k].default)])
+    return learner_name({"algorithm": "the learner", **choice.settings})
 
 
 def _apart(learner: RankedLearner) -> str:

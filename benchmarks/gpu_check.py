@@ -5,7 +5,7 @@
 
 It needs torch, transformers, numpy and memory_rl's engine; nothing is downloaded. Each row is printed and
 written to the JSON file once it is measured, so that a time limit loses nothing; an error, such as memory
-that ran out, is a row, too. Without a GPU the same code runs with tiny shapes on the CPU, as a test of itself.
+that ran out, is a row, too. Without a GPU the same code runs with tiny shapes on the CPU, to test itself.
 
 Sections, the most informative first; each has a share of the seconds, and what it leaves the next ones have:
     matmul       the rate of large bfloat16 products, which all others are compared with
@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from gpu_engine import attention, correctness, large, matmul
+from gpu_attention import attention
+from gpu_engine import correctness, large, matmul
 from gpu_lockstep import lockstep, profiles
 
 Row = dict[str, Any]

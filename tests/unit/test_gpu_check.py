@@ -83,7 +83,7 @@ def gpu(monkeypatch):
     import gpu_engine
 
     yield gpu_check, gpu_engine
-    for name in ("gpu_check", "gpu_engine", "gpu_lockstep", "gpu_memory"):
+    for name in ("gpu_check", "gpu_engine", "gpu_attention", "gpu_lockstep", "gpu_memory"):
         sys.modules.pop(name, None)
 
 

@@ -24,7 +24,7 @@ from memory_rl.policies.base import first_prompt
 
 UPDATES_A_RUN = 30
 """Of a run of binary reward at N = 64, median 120 episodes (results/agreement.csv), four an update."""
-_TOKENS_ON_A_GPU = 2**18  # in a pass, where the engine's limit, chosen for the caches of a CPU, is lifted
+_AS_ON_A_CPU = 2**12  # tokens in a pass: what suits the caches of a CPU
 
 
 class Lockstep:
@@ -62,12 +62,12 @@ class Lockstep:
 @contextmanager
 def tokens_a_pass(limit: int | None) -> Iterator[None]:
     """In its block the engine puts so many tokens into a pass; None leaves its limit."""
-    before = transformer._TOKENS_A_PASS
-    transformer._TOKENS_A_PASS = limit or before
+    before = transformer._TOKENS_ELSEWHERE
+    transformer._TOKENS_ELSEWHERE = limit or before
     try:
         yield
     finally:
-        transformer._TOKENS_A_PASS = before
+        transformer._TOKENS_ELSEWHERE = before
 
 
 @contextmanager
@@ -82,10 +82,10 @@ def one_thread(alone: bool) -> Iterator[None]:
 
 
 def lockstep(device: str, sizes: str, so_far: Row) -> Settings:
-    """Runs a second against R: on the device, on one CPU thread, and with larger passes."""
+    """Runs a second against R: on the device, there with the small passes of a CPU, and on one CPU thread."""
     counts, bits = ((1024, 16, 256, 64), 6) if sizes == "full" else ((4, 2), 3)
     for num_runs in counts:
-        for where, limit in dict.fromkeys([(device, None), (device, _TOKENS_ON_A_GPU), ("cpu", None)]):
+        for where, limit in dict.fromkeys([(device, None), (device, _AS_ON_A_CPU), ("cpu", None)]):
             threads = ", 1 thread" if where == "cpu" else ""
             passes = f", {limit} tokens a pass" if limit else ""
             yield (
@@ -122,7 +122,7 @@ def profiles(device: str, sizes: str, so_far: Row) -> Settings:
     """Where the time of a step goes, few runs and many."""
     counts, bits = ((16, 1024), 6) if sizes == "full" else ((2,), 3)
     for num_runs in counts:
-        for limit in (None, _TOKENS_ON_A_GPU):
+        for limit in (None, _AS_ON_A_CPU):
             note = f"R={num_runs}" + (f", {limit} tokens a pass" if limit else "")
             work = (num_runs, device, bits, limit)
             yield f"{note}: device", lambda work=work: profiled(*work, of_device)

@@ -32,11 +32,11 @@ _DIGITS, _VAST = 20, 2**63  # of integers in JSON
 _FORMULA, _NUMBER = r"^[=+\-@\t\r]", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What writing and reading raise where the disk or the file is to blame."""
+def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What writing and reading raise where the disk or the file is to blame, and more."""
     from polars.exceptions import PolarsError  # here, as below: the engine alone does without tables
 
-    return OSError, SafetensorError, PolarsError
+    return OSError, SafetensorError, PolarsError, *more
 
 
 def check_text(text: str, key: str) -> None:

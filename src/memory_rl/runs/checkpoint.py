@@ -102,7 +102,7 @@ class Checkpoints:
         folder = self.path / str(number)
         try:
             return _read_all(folder)
-        except (*failures(), ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except failures(ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunDirectoryError(
                 f"{folder} is damaged or of another version ({error}): "
                 f"remove {self.path} to start over there, or give another log_path."

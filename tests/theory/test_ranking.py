@@ -205,7 +205,6 @@ def coverage(repeats: int, monkeypatch) -> tuple[dict[str, float], float]:
     """How often the intervals of IQM, profile and improvement hold the truth; and in how many rankings of
     four equal learners a pair is told apart."""
     monkeypatch.setattr(strata, "RESAMPLES", 400)
-    monkeypatch.setattr("memory_rl.analysis.ranking.RESAMPLES", 400)
     random = np.random.default_rng(7)
     x, y = (draw(random, factor, 400_000) for factor in (1.0, 1.25))
     pooled = np.concatenate([scores(x[task]) for task in TASKS])

@@ -56,7 +56,9 @@ def learner_name(values: Mapping[str, Any], *, short: bool = False) -> str:
     given = {word: values[word] for word in keys if values.get(word) is not None}
     name = name_of(given.pop("algorithm")) if "algorithm" in given else ""
     rest = {word: value for word, value in given.items() if value != keys[word].default}
-    more = (f"{word}={value:g}" if isinstance(value, float) else f"{word}={value}" for word, value in rest.items())
+    more = (
+        f"{word}={value:g}" if isinstance(value, float) else f"{word}={value}" for word, value in rest.items()
+    )
     return " ".join([name.rpartition(":")[2] if short else name, *more])
 
 

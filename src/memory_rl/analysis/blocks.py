@@ -1,4 +1,4 @@
-"""Which learners are compared, and on which secrets: a block of learners and cells in which none is missing."""
+"""Which learners are compared, and on which secrets: a block of both in which no cell is missing."""
 
 from __future__ import annotations
 

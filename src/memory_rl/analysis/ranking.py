@@ -44,8 +44,8 @@ class RankedTask:
     Attributes:
         id: JSON of its keys that differ from their defaults.
         name: short, and unlike that of any other task here.
-        ceiling: bits an episode that scores are relative to: what a run memorises over the mean, over bases and
-            seeds, of the episodes that the reference needs for it.
+        ceiling: bits an episode that scores are relative to: what a run memorises over the mean, over bases
+            and seeds, of the episodes that the reference needs for it.
         by_questioner: whether that is the ideal questioner's rate; else it is the channel's capacity.
         counts: whether all ranked learners have runs on it, on the same secrets.
     """
@@ -70,8 +70,8 @@ class RankedCell:
         score: the mean of the runs' scores.
         absorption: how many times as fast as the learner its own ideal observer was, as in summaries; None
             without a ledger or where no run memorised.
-        stuck: the share of the runs that have not memorised, with Clopper and Pearson's interval, unless a run
-            diverged.
+        stuck: the share of the runs that have not memorised, with Clopper and Pearson's interval, unless a
+            run diverged.
         learning_rates: in use, ascending.
     """
 
@@ -119,8 +119,8 @@ class RankedPair:
         better, worse: names, in the order of the ranking.
         improvement: the probability that a run of the first scores more than one of the second on the same
             task, ties counting half, averaged over tasks; with its interval.
-        p: two-sided, that it is as far from a half if it is a half in truth; None if that is not tested, since
-            one of them has a cell that diverged, or a single run.
+        p: two-sided, that it is as far from a half if it is a half in truth; None if that is not tested,
+            since one of them has a cell that diverged, or a single run.
         adjusted: by Holm over all pairs of the ranking that are tested.
     """
 
@@ -143,8 +143,8 @@ class Ranking:
     Attributes:
         learners: the best first.
         tasks: by name; those that do not count last.
-        cells: one for each learner and task with runs, learners that are not ranked included; where both count,
-            of the runs that are compared.
+        cells: one for each learner and task with runs, learners that are not ranked included; where both
+            count, of the runs that are compared.
         pairs: each two of the learners.
         taus: the scores at which profiles are given, ascending.
         notes: sentences on what is left out, and why.
@@ -303,7 +303,7 @@ def _rates(learners: Iterable[str]) -> Iterator[str]:
     for one, name in names_of_learners([*rates]).items():
         if rates[one]:
             several = ", ".join(f"{rate:g}" for rate in sorted(rates[one]))
-            yield f"{name} is ranked as one learner for each learning_rate ({several}), since it ran at several."
+            yield f"{name} ran at learning_rate={several} on the same secrets: each is ranked as a learner."
 
 
 def _pairs(entrants: Sequence[Entrant]) -> list[RankedPair]:

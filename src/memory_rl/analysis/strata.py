@@ -33,7 +33,9 @@ class TaskScores:
     def of(cls, frame: pl.DataFrame) -> TaskScores:
         """Those of these runs: their `score`, `base` and `seed`."""
         strata = frame.with_row_index("row").group_by("base", "seed").agg("row").sort("base", "seed")
-        rows = {(base, seed): np.asarray(stratum) for base, seed, stratum in strata.iter_rows()}
+        rows: dict[Any, np.ndarray] = {
+            (base, seed): np.asarray(stratum) for base, seed, stratum in strata.iter_rows()
+        }
         if min(map(len, rows.values())) == 1:  # a stratum of one run could not vary
             rows = {None: np.arange(len(frame))}
         return cls(frame["score"].to_numpy(), rows)
@@ -47,7 +49,9 @@ class TaskScores:
 
     def variance(self, influence: np.ndarray) -> tuple[float, float]:
         """The variance of the mean of these values of the runs, and that squared over its freedom."""
-        parts = [(len(rows) / len(influence)) ** 2 * _variance(influence[rows]) for rows in self.strata.values()]
+        parts = [
+            (len(rows) / len(influence)) ** 2 * _variance(influence[rows]) for rows in self.strata.values()
+        ]
         freedom = (len(rows) - 1 for rows in self.strata.values())
         return sum(parts), sum(part**2 / max(free, 1) for part, free in zip(parts, freedom, strict=True))
 
@@ -106,7 +110,9 @@ class Entrant:
         """
         sizes = [len(one.values) for one in self.scores]
         order = np.lexsort((self._memorised, np.concatenate([one.values for one in self.scores])))
-        reached = np.cumsum((1 / np.repeat(sizes, sizes) / len(sizes))[order])  # equal scores: stuck ones first
+        reached = np.cumsum(
+            (1 / np.repeat(sizes, sizes) / len(sizes))[order]
+        )  # equal scores: stuck ones first
         above = reached > int(TRIMMED * len(order)) / len(order) + _ROUNDING
         return bool((above & ~self._memorised[order]).any())
 
@@ -159,7 +165,9 @@ class Comparison:
 
         won = wins(x, y)
         self.shares.append(float(won.mean()))
-        sums = np.einsum("bn,bn->b", counts_x @ won.astype(np.float32), counts_y)  # whole and half numbers, exact
+        sums = np.einsum(
+            "bn,bn->b", counts_x @ won.astype(np.float32), counts_y
+        )  # whole and half numbers, exact
         self.drawn += sums.astype(float) / won.size / self.tasks
         for scores, influence in ((x, won.mean(axis=1)), (y, won.mean(axis=0))):
             part, over_freedom = scores.variance(influence)

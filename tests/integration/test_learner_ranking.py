@@ -19,6 +19,7 @@ from memory_rl.analysis.ranking import rank, rank_cells
 from memory_rl.analysis.remarks import without_runs
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
+from memory_rl.experiments import grid
 from memory_rl.experiments.executors import execute
 from memory_rl.experiments.sweep import make_plan, sweep
 from memory_rl.experiments.worker import CellOutcome
@@ -108,6 +109,15 @@ def test_a_sweep_ends_with_the_ranking_and_one_s_own_learner_joins_it(protocol, 
     assert main(["sweep", *words[:2], "log_path=changed", "learners=mine.py:Mine"]) == 0
     assert "another version of it" in capsys.readouterr().out
     assert not Path("changed/ranking.csv").exists()
+
+
+def test_the_cells_of_a_protocol_are_made_once(protocol, monkeypatch):
+    made = []
+    entries = grid._cells_of_entry
+    monkeypatch.setattr(grid, "_cells_of_entry", lambda *words: made.append(words) or entries(*words))
+    plan = make_plan([f"protocol={protocol}", "backend=tabular"])
+    assert len(made) == 4 * 2  # entries and learners; ppo_clip is an axis
+    assert len(plan.cells) == 3 * 3
 
 
 def test_no_cell_is_read_where_learners_do_not_differ(monkeypatch):

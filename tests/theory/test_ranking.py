@@ -338,8 +338,10 @@ def test_permutations_within_strata_by_brute_force():
     frame = runs({"x": {"easy": np.full(5, 10)}, "y": {"easy": np.full(5, 30)}})
     (pair,) = rank(frame.with_columns(base=pl.Series([*bases, *bases]), seed=pl.lit(1))).pairs
     sums = [
-        sum(place < 3 for place in first) - sum(place >= 3 for place in first)
-        + sum(place < 2 for place in second) - sum(place >= 2 for place in second)
+        sum(place < 3 for place in first)
+        - sum(place >= 3 for place in first)
+        + sum(place < 2 for place in second)
+        - sum(place >= 2 for place in second)
         for first in itertools.combinations(range(6), 3)
         for second in itertools.combinations(range(4), 2)
     ]  # of who is called x: those that were, less those that were not

@@ -16,7 +16,7 @@ from memory_rl.analysis.collect import find_cells
 from memory_rl.analysis.entrants import RUNS, learner_of, names_of_learners, names_of_tasks, runs_of, task_of
 from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.ranking import rank, rank_cells
-from memory_rl.analysis.remarks import without_runs
+from memory_rl.analysis.remarks import remarks, without_runs
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
 from memory_rl.experiments import grid
@@ -168,6 +168,11 @@ def test_a_learner_without_a_finished_cell_is_named():
     assert without_runs(find_cells(["."])) == {
         "ppo": "ppo is not ranked, since none of its cells is complete."
     }
+    lacking = {
+        "grpo": "grpo has no runs on sums, since all candidate rates diverged.",
+        "reinforce": "reinforce is not ranked, since none of its cells is complete.",  # in another sweep
+    }
+    assert remarks(rank_cells(find_cells(["."])), lacking, []) == [lacking["grpo"]]
     assert make_ranking(find_cells(["."]), []).notes == [
         "ppo is not ranked, since none of its cells is complete."
     ]

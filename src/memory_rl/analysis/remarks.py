@@ -15,6 +15,7 @@ from memory_rl.catalogue import learner_name
 from memory_rl.files import Json
 
 _MOST_NAMED = 6  # learners in a sentence
+_NO_CELL = "is not ranked, since none of its cells is complete."
 
 Tuned = tuple[str, str, bool]
 """The name of a learner, a task, and whether the rate chosen there was the least or greatest candidate."""
@@ -61,7 +62,7 @@ def unranked(ended: Mapping[str, bool], diverged: Mapping[str, Sequence[str]]) -
         ended: whether any cell of a learner came to its end, by its name.
         diverged: the tasks on which all candidate rates of a learner diverged.
     """
-    found = {name: f"{name} is not ranked, since none of its cells is complete." for name in ended}
+    found = {name: f"{name} {_NO_CELL}" for name in ended}
     found = {name: sentence for name, sentence in found.items() if not ended[name]}
     for name, tasks in diverged.items():
         found[name] = f"{name} has no runs on {', '.join(tasks)}, since all candidate rates diverged."
@@ -84,9 +85,14 @@ def remarks(ranking: Ranking, lacking: Mapping[str, str], tuned: Iterable[Tuned]
 
     Args:
         ranking: with notes of its own.
-        lacking: sentences on learners without runs, by name; those that are ranked all the same are left out.
+        lacking: sentences on learners without runs, by name. One that has no cell in one place may be ranked
+            by what another holds.
         tuned: how rates were chosen.
     """
     ranked = {one.name for one in ranking.learners}
-    absent = (sentence for name, sentence in lacking.items() if name not in ranked)
+    absent = (
+        sentence
+        for name, sentence in lacking.items()
+        if name not in ranked or not sentence.endswith(_NO_CELL)
+    )
     return [*ranking.notes, *absent, *edge_note(tuned)]

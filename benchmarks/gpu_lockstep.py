@@ -190,7 +190,8 @@ def of_host(runs: Lockstep, steps: int) -> Row:
         runs.step()
     watch.disable()
     libraries, functions = Counter[str](), Counter[str]()
-    for (file, line, name), (_, _, own, _, _) in pstats.Stats(watch).stats.items():  # type: ignore[attr-defined]
+    measured = pstats.Stats(watch).stats.items()  # type: ignore[attr-defined]
+    for (file, line, name), (_, _, own, _, _) in measured:
         text = f"{file} {name}"
         library = next(
             (word for word in ("numpy", "torch", "transformers", "memory_rl") if word in text), "other"

@@ -100,7 +100,8 @@ def split_paths(text: str) -> list[str]:
     parts, found = text.split(","), list[str]()
     while parts:
         joined = (",".join(parts[:count]).strip() for count in range(len(parts), 1, -1))
-        whole = next((path for path in joined if os.path.lexists(os.path.expanduser(path))), parts[0])  # noqa: PTH111
+        there = (path for path in joined if os.path.lexists(os.path.expanduser(path)))  # noqa: PTH111
+        whole = next(there, parts[0])
         parts = parts[whole.count(",") + 1 :]
         found += [whole.strip()] if whole.strip() else []
     return found

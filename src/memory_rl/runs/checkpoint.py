@@ -123,7 +123,7 @@ class Checkpoints:
 
 def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     """Writes arrays as a safetensors file that PyTorch's libraries take for their own."""
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     save_file(contiguous, file, {"format": "pt"})
 
 

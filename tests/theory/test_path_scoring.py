@@ -12,8 +12,9 @@ import memory_rl
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import OneAgainstRest
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies.asking import draw
 from memory_rl.policies.lora import LoRASettings
-from memory_rl.policies.paths import PathPolicy, draw_others
+from memory_rl.policies.paths import PathPolicy
 
 N, RUNS, SECRETS = 23, np.arange(3), np.array([2, 20, 9])
 
@@ -62,7 +63,9 @@ def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
     for part in np.split(uniforms, 40, axis=1):
         paths.adapters.activate(RUNS)
         with torch.no_grad():
-            seen.append(draw_others(paths.model, paths.trie, SECRETS, part))
+            seen.append(
+                draw(paths.model, paths.trie, np.zeros_like(SECRETS), SECRETS[:, None], part, avoid=True)
+            )
     answers = paths.trie.choices(np.concatenate([part.paths for part in seen], axis=1))[:, :, 0]
     staying = np.exp(np.concatenate([part.of_staying for part in seen], axis=1))
     for run, secret in enumerate(SECRETS):
@@ -95,7 +98,9 @@ def test_where_an_exit_is_taken_follows_its_law(policies):
     with torch.no_grad():
         drawn = np.concatenate(
             [
-                draw_others(paths.model, paths.trie, SECRETS, part).paths
+                draw(
+                    paths.model, paths.trie, np.zeros_like(SECRETS), SECRETS[:, None], part, avoid=True
+                ).paths
                 for part in np.split(uniforms, 20, axis=1)
             ],
             axis=1,
@@ -127,11 +132,10 @@ def test_a_form_that_is_all_but_certain_leaves_the_rest(make_policy):
     policy.adapters.activate(np.array([0]))
     best = int(all_log_probs(policy, np.array([0]))[0].argmax())
     with torch.no_grad():
-        drawn = draw_others(
-            model, trie, np.array([best]), np.random.default_rng(0).random((1, 500, trie.max_edges, 2))
-        )
+        uniforms = np.random.default_rng(0).random((1, 500, trie.max_edges, 2))
+        drawn = draw(model, trie, np.zeros(1, dtype=int), np.array([[best]]), uniforms, avoid=True)
     assert (trie.choices(drawn.paths)[0, :, 0] != best).all()
-    assert np.isfinite(drawn.of_form).all()
+    assert np.isfinite(drawn.of_forms).all()
 
 
 def at_the_end(result, column) -> np.ndarray:

@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 
 from memory_rl.errors import ModelError, hushed, one_line
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.asking import step_by_step
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
-from memory_rl.policies.paths import step_by_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +78,7 @@ def _difference(model: PreTrainedModel, trie: AnswerTrie, scores_all: bool) -> t
         with _in_float32(model):
             seen = np.array([[_plain(model, trie, prompt, form) for form in forms] for prompt in prompts])
             moved = chosen_log_probs(model, trie, paths, prompts).sum(dim=2).cpu().double().numpy()
-            asked = _asked(model, trie, prompts, forms) if scores_all else step_by_step(model, trie, forms)
+            asked = (_asked if scores_all else _stepped)(model, trie, prompts, forms)
     off = np.max([np.abs(way - seen[..., 0]).max() for way in (moved, asked)])
     return float(off / np.log(2)), float(seen[..., 1].mean() / np.log(2))
 
@@ -150,3 +150,8 @@ def _asked(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms:
         for prompt in prompts[:, None]
     ]
     return np.stack(of_prompts)[:, forms]
+
+
+def _stepped(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray) -> np.ndarray:
+    """The same token by token, as where only some are scored."""
+    return np.stack([step_by_step(model, trie, prompt, forms) for prompt in prompts])

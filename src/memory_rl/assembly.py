@@ -117,7 +117,7 @@ def make_sampling(
         beliefs=Beliefs(table, secrets.shape, world.N) if wanted else None,
         teacher=make_teacher(experiment.signal, setting.environment, secrets, lessons),
         answers=setting.answers,
-        panel=_panel(experiment) if experiment.stop.ledger and experiment.scores_paths else None,
+        panel=_panel(experiment) if experiment.stop.ledger and experiment.only_hits else None,
     )
 
 
@@ -126,7 +126,7 @@ def _kind_of_sampling(experiment: Experiment) -> type[Sampling]:
         return Shown
     if experiment.signal.teaches:
         return Taught
-    if experiment.scores_paths:
+    if experiment.only_hits:
         return HitsAndMisses
     return SkipAhead if experiment.skips_ahead else StepByStep
 
@@ -161,7 +161,7 @@ def make_meter(
     experiment = setting.experiment
     world, stop = experiment.world, experiment.stop
     accounts: Accounts | None = None
-    if stop.ledger and experiment.scores_paths:
+    if stop.ledger and experiment.only_hits:
         accounts = HitAccounts(secrets, world.N, _panel(experiment))
     elif stop.ledger:
         accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)

@@ -142,7 +142,7 @@ class Experiment(Parts):
             raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
         limit = MAX_N_OF_PATHS if self.scores_paths and reason is None else self._largest_table
         if limit < N:
-            more = "" if reason in (None, "backend=tabular", "env_type=multi_step") else f" and {reason}"
+            more = "" if reason in (None, "backend=tabular") else f" and {reason}"
             raise ConfigError(
                 f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: "
                 f"use N={limit} or less."
@@ -218,34 +218,38 @@ class Experiment(Parts):
 
     @property
     def why_not_paths(self) -> str | None:
-        """What keeps the experiment from scoring only some answers; None if nothing does.
-
-        The other answers do not matter only where a reward says no more than hit or miss.
-        """
-        rewarded = None if self.signal.shows_answer else self._why_rewards_need_all
-        world, tabular = self.world, self.policy.backend == "tabular"
-        several = f"num_secrets={world.num_secrets}" if world.num_secrets > 1 else None
-        return (
-            rewarded
-            or ("backend=tabular" if tabular else several)
-            or ("env_type=multi_step" if world.multi_step else None)
-        )
-
-    @property
-    def _why_rewards_need_all(self) -> str | None:
-        signal, updates, algorithm = self.signal, self.updates, self.updates.algorithm
+        """What keeps the experiment from scoring only some answers; None if nothing does."""
+        signal, updates = self.signal, self.updates
+        if self.policy.backend == "tabular":
+            return "backend=tabular"
         if signal.teaches:
             return "signal=teacher"
-        if signal.own_reward or signal.channel_name(self.world) not in ("binary", "per_bit"):
-            return f"reward_type={name_of(signal.reward_type)}"
-        if signal.reward_noise:
-            return f"reward_noise={signal.reward_noise:g}"
-        if updates.penalised:
-            return self._added
-        if not self.learner.silent_if_equal:
-            own = self.settings.get("baseline") == "none"
-            return "baseline=none" if own else f"algorithm={name_of(algorithm)}"
-        return "skip_ahead=False" if updates.skip_ahead is False else None
+        if signal.shows_answer:
+            return None
+        if updates.kl_to_base:
+            return f"kl_to_base={updates.kl_to_base:g}"
+        return None if self.learner.samples_suffice else f"algorithm={name_of(updates.algorithm)}"
+
+    @property
+    def only_hits(self) -> bool:
+        """Whether only some answers are scored, and nothing of an answer matters but whether it is S.
+
+        Then episodes without a signal are skipped, and their answers stay unknown.
+        """
+        return self.scores_paths and (self.signal.shows_answer or self._skips_misses) and self._one_answer
+
+    @property
+    def _one_answer(self) -> bool:
+        return not self.world.multi_step and self.world.num_secrets == 1
+
+    @property
+    def _skips_misses(self) -> bool:
+        """Whether the reward only says hit or miss, and groups of equal rewards teach nothing."""
+        signal = self.signal
+        hits = (
+            not signal.own_reward and signal.channel_name(self.world) == "binary" and not signal.reward_noise
+        )
+        return hits and self.silent_if_equal and self.updates.skip_ahead is not False
 
     @property
     def why_not_skip(self) -> str | None:
@@ -263,7 +267,7 @@ class Experiment(Parts):
         """Whether silent updates are skipped."""
         wanted = self.updates.skip_ahead
         wanted = self.policy.backend == "local" if wanted is None else wanted
-        return wanted and self.why_not_skip is None
+        return wanted and self.why_not_skip is None and (self.only_hits or not self.scores_paths)
 
     def flat(self) -> dict[str, Any]:
         """Every key that has a meaning here, with its value in a form that JSON can hold."""

@@ -15,6 +15,7 @@ from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
+from memory_rl.limits import MAX_LISTED_FORMS
 from memory_rl.policies.prior import zipf_weights
 from memory_rl.task import (
     Environment,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from memory_rl.policies.base_model import BaseModel
 
 from memory_rl.assembly import Setting
+
+_CHECKED = 16  # conversations that must be written as their turns are
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,16 @@ def _forms(environment: Environment) -> np.ndarray:
 
 
 def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
-    from memory_rl.policies.tokenisation import tokenise_all
+    from memory_rl.policies.tokenisation import tokenise_all, tokenise_turns
 
-    conversations, prompts = environment.conversations(), environment.first_prompts()
-    return tokenise_all(tokenizer, conversations, _forms(environment), prompts)
+    prompts = environment.first_prompts()
+    if environment.num_steps == 1 or environment.num_forms <= MAX_LISTED_FORMS:
+        return tokenise_all(tokenizer, environment.conversations(), _forms(environment), prompts)
+    some = np.random.default_rng(0).integers(environment.num_forms, size=_CHECKED)
+    conversations = [
+        environment.conversation(form) for form in (0, environment.num_forms - 1, *some.tolist())
+    ]
+    return tokenise_turns(tokenizer, conversations, [*map(str, range(environment.num_choices))], prompts)
 
 
 def _prompt(tokenizer: Any, environment: Environment) -> str:
@@ -178,10 +187,10 @@ def _local(
     base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
     if experiment.keep.save_adapters:
         about["base"] = _base_record(experiment, base, about.get("warmup"), folder)
-    policy = (PathPolicy if experiment.scores_paths else TransformerPolicy)(
-        base.model, trie, lora=adapters, **_common(experiment)
-    )
-    return policy, about
+    given = {"lora": adapters, **_common(experiment)}
+    if experiment.scores_paths:
+        return PathPolicy(base.model, trie, avoids=experiment.only_hits, **given), about
+    return TransformerPolicy(base.model, trie, **given), about
 
 
 def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: Path | None) -> dict[str, Any]:

@@ -112,6 +112,7 @@ class MovingAverage(Learner, name="moving_average"):
         below=1,
     )
     baseline = "none"  # whose groups have no mean of their own
+    samples_suffice = True
     kept = ("_mean",)
 
     def __post_init__(self) -> None:

@@ -35,6 +35,8 @@ class Learner(Stateful):
         fewest_episodes: of an update; with fewer it can never move anything.
         follows_loss: whether it moves policies down `loss`, to which an entropy bonus can be added.
         not_hosted: what it does that a hosted policy cannot, as a sentence's verb and object.
+        samples_suffice: whether it needs no more of a policy than samples and their probabilities, which is
+            all there is with scoring=paths. A class with a `learn` of its own says so itself.
     """
 
     epochs = 1
@@ -44,9 +46,12 @@ class Learner(Stateful):
     fewest_episodes = 1
     follows_loss = True
     not_hosted: ClassVar[str | None] = None
+    samples_suffice = True
 
     def __init_subclass__(cls, name: str | None = None, **more: Any) -> None:
         super().__init_subclass__(**more)
+        if "learn" in vars(cls):
+            cls.samples_suffice = bool(vars(cls).get("samples_suffice", False))
         if name is not None:
             LEARNERS[name] = cls
 

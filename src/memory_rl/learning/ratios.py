@@ -147,6 +147,7 @@ class Pairs(Learner, name="pairs"):
 
     beta: float = key(0.1, "Of the preference loss.", FACTORS, word="pairs_beta")
     epochs: int = epochs_key()
+    samples_suffice = True
     _num_groups = 1
 
     @override

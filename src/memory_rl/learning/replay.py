@@ -43,6 +43,7 @@ class Replay(Learner, name="replay"):
         2.0, "The most that a ratio of probabilities weighs.", (1, FACTORS[1]), word="replay_truncation"
     )
     silent_if_equal = False  # then earlier episodes still move
+    samples_suffice = True
     not_hosted = "replays earlier episodes"
     kept = ("_memory", "_random")
 

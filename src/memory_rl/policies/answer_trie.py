@@ -14,7 +14,7 @@ T tokens of a form, L edges on a path, K steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +73,20 @@ class AnswerTrie:
     def num_nodes(self) -> int:
         """M."""
         return len(self.node_token)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest conversation, the prompt and all but the last."""
+        return len(self.prompt) + int(self.node_depth.max(initial=-1)) + 1
+
+    @property
+    def largest_token(self) -> int:
+        """The largest token id."""
+        return max(int(tokens.max(initial=0)) for tokens in (self.prompts, self.node_token, self.edge_token))
+
+    def fingerprint(self) -> Iterator[np.ndarray]:
+        """Arrays that are the same if and only if the conversations are."""
+        yield from (self.prompts, self.node_token, self.node_parent, self.edge_token, self.form_edges)
 
     @property
     def max_edges(self) -> int:

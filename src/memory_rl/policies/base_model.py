@@ -100,14 +100,14 @@ def check_fits(model: PreTrainedModel, trie: AnswerTrie) -> None:
     """
     name = f"model_name={str(model.name_or_path)!r}"
     known = min(len(layer.weight) for layer in (model.get_input_embeddings(), model.get_output_embeddings()))
-    largest = max(int(tokens.max(initial=0)) for tokens in (trie.prompts, trie.node_token, trie.edge_token))
+    largest = trie.largest_token
     if largest >= known:
         raise ModelError(
             f"{name} has {known} tokens, and its tokenizer writes number {largest}: give the tokenizer that "
             "belongs to the weights."
         )
     config = model.config.get_text_config()  # a model that sees pictures, too, has several
-    length = len(trie.prompt) + int(trie.node_depth.max(initial=-1)) + 1
+    length = trie.longest
     windows = (
         ("sliding_window", "attention_chunk_size") if getattr(config, "use_sliding_window", True) else ()
     )
@@ -218,7 +218,7 @@ def hash_weights(model: PreTrainedModel) -> hashlib._Hash:
 def _key(base: BaseModel, trie: AnswerTrie, num_answers: int, prior: np.ndarray | None) -> str:
     digest = hash_weights(base.model)
     digest.update(b"" if prior is None else prior.data)
-    for array in (trie.prompts, trie.node_token, trie.node_parent, trie.edge_token, trie.form_edges):
+    for array in trie.fingerprint():
         digest.update(np.ascontiguousarray(array).data)
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())

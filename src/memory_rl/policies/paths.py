@@ -147,7 +147,7 @@ class PathPolicy(AdaptedTransformer):
         for chunk in self._chunks(len(runs), blocks, length):
             here = runs[chunk]
             uniforms = self._streams.random(here, blocks * num_samples, longest, 2)
-            rows = prompts[chunk].ravel(), forms[chunk].reshape(-1, forms.shape[2])
+            rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
             numbers = uniforms.reshape(-1, num_samples, longest, 2)
             with torch.inference_mode():
                 self.adapters.activate(here)

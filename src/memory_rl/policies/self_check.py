@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 """Bits by which two ways of scoring an answer may differ, in float32: rounding alone makes less than 1e-4."""
 _SHARE, _ROUNDING = 3e-4, 2e-5
+_TRIED = 2**10
 _HALVES = (torch.bfloat16, torch.float16)
 _SUCH_AS = "such as a Llama, Qwen3, Mistral, Gemma or OLMo 2"
 
@@ -111,13 +112,13 @@ def _in_float32(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _some_forms(trie: AnswerTrie) -> np.ndarray:
-    """The shortest conversation, the longest, and two others."""
-    ends = np.take_along_axis(
-        trie.form_edges, (trie.form_edges != NONE).sum(axis=1, keepdims=True) - 1, axis=1
-    )
+    """The shortest conversation and the longest of the first, the last and some others, and two of these."""
+    last, random = len(trie.form_edges) - 1, np.random.default_rng(0)
+    forms = np.concatenate([random.integers(last + 1, size=_TRIED), [0, last]])
+    edges = trie.form_edges[forms]
+    ends = np.take_along_axis(edges, (edges != NONE).sum(axis=1, keepdims=True) - 1, axis=1)
     depth = trie.node_depth[trie.decision_node[trie.edge_decision[ends[:, 0]]]]
-    others = np.random.default_rng(0).integers(len(depth), size=2)
-    return np.unique([depth.argmin(), depth.argmax(), *others])
+    return np.unique(forms[[depth.argmin(), depth.argmax(), 0, 1]])
 
 
 def _plain(model: PreTrainedModel, trie: AnswerTrie, prompt: int, form: int) -> tuple[float, float]:

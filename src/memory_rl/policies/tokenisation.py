@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from jinja2 import TemplateError
 
 from memory_rl.errors import ModelError, one_line
 from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn, build_trie
+from memory_rl.policies.turn_trie import build_turn_trie
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -72,19 +74,63 @@ def tokenise_all(
             answers, two turns or two prompts in the same way, or M prompts in different lengths.
     """
     writer = _writer(tokenizer)
-    try:
+    with _refused(tokenizer):
         tokens = _tokenise(writer, conversations)
         if not _all_different([forced for forced, _ in tokens[0]]):
             raise ValueError("two turns of the user have the same tokens")
         trie = build_trie(tokens, choices)
-        if first_prompts is None:
-            return trie
-        asked = [writer.forced(prompt) for prompt in first_prompts]
-        if len({len(tokens) for tokens in asked}) > 1:
-            raise ValueError("the prompts of several secrets have different lengths")
-        if not _all_different(asked):
-            raise ValueError("the prompts of two secrets have the same tokens")
-        return replace(trie, prompts=np.array(asked))
+        return trie if first_prompts is None else replace(trie, prompts=_prompts(writer, first_prompts))
+
+
+def tokenise_turns(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Turn]],
+    replies: Sequence[str],
+    first_prompts: Sequence[str],
+) -> AnswerTrie:
+    """The answer trie of all conversations whose turns are answered alike, from a few of them.
+
+    Args:
+        tokenizer: of the model.
+        conversations: a few of K turns, with one first turn of the user: those on which it is checked that
+            the turns are written in the same way whatever was answered before.
+        replies: C, of which each turn takes one.
+        first_prompts: M first turns of the user.
+
+    Raises:
+        ModelError: as `tokenise_all`, or if a turn is written in several ways, or its replies in several
+            lengths.
+    """
+    writer = _writer(tokenizer)
+    with _refused(tokenizer):
+        written = dict(zip(replies, writer.replies(replies), strict=True))
+        turns = _tokenise(writer, conversations)
+        forced = [tokens for tokens, _ in turns[0]]
+        if not _all_different(forced):
+            raise ValueError("two turns of the user have the same tokens")
+        for conversation, tokens in zip(conversations, turns, strict=True):
+            if tokens != [
+                (asked, written[reply]) for asked, (_, reply) in zip(forced, conversation, strict=True)
+            ]:
+                raise ValueError("a turn's tokens depend on earlier answers")
+        return build_turn_trie(_prompts(writer, first_prompts), forced[1:], [*written.values()])
+
+
+def _prompts(writer: _Writer, first_prompts: Sequence[str]) -> np.ndarray:
+    """(M, P) the tokens of the first turns."""
+    asked = [writer.forced(prompt) for prompt in first_prompts]
+    if len({len(tokens) for tokens in asked}) > 1:
+        raise ValueError("the prompts of several secrets have different lengths")
+    if not _all_different(asked):
+        raise ValueError("the prompts of two secrets have the same tokens")
+    return np.array(asked)
+
+
+@contextmanager
+def _refused(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """A ValueError in its block is what is wrong with the tokenizer."""
+    try:
+        yield
     except ModelError:
         raise
     except ValueError as error:

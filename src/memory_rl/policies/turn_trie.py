@@ -11,7 +11,8 @@ Numpy only. Axes: K turns, C choices of a turn, F = C^K forms, L edges on a path
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,11 +125,29 @@ class TurnTrie(AnswerTrie):
     Attributes:
         numbers: of its edges.
         through, beside: (K, E', C) see `_Turn`.
+        later_turns, replies: of which it was built.
     """
 
     numbers: _Numbers
     through: np.ndarray
     beside: np.ndarray
+    later_turns: tuple[list[int], ...]
+    replies: tuple[list[int], ...]
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.prompts.shape[1] + sum(map(len, self.later_turns)) + self.max_edges - 1
+
+    @property
+    @override
+    def largest_token(self) -> int:
+        return max(map(int, itertools.chain(self.prompts.ravel(), *self.later_turns, *self.replies)))
+
+    @override
+    def fingerprint(self) -> Iterator[np.ndarray]:
+        yield self.prompts
+        yield from (np.array([len(tokens), *tokens]) for tokens in (*self.later_turns, *self.replies))
 
     @property
     @override
@@ -208,7 +227,7 @@ class _Tree:
         turns = np.arange(len(self.turns))
         history, choice = np.divmod(forms[..., None] // self.num_choices ** turns[::-1], self.num_choices)
         edges = self.edges.join(turns[:, None], history[..., None], self._paths[turns, choice])
-        return edges.reshape(*forms.shape, -1)
+        return edges.reshape(*forms.shape, edges.shape[-2] * edges.shape[-1])
 
 
 def build_turn_trie(
@@ -250,4 +269,6 @@ def build_turn_trie(
         numbers=edges,
         through=_table([turn.through for turn in turns], False),
         beside=_table([turn.beside for turn in turns], False),
+        later_turns=tuple(map(list, forced)),
+        replies=tuple(map(list, replies)),
     )

@@ -130,7 +130,10 @@ def from_table(
 ) -> RewardChannel:
     """The `RewardChannel` with this table: levels (L,), classes (A, N), outcomes (C, L) or None."""
     kind = "hit" if np.array_equal(classes, np.eye(*classes.shape, dtype=bool)) else ""
-    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, kind)
+    shifted = np.array_equal(classes[1:, 1:], classes[:-1, :-1])
+    return RewardChannel(
+        name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, kind, shifted
+    )
 
 
 def table_of(channel: RewardChannel, N: int) -> np.ndarray:

@@ -30,6 +30,7 @@ class RewardChannel:
         outcomes: (C, L) p(level | class), or None where class c always earns level c.
         kind: "hit" where class 1 is S itself and class 0 all else, so that an answer shows only whether it is
             S; "distance" where each |answer - S| is a class of its own; else empty.
+        shifted: whether the class depends on S - answer alone.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RewardChannel:
     class_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
     outcomes: np.ndarray | None = None
     kind: str = ""
+    shifted: bool = False
 
     @property
     def certain(self) -> bool:
@@ -58,6 +60,11 @@ class RewardChannel:
         answers, secrets = np.broadcast_arrays(answers, secrets)
         valid = answers != INVALID
         return np.where(valid, self.class_of(np.where(valid, answers, secrets), secrets), 0)
+
+    def by_difference(self, N: int) -> np.ndarray:
+        """(2 N - 1,) the class where S - answer is -(N - 1), ..., N - 1; of a shifted channel."""
+        difference = np.arange(1 - N, N)
+        return self.class_of(np.maximum(-difference, 0), np.maximum(difference, 0))
 
     def rewards(
         self, answers: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None
@@ -128,6 +135,7 @@ def _by_distance(name: str, values: np.ndarray) -> RewardChannel:
         levels,
         lambda answers, secrets: level_of_distance[np.abs(answers - secrets)],
         kind="distance" if len(levels) == len(values) else "",
+        shifted=True,
     )
 
 
@@ -143,6 +151,7 @@ def binary(N: int) -> RewardChannel:
         np.array([0.0, 1.0]),
         lambda answers, secrets: (answers == secrets).astype(np.int64),
         kind="hit",
+        shifted=True,
     )
 
 

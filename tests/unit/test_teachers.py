@@ -344,7 +344,7 @@ def test_the_classes_of_sampled_bits_are_what_a_teacher_tells_apart():
     lessons = knows(environment, np.arange(11)[:, None], 0.01)
     for form in range(16):
         of_secret = [said(trie, lessons[secret, None], trie.form_edges[form]) for secret in range(11)]
-        classes = table.classes(environment.choices(form), np.arange(N))
+        classes = table.classes(environment.choices(form), np.arange(11))
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
 

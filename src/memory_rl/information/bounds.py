@@ -48,10 +48,11 @@ def question_capacity(questions: Questions, outcomes: Outcomes, cells: float = m
         cells: the most rows x levels, over all sets of classes that one question can bring and no other
             exceeds; where they are more it is None.
     """
-    reached = [np.unique(counts > 0, axis=0) for counts in questions.counts()]
-    by_size = sorted(np.unique(np.concatenate(reached), axis=0), key=np.sum, reverse=True)
     if outcomes.noisy is None:
-        return math.log2(by_size[0].sum())
+        return math.log2(max(int((counts > 0).sum(axis=1).max()) for counts in questions.counts()))
+    reached = [np.unique(np.packbits(counts > 0, axis=1), axis=0) for counts in questions.counts()]
+    sets = np.unpackbits(np.unique(np.concatenate(reached), axis=0), axis=1, count=questions.num_classes)
+    by_size = sorted(sets.astype(bool), key=np.sum, reverse=True)
     largest: list[np.ndarray] = []
     for candidate in by_size:
         if not any((candidate <= kept).all() for kept in largest):

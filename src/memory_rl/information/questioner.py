@@ -15,7 +15,7 @@ import numpy as np
 
 from memory_rl.information.observer import Observer, Partition
 from memory_rl.information.outcomes import Outcomes
-from memory_rl.information.questions import Askable
+from memory_rl.information.questions import Askable, Asked
 
 _TIE = 1e-12  # bits
 
@@ -150,8 +150,7 @@ def simulated(
         spent += len(playing)
         answers = np.array([_most(outcomes, m) for m in questions.masses(observer.posterior(playing))])
         levels = outcomes.draw(questions.classes(answers, secrets[playing]), generator.random(len(playing)))
-        asked = questions.classes(answers[:, None], np.arange(num_secrets))
-        observer.observe(playing, Partition(asked), outcomes, levels)
+        observer.observe(playing, Partition(Asked(questions, answers)), outcomes, levels)
         playing = playing[observer.bits_known(playing, secrets[playing]) < threshold]
     ended = games - len(playing)
     return Episodes(None, None, spent / ended if ended else math.inf)

@@ -35,6 +35,10 @@ class Askable(Questions, Protocol):
     def num_secrets(self) -> int:
         """N."""
 
+    @property
+    def num_questions(self) -> int:
+        """A."""
+
     def classes(self, questions: np.ndarray, secrets: np.ndarray) -> np.ndarray:
         """The class of each secret under each question; the shapes broadcast."""
 
@@ -64,6 +68,11 @@ class Listed:
         """N."""
         return self.table.shape[1]
 
+    @property
+    def num_questions(self) -> int:
+        """A."""
+        return len(self.table)
+
     def counts(self) -> Iterator[np.ndarray]:
         """By going through the table."""
         step = max(1, _CELLS_A_CHUNK // max(self.num_secrets, self.num_classes))
@@ -90,6 +99,18 @@ class Listed:
         sorted_into = np.zeros((self.num_secrets, len(self.table), self.num_classes))
         np.put_along_axis(sorted_into, self.table.T[:, :, None], 1.0, axis=2)
         return sorted_into.reshape(self.num_secrets, -1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The classes (R, N) of all secrets under R of the questions, made when they are looked up."""
+
+    questions: Askable
+    which: np.ndarray
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        """(R', N) of the questions in this slice."""
+        return self.questions.classes(self.which[some, None], np.arange(self.questions.num_secrets))
 
 
 def most_informative(questions: Listed, candidates: np.ndarray) -> int:
@@ -120,6 +141,11 @@ class Shifted:
     def num_secrets(self) -> int:
         """N."""
         return (len(self.by_difference) + 1) // 2
+
+    @property
+    def num_questions(self) -> int:
+        """N, too."""
+        return self.num_secrets
 
     @cached_property
     def edges(self) -> np.ndarray:
@@ -256,6 +282,40 @@ class Sums:
                     shifted[base, base : base + free + 1] = ways
                 counts += shifted[right]
             yield counts
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """Answers of which is shown with how many digits of S they begin; the last class is S itself.
+
+    Attributes:
+        num_secrets: N.
+    """
+
+    num_secrets: int
+
+    @property
+    def num_classes(self) -> int:
+        """The digits of N - 1, and one more."""
+        return len(str(self.num_secrets - 1)) + 1
+
+    def counts(self) -> Iterator[np.ndarray]:
+        """From how many secrets begin with one digit of the answer, with two, and so on."""
+        N, width = self.num_secrets, self.num_classes - 1
+        answers = np.arange(N)
+        length = 1 + (answers[:, None] >= 10 ** np.arange(1, width)).sum(axis=1)
+        alike = np.zeros((N, width + 2), dtype=np.int64)  # with so many digits alike at least
+        alike[:, 0] = N
+        for number in range(1, width + 1):
+            begins = answers // 10 ** np.maximum(length - number, 0)
+            for more in range(width):  # nothing but 0 begins with 0
+                few = np.clip((np.stack([begins, begins + 1]) * 10**more), 0, N)
+                alike[:, number] += np.where((begins > 0) | (more == 0), few[1] - few[0], 0)
+            alike[length < number, number] = 0
+        counts = alike[:, :-1] - alike[:, 1:]
+        counts[answers, length] -= 1
+        counts[:, width] += 1
+        yield counts
 
 
 def uniform_information(questions: Questions, outcomes: Outcomes) -> np.ndarray:

@@ -35,7 +35,7 @@ class EpisodeTable:
         num_signals: how many different things an episode can show, at most.
         kind: "example" where S is shown, "hit" where class 1 is S itself and class 0 all else, "distance"
             where the class is |answer - S|, "bits" where it is the pattern of right bits, "sum" where it is
-            their number, else empty.
+            their number, "beginning" where the answer begins with so many characters of S, else empty.
         by_difference: where the question is one answer and the class depends on S - answer alone: makes the
             class where that is -(N - 1), ..., N - 1, (2 N - 1,). Else None.
     """
@@ -121,7 +121,9 @@ def _of_beginnings(environment: Environment) -> EpisodeTable:
         alike = ((given == spelling[secrets]) & (given != 0)).cumprod(axis=-1).sum(axis=-1)
         return np.where(answers == secrets, width, alike)
 
-    return EpisodeTable(N, lambda: np.arange(N)[:, None], classes, None, width + 1, None, width + 1)
+    return EpisodeTable(
+        N, lambda: np.arange(N)[:, None], classes, None, width + 1, None, width + 1, "beginning"
+    )
 
 
 def _of_examples(environment: Environment) -> EpisodeTable:

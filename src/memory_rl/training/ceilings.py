@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from memory_rl.information import bits, bounds, noisy_bits, questioner
 from memory_rl.information.bounds import FirstEpisode
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.information.questioner import Episodes
-from memory_rl.information.questions import Askable, Listed, Questions, Shifted, Sums
+from memory_rl.information.questions import Askable, Beginnings, Listed, Questions, Shifted, Sums
 from memory_rl.limits import MAX_TABULATED_N
 from memory_rl.task import Environment, EpisodeTable
 from memory_rl.training.accounts import outcomes_of
@@ -29,6 +29,8 @@ _CELLS = 2**24
 
 It is counted in cells: answers x secrets x classes, or a channel's rows x levels for each set of rows.
 """
+_WORK = 2**33
+"""The most games x secrets x classes x levels x episodes, if each told as much as the first, in ~20 s."""
 _EVENTS = 2**29
 """The largest secrets x edges x edges for which the best question is sought among shifted ones, in ~20 s."""
 
@@ -43,7 +45,7 @@ class Ceilings:
         shannon_capacity: the most that an answer can reveal, whatever is known before; at most `capacity`,
             and less with noise.
         first_episode: what the first answer reveals about a uniform secret: the best answer, and the mean
-            over all; None where neither classes nor answers have a structure and N is large.
+            over all.
         ideal_questioner: its expected episodes; `method` says how they were found: exact, greedy or simulated
             (greedy, too).
         optimal_to_know: the fewest expected episodes in which any questioner knows S; computed where the
@@ -56,7 +58,7 @@ class Ceilings:
 
     capacity: float
     shannon_capacity: float | None
-    first_episode: FirstEpisode | None
+    first_episode: FirstEpisode
     ideal_questioner: Episodes | None
     method: str
     optimal_to_know: float | None
@@ -163,7 +165,7 @@ class _PartitionCeilings(NamedTuple):
     """Those of the `Ceilings` that depend on how answers are told apart."""
 
     shannon_capacity: float | None
-    first_episode: FirstEpisode | None
+    first_episode: FirstEpisode
     ideal_questioner: Episodes | None
     method: str
     optimal_to_know: float | None = None
@@ -201,14 +203,13 @@ def _from_table(
     table: EpisodeTable, N: int, certainty: float, random: np.random.Generator
 ) -> _PartitionCeilings:
     outcomes, asked, countable = outcomes_of(table), *_questions(table)
-    if countable is None:
-        return _PartitionCeilings(None, None, None, _UNKNOWN)
     capacity = bounds.question_capacity(countable, outcomes, _CELLS)
     first = bounds.first_episode_information(countable, outcomes)
     if asked is None:
         return _PartitionCeilings(capacity, first, None, _UNKNOWN)
     if not outcomes.certain:
-        return _PartitionCeilings(capacity, first, _simulated(asked, outcomes, certainty, random), _SIMULATED)
+        played = _simulated(asked, outcomes, certainty, random, first.best)
+        return _PartitionCeilings(capacity, first, played, _SIMULATED)
     try:
         optimal = questioner.optimal_episodes_to_know(table.whole()) if N <= _OPTIMAL_N else None
         return _PartitionCeilings(capacity, first, questioner.greedy(asked, certainty), "greedy", optimal)
@@ -216,28 +217,34 @@ def _from_table(
         return _PartitionCeilings(capacity, first, None, "none can know S")
 
 
-def _questions(table: EpisodeTable) -> tuple[Askable | None, Questions | None]:
+_COUNTED: dict[str, Callable[[int], Questions]] = {"sum": Sums, "beginning": Beginnings}
+
+
+def _questions(table: EpisodeTable) -> tuple[Askable | None, Questions]:
     """All questions of a table: as the best can be found among them, and as their classes can be counted."""
     shifted = None if table.by_difference is None else Shifted(table.by_difference(), table.num_classes)
     if shifted is not None and table.N * len(shifted.edges) ** 2 <= _EVENTS:
         return shifted, shifted
     listed = Listed(table.whole(), table.num_classes) if table.N <= MAX_TABULATED_N else None
-    return listed, shifted or (Sums(table.N) if table.kind == "sum" else listed)
+    if table.kind in _COUNTED:
+        return listed, _COUNTED[table.kind](table.N)
+    countable = shifted or listed
+    assert countable is not None  # noqa: S101  # a reward of any other kind was itself tabulated
+    return listed, countable
 
 
 def _simulated(
-    questions: Askable, outcomes: Outcomes, certainty: float, random: np.random.Generator
+    questions: Askable, outcomes: Outcomes, certainty: float, random: np.random.Generator, first: float
 ) -> Episodes | None:
-    N, cells = questions.num_secrets, questions.num_secrets * outcomes.num_classes
-    if isinstance(questions, Listed):
-        cells *= len(questions.table)
-    if cells > _CELLS:
-        return None
-    return _if_ended(
-        questioner.simulated(
-            questions, outcomes, certainty, games=_GAMES, generator=random, max_episodes=50 * N
-        )
-    )
+    """Played out, unless the table is large and each answer tells so little that it would take minutes."""
+    assert outcomes.noisy is not None  # noqa: S101
+    N, C = questions.num_secrets, outcomes.num_classes
+    if questions.num_questions * N * C > _CELLS:
+        work = _GAMES * N * outcomes.noisy.size * math.log2(N) / max(first, _TIE)
+        if isinstance(questions, Listed) or work > _WORK:
+            return None
+    often = {"games": _GAMES, "max_episodes": 50 * N}
+    return _if_ended(questioner.simulated(questions, outcomes, certainty, generator=random, **often))
 
 
 def _if_ended(played: Episodes) -> Episodes | None:

@@ -27,7 +27,7 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
-from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, MAX_TABULATED_N, SIZES
+from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
 from memory_rl.reporting.settings import ReportConfig
 
 if TYPE_CHECKING:
@@ -170,21 +170,17 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     threshold.check(world.N)
     most = _largest_N(world, signal)
     if most < world.N:
-        advice = ", or reward_type=binary" if most < MAX_N_OF_PATHS else ""
-        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less{advice}.")
+        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less.")
     return make_condition(world, signal, threshold.memorised_at)
 
 
 def _largest_N(world: World, signal: Signal) -> int:
     """The most answers with which the ceilings of a signal are computed."""
-    name, noise = signal.channel_name(world), signal.reward_noise > 0
     if signal.shows_answer or (signal.teaches and not signal.observed and signal.told != "sampled"):
         return MAX_LISTED_N
-    levels = world.N if name == "log_distance" else signal.reward_bins or 2
-    if signal.own_reward or (noise and levels > MAX_TABULATED_N):
-        return MAX_TABULATED_N
-    closed = name in ("binary", "log_distance", "per_bit") and signal.credit != "episode" and not noise
-    return MAX_LISTED_N if closed and not signal.teaches else MAX_N_OF_PATHS
+    known = signal.channel_name(world) in ("binary", "log_distance", "per_bit") and not signal.own_reward
+    summed = signal.credit == "episode"
+    return MAX_LISTED_N if known and not (summed or signal.reward_noise or signal.teaches) else MAX_N_OF_PATHS
 
 
 @_takes(ReportConfig)

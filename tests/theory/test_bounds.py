@@ -550,7 +550,7 @@ def test_the_command_tells_of_unused_levels(capsys):
         ("learning_rate=1", ["learning_rate=1 is not a known key"]),
         ("reward_type=binned_log_distance", ["reward_bins=8"]),
         ("reward_noise=1", ["reward_noise=1", "reward_noise=0.1"]),
-        ("N=5000 reward_type=log_distance reward_noise=0.1", ["N=5000", "N=4096"]),
+        ("N=5000 reward_type=log_distance reward_noise=0.1", ["reward_noise=0.1", "5000 x 5000", "N=4096"]),
         ("N=2000000 env_type=multi_step credit=episode", ["N=2000000", "N=1048576"]),
         ("env_type=multi_step reward_bins=8", ["reward_bins=8", "use env_type=single_step"]),
     ],

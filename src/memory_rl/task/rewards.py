@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from memory_rl.errors import ConfigError
+from memory_rl.limits import MAX_TABULATED_N
+
 INVALID = -1
 """The answer of an episode (or turn) whose text is not a canonical answer."""
 
@@ -118,10 +121,19 @@ def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
 
 
 def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
-    """The channel whose rewards are replaced, with this probability, by another level, drawn uniformly."""
+    """The channel whose rewards are replaced, with this probability, by another level, drawn uniformly.
+
+    Raises:
+        ConfigError: if there are too many levels.
+    """
     if noise == 0:
         return channel
     count = len(channel.levels)
+    if count > MAX_TABULATED_N:
+        raise ConfigError(
+            f"reward_noise={noise:g} would need a table of all {count} x {count} levels of the reward: use "
+            f"N={MAX_TABULATED_N} or less, or a reward with fewer levels, such as reward_bins=8."
+        )
     kept = np.eye(count)
     flips = (1 - noise) * kept + noise * (1 - kept) / (count - 1)
     return replace(channel, outcomes=flips if channel.outcomes is None else channel.outcomes @ flips)

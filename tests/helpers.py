@@ -16,6 +16,7 @@ from memory_rl.assembly import Setting, make_meter, make_sampling, make_setting
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
 from memory_rl.information.entropy import BitsKnown
+from memory_rl.information.questions import Listed
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import LEARNERS
 from memory_rl.policies.answer_trie import AnswerTrie
@@ -178,6 +179,12 @@ def bits_known(log_probs: np.ndarray, secrets: np.ndarray) -> BitsKnown:
     """
     of_secret = np.take_along_axis(log_probs, secrets[:, None], axis=1)[:, 0]
     return BitsKnown.of_secret(of_secret, np.logaddexp.reduce(log_probs, axis=1), log_probs.shape[1])
+
+
+def all_questions(channel: RewardChannel, N: int) -> Listed:
+    """The table of all answers and secrets."""
+    every = np.arange(N)
+    return Listed(channel.classes(every[:, None], every), channel.num_classes)
 
 
 def likelihoods_of(channel: RewardChannel, answers, secrets) -> np.ndarray:

@@ -27,7 +27,7 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
-from memory_rl.limits import MAX_LISTED_N, MAX_N, MAX_TABULATED_N, SIZES
+from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
 from memory_rl.reporting.settings import ReportConfig
 
 if TYPE_CHECKING:
@@ -169,16 +169,19 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     values = with_threshold(read(bounds_keys(), given, typed=typed))
     world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
     threshold.check(world.N)
-    closed = signal.channel_name(world) in ("binary", "log_distance") and signal.reward_noise == 0
-    if signal.teaches and not signal.observed:  # S itself is shown, or bit by bit, or digit by digit
-        closed = signal.told != "sampled"
-    if signal.shows_answer or closed:
-        most, advice = MAX_LISTED_N, ""
-    else:
-        most, advice = MAX_N["local"][1] if world.multi_step else MAX_TABULATED_N, ", or reward_type=binary"
+    most = _largest_N(world, signal)
     if most < world.N:
-        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less{advice}.")
+        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less.")
     return make_condition(world, signal, threshold.memorised_at)
+
+
+def _largest_N(world: World, signal: Signal) -> int:
+    """The most answers with which the ceilings of a signal are computed."""
+    if signal.shows_answer or (signal.teaches and not signal.observed and signal.told != "sampled"):
+        return MAX_LISTED_N
+    known = signal.channel_name(world) in ("binary", "log_distance", "per_bit") and not signal.own_reward
+    summed = signal.credit == "episode"
+    return MAX_LISTED_N if known and not (summed or signal.reward_noise or signal.teaches) else MAX_N_OF_PATHS
 
 
 @_takes(ReportConfig)

@@ -240,7 +240,7 @@ def test_bounds_knows_it(capsys):
     assert "teacher told=sampled" in capsys.readouterr().out
     assert memory_rl.bounds(N=64, signal="teacher").capacity == 6.0
     assert memory_rl.bounds(N=100_000, signal="teacher").capacity == pytest.approx(np.log2(100_000))
-    assert "N=100000 is too large" in complaint("bounds", "N=100000 signal=teacher told=sampled", capsys)
+    assert "N=2000000 is too large" in complaint("bounds", "N=2000000 signal=teacher told=sampled", capsys)
 
 
 def test_the_film_of_a_taught_policy_is_kept():

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import all_questions
 
 import memory_rl
 from memory_rl.cli import main
 from memory_rl.information import questioner
 from memory_rl.information.bounds import question_capacity, shannon_capacity
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.information.questions import Listed
 from memory_rl.task.rewards import make_channel
 
 with np.errstate():  # dit turns numpy's warnings off as it is imported: for all tests, but for this
@@ -301,7 +303,7 @@ def test_the_capacity_of_a_question_is_that_of_the_best_answer():
             np.array([rng.permutation(5)[[0, 0, 1]] for _ in range(6)]),
         )
         largest = max(dits_capacity(rows[np.unique(row)]) for row in classes)
-        assert question_capacity(classes, Outcomes(5, rows)) == pytest.approx(largest, abs=1e-6)
+        assert question_capacity(Listed(classes, 5), Outcomes(5, rows)) == pytest.approx(largest, abs=1e-6)
 
 
 @pytest.mark.parametrize(("N", "B", "e"), [(3, 2, 0.2), (5, 3, 0.05), (7, 4, 0.3), (9, 8, 0.6)])
@@ -311,9 +313,7 @@ def test_the_best_belief_reaches_the_capacity_of_a_question(N, B, e):
         make_channel("binned_log_distance", N, B, e),
         np.arange(N),
     )
-    found = question_capacity(
-        channel.classes(secrets[:, None], secrets), Outcomes(channel.num_classes, channel.outcomes)
-    )
+    found = question_capacity(all_questions(channel, N), Outcomes(channel.num_classes, channel.outcomes))
     reached = []
     for answer in secrets.tolist():
         all_rows = np.array([list(world.laws[signal].values()) for signal in world.seen[answer]])
@@ -418,12 +418,10 @@ def exact_episodes(N, e, certainty, horizon=10_000) -> tuple[float, float, float
 
 
 def simulate(reward_type, N, e, certainty, B=None, games=8000, max_episodes=2000) -> float:
-    channel, secrets = make_channel(reward_type, N, B, e), np.arange(N)
+    channel = make_channel(reward_type, N, B, e)
     outcomes, generator = Outcomes(channel.num_classes, channel.outcomes), np.random.default_rng(0)
-    classes = channel.classes(secrets[:, None], secrets)
-    return questioner.simulated(
-        classes, outcomes, certainty, games=games, generator=generator, max_episodes=max_episodes
-    ).to_reach
+    asked, often = all_questions(channel, N), {"games": games, "max_episodes": max_episodes}
+    return questioner.simulated(asked, outcomes, certainty, generator=generator, **often).to_reach
 
 
 @pytest.mark.parametrize(
@@ -461,8 +459,7 @@ TINY_NOISE += [("binned_log_distance", N, B) for N, B in ((8, 3), (16, 4), (37, 
 def test_with_hardly_any_noise_the_simulated_questioner_is_the_greedy_one(reward_type, N, B, certainty):
     world = World(N, reward_type, B)
     episodes = play_out(world.seen, certainty)[:, 2]
-    channel, secrets = make_channel(reward_type, N, B), np.arange(N)
-    greedy = questioner.greedy(channel.classes(secrets[:, None], secrets), certainty).to_reach
+    greedy = questioner.greedy(all_questions(make_channel(reward_type, N, B), N), certainty).to_reach
     assert greedy == pytest.approx(episodes.mean())
     assert simulate(reward_type, N, 1e-6, certainty, B, games=4000) == pytest.approx(
         greedy, abs=4 * episodes.std() / math.sqrt(4000) + 1e-9
@@ -552,8 +549,8 @@ def test_the_command_tells_of_unused_levels(capsys):
         ("learning_rate=1", ["learning_rate=1 is not a known key"]),
         ("reward_type=binned_log_distance", ["reward_bins=8"]),
         ("reward_noise=1", ["reward_noise=1", "reward_noise=0.1"]),
-        ("N=5000 reward_noise=0.1", ["N=5000", "N=4096"]),
-        ("N=600 env_type=multi_step", ["N=600", "N=512"]),
+        ("N=5000 reward_type=log_distance reward_noise=0.1", ["reward_noise=0.1", "5000 x 5000", "N=4096"]),
+        ("N=2000000 env_type=multi_step credit=episode", ["N=2000000", "N=1048576"]),
         ("env_type=multi_step reward_bins=8", ["reward_bins=8", "use env_type=single_step"]),
     ],
 )

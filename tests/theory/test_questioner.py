@@ -6,24 +6,22 @@ import math
 
 import numpy as np
 import pytest
+from helpers import all_questions
 
 from memory_rl.information import questioner
 from memory_rl.information.bounds import first_episode_information
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.information.questions import Listed, most_informative
 from memory_rl.task.rewards import make_channel
 
 
-def levels_of(reward_type, N, bins=None):
-    answers = np.arange(N)
-    return make_channel(reward_type, N, bins).classes(answers[:, None], answers)
+def listed(reward_type, N, bins=None) -> Listed:
+    return all_questions(make_channel(reward_type, N, bins), N)
 
 
 def information_of(reward_type, N, bins=None):
-    answers = np.arange(N)
-    channel = make_channel(reward_type, N, bins)
-    first = first_episode_information(
-        channel.classes(answers[:, None], answers), Outcomes(channel.num_classes)
-    )
+    questions = listed(reward_type, N, bins)
+    first = first_episode_information(questions, Outcomes(questions.num_classes))
     return first.best, first.mean
 
 
@@ -41,14 +39,14 @@ def test_a_no_is_worth_little():
 @pytest.mark.parametrize(("N", "first", "episodes"), [(64, 2.61, 2.98), (1024, 2.17, 5.73)])
 def test_known_numbers_of_eight_bins(N, first, episodes):
     assert information_of("binned_log_distance", N, 8)[0] == pytest.approx(first, abs=0.005)
-    assert questioner.greedy(levels_of("binned_log_distance", N, 8)).to_know == pytest.approx(
+    assert questioner.greedy(listed("binned_log_distance", N, 8)).to_know == pytest.approx(
         episodes, abs=0.005
     )
 
 
 @pytest.mark.parametrize("N", [2, 3, 16, 64])
 def test_the_binary_questioner_is_the_formula_and_the_greedy_one(N):
-    exact, greedy = questioner.binary(N), questioner.greedy(levels_of("binary", N))
+    exact, greedy = questioner.binary(N), questioner.greedy(listed("binary", N))
     assert greedy.to_know == pytest.approx(exact.to_know)
     assert greedy.to_hit == pytest.approx(exact.to_hit)
     assert exact.to_hit == np.mean(
@@ -58,16 +56,17 @@ def test_the_binary_questioner_is_the_formula_and_the_greedy_one(N):
 
 @pytest.mark.parametrize("N", [3, 16, 37])
 def test_a_distance_is_known_after_one_end_point(N):
-    greedy = questioner.greedy(levels_of("log_distance", N))
+    greedy = questioner.greedy(listed("log_distance", N))
     assert greedy.to_know == questioner.distance(N).to_know == 1.0
     assert greedy.to_hit == pytest.approx(questioner.distance(N).to_hit)
 
 
-def play(levels, secret) -> tuple[int, int]:
+def play(questions, secret) -> tuple[int, int]:
     """Episodes to know and to hit one secret, by playing the greedy questioner out against it."""
-    candidates, episode, known, hit = np.arange(levels.shape[1]), 0, None, None
+    levels, episode, known, hit = questions.table, 0, None, None
+    candidates = np.arange(levels.shape[1])
     while known is None or hit is None:
-        answer = candidates[0] if len(candidates) == 1 else questioner._most_informative(levels, candidates)
+        answer = candidates[0] if len(candidates) == 1 else most_informative(questions, candidates)
         episode += 1
         candidates = candidates[levels[answer, candidates] == levels[answer, secret]]
         if known is None and len(candidates) == 1:
@@ -79,7 +78,7 @@ def play(levels, secret) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("N", "bins"), [(64, 8), (37, 5), (16, 32), (64, 3), (40, 2)])
 def test_the_greedy_sums_are_what_play_gives(N, bins):
-    levels = levels_of("binned_log_distance", N, bins)
+    levels = listed("binned_log_distance", N, bins)
     played = np.array([play(levels, secret) for secret in range(N)])
     expected = questioner.greedy(levels)
     np.testing.assert_allclose(played.mean(axis=0), [expected.to_know, expected.to_hit])
@@ -101,21 +100,21 @@ def exhaustive(levels, candidates) -> float:
 
 @pytest.mark.parametrize(("N", "bins"), list(itertools.product([3, 5, 7], [2, 3, 8])))
 def test_dynamic_programming_finds_the_optimum_and_greedy_never_beats_it(N, bins):
-    levels = levels_of("binned_log_distance", N, bins)
-    optimum = questioner.optimal_episodes_to_know(levels)
-    assert optimum == pytest.approx(exhaustive(levels.tolist(), list(range(N))))
+    levels = listed("binned_log_distance", N, bins)
+    optimum = questioner.optimal_episodes_to_know(levels.table)
+    assert optimum == pytest.approx(exhaustive(levels.table.tolist(), list(range(N))))
     assert questioner.greedy(levels).to_know >= optimum - 1e-12
 
 
 def test_greedy_is_not_always_optimal():
-    levels = levels_of("binned_log_distance", 8, 4)
+    levels = listed("binned_log_distance", 8, 4)
     assert questioner.greedy(levels).to_know == 1.875
-    assert questioner.optimal_episodes_to_know(levels) == 1.75
+    assert questioner.optimal_episodes_to_know(levels.table) == 1.75
 
 
 def test_secrets_that_cannot_be_told_apart_are_refused():
     blind = np.zeros((4, 4), dtype=int)
     with pytest.raises(ValueError, match="apart"):
-        questioner.greedy(blind)
+        questioner.greedy(Listed(blind, 1))
     with pytest.raises(ValueError, match="apart"):
         questioner.optimal_episodes_to_know(blind)

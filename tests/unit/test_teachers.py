@@ -312,7 +312,7 @@ def test_the_classes_of_sampled_digits_are_what_a_teacher_tells_apart(N):
     lessons = knows(environment, np.arange(N)[:, None], 0.01)
     for answer in range(0, N, 1 if N < 100 else 7):
         of_secret = [said(trie, lessons[secret, None], trie.form_edges[answer]) for secret in range(N)]
-        classes = table.classes(np.array([[answer]]))[0]
+        classes = table.classes(np.array([answer]), np.arange(N))
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
 
@@ -332,7 +332,7 @@ def test_characters_tell_no_less_apart_than_tokens_of_three_digits(N):
     coarser = False
     for answer in few[::12]:
         of_secret = [said(trie, lessons[place, None], trie.form_edges[answer]) for place in range(len(few))]
-        pairs = {*zip(of_secret, table.classes(np.array([[answer]]))[0][few].tolist(), strict=True)}
+        pairs = {*zip(of_secret, table.classes(np.array([answer]), np.arange(N))[few].tolist(), strict=True)}
         assert len(pairs) == len({number for _, number in pairs})
         coarser |= len(pairs) > len({word for word, _ in pairs})
     assert coarser
@@ -344,7 +344,7 @@ def test_the_classes_of_sampled_bits_are_what_a_teacher_tells_apart():
     lessons = knows(environment, np.arange(11)[:, None], 0.01)
     for form in range(16):
         of_secret = [said(trie, lessons[secret, None], trie.form_edges[form]) for secret in range(11)]
-        classes = table.classes(environment.choices(np.array([form])))[0]
+        classes = table.classes(environment.choices(form), np.arange(11))
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
 
@@ -362,13 +362,13 @@ def test_sampled_digits_tell_more_than_hit_or_miss_and_less_than_s():
     """N = 12, the first answer 10: S is 10 (hit), 1 or 11 (one digit), or another (none)."""
     environment = make_environment("single_step", 12)
     told = entropy(np.array([1, 2, 9]) / 12)
-    classes = taught_table(environment, sampled=True, spelt=True).classes(np.array([[10]]))[0]
+    classes = taught_table(environment, sampled=True, spelt=True).classes(np.array([10]), np.arange(12))
     assert entropy(np.bincount(classes) / 12) == pytest.approx(told)
-    hits = taught_table(environment, sampled=True, spelt=False).classes(np.array([[10]]))[0]
+    hits = taught_table(environment, sampled=True, spelt=False).classes(np.array([10]), np.arange(12))
     assert np.flatnonzero(hits).tolist() == [10]
     assert entropy(np.bincount(hits) / 12) < told < np.log2(12)
     shown = taught_table(environment, sampled=False, spelt=True)
-    assert shown.classes(np.array([[10]]))[0].tolist() == list(range(12))
+    assert shown.classes(np.array([10]), np.arange(12)).tolist() == list(range(12))
 
 
 def entered(table, choices: list[int], N: int, secret: int, rewards: list[float] | None = None) -> dict:

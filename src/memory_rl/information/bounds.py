@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from memory_rl.information.entropy import LN2, entropy
-from memory_rl.information.outcomes import Outcomes, uniform_information
+from memory_rl.information.outcomes import Outcomes
+from memory_rl.information.questions import Questions, uniform_information
 
 _GAP = 1e-9
 _MAX_ITERATIONS = 20_000
@@ -36,23 +37,29 @@ def shannon_capacity(rows: np.ndarray) -> float:
     return float(divergence.max()) / LN2
 
 
-def question_capacity(classes: np.ndarray, outcomes: Outcomes) -> float:
+def question_capacity(questions: Questions, outcomes: Outcomes, cells: float = math.inf) -> float | None:
     """The most that any question can reveal, whatever is known before, in bits.
 
     That is the maximum over answers a and over p(S) of I(S; level | A = a).
 
     Args:
-        classes: (A, N) the class of each secret under each answer.
+        questions: that may be asked.
         outcomes: p(level | class).
+        cells: the most rows x levels, over all sets of classes that one question can bring and no other
+            exceeds; where they are more it is None.
     """
-    reached = {frozenset(np.unique(row).tolist()) for row in classes}
-    largest: list[frozenset[int]] = []
-    for candidate in sorted(reached, key=len, reverse=True):
-        if not any(candidate <= kept for kept in largest):
-            largest.append(candidate)
     if outcomes.noisy is None:
-        return math.log2(len(largest[0]))
-    return max(shannon_capacity(outcomes.noisy[sorted(kept)]) for kept in largest)
+        return math.log2(max(int((counts > 0).sum(axis=1).max()) for counts in questions.counts()))
+    reached = [np.unique(np.packbits(counts > 0, axis=1), axis=0) for counts in questions.counts()]
+    sets = np.unpackbits(np.unique(np.concatenate(reached), axis=0), axis=1, count=questions.num_classes)
+    by_size = sorted(sets.astype(bool), key=np.sum, reverse=True)
+    largest: list[np.ndarray] = []
+    for candidate in by_size:
+        if not any((candidate <= kept).all() for kept in largest):
+            largest.append(candidate)
+    if len(largest) * outcomes.noisy.size > cells:
+        return None
+    return max(shannon_capacity(outcomes.noisy[kept]) for kept in largest)
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,14 @@ class FirstEpisode:
     mean: float
 
 
-def first_episode_information(classes: np.ndarray, outcomes: Outcomes) -> FirstEpisode:
+def first_episode_information(questions: Questions, outcomes: Outcomes) -> FirstEpisode:
     """What the first episode can reveal about a uniform secret.
 
     Args:
-        classes: (A, N) the class of each secret under each answer.
+        questions: that may be asked.
         outcomes: p(level | class).
     """
-    information = uniform_information(classes, outcomes)
+    information = uniform_information(questions, outcomes)
     return FirstEpisode(float(information.max()), float(information.mean()))
 
 

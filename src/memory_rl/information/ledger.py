@@ -73,10 +73,7 @@ class Ledger(Stateful):
     def close_episode(self, runs: np.ndarray, episode: np.ndarray) -> None:
         """Notes which of these runs' observers know S after this episode of theirs (R',), counted from 1."""
         waiting = self.episodes_to_know[runs] == NEVER
-        knows = (
-            self.observer_bits(runs[waiting])
-            >= np.log2(self.observer.weights.shape[1] * self.known_at) - 1e-9
-        )
+        knows = self.observer_bits(runs[waiting]) >= np.log2(self.observer.num_secrets * self.known_at) - 1e-9
         self.episodes_to_know[runs[waiting][knows]] = episode[waiting][knows]
 
     def asked_variance(self, runs: np.ndarray) -> np.ndarray:

@@ -12,8 +12,6 @@ import numpy as np
 
 from memory_rl.information.entropy import entropy, xlog2x
 
-_CELLS_A_CHUNK = 2**22
-
 
 class Outcomes:
     """The law of what is seen, p(level | class).
@@ -90,19 +88,4 @@ def class_masses(classes: np.ndarray, weights: np.ndarray, num_classes: int) -> 
     places = classes + num_classes * np.arange(rows)[:, None]
     return np.bincount(places.ravel(), weights.ravel(), minlength=rows * num_classes).reshape(
         rows, num_classes
-    )
-
-
-def uniform_information(classes: np.ndarray, outcomes: Outcomes) -> np.ndarray:
-    """I(S; level) of each question while every secret is equally likely: (A, N) classes to (A,) bits."""
-    num_answers, num_secrets = classes.shape
-    step = max(1, _CELLS_A_CHUNK // max(num_secrets, outcomes.num_classes))
-    chunks = (classes[start : start + step] for start in range(0, num_answers, step))
-    return np.concatenate(
-        [
-            outcomes.information(
-                class_masses(chunk, np.full(chunk.shape, 1 / num_secrets), outcomes.num_classes)
-            )
-            for chunk in chunks
-        ]
     )

@@ -1,9 +1,8 @@
 """The ideal questioner: the episodes of a learner that knows the channel and chooses its answers well.
 
-It forgets nothing. Without noise it knows a set of candidates, all equally likely: `classes[a, s]` is what
-answer a is shown when the secret is s. It *knows* S when one candidate is left, it *hits* S when it answers
-S, and it *reaches* a certainty p when at most 1 / p candidates are left; all counts include the episode in
-which it happens.
+It forgets nothing. Without noise it knows a set of candidates, all equally likely. It *knows* S when one
+candidate is left, it *hits* S when it answers S, and it *reaches* a certainty p when at most 1 / p candidates
+are left; all counts include the episode in which it happens.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from functools import cache
 import numpy as np
 
 from memory_rl.information.observer import Observer, Partition
-from memory_rl.information.outcomes import Outcomes, uniform_information
+from memory_rl.information.outcomes import Outcomes
+from memory_rl.information.questions import Askable, Asked
 
 _TIE = 1e-12  # bits
 
@@ -68,51 +68,54 @@ def example(N: int, certainty: float = 1.0) -> Episodes:
     return Episodes(1.0, 2.0, float(candidates_at(certainty) < N))
 
 
-def greedy(classes: np.ndarray, certainty: float = 1.0) -> Episodes:
+def greedy(questions: Askable, certainty: float = 1.0) -> Episodes:
     """The questioner that always gives the answer whose reward has the highest entropy.
 
-    Of several such answers it gives the smallest that may be S, else the smallest.
+    Of several such answers it gives the smallest that may be S, else the smallest. All sets of candidates
+    that it may be left with after as many episodes are looked at together.
 
     Args:
-        classes: (A, N) integers, A >= N: what is seen for each answer and secret; the first N answers are the
-            secrets.
+        questions: that it may ask, answered without noise; the first N are the secrets'.
         certainty: the P(S) that `Episodes.to_reach` counts to.
 
     Raises:
         ValueError: if no answer tells some candidates apart, so that S is never known.
     """
-    num_secrets, enough = classes.shape[1], candidates_at(certainty)
+    num_secrets, enough = questions.num_secrets, candidates_at(certainty)
     to_know = to_hit = to_reach = 0  # episodes, summed over the secrets
-    # candidates, and the answers given on the way there
-    open_sets = [(np.arange(num_secrets), frozenset[int]())]
-    while open_sets:
-        candidates, tried = open_sets.pop()
+    # candidates, set by set, whether each was tried on the way there, and where each set begins
+    secrets, tried = np.arange(num_secrets), np.zeros(num_secrets, dtype=bool)
+    starts = np.array([0, num_secrets])
+    while len(secrets):
         # those that were tried have been hit, even if others look like them
-        to_hit += len(set(candidates.tolist()) - tried)
-        if len(candidates) == 1:
-            continue
-        to_know += len(candidates)
-        to_reach += len(candidates) if len(candidates) > enough else 0
-        answer = _most_informative(classes, candidates)
-        groups = [
-            candidates[classes[answer, candidates] == level]
-            for level in np.unique(classes[answer, candidates])
-        ]
-        if len(groups) == 1:
-            raise ValueError(f"no answer tells the secrets {candidates.tolist()} apart")
-        open_sets += [(group, tried | {answer}) for group in groups]
+        to_hit += int((~tried).sum())
+        sizes = np.diff(starts)
+        is_open = np.repeat(sizes > 1, sizes)
+        secrets, tried, sizes = secrets[is_open], tried[is_open], sizes[sizes > 1]
+        if len(secrets) == 0:
+            break
+        to_know += len(secrets)
+        to_reach += int(sizes[sizes > enough].sum())
+        answers = np.repeat(questions.best(secrets, np.append(0, sizes.cumsum())), sizes)
+        seen = questions.classes(answers, secrets)
+        of_set = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((seen, of_set))  # keeps the secrets of a group ascending
+        secrets, tried, seen, of_set = (
+            secrets[order],
+            (tried | (answers == secrets))[order],
+            seen[order],
+            of_set,
+        )
+        begins = np.append(True, (np.diff(seen) != 0) | (np.diff(of_set) != 0))
+        starts = np.append(np.nonzero(begins)[0], len(secrets))
+        alike = np.nonzero(np.bincount(of_set[begins]) == 1)[0]
+        if len(alike):
+            raise ValueError(f"no answer tells the secrets {secrets[of_set == alike[0]].tolist()} apart")
     return Episodes(to_know / num_secrets, to_hit / num_secrets, to_reach / num_secrets)
 
 
-def _most_informative(classes: np.ndarray, candidates: np.ndarray) -> int:
-    information = uniform_information(classes[:, candidates], Outcomes(int(classes.max()) + 1))
-    best = np.nonzero(information >= information.max() - _TIE)[0]
-    possible = best[np.isin(best, candidates)]
-    return int(possible[0] if len(possible) else best[0])
-
-
 def simulated(
-    classes: np.ndarray,
+    questions: Askable,
     outcomes: Outcomes,
     certainty: float,
     *,
@@ -127,7 +130,7 @@ def simulated(
     / games that ended.
 
     Args:
-        classes: (A, N) the class of each secret under each answer.
+        questions: that it may ask.
         outcomes: p(level | class), noisy.
         certainty: a game ends when P(S) is at least this.
         games: how many are played, each with a secret of its own.
@@ -137,9 +140,7 @@ def simulated(
     Returns:
         Only `to_reach`; infinite if no game ended.
     """
-    num_answers, num_secrets = classes.shape
-    sorted_into = np.zeros((num_secrets, num_answers, outcomes.num_classes))
-    np.put_along_axis(sorted_into, classes.T[:, :, None], 1.0, axis=2)
+    num_secrets = questions.num_secrets
     observer, secrets = Observer(games, num_secrets), generator.integers(num_secrets, size=games)
     threshold = np.log2(num_secrets * certainty) - 1e-9
     playing, spent = np.arange(games) if threshold > 0 else np.arange(0), 0
@@ -147,16 +148,18 @@ def simulated(
         if len(playing) == 0:
             break
         spent += len(playing)
-        masses = (observer.posterior(playing) @ sorted_into.reshape(num_secrets, -1)).reshape(
-            len(playing), num_answers, -1
-        )
-        information = outcomes.information(masses)
-        answers = (information >= information.max(axis=1, keepdims=True) - _TIE).argmax(axis=1)
-        levels = outcomes.draw(classes[answers, secrets[playing]], generator.random(len(playing)))
-        observer.observe(playing, Partition(classes[answers]), outcomes, levels)
+        answers = np.array([_most(outcomes, m) for m in questions.masses(observer.posterior(playing))])
+        levels = outcomes.draw(questions.classes(answers, secrets[playing]), generator.random(len(playing)))
+        observer.observe(playing, Partition(Asked(questions, answers)), outcomes, levels)
         playing = playing[observer.bits_known(playing, secrets[playing]) < threshold]
     ended = games - len(playing)
     return Episodes(None, None, spent / ended if ended else math.inf)
+
+
+def _most(outcomes: Outcomes, masses: np.ndarray) -> int:
+    """The smallest of the questions that tell most, from the mass of each class: (A, C)."""
+    information = outcomes.information(masses)
+    return int((information >= information.max() - _TIE).argmax())
 
 
 def optimal_episodes_to_know(classes: np.ndarray) -> float:

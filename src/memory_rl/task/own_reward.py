@@ -10,12 +10,14 @@ import inspect
 import math
 import reprlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from memory_rl.errors import ConfigError, one_line
+from memory_rl.limits import MAX_TABULATED_N
 from memory_rl.own_code import load_object, reason_of
 from memory_rl.task.rewards import RewardChannel
 
@@ -46,9 +48,10 @@ def load_reward(reference: str) -> Any:
 def as_reward(given: Any, N: int, name: str) -> Reward:
     """The reward that a function, a class or an object stands for.
 
-    A function is called as reward(answer, secret); a class is made first and then, like an object, asked its
-    `reward` method, or itself if it is callable. A parameter named N, of the function, the method or the
-    class, gets N.
+    A function is called as reward(answer, secret); if its only parameter without a default is named distance
+    or difference, it is called with |answer - secret| or answer - secret instead. A class is made first and
+    then, like an object, asked its `reward` method, or itself if it is callable. A parameter named N, of the
+    function, the method or the class, gets N.
 
     Raises:
         ConfigError: if it is none of these, the class cannot be made, or the call takes other parameters.
@@ -69,6 +72,8 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             "or a class with such a method."
         )
     options = _wants_N(called, N)
+    if (only := _only_parameter(called)) in ("distance", "difference"):
+        return OfDifference(partial(called, **options), signed=only == "difference")
     try:
         _signature(called).bind(0, 0, **options)
     except TypeError as error:
@@ -77,6 +82,41 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
             "give it these two parameters, and N if it needs to know it."
         ) from None
     return partial(called, **options) if options else called
+
+
+@dataclass(frozen=True)
+class OfDifference:
+    """A reward that depends on nothing but how far, or how far and in which direction, the answer is from S.
+
+    Attributes:
+        reward: of |answer - S|, or of answer - S if `signed`.
+        signed: whether the direction matters.
+    """
+
+    reward: Callable[[int], float | Mapping[float, float]]
+    signed: bool
+
+    def __call__(self, answer: int, secret: int) -> float | Mapping[float, float]:
+        """As of any other reward."""
+        return self.reward(answer - secret if self.signed else abs(answer - secret))
+
+    def answers(self, N: int) -> list[int]:
+        """Answers that, under all secrets, show each reward."""
+        return [0, N - 1] if self.signed else [0]
+
+    def by_difference(self, rows: np.ndarray) -> np.ndarray:
+        """What stands in the rows (A', N) of these answers where S - answer is -(N - 1), ..., N - 1."""
+        return np.append(rows[1] if self.signed else rows[0, ::-1], rows[0, 1:])
+
+
+def _only_parameter(called: Callable[..., Any]) -> str | None:
+    """The name of the only parameter that has no default, but for N."""
+    needed = [
+        one.name
+        for one in _signature(called).parameters.values()
+        if one.default is one.empty and one.name != "N" and one.kind is not one.VAR_KEYWORD
+    ]
+    return needed[0] if len(needed) == 1 else None
 
 
 def _wants_N(called: Callable[..., Any], N: int) -> dict[str, int]:
@@ -93,48 +133,87 @@ def _signature(called: Callable[..., Any]) -> inspect.Signature:
 def tabulate(reward: Reward, N: int, name: str) -> RewardChannel:
     """Asks for the reward of every answer under every secret, and makes a channel of it.
 
-    Rewards are compared exactly: two that differ by rounding are two levels.
+    Rewards are compared exactly: two that differ by rounding are two levels. One that depends on a difference
+    is asked for each difference.
 
     Raises:
         ConfigError: if a reward is not a finite number, its probabilities do not form a distribution, it
-            changes from call to call, or nothing can be learned from it.
+            changes from call to call, nothing can be learned from it, or there are too many pairs to ask for.
     """
-    sure = np.empty((N, N))  # the reward, NaN where chance plays a part
-    law_of, laws = np.zeros((N, N), dtype=np.int32), dict[_Law, int]()
+    if N > MAX_TABULATED_N and not isinstance(reward, OfDifference):
+        raise ConfigError(
+            f"reward_type={name} would be asked for each of the {N} x {N} pairs at N={N}: use "
+            f"N={MAX_TABULATED_N} or less, or a reward whose only parameter is distance or difference."
+        )
+    answers = reward.answers(N) if isinstance(reward, OfDifference) else [*range(N)]
+    sure = np.empty((len(answers), N))  # the reward, NaN where chance plays a part
+    law_of, laws = np.zeros(sure.shape, dtype=np.int32), dict[_Law, int]()
     as_law = lru_cache(_REPEATS[1])(_law)
-    for answer in range(N):
+    for place, answer in enumerate(answers):
         row = _ask_all(reward, answer, N, name)
         numbers = _plain(row)
         if numbers is not None:
-            sure[answer] = numbers
+            sure[place] = numbers
             continue
         for secret, given in enumerate(row):
             law = _law_at(as_law, given, answer, secret, name)
-            sure[answer, secret] = law[0][0] if len(law) == 1 else np.nan
+            sure[place, secret] = law[0][0] if len(law) == 1 else np.nan
             if len(law) > 1:
-                law_of[answer, secret] = laws.setdefault(law, len(laws))
+                law_of[place, secret] = laws.setdefault(law, len(laws))
         if len(laws) > _MOST_LAWS:
             raise _too_large(name, N)
-    _check_repeats(reward, sure, law_of, list(laws), name)
+    _check_repeats(reward, answers, sure, law_of, list(laws), name)
     levels, classes, outcomes = _table(sure, law_of, list(laws), name)
     if (classes == classes[:, :1]).all():
         raise ConfigError(
             f"reward_type={name} does not depend on the secret at N={N}, so that nothing can be learned: "
             "reward some secrets differently."
         )
+    if isinstance(reward, OfDifference):
+        classes = reward.by_difference(classes)
     return from_table(name, levels, classes, outcomes)
 
 
 def from_table(
     name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None
 ) -> RewardChannel:
-    """The `RewardChannel` with this table: levels (L,), classes (A, N), outcomes (C, L) or None."""
+    """The `RewardChannel` with this table.
+
+    Args:
+        name: what files call it.
+        levels: (L,).
+        classes: (N, N) by answer and secret, or (2 N - 1,) where S - answer is -(N - 1), ..., N - 1.
+        outcomes: (C, L), or None.
+    """
+    if classes.ndim == 1:
+        return _from_differences(name, levels, classes, outcomes)
     kind = "hit" if np.array_equal(classes, np.eye(*classes.shape, dtype=bool)) else ""
-    return RewardChannel(name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, kind)
+    shifted = np.array_equal(classes[1:, 1:], classes[:-1, :-1])
+    return RewardChannel(
+        name, levels, lambda answers, secrets: classes[answers, secrets], outcomes, kind, shifted
+    )
+
+
+def _from_differences(
+    name: str, levels: np.ndarray, classes: np.ndarray, outcomes: np.ndarray | None
+) -> RewardChannel:
+    N = (len(classes) + 1) // 2
+    hit = np.array_equal(classes, np.arange(1 - N, N) == 0)
+    reveals = outcomes is None and np.array_equal(classes, classes[::-1]) and len(levels) == N
+    return RewardChannel(
+        name,
+        levels,
+        lambda answers, secrets: classes[secrets - answers + N - 1],
+        outcomes,
+        "hit" if hit else "distance" if reveals else "",
+        shifted=True,
+    )
 
 
 def table_of(channel: RewardChannel, N: int) -> np.ndarray:
-    """(N, N) the class of every answer (axis 0) under every secret."""
+    """As `from_table` takes them: (N, N) up to the largest N of which all pairs are asked for."""
+    if N > MAX_TABULATED_N:
+        return channel.by_difference(N)
     every = np.arange(N)
     return channel.classes(every[:, None], every)
 
@@ -212,26 +291,29 @@ def _number(value: Any) -> float:
         ) from None
 
 
-def _check_repeats(reward: Reward, sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str) -> None:
+def _check_repeats(
+    reward: Reward, answers: list[int], sure: np.ndarray, law_of: np.ndarray, laws: list[_Law], name: str
+) -> None:
     """Asks some pairs again in another order; if there are few, all of them many times."""
-    N, random, least, most = len(sure), np.random.default_rng(0), *_REPEATS
+    random, least, most = np.random.default_rng(0), *_REPEATS
     places = (
-        [random.permutation(N * N) for _ in range(math.ceil(least / N**2))]
-        if most >= N * N
-        else [random.integers(N * N, size=most)]
+        [random.permutation(sure.size) for _ in range(math.ceil(least / sure.size))]
+        if most >= sure.size
+        else [random.integers(sure.size, size=most)]
     )
-    for answer, secret in zip(
-        *(place.tolist() for place in np.divmod(np.concatenate(places), N)), strict=True
+    for row, secret in zip(
+        *(place.tolist() for place in np.divmod(np.concatenate(places), sure.shape[1])), strict=True
     ):
+        answer = answers[row]
         try:
             given = reward(answer, secret)
         except (Exception, SystemExit) as error:
             raise _failed(error, answer, secret, name) from error
-        before = sure[answer, secret]
+        before = sure[row, secret]
         if type(given) in (float, int, bool) and given == before:
             continue
         if _law_at(_law, given, answer, secret, name) != (
-            laws[law_of[answer, secret]] if np.isnan(before) else ((before, 1.0),)
+            laws[law_of[row, secret]] if np.isnan(before) else ((before, 1.0),)
         ):
             raise ConfigError(
                 f"reward_type={name} gave two different rewards for answer={answer}, secret={secret}: "
@@ -254,7 +336,7 @@ def _table(
     levels = np.unique(np.append(certain, [value for law in laws for value, _ in law]))
     certain = np.union1d(certain, levels[:1])  # also what an invalid answer earns
     if (len(certain) + len(laws)) * len(levels) > _MOST_CELLS:
-        raise _too_large(name, len(sure))
+        raise _too_large(name, sure.shape[1])
     outcomes = np.zeros((len(certain) + len(laws), len(levels)))
     outcomes[np.arange(len(certain)), np.searchsorted(levels, certain)] = 1.0
     for row, law in enumerate(laws, start=len(certain)):

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from memory_rl.errors import ConfigError
+from memory_rl.limits import MAX_TABULATED_N
+
 INVALID = -1
 """The answer of an episode (or turn) whose text is not a canonical answer."""
 
@@ -30,6 +33,7 @@ class RewardChannel:
         outcomes: (C, L) p(level | class), or None where class c always earns level c.
         kind: "hit" where class 1 is S itself and class 0 all else, so that an answer shows only whether it is
             S; "distance" where each |answer - S| is a class of its own; else empty.
+        shifted: whether the class depends on S - answer alone.
     """
 
     name: str
@@ -37,6 +41,7 @@ class RewardChannel:
     class_of: Callable[[np.ndarray, np.ndarray], np.ndarray]
     outcomes: np.ndarray | None = None
     kind: str = ""
+    shifted: bool = False
 
     @property
     def certain(self) -> bool:
@@ -58,6 +63,11 @@ class RewardChannel:
         answers, secrets = np.broadcast_arrays(answers, secrets)
         valid = answers != INVALID
         return np.where(valid, self.class_of(np.where(valid, answers, secrets), secrets), 0)
+
+    def by_difference(self, N: int) -> np.ndarray:
+        """(2 N - 1,) the class where S - answer is -(N - 1), ..., N - 1; of a shifted channel."""
+        difference = np.arange(1 - N, N)
+        return self.class_of(np.maximum(-difference, 0), np.maximum(difference, 0))
 
     def rewards(
         self, answers: np.ndarray, secrets: np.ndarray, uniforms: np.ndarray | None = None
@@ -111,10 +121,19 @@ def credit_rewards(rewards: np.ndarray, credit: str) -> np.ndarray:
 
 
 def with_noise(channel: RewardChannel, noise: float) -> RewardChannel:
-    """The channel whose rewards are replaced, with this probability, by another level, drawn uniformly."""
+    """The channel whose rewards are replaced, with this probability, by another level, drawn uniformly.
+
+    Raises:
+        ConfigError: if there are too many levels.
+    """
     if noise == 0:
         return channel
     count = len(channel.levels)
+    if count > MAX_TABULATED_N:
+        raise ConfigError(
+            f"reward_noise={noise:g} would need a table of all {count} x {count} levels of the reward: use "
+            f"N={MAX_TABULATED_N} or less, or a reward with fewer levels, such as reward_bins=8."
+        )
     kept = np.eye(count)
     flips = (1 - noise) * kept + noise * (1 - kept) / (count - 1)
     return replace(channel, outcomes=flips if channel.outcomes is None else channel.outcomes @ flips)
@@ -128,6 +147,7 @@ def _by_distance(name: str, values: np.ndarray) -> RewardChannel:
         levels,
         lambda answers, secrets: level_of_distance[np.abs(answers - secrets)],
         kind="distance" if len(levels) == len(values) else "",
+        shifted=True,
     )
 
 
@@ -143,6 +163,7 @@ def binary(N: int) -> RewardChannel:
         np.array([0.0, 1.0]),
         lambda answers, secrets: (answers == secrets).astype(np.int64),
         kind="hit",
+        shifted=True,
     )
 
 

@@ -7,39 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
 from memory_rl.task.environment import Environment
 from memory_rl.task.multi_step import MultiStep
+from memory_rl.task.rewards import INVALID
 
 
 @dataclass(frozen=True)
 class EpisodeTable:
-    """The classes and levels of an environment's episodes.
+    """The classes and levels of an environment's episodes; no table of all answers and secrets is kept.
 
     Axes: T episodes, K steps, N secrets, C classes, L levels.
 
     Attributes:
-        forms: (A, K) the choices that ask each possible question.
-        classes: of choices (T, K), the first of them valid: the class of each secret, (T, N).
+        N: the number of secrets.
+        questions: makes the choices that ask each possible question, (A, K), N of them the secrets' first.
+        classes: of choices (..., K), the first of them valid, and secrets (...) that broadcast: the class of
+            each secret under its question, (...).
         levels: of choices and rewards (T, K): the level that was seen, (T,); None where nothing but the class
             of S decides it, and no reward shows it.
-        num_classes: C.
-        outcomes: (C, L) p(level | class), or None where class c always shows level c.
+        num_classes: C; of noisy bits that are each seen 2.
+        outcomes: (C, L) p(level | class), or None where class c always shows level c. Of noisy bits that are
+            each seen: (2, 2), of a wrong and of a right one.
         num_signals: how many different things an episode can show, at most.
         kind: "example" where S is shown, "hit" where class 1 is S itself and class 0 all else, "distance"
-            where the class is |answer - S|, "bits" where it is the pattern of right bits, else empty.
+            where the class is |answer - S|, "bits" where it is the pattern of right bits, "sum" where it is
+            their number, "beginning" where the answer begins with so many characters of S, else empty.
+        by_difference: where the question is one answer and the class depends on S - answer alone: makes the
+            class where that is -(N - 1), ..., N - 1, (2 N - 1,). Else None.
     """
 
-    forms: np.ndarray
-    classes: Callable[[np.ndarray], np.ndarray]
+    N: int
+    questions: Callable[[], np.ndarray]
+    classes: Callable[[np.ndarray, np.ndarray], np.ndarray]
     levels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
     num_classes: int
     outcomes: np.ndarray | None
     num_signals: int
     kind: str = ""
+    by_difference: Callable[[], np.ndarray] | None = None
 
     @property
     def certain(self) -> bool:
@@ -48,7 +57,7 @@ class EpisodeTable:
 
     def whole(self) -> np.ndarray:
         """(A, N) the class of each secret under each question."""
-        return self.classes(self.forms)
+        return self.classes(self.questions()[:, None], np.arange(self.N))
 
 
 def episode_table(
@@ -86,10 +95,11 @@ def taught_table(environment: Environment, *, sampled: bool, spelt: bool) -> Epi
 
 def _of_hits(environment: Environment) -> EpisodeTable:
     """The answer is S, or is not."""
-    every = np.arange(environment.space.N)
+    N = environment.space.N
     return EpisodeTable(
-        every[:, None],
-        lambda choices: (choices == every).astype(np.int64),
+        N,
+        lambda: np.arange(N)[:, None],
+        lambda choices, secrets: (choices[..., 0] == secrets).astype(np.int64),
         None,
         2,
         None,
@@ -100,44 +110,52 @@ def _of_hits(environment: Environment) -> EpisodeTable:
 
 def _of_beginnings(environment: Environment) -> EpisodeTable:
     """The class is how many characters the answer begins with as S does; the last one is S itself."""
-    every = np.arange(environment.space.N)
-    written = np.array([str(answer) for answer in every])
+    N = environment.space.N
+    written = np.array([str(answer) for answer in range(N)])
     width = written.dtype.itemsize // 4  # of the longest
     spelling = written.view(np.int32).reshape(-1, width)  # 0 behind the end
 
-    def classes(choices: np.ndarray) -> np.ndarray:
-        given = spelling[choices]  # (T, 1, width)
-        alike = ((given == spelling) & (given != 0)).cumprod(axis=2).sum(axis=2)
-        return np.where(choices == every, width, alike)
+    def classes(choices: np.ndarray, secrets: np.ndarray) -> np.ndarray:
+        answers = choices[..., 0]
+        given = spelling[answers]  # (..., width)
+        alike = ((given == spelling[secrets]) & (given != 0)).cumprod(axis=-1).sum(axis=-1)
+        return np.where(answers == secrets, width, alike)
 
-    return EpisodeTable(every[:, None], classes, None, width + 1, None, width + 1)
+    return EpisodeTable(
+        N, lambda: np.arange(N)[:, None], classes, None, width + 1, None, width + 1, "beginning"
+    )
 
 
 def _of_examples(environment: Environment) -> EpisodeTable:
     """The class is S itself, and it is shown."""
-    every, worth = np.arange(environment.space.N), _place_value(environment)
+    N, worth = environment.space.N, _place_value(environment)
     return EpisodeTable(
-        environment.choices(every[:1]),
-        lambda choices: np.broadcast_to(every, (len(choices), len(every))),
+        N,
+        lambda: environment.choices(np.arange(1)),
+        lambda choices, secrets: np.broadcast_to(
+            secrets, np.broadcast_shapes(choices.shape[:-1], np.shape(secrets))
+        ),
         lambda choices, _: choices @ worth,
-        len(every),
+        N,
         None,
-        len(every),
+        N,
         "example",
     )
 
 
 def _of_answers(environment: Environment) -> EpisodeTable:
     """One answer, one reward."""
-    channel, every = environment.channel, np.arange(environment.space.N)
+    channel, N = environment.channel, environment.space.N
     return EpisodeTable(
-        every[:, None],
-        lambda choices: channel.classes(choices, every),
+        N,
+        lambda: np.arange(N)[:, None],
+        lambda choices, secrets: channel.class_of(choices[..., 0], secrets),
         lambda _, rewards: channel.level_indices(rewards[:, 0]),
         channel.num_classes,
         channel.outcomes,
         len(channel.levels),
         channel.kind,
+        partial(channel.by_difference, N) if channel.shifted else None,
     )
 
 
@@ -147,13 +165,13 @@ def _of_bits(environment: Environment) -> EpisodeTable:
     The level is the pattern of rewards. Forfeited turns are wrong whatever S is, and so reveal nothing.
     """
     channel, worth = environment.channel, _place_value(environment)
-    bits = environment.choices(np.arange(environment.space.N))  # (N, K)
     return EpisodeTable(
-        environment.choices(np.arange(environment.num_forms)),
-        lambda choices: channel.classes(choices[:, None, :], bits) @ worth,
+        environment.space.N,
+        lambda: environment.choices(np.arange(environment.num_forms)),
+        lambda choices, secrets: _right_bits(choices, secrets, worth),
         lambda _, rewards: channel.level_indices(rewards) @ worth,
-        2**environment.num_steps,
-        _side_by_side(channel.outcomes, environment.num_steps),
+        environment.num_forms if channel.certain else channel.num_classes,
+        channel.outcomes,
         environment.space.N,
         "bits",
     )
@@ -161,26 +179,29 @@ def _of_bits(environment: Environment) -> EpisodeTable:
 
 def _of_sums(environment: Environment) -> EpisodeTable:
     """Only the sum of the rewards is seen, and the class is the number of right bits."""
-    channel, steps = environment.channel, environment.num_steps
-    bits = environment.choices(np.arange(environment.space.N))  # (N, K)
+    channel, steps, worth = environment.channel, environment.num_steps, _place_value(environment)
     return EpisodeTable(
-        environment.choices(np.arange(environment.num_forms)),
-        lambda choices: (choices[:, None, :] == bits).sum(axis=2),
+        environment.space.N,
+        lambda: environment.choices(np.arange(environment.num_forms)),
+        lambda choices, secrets: np.bitwise_count(_right_bits(choices, secrets, worth)).astype(np.int64),
         lambda _, rewards: channel.level_indices(rewards).sum(axis=1),
         steps + 1,
         _summed(channel.outcomes, steps),
         steps + 1,
+        "sum",
     )
+
+
+def _right_bits(choices: np.ndarray, secrets: np.ndarray, worth: np.ndarray) -> np.ndarray:
+    """The pattern of right bits as a number, (..., K) and (...) to (...); a forfeited turn is wrong."""
+    valid = choices != INVALID
+    differ = (np.where(valid, choices, 0) @ worth) ^ secrets
+    return ~differ & (valid @ worth)
 
 
 def _place_value(environment: Environment) -> np.ndarray:
     """(K,) what each step counts where a pattern of bits is read as one number; 1 for a single step."""
     return 2 ** np.arange(environment.num_steps - 1, -1, -1)
-
-
-def _side_by_side(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:
-    """p(pattern of rewards | pattern of right bits): the Kronecker product of k binary channels."""
-    return None if rows is None else reduce(np.kron, [rows] * num_steps)
 
 
 def _summed(rows: np.ndarray | None, num_steps: int) -> np.ndarray | None:

@@ -5,13 +5,14 @@ Each pair of a run and one of its secrets has an account of its own, with the nu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from memory_rl.information.ledger import HitLedger, Ledger
-from memory_rl.information.observer import Observer, OneAgainstRest, Partition, Question
+from memory_rl.information.observer import EachBit, Observer, OneAgainstRest, Partition, Question
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.learning.batch import Batch, SilentEpisodes
 from memory_rl.state import Stateful
@@ -37,12 +38,25 @@ def ask(
     """
     if table.levels is not None:
         levels = table.levels(choices, rewards)
-        if table.kind == "hit" and table.certain:
-            return OneAgainstRest(choices[:, 0]), levels
-        return Partition(table.classes(choices)), levels
-    assert secrets is not None  # noqa: S101  # a teacher knows it
-    classes = table.classes(choices)
-    return Partition(classes), classes[np.arange(len(classes)), secrets]
+    else:
+        assert secrets is not None  # noqa: S101  # a teacher knows it
+        levels = table.classes(choices, secrets)
+    if table.kind == "hit" and table.certain:
+        return OneAgainstRest(choices[:, 0]), levels
+    if table.kind == "bits" and not table.certain:
+        return EachBit(choices, choices != INVALID), levels
+    return Partition(_Classes(table, choices)), levels
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """The classes of questions (R, K), made when they are looked up: an R x N table may be large."""
+
+    table: EpisodeTable
+    choices: np.ndarray
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        return self.table.classes(self.choices[some, None], np.arange(self.table.N))
 
 
 class Beliefs(Stateful):

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from memory_rl.information import bounds, questioner
+from memory_rl.information import bits, bounds, noisy_bits, questioner
 from memory_rl.information.bounds import FirstEpisode
 from memory_rl.information.outcomes import Outcomes
 from memory_rl.information.questioner import Episodes
+from memory_rl.information.questions import Askable, Beginnings, Listed, Questions, Shifted, Sums
 from memory_rl.limits import MAX_TABULATED_N
 from memory_rl.task import Environment, EpisodeTable
 from memory_rl.training.accounts import outcomes_of
 
 _OPTIMAL_N = 12
 _GAMES = 512
+_EPISODES = 50 * 256
+_SIMULATED = f"greedy, simulated over {_GAMES} games"
+_UNKNOWN = "not computed"
 _TIE = 1e-12
 _CELLS = 2**24
 """The largest size at which the ceilings of a noisy channel are computed.
 
 It is counted in cells: answers x secrets x classes, or a channel's rows x levels for each set of rows.
 """
+_WORK = 2**33
+"""The most games x secrets x classes x levels x episodes, if each told as much as the first, in ~20 s."""
+_EVENTS = 2**29
+"""The largest secrets x edges x edges for which the best question is sought among shifted ones, in ~20 s."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,10 @@ def ceilings(
         sought: whether the policy is to answer what earns most; else nothing keeps it from S.
     """
     N = environment.space.N
-    found = _closed_form(table, N, certainty) or _from_table(table, N, certainty, random)
+    found = _closed_form(table, N, certainty)
+    if found is None:
+        find = _of_noisy_bits if table.kind == "bits" else _from_table
+        found = find(table, N, certainty, random)
     best_answers, secret_is_best = (
         (1, True) if not sought or table.kind == "example" else _best_answers(environment)
     )
@@ -119,21 +130,35 @@ def warnings_about(ceilings: Ceilings, N: int, unused_levels: int) -> Iterator[s
 
 
 def _best_answers(environment: Environment) -> tuple[int, bool]:
-    """The most answers that tie for one secret's best expected reward; whether S is always among them."""
+    """The most answers that tie for one secret's best expected reward; whether S is always among them.
+
+    Where the reward depends on S - answer alone, secrets that are not among their own best are not counted.
+    """
     channel, N, bitwise = environment.channel, environment.space.N, environment.num_choices == 2
     if channel.kind == "hit":  # class 1 is right, class 0 wrong; much noise reverses that
         right_minus_wrong = channel.mean_rewards[1] - channel.mean_rewards[0]
         if abs(right_minus_wrong) <= _TIE:
             return N, True
         return (1, True) if right_minus_wrong > 0 else (1 if bitwise else N - 1, False)
-    if N > MAX_TABULATED_N:
-        return 1, True  # a distance: only there may N be so large
+    if channel.shifted:
+        return _best_differences(channel.mean_rewards[channel.by_difference(N)])
     most, secret_is_best = 1, True
     for secret in range(N):
-        earned = channel.mean_rewards[channel.classes(np.arange(N), np.array(secret))]
+        earned = channel.mean_rewards[channel.class_of(np.arange(N), np.array(secret))]
         best = earned >= earned.max() - _TIE
         most, secret_is_best = max(most, int(best.sum())), secret_is_best and bool(best[secret])
     return most, secret_is_best
+
+
+def _best_differences(earned: np.ndarray) -> tuple[int, bool]:
+    """The same from what is earned where S - answer is -(N - 1), ..., N - 1; secret s is S up to s away."""
+    N = (len(earned) + 1) // 2
+    below, above = earned[N - 1 :: -1], earned[N - 1 :]  # answers above and below S, from S outwards
+    most_of = np.maximum(np.maximum.accumulate(above), np.maximum.accumulate(below)[::-1])
+    own = most_of - _TIE <= earned[N - 1]
+    as_good = np.append(0, (earned >= earned[N - 1] - _TIE).cumsum())
+    ties = as_good[N:] - as_good[:N]
+    return int(ties[own].max(initial=1)), bool(own.all())
 
 
 class _PartitionCeilings(NamedTuple):
@@ -152,6 +177,7 @@ def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _PartitionCei
         "example": (bits, FirstEpisode(bits, bits), questioner.example),
         "hit": (1.0, bounds.binary_first_episode(N), questioner.binary),
         "distance": (bits, bounds.distance_first_episode(N), questioner.distance),
+        "bits": (bits, FirstEpisode(bits, bits), questioner.distance),
     }
     if not table.certain or table.kind not in exact:
         return None
@@ -159,40 +185,67 @@ def _closed_form(table: EpisodeTable, N: int, certainty: float) -> _PartitionCei
     return _PartitionCeilings(capacity, first_episode, asked(N, certainty), "exact")
 
 
+def _of_noisy_bits(
+    table: EpisodeTable, N: int, certainty: float, random: np.random.Generator
+) -> _PartitionCeilings:
+    """Every answer tells as much as any other, whatever is known before: it only renames what is seen."""
+    outcomes, num_bits = outcomes_of(table), int(N - 1).bit_length()
+    (told,), _ = bits.gains(np.full((1, N), 1 / N), np.full((1, num_bits), True), outcomes)
+    played = noisy_bits.simulated(
+        N, outcomes, certainty, games=_GAMES, generator=random, max_episodes=_EPISODES
+    )
+    return _PartitionCeilings(
+        noisy_bits.capacity(N, outcomes, _CELLS), FirstEpisode(told, told), _if_ended(played), _SIMULATED
+    )
+
+
 def _from_table(
     table: EpisodeTable, N: int, certainty: float, random: np.random.Generator
 ) -> _PartitionCeilings:
-    classes, outcomes = table.whole(), outcomes_of(table)
-    first = bounds.first_episode_information(classes, outcomes)
+    outcomes, asked, countable = outcomes_of(table), *_questions(table)
+    capacity = bounds.question_capacity(countable, outcomes, _CELLS)
+    first = bounds.first_episode_information(countable, outcomes)
+    if asked is None:
+        return _PartitionCeilings(capacity, first, None, _UNKNOWN)
     if not outcomes.certain:
-        # which bits an answer has only renames patterns
-        alike = classes[:1] if table.kind == "bits" else classes
-        played = _simulated(classes, outcomes, certainty, random)
-        return _PartitionCeilings(
-            _noisy_capacity(alike, outcomes), first, played, f"greedy, simulated over {_GAMES} games"
-        )
-    capacity = bounds.question_capacity(classes, outcomes)
-    if table.kind == "bits":
-        return _PartitionCeilings(capacity, first, questioner.distance(N, certainty), "exact")
+        played = _simulated(asked, outcomes, certainty, random, first.best)
+        return _PartitionCeilings(capacity, first, played, _SIMULATED)
     try:
-        optimal = questioner.optimal_episodes_to_know(classes) if N <= _OPTIMAL_N else None
-        return _PartitionCeilings(capacity, first, questioner.greedy(classes, certainty), "greedy", optimal)
+        optimal = questioner.optimal_episodes_to_know(table.whole()) if N <= _OPTIMAL_N else None
+        return _PartitionCeilings(capacity, first, questioner.greedy(asked, certainty), "greedy", optimal)
     except ValueError:  # some secrets can never be told apart
         return _PartitionCeilings(capacity, first, None, "none can know S")
 
 
-def _noisy_capacity(classes: np.ndarray, outcomes: Outcomes) -> float | None:
-    assert outcomes.noisy is not None  # noqa: S101
-    too_large = outcomes.noisy.size * len(classes) > _CELLS
-    return None if too_large else bounds.question_capacity(classes, outcomes)
+_COUNTED: dict[str, Callable[[int], Questions]] = {"sum": Sums, "beginning": Beginnings}
+
+
+def _questions(table: EpisodeTable) -> tuple[Askable | None, Questions]:
+    """All questions of a table: as the best can be found among them, and as their classes can be counted."""
+    shifted = None if table.by_difference is None else Shifted(table.by_difference(), table.num_classes)
+    if shifted is not None and table.N * len(shifted.edges) ** 2 <= _EVENTS:
+        return shifted, shifted
+    listed = Listed(table.whole(), table.num_classes) if table.N <= MAX_TABULATED_N else None
+    if table.kind in _COUNTED:
+        return listed, _COUNTED[table.kind](table.N)
+    countable = shifted or listed
+    assert countable is not None  # noqa: S101  # a reward of any other kind was itself tabulated
+    return listed, countable
 
 
 def _simulated(
-    classes: np.ndarray, outcomes: Outcomes, certainty: float, random: np.random.Generator
+    questions: Askable, outcomes: Outcomes, certainty: float, random: np.random.Generator, first: float
 ) -> Episodes | None:
-    if classes.size * outcomes.num_classes > _CELLS:
-        return None
-    played = questioner.simulated(
-        classes, outcomes, certainty, games=_GAMES, generator=random, max_episodes=50 * classes.shape[1]
-    )
+    """Played out, unless the table is large and each answer tells so little that it would take minutes."""
+    assert outcomes.noisy is not None  # noqa: S101
+    N, C = questions.num_secrets, outcomes.num_classes
+    if questions.num_questions * N * C > _CELLS:
+        work = _GAMES * N * outcomes.noisy.size * math.log2(N) / max(first, _TIE)
+        if isinstance(questions, Listed) or work > _WORK:
+            return None
+    often = {"games": _GAMES, "max_episodes": 50 * N}
+    return _if_ended(questioner.simulated(questions, outcomes, certainty, generator=random, **often))
+
+
+def _if_ended(played: Episodes) -> Episodes | None:
     return played if math.isfinite(played.to_reach) else None

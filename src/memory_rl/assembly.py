@@ -161,10 +161,11 @@ def make_meter(
     experiment = setting.experiment
     world, stop = experiment.world, experiment.stop
     accounts: Accounts | None = None
-    if stop.ledger and experiment.scores_paths:
+    table = setting.condition.table
+    if stop.ledger and experiment.scores_paths and table.certain and table.kind in ("hit", "example"):
         accounts = HitAccounts(secrets, world.N, _panel(experiment))
-    elif stop.ledger:
-        accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
+    elif stop.ledger:  # every answer is listed
+        accounts = Accounts(secrets, world.N, stop.memorised_at, table)
     return Meter(
         secrets=secrets,
         N=world.N,

@@ -80,7 +80,8 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
             callbacks=[Measure(), *([SkipSilent()] if skip_silent else [])],
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        assert trainer._tokenize_prompts([prompt])[0] == [problem.trie.prompt.tolist()]  # noqa: S101  # the very tokens of the engine
+        tokens = trainer._tokenize_prompts([prompt])[0]
+        assert tokens == [problem.trie.prompt.tolist()]  # noqa: S101  # the very tokens of the engine
         trainer.train()
     trace.measuring = watch.paused_wall
     return trace

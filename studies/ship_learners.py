@@ -43,13 +43,13 @@ def rows_of(folder: Path) -> pl.DataFrame:
 
 
 def _at_edge(cell: Cell, choices: list[dict]) -> bool | None:
-    """Whether its learning rate was the least or the greatest candidate; None if it was not tuned."""
+    """Whether its learning rate was the least or the greatest of those that differ; None if not tuned."""
     for choice in choices:
         wanted = {**choice["settings"], "N": choice["N"]}
         if cell.condition == choice["condition"] and all(
             cell.config.get(key) == value for key, value in wanted.items()
         ):
-            return bool(choice["at_edge"])
+            return bool(choice["at_edge"] and choice["decided"])
     return None
 
 

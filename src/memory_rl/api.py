@@ -74,7 +74,8 @@ def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callab
             one.replace(default=_QUIET.get(one.name, one.default))
             for one in inspect.signature(kind).parameters.values()
         )
-        function.__signature__ = inspect.signature(function).replace(parameters=[*listed])  # type: ignore[attr-defined]
+        signature = inspect.signature(function).replace(parameters=[*listed])
+        function.__signature__ = signature  # type: ignore[attr-defined]
         known = {one.name: one.metadata.get("doc") for one in fields(kind)}  # type: ignore[arg-type]
         meanings = (f"    {word}: {doc or experiment_keys()[word].doc}" for word, doc in known.items())
         function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *meanings])

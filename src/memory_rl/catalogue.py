@@ -45,13 +45,21 @@ def learner_keys() -> dict[str, Key]:
     return {word: one for word, one in found if one.part == "settings" or word in any_learner}
 
 
-def learner_name(values: Mapping[str, Any]) -> str:
-    """The algorithm as typed, with those of its settings that differ from their defaults; "" without."""
+def learner_name(values: Mapping[str, Any], *, short: bool = False) -> str:
+    """The algorithm as typed, with those of its settings that differ from their defaults; "" without.
+
+    Args:
+        values: of keys; those that say nothing of the learner do not matter.
+        short: a user's own goes by the name of its class, without its file.
+    """
     keys = learner_keys()
-    given = {word: values[word] for word in keys if word in values}
+    given = {word: values[word] for word in keys if values.get(word) is not None}
     name = name_of(given.pop("algorithm")) if "algorithm" in given else ""
-    more = (f"{word}={value}" for word, value in given.items() if value != keys[word].default)
-    return " ".join([name, *more])
+    rest = {word: value for word, value in given.items() if value != keys[word].default}
+    more = (
+        f"{word}={value:g}" if isinstance(value, float) else f"{word}={value}" for word, value in rest.items()
+    )
+    return " ".join([name.rpartition(":")[2] if short else name, *more])
 
 
 def settings_of(learner: type[Any]) -> dict[str, Key]:

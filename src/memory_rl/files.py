@@ -16,21 +16,27 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from safetensors import SafetensorError
 
 from memory_rl.errors import UNPRINTABLE, ConfigError, one_line
 
+if TYPE_CHECKING:
+    import polars as pl
+
 Json = dict[str, Any]
 """What a JSON file holds, or a part of it: a manifest, a summary, a row, a configuration."""
 
-FAILURES = (OSError, SafetensorError, pl.exceptions.PolarsError)
-"""What writing and reading raise where the disk or the file is to blame."""
-
 _DIGITS, _VAST = 20, 2**63  # of integers in JSON
 _FORMULA, _NUMBER = r"^[=+\-@\t\r]", r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What writing and reading raise where the disk or the file is to blame, and more."""
+    from polars.exceptions import PolarsError  # here, as below: the engine alone does without tables
+
+    return OSError, SafetensorError, PolarsError, *more
 
 
 def check_text(text: str, key: str) -> None:
@@ -94,7 +100,8 @@ def split_paths(text: str) -> list[str]:
     parts, found = text.split(","), list[str]()
     while parts:
         joined = (",".join(parts[:count]).strip() for count in range(len(parts), 1, -1))
-        whole = next((path for path in joined if os.path.lexists(os.path.expanduser(path))), parts[0])  # noqa: PTH111
+        there = (path for path in joined if os.path.lexists(os.path.expanduser(path)))  # noqa: PTH111
+        whole = next(there, parts[0])
         parts = parts[whole.count(",") + 1 :]
         found += [whole.strip()] if whole.strip() else []
     return found
@@ -135,7 +142,9 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
             scratch.write_bytes(_bytes_of(content) if isinstance(content, str) else content)
         flush(scratch)
         os.replace(scratch, path)
-    except (SafetensorError, pl.exceptions.PolarsError) as error:
+    except OSError:
+        raise
+    except failures() as error:
         raise OSError(str(error)) from error
     finally:
         with suppress(OSError):
@@ -164,6 +173,8 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
 
 def read_frame(path: Path) -> pl.DataFrame:
     """Reads a Parquet file."""
+    import polars as pl
+
     with path.open("rb") as file:
         return pl.read_parquet(file)
 
@@ -217,6 +228,8 @@ def read_json(path: Path) -> Json:
 
 def to_csv(frame: pl.DataFrame) -> str:
     """A CSV text in which no cell is a formula: texts that start like one begin with an apostrophe."""
+    import polars as pl
+
     text = pl.selectors.string()
     dangerous = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
     return frame.with_columns(pl.when(dangerous).then("'" + text).otherwise(text).name.keep()).write_csv()

@@ -12,7 +12,7 @@ from memory_rl.assembly import make_setting
 from memory_rl.config import Keep, Stop
 from memory_rl.errors import ConfigError, NotFiniteError, one_line
 from memory_rl.experiment import Experiment
-from memory_rl.files import FAILURES, as_path
+from memory_rl.files import as_path, failures
 from memory_rl.policies.base import every_prompt
 from memory_rl.populations import make_learners
 from memory_rl.runs.store import MANIFEST, RunDirectory, experiment_of
@@ -108,6 +108,6 @@ def _adapters(folder: Path, num_runs: int, *, whole: bool) -> dict[str, SavedMod
         place = folder / "adapters" / f"run-{run}" / file
         try:
             found[f"run-{run}"] = SavedModel({}, load_file(place), whole)
-        except FAILURES as error:
+        except failures() as error:
             raise ConfigError(f"teacher={folder} has lost {place} ({error}): {_SAVING}.") from error
     return found

@@ -249,8 +249,12 @@ def test_a_reward_that_changes_is_found_at_any_size(N):
         lambda call, pair: pair if call < N * N + 1000 else not pair,
     ):
         calls = itertools.count()
+
+        def changing(answer, secret, reward=reward, calls=calls):
+            return reward(next(calls), answer == secret)
+
         with pytest.raises(memory_rl.ConfigError, match="gave two different rewards"):
-            tabulate(lambda answer, secret: reward(next(calls), answer == secret), N, "changing")  # noqa: B023
+            tabulate(changing, N, "changing")
 
 
 def test_a_reward_that_fails_the_second_time_is_found():

@@ -1,6 +1,7 @@
 """Protocols of learners: every learner on every task, one's own in their place, the ranking at the end."""
 
 import csv
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -15,10 +16,14 @@ from memory_rl.analysis.collect import find_cells
 from memory_rl.analysis.entrants import RUNS, learner_of, names_of_learners, names_of_tasks, runs_of, task_of
 from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.ranking import rank, rank_cells
+from memory_rl.analysis.remarks import remarks, without_runs
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
+from memory_rl.experiments import grid
+from memory_rl.experiments.executors import execute
 from memory_rl.experiments.sweep import make_plan, sweep
 from memory_rl.experiments.worker import CellOutcome
+from memory_rl.reporting.ranking import make_ranking
 from tests.helpers import complaint
 
 TASK = {"command": "train", "N": 4, "num_runs": 4, "max_episodes": 80}
@@ -87,7 +92,15 @@ def test_a_sweep_ends_with_the_ranking_and_one_s_own_learner_joins_it(protocol, 
     assert main(["sweep", *words[:2], "log_path=own", "learners=mine.py:Mine"]) == 0
     assert {row["learner"] for row in ranked("own")} == {"reinforce", "ppo", "ppo ppo_clip=0.1", "Mine"}
     assert len(list(Path("own/cells").iterdir())) == 3  # the new row alone
-    assert found["at_edge"].all()  # of two rates each is at an edge
+    decided = {"binary": 0, "log_distance": 0}  # of two rates each is at an edge
+    for choice in tuning:
+        decided[choice["condition"]] += choice["decided"]
+    assert found["at_edge"].sum() == 4 * (2 * decided["binary"] + decided["log_distance"])
+    assert found["at_edge"].any()
+    notes = json.loads(Path("own/summary.json").read_text())["ranking_notes"]
+    own = json.loads(Path("own/summary.json").read_text())["tuning"]
+    edges, tunings = sum(decided.values()) + sum(choice["decided"] for choice in own), len(tuning) + len(own)
+    assert f"the least or the greatest candidate in {edges} of {tunings} tunings" in notes[-1]
     mine = [cell for cell in find_cells(["own"]) if "Mine" in cell.settings["algorithm"]]
     together = rank_cells([*find_cells(["sweep"]), *mine])
     assert ranked("own")[0]["iqm_share"] == str(together.best.share.value)
@@ -96,6 +109,73 @@ def test_a_sweep_ends_with_the_ranking_and_one_s_own_learner_joins_it(protocol, 
     assert main(["sweep", *words[:2], "log_path=changed", "learners=mine.py:Mine"]) == 0
     assert "another version of it" in capsys.readouterr().out
     assert not Path("changed/ranking.csv").exists()
+
+
+def test_the_cells_of_a_protocol_are_made_once(protocol, monkeypatch):
+    made = []
+    entries = grid._cells_of_entry
+    monkeypatch.setattr(grid, "_cells_of_entry", lambda *words: made.append(words) or entries(*words))
+    plan = make_plan([f"protocol={protocol}", "backend=tabular"])
+    assert len(made) == 4 * 2  # entries and learners; ppo_clip is an axis
+    assert len(plan.cells) == 3 * 3
+
+
+def test_no_cell_is_read_where_learners_do_not_differ(monkeypatch):
+    """Neither a learning rate nor a seed is a learner, and reading hundreds of cells takes seconds."""
+    monkeypatch.setattr("memory_rl.experiments.ranks.read_cell", None)
+    common = {"N": 4, "backend": "tabular", "figures": False, "max_episodes": 40, "num_runs": 2}
+    sweep(**common, learning_rate=[0.1, 0.3], seed=[1, 2], log_path="rates")
+    assert not Path("rates/ranking.csv").exists()
+
+
+def test_one_learner_s_second_rate_is_no_key_of_the_others():
+    keys = {"N": 4, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
+    for name, rate in (("reinforce", 0.1), ("reinforce", 0.3), ("grpo", 0.1), ("ppo", 0.3)):
+        memory_rl.train(**keys, algorithm=name, learning_rate=rate, log_path=f"{name}-{rate}")
+    found = rank_cells(find_cells(["."]))
+    assert {one.name for one in found.learners} == {
+        "grpo",
+        "ppo",
+        "reinforce learning_rate=0.1",
+        "reinforce learning_rate=0.3",
+    }
+    assert found.notes == [
+        "reinforce ran at learning_rate=0.1, 0.3 on the same secrets: each is ranked as a learner."
+    ]
+
+
+def test_a_class_by_two_paths_is_one_learner_and_two_versions_go_by_their_hashes():
+    keys = {"N": 4, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
+    digests = {}
+    for folder, text in (("one", OWN), ("two", OWN + "# another\n")):
+        Path(folder).mkdir()
+        Path(folder, "mine.py").write_text(text)
+        memory_rl.train(**keys, algorithm=f"{folder}/mine.py:Mine", log_path=f"runs/{folder}")
+        digests[folder] = hashlib.sha256(text.encode()).hexdigest()[:7]
+    memory_rl.train(**keys, algorithm="./one/../one/mine.py:Mine", log_path="runs/again")
+    assert rank_cells(find_cells(["runs/one", "runs/again"])) is None
+    found = rank_cells(find_cells(["runs"]))
+    assert {one.name for one in found.learners} == {f"mine.py:Mine ({digest})" for digest in digests.values()}
+    assert {cell.runs for cell in found.cells} == {2}
+
+
+def test_a_learner_without_a_finished_cell_is_named():
+    keys = {"N": 4, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
+    for name in ("reinforce", "grpo", "ppo"):
+        memory_rl.train(**keys, algorithm=name, log_path=name)
+    place = Path("ppo/manifest.json")
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"status": "interrupted"}))
+    assert without_runs(find_cells(["."])) == {
+        "ppo": "ppo is not ranked, since none of its cells is complete."
+    }
+    lacking = {
+        "grpo": "grpo has no runs on sums, since all candidate rates diverged.",
+        "reinforce": "reinforce is not ranked, since none of its cells is complete.",  # in another sweep
+    }
+    assert remarks(rank_cells(find_cells(["."])), lacking, []) == [lacking["grpo"]]
+    assert make_ranking(find_cells(["."]), []).notes == [
+        "ppo is not ranked, since none of its cells is complete."
+    ]
 
 
 def ship(folder: Path, monkeypatch) -> pl.DataFrame:
@@ -131,7 +211,7 @@ def test_one_learner_alone_is_told_to_name_another(protocol, capsys):
     assert main([*words, "learners=rloo"]) == 0
     output = capsys.readouterr().out
     assert "The best rate was the least or the greatest candidate in" in output
-    assert "rloo on binary N=4" in output
+    assert "rloo on 2 tasks" in output
     summary, record = (json.loads(Path("sweep", name).read_text()) for name in tuned)
     assert [one["settings"]["algorithm"] for one in summary["tuning"]] == ["grpo"] * 2 + ["rloo"] * 2
     assert summary["tuning"][:2] == tuned["summary.json"]["tuning"]
@@ -149,6 +229,26 @@ def test_one_that_diverges_at_all_rates_says_so(protocol, monkeypatch):
         for row in rows
     )
     assert not any("not complete" in row["why"] for row in rows)
+
+
+def test_one_that_diverges_at_all_rates_beside_others_is_named_with_the_ranking(protocol, monkeypatch):
+    """In the terminal and on the page, which finds no cell of it."""
+
+    def some_diverge(tasks, settings):
+        bad = [task for task in tasks if task.cell.values["algorithm"] == "grpo"]
+        return [*diverge(bad, settings), *execute([task for task in tasks if task not in bad], settings)]
+
+    monkeypatch.setattr("memory_rl.experiments.sweep.execute", some_diverge)
+    words = [f"protocol={protocol}", "backend=tabular", "log_path=sweep", "learners=reinforce,rloo,grpo"]
+    assert main(["sweep", *words]) == 1
+    sentence = "grpo has no runs on binary N=4, log_distance N=4, since all candidate rates diverged."
+    assert {row["learner"] for row in ranked("sweep")} == {"reinforce", "rloo"}
+    notes = json.loads(Path("sweep/summary.json").read_text())["ranking_notes"]
+    assert sentence in notes
+    page = make_ranking(find_cells(["sweep"]), []).notes
+    assert sentence in page
+    assert page[-1] == notes[-1]
+    assert "the least or the greatest candidate" in page[-1]
 
 
 def diverge(tasks, settings):
@@ -202,15 +302,10 @@ def test_the_shipped_protocols_give_every_learner_64_runs_or_32_on_each_task():
         assert len(of_task) == len(plan.contests) == tasks * len(load_protocol(name).learners)
 
 
-def test_any_sweep_in_which_the_algorithm_varies_is_ranked_and_rates_are_kept_apart():
+def test_any_sweep_in_which_the_algorithm_varies_is_ranked():
     common = {"conditions": ["binary", "log_distance"], "N": 4, "backend": "tabular", "figures": False}
     sweep(**common, algorithm=["reinforce", "grpo"], max_episodes=80, log_path="plain")
     assert {row["learner"] for row in ranked("plain")} == {"reinforce", "grpo"}
-    sweep(**common, learning_rate=[0.1, 0.3], max_episodes=80, log_path="rates")
-    assert {row["learner"] for row in ranked("rates")} == {
-        "reinforce learning_rate=0.1",
-        "reinforce learning_rate=0.3",
-    }
     sweep(**{**common, "conditions": ["sft", "binary"]}, max_episodes=80, log_path="one")
     assert not Path("one/ranking.csv").exists()
 
@@ -260,6 +355,8 @@ def test_a_learner_that_diverged_is_stuck_and_one_that_lacks_a_task_is_not_ranke
     )
     assert found.notes == [
         "rloo is not ranked, since it has no runs on log_distance N=4.",
-        "Runs of grpo on binary N=4 diverged, and count as stuck.",
+        "grpo diverged on binary N=4: all runs of such a cell count as stuck, and as one observation, so "
+        "that what they are part of has no interval and no test.",
     ]
+    assert (cell.stuck.interval, cell.share.interval) == ([None, None], [None, None])
     assert rank(runs_of(find_cells(["rloo"]))) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -130,18 +131,26 @@ def test_the_sentence_names_who_is_best_and_who_cannot_be_told_apart_from_it():
         "It cannot be told apart from b (25 % [20, 30]) and d (6.25 % [5, 7.5]).",
         "It can be told apart from c (12.5 % [10, 15]).",
     ]
+    bounded = LearnerRanking(by_hand(best_of=[None, True], bounded=True), frozenset(), [])
+    assert bounded.sentences() == [
+        "Of 2 learners on 2 tasks, the best is a with at most 50 % [40, 60] of the ceiling.",
+        "It can be told apart from all others: b (at most 25 % [20, 30]).",
+    ]
+    assert [row[2].words for row in bounded.rows()] == ["at most 50 %", "at most 25 %"]
     alone = LearnerRanking(by_hand(best_of=[None, True]), frozenset(), []).sentences()
     assert alone[1:] == ["It can be told apart from all others: b (25 % [20, 30])."]
     many = LearnerRanking(by_hand(best_of=[None] + [False] * 8), frozenset(), []).sentences()
     assert many[1].endswith("(0.781 % [0.625, 0.938]) and 2 more.")
 
 
-def by_hand(best_of: list[bool | None]) -> Ranking:
+def by_hand(best_of: list[bool | None], bounded: bool = False) -> Ranking:
     """Learners a, b, ... with half the share each of the one before, on two tasks."""
     names = [chr(ord("a") + place) for place in range(len(best_of))]
     shares = [Estimate(*(0.5**place * part for part in (0.5, 0.4, 0.6))) for place in range(len(names))]
     learners = [
-        RankedLearner(json.dumps({"algorithm": name}), name, share, share, 0.0, ([0.5] * 2,) * 3, apart)
+        RankedLearner(
+            json.dumps({"algorithm": name}), name, share, share, bounded, 0.0, ([0.5] * 2,) * 3, apart
+        )
         for name, share, apart in zip(names, shares, best_of, strict=True)
     ]
     tasks = [RankedTask(name, name, 1.0, True, True) for name in ("x", "y")]
@@ -167,6 +176,13 @@ def test_the_matrix_is_its_own_mirror(ranked):
     ]
     assert (matrix["b"][0].words, matrix["b"][0].kind) == ("< 25 %", "worse")
     assert "with probability 25 % [15, 40]; they can be told apart, p = 0.02" in matrix["b"][0].tip
+    (pair,) = by_hand([None, True]).pairs
+    untested = replace(by_hand([None, True]), pairs=[replace(pair, p=None, adjusted=None)])
+    page = LearnerRanking(untested, frozenset(), [])
+    assert [(row[1].kind, row[1].tip.split("; ")[1]) for _, row in page.matrix()[:1]] == [
+        ("open", "not tested")
+    ]
+    assert page.word_tables()[1].rows == [["a", "b", "75 % [60, 85]", "-", "-", "no"]]
     names = [one.name for one in ranked.ranking.learners]
     for row, (name, entries) in enumerate(ranked.matrix()):
         for place, other in enumerate(names):
@@ -245,6 +261,7 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
     loaded = load_protocol(tmp_path / "sweep" / "protocol.yaml")
     about = {"protocol": "mine", "sha256": loaded.sha256, "backend": "tabular", "at_edge": False}
     table = there.with_columns(**{name: pl.lit(value) for name, value in about.items()})
+    table = table.with_columns(at_edge=pl.col("task").str.contains("binary"))
     table.select(*shipped.SHIPPED).write_parquet(tmp_path / "table.parquet")
     monkeypatch.setattr(shipped, "table", lambda: tmp_path / "table.parquet")
 
@@ -255,6 +272,8 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
         return write_report(ReportConfig(runs=str(tmp_path / "sweep"), out=str(out))).read_text()
 
     page = reported("protocol=mine.yaml learners=ppo")
+    edge = "The best rate was the least or the greatest candidate in 1 of 2 tunings, so that a better one may"
+    assert f"{edge} lie beyond: reinforce on binary N=8." in page
     learners = pl.read_csv(tmp_path / "report" / "ranking.csv")
     assert dict(learners.select("learner", "shipped").rows()) == {"ppo": False, "reinforce": True}
     cells = pl.read_csv(tmp_path / "report" / "ranking_cells.csv")

@@ -475,9 +475,8 @@ def printed_by(words: str, capsys) -> tuple[dict[str, float], list[str]]:
 
 
 def read_table(printed: str) -> dict[str, float]:
-    cells = [
-        [cell.strip() for cell in line.split("│")] for line in printed.splitlines() if line.startswith("│")
-    ]
+    rows = (line.split("│") for line in printed.splitlines() if line.startswith("│"))
+    cells = [[cell.strip() for cell in row] for row in rows]
     return {what: float(value) for _, what, value, *_ in cells}
 
 

@@ -1,6 +1,8 @@
 """The ranking's statistics: against rliable's formulas, written out with scipy; and in simulation, how often
 intervals cover the truth and how often equal learners are told apart."""
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -201,11 +203,155 @@ def test_tasks_with_fewer_runs_weigh_as_much_as_the_others():
     assert rank(frame).pairs[0].improvement.value == 0.5
 
 
+def mean_score(episodes: np.ndarray) -> float:
+    return scipy.stats.trim_mean(scores(episodes), 0.25)
+
+
+def test_learners_are_compared_on_the_same_secrets_and_what_is_left_out_is_said():
+    """y lacks base 1 of one task, z all of another; each learner ranks on what all that are ranked have."""
+    random = np.random.default_rng(5)
+    times = {name: draw(random) for name in "xyz"}
+    lost = (
+        (pl.col("learner") == learner_id("y")) & (pl.col("task") == task_id("easy")) & (pl.col("base") == 1)
+    )
+    del times["z"]["hard"], times["z"]["noisy"]
+    found = rank(runs(times).filter(~lost))
+    assert [one.name for one in found.learners] == sorted("xy", key=lambda name: -found_iqm(times[name]))
+    for one in found.learners:
+        assert one.iqm.value == pytest.approx(found_iqm(times[one.name]))
+        assert found.cell(one.name, "easy N=64").runs == 32
+        assert found.cell(one.name, "hard N=64").runs == 64
+    assert found.cell("z", "easy N=64").runs == 64
+    assert found.notes == [
+        "z is not ranked, since it has no runs on hard N=64, noisy N=64.",
+        "easy N=64 counts without base_seed=1 seed=2, since y has no runs there.",
+    ]
+    seeds = runs({"x": times["x"], "y": times["y"]})
+    other = (pl.col("base") == 0) == (pl.col("learner") == learner_id("x"))
+    apart = rank(seeds.filter((pl.col("task") != task_id("noisy")) | other))
+    assert apart.notes == ["noisy N=64 does not count, since x, y have no runs on some of its seeds."]
+    assert rank(seeds.filter(other)) is None
+
+
+def found_iqm(of_tasks: dict[str, np.ndarray]) -> float:
+    """Every task weighs the same; of the easy one the even runs alone count: those of base 0."""
+    parts = [scores(of_tasks["easy"][::2]), *(scores(of_tasks[task]) for task in ("hard", "noisy"))]
+    copies = np.concatenate([np.repeat(part, 64 // len(part)) for part in parts])  # 192 of equal weight
+    values, n = np.sort(copies), int(0.25 * 160) / 160 * 192
+    reached = np.clip(np.arange(193), n, 192 - n)
+    return float(np.diff(reached) @ values / (192 - 2 * n))
+
+
+def test_a_task_has_one_ceiling_whatever_the_order_and_whoever_ran():
+    random = np.random.default_rng(6)
+    of_seed = pl.when(pl.col("seed") == 1).then(6 / 39.2).otherwise(6 / 42.14)
+    frame = runs({name: {"easy": draw(random)["easy"]} for name in "xyz"}).with_columns(ceiling=of_seed)
+    found, again = rank(frame), rank(frame.sample(fraction=1, shuffle=True, seed=3))
+    ceiling = 6 / np.mean([39.2, 42.14])
+    assert [task.ceiling for task in found.tasks] == [pytest.approx(ceiling)]
+    assert again == found
+    fewer = frame.filter((pl.col("learner") != learner_id("x")) | (pl.col("run") < 10))
+    assert rank(fewer).tasks == found.tasks
+    for cell in found.cells:
+        own = frame.filter(pl.col("learner") == learner_id(cell.learner))
+        rate = 6 * own["memorised"].sum() / own["episodes"].sum()
+        assert cell.share.value == pytest.approx(rate / ceiling)
+        assert cell.score == pytest.approx(np.log2(6 / own["episodes"].to_numpy() / ceiling).mean())
+    mixed = rank(frame.with_columns(by_questioner=pl.col("seed") == 1))
+    assert mixed.tasks[0].ceiling == pytest.approx(6 / 39.2)
+    assert mixed.notes == [
+        "The ideal questioner of easy N=64 is known for some seeds only, and the ceiling of all."
+    ]
+
+
+def test_what_a_cell_that_diverged_is_part_of_has_a_value_and_no_test():
+    """One run of x diverges, which ends its whole cell: 32 stuck runs that are one observation."""
+    random = np.random.default_rng(7)
+    times = {name: draw(random) for name in "xyz"}
+    lost = (
+        (pl.col("learner") == learner_id("x")) & (pl.col("task") == task_id("easy")) & (pl.col("base") == 1)
+    )
+    frame = runs(times).with_columns(
+        episodes=pl.when(lost).then(BUDGET).otherwise("episodes"),
+        memorised=pl.col("memorised") & ~lost,
+        ceiling=pl.when(~lost).then("ceiling"),
+        by_questioner=pl.when(~lost).then("by_questioner"),
+    )
+    found = rank(frame)
+    times["x"]["easy"][1::2] = BUDGET
+    (x,) = (one for one in found.learners if one.name == "x")
+    assert x.iqm.value == pytest.approx(mean_score(np.concatenate([*times["x"].values()])))
+    assert (x.iqm.interval, x.share.interval) == ([None, None], [None, None])
+    assert np.isnan(x.profile[1:]).all()
+    cell = found.cell("x", "easy N=64")
+    assert (cell.share.interval, cell.stuck.interval, cell.runs) == ([None, None], [None, None], 64)
+    for other in "yz":
+        pair = found.pair("x", other)
+        better, worse = times[pair.better], times[pair.worse]
+        wins = [np.sign(worse[task][None] - better[task][:, None]) / 2 + 0.5 for task in TASKS]
+        assert pair.improvement.value == pytest.approx(np.mean(wins))
+        assert (pair.improvement.interval, pair.p, pair.adjusted, pair.apart) == (
+            [None] * 2,
+            None,
+            None,
+            False,
+        )
+    tested = found.pair("y", "z")
+    assert tested.adjusted == tested.p == rank(runs({name: times[name] for name in "yz"})).pairs[0].p
+    assert all(end is not None for end in tested.improvement.interval)
+    everywhere = frame.with_columns(ceiling=pl.when(pl.col("task") != task_id("easy")).then("ceiling"))
+    assert "easy N=64 does not count, since all learners diverged on it." in rank(everywhere).notes
+
+
+def test_one_run_has_no_interval_and_no_test():
+    found = rank(runs({"x": {"easy": np.array([50])}, "y": {"easy": np.array([90])}}))
+    for one in found.learners:
+        assert (one.iqm.interval, one.share.interval) == ([None, None], [None, None])
+        assert np.isnan(one.profile[1:]).all()
+    (pair,) = found.pairs
+    assert (pair.improvement.value, pair.improvement.interval, pair.p, pair.apart) == (
+        1,
+        [None] * 2,
+        None,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stuck", "easy", "at_most"),
+    [(0, 10, False), (4, 10, False), (5, 10, True), (1, BUDGET, False), (16, 10, True)],
+)
+def test_a_mean_is_an_upper_bound_where_a_stuck_run_stands_above_the_lowest_quarter(stuck, easy, at_most):
+    """As it is where the mean falls once stuck runs are worth less than they are scored."""
+    episodes = np.array([BUDGET] * stuck + [easy] * (16 - stuck))
+    frame = runs({"x": {"easy": episodes}, "y": {"easy": np.full(16, 20)}})
+    frame = frame.with_columns(memorised=pl.int_range(pl.len()).over("learner") >= stuck)
+    frame = frame.with_columns(memorised=pl.col("memorised") | (pl.col("learner") == learner_id("y")))
+    (x,) = (one for one in rank(frame).learners if one.name == "x")
+    worth = scores(np.where(np.arange(16) < stuck, 100 * BUDGET, episodes))
+    assert (scipy.stats.trim_mean(worth, 0.25) < x.iqm.value - 1e-9) == x.at_most == at_most
+
+
+def test_permutations_within_strata_by_brute_force():
+    """Two bases, of three and two runs of each learner, apart in both: all exchanges within each."""
+    bases = np.repeat([7, 8], (3, 2))
+    frame = runs({"x": {"easy": np.full(5, 10)}, "y": {"easy": np.full(5, 30)}})
+    (pair,) = rank(frame.with_columns(base=pl.Series([*bases, *bases]), seed=pl.lit(1))).pairs
+    sums = [
+        sum(place < 3 for place in first)
+        - sum(place >= 3 for place in first)
+        + sum(place < 2 for place in second)
+        - sum(place >= 2 for place in second)
+        for first in itertools.combinations(range(6), 3)
+        for second in itertools.combinations(range(4), 2)
+    ]  # of who is called x: those that were, less those that were not
+    assert pair.p == pytest.approx(np.mean(np.abs(sums) >= 5))
+
+
 def coverage(repeats: int, monkeypatch) -> tuple[dict[str, float], float]:
     """How often the intervals of IQM, profile and improvement hold the truth; and in how many rankings of
     four equal learners a pair is told apart."""
     monkeypatch.setattr(strata, "RESAMPLES", 400)
-    monkeypatch.setattr("memory_rl.analysis.ranking.RESAMPLES", 400)
     random = np.random.default_rng(7)
     x, y = (draw(random, factor, 400_000) for factor in (1.0, 1.25))
     pooled = np.concatenate([scores(x[task]) for task in TASKS])

@@ -381,6 +381,99 @@ REFUSED = {
     ),
 }
 
+REMEMBERS = (
+    HEAD + "    silent_if_equal = False\n    kept = {kept}\n\n"
+    "    def start(self, seed, num_runs):\n        self.mean = {first}\n\n"
+    "    def learn(self, policy, batch):\n        self.mean = {then}\n        {more}\n"
+)
+
+
+def remembers(kept="('mean',)", first="0.0", then="self.mean", more="super().learn(policy, batch)"):
+    return REMEMBERS.format(kept=kept, first=first, then=then, more=more)
+
+
+FORGETS = "policy.update(batch, batch.rewards - np.asarray(self.mean).sum(), self)"
+
+REFUSED |= {
+    "keeps text": (remembers(kept="'mean'"), ["has kept='mean'", 'kept = ("mean",)']),
+    "keeps a list": (remembers(kept="['mean']"), ["has kept=['mean']", "use a tuple of names"]),
+    "keeps a number": (remembers(kept="('mean', 3)"), ["has kept=('mean', 3)", "use a tuple of names"]),
+    "keeps one twice": (remembers(kept="('mean', '_mean')"), ["two attributes called mean", "differently"]),
+    "keeps what is not there": (
+        remembers(kept="('means',)"),
+        ["keeps means, which it does not have once it is started", "set self.means in start"],
+    ),
+    "keeps a tuple": (
+        remembers(first="(np.zeros(num_runs), 1)"),
+        ["keeps mean with a tuple, which no checkpoint holds", "use a list"],
+    ),
+    "keeps a set": (remembers(first="[{1, 2}]"), ["keeps mean with a set", "use a list"]),
+    "keeps keys that are numbers": (
+        remembers(first="{'a': {0: 1.0}}"),
+        ["keeps mean with keys that are not plain text", "use text without / or a leading $ as its keys"],
+    ),
+    "keeps a reference": (remembers(first="{'$array': 1}"), ["keeps mean with keys that are not plain text"]),
+    "keeps a scalar later": (
+        remembers(then="batch.returns.mean()"),
+        ["keeps mean with a NumPy float64, which no checkpoint holds", "use an array of numbers, a number"],
+    ),
+    "keeps objects": (
+        remembers(first="np.array([None])"),
+        ["keeps mean with an array of object", "use an array of numbers"],
+    ),
+    "keeps a thing of its own": (remembers(first="Mine"), ["keeps mean with a type", "use an array"]),
+    "keeps a tensor that was none": (
+        remembers(first="None", then="torch.ones(3)"),
+        ["keeps mean, which does not come back from a checkpoint as it was", "let start give it the kind"],
+    ),
+    "keeps a tensor that grows": (
+        remembers(first="torch.ones(2)", then="torch.ones(3)"),
+        ["cannot be restored from what it keeps (RuntimeError", "of the shape and kind that start gives it"],
+    ),
+    "keeps integers that become fractions": (
+        remembers(first="np.zeros(num_runs, dtype=int)", then="self.mean + 0.5"),
+        ["keeps mean, which does not come back from a checkpoint as it was", "type of number"],
+    ),
+    "forgets an average": (
+        remembers(kept="()", then="self.mean + batch.returns.mean()", more=FORGETS),
+        ["would learn otherwise once it is resumed, since it does not keep mean", "name in kept"],
+    ),
+    "forgets where its generator stood": (
+        remembers(
+            kept="()", first="np.random.default_rng(seed)", more="policy.update(batch, batch.rewards - "
+            "self.mean.random(), self)"
+        ),
+        ["would learn otherwise once it is resumed, since it does not keep mean", "name in kept"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("np.zeros(num_runs)", "self.mean + batch.returns.mean()"),
+        (
+            "np.zeros((num_runs, 0))",
+            "np.concatenate([self.mean, np.full((3, 1), batch.returns.mean())], axis=1)",
+        ),
+        ("None", "{'seen': batch.returns.copy(), 'names': ['a', None, True, 2]}"),
+        ("-np.inf", "max(self.mean, float(batch.returns.max()))"),
+        ("np.array(0.0)", "np.asarray(self.mean + batch.returns.mean())"),
+        ("torch.zeros(3)", "self.mean + 1"),
+        ("[]", "[*self.mean, batch.returns.mean(axis=(1, 2, 3))]"),
+    ],
+    ids=["array", "grown", "dict", "number", "no axis", "tensor", "list"],
+)
+def test_what_may_be_kept_is_resumed_to_the_byte(first, then):
+    uses = "policy.update(batch, batch.rewards - hash_of(repr(self.mean)), self)"
+    helper = "from zlib import crc32\n\ndef hash_of(text):\n    return crc32(text.encode()) % 97 / 97\n\n"
+    Path("own.py").write_text(helper + remembers(first=first, then=then, more=uses))
+    settings = {"max_episodes": 40, "num_runs": 3}
+    whole = train("whole", "own.py:Mine", **settings)
+    with stopped_at(16):
+        train("parts", "own.py:Mine", checkpoint_every=0, **settings)
+    assert bytes_of(train("parts", "own.py:Mine", resume=True, **settings)) == bytes_of(whole)
+
 
 @pytest.mark.parametrize(("text", "parts"), REFUSED.values(), ids=REFUSED)
 def test_one_that_cannot_be_used_is_refused_with_its_place(text, parts, capsys):

@@ -96,7 +96,7 @@ def test_large_trees_come_in_pieces_of_bounded_length():
     assert pack.tokens.numel() < 1.4 * (trie.num_nodes + len(trie.prompt))
 
 
-@pytest.mark.parametrize(("name", "bound"), [("_TOKENS_A_PASS", 1), ("_FLOATS_A_PASS", 1)])
+@pytest.mark.parametrize(("name", "bound"), [("_TOKENS_ON_A_CPU", 1), ("_FLOATS_A_PASS", 1)])
 def test_runs_taken_one_by_one_move_as_they_do_together(make_policy, monkeypatch, name, bound):
     together, apart = (make_policy("multi_step", 8, num_runs=R, moved=True) for _ in range(2))
     runs, advantages = np.arange(R), np.random.default_rng(0).normal(size=(R, 4, 3))

@@ -56,7 +56,8 @@ def word_pieces() -> PreTrainedTokenizerFast:
 
 def sentence_pieces() -> PreTrainedTokenizerFast:
     """A unigram model as SentencePiece writes it: compatibility forms, many spaces as one, a space first."""
-    scores = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -2.0), ("▁secret", -3.0), ("integer", -3.0), ("▁4", -3.0)]
+    scores = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -2.0)]
+    scores += [(word, -3.0) for word in ("▁secret", "integer", "▁4")]
     tokenizer = Tokenizer(models.Unigram([*scores, *((one, -4.0) for one in CHARACTERS)], unk_id=0))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -69,7 +70,8 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
 
 def llama_2() -> PreTrainedTokenizerFast:
     """Its BPE: a space before each text, and bytes for what has no token; `add_eos_token` is on."""
-    vocabulary = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *CHARACTERS, "▁s"]
+    of_bytes = (f"<0x{byte:02X}>" for byte in range(256))
+    vocabulary = ["<unk>", "<s>", "</s>", *of_bytes, "▁", *CHARACTERS, "▁s"]
     tokenizer = Tokenizer(
         models.BPE(
             {word: place for place, word in enumerate(vocabulary)}, [("▁", "s")], byte_fallback=True,

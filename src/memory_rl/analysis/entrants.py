@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.samples import BOOKKEEPING, Sample, gather
-from memory_rl.catalogue import experiment_keys, learner_keys
+from memory_rl.analysis.samples import BOOKKEEPING, Sample
+from memory_rl.catalogue import experiment_keys, learner_keys, learner_name
 from memory_rl.files import Json
 
 RUNS: dict[str, Any] = {
@@ -56,24 +59,26 @@ _NOT_OF_TASK = {*BOOKKEEPING, *_HOW, "learning_rate", "base_seed"}
 def runs_of(cells: Iterable[Cell]) -> pl.DataFrame:
     """The runs of all cells with a learner, completed or diverged, with the columns of `RUNS`.
 
-    A run that diverged counts as one that has not memorised within its budget. Of two cells that differ in
-    `num_runs` alone the larger one counts. Where a learner was run at several learning rates on the same
-    secrets, the rate is one of its keys: the best of them on these secrets would be too good.
+    A run that diverged counts as one that has not memorised within its budget. Of two cells of one learner,
+    task, base, seed and learning rate the larger one counts: its runs are those of the other and more. Where
+    a learner was run at several learning rates on the same secrets, the rate is one of its keys: the best of
+    them on these secrets would be too good.
     """
-    entered = [cell for cell in cells if "algorithm" in cell.settings and _ended(cell)]
-    entered = [cell for sample in gather(entered) for cell in sample.cells]
-    by_rate = _several_rates(entered)
-    frames = [_runs_of(cell, by_rate) for cell in entered]
+    entered = dict[tuple[Any, ...], Cell]()
+    for cell in filter(has_runs, cells):
+        key = (learner_of(cell), task_of(cell), *_stratum(cell), cell.settings["learning_rate"])
+        if key not in entered or entered[key].config["num_runs"] < cell.config["num_runs"]:
+            entered[key] = cell
+    counts = Counter(key[:-1] for key in entered)  # of rates
+    by_rate = {learner for (learner, *_), count in counts.items() if count > 1}
+    frames = [_runs_of(cell, key[0] in by_rate) for key, cell in entered.items()]
     return pl.concat(frames) if frames else pl.DataFrame(schema=RUNS)
 
 
-def _ended(cell: Cell) -> bool:
-    return cell.completed or (cell.manifest["status"] == "failed" and "diverged at" in cell.ended)
-
-
-def _several_rates(cells: Sequence[Cell]) -> bool:
-    keys = [(learner_of(cell), task_of(cell), *_stratum(cell)) for cell in cells]
-    return len(set(keys)) < len(keys)
+def has_runs(cell: Cell) -> bool:
+    """Whether a cell has a learner and came to its end, were it that a run diverged."""
+    diverged = cell.manifest["status"] == "failed" and "diverged at" in cell.ended
+    return "algorithm" in cell.settings and (cell.completed or diverged)
 
 
 def _stratum(cell: Cell) -> tuple[int | None, int]:
@@ -117,10 +122,20 @@ def _reference(cell: Cell) -> Json:
 
 
 def learner_of(cell: Cell, more: Json | None = None) -> str:
-    """The algorithm, those of its settings that differ from their defaults, and the hashes of its code."""
-    chosen = _chosen(cell, cell.settings.keys() & learner_keys()) | {"algorithm": cell.settings["algorithm"]}
+    """The algorithm, those of its settings that differ from their defaults, and the hashes of its code.
+
+    A user's own goes by the name of its file, wherever that lies: the hashes say what is in it.
+    """
+    file, colon, name = str(cell.settings["algorithm"]).rpartition(":")
+    chosen = _chosen(cell, cell.settings.keys() & learner_keys())
+    chosen["algorithm"] = f"{Path(file).name}{colon}{name}"
     code = cell.settings.get("inputs", {}).get("algorithm")
     return _as_json({**chosen, **(more or {}), **({"inputs": code} if code else {})})
+
+
+def without_rate(learner: str) -> str:
+    """The id of a learner that was run at several rates, without the rate."""
+    return _as_json({word: value for word, value in json.loads(learner).items() if word != "learning_rate"})
 
 
 def task_of(cell: Cell) -> str:
@@ -142,20 +157,28 @@ def _as_json(settings: Json) -> str:
 
 
 def names_of_learners(ids: Sequence[str]) -> dict[str, str]:
-    """The algorithm of each, and those of its settings that differ from their defaults, as typed.
+    """What `learner_name` calls each, with its rate where that is a key of it.
 
-    A user's own goes by the name of its class, with its file where two have the same.
+    A user's own goes by the name of its class, with its file where others have the same, and with the first
+    digits of the hash of its code where it has several versions.
     """
     found = {one: json.loads(one) for one in ids}
     return _told_apart(
-        {one: _name(keys, keys["algorithm"].rpartition(":")[2]) for one, keys in found.items()},
-        {one: _name(keys, keys["algorithm"]) for one, keys in found.items()},
+        {one: _with_rate(learner_name(keys, short=True), keys) for one, keys in found.items()},
+        {one: _with_rate(learner_name(keys), keys) for one, keys in found.items()},
+        {one: _with_rate(f"{learner_name(keys)} ({_digest(keys)})", keys) for one, keys in found.items()},
     )
 
 
-def _name(keys: Json, first: str) -> str:
-    rest = (f"{word}={_short(value)}" for word, value in keys.items() if word not in ("algorithm", "inputs"))
-    return " ".join([first, *rest])
+def _with_rate(name: str, keys: Json) -> str:
+    return f"{name} learning_rate={_short(keys['learning_rate'])}" if "learning_rate" in keys else name
+
+
+def _digest(keys: Json) -> str:
+    """Seven digits: of the hash of its own file if that is all of its code, else of the hash of all."""
+    hashes = [digest for kind in keys.get("inputs", {}).values() for digest in kind.values()]
+    text = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+    return text[:7]
 
 
 def names_of_tasks(ids: Sequence[str]) -> dict[str, str]:
@@ -186,11 +209,12 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _told_apart(short: dict[str, str], long: dict[str, str]) -> dict[str, str]:
-    """The short name of each, the long one where others have the same, and a number where even that fails."""
+def _told_apart(*names: Mapping[str, str]) -> dict[str, str]:
+    """Of the names of each, ever longer ones, the first that no other has, or else the last and a number."""
     found = dict[str, str]()
-    for one, name in short.items():
-        name = name if list(short.values()).count(name) == 1 else long[one]
+    for one in names[0]:
+        own = (named[one] for named in names if [*named.values()].count(named[one]) == 1)
+        name = next(own, names[-1][one])
         twice = sum(other == name or other.startswith(f"{name} (") for other in found.values())
         found[one] = f"{name} ({twice + 1})" if twice else name
     return found

@@ -42,7 +42,11 @@ def read(kind: type[Kind], values: Json, where: str, **others: Any) -> Kind:
     for name in values:
         if name not in keys:
             raise ConfigError(f"{where} has the unknown key {name}: {suggest(str(name), keys)}")
-    required = {field.name for field in fields(kind) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
+    required = {
+        field.name
+        for field in fields(kind)  # type: ignore[arg-type]
+        if field.default is field.default_factory is MISSING
+    }
     made: Json = {}
     for name, key in keys.items():
         if name in required.difference(values):

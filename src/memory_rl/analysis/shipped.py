@@ -28,7 +28,7 @@ def table() -> Traversable:
 
 
 def shipped_runs(protocol: Protocol, backend: str) -> tuple[pl.DataFrame | None, str | None]:
-    """The shipped runs of a protocol, with the columns of `RUNS`, or a sentence why there are none.
+    """The shipped runs of a protocol, with the columns of `SHIPPED`, or a sentence why there are none.
 
     Of a protocol of the user's own none are expected, and nothing is said.
     """
@@ -45,4 +45,4 @@ def shipped_runs(protocol: Protocol, backend: str) -> tuple[pl.DataFrame | None,
     if found.is_empty():
         why = "of another version of it" if here.height else f"none on backend={backend}"
         return None, (f"The measured learners that come with protocol={protocol.name} are {why}.")
-    return found.select(*RUNS), None
+    return found, None

@@ -55,7 +55,9 @@ class Estimate:
 
     @classmethod
     def from_bootstrap(cls, value: float, drawn: np.ndarray, runs: int) -> Estimate:
-        """With the interval of values drawn from resamples of that many runs: drawn (resamples,)."""
+        """With the interval of values drawn from resamples of that many runs: (resamples,); one has none."""
+        if runs == 1:
+            return cls(float(value))
         ends = (float(end) if np.isfinite(end) else None for end in percentiles(drawn, runs))
         return cls(float(value), *ends)
 

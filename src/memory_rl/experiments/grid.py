@@ -208,7 +208,7 @@ def read_grid_file(path: str) -> GridFile:
 def cells_of_entries(
     entries: Sequence[Any], common: Mapping[str, str], learners: Sequence[Json] = ()
 ) -> list[GridCell]:
-    """All combinations of each entry of a file's grid.
+    """All combinations of each entry of a file's grid; those that are the same are not merged yet.
 
     Args:
         entries: mappings with `command` (train or sft) and keys of the configuration; a list is an axis.
@@ -224,7 +224,7 @@ def cells_of_entries(
         for crossed in _with_learners(place, entry, learners):
             cells += _cells_of_entry(place, crossed, common)
             check_count(len(cells))
-    return merge(cells)
+    return cells
 
 
 def _with_learners(place: int, entry: Any, learners: Sequence[Json]) -> Iterator[Any]:

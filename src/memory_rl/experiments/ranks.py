@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -12,20 +13,20 @@ from rich.table import Table
 from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import RankedLearner, Ranking, rank_cells
+from memory_rl.analysis.remarks import remarks, tuned_elsewhere, tuned_in, unranked
 from memory_rl.analysis.shipped import shipped_runs
 from memory_rl.catalogue import learner_name
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError, check_name
-from memory_rl.experiments.grid import split_values
+from memory_rl.experiments.grid import GridCell, split_values
 from memory_rl.experiments.settings import SweepConfig, cannot_be_added
 from memory_rl.experiments.store import CELLS, SweepDirectory
-from memory_rl.experiments.tuning import Choice
+from memory_rl.experiments.tuning import ALL_DIVERGED
 from memory_rl.files import Json
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import number
 from memory_rl.runs.store import MANIFEST, METRICS, SUMMARY
 
-_MOST_NAMED = 6  # tunings in a sentence
 _READ = (MANIFEST, SUMMARY, METRICS)
 
 
@@ -56,36 +57,72 @@ def chosen_learners(settings: SweepConfig, axes: Mapping[str, str], protocol: Pr
     return [{"algorithm": name} for name in names]
 
 
+@dataclass(frozen=True)
+class SweepRanking:
+    """How the learners of a sweep rank.
+
+    Attributes:
+        ranking: None if fewer than two can be compared.
+        notes: what to say of it.
+        unranked: a sentence on each learner that has no runs, or not on all tasks, by its name.
+    """
+
+    ranking: Ranking | None
+    notes: list[str]
+    unranked: dict[str, str]
+
+
 def rank_sweep(
     directory: SweepDirectory,
+    cells: Sequence[GridCell],
     rows: Sequence[Json],
     shipped: tuple[Protocol, str] | None,
     learners: Sequence[Json] = (),
-) -> tuple[Ranking | None, list[str]]:
-    """The ranking of a sweep's learners, None if fewer than two can be compared, and what to say of it.
+    tuning: Sequence[Json] = (),
+) -> SweepRanking:
+    """Ranks the learners of a sweep; where they do not differ, no cell is read.
 
     Args:
         directory: of the sweep.
-        rows: of its cells.
+        cells: that are reported.
+        rows: of these cells, in their order.
         shipped: the protocol and backend whose shipped learners are ranked, too; None for none.
         learners: that were to run on every task of a protocol.
+        tuning: how rates were chosen, as in summary.json.
     """
     others, why = (None, None) if shipped is None else shipped_runs(*shipped)
-    missing = [why] if why else []
+    missing, names = [why] if why else [], {cell.learner for cell in cells} - {""}
     ended = [row["id"] for row in rows if row["status"] in ("completed", "failed")]
-    with _read(directory, ended) as cells:
-        ranking = rank_cells(cells, others)
-    if ranking is not None:
-        return ranking, [*missing, *ranking.notes]
+    lacking = _unranked(cells, rows)
+    if len(names) > 1 or (names and others is not None):
+        with _read(directory, ended) as found:
+            ranking = rank_cells(found, others)
+        if ranking is not None:
+            tuned = [*tuned_in(tuning), *(() if others is None else tuned_elsewhere(others))]
+            return SweepRanking(ranking, [*missing, *remarks(ranking, lacking, tuned)], lacking)
+    if len(names) > 1:
+        return SweepRanking(None, [*lacking.values()], lacking)
     if len(learners) != 1 or len(ended) < len(rows):
-        return None, []
+        return SweepRanking(None, [], lacking)
     name = str(learners[0]["algorithm"])
     other = "ppo" if name == "reinforce" else "reinforce"
     example = "mine.py:Mine" if name in LEARNERS else name
-    return None, [
-        *missing,
-        f"One learner cannot be ranked: name another, such as learners={other},{example}.",
-    ]
+    alone = f"One learner cannot be ranked: name another, such as learners={other},{example}."
+    return SweepRanking(None, [*missing, alone], lacking)
+
+
+def _unranked(cells: Sequence[GridCell], rows: Sequence[Json]) -> dict[str, str]:
+    ended, diverged = dict[str, bool](), dict[str, list[str]]()
+    for cell, row in zip(cells, rows, strict=True):
+        name, why = learner_name(cell.values, short=True), str(row["why"])
+        if not cell.learner:
+            continue
+        tuned = not why.startswith(ALL_DIVERGED)
+        ran = row["status"] == "completed" or (row["status"] == "failed" and tuned and "diverged at" in why)
+        ended[name] = ended.get(name, False) or ran
+        if not tuned:
+            diverged.setdefault(name, []).append(f"{row['condition']} N={row['N']}")
+    return unranked(ended, {name: [*dict.fromkeys(tasks)] for name, tasks in diverged.items()})
 
 
 @contextmanager
@@ -109,7 +146,7 @@ def ranking_table(ranking: Ranking) -> Table:
         [
             str(place),
             learner.name,
-            str(learner.share),
+            f"{'at most ' if learner.at_most else ''}{learner.share}",
             f"{100 * learner.stuck:.0f} %",
             _apart(learner),
         ]
@@ -122,23 +159,6 @@ def ranking_table(ranking: Ranking) -> Table:
     return make_table(
         headings, rows, left=("learner", "told apart from the best"), title=title, title_justify="left"
     )
-
-
-def edge_note(choices: Sequence[Choice]) -> list[str]:
-    """A sentence on the learners whose best rate was the least or the greatest candidate, if any was."""
-    edge = [choice for choice in choices if choice.at_edge and choice.decided]
-    if not edge:
-        return []
-    named = list(dict.fromkeys(f"{_who(choice)} on {choice.condition} N={choice.N}" for choice in edge))
-    more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
-    return [
-        f"The best rate was the least or the greatest candidate in {len(edge)} of {len(choices)} tunings, so "
-        f"that a better one may lie beyond: {', '.join(named[:_MOST_NAMED])}{more}."
-    ]
-
-
-def _who(choice: Choice) -> str:
-    return learner_name({"algorithm": "the learner", **choice.settings})
 
 
 def _apart(learner: RankedLearner) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import polars as pl
 from rich.table import Table
 
 from memory_rl.catalogue import KEEP
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
-from memory_rl.files import Json
+from memory_rl.files import Json, to_csv
 from memory_rl.reporting.terminal import make_table
 from memory_rl.reporting.values import MEDIAN, RATE, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
@@ -71,6 +72,11 @@ def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mappin
     return [
         {**_make_row(cell, directory, whys), **{key: cell.values.get(key) for key in keys}} for cell in cells
     ]
+
+
+def as_csv(rows: Sequence[Json]) -> bytes:
+    """Rows as the content of a CSV file."""
+    return to_csv(pl.DataFrame(rows, infer_schema_length=None, strict=False)).encode()
 
 
 def results_table(rows: Sequence[Json], location: str) -> Table:

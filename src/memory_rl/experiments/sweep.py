@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-import polars as pl
 from rich.console import Console
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
@@ -31,7 +30,7 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
-from memory_rl.experiments.ranks import chosen_learners, edge_note, rank_sweep, ranking_table
+from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_table
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.store import (
     CELLS,
@@ -44,6 +43,7 @@ from memory_rl.experiments.store import (
     refuse_foreign,
 )
 from memory_rl.experiments.tuning import (
+    ALL_DIVERGED,
     Choice,
     Contest,
     candidates_of,
@@ -52,7 +52,7 @@ from memory_rl.experiments.tuning import (
     make_contests,
 )
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
-from memory_rl.files import Json, folder_name, print_anything, to_csv
+from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.reporting.terminal import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
@@ -142,21 +142,19 @@ def make_plan(words: Sequence[str]) -> Sweep:
         )
     protocol = source if isinstance(source, Protocol) else None
     learners = chosen_learners(settings, axes, protocol)
-    cells = (
+    every = (
         cells_of_entries(source.grid, axes, learners) if source else cells_of_axes(settings.conditions, axes)
     )
+    cells = merge(every)
     if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
         cells = [cell.with_values(figures=False) for cell in cells]
     tuning = settings.tuning
     if source is not None and source.tune is not None:
         tuning = tuning or read_tuning(source.tune)
-    notes = []
-    if source and "backend" in axes:
-        merged = len(cells_of_entries(source.grid, {}, learners)) - len(cells)
-        notes = [
-            f"cells left out as the same as others, without the keys that have no meaning with "
-            f"backend={axes['backend']}: {merged}"
-        ]
+    merged, notes = len(every) - len(cells), list[str]()
+    if source and "backend" in axes and merged:
+        why = f"without the keys that have no meaning with backend={axes['backend']}"
+        notes = [f"cells left out as the same as others, {why}: {merged}"]
     return Sweep(
         settings,
         source.name if source else "sweep",
@@ -322,7 +320,7 @@ class Sweep:
             else:
                 why = f"its tuning is not complete: {failed} failed ({self.whys[failed]})"
                 if self.diverged.issuperset(tried):
-                    why = f"all candidate rates diverged (of {failed}: {self.whys[failed]})"
+                    why = f"{ALL_DIVERGED} (of {failed}: {self.whys[failed]})"
                 self.whys |= {cell.id: why for cell in contest.reported}
                 cells += contest.reported
         self._write_record([cell for cell in cells if cell.id not in self.whys], chosen=True)
@@ -372,25 +370,23 @@ class Sweep:
 
     def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
-        rows = results.make_rows(merge([*self.kept, *cells]), self.directory, self.whys)
+        reported = merge([*self.kept, *cells])
+        rows = results.make_rows(reported, self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
             status = "failed"
-        frame = pl.DataFrame(rows, infer_schema_length=None, strict=False)
-        self.directory.write_bytes(RESULTS, to_csv(frame).encode())
+        self.directory.write_bytes(RESULTS, results.as_csv(rows))
         backend = str(self.cells[0].experiment.policy.backend)
         shipped = (self.protocol, backend) if self.protocol and self.settings.learners else None
-        ranking, said = rank_sweep(self.directory, rows, shipped, self.learners)
-        if ranking is not None:
-            said = [*said, *edge_note(self.choices)]
-        tuning = choices_of(self.choices, self.contests, self.directory) or None
-        summary = {**self._about, "status": status, "cells": rows, "tuning": tuning, "ranking_notes": said}
+        tuning = choices_of(self.choices, self.contests, self.directory)
+        ranked = rank_sweep(self.directory, reported, rows, shipped, self.learners, tuning)
+        outcome = {"status": status, "cells": rows, "tuning": tuning or None}
+        summary = {**self._about, **outcome, "ranking_notes": ranked.notes, "unranked": ranked.unranked}
         self.directory.write_json(SUMMARY, summary)
-        if ranking is not None:
-            table = pl.DataFrame(ranking.rows(), infer_schema_length=None, strict=False)
-            self.directory.write_bytes(RANKING, to_csv(table).encode())
+        if ranked.ranking is not None:
+            self.directory.write_bytes(RANKING, results.as_csv(ranked.ranking.rows()))
         if not self.settings.quiet:
-            self._show(rows, ranking)
-            for sentence in said:
+            self._show(rows, ranked.ranking)
+            for sentence in ranked.notes:
                 self._tell(sentence)
         return summary
 

@@ -15,6 +15,9 @@ from memory_rl.experiments.store import TUNING, SweepDirectory
 from memory_rl.files import Json
 from memory_rl.runs.store import SUMMARY
 
+ALL_DIVERGED = "all candidate rates diverged"
+"""How the reason begins why a cell has no rate, and so no runs."""
+
 _NOT_TUNED_APART = KEEP | {"seed", "learning_rate", "num_runs"}
 
 

@@ -16,6 +16,7 @@ from memory_rl.errors import ConfigError, one_line, suggest
 from memory_rl.keys import name_of
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import Learner
+from memory_rl.learning.own_memory import check_memory, check_names_kept
 from memory_rl.own_code import load_object, place_of, reason_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def load_learner(given: Any) -> Learner:
             f"{name} samples in a way of its own, and skipped updates are not sampled: "
             "add silent_if_equal = False."
         )
+    check_names_kept(learner, name)
     tried = deepcopy(learner)  # what it remembers of the checks is not what it starts with
     _call(name, "started", tried.start, 0, _SHAPE[0])
     if kind.learn is Learner.learn:
@@ -73,6 +75,7 @@ def load_learner(given: Any) -> Learner:
             _check_silence(tried, name)
     if kind.loss is not Learner.loss:
         _check_loss(tried, name)
+    _check_memory(deepcopy(learner), name)
     return learner
 
 
@@ -143,8 +146,15 @@ class _Watcher:
         self.moved = True
 
 
-def _batch(runs: np.ndarray, value: float) -> Batch:
-    """An update of these runs in which every return is the same."""
+def _check_memory(learner: Learner, name: str) -> None:
+    """Checks that what a learner keeps comes back, and is all that its later updates need."""
+    learner.start(0, _SHAPE[0])
+    random = np.random.default_rng(1)
+    check_memory(learner, [_batch(_ALL_RUNS, random.integers(4, size=_SHAPE) / 3.0) for _ in range(3)], name)
+
+
+def _batch(runs: np.ndarray, value: float | np.ndarray) -> Batch:
+    """An update of these runs with this return for each step, or (R, B, G, K) different ones."""
     _, groups, size, steps = _SHAPE
     returns = np.full((len(runs), groups, size, steps), value)
     choices = np.zeros((len(runs), groups * size, steps), dtype=np.int64)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -198,6 +197,8 @@ def _warm_up_whole(model: PreTrainedModel, *how: Any) -> tuple[WarmupReport, dic
 
 def cache_directory() -> Path:
     """Where base models are kept: MEMORY_RL_CACHE, or the user's cache directory."""
+    import platformdirs  # here, since only those who warm a model up through the cache need it
+
     try:
         of_user = platformdirs.user_cache_dir("memory-rl", appauthor=False)
     except RuntimeError:  # of a user without a home, as in some containers

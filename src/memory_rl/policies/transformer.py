@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from memory_rl.learning.learners import Learner
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
-_TOKENS_A_PASS = 2**12  # more at once are slower: the activations leave the cache
+_TOKENS_ON_A_CPU = 2**12  # in a pass: with more, which is slower, the activations leave the cache
+_TOKENS_ELSEWHERE = 2**18  # with as few, a GPU waits for the host: see docs/gpu.md
 _NO_PENALTY = Penalty()
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -186,6 +187,10 @@ class AdaptedTransformer(Policy):
     def _of_path(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> Batch:
         return self._batch(runs, prompts, self.trie.choices(path), path)
 
+    @property
+    def _tokens_a_pass(self) -> int:
+        return _TOKENS_ON_A_CPU if self.model.device.type == "cpu" else _TOKENS_ELSEWHERE
+
     def _chunks(self, num_runs: int, num_rows: int, num_tokens: int) -> Iterator[slice]:
         """Slices of runs, each of so many rows of tokens, that one pass can hold.
 
@@ -194,7 +199,7 @@ class AdaptedTransformer(Policy):
         config = self.model.config.get_text_config()
         tokens_a_run = num_rows * num_tokens
         floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
-        step = max(1, min(_TOKENS_A_PASS // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
+        step = max(1, min(self._tokens_a_pass // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
         return (slice(start, start + step) for start in range(0, num_runs, step))
 
 
@@ -307,7 +312,7 @@ class TransformerPolicy(AdaptedTransformer, Scores):
         where = runs[:, None], prompts
         moved = np.nonzero(self._stale[where].any(axis=1))[0]
         pieces, length = self._pack.tokens.shape
-        most = max(1, _TOKENS_A_PASS // (pieces * length))  # prompts of one run in a pass
+        most = max(1, self._tokens_a_pass // (pieces * length))  # prompts of one run in a pass
         for some in (slice(first, first + most) for first in range(0, prompts.shape[1], most)):
             for chunk in self._chunks(len(moved), prompts[:, some].shape[1] * pieces, length):
                 self._refresh(runs[moved[chunk]], prompts[moved[chunk], some])

@@ -16,7 +16,7 @@ from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import read_json
 
-PROTOCOL = "protocol.yaml"
+PROTOCOL, SWEEP = "protocol.yaml", "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,19 @@ def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
 
 
 def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
-    protocol, sweep = load_protocol(folder / PROTOCOL), _read_sweep(folder)
+    protocol, sweep = load_protocol(folder / PROTOCOL), read_of_sweep(folder)
     noted = (sweep.get("protocol") or {}).get("sha256")
     changed = noted not in (None, protocol.sha256)
     return Judgement(folder, protocol, judge(protocol, cells), changed, sweep.get("command"))
 
 
-def _read_sweep(folder: Path) -> dict[str, Any]:
-    path = folder / "sweep.json"
+def read_of_sweep(folder: Path, name: str = SWEEP) -> dict[str, Any]:
+    """What a JSON file of a sweep holds; nothing if there is none.
+
+    Raises:
+        RunDirectoryError: if it cannot be read.
+    """
+    path = folder / name
     if not path.exists():
         return {}
     try:

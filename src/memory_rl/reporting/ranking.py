@@ -5,7 +5,6 @@ All statistics are those of `memory_rl.analysis.ranking`.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -16,15 +15,17 @@ from typing import Any
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.entrants import runs_of
+from memory_rl.analysis.entrants import runs_of, without_rate
 from memory_rl.analysis.ranking import RankedCell, RankedLearner, RankedPair, RankedTask, Ranking, rank_cells
+from memory_rl.analysis.remarks import remarks, tuned_elsewhere, tuned_in, without_runs
 from memory_rl.analysis.shipped import shipped_runs
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import Json
 from memory_rl.reporting.curves import loss_words
-from memory_rl.reporting.provenance import Judgement
+from memory_rl.reporting.provenance import SWEEP, Judgement, read_of_sweep
 from memory_rl.reporting.values import UNKNOWN, WordTable, number
 from memory_rl.reporting.wording import wording
+from memory_rl.runs.store import SUMMARY
 
 _MOST_NAMED = 6  # learners in a sentence
 
@@ -72,7 +73,7 @@ class LearnerRanking:
     Attributes:
         ranking: of all learners that can be compared.
         here: the ids of learner and task of all runs of this report.
-        notes: sentences on what is left out.
+        notes: sentences on what is left out, and on rates at the edge of their tuning.
     """
 
     ranking: Ranking
@@ -102,7 +103,7 @@ class LearnerRanking:
         same, apart = ([one for one in others if one.apart_from_best is so] for so in (False, True))
         counting = sum(task.counts for task in self.tasks)
         of = f"{len(others) + 1} learners on {counting} task{'' if counting == 1 else 's'}"
-        found = [f"Of {of}, the best is {best.name} with {percent(best.share)} of the ceiling."]
+        found = [f"Of {of}, the best is {best.name} with {_over_tasks(best)} of the ceiling."]
         if same:
             found.append(f"It cannot be told apart from {_listed(same)}.")
         if apart:
@@ -129,9 +130,9 @@ class LearnerRanking:
             TableEntry(name, name, shipped=shipped),
             TableEntry(
                 learner.share.value,
-                percent(learner.share, interval=False),
+                _over_tasks(learner, interval=False),
                 [_interval(learner.share)],
-                f"{name}: {percent(learner.share)} of the ceiling, interquartile mean over its runs",
+                f"{name}: {_over_tasks(learner)} of the ceiling, interquartile mean over its runs",
                 self._level(learner.share),
             ),
             TableEntry(learner.stuck, f"{100 * learner.stuck:.0f} %"),
@@ -177,11 +178,9 @@ class LearnerRanking:
         above = (chance.value or 0.0) > 0.5
         kind = ("better" if above else "worse") if pair.apart else "open"
         sign = {"better": ">", "worse": "<", "open": "\u2248"}[kind]
-        told = "can be told apart" if pair.apart else "cannot be told apart"
-        tip = (
-            f"a run of {name} scores more than one of {other} with probability {percent(chance)}; "
-            f"they {told}, p = {pair.adjusted:.2g} after Holm"
-        )
+        told = "they can be told apart" if pair.apart else "they cannot be told apart"
+        why = "not tested" if pair.adjusted is None else f"{told}, p = {pair.adjusted:.2g} after Holm"
+        tip = f"a run of {name} scores more than one of {other} with probability {percent(chance)}; {why}"
         return Versus(f"{sign} {percent(chance, interval=False)}", kind, tip)
 
     def word_tables(self) -> list[WordTable]:
@@ -229,10 +228,22 @@ def make_ranking(cells: Sequence[Cell], judgements: Sequence[Judgement]) -> Lear
     shipped = [shipped_runs(*which) for which in _protocols(cells, judgements)]
     others = [runs for runs, _ in shipped if runs is not None]
     ranking = rank_cells(cells, pl.concat(others) if others else None)
-    if ranking is None or len({_without_rate(one.id) for one in ranking.learners}) < 2:
+    if ranking is None or len({without_rate(one.id) for one in ranking.learners}) < 2:
         return None
     here = runs_of(cells).select("learner", "task").unique().rows()
-    return LearnerRanking(ranking, frozenset(here), [*(why for _, why in shipped if why), *ranking.notes])
+    tuned, lacking = [tuned for runs in others for tuned in tuned_elsewhere(runs)], without_runs(cells)
+    for summary in _summaries(cells):
+        tuned += tuned_in(summary.get("tuning") or [])
+        lacking |= summary.get("unranked", {})
+    notes = [*(why for _, why in shipped if why), *remarks(ranking, lacking, tuned)]
+    return LearnerRanking(ranking, frozenset(here), notes)
+
+
+def _summaries(cells: Sequence[Cell]) -> Iterator[Json]:
+    """The summary.json of each sweep that these cells are of."""
+    for folder in dict.fromkeys(cell.path.resolve().parent.parent for cell in cells):
+        if (folder / SWEEP).is_file():
+            yield read_of_sweep(folder, SUMMARY)
 
 
 def _protocols(cells: Sequence[Cell], judgements: Sequence[Judgement]) -> Iterator[tuple[Any, str]]:
@@ -245,17 +256,15 @@ def _protocols(cells: Sequence[Cell], judgements: Sequence[Judgement]) -> Iterat
                 yield judgement.protocol, backend
 
 
-def _without_rate(learner: str) -> str:
-    keys = json.loads(learner)
-    return json.dumps(
-        {word: value for word, value in keys.items() if word != "learning_rate"}, sort_keys=True
-    )
-
-
 def percent(share: Estimate, *, interval: bool = True) -> str:
     """As in 21.5 % [17, 26]."""
     value = UNKNOWN if share.value is None else f"{number(100 * share.value)} %"
     return f"{value} {_interval(share)}" if interval else value
+
+
+def _over_tasks(learner: RankedLearner, *, interval: bool = True) -> str:
+    """Its share, as in at most 21.5 % [17, 26]."""
+    return f"{'at most ' if learner.at_most else ''}{percent(learner.share, interval=interval)}"
 
 
 def _interval(share: Estimate) -> str:
@@ -270,7 +279,7 @@ def _reversed(chance: Estimate) -> Estimate:
 
 def _listed(learners: Sequence[RankedLearner]) -> str:
     """Names with their shares, of the first few."""
-    named = [f"{one.name} ({percent(one.share)})" for one in learners[:_MOST_NAMED]]
+    named = [f"{one.name} ({_over_tasks(one)})" for one in learners[:_MOST_NAMED]]
     if len(learners) > _MOST_NAMED:
         named.append(f"{len(learners) - _MOST_NAMED} more")
     return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
@@ -282,7 +291,8 @@ def _in_line(entry: TableEntry) -> str:
 
 def _pair_words(pair: RankedPair) -> list[str]:
     told = "yes" if pair.apart else "no"
-    return [pair.better, pair.worse, percent(pair.improvement), f"{pair.p:.2g}", f"{pair.adjusted:.2g}", told]
+    chances = (UNKNOWN if chance is None else f"{chance:.2g}" for chance in (pair.p, pair.adjusted))
+    return [pair.better, pair.worse, percent(pair.improvement), *chances, told]
 
 
 def _pair_row(pair: RankedPair) -> Json:

@@ -30,7 +30,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from memory_rl.errors import RunDirectoryError
-from memory_rl.files import FAILURES, Json, flush, parse_json, read_frame, read_json, write_frame
+from memory_rl.files import Json, failures, flush, parse_json, read_frame, read_json, write_frame
 from memory_rl.state import SavedModel, State
 
 CHECKPOINT = "checkpoint"
@@ -79,7 +79,7 @@ class Checkpoints:
             _write_all(scratch, make_state())
             os.replace(scratch, self.path / str(number))
             flush(self.path)
-        except FAILURES as error:
+        except failures() as error:
             shutil.rmtree(scratch, ignore_errors=True)
             raise RunDirectoryError(
                 f"{self.path} cannot be written ({error}): make room, then continue with resume=True."
@@ -102,7 +102,7 @@ class Checkpoints:
         folder = self.path / str(number)
         try:
             return _read_all(folder)
-        except (*FAILURES, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except failures(ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunDirectoryError(
                 f"{folder} is damaged or of another version ({error}): "
                 f"remove {self.path} to start over there, or give another log_path."
@@ -123,7 +123,7 @@ class Checkpoints:
 
 def write_tensors(tensors: Mapping[str, np.ndarray], file: Path) -> None:
     """Writes arrays as a safetensors file that PyTorch's libraries take for their own."""
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     save_file(contiguous, file, {"format": "pt"})
 
 

@@ -163,7 +163,7 @@ def make_meter(
     accounts: Accounts | None = None
     if stop.ledger and experiment.only_hits:
         accounts = HitAccounts(secrets, world.N, _panel(experiment))
-    elif stop.ledger:
+    elif stop.ledger:  # every answer is listed
         accounts = Accounts(secrets, world.N, stop.memorised_at, setting.condition.table)
     return Meter(
         secrets=secrets,

@@ -195,7 +195,10 @@ def _of_noisy_bits(
         N, outcomes, certainty, games=_GAMES, generator=random, max_episodes=_EPISODES
     )
     return _PartitionCeilings(
-        noisy_bits.capacity(N, outcomes, _CELLS), FirstEpisode(told, told), _if_ended(played), _SIMULATED
+        noisy_bits.capacity(N, outcomes, _CELLS),
+        FirstEpisode(float(told), float(told)),
+        _if_ended(played),
+        _SIMULATED,
     )
 
 

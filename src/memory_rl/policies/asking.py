@@ -1,10 +1,10 @@
 """Samples conversations token by token from a model that cannot score all of them at once.
 
-One pass over the prompt and some conversations gives the probabilities of these; its keys and values serve the
-tokens that are sampled after it. Where only one token can follow, the next decision is asked for in the same
-pass: a turn of one-token replies takes one pass.
+One pass over the prompt and some conversations gives the probabilities of these; its keys and values serve
+the tokens that are sampled after it. Where only one token can follow, the next decision is asked for in the
+same pass: a turn of one-token replies takes one pass.
 
-Axes: B rows (a run and one of its prompts each), Q forms, E samples, L edges on a path, C edges of a decision.
+Axes: B rows (a run and one of its prompts each), Q forms, E samples, L edges of a path, C of a decision.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def draw(
     *,
     avoid: bool,
 ) -> Drawn:
-    """Samples from the policy; it may be asked for samples given that they are not the first form of their row.
+    """Samples from the policy, or from what is left of it without the first form of each row.
 
     Token by token: at a decision on that form's path, the edge along it weighs what may still come after it
     and is not the form.

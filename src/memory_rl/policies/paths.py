@@ -132,8 +132,8 @@ class PathPolicy(AdaptedTransformer):
     def _of_valid(self, seen: Drawn) -> np.ndarray:
         """The mass on all valid answers: (R,), an unbiased estimate.
 
-        The mean probability of staying, of samples of all answers; of samples that are not the form, P(form) +
-        (1 - P(form)) times it.
+        The mean probability of staying, of samples of all answers; of samples that are not the form,
+        P(form) + (1 - P(form)) times it.
         """
         form, others = np.exp(seen.of_forms[:, 0]), np.exp(seen.of_staying).mean(axis=1)
         return np.log(form + (1 - form) * others if self._avoids else others)

@@ -92,13 +92,16 @@ def test_equal_groups_move_a_policy_exactly_if_the_learner_says_so(learner):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_what_equal_groups_move_is_neither_skipped_nor_scored_by_paths(name):
+def test_what_equal_groups_move_is_not_skipped_and_paths_suffice_where_samples_do(name):
     keys = {"N": 64, "algorithm": name, "skip_ahead": True}
-    silent = LEARNERS[name]().silent_if_equal
-    assert make_experiment(keys).skips_ahead is silent
-    assert make_experiment({**keys, "skip_ahead": None}).skips_ahead is silent
-    if silent:
-        assert make_experiment({**keys, "scoring": "paths"}).scores_paths
+    learner = LEARNERS[name]()
+    assert make_experiment(keys).skips_ahead is learner.silent_if_equal
+    assert make_experiment({**keys, "skip_ahead": None}).skips_ahead is learner.silent_if_equal
+    assert learner.samples_suffice is (name not in ("posterior", "evolution"))
+    if learner.samples_suffice:
+        experiment = make_experiment({**keys, "scoring": "paths"})
+        assert experiment.scores_paths
+        assert experiment.only_hits is experiment.skips_ahead is learner.silent_if_equal
     else:
         with pytest.raises(ConfigError, match=f"scoring=paths does not go with algorithm={name}: leave scor"):
             make_experiment({**keys, "scoring": "paths"})

@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
 _ANSWERS_A_PASS = 2**11  # more are taught path by path
 _TOKENS_A_PASS = 2**12  # of several prompts
-_ROWS, _ANSWERS_A_ROW = 8, 16  # of a step on some paths
+_ROWS, _ANSWERS_A_ROW, _EDGES_A_ROW = 8, 16, 128  # at most, of a step on some paths
+_ROWS_OF_HEAD = 256  # on whose paths the head alone is fitted
 _RECENT_STEPS = 100  # over which the divergence is averaged where it is sampled
 _PATIENCE = 5  # a fall ends early if in this part of its steps the divergence has not sunk by
 _LEAST_GAIN = 0.01  # this share
@@ -120,8 +121,9 @@ def warm_up(
     """
     started, lesson = time.monotonic(), make_lesson(model, trie, num_answers, settings, watch, prior)
     head_steps, divergence = 0, math.inf
-    # On some answers the head alone grows huge weights, and reinforcement then takes three times the updates.
-    if isinstance(lesson, _AllAnswers) and settings.head_steps:
+    # On some answers of one turn the head alone grows huge weights, and reinforcement then takes three times
+    # the updates. On the turns of some conversations it does not: each decision is there many times.
+    if settings.head_steps and (isinstance(lesson, _AllAnswers) or trie.num_steps > 1):
         head = model.get_output_embeddings()
         after_step = open_answers(model, trie) if trie.num_prompts > 1 else None
         head_steps, divergence = _descend(
@@ -326,7 +328,23 @@ class _SomeAnswers(Lesson):
     @override
     def _step(self) -> tuple[torch.Tensor, float]:
         """KL(target || policy) in nats, decision by decision on the paths of random answers."""
-        draws = self._random.choice(self._num_answers, size=(_ROWS, _ANSWERS_A_ROW), p=self._prior)
+        decision, logits, _, answers = self._some()
+        return self._loss(decision, logits, answers)
+
+    def of_head(self, head: torch.nn.Module) -> Loss:
+        """The loss as a function of the head alone, on paths that stay the same."""
+        seen = list[torch.Tensor]()
+        with torch.no_grad(), head.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+            drawn = [self._some() for _ in range(_ROWS_OF_HEAD // _ROWS)]
+        states = torch.cat([each[where] for each, (_, _, where, _) in zip(seen, drawn, strict=True)])
+        decision = np.concatenate([one for one, *_ in drawn])
+        answers = sum(number for *_, number in drawn)
+        return lambda: self._loss(decision, head(states), answers)
+
+    def _some(self) -> tuple[np.ndarray, torch.Tensor, tuple[np.ndarray, np.ndarray], int]:
+        """The decisions on some paths, their logits and where these are, and the number of paths."""
+        a_row = max(1, min(_ANSWERS_A_ROW, _EDGES_A_ROW // self._trie.max_edges))
+        draws = self._random.choice(self._num_answers, size=(_ROWS, a_row), p=self._prior)
         paths = self._trie.form_edges[draws]
         row, *_ = where = np.nonzero(paths != NONE)
         decision = self._trie.edge_decision[paths[where]]
@@ -335,10 +353,13 @@ class _SomeAnswers(Lesson):
         keep, place = pack.kept(row, nodes)
         self.tokens += pack.tokens.numel()
         logits = forward(self._model, pack, keep, self._trie.prompt)[row, place]
+        return decision, logits, (row, place), draws.size
+
+    def _loss(self, decision: np.ndarray, logits: torch.Tensor, answers: int) -> tuple[torch.Tensor, float]:
         edges = self._trie.decision_edges[decision]
         share = tensor_beside(logits, np.where(edges == NONE, 0.0, self._share[edges])).float()
         log_probs = decision_log_probs(self._trie, decision, logits)
-        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / draws.size
+        divergence = torch.where(share > 0, share * (share.log() - log_probs), 0.0).sum() / answers
         return divergence, divergence.item() / math.log(2)
 
     @override

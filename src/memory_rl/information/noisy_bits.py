@@ -9,7 +9,7 @@ import numpy as np
 from memory_rl.information import bits
 from memory_rl.information.bounds import shannon_capacity
 from memory_rl.information.outcomes import Outcomes
-from memory_rl.information.questioner import Episodes
+from memory_rl.information.questioner import Episodes, play_out
 
 
 def capacity(N: int, outcomes: Outcomes, cells: float) -> float | None:
@@ -44,19 +44,15 @@ def simulated(
     num_bits, (wrong, right) = (N - 1).bit_length(), np.log2(outcomes.noisy[1])
     secrets, threshold = bits.digits(generator.integers(N, size=games), num_bits), math.log2(certainty) - 1e-9
     lead = np.zeros((games, num_bits))  # how much more often the bits of S were told rightly than wrongly
-    playing, spent = np.arange(games) if threshold > -math.log2(N) else np.arange(0), 0
-    for _ in range(max_episodes):
-        if len(playing) == 0:
-            break
-        spent += len(playing)
+
+    def play(playing: np.ndarray) -> np.ndarray:
         # answered with zeros, of which those are right that S has: one number in [0, 1) decides on all levels
-        lead[playing] += 1 - 2 * (
-            (secrets[playing] == 0) ^ _levels(secrets[playing] == 0, outcomes, generator)
-        )
-        known = _log_secret(lead[playing] * (right - wrong), secrets[playing], N)
-        playing = playing[known < threshold]
-    ended = games - len(playing)
-    return Episodes(None, None, spent / ended if ended else math.inf)
+        is_right = secrets[playing] == 0
+        lead[playing] += 1 - 2 * (is_right ^ _levels(is_right, outcomes, generator))
+        return _log_secret(lead[playing] * (right - wrong), secrets[playing], N) < threshold
+
+    open_at_first = threshold > -math.log2(N)
+    return play_out(games, play, max_episodes) if open_at_first else Episodes(None, None, 0.0)
 
 
 def _levels(right: np.ndarray, outcomes: Outcomes, generator: np.random.Generator) -> np.ndarray:

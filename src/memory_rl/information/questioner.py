@@ -8,6 +8,7 @@ are left; all counts include the episode in which it happens.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -143,15 +144,30 @@ def simulated(
     num_secrets = questions.num_secrets
     observer, secrets = Observer(games, num_secrets), generator.integers(num_secrets, size=games)
     threshold = np.log2(num_secrets * certainty) - 1e-9
-    playing, spent = np.arange(games) if threshold > 0 else np.arange(0), 0
+
+    def play(playing: np.ndarray) -> np.ndarray:
+        answers = np.array([_most(outcomes, m) for m in questions.masses(observer.posterior(playing))])
+        levels = outcomes.draw(questions.classes(answers, secrets[playing]), generator.random(len(playing)))
+        observer.observe(playing, Partition(Asked(questions, answers)), outcomes, levels)
+        return observer.bits_known(playing, secrets[playing]) < threshold
+
+    return play_out(games, play, max_episodes) if threshold > 0 else Episodes(None, None, 0.0)
+
+
+def play_out(games: int, play: Callable[[np.ndarray], np.ndarray], max_episodes: int) -> Episodes:
+    """Plays games until they end; `Episodes.to_reach` is infinite if none does.
+
+    Args:
+        games: how many begin.
+        play: an episode of these games (R,); says which of them go on, (R,) bool.
+        max_episodes: the longest a game may be.
+    """
+    playing, spent = np.arange(games), 0
     for _ in range(max_episodes):
         if len(playing) == 0:
             break
         spent += len(playing)
-        answers = np.array([_most(outcomes, m) for m in questions.masses(observer.posterior(playing))])
-        levels = outcomes.draw(questions.classes(answers, secrets[playing]), generator.random(len(playing)))
-        observer.observe(playing, Partition(Asked(questions, answers)), outcomes, levels)
-        playing = playing[observer.bits_known(playing, secrets[playing]) < threshold]
+        playing = playing[play(playing)]
     ended = games - len(playing)
     return Episodes(None, None, spent / ended if ended else math.inf)
 

@@ -189,11 +189,6 @@ def test_an_entropy_bonus_and_the_pull_to_the_base_go_with_paths():
     assert result.episodes["count"].sum() == 2 * 40
 
 
-def test_the_policies_of_another_run_do_not_teach_on_paths(capsys):
-    said = complaint("train", "N=16 signal=teacher teacher=there scoring=paths", capsys)
-    assert "scoring=paths does not go with teacher=there" in said
-
-
 @pytest.mark.parametrize(
     ("words", "least"),
     [("num_runs=100", 671_088), ("num_runs=16 num_secrets=2 batch_size=8 memorised_share=1", 524_288)],

@@ -172,7 +172,7 @@ class AnswerTrie:
         """The weight of the forms that take each edge: (F,) to (E + 1,); the last, which -1 reads, is 0."""
         found = np.zeros(len(self.edge_token) + 1)
         for edges in self.form_edges.T:
-            found += np.bincount(edges % len(found), weights, len(found))
+            np.add.at(found, edges, weights)
         found[NONE] = 0.0
         return found
 

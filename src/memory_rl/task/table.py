@@ -113,12 +113,17 @@ def _of_beginnings(environment: Environment) -> EpisodeTable:
     N = environment.space.N
     written = np.array([str(answer) for answer in range(N)])
     width = written.dtype.itemsize // 4  # of the longest
-    spelling = written.view(np.int32).reshape(-1, width)  # 0 behind the end
+    by_answer = written.view(np.int32).reshape(-1, width)  # 0 behind the end
+    letters = np.ascontiguousarray(by_answer.T.astype(np.uint8))  # what fits into a byte is looked up fast
 
     def classes(choices: np.ndarray, secrets: np.ndarray) -> np.ndarray:
         answers = choices[..., 0]
-        given = spelling[answers]  # (..., width)
-        alike = ((given == spelling[secrets]) & (given != 0)).cumprod(axis=-1).sum(axis=-1)
+        beginning = np.ones(np.broadcast_shapes(answers.shape, np.shape(secrets)), dtype=bool)
+        alike = np.zeros(beginning.shape, dtype=np.int64)
+        for letter in letters:
+            given = letter[answers]
+            beginning = beginning & (letter[secrets] == given) & (given != 0)
+            alike += beginning
         return np.where(answers == secrets, width, alike)
 
     return EpisodeTable(

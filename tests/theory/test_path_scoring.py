@@ -212,14 +212,27 @@ def test_sft_scores_paths_too():
     np.testing.assert_allclose(*(at_the_end(result, "bits_known") for result in results), atol=1e-3)
 
 
-def test_the_ledger_of_paths_cannot_be_recomputed_and_says_so():
+def test_the_ledger_cannot_be_recomputed_where_misses_are_not_listed_and_says_so():
     result = memory_rl.train(N=16, num_runs=1, scoring="paths", max_episodes=40)
-    with pytest.raises(memory_rl.errors.RunDirectoryError, match="read its ledger in metrics"):
+    with pytest.raises(
+        memory_rl.errors.RunDirectoryError, match="read its ledger in metrics.* skip_ahead=False"
+    ):
         memory_rl.ledger_from_episodes(result.path)
     assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {
         -2,
         result.metrics["secret"][0],
     }
+
+
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_the_ledger_of_hits_and_misses_is_recomputed_where_all_are_listed(command):
+    keys = {"skip_ahead": False, "max_episodes": 40} if command == "train" else {}
+    result = getattr(memory_rl, command)(N=16, num_runs=2, scoring="paths", **keys)
+    metrics = result.metrics.filter(pl.col("episode") > 0)
+    both = metrics.join(memory_rl.ledger_from_episodes(result.path), on=["run", "episode"], suffix="_again")
+    assert both.height == metrics.height > 0
+    for column in ("asked_bits", "observer_bits", "asked_variance"):
+        np.testing.assert_allclose(both[column], both[f"{column}_again"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -49,8 +49,8 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
     how = manifest["resolved"] if "resolved" in manifest else experiment.resolved()
     if how.get("scoring") == "paths" and how.get("skip_ahead"):
         raise RunDirectoryError(
-            f"{path} was run with scoring=paths and skip_ahead=True, which does not list every answer: read its "
-            "ledger in metrics.parquet, or run it again with skip_ahead=False."
+            f"{path} was run with scoring=paths and skip_ahead=True, which does not list every answer: read "
+            "its ledger in metrics.parquet, or run it again with skip_ahead=False."
         )
     try:
         return _recomputed(experiment, directory)

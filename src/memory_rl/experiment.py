@@ -149,7 +149,7 @@ class Experiment(Parts):
             )
 
     def _check_memory(self) -> None:
-        """What is kept of each run and secret: a number for every answer, where all are scored or observed."""
+        """What is kept of each run and secret: a number for each answer, where all are scored or observed."""
         N, secrets, runs = self.world.N, self.world.num_secrets, self.stop.num_runs
         needed = not self.scores_paths or self.learner.wants_beliefs
         most = MAX_ANSWERS_KEPT // (N if needed or (self.stop.ledger and not self.only_hits) else 1)

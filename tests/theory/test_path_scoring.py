@@ -214,9 +214,7 @@ def test_sft_scores_paths_too():
 
 def test_the_ledger_cannot_be_recomputed_where_misses_are_not_listed_and_says_so():
     result = memory_rl.train(N=16, num_runs=1, scoring="paths", max_episodes=40)
-    with pytest.raises(
-        memory_rl.errors.RunDirectoryError, match="read its ledger in metrics.* skip_ahead=False"
-    ):
+    with pytest.raises(memory_rl.errors.RunDirectoryError, match=r"in metrics\.parquet.* skip_ahead=False"):
         memory_rl.ledger_from_episodes(result.path)
     assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {
         -2,

@@ -1,5 +1,5 @@
-"""Scoring the secret and some samples alone changes no law, whatever the reward: the same episodes to memorise
-and the same bits in distribution as if every answer were scored, and an exact ledger."""
+"""Scoring the secret and some samples alone changes no law, whatever the reward: the same episodes to
+memorise and the same bits in distribution as if every answer were scored, and an exact ledger."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""What all runs, secrets and answers together would need must fit into memory, and is refused before any work."""
+"""What all runs, secrets and answers need together must fit into memory; else it is refused before any work."""
 
 import tracemalloc
 
@@ -21,7 +21,7 @@ def test_observers_must_fit_into_memory(keys, capsys):
         "every answer: use num_runs=64 or less, or ledger=False.\n"
     )
     assert not parse_experiment([*words, "num_runs=1024", "ledger=False"]).stop.ledger
-    with pytest.raises(ConfigError, match="num_secrets=3 .* use num_secrets=2 or less, or ledger=False"):
+    with pytest.raises(ConfigError, match=r"num_secrets=3 .* use num_secrets=2 or less, or ledger=False"):
         parse_experiment([f"N={2**20}", "num_secrets=3", "num_runs=32"])
 
 

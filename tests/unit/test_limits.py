@@ -1,4 +1,4 @@
-"""What all runs, secrets and answers need together must fit into memory; else it is refused before any work."""
+"""What all runs, secrets and answers need together must fit into memory; else it is refused at once."""
 
 import tracemalloc
 

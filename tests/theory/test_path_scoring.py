@@ -33,10 +33,10 @@ def policies(make_policy):
     return whole, paths
 
 
-def make_base(make_policy):
+def make_base(make_policy, kind="single_step", size=N):
     """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each
     policy."""
-    policy = make_policy("single_step", N, num_runs=1)
+    policy = make_policy(kind, size, num_runs=1)
     model = policy.model
     for name, module in list(model.named_modules()):
         if hasattr(module, "base"):
@@ -88,6 +88,30 @@ def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
             abs(staying[run].mean() - (1 - law[N])) < 4 * error
         )  # the estimate of the valid mass is unbiased
         assert staying[run].std() < np.sqrt(law[N] * (1 - law[N]))  # and varies less than counting would
+
+
+def test_what_spells_no_answer_is_no_valid_mass(make_policy):
+    """Of several turns, where N is no power of two: the mean of the estimate is the mass on answers."""
+    whole = make_policy("multi_step", 11, num_runs=2)
+    base = make_base(make_policy, "multi_step", 11)
+    paths = PathPolicy(
+        base, whole.trie, avoids=False, num_runs=2, lora=LoRASettings(rank=4), learning_rate=1e-3, seed=0
+    )
+    runs, secrets, seen = np.arange(2), np.array([[3], [7]]), []
+    whole.distil(runs, runs[:, None] * 0, np.full((2, 1, 16), 1 / 16), 20)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        other.data.copy_(one.data)
+    exact = whole.assess(runs, secrets, 11)
+    assert (np.exp(whole.log_probs(runs, runs[:, None] * 0)[:, 0, 11:]).sum(axis=1) > 0.1).all()
+    paths._wanted = 64  # samples each time
+    for _ in range(12):
+        paths._stale[:] = True
+        seen.append(paths.assess(runs, secrets, 11))
+    np.testing.assert_allclose(seen[0].of_form, exact.of_form, rtol=0, atol=1e-5)
+    estimates = np.exp([one.of_valid for one in seen])[:, :, 0]
+    error = estimates.std(axis=0) / np.sqrt(len(seen))
+    assert (abs(estimates.mean(axis=0) - np.exp(exact.of_valid[:, 0])) < 3 * error).all()
+    assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
 
 
 def test_where_an_exit_is_taken_follows_its_law(policies):

@@ -56,7 +56,7 @@ class PathPolicy(AdaptedTransformer):
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         moved = self._stale[runs].any(axis=1)
-        self._look(runs[moved], forms[moved], self._wanted)
+        self._look(runs[moved], forms[moved], self._wanted, num_answers)
         return Assessment(*self._assessed[:, runs])
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
@@ -77,7 +77,9 @@ class PathPolicy(AdaptedTransformer):
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Batch:
         """Gives out samples, and draws more where they do not suffice, see `ScoresPaths`."""
         lacking = self._stale[runs, 0] | (self._num_waiting[runs] < num_episodes)
-        self._look(runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes))
+        self._look(
+            runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes), len(self.trie.form_edges)
+        )
         path = np.stack([self._give_out(run, num_episodes) for run in runs])
         return self._of_path(runs, first_prompt(runs), path)
 
@@ -115,28 +117,38 @@ class PathPolicy(AdaptedTransformer):
         super().restore(state)
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
-    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
+    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int, num_answers: int) -> None:
         """Assesses these runs as they are now, and draws samples of each."""
         for chunk, seen in self._draw(
             runs, every_prompt(runs, forms.shape[1]), forms[..., None], num_samples
         ):
             here, of_form = runs[chunk], seen.of_forms[:, 0]
-            best = np.maximum(of_form, seen.of_valid_path.max(axis=1))
-            of_all = np.stack([of_form, self._of_valid(seen), best]).reshape(3, len(here), -1)
+            answers = np.where(self._beyond(seen.paths, num_answers), -np.inf, seen.of_valid_path)
+            best = np.maximum(of_form, answers.max(axis=1))
+            of_all = np.stack([of_form, self._of_valid(seen, num_answers), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
             self._assessed[:, here] = of_all
             for run, path in zip(here, seen.paths, strict=True) if forms.shape[1] == 1 else ():
                 self._waiting[run] = path
         self._stale[runs] = False
 
-    def _of_valid(self, seen: Drawn) -> np.ndarray:
-        """The mass on all valid answers: (R,), an unbiased estimate.
+    def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
+        """The mass on all answers: (R,), estimated without bias, but at least that of the form.
 
         The mean probability of staying, of samples of all answers; of samples that are not the form,
-        P(form) + (1 - P(form)) times it.
+        P(form) + (1 - P(form)) times it. Samples that stay and spell what is no answer are taken off.
         """
-        form, others = np.exp(seen.of_forms[:, 0]), np.exp(seen.of_staying).mean(axis=1)
-        return np.log(form + (1 - form) * others if self._avoids else others)
+        staying = np.exp(seen.of_staying) - self._beyond(seen.paths, num_answers)
+        form, others = np.exp(seen.of_forms[:, 0]), staying.mean(axis=1)
+        return np.log(np.maximum(form, form + (1 - form) * others if self._avoids else others))
+
+    def _beyond(self, paths: np.ndarray, num_answers: int) -> np.ndarray:
+        """Which samples (..., L) are valid in each turn and spell a number that is no answer: (...)."""
+        if len(self.trie.form_edges) == num_answers:
+            return np.zeros(paths.shape[:-1], dtype=bool)
+        choices = self.trie.choices(paths)
+        spelt = choices @ 2 ** np.arange(choices.shape[-1])[::-1]
+        return (choices >= 0).all(axis=-1) & (spelt >= num_answers)
 
     def _draw(
         self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray, num_samples: int

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from memory_rl.learning.batch import Batch
 
+_MOST_AT_ONCE = 128  # samples of a run that stands still
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
 
 
@@ -40,7 +41,7 @@ class PathPolicy(AdaptedTransformer):
         avoids: whether the samples that are drawn are given that they are not the secret.
     """
 
-    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted")
+    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_stretch")
 
     def __init__(
         self, model: PreTrainedModel, trie: AnswerTrie, *, avoids: bool = True, **settings: Any
@@ -51,6 +52,8 @@ class PathPolicy(AdaptedTransformer):
         # Samples of each run that were not given out yet, where it has one prompt.
         self._waiting = [np.zeros((0, trie.max_edges), dtype=np.int64)] * self.num_runs
         self._wanted = _SAMPLES
+        # Of each run: how many groups it was given since it moved, and half as many of the stretch before.
+        self._stretch = np.zeros(self.num_runs, dtype=np.int64)
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
@@ -62,7 +65,8 @@ class PathPolicy(AdaptedTransformer):
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
         """This many episodes of each run, in blocks to these prompts (R, B).
 
-        Those that were drawn when the run was assessed are given out first.
+        Those that were drawn before are given out first: while a run stands still its samples stay good, so
+        that in a stretch of silent groups as many are drawn at once as it has lasted.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
         path = np.full((len(runs), num_episodes, self.trie.max_edges), NONE)
@@ -70,8 +74,15 @@ class PathPolicy(AdaptedTransformer):
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size):
-            path[some[chunk]] = drawn.paths.reshape(-1, *path.shape[1:])
+        most = max(1, _MOST_AT_ONCE // num_episodes) if prompts.shape[1] == 1 else 1
+        times = np.where(self._stale[runs[some], 0], 1, self._stretch[runs[some]].clip(1, most))
+        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
+            here = some[chunk]
+            sampled = drawn.paths.reshape(len(here), -1, path.shape[2])
+            path[here] = sampled[:, :num_episodes]
+            for run, paths, count in zip(runs[here], sampled, times[chunk] * num_episodes, strict=True):
+                self._waiting[run] = paths[num_episodes:count]
+        self._stretch[runs] += 1
         return self._of_path(runs, prompts, path)
 
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Batch:
@@ -130,7 +141,7 @@ class PathPolicy(AdaptedTransformer):
             self._assessed[:, here] = of_all
             for run, path in zip(here, seen.paths, strict=True) if forms.shape[1] == 1 else ():
                 self._waiting[run] = path
-        self._stale[runs] = False
+        self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
     def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
         """The mass on all answers: (R,), estimated without bias, but at least that of the form.
@@ -151,16 +162,29 @@ class PathPolicy(AdaptedTransformer):
         return (choices >= 0).all(axis=-1) & (spelt >= num_answers)
 
     def _draw(
-        self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray, num_samples: int
+        self,
+        runs: np.ndarray,
+        prompts: np.ndarray,
+        forms: np.ndarray,
+        num_samples: int,
+        times: np.ndarray | int = 1,
     ) -> Iterator[tuple[slice, Drawn]]:
-        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt."""
+        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt.
+
+        Of one prompt, so many times (R,) as many samples; those beyond a run's number are not to be used.
+        """
         blocks, longest = prompts.shape[1], self.trie.max_edges
-        length = len(self.trie.prompt) + (num_samples + 1) * longest
+        samples = np.broadcast_to(blocks * num_samples * times, runs.shape)
+        length = len(self.trie.prompt) + (int(samples.max(initial=0)) // blocks + 1) * longest
         for chunk in self._chunks(len(runs), blocks, length):
-            here = runs[chunk]
-            uniforms = self._streams.random(here, blocks * num_samples, longest, 2)
+            here, counts = runs[chunk], samples[chunk]
+            uniforms = np.zeros((len(here), counts.max(), longest, 2))
+            for row, run, count in zip(uniforms, here, counts, strict=True):
+                row[:count] = self._streams[run].random(
+                    (count, longest, 2)
+                )  # a run's own, whoever is beside it
             rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
-            numbers = uniforms.reshape(-1, num_samples, longest, 2)
+            numbers = uniforms.reshape(len(here) * blocks, -1, longest, 2)
             with torch.inference_mode():
                 self.adapters.activate(here)
                 drawn = draw(self.model, self.trie, *rows, numbers, avoid=self._avoids)

@@ -1,6 +1,8 @@
 """Scoring the secret and some samples alone is scoring every answer: same probabilities, same samples, same
 runs in distribution, same ledger on average."""
 
+from copy import deepcopy
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,10 +14,12 @@ import memory_rl
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import OneAgainstRest
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies import paths as paths_module
 from memory_rl.policies.asking import draw
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.paths import PathPolicy
 
+RATE = {"learning_rate": 1e-3, "seed": 0}
 N, RUNS, SECRETS = 23, np.arange(3), np.array([2, 20, 9])
 
 
@@ -112,6 +116,57 @@ def test_what_spells_no_answer_is_no_valid_mass(make_policy):
     error = estimates.std(axis=0) / np.sqrt(len(seen))
     assert (abs(estimates.mean(axis=0) - np.exp(exact.of_valid[:, 0])) < 3 * error).all()
     assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
+
+
+@pytest.fixture
+def sampler(make_policy):
+    """The same three runs, asked for all answers, and for paths that may be the secret."""
+    whole = make_policy("single_step", N, num_runs=3)
+    lora = LoRASettings(rank=4)
+    paths = PathPolicy(make_base(make_policy), whole.trie, avoids=False, num_runs=3, lora=lora, **RATE)
+    random = torch.Generator().manual_seed(5)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        one.data += 0.02 * torch.randn(one.shape, generator=random)
+        other.data.copy_(one.data)
+    return whole, paths
+
+
+def test_a_run_that_stands_still_is_asked_for_as_many_samples_as_it_has_given(sampler, monkeypatch):
+    whole, paths = sampler
+    asked = []
+    monkeypatch.setattr(paths_module, "draw", lambda *given, **more: asked.append(1) or draw(*given, **more))
+    paths.assess(RUNS, SECRETS[:, None], N)
+    answers = np.concatenate([paths.sample(RUNS, RUNS[:, None] * 0, 4).choices for _ in range(400)], axis=1)
+    assert len(asked) == 1 + 4 + 12  # 2 groups when they were assessed, then 2, 4, 8, 16, and 32 at once
+    for run, law in enumerate(np.exp(all_log_probs(whole, RUNS))):
+        law = np.append(law, invalid_mass(whole, RUNS)[run])
+        counts = np.bincount(np.where(answers[run, :, 0] < 0, N, answers[run, :, 0]), minlength=N + 1)
+        likely = law * 1600 >= 5
+        observed = np.append(counts[likely], counts[~likely].sum())
+        expected = np.append(law[likely], law[~likely].sum()) * 1600
+        some = expected > 0
+        expected = expected[some] * 1600 / expected.sum()
+        assert scipy.stats.chisquare(observed[some], expected).pvalue > 0.001
+    waiting = paths._num_waiting.copy()
+    assert (waiting > 4).all()
+    paths._stale[:2] = True  # two have moved: what waits was drawn before
+    paths.assess(RUNS, SECRETS[:, None], N)
+    assert paths._num_waiting.tolist() == [4, 4, waiting[2]]
+    assert paths._stretch.tolist() == [200, 200, 400]
+
+
+def test_what_is_drawn_ahead_does_not_depend_on_other_runs(sampler):
+    """A run that moves now and then is given the same samples beside runs that always or never move."""
+    _, paths = sampler
+    begun, given = deepcopy(paths.state()), []
+    for moves in (False, True):
+        paths.restore(deepcopy(begun))
+        given.append([])
+        for step in range(24):
+            paths._stale[:, 0] = [moves, step in (9, 17), moves]
+            paths.assess(RUNS, SECRETS[:, None], N)
+            given[-1].append(paths.sample(RUNS, RUNS[:, None] * 0, 4).path[1])
+    np.testing.assert_array_equal(*given)
 
 
 def test_where_an_exit_is_taken_follows_its_law(policies):

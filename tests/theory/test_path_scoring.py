@@ -156,15 +156,17 @@ def test_a_run_that_stands_still_is_asked_for_as_many_samples_as_it_has_given(sa
 
 
 def test_what_is_drawn_ahead_does_not_depend_on_other_runs(sampler):
-    """A run that moves now and then is given the same samples beside runs that always or never move."""
+    """A run is given the same samples beside runs that need few of them at each step, or many."""
     _, paths = sampler
     begun, given = deepcopy(paths.state()), []
-    for moves in (False, True):
+    for stretch in (1, 32):
         paths.restore(deepcopy(begun))
         given.append([])
         for step in range(24):
-            paths._stale[:, 0] = [moves, step in (9, 17), moves]
+            paths._stale[1] = step in (9, 17)
             paths.assess(RUNS, SECRETS[:, None], N)
+            for other in (0, 2):
+                paths._stretch[other], paths._waiting[other] = stretch, paths._waiting[other][:0]
             given[-1].append(paths.sample(RUNS, RUNS[:, None] * 0, 4).path[1])
     np.testing.assert_array_equal(*given)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from memory_rl.learning.batch import Batch
 
+_MOST_AT_ONCE = 128  # samples of a run that stands still
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
 
 
@@ -40,7 +41,7 @@ class PathPolicy(AdaptedTransformer):
         avoids: whether the samples that are drawn are given that they are not the secret.
     """
 
-    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted")
+    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_stretch")
 
     def __init__(
         self, model: PreTrainedModel, trie: AnswerTrie, *, avoids: bool = True, **settings: Any
@@ -51,18 +52,21 @@ class PathPolicy(AdaptedTransformer):
         # Samples of each run that were not given out yet, where it has one prompt.
         self._waiting = [np.zeros((0, trie.max_edges), dtype=np.int64)] * self.num_runs
         self._wanted = _SAMPLES
+        # Of each run: how many groups it was given since it moved, and half as many of the stretch before.
+        self._stretch = np.zeros(self.num_runs, dtype=np.int64)
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         moved = self._stale[runs].any(axis=1)
-        self._look(runs[moved], forms[moved], self._wanted)
+        self._look(runs[moved], forms[moved], self._wanted, num_answers)
         return Assessment(*self._assessed[:, runs])
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
         """This many episodes of each run, in blocks to these prompts (R, B).
 
-        Those that were drawn when the run was assessed are given out first.
+        Those that were drawn before are given out first: while a run stands still its samples stay good, so
+        that in a stretch of silent groups as many are drawn at once as it has lasted.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
         path = np.full((len(runs), num_episodes, self.trie.max_edges), NONE)
@@ -70,14 +74,23 @@ class PathPolicy(AdaptedTransformer):
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size):
-            path[some[chunk]] = drawn.paths.reshape(-1, *path.shape[1:])
+        most = max(1, _MOST_AT_ONCE // num_episodes) if prompts.shape[1] == 1 else 1
+        times = np.where(self._stale[runs[some], 0], 1, self._stretch[runs[some]].clip(1, most))
+        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
+            here = some[chunk]
+            sampled = drawn.paths.reshape(len(here), -1, path.shape[2])
+            path[here] = sampled[:, :num_episodes]
+            for run, paths, count in zip(runs[here], sampled, times[chunk] * num_episodes, strict=True):
+                self._waiting[run] = paths[num_episodes:count]
+        self._stretch[runs] += 1
         return self._of_path(runs, prompts, path)
 
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Batch:
         """Gives out samples, and draws more where they do not suffice, see `ScoresPaths`."""
         lacking = self._stale[runs, 0] | (self._num_waiting[runs] < num_episodes)
-        self._look(runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes))
+        self._look(
+            runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes), len(self.trie.form_edges)
+        )
         path = np.stack([self._give_out(run, num_episodes) for run in runs])
         return self._of_path(runs, first_prompt(runs), path)
 
@@ -120,40 +133,63 @@ class PathPolicy(AdaptedTransformer):
         super().restore(state)
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
-    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
+    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int, num_answers: int) -> None:
         """Assesses these runs as they are now, and draws samples of each."""
         for chunk, seen in self._draw(
             runs, every_prompt(runs, forms.shape[1]), forms[..., None], num_samples
         ):
             here, of_form = runs[chunk], seen.of_forms[:, 0]
-            best = np.maximum(of_form, seen.of_valid_path.max(axis=1))
-            of_all = np.stack([of_form, self._of_valid(seen), best]).reshape(3, len(here), -1)
+            answers = np.where(self._beyond(seen.paths, num_answers), -np.inf, seen.of_valid_path)
+            best = np.maximum(of_form, answers.max(axis=1))
+            of_all = np.stack([of_form, self._of_valid(seen, num_answers), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
             self._assessed[:, here] = of_all
             for run, path in zip(here, seen.paths, strict=True) if forms.shape[1] == 1 else ():
                 self._waiting[run] = path
-        self._stale[runs] = False
+        self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
-    def _of_valid(self, seen: Drawn) -> np.ndarray:
-        """The mass on all valid answers: (R,), an unbiased estimate.
+    def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
+        """The mass on all answers: (R,), estimated without bias, but at least that of the form.
 
         The mean probability of staying, of samples of all answers; of samples that are not the form,
-        P(form) + (1 - P(form)) times it.
+        P(form) + (1 - P(form)) times it. Samples that stay and spell what is no answer are taken off.
         """
-        form, others = np.exp(seen.of_forms[:, 0]), np.exp(seen.of_staying).mean(axis=1)
-        return np.log(form + (1 - form) * others if self._avoids else others)
+        staying = np.exp(seen.of_staying) - self._beyond(seen.paths, num_answers)
+        form, others = np.exp(seen.of_forms[:, 0]), staying.mean(axis=1)
+        return np.log(np.maximum(form, form + (1 - form) * others if self._avoids else others))
+
+    def _beyond(self, paths: np.ndarray, num_answers: int) -> np.ndarray:
+        """Which samples (..., L) are valid in each turn and spell a number that is no answer: (...)."""
+        if len(self.trie.form_edges) == num_answers:
+            return np.zeros(paths.shape[:-1], dtype=bool)
+        choices = self.trie.choices(paths)
+        spelt = choices @ 2 ** np.arange(choices.shape[-1])[::-1]
+        return (choices >= 0).all(axis=-1) & (spelt >= num_answers)
 
     def _draw(
-        self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray, num_samples: int
+        self,
+        runs: np.ndarray,
+        prompts: np.ndarray,
+        forms: np.ndarray,
+        num_samples: int,
+        times: np.ndarray | int = 1,
     ) -> Iterator[tuple[slice, Drawn]]:
-        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt."""
+        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt.
+
+        Of one prompt, so many times (R,) as many samples; those beyond a run's number are not to be used.
+        """
         blocks, longest = prompts.shape[1], self.trie.max_edges
-        length = len(self.trie.prompt) + (num_samples + 1) * longest
+        samples = np.broadcast_to(blocks * num_samples * times, runs.shape)
+        length = len(self.trie.prompt) + (int(samples.max(initial=0)) // blocks + 1) * longest
         for chunk in self._chunks(len(runs), blocks, length):
-            here = runs[chunk]
-            uniforms = self._streams.random(here, blocks * num_samples, longest, 2)
+            here, counts = runs[chunk], samples[chunk]
+            uniforms = np.zeros((len(here), counts.max(), longest, 2))
+            for row, run, count in zip(uniforms, here, counts, strict=True):
+                row[:count] = self._streams[run].random(
+                    (count, longest, 2)
+                )  # a run's own, whoever is beside it
             rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
-            numbers = uniforms.reshape(-1, num_samples, longest, 2)
+            numbers = uniforms.reshape(len(here) * blocks, -1, longest, 2)
             with torch.inference_mode():
                 self.adapters.activate(here)
                 drawn = draw(self.model, self.trie, *rows, numbers, avoid=self._avoids)

@@ -209,11 +209,11 @@ class Experiment(Parts):
                 f"group_size * batch_size = {one} is too large for num_runs={runs} and "
                 f"N={N} with signal=teacher: use group_size * batch_size = {most} or less."
             )
-        beliefs = runs * (self.updates.batch_size if self.world.num_secrets > 1 else 1)
-        if signal.observed and beliefs * N > MAX_ANSWERS_KEPT:
+        groups = self.updates.batch_size
+        if signal.observed and self.world.num_secrets > 1 and groups > most:
             raise ConfigError(
-                f"N={N} is too large for the beliefs of num_runs={runs} with teacher=observer: use "
-                f"N={MAX_ANSWERS_KEPT // beliefs} or less, or a smaller num_runs."
+                f"batch_size={groups} is too large for num_runs={runs} and N={N} with teacher=observer, "
+                f"which has a belief about each group: use batch_size={most} or less."
             )
 
     @property

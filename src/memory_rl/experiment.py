@@ -193,8 +193,8 @@ class Experiment(Parts):
             )
 
     def _check_teacher(self) -> None:
-        signal, one = self.signal, self.episodes_an_update
-        most = max(1, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N))
+        signal, one, runs, N = self.signal, self.episodes_an_update, self.stop.num_runs, self.world.N
+        most = max(1, MAX_ANSWERS_KEPT // (runs * N))
         if (
             signal.teaches
             and self.policy.backend == "tinker"
@@ -204,10 +204,16 @@ class Experiment(Parts):
                 f"told={signal.told} with teacher={signal.teacher} does not go with backend=tinker: use "
                 "told=sampled with teacher=secret or teacher=observer, or backend=local."
             )
-        if signal.teaches and one > most:
+        if signal.teaches and one > most and not self.scores_paths:
             raise ConfigError(
-                f"group_size * batch_size = {one} is too large for num_runs={self.stop.num_runs} and "
-                f"N={self.world.N} with signal=teacher: use group_size * batch_size = {most} or less."
+                f"group_size * batch_size = {one} is too large for num_runs={runs} and "
+                f"N={N} with signal=teacher: use group_size * batch_size = {most} or less."
+            )
+        beliefs = runs * (self.updates.batch_size if self.world.num_secrets > 1 else 1)
+        if signal.observed and beliefs * N > MAX_ANSWERS_KEPT:
+            raise ConfigError(
+                f"N={N} is too large for the beliefs of num_runs={runs} with teacher=observer: use "
+                f"N={MAX_ANSWERS_KEPT // beliefs} or less, or a smaller num_runs."
             )
 
     @property
@@ -235,16 +241,14 @@ class Experiment(Parts):
     @property
     def why_not_paths(self) -> str | None:
         """What keeps the experiment from scoring only some answers; None if nothing does."""
-        signal, updates = self.signal, self.updates
+        signal = self.signal
         if self.policy.backend == "tabular":
             return "backend=tabular"
-        if signal.teaches:
-            return "signal=teacher"
+        if signal.taught_by:
+            return f"teacher={signal.taught_by}"
         if signal.shows_answer:
             return None
-        if updates.kl_to_base:
-            return f"kl_to_base={updates.kl_to_base:g}"
-        return None if self.learner.samples_suffice else f"algorithm={name_of(updates.algorithm)}"
+        return None if self.learner.samples_suffice else f"algorithm={name_of(self.updates.algorithm)}"
 
     @property
     def only_hits(self) -> bool:

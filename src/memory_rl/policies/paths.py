@@ -102,6 +102,11 @@ class PathPolicy(AdaptedTransformer):
         """Of the tokens that were chosen, as the policy is now: (R, E, L), see `Scores`."""
         return self._of_tokens(batch.runs, batch.prompts, batch.path)
 
+    @override
+    def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
+        with self.adapters.off(), torch.no_grad():
+            return self._chosen_log_probs(path, prompts)
+
     def _of_tokens(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> np.ndarray:
         """Log-probability of each edge of paths (R, E, L), in blocks to prompts (R, B); 0 at the padding."""
         log_probs, length = np.empty(path.shape), path[0].size // prompts.shape[1] + len(self.trie.prompt)

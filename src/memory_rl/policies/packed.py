@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.lean import LeanLlama
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -138,26 +139,31 @@ def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
 
 
 def ask(
-    model: PreTrainedModel,
+    model: PreTrainedModel | LeanLlama,
     tokens: torch.Tensor,
     positions: torch.Tensor,
     mask: torch.Tensor,
     keep: torch.Tensor,
     cache: Cache | None = None,
 ) -> torch.Tensor:
-    """Logits (B, T', V) of the kept places (T',) of rows of tokens (B, T), on the model's device.
+    """Logits (B, T', V) of the kept places of rows of tokens (B, T), on the model's device.
 
-    If there is a cache, the rows continue what it holds, and it takes them in.
+    The places are those of all rows (T',), or each row's own (B, T'). If there is a cache, the rows continue
+    what it holds, and it takes them in.
     """
+    tokens, positions, keep = (part.to(model.device) for part in (tokens, positions, keep))
+    if isinstance(model, LeanLlama):
+        return model(tokens, positions, mask, keep, cache)
+    shared, place = (keep, None) if keep.dim() == 1 else keep.unique(return_inverse=True)
     logits: torch.Tensor = model(
-        input_ids=tokens.to(model.device),
+        input_ids=tokens,
         attention_mask=mask,
-        position_ids=positions.to(model.device),
+        position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
-        logits_to_keep=keep.to(model.device),
+        logits_to_keep=shared,
     ).logits
-    return logits
+    return logits if place is None else logits[torch.arange(len(place))[:, None], place]
 
 
 def forward(

@@ -33,7 +33,8 @@ class Drawn:
     Attributes:
         of_forms: (B, Q) the forms' own.
         paths: (B, E, L) edge ids of the samples, padded with -1.
-        of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens.
+        of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens; NaN where
+            there is no such sample.
         of_valid_path: (B, E) of the valid answer at the end of that path.
     """
 
@@ -63,6 +64,7 @@ def draw(
         prompts: (B,) which prompt each row begins with.
         forms: (B, Q).
         uniforms: (B, E, L, 2) numbers in [0, 1): which valid token, and whether the exit is taken instead.
+            NaN: there is no such sample.
         avoid: whether they must not be that form.
     """
     return draw_with(Asker(model, trie, prompts, forms), uniforms, avoid=avoid)
@@ -89,10 +91,11 @@ class _Drawing:
         # (B, L + 1) of the form from each of its decisions on
         self._rest = np.pad(np.minimum(np.cumsum(on_path[:, ::-1], axis=1)[:, ::-1], 0.0), ((0, 0), (0, 1)))
         self._paths = np.full(uniforms.shape[:3], NONE)
-        self._staying, self._valid_path = np.zeros(shape), np.zeros(shape)
+        wanted = ~np.isnan(uniforms[:, :, 0, 0])
+        self._staying, self._valid_path = np.where(wanted, 0.0, np.nan), np.zeros(shape)
         self._inside, self._avoiding = np.full(shape, True), np.full(shape, avoid)
         self._place = np.zeros(shape, dtype=np.int64)
-        self.decision = np.zeros(shape, dtype=np.int64)
+        self.decision = np.where(wanted, 0, NONE)
         """(B, E) where each sample stands; -1 where it has ended, or no valid token can follow."""
 
     def choose(self, row: np.ndarray, sample: np.ndarray) -> None:
@@ -167,6 +170,7 @@ class Asker:
     Attributes:
         trie: the tree.
         forms: (B, Q) whose decisions are asked for in the first pass.
+        passes: the rows (n,) and decisions (n,) of each pass.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class Asker:
         self.trie, self.forms = trie, forms
         self._model, self._cache, self._begin = model, DynamicCache(), trie.prompts[prompts]
         self._slots, self._asked = _Numbered(trie.num_nodes), _Numbered(len(trie.decision_node))
+        self.passes: list[tuple[np.ndarray, np.ndarray]] = []
         self._tables: list[torch.Tensor] = []  # (n, C) of each pass, with its graph
         self._values = np.zeros((0, trie.decision_edges.shape[1]))  # all of these
         self._sees = np.zeros((len(forms), 0, 0), dtype=bool)  # the tokens of its row that a token attends to
@@ -183,13 +188,13 @@ class Asker:
         paths = trie.form_edges[forms]
         where = np.nonzero(paths != NONE)
         on_paths = trie.edge_decision[paths[where]]
-        self._ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
+        self.ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
 
     def scores(self, rows: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """The log-probability in nats of each edge of decisions (n,) of rows (n,): (n, C)."""
         numbers = self._asked.find(rows, decisions)
         if (numbers == NONE).any():
-            self._ask(rows, decisions)
+            self.ask(rows, decisions)
             numbers = self._asked.find(rows, decisions)
         return self._values[numbers]
 
@@ -211,12 +216,13 @@ class Asker:
     def _numbers(self, rows: np.ndarray, paths: np.ndarray) -> np.ndarray:
         return self._asked.find(rows[:, None, None], self.trie.edge_decision[paths])
 
-    def _ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
+    def ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
         """One pass for decisions that were not asked for, and for what can only follow them."""
         rows, decisions = self._asked.missing(*self._with_followers(rows, decisions))
         logits = self._logits(rows, self.trie.decision_node[decisions])
         scores = decision_log_probs(self.trie, decisions, logits)
         self._asked.add(rows, decisions, len(self._values) + np.arange(len(rows)))
+        self.passes.append((rows, decisions))
         self._tables.append(scores)
         self._values = np.concatenate([self._values, scores.detach().cpu().double().numpy()])
 

@@ -34,6 +34,8 @@ class LeanLlama:
     def __init__(self, model: LlamaForCausalLM) -> None:
         self._model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
+        of_layer = 16 * self.config.hidden_size + 4 * self.config.intermediate_size
+        self.floats_a_token = of_layer * self.config.num_hidden_layers  # that a gradient needs, about
 
     def __call__(
         self,

@@ -132,7 +132,7 @@ def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).to(other.device)
 
 
-def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
+def attention_mask(model: PreTrainedModel | LeanLlama, mask: torch.Tensor) -> torch.Tensor:
     """An additive mask on the model's device and in its type, in whose range it stays."""
     moved = mask.to(model.device, model.dtype)
     return moved if moved.dtype == mask.dtype else moved.clamp_(min=torch.finfo(model.dtype).min)
@@ -167,7 +167,7 @@ def ask(
 
 
 def forward(
-    model: PreTrainedModel, pack: Pack, keep: torch.Tensor, begin: np.ndarray, batch: int = 1
+    model: PreTrainedModel | LeanLlama, pack: Pack, keep: torch.Tensor, begin: np.ndarray, batch: int = 1
 ) -> torch.Tensor:
     """Logits (batch B, T', V) of the kept places of a pack of B rows, on the model's device.
 
@@ -186,7 +186,7 @@ def forward(
 
 
 def all_edge_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, pack: Pack, prompts: np.ndarray
 ) -> torch.Tensor:
     """Log-probability in nats of every edge behind each of these prompts (batch,): (batch, E)."""
     row = pack.first_rows(trie.decision_node)
@@ -289,7 +289,7 @@ class PathLogits:
 
     @classmethod
     def of_edges(
-        cls, model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int
+        cls, model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int
     ) -> PathLogits:
         """By a pass over these conversations alone, see `chosen_log_probs`."""
         where = np.nonzero(edges != NONE)
@@ -306,7 +306,7 @@ class PathLogits:
 
 
 def chosen_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
     """Log-probabilities in nats of sampled edges, with their graph, by a pass over them alone.
 
@@ -332,7 +332,7 @@ def chosen_log_probs(
 
 
 def path_decision_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
     """Log-probabilities in nats of all edges of each decision on sampled paths, see `chosen_log_probs`.
 

@@ -2,8 +2,7 @@
 
 What was asked is remembered, and so are the keys and values: each pass takes the tokens alone that no form
 and no sample came to before, of each of them once. Where only one token can follow, the next decision is
-asked for in the same pass: a turn of one-token replies takes one pass. Asked with gradients, the passes are
-also what an update of these conversations begins with.
+asked for in the same pass: a turn of one-token replies takes one pass.
 
 Axes: B rows (a run and one of its prompts each), Q forms, E samples, L edges of a path, C of a decision.
 """
@@ -18,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, tensor_beside
+from memory_rl.policies.packed import ask, attention_mask, decision_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +33,7 @@ class Drawn:
         of_forms: (B, Q) the forms' own.
         paths: (B, E, L) edge ids of the samples, padded with -1.
         of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens; NaN where
-            there is no such sample.
+            there is no sample.
         of_valid_path: (B, E) of the valid answer at the end of that path.
     """
 
@@ -64,15 +63,10 @@ def draw(
         prompts: (B,) which prompt each row begins with.
         forms: (B, Q).
         uniforms: (B, E, L, 2) numbers in [0, 1): which valid token, and whether the exit is taken instead.
-            NaN: there is no such sample.
+            NaN where a row has fewer samples.
         avoid: whether they must not be that form.
     """
-    return draw_with(Asker(model, trie, prompts, forms), uniforms, avoid=avoid)
-
-
-def draw_with(asker: Asker, uniforms: np.ndarray, *, avoid: bool) -> Drawn:
-    """The same from a model that has been asked for the forms."""
-    drawing = _Drawing(asker, uniforms, avoid)
+    drawing = _Drawing(Asker(model, trie, prompts, forms), uniforms, avoid)
     while len(where := np.argwhere(drawing.decision != NONE)):
         drawing.choose(*where.T)
     return drawing.drawn()
@@ -170,7 +164,6 @@ class Asker:
     Attributes:
         trie: the tree.
         forms: (B, Q) whose decisions are asked for in the first pass.
-        passes: the rows (n,) and decisions (n,) of each pass.
     """
 
     def __init__(
@@ -179,62 +172,51 @@ class Asker:
         self.trie, self.forms = trie, forms
         self._model, self._cache, self._begin = model, DynamicCache(), trie.prompts[prompts]
         self._slots, self._asked = _Numbered(trie.num_nodes), _Numbered(len(trie.decision_node))
-        self.passes: list[tuple[np.ndarray, np.ndarray]] = []
-        self._tables: list[torch.Tensor] = []  # (n, C) of each pass, with its graph
-        self._values = np.zeros((0, trie.decision_edges.shape[1]))  # all of these
+        self._values = np.zeros((0, trie.decision_edges.shape[1]))  # of all that was asked for
         self._sees = np.zeros((len(forms), 0, 0), dtype=bool)  # the tokens of its row that a token attends to
         every = np.arange(len(forms))
         self._slots.add(every, np.full_like(every, NONE), np.full_like(every, len(trie.prompt) - 1))
         paths = trie.form_edges[forms]
         where = np.nonzero(paths != NONE)
         on_paths = trie.edge_decision[paths[where]]
-        self.ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
+        self._ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
 
     def scores(self, rows: np.ndarray, decisions: np.ndarray) -> np.ndarray:
         """The log-probability in nats of each edge of decisions (n,) of rows (n,): (n, C)."""
         numbers = self._asked.find(rows, decisions)
         if (numbers == NONE).any():
-            self.ask(rows, decisions)
+            self._ask(rows, decisions)
             numbers = self._asked.find(rows, decisions)
         return self._values[numbers]
 
     def values(self, paths: np.ndarray) -> np.ndarray:
-        """The log-probability of each edge of paths (B, E, L) that were asked for, 0 at the padding."""
-        numbers = self._numbers(np.arange(len(paths)), paths)
+        """The log-probability of each edge of paths (B, E, L) that were asked for; 0 at the padding."""
+        rows = np.arange(len(paths))[:, None, None]
+        numbers = self._asked.find(rows, self.trie.edge_decision[paths])
         return np.where(paths == NONE, 0.0, self._values[numbers, self.trie.column(paths)])
 
-    def log_probs(self, rows: np.ndarray, paths: np.ndarray) -> torch.Tensor | None:
-        """The same of some of the rows, with their graph; None if not all of it was asked for."""
-        numbers, padding = self._numbers(rows, paths), paths == NONE
-        if (numbers[~padding] == NONE).any():
-            return None
-        table = torch.cat(self._tables)
-        places = np.where(padding, 0, numbers * table.shape[1] + self.trie.column(paths))
-        found = table.flatten().index_select(0, tensor_beside(table, places.ravel())).view(paths.shape)
-        return found.masked_fill(tensor_beside(table, padding), 0.0)
-
-    def _numbers(self, rows: np.ndarray, paths: np.ndarray) -> np.ndarray:
-        return self._asked.find(rows[:, None, None], self.trie.edge_decision[paths])
-
-    def ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
+    def _ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
         """One pass for decisions that were not asked for, and for what can only follow them."""
         rows, decisions = self._asked.missing(*self._with_followers(rows, decisions))
         logits = self._logits(rows, self.trie.decision_node[decisions])
-        scores = decision_log_probs(self.trie, decisions, logits)
+        scores = decision_log_probs(self.trie, decisions, logits).cpu().double().numpy()
         self._asked.add(rows, decisions, len(self._values) + np.arange(len(rows)))
-        self.passes.append((rows, decisions))
-        self._tables.append(scores)
-        self._values = np.concatenate([self._values, scores.detach().cpu().double().numpy()])
+        self._values = np.concatenate([self._values, scores])
 
     def _with_followers(self, rows: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """These decisions, and those after them to which only valid edges without a choice lead."""
-        found = [(rows, decisions)]
+        """These decisions, and those after them to which only valid edges without a choice lead.
+
+        Also the others after them, as long as there are so few that they take no time.
+        """
+        found, room = [(rows, decisions)], getattr(self._model, "spare_tokens", 0)
         while len(decisions):
             ways = self.trie.decision_edges[decisions]
             valid = (ways != NONE) & ~self.trie.is_exit[ways]
-            alone = valid.sum(axis=1) == 1
-            after = self.trie.edge_next[ways[alone, valid[alone].argmax(axis=1)]]
-            rows, decisions = rows[alone][after != NONE], after[after != NONE]
+            ways_of_row = np.bincount(rows, valid.sum(axis=1), len(self.forms))
+            room -= ways_of_row.max() * len(self.forms)  # rows of one pass are of one length
+            where = np.nonzero(valid if room >= 0 else valid & (valid.sum(axis=1, keepdims=True) == 1))
+            after = self.trie.edge_next[ways[where]]
+            rows, decisions = rows[where[0]][after != NONE], after[after != NONE]
             found.append((rows, decisions))
         every_row, every_decision = map(np.concatenate, zip(*found, strict=True))
         return every_row, every_decision

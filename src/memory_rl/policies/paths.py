@@ -11,7 +11,6 @@ probability that it would have, which hardly varies.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,56 +19,19 @@ from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.asking import Asker, Drawn, draw_with
+from memory_rl.policies.asking import Drawn, draw
 from memory_rl.policies.base import Assessment, every_prompt, first_prompt
-from memory_rl.policies.lean import LeanLlama, lean
-from memory_rl.policies.transformer import MOST_FLOATS, AdaptedTransformer
+from memory_rl.policies.lean import lean
+from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from memory_rl.learning.batch import Batch
-    from memory_rl.policies.transformer import Scored
 
 _GROUPS = 8  # the most groups of samples that are drawn of a run at once
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Passes that were made with gradients.
-
-    Attributes:
-        runs: (R,).
-        prompts: (R, B) of each.
-        asker: made them, with a row for each run and prompt.
-    """
-
-    runs: np.ndarray
-    prompts: np.ndarray
-    asker: Asker
-
-    def log_probs(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> torch.Tensor | None:
-        """Of edges (R, E, L) of some of its runs, in blocks to prompts (R, B); None if others were asked."""
-        place = np.searchsorted(self.runs, runs)
-        if len(runs) == 0 or not np.array_equal(self.prompts[place], prompts):
-            return None
-        rows = place[:, None] * prompts.shape[1] + np.arange(prompts.shape[1])
-        found = self.asker.log_probs(rows.ravel(), path.reshape(rows.size, -1, path.shape[2]))
-        return None if found is None else found.view(path.shape)
-
-    def state(self) -> State:
-        """What the same passes can be made from."""
-        rows, decisions = zip(*self.asker.passes, strict=True)
-        return {
-            "runs": self.runs,
-            "prompts": self.prompts,
-            "forms": self.asker.forms,
-            "sizes": np.array([*map(len, rows)]),
-            "rows": np.concatenate(rows),
-            "decisions": np.concatenate(decisions),
-        }
 
 
 class PathPolicy(AdaptedTransformer):
@@ -80,25 +42,26 @@ class PathPolicy(AdaptedTransformer):
         avoids: whether the samples that are drawn are given that they are not the secret.
     """
 
-    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted")
+    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_forms", "_playing")
 
     def __init__(
         self, model: PreTrainedModel, trie: AnswerTrie, *, avoids: bool = True, **settings: Any
     ) -> None:
         super().__init__(model, trie, **settings)
         self._passes = lean(model) or model
-        self._asked: list[_Asked] = []
         self._avoids = avoids
         self._assessed = np.full((3, *self._stale.shape), np.nan)  # of_form, of_valid and of_best
         # Samples of each run that were not given out yet, where it has one prompt.
         self._waiting = [np.zeros((0, trie.max_edges), dtype=np.int64)] * self.num_runs
         self._wanted = _SAMPLES
+        self._forms = np.zeros(self._stale.shape, dtype=np.int64)  # that each run was last asked about
+        self._playing = np.zeros(self.num_runs, dtype=bool)  # which runs were last sampled from
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         moved = self._stale[runs].any(axis=1)
-        self._look(runs[moved], forms[moved], self._wanted)
+        self._look(runs[moved], forms[moved], self._wanted, others=self._lacking())
         return Assessment(*self._assessed[:, runs])
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
@@ -107,6 +70,7 @@ class PathPolicy(AdaptedTransformer):
         Those that were drawn when the run was assessed are given out first.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
+        self._playing[:] = np.isin(np.arange(self.num_runs), runs)
         path = np.full((len(runs), num_episodes, self.trie.max_edges), NONE)
         ready = ~self._stale[runs, 0] & (self._num_waiting[runs] >= num_episodes)
         for row in np.nonzero(ready)[0]:
@@ -147,7 +111,7 @@ class PathPolicy(AdaptedTransformer):
         return np.array([len(paths) for paths in self._waiting])
 
     def _put_by(self, runs: np.ndarray, paths: np.ndarray) -> None:
-        """Keeps samples (R, E, L) of these runs for later; some rows may be of none."""
+        """Keeps samples (R, E, L) of these runs for later; some runs have fewer."""
         for run, sampled in zip(runs, paths, strict=True):
             self._waiting[run] = sampled[sampled[:, 0] != NONE]
 
@@ -156,52 +120,35 @@ class PathPolicy(AdaptedTransformer):
         return given
 
     @override
-    def _scored(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> Iterator[Scored]:
-        """From the passes in which they were sampled, as far as these go."""
-        left = np.arange(len(runs))
-        for asked in () if self.penalty.active else self._asked:
-            rows = left[np.isin(runs[left], asked.runs)]
-            log_probs = asked.log_probs(runs[rows], prompts[rows], path[rows])
-            if log_probs is not None:
-                left = np.setdiff1d(left, rows)
-                yield rows, log_probs, 0.0
-        for some, log_probs, added in super()._scored(runs[left], prompts[left], path[left]):
-            yield left[some], log_probs, added
-
-    @override
-    def _step(self, runs: np.ndarray, loss: torch.Tensor) -> None:
-        for run in np.setdiff1d(np.arange(self.num_runs), runs):
-            self.adapters.vectors[run].grad = None  # zeros, where its passes were those of others, too
-        super()._step(runs, loss)
-        self._asked = []  # before they moved
-
-    @override
     def state(self) -> State:
-        waiting = {"others": np.concatenate(self._waiting), "num_others": self._num_waiting}
-        asked = {str(place): asked.state() for place, asked in enumerate(self._asked)}
-        return {**super().state(), **waiting, "asked": asked}
+        return {**super().state(), "others": np.concatenate(self._waiting), "num_others": self._num_waiting}
 
     @override
     def restore(self, state: State) -> None:
         super().restore(state)
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
-        for saved in state["asked"].values():  # the same passes, so that gradients are the same to the bit
-            asker = self._asker(saved["runs"], saved["prompts"], saved["forms"])
-            parts = (np.split(saved[name], np.cumsum(saved["sizes"])[:-1]) for name in ("rows", "decisions"))
-            for rows, decisions in [*zip(*parts, strict=True)][1:]:  # the first was that of the forms
-                asker.ask(rows, decisions)
 
-    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int) -> None:
-        """Assesses these runs as they are now, and draws samples of each."""
-        for chunk, seen in self._draw(
-            runs, every_prompt(runs, forms.shape[1]), forms[..., None], num_samples
-        ):
-            here, of_form = runs[chunk], seen.of_forms[:, 0]
+    def _lacking(self) -> np.ndarray:
+        """The runs that were sampled from, have not moved, and will be sampled from again, without samples."""
+        if self._avoids or self.trie.num_prompts > 1:
+            return np.zeros(0, dtype=np.int64)
+        return np.nonzero(self._playing & ~self._stale[:, 0] & (self._num_waiting < self._wanted))[0]
+
+    def _look(
+        self, runs: np.ndarray, forms: np.ndarray, num_samples: int, others: np.ndarray | None = None
+    ) -> None:
+        """Assesses these runs as they are now, and draws samples of each, and of others in the same passes."""
+        self._forms[runs] = forms
+        every = runs if others is None or len(runs) == 0 else np.union1d(runs, others)
+        asked = self._forms[every, :, None]
+        for chunk, seen in self._draw(every, every_prompt(every, asked.shape[1]), asked, num_samples):
+            here, of_form = every[chunk], seen.of_forms[:, 0]
             best = np.maximum(of_form, seen.of_valid_path.max(axis=1))
             of_all = np.stack([of_form, self._of_valid(seen), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
-            self._assessed[:, here] = of_all
-            if forms.shape[1] == 1:
+            moved = np.isin(here, runs)
+            self._assessed[:, here[moved]] = of_all[:, moved]
+            if asked.shape[1] == 1:
                 self._put_by(here, seen.paths)
         self._stale[runs] = False
 
@@ -219,40 +166,27 @@ class PathPolicy(AdaptedTransformer):
     ) -> Iterator[tuple[slice, Drawn]]:
         """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt."""
         blocks, longest = prompts.shape[1], self.trie.max_edges
-        samples = blocks * num_samples * self._groups(runs, num_samples)
-        length = len(self.trie.prompt) + (samples.max(initial=0) // blocks + 1) * longest
-        # An update is about what is sampled now, and about one prompt's samples when all are looked at.
-        keep = (blocks == 1 or forms.size == 0) and self._room_for(len(runs) * blocks * length)
+        samples = num_samples * self._groups(runs, num_samples)
+        length = len(self.trie.prompt) + (samples.max(initial=0) + 1) * longest
         for chunk in self._chunks(len(runs), blocks, length):
-            here, uniforms = runs[chunk], np.full((len(runs[chunk]), samples[chunk].max(), longest, 2), np.nan)
-            for row, (run, count) in enumerate(zip(here, samples[chunk], strict=True)):
-                uniforms[row, :count] = self._streams[run].random((count, longest, 2))
+            here, counts = runs[chunk], blocks * samples[chunk]
+            uniforms = np.full((len(here), counts.max(), longest, 2), np.nan)
+            for of_run, run, count in zip(uniforms, here, counts, strict=True):
+                of_run[:count] = self._streams[run].random((count, longest, 2))
+            rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
             numbers = uniforms.reshape(len(here) * blocks, -1, longest, 2)
-            with torch.inference_mode(not keep):
-                asker = self._asker(here, prompts[chunk], forms[chunk].reshape(len(numbers), -1))
-                drawn = draw_with(asker, numbers, avoid=self._avoids)
+            with torch.inference_mode():
+                self.adapters.activate(here)
+                drawn = draw(self._passes, self.trie, *rows, numbers, avoid=self._avoids)
             yield chunk, drawn
 
     def _groups(self, runs: np.ndarray, num_samples: int) -> np.ndarray:
         """How many groups of samples (R,) to draw at once, so that silent ones seldom ask for more.
 
-        From P(S) as it was last known, since samples that are all S carry no signal: about as many as come
-        until one does.
+        Samples that are all S carry no signal. So these are about as many as come until a group does, from
+        P(S) as it was last known.
         """
         if self._avoids or self.trie.num_prompts > 1:
             return np.ones(len(runs), dtype=np.int64)
         silent = np.exp(np.nan_to_num(self._assessed[0, runs, 0], nan=-np.inf) * num_samples)
         return np.clip(np.round(2 / (1 - silent)) - 1, 1, _GROUPS).astype(np.int64)
-
-    def _room_for(self, num_tokens: int) -> bool:
-        """Whether the gradients of so many tokens can be kept until the next update."""
-        return isinstance(self._passes, LeanLlama) and num_tokens * self._passes.floats_a_token <= MOST_FLOATS
-
-    def _asker(self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray) -> Asker:
-        """Asks these runs behind prompts (R, B); with gradients, its passes are kept for the next update."""
-        self.adapters.activate(runs)
-        asker = Asker(self._passes, self.trie, prompts.ravel(), forms)
-        if torch.is_grad_enabled():
-            others = [asked for asked in self._asked if not np.isin(asked.runs, runs).any()]
-            self._asked = [*others, _Asked(runs, prompts, asker)]
-        return asker

@@ -42,13 +42,10 @@ if TYPE_CHECKING:
     from memory_rl.learning.learners import Learner
     from memory_rl.policies.lean import LeanLlama
 
-MOST_FLOATS = 2**27
-"""Bounds the memory of one forward pass: runs are taken in chunks."""
+_FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
 _TOKENS_ON_A_CPU = 2**12  # in a pass: with more, which is slower, the activations leave the cache
 _TOKENS_ELSEWHERE = 2**18  # with as few, a GPU waits for the host: see docs/gpu.md
 _NO_PENALTY = Penalty()
-Scored = tuple[slice | np.ndarray, torch.Tensor, torch.Tensor | float]
-"""Which of the runs, what they give to sampled edges (R', E, L), and what a penalty adds to their loss."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -83,7 +80,7 @@ class AdaptedTransformer(Policy):
         self.penalty = penalty
         self.num_runs, self.updates = num_runs, np.zeros(num_runs, dtype=np.int64)
         self.model, self.trie = model.eval(), trie
-        self._passes: PreTrainedModel | LeanLlama = model
+        self._passes: PreTrainedModel | LeanLlama = model  # what sampled conversations pass through
         self.adapters = lora.adapt(model, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
         self.trained_parameters = self.adapters.vectors[0].numel()
         self.trained_bytes = self.adapters.vectors[0].nbytes
@@ -105,27 +102,22 @@ class AdaptedTransformer(Policy):
             return
         runs, prompts, path = batch.runs[rows], batch.prompts[rows], batch.path[rows]
         weights = torch.from_numpy(self.trie.per_token(path, advantages[rows])).float().to(self.model.device)
+        blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
         before = None if batch.before is None else torch.from_numpy(batch.before[rows]).float().to(weights)
         for _ in range(learner.epochs):
             total = torch.zeros((), device=self.model.device)
             self.optimiser.zero_grad(set_to_none=True)
             now = torch.zeros(path.shape, device=self.model.device)
-            for some, log_probs, added in self._scored(runs, prompts, path):
-                now[some] = log_probs.detach()
-                reference = log_probs.detach() if before is None else before[some]
-                loss = learner.loss(log_probs, reference, weights[some]) + added
+            for chunk in self._chunks(len(rows), blocks, length):
+                self.adapters.activate(runs[chunk])
+                log_probs, added = self._penalised(path[chunk], prompts[chunk])
+                now[chunk] = log_probs.detach()
+                reference = log_probs.detach() if before is None else before[chunk]
+                loss = learner.loss(log_probs, reference, weights[chunk]) + added
                 loss.backward()
                 total += loss.detach()
             self._step(runs, total)
             before = now if before is None else before
-
-    def _scored(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> Iterator[Scored]:
-        """Log-probabilities of sampled edges (R, E, L) with their graph, as many runs at a time as fit."""
-        blocks = prompts.shape[1]
-        length = len(self.trie.prompt) + path.shape[1] // blocks * path.shape[2]
-        for chunk in self._chunks(len(runs), blocks, length):
-            self.adapters.activate(runs[chunk])
-            yield chunk, *self._penalised(path[chunk], prompts[chunk])
 
     def _penalised(self, path: np.ndarray, prompts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Log-probabilities of sampled edges (R, E, L), and what the penalty adds to their loss."""
@@ -209,7 +201,7 @@ class AdaptedTransformer(Policy):
         config = self.model.config.get_text_config()
         tokens_a_run = num_rows * num_tokens
         floats_a_run = tokens_a_run * max(config.vocab_size, config.num_attention_heads * num_tokens)
-        step = max(1, min(self._tokens_a_pass // tokens_a_run, MOST_FLOATS // floats_a_run))
+        step = max(1, min(self._tokens_a_pass // tokens_a_run, _FLOATS_A_PASS // floats_a_run))
         return (slice(start, start + step) for start in range(0, num_runs, step))
 
 

@@ -17,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import ask, attention_mask, decision_log_probs
+from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, kept_by_row, ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -226,7 +226,7 @@ class Asker:
         trie, start, row, node = self.trie, self._sees.shape[1], *self._new_nodes(rows, nodes)
         begin = self._begin[:, start:]  # the prompts in the first pass, and nothing later
         length, every = begin.shape[1], len(begin)
-        place = length + _ranks(row, every)
+        place = length + ranks(row, every)
         tokens = np.full((every, int(place.max(initial=length - 1)) + 1), trie.prompt[-1])
         positions = np.zeros_like(tokens)
         tokens[:, :length], positions[:, :length] = begin, np.arange(length)
@@ -234,17 +234,11 @@ class Asker:
         positions[row, place] = len(trie.prompt) + trie.node_depth[node]
         self._slots.add(row, node, start + place)
         self._look_back(row, node, length, start + tokens.shape[1])
-        wanted, which = np.unique(
-            rows * tokens.shape[1] + self._slots.find(rows, nodes) - start, return_inverse=True
-        )
-        at_row, at = np.divmod(wanted, tokens.shape[1])
-        rank = _ranks(at_row, every)
-        keep = np.zeros((every, int(rank.max()) + 1), dtype=np.int64)
-        keep[at_row, rank] = at
+        keep, which = kept_by_row(rows, self._slots.find(rows, nodes) - start, every)
         sees = torch.from_numpy(self._sees[:, None, start:])
         mask = torch.zeros(sees.shape).masked_fill_(~sees, torch.finfo(torch.float32).min)
         given = torch.from_numpy(tokens), torch.from_numpy(positions), attention_mask(self._model, mask)
-        return ask(self._model, *given, torch.from_numpy(keep), self._cache)[rows, rank[which]]
+        return ask(self._model, *given, keep, self._cache)[rows, which]
 
     def _new_nodes(self, rows: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of these nodes and of their ancestors that were in no pass, parents before children."""
@@ -268,12 +262,6 @@ class Asker:
             at = depth == level
             self._sees[row[at], slot[at]] = self._sees[row[at], parent[at]]
             self._sees[row[at], slot[at], slot[at]] = True
-
-
-def _ranks(rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """The number of each thing among those of its row, of things in order of rows (n,): (n,)."""
-    counts = np.bincount(rows, minlength=num_rows)
-    return np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
 
 
 def step_by_step(

@@ -64,6 +64,23 @@ class Pack:
         return rows[nodes]
 
 
+def ranks(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """The number of each thing among those of its row, of things in order of rows (n,): (n,)."""
+    counts = np.bincount(rows, minlength=num_rows)
+    return np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+
+
+def kept_by_row(rows: np.ndarray, places: np.ndarray, num_rows: int) -> tuple[torch.Tensor, np.ndarray]:
+    """The places (n,) that each row must give logits for (B, T'), and which of its row's each of them is."""
+    size = int(places.max()) + 1
+    different, which = np.unique(rows * size + places, return_inverse=True)
+    row, place = np.divmod(different, size)
+    rank = ranks(row, num_rows)
+    keep = np.zeros((num_rows, int(rank.max()) + 1), dtype=np.int64)
+    keep[row, rank] = place
+    return torch.from_numpy(keep), rank[which]
+
+
 def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int) -> Pack:
     """Packs the prompt and some nodes of the trie, with all their ancestors.
 
@@ -289,14 +306,21 @@ class PathLogits:
 
     @classmethod
     def of_edges(
-        cls, model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int
+        cls,
+        model: PreTrainedModel | LeanLlama,
+        trie: AnswerTrie,
+        edges: np.ndarray,
+        prompts: np.ndarray | int,
     ) -> PathLogits:
         """By a pass over these conversations alone, see `chosen_log_probs`."""
         where = np.nonzero(edges != NONE)
         chosen = edges[where]
         nodes = trie.decision_node[trie.edge_decision[chosen]]
         pack = pack_nodes(trie, where[0], nodes, len(edges))
-        keep, place = pack.kept(where[0], nodes)
+        if isinstance(model, LeanLlama):
+            keep, place = kept_by_row(where[0], pack.slots(where[0], nodes), len(edges))
+        else:
+            keep, place = pack.kept(where[0], nodes)
         logits = forward(model, pack, keep, trie.prompts[prompts]).float()
         return cls(where, chosen, logits, place, edges.shape)
 

@@ -194,7 +194,7 @@ def sure_of(policy, form: int, run: int) -> None:
 
 
 def test_a_run_that_is_nearly_sure_draws_the_samples_of_several_groups_at_once():
-    """And the same ones, in the same order, as one that draws them group by group: silent groups cost none."""
+    """And the same ones, in the same order, as one that draws them group by group."""
     ahead, alone = (make("turns", avoids=False, runs=2) for _ in range(2))
     runs, forms = np.arange(2), np.array([[3], [5]])
     for policy in (ahead, alone):

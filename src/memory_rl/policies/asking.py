@@ -17,7 +17,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, kept_by_row, ranks
+from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, kept_places, ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -234,7 +234,7 @@ class Asker:
         positions[row, place] = len(trie.prompt) + trie.node_depth[node]
         self._slots.add(row, node, start + place)
         self._look_back(row, node, length, start + tokens.shape[1])
-        keep, which = kept_by_row(rows, self._slots.find(rows, nodes) - start, every)
+        keep, which = kept_places(self._model, rows, self._slots.find(rows, nodes) - start, every)
         sees = torch.from_numpy(self._sees[:, None, start:])
         mask = torch.zeros(sees.shape).masked_fill_(~sees, torch.finfo(torch.float32).min)
         given = torch.from_numpy(tokens), torch.from_numpy(positions), attention_mask(self._model, mask)

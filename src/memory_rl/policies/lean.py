@@ -54,15 +54,14 @@ class LeanLlama:
         hidden = body.embed_tokens(tokens)
         cos, sin = (part[:, :, None] for part in body.rotary_emb(hidden, positions))
         sin = torch.cat([-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]], dim=-1)
-        turn = cos, sin
         rows = _Rows(keep, tokens.shape)
         for layer in body.layers:
             inputs = layer.input_layernorm(hidden)
-            keys, values = self._keys(layer.self_attn, inputs, turn, cache)
+            keys, values = self._keys(layer.self_attn, inputs, (cos, sin), cache)
             if layer is body.layers[-1]:
-                hidden, inputs, *turn = (rows.take(part) for part in (hidden, inputs, *turn))
+                hidden, inputs, cos, sin = map(rows.take, (hidden, inputs, cos, sin))
                 mask = rows.take(mask.transpose(1, 2)).transpose(1, 2)
-            hidden = hidden + self._attend(layer.self_attn, inputs, turn, keys, values, mask)
+            hidden = hidden + self._attend(layer.self_attn, inputs, (cos, sin), keys, values, mask)
             inputs = layer.post_attention_layernorm(hidden)
             gate = layer.mlp.act_fn(layer.mlp.gate_proj(inputs))
             hidden = hidden + layer.mlp.down_proj(gate * layer.mlp.up_proj(inputs))
@@ -98,7 +97,7 @@ class LeanLlama:
 
 
 class _Rows:
-    """Takes the kept places (T',) or (B, T') of things (B, T, ...): one gather of rows, whose gradient is fast."""
+    """Takes the kept places (T',) or (B, T') of things (B, T, ...), as rows of one long table."""
 
     def __init__(self, keep: torch.Tensor, shape: torch.Size) -> None:
         self._shape = (shape[0], keep.shape[-1])

@@ -70,8 +70,16 @@ def ranks(rows: np.ndarray, num_rows: int) -> np.ndarray:
     return np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
 
 
-def kept_by_row(rows: np.ndarray, places: np.ndarray, num_rows: int) -> tuple[torch.Tensor, np.ndarray]:
-    """The places (n,) that each row must give logits for (B, T'), and which of its row's each of them is."""
+def kept_places(
+    model: PreTrainedModel | LeanLlama, rows: np.ndarray, places: np.ndarray, num_rows: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    """The places that a pass must give logits for, and which of them each of these (n,) is.
+
+    Each row's own (B, T') where the pass can, else those of any row (T',).
+    """
+    if not isinstance(model, LeanLlama):
+        shared, which = np.unique(places, return_inverse=True)
+        return torch.from_numpy(shared), which
     size = int(places.max()) + 1
     different, which = np.unique(rows * size + places, return_inverse=True)
     row, place = np.divmod(different, size)
@@ -165,22 +173,20 @@ def ask(
 ) -> torch.Tensor:
     """Logits (B, T', V) of the kept places of rows of tokens (B, T), on the model's device.
 
-    The places are those of all rows (T',), or each row's own (B, T'). If there is a cache, the rows continue
-    what it holds, and it takes them in.
+    See `kept_places`. If there is a cache, the rows continue what it holds, and it takes them in.
     """
     tokens, positions, keep = (part.to(model.device) for part in (tokens, positions, keep))
     if isinstance(model, LeanLlama):
         return model(tokens, positions, mask, keep, cache)
-    shared, place = (keep, None) if keep.dim() == 1 else keep.unique(return_inverse=True)
     logits: torch.Tensor = model(
         input_ids=tokens,
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
-        logits_to_keep=shared,
+        logits_to_keep=keep,
     ).logits
-    return logits if place is None else logits[torch.arange(len(place))[:, None], place]
+    return logits
 
 
 def forward(
@@ -317,10 +323,7 @@ class PathLogits:
         chosen = edges[where]
         nodes = trie.decision_node[trie.edge_decision[chosen]]
         pack = pack_nodes(trie, where[0], nodes, len(edges))
-        if isinstance(model, LeanLlama):
-            keep, place = kept_by_row(where[0], pack.slots(where[0], nodes), len(edges))
-        else:
-            keep, place = pack.kept(where[0], nodes)
+        keep, place = kept_places(model, where[0], pack.slots(where[0], nodes), len(edges))
         logits = forward(model, pack, keep, trie.prompts[prompts]).float()
         return cls(where, chosen, logits, place, edges.shape)
 

@@ -129,7 +129,7 @@ class PathPolicy(AdaptedTransformer):
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
     def _lacking(self) -> np.ndarray:
-        """The runs that were sampled from, have not moved, and will be sampled from again, without samples."""
+        """The runs that have not moved and have no samples left, of those that were last sampled from."""
         if self._avoids or self.trie.num_prompts > 1:
             return np.zeros(0, dtype=np.int64)
         return np.nonzero(self._playing & ~self._stale[:, 0] & (self._num_waiting < self._wanted))[0]
@@ -137,7 +137,7 @@ class PathPolicy(AdaptedTransformer):
     def _look(
         self, runs: np.ndarray, forms: np.ndarray, num_samples: int, others: np.ndarray | None = None
     ) -> None:
-        """Assesses these runs as they are now, and draws samples of each, and of others in the same passes."""
+        """Assesses these runs as they are now, and draws samples of them and of others in the same passes."""
         self._forms[runs] = forms
         every = runs if others is None or len(runs) == 0 else np.union1d(runs, others)
         asked = self._forms[every, :, None]

@@ -19,7 +19,7 @@ from memory_rl.information.entropy import BitsKnown
 from memory_rl.information.questions import Listed
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import LEARNERS
-from memory_rl.policies.answer_trie import AnswerTrie
+from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tokenisation import tokenise_all
 from memory_rl.policies.transformer import TransformerPolicy
@@ -48,6 +48,20 @@ def make_trie(environment: Environment, tokenizer) -> AnswerTrie:
         environment.choices(np.arange(environment.num_forms)),
         environment.first_prompts(),
     )
+
+
+def walks(trie, shape: tuple[int, ...], random) -> np.ndarray:
+    """Conversations (*shape, L) that take any edge of each decision, exits among them."""
+    path = np.full((*shape, trie.max_edges), NONE)
+    for place in np.ndindex(*shape):
+        decision, length = 0, 0
+        while decision != NONE:
+            ways = trie.decision_edges[np.array(decision)]
+            ways = ways[ways != NONE]
+            exits = trie.is_exit[ways]
+            path[(*place, length)] = random.choice(ways, p=np.where(exits, 0.2, 0.8 / (~exits).sum()))
+            decision, length = int(trie.edge_next[path[(*place, length)]]), length + 1
+    return path
 
 
 def setting_of(command: str = "train", **keys) -> Setting:

@@ -61,6 +61,7 @@ def make_setting(experiment: Experiment) -> Setting:
         DataError: if the examples are missing, malformed or made for another experiment.
         ConfigError: if a reward or learner of the user's own cannot be used.
     """
+    experiment.check_sizes()
     condition = make_condition(
         experiment.world,
         experiment.signal,

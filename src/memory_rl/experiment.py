@@ -98,8 +98,8 @@ class Experiment(Parts):
         self.stop.check(self.world.N)
         check_name("algorithm", self.updates.algorithm, LEARNERS)
         self._check_learner()
-        self._check_secrets()
-        self._check_size()
+        if not self.own_learner:
+            self.check_sizes()
         self._check_updates()
         self._check_teacher()
 
@@ -127,13 +127,13 @@ class Experiment(Parts):
             return f"entropy_bonus={updates.entropy_bonus:g}"
         return f"kl_to_base={updates.kl_to_base:g}"
 
-    def _check_secrets(self) -> None:
-        world, most = self.world, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N)
-        if world.num_secrets > max(1, most):
-            raise ConfigError(
-                f"num_secrets={world.num_secrets} is too large for num_runs={self.stop.num_runs} "
-                f"and N={world.N}: use num_secrets={max(1, most)} or less."
-            )
+    def check_sizes(self) -> None:
+        """N, runs and secrets must fit what the learner needs.
+
+        A learner of the user's own is asked only before a run: what it left behind is read without its file.
+        """
+        self._check_size()
+        self._check_memory()
 
     def _check_size(self) -> None:
         backend, N = self.policy.backend, self.world.N
@@ -148,16 +148,32 @@ class Experiment(Parts):
                 f"use N={limit} or less."
             )
 
+    def _check_memory(self) -> None:
+        """What is kept of each run and secret: a number for each answer, where all are scored or observed."""
+        N, secrets, runs = self.world.N, self.world.num_secrets, self.stop.num_runs
+        needed = not self.scores_paths or self.learner.wants_beliefs
+        most = MAX_ANSWERS_KEPT // (N if needed or (self.stop.ledger and not self.only_hits) else 1)
+        more = "" if needed else ", or ledger=False"
+        if runs > most:
+            raise ConfigError(
+                f"num_runs={runs} is too large for N={N}, since an observer of each run keeps a number for "
+                f"every answer: use num_runs={most} or less{more}."
+            )
+        if runs * secrets > most:
+            raise ConfigError(
+                f"num_secrets={secrets} is too large for num_runs={runs} and N={N}: "
+                f"use num_secrets={most // runs} or less{more}."
+            )
+
     def _check_updates(self) -> None:
         updates, one = self.updates, self.episodes_an_update
-        compared = not (self.signal.shows_answer or self.own_learner) and self.learner.silent_if_equal
-        if updates.group_size == 1 and compared:
+        built_in = not (self.signal.shows_answer or self.own_learner)
+        if built_in and updates.group_size == 1 and self.learner.silent_if_equal:
             raise ConfigError(
                 f"group_size=1 with batch_size={updates.batch_size} can never carry a signal, "
                 "since an episode is compared with its own group: use group_size=4, or baseline=none."
             )
-        fewest = self.learner.fewest_episodes
-        if not (self.signal.shows_answer or self.own_learner) and one < fewest:
+        if built_in and one < self.learner.fewest_episodes:
             raise ConfigError(
                 f"algorithm={updates.algorithm} compares the episodes of an update, and group_size=1 with "
                 "batch_size=1 has one: use group_size=4."
@@ -177,8 +193,8 @@ class Experiment(Parts):
             )
 
     def _check_teacher(self) -> None:
-        signal, one = self.signal, self.episodes_an_update
-        most = max(1, MAX_ANSWERS_KEPT // (self.stop.num_runs * self.world.N))
+        signal, one, runs, N = self.signal, self.episodes_an_update, self.stop.num_runs, self.world.N
+        most = max(1, MAX_ANSWERS_KEPT // (runs * N))
         if (
             signal.teaches
             and self.policy.backend == "tinker"
@@ -188,10 +204,16 @@ class Experiment(Parts):
                 f"told={signal.told} with teacher={signal.teacher} does not go with backend=tinker: use "
                 "told=sampled with teacher=secret or teacher=observer, or backend=local."
             )
-        if signal.teaches and one > most:
+        if signal.teaches and one > most and not self.scores_paths:
             raise ConfigError(
-                f"group_size * batch_size = {one} is too large for num_runs={self.stop.num_runs} and "
-                f"N={self.world.N} with signal=teacher: use group_size * batch_size = {most} or less."
+                f"group_size * batch_size = {one} is too large for num_runs={runs} and "
+                f"N={N} with signal=teacher: use group_size * batch_size = {most} or less."
+            )
+        beliefs = runs * (self.updates.batch_size if self.world.num_secrets > 1 else 1)
+        if signal.observed and beliefs * N > MAX_ANSWERS_KEPT:
+            raise ConfigError(
+                f"N={N} is too large for the beliefs of num_runs={runs} with teacher=observer: use "
+                f"N={MAX_ANSWERS_KEPT // beliefs} or less, or a smaller num_runs."
             )
 
     @property
@@ -219,16 +241,14 @@ class Experiment(Parts):
     @property
     def why_not_paths(self) -> str | None:
         """What keeps the experiment from scoring only some answers; None if nothing does."""
-        signal, updates = self.signal, self.updates
+        signal = self.signal
         if self.policy.backend == "tabular":
             return "backend=tabular"
-        if signal.teaches:
-            return "signal=teacher"
+        if signal.taught_by:
+            return f"teacher={signal.taught_by}"
         if signal.shows_answer:
             return None
-        if updates.kl_to_base:
-            return f"kl_to_base={updates.kl_to_base:g}"
-        return None if self.learner.samples_suffice else f"algorithm={name_of(updates.algorithm)}"
+        return None if self.learner.samples_suffice else f"algorithm={name_of(self.updates.algorithm)}"
 
     @property
     def only_hits(self) -> bool:

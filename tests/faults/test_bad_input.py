@@ -91,12 +91,12 @@ BAD_TRAIN = {
     "stop before memorised": ("stop_at=0.4", ["stop_at=0.4", "stop_at=0.95"]),
     "N beyond the local policy": ("N=2000000", ["N=2000000", "N=1048576"]),
     "N beyond what scores all answers": (
-        "N=100000 reward_type=log_distance",
-        ["N=100000", "reward_type=log_distance", "N=2048"],
+        "N=100000 algorithm=posterior",
+        ["N=100000", "algorithm=posterior", "N=2048"],
     ),
     "paths where all answers matter": (
-        "scoring=paths reward_noise=0.1",
-        ["scoring=paths", "reward_noise=0.1"],
+        "scoring=paths algorithm=posterior",
+        ["scoring=paths", "algorithm=posterior", "leave scoring out"],
     ),
     "paths for a table": (
         "scoring=paths backend=tabular",

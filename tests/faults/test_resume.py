@@ -567,6 +567,17 @@ def test_other_kinds_of_adapters_continue_to_the_same_bytes_where_paths_are_scor
     assert measured("started") == measured("whole")
 
 
+def test_a_stretch_of_silent_groups_on_paths_continues_to_the_same_bytes():
+    """Samples that were drawn ahead, and how many will be, are kept."""
+    settings = {"N": 64, "num_runs": 2, "scoring": "paths", "skip_ahead": False, "max_episodes": 160}
+    with stopped_at(23):
+        memory_rl.train(**settings, log_path="started", checkpoint_every=0)
+    memory_rl.train(**settings, log_path="started", resume=True)
+    whole = memory_rl.train(**settings, log_path="whole")
+    assert whole.metrics["zero_advantage_fraction"].mean() > 0.8
+    assert measured("started") == measured("whole")
+
+
 def check_adapters(folder: Path, result) -> None:
     tokenizer = tiny_model.make_tokenizer()
     for run in range(2):

@@ -131,7 +131,9 @@ def test_a_policy_learns_from_them_and_a_table_does_too(teacher):
 
 
 @pytest.mark.parametrize(
-    "keys", [{"teacher": "observer"}, {"told": "sampled"}, {"teacher": "teacher"}], ids=str
+    "keys",
+    [{"teacher": "observer"}, {"told": "sampled", "scoring": "paths"}, {"teacher": "teacher"}],
+    ids=str,
 )
 def test_resuming_gives_the_same_bytes(keys, teacher):
     keys = {**SMALL, "learning_rate": 2e-4, "max_episodes": 60, **keys}

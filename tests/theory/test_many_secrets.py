@@ -421,12 +421,11 @@ def test_it_resumes_to_the_same_bytes(tmp_path, monkeypatch, settings):
     [
         ("num_secrets=0", "num_secrets=0"),
         ("num_secrets=2 fixed_secret=3", "fixed_secret=3"),
-        ("num_secrets=4 scoring=paths", "num_secrets=4"),
         ("num_secrets=4 memorised_share=0", "memorised_share=0"),
         ("order=cycle", "order=cycle"),
         ("num_secrets=2 order=random", "order=random"),
         ("num_secrets=9999999", "num_secrets=9999999"),
-        ("num_secrets=2 N=4096", "N=4096"),
+        ("num_secrets=2 N=4096 algorithm=posterior", "N=4096"),
         ("evaluate_every=0", "evaluate_every=0"),
     ],
 )

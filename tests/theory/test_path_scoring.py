@@ -1,6 +1,8 @@
 """Scoring the secret and some samples alone is scoring every answer: same probabilities, same samples, same
 runs in distribution, same ledger on average."""
 
+from copy import deepcopy
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,10 +14,12 @@ import memory_rl
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import OneAgainstRest
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.policies import paths as paths_module
 from memory_rl.policies.asking import draw
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.paths import PathPolicy
 
+RATE = {"learning_rate": 1e-3, "seed": 0}
 N, RUNS, SECRETS = 23, np.arange(3), np.array([2, 20, 9])
 
 
@@ -33,10 +37,10 @@ def policies(make_policy):
     return whole, paths
 
 
-def make_base(make_policy):
+def make_base(make_policy, kind="single_step", size=N):
     """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each
     policy."""
-    policy = make_policy("single_step", N, num_runs=1)
+    policy = make_policy(kind, size, num_runs=1)
     model = policy.model
     for name, module in list(model.named_modules()):
         if hasattr(module, "base"):
@@ -88,6 +92,83 @@ def test_samples_are_the_policy_s_given_that_they_are_not_the_form(policies):
             abs(staying[run].mean() - (1 - law[N])) < 4 * error
         )  # the estimate of the valid mass is unbiased
         assert staying[run].std() < np.sqrt(law[N] * (1 - law[N]))  # and varies less than counting would
+
+
+def test_what_spells_no_answer_is_no_valid_mass(make_policy):
+    """Of several turns, where N is no power of two: the mean of the estimate is the mass on answers."""
+    whole = make_policy("multi_step", 11, num_runs=2)
+    base = make_base(make_policy, "multi_step", 11)
+    paths = PathPolicy(
+        base, whole.trie, avoids=False, num_runs=2, lora=LoRASettings(rank=4), learning_rate=1e-3, seed=0
+    )
+    runs, secrets, seen = np.arange(2), np.array([[3], [7]]), []
+    whole.distil(runs, runs[:, None] * 0, np.full((2, 1, 16), 1 / 16), 20)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        other.data.copy_(one.data)
+    exact = whole.assess(runs, secrets, 11)
+    assert (np.exp(whole.log_probs(runs, runs[:, None] * 0)[:, 0, 11:]).sum(axis=1) > 0.1).all()
+    paths._wanted = 64  # samples each time
+    for _ in range(12):
+        paths._stale[:] = True
+        seen.append(paths.assess(runs, secrets, 11))
+    np.testing.assert_allclose(seen[0].of_form, exact.of_form, rtol=0, atol=1e-5)
+    estimates = np.exp([one.of_valid for one in seen])[:, :, 0]
+    error = estimates.std(axis=0) / np.sqrt(len(seen))
+    assert (abs(estimates.mean(axis=0) - np.exp(exact.of_valid[:, 0])) < 3 * error).all()
+    assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
+
+
+@pytest.fixture
+def sampler(make_policy):
+    """The same three runs, asked for all answers, and for paths that may be the secret."""
+    whole = make_policy("single_step", N, num_runs=3)
+    lora = LoRASettings(rank=4)
+    paths = PathPolicy(make_base(make_policy), whole.trie, avoids=False, num_runs=3, lora=lora, **RATE)
+    random = torch.Generator().manual_seed(5)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        one.data += 0.02 * torch.randn(one.shape, generator=random)
+        other.data.copy_(one.data)
+    return whole, paths
+
+
+def test_a_run_that_stands_still_is_asked_for_as_many_samples_as_it_has_given(sampler, monkeypatch):
+    whole, paths = sampler
+    asked = []
+    monkeypatch.setattr(paths_module, "draw", lambda *given, **more: asked.append(1) or draw(*given, **more))
+    paths.assess(RUNS, SECRETS[:, None], N)
+    answers = np.concatenate([paths.sample(RUNS, RUNS[:, None] * 0, 4).choices for _ in range(400)], axis=1)
+    assert len(asked) == 1 + 4 + 12  # 2 groups when they were assessed, then 2, 4, 8, 16, and 32 at once
+    for run, law in enumerate(np.exp(all_log_probs(whole, RUNS))):
+        law = np.append(law, invalid_mass(whole, RUNS)[run])
+        counts = np.bincount(np.where(answers[run, :, 0] < 0, N, answers[run, :, 0]), minlength=N + 1)
+        likely = law * 1600 >= 5
+        observed = np.append(counts[likely], counts[~likely].sum())
+        expected = np.append(law[likely], law[~likely].sum()) * 1600
+        some = expected > 0
+        expected = expected[some] * 1600 / expected.sum()
+        assert scipy.stats.chisquare(observed[some], expected).pvalue > 0.001
+    waiting = paths._num_waiting.copy()
+    assert (waiting > 4).all()
+    paths._stale[:2] = True  # two have moved: what waits was drawn before
+    paths.assess(RUNS, SECRETS[:, None], N)
+    assert paths._num_waiting.tolist() == [4, 4, waiting[2]]
+    assert paths._stretch.tolist() == [200, 200, 400]
+
+
+def test_what_is_drawn_ahead_does_not_depend_on_other_runs(sampler):
+    """A run is given the same samples beside runs that need few of them at each step, or many."""
+    _, paths = sampler
+    begun, given = deepcopy(paths.state()), []
+    for stretch in (1, 32):
+        paths.restore(deepcopy(begun))
+        given.append([])
+        for step in range(24):
+            paths._stale[1] = step in (9, 17)
+            paths.assess(RUNS, SECRETS[:, None], N)
+            for other in (0, 2):
+                paths._stretch[other], paths._waiting[other] = stretch, paths._waiting[other][:0]
+            given[-1].append(paths.sample(RUNS, RUNS[:, None] * 0, 4).path[1])
+    np.testing.assert_array_equal(*given)
 
 
 def test_where_an_exit_is_taken_follows_its_law(policies):
@@ -212,14 +293,25 @@ def test_sft_scores_paths_too():
     np.testing.assert_allclose(*(at_the_end(result, "bits_known") for result in results), atol=1e-3)
 
 
-def test_the_ledger_of_paths_cannot_be_recomputed_and_says_so():
+def test_the_ledger_cannot_be_recomputed_where_misses_are_not_listed_and_says_so():
     result = memory_rl.train(N=16, num_runs=1, scoring="paths", max_episodes=40)
-    with pytest.raises(memory_rl.errors.RunDirectoryError, match="read its ledger in metrics"):
+    with pytest.raises(memory_rl.errors.RunDirectoryError, match=r"in metrics\.parquet.* skip_ahead=False"):
         memory_rl.ledger_from_episodes(result.path)
     assert set(result.episodes.filter(pl.col("count") > 1)["answer"].drop_nulls()) <= {
         -2,
         result.metrics["secret"][0],
     }
+
+
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_the_ledger_of_hits_and_misses_is_recomputed_where_all_are_listed(command):
+    keys = {"skip_ahead": False, "max_episodes": 40} if command == "train" else {}
+    result = getattr(memory_rl, command)(N=16, num_runs=2, scoring="paths", **keys)
+    metrics = result.metrics.filter(pl.col("episode") > 0)
+    both = metrics.join(memory_rl.ledger_from_episodes(result.path), on=["run", "episode"], suffix="_again")
+    assert both.height == metrics.height > 0
+    for column in ("asked_bits", "observer_bits", "asked_variance"):
+        np.testing.assert_allclose(both[column], both[f"{column}_again"], rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -491,8 +491,8 @@ def test_a_teacher_is_a_signal_with_a_name(given, condition):
         ("told=sampled divergence=forward", ["divergence=forward", "use told=top_k"]),
         ("reward_type=binary", ["reward_type=binary", "signal=reward or teacher=observer", "leave"]),
         ("teacher=observer teacher_error=0.1", ["teacher_error=0.1", "use teacher=secret"]),
-        ("scoring=paths", ["scoring=paths", "signal=teacher"]),
-        ("N=4096", ["N=4096", "signal=teacher", "N=2048"]),
+        ("teacher=there scoring=paths", ["scoring=paths", "teacher=there", "leave scoring out"]),
+        ("teacher=there N=4096", ["N=4096", "teacher=there", "N=2048"]),
         ("backend=tinker", ["told=whole", "backend=tinker", "use told=sampled"]),
         ("backend=tinker told=sampled teacher=there", ["teacher=there", "teacher=observer"]),
         (

@@ -226,8 +226,29 @@ def test_its_own_sampling_is_what_is_trained_on_and_is_resumed():
     assert bytes_of(train("parts", Explores, resume=True, **settings)) == bytes_of(whole)
     first = whole.episodes.filter(pl.col("episode") % 2 == 1)["answer"]
     assert scipy.stats.chisquare(np.bincount(first, minlength=16)).pvalue > 0.001  # alike until the end
+
+
+class Suffices(Explores):
+    """Its `learn` asks the policy for no more than an update."""
+
+    samples_suffice = True
+
+
+def test_with_a_learn_of_its_own_it_says_whether_samples_suffice():
     with pytest.raises(memory_rl.ConfigError, match="scoring=paths does not go with algorithm="):
         memory_rl.train(N=16, algorithm=Explores, scoring="paths")
+    assert not list(Path("runs").glob("*"))
+    result = memory_rl.train(N=16, algorithm=Suffices, scoring="paths", num_runs=2, max_episodes=40)
+    assert result.episodes.height == 80
+
+
+@pytest.mark.parametrize("scoring", ["all", "paths"])
+def test_what_it_left_behind_is_read_without_its_file(scoring):
+    Path("mine.py").write_text("from memory_rl import Learner\n\nclass Mine(Learner):\n    epochs = 2\n")
+    keys = {"N": 16, "reward_type": "log_distance", "scoring": scoring, "skip_ahead": False}
+    path = memory_rl.train(algorithm="mine.py:Mine", num_runs=1, max_episodes=8, **keys).path
+    Path("mine.py").unlink()
+    assert memory_rl.load(path).ledger.height == 8
 
 
 def test_the_page_s_example_with_a_memory_outlives_its_runs_and_is_resumed():

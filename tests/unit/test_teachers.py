@@ -2,25 +2,27 @@
 definition; what is told of S, against the ledger's tables."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pretrained
 import pytest
 import torch
-from helpers import make_environment, make_trie
+from helpers import make_environment, make_trie, setting_of, walks
 
 from memory_rl.information.entropy import entropy
 from memory_rl.learning.batch import Batch
-from memory_rl.learning.imitation import FLOOR, Imitation, conditionals
+from memory_rl.learning.imitation import FLOOR, Imitation
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import NONE
 from memory_rl.policies.base import first_prompt
 from memory_rl.policies.tabular import TabularPolicy
-from memory_rl.policies.teaching import edge_probabilities, judged, on_path
+from memory_rl.policies.teaching import OfForms, OfSecret, OfTurns, judged
+from memory_rl.policies.turn_trie import build_turn_trie
 from memory_rl.task import INVALID
 from memory_rl.task.table import episode_table, taught_table
 from memory_rl.training.accounts import Accounts
-from memory_rl.training.teachers import Teacher, knows, spread
+from memory_rl.training.teachers import believes, knows, make_teacher
 
 
 def trie_of(kind: str, N: int, num_secrets: int = 1):
@@ -32,20 +34,50 @@ def digits(trie, answer: str) -> np.ndarray:
     return trie.form_edges[int(answer)][: len(answer) + 1]
 
 
+def of_tokens(trie, opinion, path) -> np.ndarray:
+    """What a teacher gives to the tokens of sampled paths: (R, E, L)."""
+    found = opinion.on_path(trie, path)
+    return np.take_along_axis(found, trie.column(path)[..., None], axis=3)[..., 0]
+
+
+def of_forms(environment, opinion, blocks: int) -> np.ndarray:
+    """The probability of every valid conversation, turn after turn: (R, B, F)."""
+    every = np.arange(environment.num_forms)
+    choices = np.tile(environment.choices(every), (len(opinion_of(opinion)), blocks, 1))
+    found = opinion.of_choices(choices, environment.num_choices).prod(axis=2)
+    return found.reshape(len(found), blocks, -1)
+
+
+def opinion_of(opinion) -> np.ndarray:
+    return opinion.forms if isinstance(opinion, OfSecret) else opinion.weights
+
+
+def blank_batch(choices: np.ndarray, prompts: np.ndarray | None = None, **more) -> Batch:
+    """A batch of these choices (R, E, K), whatever the tokens."""
+    runs = np.arange(len(choices))
+    return Batch(runs, first_prompt(runs) if prompts is None else prompts, choices, choices, runs, **more)
+
+
 # The teachers
 
 
 def test_one_who_knows_s_puts_its_error_evenly_on_the_others():
     environment = make_environment("single_step", 5)
-    found = knows(environment, np.array([[3], [0]]), 0.2)
-    assert found == pytest.approx(
-        np.array([[[0.05, 0.05, 0.05, 0.8, 0.05]], [[0.8, 0.05, 0.05, 0.05, 0.05]]])
+    opinion = knows(environment, np.array([[3, 4], [0, 0]]), 0.2)
+    expected = np.array([[0.05, 0.05, 0.05, 0.8, 0.05], [0.05] * 4 + [0.8], *[[0.8] + [0.05] * 4] * 2])
+    assert of_forms(environment, opinion, 2).reshape(4, 5) == pytest.approx(expected)
+    choices = np.array([[[3], [INVALID], [3], [4]]] * 2)
+    assert opinion.of_choices(choices, 5)[:, :, 0] == pytest.approx(
+        np.array([[0.8, 0.0, 0.05, 0.8], [0.05, 0.0, 0.05, 0.05]])
     )
+    turns = opinion.turns(choices, 5)
+    assert turns[:, ::2, 0] == pytest.approx(expected.reshape(2, 2, 5))
+    assert np.array_equal(turns[:, :2, 0], turns[:, [0, 0], 0])
 
 
 def test_one_who_knows_s_errs_in_each_bit_anew():
     environment = make_environment("multi_step", 5)  # 3 bits: 8 forms
-    found = knows(environment, np.array([[0b100]]), 0.1)[0, 0]
+    found = of_forms(environment, knows(environment, np.array([[0b100]]), 0.1), 1)[0, 0]
     for form, bits in enumerate(itertools.product((0, 1), repeat=3)):
         wrong = sum(bit != right for bit, right in zip(bits, (1, 0, 0), strict=True))
         assert found[form] == pytest.approx(0.9 ** (3 - wrong) * 0.1**wrong)
@@ -54,33 +86,77 @@ def test_one_who_knows_s_errs_in_each_bit_anew():
 def test_an_observer_of_bits_answers_each_by_what_it_believes_of_it():
     environment = make_environment("multi_step", 6)
     belief = np.array([0.1, 0.2, 0.0, 0.3, 0.0, 0.4])  # of 000 to 101
-    found = spread(environment, belief[None])[0]
+    batch = blank_batch(np.zeros((1, 1, 3)), beliefs=belief[None, None])
+    found = of_forms(environment, believes(environment, batch), 1)[0, 0]
     ones = 0.4, 0.3, 0.2 + 0.3 + 0.4
     for form, bits in enumerate(itertools.product((0, 1), repeat=3)):
         of_bits = [one if bit else 1 - one for bit, one in zip(bits, ones, strict=True)]
         assert found[form] == pytest.approx(np.prod(of_bits))
-    assert spread(make_environment("single_step", 6), belief) is belief
+    assert believes(make_environment("single_step", 6), batch).weights is batch.beliefs
+
+
+def test_an_observer_of_rounded_beliefs_gives_nothing_less_than_none():
+    """What sums to a little more than 1 is sure."""
+    environment = make_environment("multi_step", 10)
+    beliefs = np.array([0.0] * 8 + [0.5, 0.5 + 1e-15])
+    found = believes(environment, blank_batch(np.zeros((1, 1, 4)), beliefs=beliefs[None, None]))
+    assert (found.weights >= 0).all()
+    assert found.weights[0, 0, 0].tolist() == [0.0, 1.0]
 
 
 def test_a_turn_is_judged_after_the_turns_before_it():
-    of_forms = np.array([[[0.1, 0.3, 0.0, 0.0], [0.25, 0.0, 0.5, 0.25]]])  # forms 00 01 10 11, two blocks
+    weights = np.array([[[0.1, 0.3, 0.0, 0.0], [0.25, 0.0, 0.5, 0.25]]])  # forms 00 01 10 11, two blocks
     choices = np.array([[[0, 1], [1, INVALID], [1, 1], [0, 0]]])
-    found = conditionals(of_forms, choices, 2)[0]
+    found = OfForms(weights).turns(choices, 2)[0]
     assert found[0] == pytest.approx(np.array([[0.4 / 0.4, 0.0], [0.25, 0.75]]))
     assert found[1] == pytest.approx(np.array([[1.0, 0.0], [0.5, 0.5]]))  # 1 is ruled out: then anything
     assert found[2] == pytest.approx(np.array([[0.25, 0.75], [2 / 3, 1 / 3]]))
     assert found[3] == pytest.approx(np.array([[0.25, 0.75], [1.0, 0.0]]))
+    assert OfForms(weights).of_choices(choices, 2)[0] == pytest.approx(
+        np.array([[1.0, 0.75], [0.0, 0.0], [0.75, 1 / 3], [0.25, 1.0]])
+    )
+
+
+@pytest.mark.parametrize("teacher", ["secret", "observer"])
+def test_a_bit_that_is_surely_wrong_leaves_the_later_ones_as_they_were(teacher):
+    """Whatever was answered before, each turn is told its own bit of S: with teacher_error=0, and by an
+    observer who is sure."""
+    environment, trie = make_environment("multi_step", 8), trie_of("multi_step", 8)
+    sure = blank_batch(np.zeros((1, 1, 3)), beliefs=np.eye(8)[0b101][None, None])
+    opinion = (
+        knows(environment, np.array([[0b101]]), 0.0) if teacher == "secret" else believes(environment, sure)
+    )
+    path = trie.form_edges[[0b001, 0b000]][None]
+    assert of_tokens(trie, opinion, path)[0] == pytest.approx(
+        np.array([[0.0, 1.0, 1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0, 0.0, 1.0]])
+    )
 
 
 def test_in_place_of_a_reward_stands_the_log_probability_of_each_turn():
-    environment = make_environment("multi_step", 4)
-    teacher = Teacher(environment, knows(environment, np.array([[0b01]]), 0.1))
+    setting = setting_of(N=4, env_type="multi_step", signal="teacher", teacher_error=0.1)
+    signal, environment = setting.experiment.signal, setting.environment
+    teacher = make_teacher(signal, environment, np.array([[0b01]]), None)
     choices = np.array([[[0, 1], [1, 1], [INVALID, INVALID], [0, INVALID]]])
-    runs = np.zeros(1, dtype=np.int64)
-    batch = teacher.judge(Batch(runs, first_prompt(runs), choices, choices, runs))
     right, wrong, least = np.log(0.9), np.log(0.1), np.log(FLOOR)
     expected = [[right, right], [wrong, right], [least, least], [right, least]]
-    assert batch.rewards[0] == pytest.approx(np.array(expected))
+    assert teacher.judge(blank_batch(choices)).rewards[0] == pytest.approx(np.array(expected))
+    lesson = np.array([[[0.1, 0.3, 0.2, 0.4]]])
+    teacher = make_teacher(signal, environment, np.array([[0b01]]), lesson)
+    expected = [
+        [np.log(0.4), np.log(0.75)],
+        [np.log(0.6), np.log(2 / 3)],
+        [least, least],
+        [np.log(0.4), least],
+    ]
+    assert teacher.judge(blank_batch(choices)).rewards[0] == pytest.approx(np.array(expected))
+
+
+def test_each_block_is_taught_by_who_knows_its_secret():
+    setting = setting_of(N=8, num_secrets=3, signal="teacher", teacher_error=0.1, batch_size=2)
+    secrets = np.array([[1, 2, 3], [4, 5, 6]])
+    teacher = make_teacher(setting.experiment.signal, setting.environment, secrets, None)
+    batch = teacher.judge(blank_batch(np.full((2, 2, 1), 6), np.array([[0, 2], [2, 1]])))
+    assert np.exp(batch.rewards[:, :, 0]) == pytest.approx(np.array([[0.1 / 7] * 2, [0.9, 0.1 / 7]]))
 
 
 # Tokens
@@ -90,39 +166,37 @@ def test_a_digit_is_as_likely_as_the_answers_that_begin_with_it():
     """N = 12: 1 begins 1, 10 and 11. After a first digit that no answer of the teacher's has, all that it
     begins are equally likely."""
     trie = trie_of("single_step", 12)
-    of_forms = np.zeros((1, 1, 12))
-    of_forms[0, 0, [1, 10, 11, 4]] = 0.1, 0.2, 0.4, 0.3
-    found = edge_probabilities(trie, of_forms)[0, 0]
+    weights = np.zeros((1, 1, 12))
+    weights[0, 0, [1, 10, 11, 4]] = 0.1, 0.2, 0.4, 0.3
     for answer, expected in {
-        "4": [0.3, 1.0],
-        "1": [0.7, 1 / 7],
-        "10": [0.7, 2 / 7, 1.0],
-        "11": [0.7, 4 / 7, 1.0],
-        "3": [0.0, 1.0],
+        4: [0.3, 1.0],
+        1: [0.7, 1 / 7],
+        10: [0.7, 2 / 7, 1.0],
+        11: [0.7, 4 / 7, 1.0],
+        3: [0.0, 1.0],
     }.items():
-        assert found[digits(trie, answer)] == pytest.approx(expected), answer
-    assert not found[:-1][trie.is_exit].any()
-    assert found[-1] == 0
-    of_forms[0, 0] = np.eye(12)[4]
-    assert edge_probabilities(trie, of_forms)[0, 0][digits(trie, "10")] == pytest.approx([0.0, 1 / 3, 1.0])
+        path = trie.form_edges[[[answer]]]
+        assert of_tokens(trie, OfForms(weights), path)[path != NONE] == pytest.approx(expected), answer
+    path = trie.form_edges[[[10]]]
+    sure = OfForms(np.eye(12)[[[4]]])
+    assert of_tokens(trie, sure, path)[0, 0] == pytest.approx([0.0, 1 / 3, 1.0])
 
 
 @pytest.mark.parametrize("kind", ["single_step", "multi_step"])
 def test_tokens_multiply_to_the_answers(kind):
     trie = trie_of(kind, 37)
-    of_forms = np.random.default_rng(0).dirichlet(np.ones(len(trie.form_edges)), size=(2, 3))
-    edges = edge_probabilities(trie, of_forms)
-    with np.errstate(divide="ignore"):
-        answers = np.exp(trie.form_log_probs(np.log(edges[..., :-1])))
-    assert answers == pytest.approx(of_forms)
+    num_forms = len(trie.form_edges)
+    weights = np.random.default_rng(0).dirichlet(np.ones(num_forms), size=(2, 3))
+    path = np.tile(trie.form_edges, (2, 3, 1))
+    tokens = np.where(path == NONE, 1.0, of_tokens(trie, OfForms(weights), path))
+    assert tokens.prod(axis=2).reshape(weights.shape) == pytest.approx(weights)
 
 
 def test_each_block_hears_its_own_teacher():
     trie = trie_of("multi_step", 4, num_secrets=2)
-    of_forms = np.eye(4)[[[0b00, 0b10], [0b11, 0b01]]]
+    weights = np.eye(4)[[[0b00, 0b10], [0b11, 0b01]]]
     path = np.broadcast_to(trie.form_edges[0b11], (2, 4, trie.max_edges))
-    found, column = on_path(trie, of_forms, path), trie.column(path)
-    taken = np.take_along_axis(found, column[..., None], axis=3)[..., 0]
+    taken = of_tokens(trie, OfForms(weights), path)
     ends = np.ones(2)
     first = np.array([[0, 0, 1, 1], [1, 1, 0, 0]])
     second = np.array([[0, 0, 0, 0], [1, 1, 1, 1]])  # 00 says nothing after a 1: 1/2 each, below
@@ -130,6 +204,75 @@ def test_each_block_hears_its_own_teacher():
     assert taken[:, :, 2][first == 1] == pytest.approx(second[first == 1])
     assert taken[:, :, 2][first == 0] == pytest.approx(0.5)
     assert taken[0, 0, [1, 3]] == pytest.approx(ends)
+
+
+THREE = build_turn_trie(np.array([[7, 8], [7, 9]]), [[3], [4, 5]], [[0, 0, 2], [0, 1, 2], [1, 0, 2]])
+"""Three choices a turn, two of which begin alike."""
+
+TRIES = {
+    "answers": lambda: trie_of("single_step", 112),
+    "tokens of three digits": lambda: make_trie(
+        make_environment("single_step", 1120), pretrained.make_tokenizer(pretrained.LLAMA)
+    ),
+    "listed bits": lambda: trie_of("multi_step", 11),
+    "bits": lambda: build_turn_trie(np.array([[7]]), [[3], [4], [5]], [[0, 2], [1, 2]]),
+    "replies of two tokens": lambda: THREE,
+}
+
+
+def by_listing(trie, weights: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """What a distribution (F,) over the conversations gives along one path (L,): from all their edges."""
+    every = np.asarray(trie.form_edges[np.arange(len(trie.form_edges))])
+    found = np.zeros((len(path), trie.decision_edges.shape[1]))
+    for place in range((path != NONE).sum()):
+        alike = (every[:, :place] == path[:place]).all(axis=1)
+        at = np.where(weights[alike].sum() > 0, weights, 1.0)
+        ways = trie.decision_edges[trie.edge_decision[path[place]]]
+        masses = [at[alike & (every[:, place] == way)].sum() if way != NONE else 0.0 for way in ways]
+        found[place] = np.array(masses) / sum(masses)
+    return found
+
+
+def assert_as_listed(trie, opinion, weights: np.ndarray) -> None:
+    """On any paths (R, E) an opinion says what distributions (R, B, F) say."""
+    path = walks(trie, (len(weights), 6), np.random.default_rng(2))
+    assert trie.is_exit[path[path != NONE]].any()
+    found, size = opinion.on_path(trie, path), 6 // weights.shape[1]
+    assert found.shape == (*path.shape, trie.decision_edges.shape[1])
+    for run, episode in np.ndindex(*path.shape[:2]):
+        expected = by_listing(trie, weights[run, episode // size], path[run, episode])
+        there = path[run, episode] != NONE
+        np.testing.assert_allclose(found[run, episode][there], expected[there], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRIES if kind not in ("bits", "replies of two tokens")])
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_a_token_is_as_likely_as_the_answers_behind_it(kind, share):
+    """Also where most of them are ruled out."""
+    trie, random = TRIES[kind](), np.random.default_rng(1)
+    weights = random.dirichlet(np.ones(len(trie.form_edges)), size=(2, 3))
+    weights *= random.random(weights.shape) < share
+    assert_as_listed(trie, OfForms(weights), weights)
+
+
+@pytest.mark.parametrize("kind", ["answers", "tokens of three digits"])
+@pytest.mark.parametrize("error", [0.0, 0.01, 0.4])
+def test_tokens_of_one_who_knows_s_are_worked_out_without_a_list(kind, error):
+    trie, secrets = TRIES[kind](), np.array([[1, 110, 7], [100, 11, 111]])
+    num_forms = len(trie.form_edges)
+    weights = np.full((2, 3, num_forms), error / (num_forms - 1))
+    np.put_along_axis(weights, secrets[..., None], 1 - error, axis=2)
+    assert_as_listed(trie, OfSecret(secrets, error, num_forms), weights)
+
+
+@pytest.mark.parametrize("kind", ["listed bits", "bits", "replies of two tokens"])
+def test_tokens_of_one_who_answers_turn_by_turn_are_worked_out_without_a_list(kind):
+    trie = TRIES[kind]()
+    forms = np.arange(len(trie.form_edges))
+    choices = trie.choices(np.asarray(trie.form_edges[forms]))  # (F, K)
+    of_turns = np.random.default_rng(1).dirichlet(np.ones(choices.max() + 1), size=(2, 3, choices.shape[1]))
+    each = np.take_along_axis(of_turns[:, :, None], choices[None, None, ..., None], axis=4)[..., 0]
+    assert_as_listed(trie, OfTurns(of_turns), each.prod(axis=3))
 
 
 def test_of_an_unfinished_turn_only_the_exit_is_judged():
@@ -228,10 +371,10 @@ def test_a_transformer_is_moved_by_the_gradient_of_plain_log_softmax(make_policy
     policy, plain = (make_policy(kind, 16, moved=True) for _ in range(2))
     runs, trie = np.arange(2), policy.trie
     batch = policy.sample(runs, first_prompt(runs), 3)
-    of_forms = np.random.default_rng(1).dirichlet(np.ones(len(trie.form_edges)), size=(2, 1))
+    opinion = OfForms(np.random.default_rng(1).dirichlet(np.ones(len(trie.form_edges)), size=(2, 1)))
     learner = Imitation(told=told, k=2, divergence=divergence)
-    batch = Batch(runs, batch.prompts, batch.choices, batch.path, batch.updates, taught=of_forms)
-    taught, exits = on_path(trie, of_forms, batch.path), trie.is_exit
+    batch = replace(batch, taught=opinion)
+    taught, exits = opinion.on_path(trie, batch.path), trie.is_exit
     plain.adapters.activate(runs)
     total = 0.0
     for run, episode in itertools.product(range(2), range(3)):
@@ -280,28 +423,28 @@ def one_token(learner, log_probs, taught, chosen: int):
 
 
 def test_a_table_learns_from_the_episodes_of_each_secret_alone():
-    forms, runs = np.arange(4)[:, None], np.arange(1)
+    forms = np.arange(4)[:, None]
     settings = {"num_runs": 1, "num_prompts": 2, "optimiser": "sgd", "learning_rate": 1.0, "seed": 0}
     policy = TabularPolicy(forms, 4, **settings)
-    of_forms = np.array([[[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]]])
-    choices = np.array([[[0], [1], [3], [2]]])
-    prompts = np.array([[0, 1]])
-    policy.imitate(
-        Batch(runs, prompts, choices, choices, runs, taught=of_forms), Imitation(divergence="forward")
-    )
-    expected = 0.5 * (of_forms[0] - 0.25)  # half of the episodes of the update are about each
+    weights = np.array([[[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]]])
+    batch = blank_batch(np.array([[[0], [1], [3], [2]]]), np.array([[0, 1]]), taught=OfForms(weights))
+    policy.imitate(batch, Imitation(divergence="forward"))
+    expected = 0.5 * (weights[0] - 0.25)  # half of the episodes of the update are about each
     assert policy.logits[:, 0].numpy() == pytest.approx(expected)
 
 
 # What is told of S
 
 
-def said(trie, taught: np.ndarray, path: np.ndarray) -> tuple:
+def said(trie, opinion, path: np.ndarray) -> tuple:
     """What a teacher says of the sampled tokens of one path."""
-    column = trie.column(path[None, None])
-    found = np.take_along_axis(on_path(trie, taught, path[None, None]), column[..., None], axis=3)
-    heard = judged(trie, path[None, None])
-    return tuple(np.round(found[0, 0, :, 0], 12)[heard[0, 0]])
+    path = path[None, None]
+    return tuple(np.round(of_tokens(trie, opinion, path), 12)[judged(trie, path)])
+
+
+def lessons(environment, secrets) -> list:
+    """One teacher for each of these secrets."""
+    return [knows(environment, np.array([[secret]]), 0.01) for secret in secrets]
 
 
 @pytest.mark.parametrize("N", [7, 12, 37, 120])
@@ -309,9 +452,8 @@ def test_the_classes_of_sampled_digits_are_what_a_teacher_tells_apart(N):
     """For each answer, two secrets are in one class if and only if all that is said is the same."""
     environment, trie = make_environment("single_step", N), trie_of("single_step", N)
     table = taught_table(environment, sampled=True, spelt=True)
-    lessons = knows(environment, np.arange(N)[:, None], 0.01)
     for answer in range(0, N, 1 if N < 100 else 7):
-        of_secret = [said(trie, lessons[secret, None], trie.form_edges[answer]) for secret in range(N)]
+        of_secret = [said(trie, each, trie.form_edges[answer]) for each in lessons(environment, range(N))]
         classes = table.classes(np.array([answer]), np.arange(N))
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
@@ -328,10 +470,9 @@ def test_characters_tell_no_less_apart_than_tokens_of_three_digits(N):
     ]  # a number and the end of the turn
     table = taught_table(environment, sampled=True, spelt=True)
     few = np.arange(0, N, N // 60)
-    lessons = knows(environment, few[:, None], 0.01)
     coarser = False
     for answer in few[::12]:
-        of_secret = [said(trie, lessons[place, None], trie.form_edges[answer]) for place in range(len(few))]
+        of_secret = [said(trie, each, trie.form_edges[answer]) for each in lessons(environment, few)]
         pairs = {*zip(of_secret, table.classes(np.array([answer]), np.arange(N))[few].tolist(), strict=True)}
         assert len(pairs) == len({number for _, number in pairs})
         coarser |= len(pairs) > len({word for word, _ in pairs})
@@ -341,9 +482,8 @@ def test_characters_tell_no_less_apart_than_tokens_of_three_digits(N):
 def test_the_classes_of_sampled_bits_are_what_a_teacher_tells_apart():
     environment, trie = make_environment("multi_step", 11), trie_of("multi_step", 11)
     table = taught_table(environment, sampled=True, spelt=True)
-    lessons = knows(environment, np.arange(11)[:, None], 0.01)
     for form in range(16):
-        of_secret = [said(trie, lessons[secret, None], trie.form_edges[form]) for secret in range(11)]
+        of_secret = [said(trie, each, trie.form_edges[form]) for each in lessons(environment, range(11))]
         classes = table.classes(environment.choices(form), np.arange(11))
         pairs = set(zip(of_secret, classes.tolist(), strict=True))
         assert len(pairs) == len({word for word, _ in pairs}) == len({number for _, number in pairs})
@@ -354,8 +494,7 @@ def test_an_unfinished_answer_is_not_told_how_it_begins():
     path = np.full(trie.max_edges, NONE)
     path[0] = digits(trie, "10")[0]
     path[1] = trie.decision_edges[trie.edge_decision[digits(trie, "10")[1]]].max()
-    lessons = knows(environment, np.arange(12)[:, None], 0.01)
-    assert {said(trie, lessons[secret, None], path) for secret in range(12)} == {(0.0,)}
+    assert {said(trie, each, path) for each in lessons(environment, range(12))} == {(0.0,)}
 
 
 def test_sampled_digits_tell_more_than_hit_or_miss_and_less_than_s():

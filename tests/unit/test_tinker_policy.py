@@ -24,7 +24,7 @@ from memory_rl.policies.hosted.drawn import blank
 from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss
 from memory_rl.policies.hosted.policy import make_hosted as make_tinker_policy
 from memory_rl.policies.hosted.service import HostedSettings, Service
-from memory_rl.policies.teaching import edge_probabilities
+from memory_rl.policies.teaching import OfForms
 
 RUNS = np.arange(2)
 
@@ -119,7 +119,7 @@ def test_an_update_moves_the_weights_as_the_local_one_does(make_hosted, kind, le
 def test_a_teacher_of_sampled_tokens_moves_the_weights_as_the_local_one_does(make_hosted, kind):
     hosted, service, local = make_hosted(kind, scores_all=True)
     rollout, shown = with_log_probs(local, np.array([[1, 3, 6, 3], [0, 7, 2, 5]]))
-    taught = np.random.default_rng(0).dirichlet(np.ones(8), size=(2, 1))
+    taught = OfForms(np.random.default_rng(0).dirichlet(np.ones(8), size=(2, 1)))
     for policy, batch in ((hosted, rollout), (local, shown)):
         policy.imitate(dataclasses.replace(batch, taught=taught), Imitation(told="sampled"))
     hosted.assess(RUNS, np.array([[1], [0]]), 8)
@@ -128,8 +128,10 @@ def test_a_teacher_of_sampled_tokens_moves_the_weights_as_the_local_one_does(mak
     [(loss, _, data), *_] = service.data
     assert loss == "importance_sampling"
     gains = np.array(data[0].loss_fn_inputs["advantages"].tolist())
-    edges = rollout.path[0, 0][rollout.path[0, 0] != NONE]
-    q = edge_probabilities(local.trie, taught[0, 0])[edges]
+    path = rollout.path[:1, :1]
+    edges = path[path != NONE]
+    of_edges = taught.on_path(local.trie, rollout.path)[:1, :1]
+    q = np.take_along_axis(of_edges, local.trie.column(path)[..., None], axis=3)[..., 0][path != NONE]
     assert gains[gains != 0] == pytest.approx(
         (np.log(q) - rollout.records["log_probs"][0, 0][: len(edges)]) / 4
     )

@@ -86,7 +86,7 @@ class PolicySettings:
     scoring: Literal["all", "paths"] | None = key(
         None,
         "all: every answer is scored after every update. paths: the secret and some samples alone, "
-        "so that the cost does not grow with N; for binary rewards and SFT. Default: all up to N=2048. "
+        "so that the cost does not grow with N. Default: all up to N=2048, or 512 in multi_step. "
         "backend=tinker: paths, for all rewards.",
         needs="backend=local,tinker",
     )

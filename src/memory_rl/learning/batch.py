@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Batch:
         rewards: (R, E, K), or None where answers were shown and not rewarded.
         returns: (R, groups, G, K) what each step is credited with, group by group.
         beliefs: (R, B, N) of the ideal observer of the run's own episodes, for learners that want them.
-        taught: (R, B, F) what a teacher gives to each valid conversation, for learners that have one.
+        taught: what a teacher would answer, a `policies.teaching.Opinion`, for learners that have one.
         active: (A,) all runs that the batch moves on; those without an update in it have spent their budget.
         episodes: (A,) how many episodes each of them has had after it.
         skipped: silent episodes before it.
@@ -69,7 +70,7 @@ class Batch:
     rewards: np.ndarray | None = None
     returns: np.ndarray | None = None
     beliefs: np.ndarray | None = None
-    taught: np.ndarray | None = None
+    taught: Any = None
     active: np.ndarray | None = None
     episodes: np.ndarray | None = None
     skipped: Sequence[SilentEpisodes] = ()

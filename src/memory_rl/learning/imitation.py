@@ -1,6 +1,6 @@
 """On-policy distillation: the policy answers, and is drawn towards a teacher's distribution at each token.
 
-Axes: R runs, B blocks, E episodes, K steps, L tokens, C choices of a token, F forms (valid conversations).
+Axes: R runs, E episodes, L tokens, C choices of a token.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from typing_extensions import override
 
 from memory_rl.config import LOADERS
@@ -51,6 +50,7 @@ class Imitation(Learner):
     divergence: Literal["reverse", "forward"] = "reverse"
     wants_beliefs: bool = False
     baseline = "none"  # each answer moves the policy
+    samples_suffice = True
 
     @override
     def learn(self, policy: Any, batch: Batch) -> None:
@@ -98,31 +98,6 @@ def _coarser(log_probs: torch.Tensor, taught: torch.Tensor, k: int) -> tuple[tor
     log_probs, taught = log_probs.gather(-1, order), taught.gather(-1, order)
     rest, taught_rest = log_probs[..., k:].logsumexp(-1, keepdim=True), taught[..., k:].sum(-1, keepdim=True)
     return torch.cat([log_probs[..., :k], rest], -1), torch.cat([taught[..., :k], taught_rest], -1)
-
-
-def conditionals(of_forms: np.ndarray, choices: np.ndarray, num_choices: int) -> np.ndarray:
-    """How likely each choice of a turn is after the choices before it, by a distribution over conversations.
-
-    After choices that it rules out, all are equally likely.
-
-    Args:
-        of_forms: (R, B, F) the distribution that is about each of B blocks of episodes.
-        choices: (R, E, K), -1 for an invalid turn and those that it forfeits.
-        num_choices: C; F = C^K, the forms in the order of their choices.
-
-    Returns:
-        (R, E, K, C).
-    """
-    runs, episodes, steps = choices.shape
-    block = np.arange(episodes) // (episodes // of_forms.shape[1])
-    before, found = np.zeros((runs, episodes), dtype=np.int64), np.empty((*choices.shape, num_choices))
-    for step in range(steps):
-        masses = of_forms.reshape(*of_forms.shape[:2], num_choices**step, num_choices, -1).sum(axis=4)
-        here = masses[np.arange(runs)[:, None], block, before]
-        total = here.sum(axis=2, keepdims=True)
-        found[:, :, step] = np.divide(here, total, out=np.full(here.shape, 1 / num_choices), where=total > 0)
-        before = before * num_choices + np.maximum(choices[:, :, step], 0)
-    return found
 
 
 def _imitation(signal: Signal) -> Imitation:

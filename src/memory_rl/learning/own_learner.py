@@ -37,6 +37,7 @@ _MEMBERS = (
     "start",
     "sample",
     "wants_beliefs",
+    "samples_suffice",
     "kept",
 )
 

@@ -7,7 +7,8 @@ run.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -36,6 +37,22 @@ class Adapters(Stateful):
     @abstractmethod
     def activate(self, runs: Sequence[int] | np.ndarray) -> None:
         """From now on part i of a batch of the model, of `len(runs)` equal parts, is of run `runs[i]`."""
+
+    @abstractmethod
+    def _holders(self) -> Iterable[tuple[nn.Module, str]]:
+        """The replaced layers, each with the name of the attribute that holds what is active in it."""
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """In its block the model is the base, whichever runs are active."""
+        active = [(layer, name, getattr(layer, name)) for layer, name in self._holders()]
+        for layer, name, _ in active:
+            setattr(layer, name, None)
+        try:
+            yield
+        finally:
+            for layer, name, own in active:
+                setattr(layer, name, own)
 
     @abstractmethod
     def tensors(self, run: int) -> dict[str, torch.Tensor]:

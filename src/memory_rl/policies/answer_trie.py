@@ -168,15 +168,39 @@ class AnswerTrie:
         padding = np.zeros((*edge_log_probs.shape[:-1], 1))
         return np.concatenate([edge_log_probs, padding], axis=-1)[..., self.form_edges].sum(axis=-1)
 
+    def behind(self, weights: np.ndarray) -> np.ndarray:
+        """The weight of the forms that take each edge: (F,) to (E + 1,); the last, which -1 reads, is 0."""
+        found = np.zeros(len(self.edge_token) + 1)
+        for edges in self.form_edges.T:
+            np.add.at(found, edges, weights)
+        found[NONE] = 0.0
+        return found
+
+    @cached_property
+    def num_behind(self) -> np.ndarray:
+        """(E + 1,) how many forms take each edge."""
+        return self.behind(np.ones(len(self.form_edges)))
+
     def edge_share(self, weights: np.ndarray) -> np.ndarray:
         """By weight, the share of the forms through an edge's decision that take it: (F,) to (E,).
 
         This is its probability if the forms are as likely as they weigh; 0 for an exit.
         """
-        is_edge = self.form_edges != NONE
-        each = np.broadcast_to(weights[:, None], is_edge.shape)[is_edge]
-        through = np.bincount(self.form_edges[is_edge], each, minlength=len(self.edge_token))
+        through = self.behind(weights)[:-1]
         return through / np.bincount(self.edge_decision, through)[self.edge_decision]
+
+    def leads_to(self, edges: np.ndarray) -> np.ndarray:
+        """The choices of its turn that each edge may lead to: ids (...) to (..., A) bool; none from -1."""
+        return self._leads_to[edges]
+
+    @cached_property
+    def _leads_to(self) -> np.ndarray:
+        choices, places = self.choices(self.form_edges), np.arange(len(self.form_edges))
+        found = np.zeros((len(self.edge_token) + 1, int(choices.max()) + 1), dtype=bool)
+        for edges in self.form_edges.T:
+            found[edges, choices[places, self.edge_step[edges]]] = True
+        found[NONE] = False
+        return found
 
 
 def build_trie(conversations: Sequence[Sequence[TokenTurn]], choices: np.ndarray) -> AnswerTrie:

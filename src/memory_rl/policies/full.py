@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -85,6 +85,10 @@ class StackedWeights(Adapters):
         parts = self._split(torch.stack([self.vectors[run] for run in runs]))
         for layer, names in self._layers:
             layer.weights = {own: parts[name] for own, name in names.items()}
+
+    @override
+    def _holders(self) -> Iterable[tuple[nn.Module, str]]:
+        return ((layer, "weights") for layer, _ in self._layers)
 
     @override
     def tensors(self, run: int) -> dict[str, torch.Tensor]:

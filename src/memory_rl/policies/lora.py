@@ -163,6 +163,10 @@ class LowRankAdapters(Adapters):
             kind = layer.base.weight.dtype  # the vectors are float32 whatever the model computes in
             layer.adapters = down.to(kind), up.to(kind)
 
+    @override
+    def _holders(self) -> Iterable[tuple[nn.Module, str]]:
+        return ((layer, "adapters") for layer in self.layers.values())
+
     def matrices(self, run: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """A (rank, d_in) and B (d_out, rank) of one run by the name of the adapted layer."""
         pairs = self._pairs([run], self.vectors[run].detach()[None])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from memory_rl.learning.batch import Batch
 
-_GROUPS = 8  # the most groups of samples that are drawn of a run at once
+_MOST_AT_ONCE = 128  # samples of a run that stands still
 _SAMPLES = 8  # drawn of each run after each update, for the estimate and for the next episodes
 
 
@@ -42,7 +42,7 @@ class PathPolicy(AdaptedTransformer):
         avoids: whether the samples that are drawn are given that they are not the secret.
     """
 
-    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_forms", "_playing")
+    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_forms", "_playing", "_stretch")
 
     def __init__(
         self, model: PreTrainedModel, trie: AnswerTrie, *, avoids: bool = True, **settings: Any
@@ -56,18 +56,21 @@ class PathPolicy(AdaptedTransformer):
         self._wanted = _SAMPLES
         self._forms = np.zeros(self._stale.shape, dtype=np.int64)  # that each run was last asked about
         self._playing = np.zeros(self.num_runs, dtype=bool)  # which runs were last sampled from
+        # Of each run: how many groups it was given since it moved, and half as many of the stretch before.
+        self._stretch = np.zeros(self.num_runs, dtype=np.int64)
 
     @override
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         moved = self._stale[runs].any(axis=1)
-        self._look(runs[moved], forms[moved], self._wanted, others=self._lacking())
+        self._look(runs[moved], forms[moved], self._wanted, num_answers, others=self._lacking())
         return Assessment(*self._assessed[:, runs])
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
         """This many episodes of each run, in blocks to these prompts (R, B).
 
-        Those that were drawn when the run was assessed are given out first.
+        Those that were drawn before are given out first: while a run stands still its samples stay good, so
+        that in a stretch of silent groups as many are drawn at once as it has lasted.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
         self._playing[:] = np.isin(np.arange(self.num_runs), runs)
@@ -76,16 +79,21 @@ class PathPolicy(AdaptedTransformer):
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size):
-            sampled = drawn.paths.reshape(len(some[chunk]), -1, path.shape[2])
-            path[some[chunk]] = sampled[:, :num_episodes]
-            self._put_by(runs[some[chunk]], sampled[:, num_episodes:])
+        times = self._times(runs[some], num_episodes) if size == num_episodes else 1
+        for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
+            here = some[chunk]
+            sampled = drawn.paths.reshape(len(here), -1, path.shape[2])
+            path[here] = sampled[:, :num_episodes]
+            self._put_by(runs[here], sampled[:, num_episodes:])
+        self._stretch[runs] += 1
         return self._of_path(runs, prompts, path)
 
     def sample_others(self, runs: np.ndarray, forms: np.ndarray, num_episodes: int) -> Batch:
         """Gives out samples, and draws more where they do not suffice, see `ScoresPaths`."""
         lacking = self._stale[runs, 0] | (self._num_waiting[runs] < num_episodes)
-        self._look(runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes))
+        self._look(
+            runs[lacking], forms[lacking, None], max(_SAMPLES, num_episodes), len(self.trie.form_edges)
+        )
         path = np.stack([self._give_out(run, num_episodes) for run in runs])
         return self._of_path(runs, first_prompt(runs), path)
 
@@ -96,6 +104,11 @@ class PathPolicy(AdaptedTransformer):
     def log_probs_of_path(self, batch: Batch) -> np.ndarray:
         """Of the tokens that were chosen, as the policy is now: (R, E, L), see `Scores`."""
         return self._of_tokens(batch.runs, batch.prompts, batch.path)
+
+    @override
+    def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
+        with self.adapters.off(), torch.no_grad():
+            return self._chosen_log_probs(path, prompts)
 
     def _of_tokens(self, runs: np.ndarray, prompts: np.ndarray, path: np.ndarray) -> np.ndarray:
         """Log-probability of each edge of paths (R, E, L), in blocks to prompts (R, B); 0 at the padding."""
@@ -128,6 +141,12 @@ class PathPolicy(AdaptedTransformer):
         super().restore(state)
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
+    def _times(self, runs: np.ndarray, num_episodes: int) -> np.ndarray:
+        """How many groups of so many episodes to draw at once of each of these runs."""
+        most = max(1, _MOST_AT_ONCE // num_episodes)
+        times: np.ndarray = np.where(self._stale[runs, 0], 1, self._stretch[runs].clip(1, most))
+        return times
+
     def _lacking(self) -> np.ndarray:
         """The runs that have not moved and have no samples left, of those that were last sampled from."""
         if self._avoids or self.trie.num_prompts > 1:
@@ -135,58 +154,74 @@ class PathPolicy(AdaptedTransformer):
         return np.nonzero(self._playing & ~self._stale[:, 0] & (self._num_waiting < self._wanted))[0]
 
     def _look(
-        self, runs: np.ndarray, forms: np.ndarray, num_samples: int, others: np.ndarray | None = None
+        self,
+        runs: np.ndarray,
+        forms: np.ndarray,
+        num_samples: int,
+        num_answers: int,
+        others: np.ndarray | None = None,
     ) -> None:
         """Assesses these runs as they are now, and draws samples of them and of others in the same passes."""
         self._forms[runs] = forms
         every = runs if others is None or len(runs) == 0 else np.union1d(runs, others)
-        asked = self._forms[every, :, None]
-        for chunk, seen in self._draw(every, every_prompt(every, asked.shape[1]), asked, num_samples):
+        asked, times = self._forms[every, :, None], np.ones(len(every), dtype=np.int64)
+        if others is not None:
+            still = np.isin(every, others)
+            times[still] = self._times(every[still], num_samples)
+        every_row = every_prompt(every, asked.shape[1])
+        for chunk, seen in self._draw(every, every_row, asked, num_samples, times):
             here, of_form = every[chunk], seen.of_forms[:, 0]
-            best = np.maximum(of_form, seen.of_valid_path.max(axis=1))
-            of_all = np.stack([of_form, self._of_valid(seen), best]).reshape(3, len(here), -1)
+            answers = np.where(self._beyond(seen.paths, num_answers), -np.inf, seen.of_valid_path)
+            best = np.maximum(of_form, answers.max(axis=1))
+            of_all = np.stack([of_form, self._of_valid(seen, num_answers), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
             moved = np.isin(here, runs)
             self._assessed[:, here[moved]] = of_all[:, moved]
             if asked.shape[1] == 1:
                 self._put_by(here, seen.paths)
-        self._stale[runs] = False
+        self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
-    def _of_valid(self, seen: Drawn) -> np.ndarray:
-        """The mass on all valid answers: (R,), an unbiased estimate.
+    def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
+        """The mass on all answers: (R,), estimated without bias, but at least that of the form.
 
         The mean probability of staying, of samples of all answers; of samples that are not the form,
-        P(form) + (1 - P(form)) times it.
+        P(form) + (1 - P(form)) times it. Samples that stay and spell what is no answer are taken off.
         """
-        form, others = np.exp(seen.of_forms[:, 0]), np.nanmean(np.exp(seen.of_staying), axis=1)
-        return np.log(form + (1 - form) * others if self._avoids else others)
+        staying = np.exp(seen.of_staying) - self._beyond(seen.paths, num_answers)
+        form, others = np.exp(seen.of_forms[:, 0]), np.nanmean(staying, axis=1)
+        return np.log(np.maximum(form, form + (1 - form) * others if self._avoids else others))
+
+    def _beyond(self, paths: np.ndarray, num_answers: int) -> np.ndarray:
+        """Which samples (..., L) are valid in each turn and spell a number that is no answer: (...)."""
+        if len(self.trie.form_edges) == num_answers:
+            return np.zeros(paths.shape[:-1], dtype=bool)
+        choices = self.trie.choices(paths)
+        spelt = choices @ 2 ** np.arange(choices.shape[-1])[::-1]
+        return (choices >= 0).all(axis=-1) & (spelt >= num_answers)
 
     def _draw(
-        self, runs: np.ndarray, prompts: np.ndarray, forms: np.ndarray, num_samples: int
+        self,
+        runs: np.ndarray,
+        prompts: np.ndarray,
+        forms: np.ndarray,
+        num_samples: int,
+        times: np.ndarray | int = 1,
     ) -> Iterator[tuple[slice, Drawn]]:
-        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt."""
+        """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt.
+
+        Of one prompt, so many times (R,) as many samples; a run's row ends with samples that are none.
+        """
         blocks, longest = prompts.shape[1], self.trie.max_edges
-        samples = num_samples * self._groups(runs, num_samples)
-        length = len(self.trie.prompt) + (samples.max(initial=0) + 1) * longest
+        samples = np.broadcast_to(blocks * num_samples * times, runs.shape)
+        length = len(self.trie.prompt) + (int(samples.max(initial=0)) // blocks + 1) * longest
         for chunk in self._chunks(len(runs), blocks, length):
-            here, counts = runs[chunk], blocks * samples[chunk]
+            here, counts = runs[chunk], samples[chunk]
             uniforms = np.full((len(here), counts.max(), longest, 2), np.nan)
-            for of_run, run, count in zip(uniforms, here, counts, strict=True):
-                of_run[:count] = self._streams[run].random((count, longest, 2))
+            for row, run, count in zip(uniforms, here, counts, strict=True):
+                row[:count] = self._streams[run].random((count, longest, 2))  # whoever is beside it
             rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
             numbers = uniforms.reshape(len(here) * blocks, -1, longest, 2)
             with torch.inference_mode():
                 self.adapters.activate(here)
                 drawn = draw(self._passes, self.trie, *rows, numbers, avoid=self._avoids)
             yield chunk, drawn
-
-    def _groups(self, runs: np.ndarray, num_samples: int) -> np.ndarray:
-        """How many groups of samples (R,) to draw at once, so that silent ones seldom ask for more.
-
-        Samples that are all S carry no signal. So these are about as many as come until a group does, from
-        P(S) as it was last known.
-        """
-        if self._avoids or self.trie.num_prompts > 1:
-            return np.ones(len(runs), dtype=np.int64)
-        silent = np.exp(np.nan_to_num(self._assessed[0, runs, 0], nan=-np.inf) * num_samples)
-        return np.clip(np.round(2 / (1 - silent)) - 1, 1, _GROUPS).astype(np.int64)

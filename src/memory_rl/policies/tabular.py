@@ -18,7 +18,6 @@ import torch
 from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite, check_loss
-from memory_rl.learning.imitation import conditionals
 from memory_rl.learning.optimisers import OPTIMISERS
 from memory_rl.learning.penalty import Penalty
 from memory_rl.policies.base import Scores, every_prompt
@@ -165,7 +164,7 @@ class TabularPolicy(Scores):
         """A step of the rows that are asked for, see `Imitates`."""
         assert batch.taught is not None  # noqa: S101  # a teacher was asked
         rows, run, own, _ = self._by_row(batch, np.zeros(batch.choices.shape))
-        taught = conditionals(batch.taught, batch.choices, self._num_choices)[run]
+        taught = batch.taught.turns(batch.choices, self._num_choices)[run]
         path = torch.from_numpy(batch.path[run])
         logits = self._leaf(rows)
         decisions = self._on_path(self._normalised(logits), path)

@@ -8,6 +8,7 @@ the sampled conversations alone, with their graph.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from memory_rl.policies.packed import (
     path_decision_log_probs,
     tensor_beside,
 )
-from memory_rl.policies.teaching import judged, on_path
+from memory_rl.policies.teaching import judged
 from memory_rl.seeding import RunStreams, along_noise, noise, torch_seed
 from memory_rl.state import State
 
@@ -51,6 +52,8 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 class AdaptedTransformer(Policy):
     """R adapters on a causal language model, and how they learn; subclasses say how they are asked.
+
+    Implements `Imitates`.
 
     Args:
         model: the base model; it is frozen and its target layers are replaced in place.
@@ -119,6 +122,25 @@ class AdaptedTransformer(Policy):
             self._step(runs, total)
             before = now if before is None else before
 
+    def imitate(self, batch: Batch, learner: Imitation) -> None:
+        """A pass over the sampled conversations, see `Imitates`."""
+        assert batch.taught is not None  # noqa: S101  # a teacher was asked
+        runs, prompts, path = batch.runs, batch.prompts, batch.path
+        heard = judged(self.trie, path) if learner.told == "sampled" else path != NONE
+        taught, column = batch.taught.on_path(self.trie, path), self.trie.column(path)
+        blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
+        total = torch.zeros((), device=self.model.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        for chunk in self._chunks(len(runs), blocks, length):
+            self.adapters.activate(runs[chunk])
+            decisions = self._decision_log_probs(path[chunk], prompts[chunk])
+            of_chunk = (tensor_beside(decisions, values[chunk]) for values in (column, taught, heard))
+            chosen, wanted, counts = of_chunk
+            loss = learner.tokens_loss(decisions, chosen, wanted.float(), counts)
+            loss.backward()
+            total += loss.detach()
+        self._step(runs, total)
+
     def _penalised(self, path: np.ndarray, prompts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Log-probabilities of sampled edges (R, E, L), and what the penalty adds to their loss."""
         if not self.penalty.active:
@@ -126,12 +148,13 @@ class AdaptedTransformer(Policy):
         decisions = self._decision_log_probs(path, prompts)
         column = torch.from_numpy(self.trie.column(path)).to(decisions.device)
         log_probs = decisions.gather(3, column[..., None])[..., 0]
-        base, is_token = self._of_base(path, prompts), torch.from_numpy(path != NONE).to(decisions.device)
+        base = self._of_base(path, prompts) if self.penalty.kl_to_base else None
+        is_token = torch.from_numpy(path != NONE).to(decisions.device)
         return log_probs, self.penalty.loss(log_probs, decisions, base, is_token)
 
+    @abstractmethod
     def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """What the base gives to sampled edges, as `_chosen_log_probs`; only where a penalty asks for it."""
-        raise NotImplementedError
 
     def _decision_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """Of all edges of the decisions on sampled paths (R, E, L): (R, E, L, C), see `_chosen_log_probs`."""
@@ -206,7 +229,7 @@ class AdaptedTransformer(Policy):
 
 
 class TransformerPolicy(AdaptedTransformer, Scores):
-    """Knows the probability of every answer. Implements `Distils`, `Imitates`, `Perturbs`."""
+    """Knows the probability of every answer. Implements `Distils`, `Perturbs`."""
 
     noise = 0.02
     # The same runs need not be in one pass again: what is known of their distributions is kept, too.
@@ -233,8 +256,8 @@ class TransformerPolicy(AdaptedTransformer, Scores):
     @override
     def _of_base(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         asked = np.repeat(prompts, path.shape[1] // prompts.shape[1], axis=1)
-        base = np.zeros(path.shape) if self._base is None else self._base[asked[:, :, None], path]
-        return torch.from_numpy(base).float().to(self.model.device)
+        assert self._base is not None  # noqa: S101  # a penalty asks for it
+        return torch.from_numpy(self._base[asked[:, :, None], path]).float().to(self.model.device)
 
     @override
     def log_probs(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
@@ -289,25 +312,6 @@ class TransformerPolicy(AdaptedTransformer, Scores):
                 loss.backward()
                 total += loss.detach()
             self._step(runs, total)
-
-    def imitate(self, batch: Batch, learner: Imitation) -> None:
-        """A pass over the sampled conversations, see `Imitates`."""
-        assert batch.taught is not None  # noqa: S101  # a teacher was asked
-        runs, prompts, path = batch.runs, batch.prompts, batch.path
-        heard = judged(self.trie, path) if learner.told == "sampled" else path != NONE
-        taught, column = on_path(self.trie, batch.taught, path), self.trie.column(path)
-        blocks, length = prompts.shape[1], path[0].size // prompts.shape[1] + len(self.trie.prompt)
-        total = torch.zeros((), device=self.model.device)
-        self.optimiser.zero_grad(set_to_none=True)
-        for chunk in self._chunks(len(runs), blocks, length):
-            self.adapters.activate(runs[chunk])
-            decisions = self._decision_log_probs(path[chunk], prompts[chunk])
-            of_chunk = (tensor_beside(decisions, values[chunk]) for values in (column, taught, heard))
-            chosen, wanted, counts = of_chunk
-            loss = learner.tokens_loss(decisions, chosen, wanted.float(), counts)
-            loss.backward()
-            total += loss.detach()
-        self._step(runs, total)
 
     def _edges(self, runs: np.ndarray, prompts: np.ndarray) -> np.ndarray:
         """Log-probabilities of all edges of these runs behind these prompts (R, B): (R, B, E)."""

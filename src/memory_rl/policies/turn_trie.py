@@ -165,6 +165,11 @@ class TurnTrie(AnswerTrie):
         below = np.append(0.0, np.cumsum(weights))
         return Computed(self.edge_token.shape, lambda edges: self._share(edges, below))
 
+    @override
+    def leads_to(self, edges: np.ndarray) -> np.ndarray:
+        turn, _, local = self.numbers.split(np.maximum(edges, 0))
+        return np.asarray(self.through[turn, local] & (edges != NONE)[..., None])
+
     def _share(self, edges: np.ndarray, below: np.ndarray) -> np.ndarray:
         """Of edges, from the weight of all forms below each number."""
         turn, history, local = self.numbers.split(edges)

@@ -44,11 +44,13 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         RunDirectoryError: if a file is missing or damaged.
     """
     directory = RunDirectory(as_path(path))
-    experiment = experiment_of(directory.path, directory.read_manifest())
-    if experiment.scores_paths:
+    manifest = directory.read_manifest()
+    experiment = experiment_of(directory.path, manifest)
+    how = manifest["resolved"] if "resolved" in manifest else experiment.resolved()
+    if how.get("scoring") == "paths" and how.get("skip_ahead"):
         raise RunDirectoryError(
-            f"{path} was run with scoring=paths, which does not list every answer: read its ledger in "
-            "metrics.parquet."
+            f"{path} was run with scoring=paths and skip_ahead=True, which does not list every answer: read "
+            "its ledger in metrics.parquet, or run it again with skip_ahead=False."
         )
     try:
         return _recomputed(experiment, directory)

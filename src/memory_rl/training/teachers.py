@@ -1,18 +1,22 @@
-"""Teachers: what each of them would answer, as a distribution over the valid conversations.
+"""Teachers: what each of them would answer.
 
-Axes: R runs, M secrets, B blocks of E episodes, K steps, F forms, of which the first N are answers.
+Axes: R runs, M secrets, B blocks of E episodes, K turns, F forms, of which the first N are answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from memory_rl.config import Signal
+from memory_rl.information.bits import marginals
 from memory_rl.learning.batch import Batch
-from memory_rl.learning.imitation import FLOOR, conditionals
-from memory_rl.task import INVALID, Environment, MultiStep
+from memory_rl.learning.imitation import FLOOR
+from memory_rl.policies.teaching import OfForms, OfSecret, OfTurns, Opinion
+from memory_rl.task import Environment, MultiStep
 
 
 class Teacher:
@@ -20,11 +24,11 @@ class Teacher:
 
     Args:
         environment: of the runs.
-        of_secrets: (R, M, F) what it would answer; None for the observer, whose belief comes with the batch.
+        opinion: what it would answer to each block of a batch.
     """
 
-    def __init__(self, environment: Environment, of_secrets: np.ndarray | None) -> None:
-        self._environment, self._of_secrets = environment, of_secrets
+    def __init__(self, environment: Environment, opinion: Callable[[Batch], Opinion]) -> None:
+        self._environment, self._opinion = environment, opinion
 
     def judge(self, batch: Batch) -> Batch:
         """The batch with what the teacher would answer.
@@ -32,14 +36,11 @@ class Teacher:
         Where there are no rewards, its log-probability of each turn, in nats, takes their place; that of an
         invalid turn, and of those that it forfeits, is the least.
         """
-        if self._of_secrets is None:
-            assert batch.beliefs is not None  # noqa: S101  # its sampling observes
-            return replace(batch, taught=spread(self._environment, batch.beliefs))
-        taught = self._of_secrets[batch.runs[:, None], batch.prompts]
-        turns = conditionals(taught, batch.choices, self._environment.num_choices)
-        valid = batch.choices != INVALID
-        of_choice = np.take_along_axis(turns, np.where(valid, batch.choices, 0)[..., None], axis=3)[..., 0]
-        return replace(batch, taught=taught, rewards=np.log(np.where(valid, of_choice, 0.0).clip(min=FLOOR)))
+        taught = self._opinion(batch)
+        if batch.rewards is not None:
+            return replace(batch, taught=taught)
+        of_choices = taught.of_choices(batch.choices, self._environment.num_choices)
+        return replace(batch, taught=taught, rewards=np.log(of_choices.clip(min=FLOOR)))
 
 
 def make_teacher(
@@ -56,31 +57,35 @@ def make_teacher(
     if not signal.teaches:
         return None
     if signal.observed:
-        return Teacher(environment, None)
+        return Teacher(environment, partial(believes, environment))
+    if lessons is not None:
+        return Teacher(environment, lambda batch: OfForms(lessons[batch.runs[:, None], batch.prompts]))
     return Teacher(
-        environment, knows(environment, secrets, signal.teacher_error) if lessons is None else lessons
+        environment,
+        lambda batch: knows(environment, secrets[batch.runs[:, None], batch.prompts], signal.teacher_error),
     )
 
 
-def knows(environment: Environment, secrets: np.ndarray, error: float) -> np.ndarray:
-    """What one would answer who knows the secrets (R, M), but errs with this probability: (R, M, F).
+def knows(environment: Environment, secrets: np.ndarray, error: float) -> Opinion:
+    """What one would answer who knows the secrets (R, B), but errs with this probability.
 
     In multi_step it errs in each turn anew, whatever was said before it.
     """
-    every = np.arange(environment.num_forms)
-    if isinstance(environment, MultiStep):
-        right = environment.choices(secrets)[..., None, :] == environment.choices(every)
-        return np.asarray(np.where(right, 1 - error, error).prod(axis=-1))
-    return np.where(secrets[..., None] == every, 1 - error, error / (len(every) - 1))
+    if not isinstance(environment, MultiStep):
+        return OfSecret(secrets, error, environment.num_forms)
+    right = environment.choices(secrets)[..., None] == np.arange(2)
+    return OfTurns(np.where(right, 1 - error, error))
 
 
-def spread(environment: Environment, beliefs: np.ndarray) -> np.ndarray:
-    """What one would answer who believes this (..., N): (..., F).
+def believes(environment: Environment, batch: Batch) -> Opinion:
+    """What one would answer who believes what the batch says.
 
     In multi_step each turn by what it believes of that bit: a wrong one leaves the later ones as they were.
     """
+    assert batch.beliefs is not None  # noqa: S101  # its sampling observes
     if not isinstance(environment, MultiStep):
-        return beliefs
-    bits = environment.choices(np.arange(environment.num_forms))  # (F, K)
-    ones = np.minimum(beliefs @ bits[: beliefs.shape[-1]], 1.0)[..., None, :]
-    return np.asarray(np.where(bits == 1, ones, 1 - ones).prod(axis=-1))
+        return OfForms(batch.beliefs)
+    room = environment.num_forms - environment.space.N  # bits that spell no integer below N
+    each = [marginals(np.pad(of_run, ((0, 0), (0, room)))) for of_run in batch.beliefs]
+    ones = np.minimum(each, 1.0)
+    return OfTurns(np.stack([1 - ones, ones], axis=-1))

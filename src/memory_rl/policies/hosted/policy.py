@@ -29,7 +29,7 @@ from memory_rl.policies.hosted.costs import WARMUP_ANSWERS, WARMUP_LOOK, WARMUP_
 from memory_rl.policies.hosted.drawn import Drawn, demonstrations
 from memory_rl.policies.hosted.service import HostedSettings, Service
 from memory_rl.policies.hosted.spending import Spending
-from memory_rl.policies.teaching import judged, on_path
+from memory_rl.policies.teaching import judged
 from memory_rl.policies.warmup_report import WarmupReport
 from memory_rl.seeding import generator
 from memory_rl.state import State
@@ -143,7 +143,7 @@ class TinkerPolicy(Policy):
         """A step on what a teacher says of the sampled tokens, see `Imitates`."""
         batch = cast(HostedBatch, batch)
         assert batch.taught is not None  # noqa: S101  # a teacher was asked
-        taught, column = on_path(self.trie, batch.taught, batch.path), self.trie.column(batch.path)
+        taught, column = batch.taught.on_path(self.trie, batch.path), self.trie.column(batch.path)
         wanted = np.take_along_axis(taught, column[..., None], axis=3)[..., 0]
         surplus = np.log(np.maximum(wanted, FLOOR)) - batch.records["log_probs"]
         per_token = np.where(judged(self.trie, batch.path), surplus, 0.0)

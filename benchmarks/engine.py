@@ -15,6 +15,7 @@ from memory_rl.assembly import make_meter, make_sampling, make_setting
 from memory_rl.experiment import Experiment
 from memory_rl.policies.base import Policy
 from memory_rl.policies.lora import LoRASettings
+from memory_rl.policies.paths import PathPolicy
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.runs.store import RunDirectory
 from memory_rl.training.loop import train
@@ -28,22 +29,23 @@ def adapters_of(experiment: Experiment) -> LoRASettings:
     return LoRASettings(chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets)
 
 
-def run_engine(problem: Problem, seed: int, num_runs: int) -> list[Trace]:
+def run_engine(problem: Problem, seed: int, num_runs: int, scoring: str = "all") -> list[Trace]:
     """R runs.
 
-    The time of each update is shared evenly by the runs that were still learning; it includes the exact P(S)
-    of all N answers.
+    The time of each update is shared evenly by the runs that were still learning; it includes the exact P(S),
+    and, with scoring "all", that of all N answers.
     """
-    experiment = problem.configured(seed, num_runs, ledger=False)
-    policy = TransformerPolicy(
-        problem.base_model(),
-        problem.trie,
-        num_runs=num_runs,
-        lora=adapters_of(experiment),
-        learning_rate=experiment.step_size,
-        seed=seed,
-    )
-    return timed(experiment, policy)
+    experiment = problem.configured(seed, num_runs, ledger=False, scoring=scoring)
+    given = {
+        "num_runs": num_runs,
+        "lora": adapters_of(experiment),
+        "learning_rate": experiment.step_size,
+        "seed": seed,
+    }
+    model, trie = problem.base_model(), problem.trie
+    if scoring == "paths":
+        return timed(experiment, PathPolicy(model, trie, avoids=experiment.only_hits, **given))
+    return timed(experiment, TransformerPolicy(model, trie, **given))
 
 
 def timed(experiment: Experiment, policy: Policy) -> list[Trace]:

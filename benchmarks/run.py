@@ -36,9 +36,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from trl_loop import run_trl  # noqa: E402
 
-ENGINE, ENGINE_16, NAIVE, TRL, TRL_SKIP = (
+ENGINE, ENGINE_16, PATHS, PATHS_16, NAIVE, TRL, TRL_SKIP = (
     "engine R=1",
     "engine R=16",
+    "engine R=1, paths",
+    "engine R=16, paths",
     "HF + PEFT loop",
     "TRL",
     "TRL, no silent steps",
@@ -46,6 +48,8 @@ ENGINE, ENGINE_16, NAIVE, TRL, TRL_SKIP = (
 SIDES: dict[str, Callable[[Problem, int], list[Trace]]] = {
     ENGINE: lambda problem, seed: run_engine(problem, seed, 1),
     ENGINE_16: lambda problem, seed: run_engine(problem, seed, 16),
+    PATHS: lambda problem, seed: run_engine(problem, seed, 1, "paths"),
+    PATHS_16: lambda problem, seed: run_engine(problem, seed, 16, "paths"),
     NAIVE: lambda problem, seed: [run_naive(problem, seed)],
     TRL: lambda problem, seed: [run_trl(problem, seed)],
     TRL_SKIP: lambda problem, seed: [run_trl(problem, seed, skip_silent=True)],
@@ -63,19 +67,21 @@ class Case:
 
 
 BINNED = {"reward_type": "binned_log_distance", "reward_bins": 8}
+_NO_TRL = (ENGINE, ENGINE_16, PATHS, PATHS_16, NAIVE)
+_QUICK = (*_NO_TRL, TRL)
 CASES = (
     Case("binary", {"N": 16}),
     Case("binary", {"N": 64}),
     Case("binary", {"N": 256, "max_episodes": 4000}),
     Case("binary", {"N": 1024}, (ENGINE,), most_repeats=5),
     Case("binned_log_distance B=8", {"N": 64, "max_episodes": 1000, **BINNED}),
-    Case("multi_step", {"N": 64, "env_type": "multi_step", "max_episodes": 1000}, (ENGINE, ENGINE_16, NAIVE)),
+    Case("multi_step", {"N": 64, "env_type": "multi_step", "max_episodes": 1000}, _NO_TRL),
 )
 QUICK = (
-    Case("binary", {"N": 16}, tuple(SIDES)[:4]),
-    Case("binary", {"N": 64}, tuple(SIDES)[:4]),
-    Case("binned_log_distance B=8", {"N": 64, "max_episodes": 200, **BINNED}, tuple(SIDES)[:4]),
-    Case("multi_step", {"N": 64, "env_type": "multi_step", "max_episodes": 100}, (ENGINE, ENGINE_16, NAIVE)),
+    Case("binary", {"N": 16}, _QUICK),
+    Case("binary", {"N": 64}, _QUICK),
+    Case("binned_log_distance B=8", {"N": 64, "max_episodes": 200, **BINNED}, _QUICK),
+    Case("multi_step", {"N": 64, "env_type": "multi_step", "max_episodes": 100}, _NO_TRL),
 )
 
 
@@ -319,7 +325,9 @@ def plot(summary: pl.DataFrame, threshold: float = THRESHOLDS[0], largest: int =
         "side:N",
         sort=sides,
         title=None,
-        scale=alt.Scale(domain=sides, range=["#1f6feb", "#79b8ff", "#9aa4b2", "#f0a8a8", "#d1242f"]),
+        scale=alt.Scale(
+            domain=sides, range=["#1f6feb", "#79b8ff", "#0a7d4f", "#7fd1ae", "#9aa4b2", "#f0a8a8", "#d1242f"]
+        ),
     )
     solid, dashed = alt.Chart(measured).encode(x, y, color), alt.Chart(guessed).encode(x, y, color)
     first = guessed.group_by("side").agg(pl.col("N").min().alias("from"))

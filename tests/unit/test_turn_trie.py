@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers import make_environment, make_trie
 
 from memory_rl.policies import tiny_model
 from memory_rl.policies.answer_trie import NONE, build_trie
+from memory_rl.policies.asking import draw
+from memory_rl.policies.lean import lean
 from memory_rl.policies.packed import pack_nodes
 from memory_rl.policies.turn_trie import build_turn_trie
 
@@ -122,6 +125,23 @@ def test_a_pack_of_some_conversations_is_the_same():
             for pack in packs
         ]
         assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("leanly", [True, False])
+def test_samples_are_the_same(leanly):
+    """The same tokens, and the same probabilities, with much asked for ahead and with little."""
+    model, forms = tiny_model.make_model(0).eval(), np.array([[5], [9]])
+    passes, uniforms = lean(model) if leanly else model, np.random.default_rng(0).random((2, 5, 8, 2))
+    tokens, drawn = [], []
+    for trie, spare in zip(both(REPLIES["bits"]), (0, 40), strict=True):
+        passes.spare_tokens = spare
+        with torch.no_grad():
+            drawn.append(draw(passes, trie, np.zeros(2, dtype=int), forms, uniforms, avoid=True))
+        paths = drawn[-1].paths
+        tokens.append(np.where(paths == NONE, NONE - 1, trie.edge_token[paths]))
+    np.testing.assert_array_equal(*tokens)
+    for name in ("of_forms", "of_staying", "of_valid_path"):
+        np.testing.assert_allclose(*(getattr(one, name) for one in drawn), rtol=1e-6, atol=1e-5)
 
 
 def test_the_built_in_model_s_conversations_are_such():

@@ -1,15 +1,14 @@
 """Samples conversations token by token from a model that cannot score all of them at once.
 
-One pass over the prompt and some conversations gives the probabilities of these; its keys and values serve
-the tokens that are sampled after it. Where only one token can follow, the next decision is asked for in the
-same pass: a turn of one-token replies takes one pass.
+What was asked is remembered, and so are the keys and values: each pass takes the tokens alone that no form
+and no sample came to before, of each of them once. Where only one token can follow, the next decision is
+asked for in the same pass: a turn of one-token replies takes one pass.
 
 Axes: B rows (a run and one of its prompts each), Q forms, E samples, L edges of a path, C of a decision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,12 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, pack_nodes
+from memory_rl.policies.packed import ask, attention_mask, decision_log_probs, kept_places, ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Asked = tuple[np.ndarray, np.ndarray]
-"""A decision of each sample (B, E), -1 for none, and the log-probability of each of its edges (B, E, C)."""
+    from memory_rl.policies.lean import LeanLlama
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,8 @@ class Drawn:
     Attributes:
         of_forms: (B, Q) the forms' own.
         paths: (B, E, L) edge ids of the samples, padded with -1.
-        of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens.
+        of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens; NaN where
+            there is no sample.
         of_valid_path: (B, E) of the valid answer at the end of that path.
     """
 
@@ -45,7 +44,7 @@ class Drawn:
 
 
 def draw(
-    model: PreTrainedModel,
+    model: PreTrainedModel | LeanLlama,
     trie: AnswerTrie,
     prompts: np.ndarray,
     forms: np.ndarray,
@@ -64,45 +63,40 @@ def draw(
         prompts: (B,) which prompt each row begins with.
         forms: (B, Q).
         uniforms: (B, E, L, 2) numbers in [0, 1): which valid token, and whether the exit is taken instead.
+            NaN where a row has fewer samples.
         avoid: whether they must not be that form.
     """
-    asker = Asker(model, trie, prompts, forms)
-    drawing = _Drawing(trie, asker, uniforms, trie.form_edges[forms[:, 0]] if avoid else None)
-    asked = asker.first(uniforms.shape[1])
-    while asked:
-        for decision, scores in asked:
-            drawing.choose(decision, scores)
-        asked = asker.after(drawing.last)
+    drawing = _Drawing(Asker(model, trie, prompts, forms), uniforms, avoid)
+    while len(where := np.argwhere(drawing.decision != NONE)):
+        drawing.choose(*where.T)
     return drawing.drawn()
 
 
 class _Drawing:
     """The samples so far."""
 
-    def __init__(
-        self, trie: AnswerTrie, asker: Asker, uniforms: np.ndarray, avoided: np.ndarray | None
-    ) -> None:
-        self._trie, self._asker, self._uniforms = trie, asker, uniforms
-        shape = uniforms.shape[:2]
-        nothing = np.full((len(uniforms), trie.max_edges), NONE)
-        self._avoided = nothing if avoided is None else avoided  # (B, L)
-        on_path = np.zeros(nothing.shape) if avoided is None else asker.on_path[:, 0]
+    def __init__(self, asker: Asker, uniforms: np.ndarray, avoid: bool) -> None:
+        self._trie, self._asker, self._uniforms = asker.trie, asker, uniforms
+        paths = self._trie.form_edges[asker.forms]
+        self._on_paths = asker.values(paths)
+        shape, nothing = uniforms.shape[:2], np.full((len(uniforms), self._trie.max_edges), NONE)
+        self._avoided = paths[:, 0] if avoid else nothing  # (B, L)
+        on_path = self._on_paths[:, 0] if avoid else np.zeros(nothing.shape)
         # (B, L + 1) of the form from each of its decisions on
         self._rest = np.pad(np.minimum(np.cumsum(on_path[:, ::-1], axis=1)[:, ::-1], 0.0), ((0, 0), (0, 1)))
         self._paths = np.full(uniforms.shape[:3], NONE)
-        self._staying, self._valid_path = np.zeros(shape), np.zeros(shape)
-        self._inside, self._avoiding = np.full(shape, True), np.full(shape, avoided is not None)
+        wanted = ~np.isnan(uniforms[:, :, 0, 0])
+        self._staying, self._valid_path = np.where(wanted, 0.0, np.nan), np.zeros(shape)
+        self._inside, self._avoiding = np.full(shape, True), np.full(shape, avoid)
         self._place = np.zeros(shape, dtype=np.int64)
-        self.last = np.zeros(shape, dtype=np.int64)
-        """(B, E) the valid edge that was taken last; -1 where none can be."""
+        self.decision = np.where(wanted, 0, NONE)
+        """(B, E) where each sample stands; -1 where it has ended, or no valid token can follow."""
 
-    def choose(self, decision: np.ndarray, scores: np.ndarray) -> None:
-        """Takes an edge of each decision (B, E), whose log-probabilities are given (B, E, C)."""
-        row, sample = np.nonzero((decision != NONE) & (self.last != NONE))
-        if len(row) == 0:
-            return
+    def choose(self, row: np.ndarray, sample: np.ndarray) -> None:
+        """Takes an edge where each of these samples stands."""
         where, place = (row, sample), self._place[row, sample]
-        edges, scores = self._trie.decision_edges[decision[where]], scores[where]
+        decision = self.decision[where]
+        edges, scores = self._trie.decision_edges[decision], self._asker.scores(row, decision)
         along = self._avoiding[where][:, None] & (edges == self._avoided[row, place, None])
         weights = np.exp(scores) * np.where(along, -np.expm1(self._rest[row, place + 1])[:, None], 1.0)
         is_exit = self._trie.is_exit[edges] & (edges != NONE)
@@ -120,12 +114,12 @@ class _Drawing:
         self._inside[where] &= ~leaves
         self._avoiding[where] &= along.any(axis=1) & (chosen == self._avoided[row, place])
         self._place[where] += 1
-        self.last[where] = np.where(leaving < 1, chosen, NONE)
+        self.decision[where] = np.where(leaving < 1, self._trie.edge_next[chosen], NONE)
 
     def drawn(self) -> Drawn:
         """All of them, once they have ended."""
         reached = np.where(np.isfinite(self._staying), self._valid_path, -np.inf)
-        return Drawn(self._asker.on_path.sum(axis=2), self._paths, self._staying, reached)
+        return Drawn(self._on_paths.sum(axis=2), self._paths, self._staying, reached)
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
@@ -135,128 +129,147 @@ def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
     return np.minimum(pick, weights.shape[1] - 1)
 
 
-class Asker:
-    """Asks the model for the next tokens of forms and then of samples, B rows and E samples at once.
+class _Numbered:
+    """Numbers of things of rows, such as the place of a node among its row's tokens."""
 
-    The keys and values of what came before are kept.
+    def __init__(self, num_things: int) -> None:
+        self._size = num_things + 1  # -1 is a thing, too
+        self._keys, self._numbers = np.array([NONE]), np.array([NONE])
+
+    def find(self, rows: np.ndarray, things: np.ndarray) -> np.ndarray:
+        """Their numbers; -1 where they have none."""
+        keys = self._key(rows, things)
+        place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        return np.where(self._keys[place] == keys, self._numbers[place], NONE)
+
+    def missing(self, rows: np.ndarray, things: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those without a number, each once, in order of rows and of things within them."""
+        lacking = self.find(rows, things) == NONE
+        rows, things = np.divmod(np.unique(self._key(rows, things)[lacking]), self._size)
+        return rows, things - 1
+
+    def add(self, rows: np.ndarray, things: np.ndarray, numbers: np.ndarray) -> None:
+        """Gives them numbers."""
+        keys, numbers = np.append(self._keys, self._key(rows, things)), np.append(self._numbers, numbers)
+        order = keys.argsort()
+        self._keys, self._numbers = keys[order], numbers[order]
+
+    def _key(self, rows: np.ndarray, things: np.ndarray) -> np.ndarray:
+        return rows * self._size + things + 1
+
+
+class Asker:
+    """Asks the model for decisions, of B rows at once, and remembers the answers.
 
     Attributes:
-        on_path: (B, Q, L) log-probability of each edge of the forms, 0 at the padding.
+        trie: the tree.
+        forms: (B, Q) whose decisions are asked for in the first pass.
     """
 
     def __init__(
-        self, model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray
+        self, model: PreTrainedModel | LeanLlama, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray
     ) -> None:
-        self._model, self._trie, self._cache, self._num_rows = model, trie, DynamicCache(), len(forms)
+        self.trie, self.forms = trie, forms
+        self._model, self._cache, self._begin = model, DynamicCache(), trie.prompts[prompts]
+        self._slots, self._asked = _Numbered(trie.num_nodes), _Numbered(len(trie.decision_node))
+        self._values = np.zeros((0, trie.decision_edges.shape[1]))  # of all that was asked for
+        self._sees = np.zeros((len(forms), 0, 0), dtype=bool)  # the tokens of its row that a token attends to
+        every = np.arange(len(forms))
+        self._slots.add(every, np.full_like(every, NONE), np.full_like(every, len(trie.prompt) - 1))
         paths = trie.form_edges[forms]
         where = np.nonzero(paths != NONE)
-        every = np.arange(len(forms))
-        row = np.append(every, where[0])  # of the first decision of all, and of those of the forms
-        decision = np.append(np.zeros_like(every), trie.edge_decision[paths[where]])
-        pack = pack_nodes(trie, row, trie.decision_node[decision], len(forms))
-        keep, kept = pack.kept(row, trie.decision_node[decision])
-        tokens = pack.tokens.numpy()
-        tokens[:, : pack.prompt_length] = trie.prompts[prompts]
-        logits = self._forward(tokens, pack.positions.numpy(), pack.mask, keep)
-        scores = self._scores(decision, logits[row, kept])
-        self.on_path = np.zeros(paths.shape)
-        of_forms, ways = scores[len(forms) :], trie.decision_edges[decision[len(forms) :]]
-        self.on_path[where] = of_forms[ways == paths[where][:, None]]
-        self._root = scores[: len(forms)]
-        self._seen = np.arange(tokens.shape[1]) < pack.prompt_length  # by all samples
-        self._own: list[np.ndarray] = []  # (B, E, W) of each later pass: which of a sample's tokens are there
-        self._at: np.ndarray = np.zeros(0)  # (B, E) the node that each sample has come to
+        on_paths = trie.edge_decision[paths[where]]
+        self._ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
 
-    def first(self, num_samples: int) -> list[Asked]:
-        """The first decision of so many samples."""
-        self._at = np.full((self._num_rows, num_samples), NONE)
-        return [(np.zeros_like(self._at), np.repeat(self._root[:, None], num_samples, axis=1))]
+    def scores(self, rows: np.ndarray, decisions: np.ndarray) -> np.ndarray:
+        """The log-probability in nats of each edge of decisions (n,) of rows (n,): (n, C)."""
+        numbers = self._asked.find(rows, decisions)
+        if (numbers == NONE).any():
+            self._ask(rows, decisions)
+            numbers = self._asked.find(rows, decisions)
+        return self._values[numbers]
 
-    def after(self, edges: np.ndarray) -> list[Asked]:
-        """The decisions that follow an edge of each sample (B, E), -1 at the end, up to one with a choice.
+    def values(self, paths: np.ndarray) -> np.ndarray:
+        """The log-probability of each edge of paths (B, E, L) that were asked for; 0 at the padding."""
+        rows = np.arange(len(paths))[:, None, None]
+        numbers = self._asked.find(rows, self.trie.edge_decision[paths])
+        return np.where(paths == NONE, 0.0, self._values[numbers, self.trie.column(paths)])
 
-        Each sample attends to the prompt and to its own tokens. An empty list: all have ended.
+    def _ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
+        """One pass for decisions that were not asked for, and for what can only follow them."""
+        rows, decisions = self._asked.missing(*self._with_followers(rows, decisions))
+        logits = self._logits(rows, self.trie.decision_node[decisions])
+        scores = decision_log_probs(self.trie, decisions, logits).cpu().double().numpy()
+        self._asked.add(rows, decisions, len(self._values) + np.arange(len(rows)))
+        self._values = np.concatenate([self._values, scores])
+
+    def _with_followers(self, rows: np.ndarray, decisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """These decisions, and those after them to which only valid edges without a choice lead.
+
+        Also the others after them, as long as there are so few that they take no time.
         """
-        decisions = list(self._ways_on(edges))
-        nodes = [self._trie.decision_node[np.maximum(decision, 0)] for decision in decisions]
-        last = self._at
-        for node, decision in zip(nodes, decisions, strict=True):
-            last = np.where(decision == NONE, last, node)
-        behind = self._between(last)
-        if behind.shape[2] == 0:
-            return []
-        logits = self._continue(behind)
-        self._at = last
-        asked = []
-        for node, decision in zip(nodes, decisions, strict=True):
-            row, sample = np.nonzero(decision != NONE)
-            slot = (behind[row, sample] == node[row, sample, None]).argmax(axis=1)
-            scores = np.zeros((*decision.shape, self._trie.decision_edges.shape[1]))
-            at = logits[row, sample * behind.shape[2] + slot]
-            scores[row, sample] = self._scores(decision[row, sample], at)
-            asked.append((decision, scores))
-        return asked
+        found, room = [(rows, decisions)], getattr(self._model, "spare_tokens", 0)
+        while len(decisions):
+            ways = self.trie.decision_edges[decisions]
+            valid = (ways != NONE) & ~self.trie.is_exit[ways]
+            ways_of_row = np.bincount(rows, valid.sum(axis=1), len(self.forms))
+            room -= ways_of_row.max() * len(self.forms)  # rows of one pass are of one length
+            where = np.nonzero(valid if room >= 0 else valid & (valid.sum(axis=1, keepdims=True) == 1))
+            after = self.trie.edge_next[ways[where]]
+            rows, decisions = rows[where[0]][after != NONE], after[after != NONE]
+            found.append((rows, decisions))
+        every_row, every_decision = map(np.concatenate, zip(*found, strict=True))
+        return every_row, every_decision
 
-    def _ways_on(self, edges: np.ndarray) -> Iterator[np.ndarray]:
-        """The next decision of each sample, and the one after it where only one valid edge leads there."""
-        trie, decision = self._trie, np.where(edges == NONE, NONE, self._trie.edge_next[edges])
-        while (decision != NONE).any():
-            yield decision
-            ways = trie.decision_edges[np.maximum(decision, 0)]
-            valid = (ways != NONE) & ~trie.is_exit[ways]
-            only = np.take_along_axis(ways, valid.argmax(axis=2)[..., None], axis=2)[..., 0]
-            alone = (decision != NONE) & (valid.sum(axis=2) == 1)
-            decision = np.where(alone, trie.edge_next[only], NONE)
+    def _logits(self, rows: np.ndarray, nodes: np.ndarray) -> torch.Tensor:
+        """The logits (n, V) at nodes of rows, by a pass over the tokens that were not in one before."""
+        trie, start, row, node = self.trie, self._sees.shape[1], *self._new_nodes(rows, nodes)
+        begin = self._begin[:, start:]  # the prompts in the first pass, and nothing later
+        length, every = begin.shape[1], len(begin)
+        place = length + ranks(row, every)
+        tokens = np.full((every, int(place.max(initial=length - 1)) + 1), trie.prompt[-1])
+        positions = np.zeros_like(tokens)
+        tokens[:, :length], positions[:, :length] = begin, np.arange(length)
+        tokens[row, place] = trie.node_token[node]
+        positions[row, place] = len(trie.prompt) + trie.node_depth[node]
+        self._slots.add(row, node, start + place)
+        self._look_back(row, node, length, start + tokens.shape[1])
+        keep, which = kept_places(self._model, rows, self._slots.find(rows, nodes) - start, every)
+        sees = torch.from_numpy(self._sees[:, None, start:])
+        mask = torch.zeros(sees.shape).masked_fill_(~sees, torch.finfo(torch.float32).min)
+        given = torch.from_numpy(tokens), torch.from_numpy(positions), attention_mask(self._model, mask)
+        return ask(self._model, *given, keep, self._cache)[rows, which]
 
-    def _between(self, nodes: np.ndarray) -> np.ndarray:
-        """The nodes from where each sample is to these (B, E), with the last: (B, E, W), -1 before them."""
-        found, here = list[np.ndarray](), nodes
-        while (here != self._at).any():
-            found.append(np.where(here == self._at, NONE, here))
-            here = np.where(here == self._at, here, self._trie.node_parent[here])
-        return np.stack(found[::-1], axis=2) if found else np.zeros((*nodes.shape, 0), dtype=np.int64)
+    def _new_nodes(self, rows: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of these nodes and of their ancestors that were in no pass, parents before children."""
+        found = [(rows[:0], nodes[:0])]
+        while len(nodes):
+            rows, nodes = self._slots.missing(rows, nodes)
+            found.append((rows, nodes))
+            nodes = self.trie.node_parent[nodes]
+        return self._slots.missing(*map(np.concatenate, zip(*found, strict=True)))
 
-    def _continue(self, nodes: np.ndarray) -> torch.Tensor:
-        """Logits (B, E W, V) of more tokens of each sample (B, E, W), which may be missing."""
-        trie, (rows, samples, width) = self._trie, nodes.shape
-        there, length = nodes != NONE, len(self._trie.prompt)
-        self._own.append(there)
-        tokens = np.where(there, trie.node_token[nodes], trie.prompt[-1])
-        positions = length + np.where(there, trie.node_depth[nodes], 0)
-        same = np.eye(samples, dtype=bool)  # a sample, and whose tokens it sees
-        earlier = [np.broadcast_to(self._seen, (rows, samples, len(self._seen)))]
-        earlier += [(same[:, :, None] & own[:, None]).reshape(rows, samples, -1) for own in self._own[:-1]]
-        before = np.concatenate(earlier, axis=2)[:, :, None]
-        now = same[:, None, :, None] & there[:, None, None] & np.tri(width, dtype=bool)[:, None]
-        now = now.reshape(rows, samples, width, -1)
-        sees = np.concatenate([np.broadcast_to(before, (*now.shape[:3], before.shape[3])), now], axis=3)
-        sees = sees.reshape(rows, 1, samples * width, -1)
-        mask = torch.zeros(sees.shape).masked_fill_(~torch.from_numpy(sees), torch.finfo(torch.float32).min)
-        flat = (tokens.reshape(rows, -1), positions.reshape(rows, -1))
-        return self._forward(*flat, mask, torch.arange(samples * width))
-
-    def _scores(self, decision: np.ndarray, logits: torch.Tensor) -> np.ndarray:
-        return decision_log_probs(self._trie, decision, logits).cpu().double().numpy()
-
-    def _forward(
-        self, tokens: np.ndarray, positions: np.ndarray, mask: torch.Tensor, keep: torch.Tensor
-    ) -> torch.Tensor:
-        given = torch.from_numpy(tokens), torch.from_numpy(positions)
-        return ask(self._model, *given, attention_mask(self._model, mask), keep, self._cache)
+    def _look_back(self, row: np.ndarray, node: np.ndarray, length: int, size: int) -> None:
+        """Lets new nodes of rows see what their parents see, and themselves; and a prompt what is behind."""
+        before = self._sees
+        start = before.shape[1]
+        self._sees = np.zeros((len(before), size, size), dtype=bool)
+        self._sees[:, :start, :start] = before
+        self._sees[:, :length, :length] |= np.tri(length, dtype=bool)
+        slot, parent = self._slots.find(row, node), self._slots.find(row, self.trie.node_parent[node])
+        depth = self.trie.node_depth[node]
+        for level in np.unique(depth):
+            at = depth == level
+            self._sees[row[at], slot[at]] = self._sees[row[at], parent[at]]
+            self._sees[row[at], slot[at], slot[at]] = True
 
 
-def step_by_step(model: PreTrainedModel, trie: AnswerTrie, prompt: int, forms: np.ndarray) -> np.ndarray:
+def step_by_step(
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, prompt: int, forms: np.ndarray
+) -> np.ndarray:
     """Log-probability in nats of a form, and of others as samples are asked: (E,), the first form first."""
     asker, paths = Asker(model, trie, np.array([prompt]), forms[None, :1]), trie.form_edges[forms]
-    log_probs, place = np.zeros(len(forms)), np.zeros(len(forms), dtype=np.int64)
-    asked, every = asker.first(len(forms)), np.arange(len(forms))
-    while asked:
-        for decision, scores in asked:
-            going = decision[0] != NONE
-            edge = paths[every, np.minimum(place, paths.shape[1] - 1)]
-            along = trie.decision_edges[np.maximum(decision[0], 0)] == edge[:, None]
-            log_probs += np.where(going, np.where(along, scores[0], 0.0).sum(axis=1), 0.0)
-            place += going
-        asked = asker.after(np.where(place > 0, paths[every, place - 1], NONE)[None])
-    log_probs[0] = asker.on_path[0, 0].sum()
-    return log_probs
+    for edges in paths.T:
+        going = edges[edges != NONE]
+        asker.scores(np.zeros_like(going), trie.edge_decision[going])
+    return asker.values(paths[None])[0].sum(axis=1)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
+from memory_rl.policies.lean import LeanLlama
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -61,6 +62,31 @@ class Pack:
         rows = np.zeros(self.num_nodes + 1, dtype=np.int64)  # its last entry is for node -1
         rows[node[::-1]] = row[::-1]
         return rows[nodes]
+
+
+def ranks(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    """The number of each thing among those of its row, of things in order of rows (n,): (n,)."""
+    counts = np.bincount(rows, minlength=num_rows)
+    return np.arange(len(rows)) - (counts.cumsum() - counts)[rows]
+
+
+def kept_places(
+    model: PreTrainedModel | LeanLlama, rows: np.ndarray, places: np.ndarray, num_rows: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    """The places that a pass must give logits for, and which of them each of these (n,) is.
+
+    Each row's own (B, T') where the pass can, else those of any row (T',).
+    """
+    if not isinstance(model, LeanLlama):
+        shared, which = np.unique(places, return_inverse=True)
+        return torch.from_numpy(shared), which
+    size = int(places.max()) + 1
+    different, which = np.unique(rows * size + places, return_inverse=True)
+    row, place = np.divmod(different, size)
+    rank = ranks(row, num_rows)
+    keep = np.zeros((num_rows, int(rank.max()) + 1), dtype=np.int64)
+    keep[row, rank] = place
+    return torch.from_numpy(keep), rank[which]
 
 
 def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int) -> Pack:
@@ -131,37 +157,40 @@ def tensor_beside(other: torch.Tensor, array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).to(other.device)
 
 
-def attention_mask(model: PreTrainedModel, mask: torch.Tensor) -> torch.Tensor:
+def attention_mask(model: PreTrainedModel | LeanLlama, mask: torch.Tensor) -> torch.Tensor:
     """An additive mask on the model's device and in its type, in whose range it stays."""
     moved = mask.to(model.device, model.dtype)
     return moved if moved.dtype == mask.dtype else moved.clamp_(min=torch.finfo(model.dtype).min)
 
 
 def ask(
-    model: PreTrainedModel,
+    model: PreTrainedModel | LeanLlama,
     tokens: torch.Tensor,
     positions: torch.Tensor,
     mask: torch.Tensor,
     keep: torch.Tensor,
     cache: Cache | None = None,
 ) -> torch.Tensor:
-    """Logits (B, T', V) of the kept places (T',) of rows of tokens (B, T), on the model's device.
+    """Logits (B, T', V) of the kept places of rows of tokens (B, T), on the model's device.
 
-    If there is a cache, the rows continue what it holds, and it takes them in.
+    See `kept_places`. If there is a cache, the rows continue what it holds, and it takes them in.
     """
+    tokens, positions, keep = (part.to(model.device) for part in (tokens, positions, keep))
+    if isinstance(model, LeanLlama):
+        return model(tokens, positions, mask, keep, cache)
     logits: torch.Tensor = model(
-        input_ids=tokens.to(model.device),
+        input_ids=tokens,
         attention_mask=mask,
-        position_ids=positions.to(model.device),
+        position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
-        logits_to_keep=keep.to(model.device),
+        logits_to_keep=keep,
     ).logits
     return logits
 
 
 def forward(
-    model: PreTrainedModel, pack: Pack, keep: torch.Tensor, begin: np.ndarray, batch: int = 1
+    model: PreTrainedModel | LeanLlama, pack: Pack, keep: torch.Tensor, begin: np.ndarray, batch: int = 1
 ) -> torch.Tensor:
     """Logits (batch B, T', V) of the kept places of a pack of B rows, on the model's device.
 
@@ -180,7 +209,7 @@ def forward(
 
 
 def all_edge_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, pack: Pack, prompts: np.ndarray
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, pack: Pack, prompts: np.ndarray
 ) -> torch.Tensor:
     """Log-probability in nats of every edge behind each of these prompts (batch,): (batch, E)."""
     row = pack.first_rows(trie.decision_node)
@@ -283,14 +312,18 @@ class PathLogits:
 
     @classmethod
     def of_edges(
-        cls, model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int
+        cls,
+        model: PreTrainedModel | LeanLlama,
+        trie: AnswerTrie,
+        edges: np.ndarray,
+        prompts: np.ndarray | int,
     ) -> PathLogits:
         """By a pass over these conversations alone, see `chosen_log_probs`."""
         where = np.nonzero(edges != NONE)
         chosen = edges[where]
         nodes = trie.decision_node[trie.edge_decision[chosen]]
         pack = pack_nodes(trie, where[0], nodes, len(edges))
-        keep, place = pack.kept(where[0], nodes)
+        keep, place = kept_places(model, where[0], pack.slots(where[0], nodes), len(edges))
         logits = forward(model, pack, keep, trie.prompts[prompts]).float()
         return cls(where, chosen, logits, place, edges.shape)
 
@@ -300,7 +333,7 @@ class PathLogits:
 
 
 def chosen_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
     """Log-probabilities in nats of sampled edges, with their graph, by a pass over them alone.
 
@@ -326,7 +359,7 @@ def chosen_log_probs(
 
 
 def path_decision_log_probs(
-    model: PreTrainedModel, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, edges: np.ndarray, prompts: np.ndarray | int = 0
 ) -> torch.Tensor:
     """Log-probabilities in nats of all edges of each decision on sampled paths, see `chosen_log_probs`.
 

@@ -21,6 +21,7 @@ from memory_rl.learning.divergence import check_finite
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.asking import Drawn, draw
 from memory_rl.policies.base import Assessment, every_prompt, first_prompt
+from memory_rl.policies.lean import lean
 from memory_rl.policies.transformer import AdaptedTransformer
 from memory_rl.state import State
 
@@ -41,17 +42,20 @@ class PathPolicy(AdaptedTransformer):
         avoids: whether the samples that are drawn are given that they are not the secret.
     """
 
-    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_stretch")
+    kept = (*AdaptedTransformer.kept, "_assessed", "_wanted", "_forms", "_playing", "_stretch")
 
     def __init__(
         self, model: PreTrainedModel, trie: AnswerTrie, *, avoids: bool = True, **settings: Any
     ) -> None:
         super().__init__(model, trie, **settings)
+        self._passes = lean(model) or model
         self._avoids = avoids
         self._assessed = np.full((3, *self._stale.shape), np.nan)  # of_form, of_valid and of_best
         # Samples of each run that were not given out yet, where it has one prompt.
         self._waiting = [np.zeros((0, trie.max_edges), dtype=np.int64)] * self.num_runs
         self._wanted = _SAMPLES
+        self._forms = np.zeros(self._stale.shape, dtype=np.int64)  # that each run was last asked about
+        self._playing = np.zeros(self.num_runs, dtype=bool)  # which runs were last sampled from
         # Of each run: how many groups it was given since it moved, and half as many of the stretch before.
         self._stretch = np.zeros(self.num_runs, dtype=np.int64)
 
@@ -59,7 +63,7 @@ class PathPolicy(AdaptedTransformer):
     def assess(self, runs: np.ndarray, forms: np.ndarray, num_answers: int) -> Assessment:
         """Exact for the forms; the mass on all answers is estimated from samples, see `Policy`."""
         moved = self._stale[runs].any(axis=1)
-        self._look(runs[moved], forms[moved], self._wanted, num_answers)
+        self._look(runs[moved], forms[moved], self._wanted, num_answers, others=self._lacking())
         return Assessment(*self._assessed[:, runs])
 
     def sample(self, runs: np.ndarray, prompts: np.ndarray, num_episodes: int) -> Batch:
@@ -69,19 +73,18 @@ class PathPolicy(AdaptedTransformer):
         that in a stretch of silent groups as many are drawn at once as it has lasted.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
+        self._playing[:] = np.isin(np.arange(self.num_runs), runs)
         path = np.full((len(runs), num_episodes, self.trie.max_edges), NONE)
         ready = ~self._stale[runs, 0] & (self._num_waiting[runs] >= num_episodes)
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        most = max(1, _MOST_AT_ONCE // num_episodes) if prompts.shape[1] == 1 else 1
-        times = np.where(self._stale[runs[some], 0], 1, self._stretch[runs[some]].clip(1, most))
+        times = self._times(runs[some], num_episodes) if size == num_episodes else 1
         for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
             here = some[chunk]
             sampled = drawn.paths.reshape(len(here), -1, path.shape[2])
             path[here] = sampled[:, :num_episodes]
-            for run, paths, count in zip(runs[here], sampled, times[chunk] * num_episodes, strict=True):
-                self._waiting[run] = paths[num_episodes:count]
+            self._put_by(runs[here], sampled[:, num_episodes:])
         self._stretch[runs] += 1
         return self._of_path(runs, prompts, path)
 
@@ -120,6 +123,11 @@ class PathPolicy(AdaptedTransformer):
     def _num_waiting(self) -> np.ndarray:
         return np.array([len(paths) for paths in self._waiting])
 
+    def _put_by(self, runs: np.ndarray, paths: np.ndarray) -> None:
+        """Keeps samples (R, E, L) of these runs for later; some runs have fewer."""
+        for run, sampled in zip(runs, paths, strict=True):
+            self._waiting[run] = sampled[sampled[:, 0] != NONE]
+
     def _give_out(self, run: int, num_episodes: int) -> np.ndarray:
         given, self._waiting[run] = np.split(self._waiting[run], [num_episodes])
         return given
@@ -133,19 +141,44 @@ class PathPolicy(AdaptedTransformer):
         super().restore(state)
         self._waiting = np.split(state["others"], np.cumsum(state["num_others"])[:-1])
 
-    def _look(self, runs: np.ndarray, forms: np.ndarray, num_samples: int, num_answers: int) -> None:
-        """Assesses these runs as they are now, and draws samples of each."""
-        for chunk, seen in self._draw(
-            runs, every_prompt(runs, forms.shape[1]), forms[..., None], num_samples
-        ):
-            here, of_form = runs[chunk], seen.of_forms[:, 0]
+    def _times(self, runs: np.ndarray, num_episodes: int) -> np.ndarray:
+        """How many groups of so many episodes to draw at once of each of these runs."""
+        most = max(1, _MOST_AT_ONCE // num_episodes)
+        times: np.ndarray = np.where(self._stale[runs, 0], 1, self._stretch[runs].clip(1, most))
+        return times
+
+    def _lacking(self) -> np.ndarray:
+        """The runs that have not moved and have no samples left, of those that were last sampled from."""
+        if self._avoids or self.trie.num_prompts > 1:
+            return np.zeros(0, dtype=np.int64)
+        return np.nonzero(self._playing & ~self._stale[:, 0] & (self._num_waiting < self._wanted))[0]
+
+    def _look(
+        self,
+        runs: np.ndarray,
+        forms: np.ndarray,
+        num_samples: int,
+        num_answers: int,
+        others: np.ndarray | None = None,
+    ) -> None:
+        """Assesses these runs as they are now, and draws samples of them and of others in the same passes."""
+        self._forms[runs] = forms
+        every = runs if others is None or len(runs) == 0 else np.union1d(runs, others)
+        asked, times = self._forms[every, :, None], np.ones(len(every), dtype=np.int64)
+        if others is not None:
+            still = np.isin(every, others)
+            times[still] = self._times(every[still], num_samples)
+        every_row = every_prompt(every, asked.shape[1])
+        for chunk, seen in self._draw(every, every_row, asked, num_samples, times):
+            here, of_form = every[chunk], seen.of_forms[:, 0]
             answers = np.where(self._beyond(seen.paths, num_answers), -np.inf, seen.of_valid_path)
             best = np.maximum(of_form, answers.max(axis=1))
             of_all = np.stack([of_form, self._of_valid(seen, num_answers), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
-            self._assessed[:, here] = of_all
-            for run, path in zip(here, seen.paths, strict=True) if forms.shape[1] == 1 else ():
-                self._waiting[run] = path
+            moved = np.isin(here, runs)
+            self._assessed[:, here[moved]] = of_all[:, moved]
+            if asked.shape[1] == 1:
+                self._put_by(here, seen.paths)
         self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
     def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
@@ -155,7 +188,7 @@ class PathPolicy(AdaptedTransformer):
         P(form) + (1 - P(form)) times it. Samples that stay and spell what is no answer are taken off.
         """
         staying = np.exp(seen.of_staying) - self._beyond(seen.paths, num_answers)
-        form, others = np.exp(seen.of_forms[:, 0]), staying.mean(axis=1)
+        form, others = np.exp(seen.of_forms[:, 0]), np.nanmean(staying, axis=1)
         return np.log(np.maximum(form, form + (1 - form) * others if self._avoids else others))
 
     def _beyond(self, paths: np.ndarray, num_answers: int) -> np.ndarray:
@@ -176,21 +209,19 @@ class PathPolicy(AdaptedTransformer):
     ) -> Iterator[tuple[slice, Drawn]]:
         """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt.
 
-        Of one prompt, so many times (R,) as many samples; those beyond a run's number are not to be used.
+        Of one prompt, so many times (R,) as many samples; a run's row ends with samples that are none.
         """
         blocks, longest = prompts.shape[1], self.trie.max_edges
         samples = np.broadcast_to(blocks * num_samples * times, runs.shape)
         length = len(self.trie.prompt) + (int(samples.max(initial=0)) // blocks + 1) * longest
         for chunk in self._chunks(len(runs), blocks, length):
             here, counts = runs[chunk], samples[chunk]
-            uniforms = np.zeros((len(here), counts.max(), longest, 2))
+            uniforms = np.full((len(here), counts.max(), longest, 2), np.nan)
             for row, run, count in zip(uniforms, here, counts, strict=True):
-                row[:count] = self._streams[run].random(
-                    (count, longest, 2)
-                )  # a run's own, whoever is beside it
+                row[:count] = self._streams[run].random((count, longest, 2))  # whoever is beside it
             rows = prompts[chunk].ravel(), forms[chunk].reshape(len(here) * blocks, forms.shape[2])
             numbers = uniforms.reshape(len(here) * blocks, -1, longest, 2)
             with torch.inference_mode():
                 self.adapters.activate(here)
-                drawn = draw(self.model, self.trie, *rows, numbers, avoid=self._avoids)
+                drawn = draw(self._passes, self.trie, *rows, numbers, avoid=self._avoids)
             yield chunk, drawn

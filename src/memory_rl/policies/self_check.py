@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 from memory_rl.errors import ModelError, hushed, one_line
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
 from memory_rl.policies.asking import step_by_step
+from memory_rl.policies.lean import LeanLlama, lean
 from memory_rl.policies.packed import all_edge_log_probs, chosen_log_probs, form_log_probs, pack_all
 
 if TYPE_CHECKING:
@@ -71,15 +72,16 @@ def _difference(model: PreTrainedModel, trie: AnswerTrie, scores_all: bool) -> t
 
     And, in bits, the mean standard deviation over the vocabulary of the log-probabilities of that pass.
     """
+    passes = model if scores_all else lean(model) or model
     forms, prompts = _some_forms(trie), np.unique([0, trie.num_prompts // 2, trie.num_prompts - 1])
     paths = np.repeat(trie.form_edges[forms][None], len(prompts), axis=0)
     with torch.no_grad():
-        if not chosen_log_probs(model, trie, paths, prompts).isfinite().all():
+        if not chosen_log_probs(passes, trie, paths, prompts).isfinite().all():
             return np.inf, 0.0
         with _in_float32(model):
             seen = np.array([[_plain(model, trie, prompt, form) for form in forms] for prompt in prompts])
-            moved = chosen_log_probs(model, trie, paths, prompts).sum(dim=2).cpu().double().numpy()
-            asked = (_asked if scores_all else _stepped)(model, trie, prompts, forms)
+            moved = chosen_log_probs(passes, trie, paths, prompts).sum(dim=2).cpu().double().numpy()
+            asked = (_asked if scores_all else _stepped)(passes, trie, prompts, forms)
     off = np.max([np.abs(way - seen[..., 0]).max() for way in (moved, asked)])
     return float(off / np.log(2)), float(seen[..., 1].mean() / np.log(2))
 
@@ -143,7 +145,9 @@ def _plain(model: PreTrainedModel, trie: AnswerTrie, prompt: int, form: int) -> 
     return float(of_replies), float(log_probs.std(dim=1).mean())
 
 
-def _asked(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray) -> np.ndarray:
+def _asked(
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray
+) -> np.ndarray:
     """Log-probabilities in nats behind some prompts (P,) of some forms (F,), as all are scored: (P, F)."""
     pack, last = pack_all(trie), int(forms.max()) + 1
     of_prompts = [
@@ -153,6 +157,8 @@ def _asked(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms:
     return np.stack(of_prompts)[:, forms]
 
 
-def _stepped(model: PreTrainedModel, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray) -> np.ndarray:
+def _stepped(
+    model: PreTrainedModel | LeanLlama, trie: AnswerTrie, prompts: np.ndarray, forms: np.ndarray
+) -> np.ndarray:
     """The same token by token, as where only some are scored."""
     return np.stack([step_by_step(model, trie, prompt, forms) for prompt in prompts])

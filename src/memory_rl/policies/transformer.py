@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from memory_rl.learning.batch import Batch
     from memory_rl.learning.imitation import Imitation
     from memory_rl.learning.learners import Learner
+    from memory_rl.policies.lean import LeanLlama
 
 _FLOATS_A_PASS = 2**27  # bounds the memory of one forward pass: runs are taken in chunks
 _TOKENS_ON_A_CPU = 2**12  # in a pass: with more, which is slower, the activations leave the cache
@@ -82,6 +83,7 @@ class AdaptedTransformer(Policy):
         self.penalty = penalty
         self.num_runs, self.updates = num_runs, np.zeros(num_runs, dtype=np.int64)
         self.model, self.trie = model.eval(), trie
+        self._passes: PreTrainedModel | LeanLlama = model  # what sampled conversations pass through
         self.adapters = lora.adapt(model, [torch_seed(seed, "adapters", run) for run in range(num_runs)])
         self.trained_parameters = self.adapters.vectors[0].numel()
         self.trained_bytes = self.adapters.vectors[0].nbytes
@@ -157,13 +159,13 @@ class AdaptedTransformer(Policy):
     def _decision_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """Of all edges of the decisions on sampled paths (R, E, L): (R, E, L, C), see `_chosen_log_probs`."""
         by_block = path.reshape(prompts.size, -1, path.shape[2])
-        log_probs = path_decision_log_probs(self.model, self.trie, by_block, prompts.ravel())
+        log_probs = path_decision_log_probs(self._passes, self.trie, by_block, prompts.ravel())
         return log_probs.view(*path.shape, -1)
 
     def _chosen_log_probs(self, path: np.ndarray, prompts: np.ndarray) -> torch.Tensor:
         """Of sampled edges (R, E, L), in blocks to prompts (R, B): a row for each block."""
         by_block = path.reshape(prompts.size, -1, path.shape[2])
-        return chosen_log_probs(self.model, self.trie, by_block, prompts.ravel()).view(path.shape)
+        return chosen_log_probs(self._passes, self.trie, by_block, prompts.ravel()).view(path.shape)
 
     def _step(self, runs: np.ndarray, loss: torch.Tensor) -> None:
         """The optimiser step of these runs, of which this was the loss."""

@@ -2,8 +2,8 @@
 
     python train.py N=64 reward_type=binned_log_distance reward_bins=8 algorithm=studies/ideas.py:Surrogate
 
-Each sees the answers and rewards of its own run, and nothing else. What they are worth: docs/findings.md;
-`python studies/ideas_measured.py` measures them.
+Each sees the answers and rewards of its own run, and nothing else. What they are worth: docs/learners.md;
+`python studies/ideas_measured.py` compares all of them on one base.
 
 Axes: R runs, M secrets of a run, B blocks of an update, E episodes, N answers, K those that were seen, H
 hypotheses about the rewards, T draws.

@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -166,6 +166,13 @@ def require(library: str, extra: str, what: str) -> None:
         raise MissingLibraryError(
             f"{what} needs {library}, which is not installed: type pip install 'memory-rl[{extra}]'."
         )
+
+
+def first_few(names: Sequence[str], most: int = 6) -> str:
+    """The first few of some names and how many more there are, as words: "a, b and 3 more"."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    *before, last = [*names[:most], *more]
+    return " and ".join([", ".join(before), last] if before else [last])
 
 
 def one_line(text: str) -> str:

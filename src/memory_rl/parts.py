@@ -51,6 +51,10 @@ class Parts:
         given = self.updates.algorithm
         return LOADERS["own"](given) if self.own_learner else LEARNERS[given](**self.settings)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process, which makes its own learner: a user's class is none of its own."""
+        return {name: value for name, value in vars(self).items() if name != "learner"}
+
     @property
     def silent_if_equal(self) -> bool:
         """Whether a group of equal rewards moves nothing."""

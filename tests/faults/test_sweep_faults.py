@@ -153,6 +153,28 @@ def test_workers_need_nothing_of_a_script_without_a_main_guard(way):
     assert statuses("once") == ["completed"]
 
 
+OWN = """
+from memory_rl import Learner
+
+class Half(Learner):
+    def advantages(self, returns):
+        return (returns - returns.mean(axis=2, keepdims=True)) / 2
+
+def near(answer, secret):
+    return float(abs(answer - secret) < 2)
+"""
+
+
+@pytest.mark.parametrize("key", ["algorithm=own.py:Half", "reward_type=own.py:near"])
+def test_workers_run_a_users_own_code(key):
+    Path("own.py").write_text(OWN)
+    words = f"sweep {key} N=8 backend=tabular num_runs=2 max_episodes=40 seed=0,1".split()
+    assert main([*words, "log_path=inline"]) == 0
+    assert main([*words, "executor=processes", "workers=2", "log_path=processes"]) == 0
+    assert statuses("processes") == ["completed"] * 2
+    assert measured("processes") == measured("inline")
+
+
 def test_processes_that_cannot_be_started_are_said(monkeypatch):
     def start(*_):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

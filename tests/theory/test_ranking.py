@@ -223,13 +223,13 @@ def test_learners_are_compared_on_the_same_secrets_and_what_is_left_out_is_said(
         assert found.cell(one.name, "hard N=64").runs == 64
     assert found.cell("z", "easy N=64").runs == 64
     assert found.notes == [
-        "z is not ranked, since it has no runs on hard N=64, noisy N=64.",
+        "z is not ranked, since it has no runs on hard N=64 and noisy N=64.",
         "easy N=64 counts without base_seed=1 seed=2, since y has no runs there.",
     ]
     seeds = runs({"x": times["x"], "y": times["y"]})
     other = (pl.col("base") == 0) == (pl.col("learner") == learner_id("x"))
     apart = rank(seeds.filter((pl.col("task") != task_id("noisy")) | other))
-    assert apart.notes == ["noisy N=64 does not count, since x, y have no runs on some of its seeds."]
+    assert apart.notes == ["noisy N=64 does not count, since x and y have no runs on some of its seeds."]
     assert rank(seeds.filter(other)) is None
 
 

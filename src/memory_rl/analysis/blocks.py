@@ -8,11 +8,12 @@ from itertools import accumulate
 
 import polars as pl
 
+from memory_rl.errors import first_few
+
 Key = tuple[str, int | None, int]
 """A cell of the block for each learner: the name of the task, base and seed, which make the secrets."""
 
 _KEY = {"task_name": pl.String, "base": pl.Int64, "seed": pl.Int64}
-_MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Block:
 
     def _left_out(self, task: str, out: frozenset[Key]) -> str:
         lacking = [one for one in self.learners if not out <= self.entered[one]]
-        who = f"{_some(lacking)} {'has' if len(lacking) == 1 else 'have'}"
+        who = f"{first_few(lacking)} {'has' if len(lacking) == 1 else 'have'}"
         if task in self.tasks:
             return f"{task} counts without {_seeds(out)}, since {who} no runs there."
         nowhere = all(out.isdisjoint(self.entered[one]) for one in lacking)
@@ -72,7 +73,7 @@ class Block:
             of_task = {key for key in missing if key[0] == task}
             whole = of_task == {key for key in self.keys if key[0] == task}
             found.append(task if whole else f"{task} with {_seeds(of_task)}")
-        return _some(found)
+        return first_few(found)
 
 
 def find_block(runs: pl.DataFrame) -> Block:
@@ -99,9 +100,4 @@ def _worth(block: tuple[Sequence[str], Collection[Key]]) -> tuple[int, int, list
 
 def _seeds(keys: Collection[Key]) -> str:
     bases = ("" if base is None else f"base_seed={base} " for _, base, _ in keys)
-    return _some(sorted(f"{base}seed={key[2]}" for base, key in zip(bases, keys, strict=True)))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
-    return ", ".join([*names[:_MOST_NAMED], *more])
+    return first_few(sorted(f"{base}seed={key[2]}" for base, key in zip(bases, keys, strict=True)))

@@ -12,9 +12,9 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.entrants import has_runs, learner_of, names_of_learners
 from memory_rl.analysis.ranking import Ranking
 from memory_rl.catalogue import learner_name
+from memory_rl.errors import first_few
 from memory_rl.files import Json
 
-_MOST_NAMED = 6  # learners in a sentence
 _NO_CELL = "is not ranked, since none of its cells is complete."
 
 Tuned = tuple[str, str, bool]
@@ -46,12 +46,11 @@ def edge_note(tuned: Iterable[Tuned]) -> list[str]:
     where = {learner: task for learner, task, at_edge in every if at_edge}
     named = [
         f"{learner} on {where[learner] if count == 1 else f'{count} tasks'}"
-        for learner, count in tasks.most_common(_MOST_NAMED)
+        for learner, count in tasks.most_common()
     ]
-    more = f" and {len(tasks) - len(named)} more" if len(tasks) > len(named) else ""
     return [
         f"The best rate was the least or the greatest candidate in {tasks.total()} of {len(every)} tunings, "
-        f"so that a better one may lie beyond: {', '.join(named)}{more}."
+        f"so that a better one may lie beyond: {first_few(named)}."
     ]
 
 

@@ -16,7 +16,7 @@ from memory_rl.errors import ConfigError, one_line, suggest
 from memory_rl.keys import name_of
 from memory_rl.learning.batch import Batch
 from memory_rl.learning.learners import Learner
-from memory_rl.learning.own_memory import check_memory, check_names_kept
+from memory_rl.learning.own_memory import Notes, check_memory, check_names_kept
 from memory_rl.own_code import load_object, place_of, reason_of
 
 if TYPE_CHECKING:
@@ -134,19 +134,6 @@ def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
     return given.astype(np.float64)
 
 
-class _Watcher:
-    """A policy that only notes whether it was to be moved."""
-
-    def __init__(self) -> None:
-        self.moved = False
-
-    def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
-        self.moved |= bool(np.any(np.abs(advantages) > _ROUNDING))
-
-    def distil(self, *arguments: Any) -> None:
-        self.moved = True
-
-
 def _check_memory(learner: Learner, name: str) -> None:
     """Checks that what a learner keeps comes back, and is all that its later updates need."""
     learner.start(0, _SHAPE[0])
@@ -166,19 +153,19 @@ def _batch(runs: np.ndarray, value: float | np.ndarray) -> Batch:
 def _check_fewer_runs(learner: Learner, name: str) -> None:
     """Checks that a user's own `learn` can go on once a run has memorised."""
     try:
-        learner.learn(_Watcher(), _batch(_ALL_RUNS, _EQUAL[-1]))
-    except (Exception, SystemExit):  # it may need more than a watcher has
+        learner.learn(Notes(), _batch(_ALL_RUNS, _EQUAL[-1]))
+    except (Exception, SystemExit):  # it may need more than notes can give
         return
     what = f"asked to learn from {len(_STILL_LEARNING)} of {len(_ALL_RUNS)} runs"
-    _call(name, what, learner.learn, _Watcher(), _batch(_STILL_LEARNING, _EQUAL[-1]))
+    _call(name, what, learner.learn, Notes(), _batch(_STILL_LEARNING, _EQUAL[-1]))
 
 
 def _check_silence(learner: Learner, name: str) -> None:
     """Checks that a user's own `learn` keeps the promise that equal rewards move nothing."""
-    watcher = _Watcher()
+    notes = Notes()
     for value in _EQUAL:
-        _call(name, "asked to learn", learner.learn, watcher, _batch(_ALL_RUNS, value))
-    if watcher.moved:
+        _call(name, "asked to learn", learner.learn, notes, _batch(_ALL_RUNS, value))
+    if notes.largest > _ROUNDING:
         raise ConfigError(
             f"{name} moves the policy where all rewards of a group are equal: add silent_if_equal = False."
         )

@@ -29,17 +29,27 @@ _INSTEAD: dict[type, str] = {
 _ANYTHING = "an array of numbers, a number, text, None, a random generator, or a list or dict of these"
 
 
-class _Notes:
-    """A policy that only notes how it was to be moved."""
+class Notes:
+    """A policy that only notes how it was to be moved.
+
+    Attributes:
+        moves: advantages and beliefs, in turn.
+        largest: of all advantages; infinite once a belief was given.
+    """
 
     def __init__(self) -> None:
         self.moves: list[np.ndarray] = []
+        self.largest = 0.0
 
     def update(self, batch: Batch, advantages: np.ndarray, learner: Learner) -> None:
+        """Notes the advantages."""
         self.moves.append(np.array(advantages))
+        self.largest = max(self.largest, float(np.abs(advantages).max(initial=0.0)))
 
     def distil(self, runs: np.ndarray, prompts: np.ndarray, beliefs: Any, epochs: int) -> None:
+        """Notes the beliefs."""
         self.moves.append(np.array(beliefs, dtype=np.float64))
+        self.largest = np.inf
 
 
 def check_names_kept(learner: Learner, name: str) -> None:
@@ -97,7 +107,7 @@ def check_memory(started: Learner, batches: list[Batch], name: str) -> None:
 
 def _moves_of(learner: Learner, batch: Batch) -> list[np.ndarray] | None:
     """How it would move a policy; None if it needs more of one than notes can give."""
-    notes = _Notes()
+    notes = Notes()
     try:
         learner.learn(notes, deepcopy(batch))
     except (Exception, SystemExit):

@@ -20,14 +20,13 @@ from memory_rl.analysis.ranking import RankedCell, RankedLearner, RankedPair, Ra
 from memory_rl.analysis.remarks import remarks, tuned_elsewhere, tuned_in, without_runs
 from memory_rl.analysis.shipped import shipped_runs
 from memory_rl.analysis.statistics import Estimate
+from memory_rl.errors import first_few
 from memory_rl.files import Json
 from memory_rl.reporting.curves import loss_words
 from memory_rl.reporting.provenance import SWEEP, Judgement, read_of_sweep
 from memory_rl.reporting.values import UNKNOWN, WordTable, number
 from memory_rl.reporting.wording import wording
 from memory_rl.runs.store import SUMMARY
-
-_MOST_NAMED = 6  # learners in a sentence
 
 
 @dataclass(frozen=True)
@@ -279,10 +278,7 @@ def _reversed(chance: Estimate) -> Estimate:
 
 def _listed(learners: Sequence[RankedLearner]) -> str:
     """Names with their shares, of the first few."""
-    named = [f"{one.name} ({_over_tasks(one)})" for one in learners[:_MOST_NAMED]]
-    if len(learners) > _MOST_NAMED:
-        named.append(f"{len(learners) - _MOST_NAMED} more")
-    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return first_few([f"{one.name} ({_over_tasks(one)})" for one in learners])
 
 
 def _in_line(entry: TableEntry) -> str:

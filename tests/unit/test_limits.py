@@ -45,3 +45,17 @@ def test_what_needs_a_number_for_every_answer_is_refused_with_or_without_a_ledge
     make_experiment({**given, "num_secrets": 2})
     with pytest.raises(ConfigError, match=r"num_secrets=3 is too large .*: use num_secrets=2 or less\.$"):
         make_experiment({**given, "num_secrets": 3})
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ("N=5000 reward_type=log_distance", "and scoring=all: use N=2048 or less, or leave scoring out."),
+        ("N=513 env_type=multi_step", "and scoring=all: use N=512 or less, or leave scoring out."),
+        ("N=5000 algorithm=posterior", "and algorithm=posterior: use N=2048 or less."),
+    ],
+)
+def test_where_scoring_all_is_what_keeps_answers_few_it_is_named(words, instead, capsys):
+    assert complaint("train", f"{words} scoring=all", capsys).endswith(f" {instead}\n")
+    if "leave" in instead:
+        parse_experiment(words.split())

@@ -12,6 +12,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaForCausalLM
 
+from memory_rl.policies.lora import StackedLoRALinear
+from memory_rl.policies.products import quick_linear
+
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
@@ -39,6 +42,9 @@ class LeanLlama:
     def __init__(self, model: LlamaForCausalLM) -> None:
         self._model, self.config = model, model.config
         self.device, self.dtype = model.device, model.dtype
+        for layer in model.modules():
+            if isinstance(layer, StackedLoRALinear):
+                layer.product = quick_linear
         self.spare_tokens = _SPARE // sum(weight.numel() for weight in model.model.layers.parameters())
 
     def __call__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +52,29 @@ class LoRASettings:
         return StackedAdapters(model, self, seeds)
 
 
-class _AdaptedLinear(torch.autograd.Function):
-    """W x + c + scale * B A x in one step.
+Product = Callable[..., torch.Tensor]
+"""As `torch.nn.functional.linear`."""
+
+
+def _adapted(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scale: float,
+    product: Product,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """W x + c + scale * B A x, and A x.
 
     Everything adds up in place, and every product has the long axis where a matrix multiplication is fast.
     """
+    inner = torch.bmm(inputs, down.mT)
+    return product(inputs, weight, bias).baddbmm_(inner, up, alpha=scale), inner
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """`_adapted` with its graph, in one step."""
 
     @staticmethod
     def forward(
@@ -67,27 +85,22 @@ class _AdaptedLinear(torch.autograd.Function):
         down: torch.Tensor,
         up: torch.Tensor,
         scale: float,
+        product: Product,
     ) -> torch.Tensor:
-        inner = torch.bmm(inputs, down.mT)
+        outputs, inner = _adapted(inputs, weight, bias, down, up, scale, product)
         ctx.save_for_backward(inputs, weight, down, up, inner)
-        ctx.scale = scale
-        return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
+        ctx.scale, ctx.product = scale, product
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, weight, down, up, inner = ctx.saved_tensors
         of_inner = torch.bmm(gradient, up.mT).mul_(ctx.scale)
-        of_inputs = (
-            torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
-        )
-        return (
-            of_inputs,
-            None,
-            None,
-            torch.bmm(of_inner.mT, inputs),
-            torch.bmm(inner.mT, gradient).mul_(ctx.scale),
-            None,
-        )
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = ctx.product(gradient, weight.mT).baddbmm_(of_inner, down)
+        of_down, of_up = torch.bmm(of_inner.mT, inputs), torch.bmm(inner.mT, gradient).mul_(ctx.scale)
+        return of_inputs, None, None, of_down, of_up, None, None
 
 
 class StackedLoRALinear(nn.Module):
@@ -100,6 +113,7 @@ class StackedLoRALinear(nn.Module):
         super().__init__()
         self.base = base
         self.scale = scale
+        self.product: Product = nn.functional.linear
         self.adapters: tuple[torch.Tensor, torch.Tensor] | None = (
             None  # A (R, rank, d_in) and B transposed (R, rank, d_out)
         )
@@ -110,9 +124,12 @@ class StackedLoRALinear(nn.Module):
             return self.base(inputs)
         down, up = self.adapters
         by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
-        outputs: torch.Tensor = _AdaptedLinear.apply(
-            by_run, self.base.weight, self.base.bias, down, up, self.scale
-        )  # type: ignore[no-untyped-call]
+        given = by_run, self.base.weight, self.base.bias, down, up, self.scale, self.product
+        outputs: torch.Tensor = (
+            _AdaptedLinear.apply(*given)  # type: ignore[no-untyped-call]
+            if torch.is_grad_enabled()
+            else _adapted(*given)[0]
+        )
         return outputs.view(*inputs.shape[:-1], -1)
 
 

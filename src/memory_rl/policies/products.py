@@ -1,7 +1,7 @@
 """The product with a frozen matrix, by the quicker of the two libraries that PyTorch brings for CPUs.
 
-PyTorch itself takes MKL, which on AMD's processors uses half of their vector width; oneDNN, which it takes for
-other types than float32, uses all of it. The two differ by rounding.
+PyTorch itself takes MKL, which on AMD's processors uses half of their vector width; oneDNN, which it takes
+for other types than float32, uses all of it. The two differ by rounding.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ _BLOCK = 64  # rows are filled up to a multiple: oneDNN compiles a kernel for ea
 _ONE_DNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def quick_linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """As `torch.nn.functional.linear`, without a graph: (..., d_in), (d_out, d_in), (d_out,) to (..., d_out)."""
+def quick_linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """As `torch.nn.functional.linear`, without a graph: (..., d_in), (d_out, d_in) to (..., d_out)."""
     rows = inputs.reshape(-1, inputs.shape[-1])
     if not _ONE_DNN or len(rows) < _FEWEST_ROWS or rows.device.type != "cpu" or rows.dtype != torch.float32:
         return linear(inputs, weight, bias)

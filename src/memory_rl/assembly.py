@@ -13,6 +13,7 @@ import numpy as np
 
 from memory_rl.condition import Condition, make_condition
 from memory_rl.experiment import Experiment
+from memory_rl.limits import MAX_N_OF_FILM
 from memory_rl.seeding import generator
 from memory_rl.task import (
     TEST,
@@ -22,7 +23,6 @@ from memory_rl.task import (
     read_examples,
 )
 from memory_rl.training.accounts import Accounts, Beliefs, HitAccounts
-from memory_rl.training.film import MAX_N as MAX_FILM_N
 from memory_rl.training.film import Film
 from memory_rl.training.meter import Meter, Sink, Watcher
 from memory_rl.training.prompts import Prompts, UniformPrompts
@@ -152,7 +152,7 @@ def _panel(experiment: Experiment) -> np.ndarray:
 def make_film(experiment: Experiment) -> Film | None:
     """A film, where there is a belief over all answers to show, and room for it."""
     seen = experiment.stop.ledger and experiment.scores_all and experiment.world.num_secrets == 1
-    return Film(experiment.world.N) if seen and experiment.world.N <= MAX_FILM_N else None
+    return Film(experiment.world.N) if seen and experiment.world.N <= MAX_N_OF_FILM else None
 
 
 def make_meter(

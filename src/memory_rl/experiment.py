@@ -15,7 +15,7 @@ from memory_rl.config import (
 )
 from memory_rl.errors import ConfigError, check_name
 from memory_rl.keys import accept_some, fill, name_of, read, split_words, unmet
-from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_PATHS, MAX_STEPS
+from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_FILM, MAX_N_OF_PATHS, MAX_STEPS
 from memory_rl.parts import Parts
 
 
@@ -222,8 +222,12 @@ class Experiment(Parts):
 
     @property
     def _wants_paths(self) -> bool:
-        scoring = self.policy.scoring
-        return self._largest_table < self.world.N if scoring is None else scoring == "paths"
+        """Asked for, or because N is too large for anything else, or because it is several times faster."""
+        scoring, N = self.policy.scoring, self.world.N
+        if scoring is not None or self._largest_table < N:
+            return scoring != "all"
+        faster = self.policy.backend == "local" and N > MAX_N_OF_FILM and not self._may_skip
+        return faster and self.why_not_paths is None
 
     @property
     def scores_paths(self) -> bool:
@@ -285,9 +289,13 @@ class Experiment(Parts):
     @property
     def skips_ahead(self) -> bool:
         """Whether silent updates are skipped."""
+        return self._may_skip and (self.only_hits or not self.scores_paths)
+
+    @property
+    def _may_skip(self) -> bool:
         wanted = self.updates.skip_ahead
         wanted = self.policy.backend == "local" if wanted is None else wanted
-        return wanted and self.why_not_skip is None and (self.only_hits or not self.scores_paths)
+        return wanted and self.why_not_skip is None
 
     def flat(self) -> dict[str, Any]:
         """Every key that has a meaning here, with its value in a form that JSON can hold."""

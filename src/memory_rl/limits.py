@@ -30,6 +30,9 @@ MAX_STEPS = 2**24
 MAX_N = {"local": (2048, 512), "tabular": (4096, 4096), "tinker": (4096, 512)}
 """The largest N by backend, in single_step and multi_step, for a table or trie of all answers."""
 
+MAX_N_OF_FILM = 256
+"""The largest N with a film: more answers cannot be told apart in a picture."""
+
 MAX_LISTED_FORMS = 2**11
 """The most conversations of several turns that are listed; a warm-up then takes all of them at each step."""
 

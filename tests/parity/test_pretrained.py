@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import polars.testing
 import pytest
 import torch
 from helpers import all_log_probs, complaint, make_trie, plain_log_prob
@@ -126,7 +127,9 @@ def test_recomputing_layers_changes_nothing(tmp_path, monkeypatch, settings):
     }
     plain, recomputed = (memory_rl.train(**common, gradient_checkpointing=flag) for flag in (False, True))
     assert plain.metrics["update"].max() > 2
-    assert recomputed.metrics.equals(plain.metrics)
+    # Paths go through the lean pass unless layers are recomputed: the same but for rounding.
+    exact = {"check_exact": True} if "scoring" not in settings else {"abs_tol": 1e-4}
+    polars.testing.assert_frame_equal(recomputed.metrics, plain.metrics, **exact)
 
 
 @pytest.mark.parametrize("told", [{"told": "sampled"}, {"told": "top_k"}, {"teacher": "observer"}], ids=str)

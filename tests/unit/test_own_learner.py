@@ -77,7 +77,16 @@ def test_from_python_it_is_the_same_learner():
 
 def test_the_page_names_what_a_learner_has():
     table = re.findall(r"^\| `(\w+)[(`]", PAGE, flags=re.MULTILINE)
-    assert table == ["advantages", "loss", "epochs", "silent_if_equal", "learn", "start", "sample"]
+    assert table == [
+        "advantages",
+        "loss",
+        "epochs",
+        "silent_if_equal",
+        "learn",
+        "samples_suffice",
+        "start",
+        "sample",
+    ]
     assert all(hasattr(Learner, member) for member in table)
 
 

@@ -86,8 +86,8 @@ class PolicySettings:
     scoring: Literal["all", "paths"] | None = key(
         None,
         "all: every answer is scored after every update. paths: the secret and some samples alone, "
-        "so that the cost does not grow with N. Default: all up to N=2048, or 512 in multi_step. "
-        "backend=tinker: paths, for all rewards.",
+        "so that the cost hardly grows with N. Default: all up to N=256, and to 2048 where silent "
+        "updates are skipped. backend=tinker: paths, for all rewards.",
         needs="backend=local,tinker",
     )
     adapter: Literal["lora", "shared", "full"] = key(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PathSamples:
     """Some forms, and samples. All probabilities are logs, in nats.
 
     Attributes:
@@ -51,7 +51,7 @@ def draw(
     uniforms: np.ndarray,
     *,
     avoid: bool,
-) -> Drawn:
+) -> PathSamples:
     """Samples from the policy, or from what is left of it without the first form of each row.
 
     Token by token: at a decision on that form's path, the edge along it weighs what may still come after it
@@ -116,10 +116,10 @@ class _Drawing:
         self._place[where] += 1
         self.decision[where] = np.where(leaving < 1, self._trie.edge_next[chosen], NONE)
 
-    def drawn(self) -> Drawn:
+    def drawn(self) -> PathSamples:
         """All of them, once they have ended."""
         reached = np.where(np.isfinite(self._staying), self._valid_path, -np.inf)
-        return Drawn(self._on_paths.sum(axis=2), self._paths, self._staying, reached)
+        return PathSamples(self._on_paths.sum(axis=2), self._paths, self._staying, reached)
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:

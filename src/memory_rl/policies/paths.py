@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from memory_rl.learning.divergence import check_finite
 from memory_rl.policies.answer_trie import NONE, AnswerTrie
-from memory_rl.policies.asking import Drawn, draw
+from memory_rl.policies.asking import PathSamples, draw
 from memory_rl.policies.base import Assessment, every_prompt, first_prompt
 from memory_rl.policies.lean import lean
 from memory_rl.policies.transformer import AdaptedTransformer
@@ -181,7 +181,7 @@ class PathPolicy(AdaptedTransformer):
                 self._put_by(here, seen.paths)
         self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
-    def _of_valid(self, seen: Drawn, num_answers: int) -> np.ndarray:
+    def _of_valid(self, seen: PathSamples, num_answers: int) -> np.ndarray:
         """The mass on all answers: (R,), estimated without bias, but at least that of the form.
 
         The mean probability of staying, of samples of all answers; of samples that are not the form,
@@ -206,7 +206,7 @@ class PathPolicy(AdaptedTransformer):
         forms: np.ndarray,
         num_samples: int,
         times: np.ndarray | int = 1,
-    ) -> Iterator[tuple[slice, Drawn]]:
+    ) -> Iterator[tuple[slice, PathSamples]]:
         """Some of the runs at a time, behind prompts (R, B): forms (R, B, Q), and samples a prompt.
 
         Of one prompt, so many times (R,) as many samples; a run's row ends with samples that are none.

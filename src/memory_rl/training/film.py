@@ -13,9 +13,6 @@ from memory_rl.policies.base import first_prompt
 from memory_rl.runs.store import FILM_SCHEMA
 from memory_rl.state import State, Stateful
 
-MAX_N = 256
-"""The largest N with a film: more answers cannot be told apart in a picture."""
-
 MAX_PICTURES = 200
 
 _NOTHING = 1e-30  # whether single precision holds a number near 1e-38 depends on the thread that rounds it

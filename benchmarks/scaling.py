@@ -111,15 +111,15 @@ def measure(signals: list[str], sizes: list[int], repeats: int, path: Path, cons
 def summary(runs: pl.DataFrame) -> pl.DataFrame:
     """A row for each signal and N.
 
-    Medians and quartiles are over all runs, with stuck ones at infinity; what was `spent` has these at their
-    budget. The share that is stuck has Wilson's 95 % interval.
+    Medians and quartiles are over all runs, with stuck ones at infinity; `spent` is the median of what these
+    spent. The share that is stuck has Wilson's 95 % interval.
     """
     columns = []
     for name in ("episodes", "cpu_s"):
         endless = pl.when("stuck").then(np.inf).otherwise(pl.col(name))
         ends = {"": 0.5, "_low": 0.25, "_high": 0.75}
         columns += [endless.quantile(part, "midpoint").alias(name + end) for end, part in ends.items()]
-        columns += [pl.col(name).median().alias(f"{name}_spent")]
+        columns += [pl.col(name).filter("stuck").median().alias(f"{name}_spent")]
     kept = (pl.len().alias("runs"), pl.col("stuck").sum(), pl.col("start_s").first())
     table = runs.group_by("signal", "N", maintain_order=True).agg(*kept, *columns)
     counts = table.select("stuck", "runs").iter_rows()
@@ -177,7 +177,7 @@ def as_markdown(runs: pl.DataFrame) -> str:
         f"Exponents to P(S) >= {MEMORISED} ± standard errors: least squares over the logarithms of the runs "
         f"that memorised; in log2 N over all N, in N from {FROM} on.\n\n{_lines(fits(runs))}\n\nMedians over "
         f"all runs: stuck ones (of binary reward after {BUDGET_OF_BINARY} N episodes, of others after "
-        f"{BUDGET}) are infinite, but in `spent`, the CPU seconds up to their budget.\n"
+        f"{BUDGET}) are infinite; `spent` is the median of their CPU seconds.\n"
     ]
     for (name,), part in summary(runs).group_by("signal", maintain_order=True):
         parts.append(f"{name}, {part['runs'].max()} runs each:\n\n{_lines(part.select(**columns))}\n")

@@ -184,7 +184,7 @@ def as_markdown(runs: pl.DataFrame) -> str:
     }
     parts = [
         f"Exponents to P(S) >= {MEMORISED} ± standard errors: least squares through the mean logarithm, at "
-        f"each N, of the runs that memorised; in N from {FROM} on.\n\n{_lines(fits(runs))}\n\nMedians over all "
+        f"each N, of runs that memorised; in N from {FROM} on.\n\n{_lines(fits(runs))}\n\nMedians over all "
         f"runs: stuck ones (of binary reward after {BUDGET_OF_BINARY} N episodes, of others after {BUDGET}) "
         "are infinite; `spent` is the median of their CPU seconds.\n"
     ]

@@ -3,7 +3,7 @@
 From the warm base to P(S) >= 0.5, for N from 2^4 to 2^20: episodes, CPU seconds, and which runs got stuck.
 
     python benchmarks/scaling.py
-    python benchmarks/scaling.py --signals sft binary --sizes 16 64 --repeats 2 --out /tmp/try
+    python benchmarks/scaling.py --signals sft binary --sizes 16 64 --repeats 2 --out try
     python benchmarks/scaling.py --repeats 0      (draws scaling.csv again)
 
 All signals and N are interleaved: one thread, one run at a time; repeat i has seed i, and for each N the same

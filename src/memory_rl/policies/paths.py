@@ -70,7 +70,8 @@ class PathPolicy(AdaptedTransformer):
         """This many episodes of each run, in blocks to these prompts (R, B).
 
         Those that were drawn before are given out first: while a run stands still its samples stay good, so
-        that in a stretch of silent groups as many are drawn at once as it has lasted.
+        that in a stretch of silent groups as many are drawn at once as it has lasted. Of several prompts none
+        are drawn ahead, since the next group may be about another.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
         self._playing[:] = np.isin(np.arange(self.num_runs), runs)
@@ -79,7 +80,7 @@ class PathPolicy(AdaptedTransformer):
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        times = self._times(runs[some], num_episodes) if size == num_episodes else 1
+        times = self._times(runs[some], num_episodes) if self.trie.num_prompts == 1 else 1
         for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
             here = some[chunk]
             sampled = drawn.paths.reshape(len(here), -1, path.shape[2])

@@ -167,10 +167,13 @@ class _Numbered:
         place = np.searchsorted(self._keys, keys)
         return np.where(self._keys[place] == keys, self._numbers[place], NONE)
 
-    def missing(self, rows: np.ndarray, things: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Those without a number, each once, in order of rows and of things within them."""
-        lacking = self.find(rows, things) == NONE
-        rows, things = np.divmod(np.unique(self._key(rows, things)[lacking]), self._size)
+    def missing(self, rows: np.ndarray, things: np.ndarray) -> np.ndarray:
+        """The keys of those without a number, each once, in order of rows and of things within them."""
+        return np.unique(self._key(rows, things)[self.find(rows, things) == NONE])
+
+    def split(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and things of keys."""
+        rows, things = np.divmod(keys, self._size)
         return rows, things - 1
 
     def add(self, rows: np.ndarray, things: np.ndarray, numbers: np.ndarray) -> None:
@@ -230,7 +233,7 @@ class Asker:
 
     def _ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
         """One pass for decisions that were not asked for, and for what can only follow them."""
-        rows, decisions = self._asked.missing(*self._with_followers(rows, decisions))
+        rows, decisions = self._asked.split(self._asked.missing(*self._with_followers(rows, decisions)))
         logits = self._logits(rows, self.trie.decision_node[decisions])
         scores = decision_log_probs(self.trie, decisions, logits).cpu().double().numpy()
         self._asked.add(rows, decisions, len(self._values) + np.arange(len(rows)))
@@ -283,12 +286,13 @@ class Asker:
 
     def _new_nodes(self, rows: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of these nodes and of their ancestors that were in no pass, parents before children."""
-        found = [(rows[:0], nodes[:0])]
+        found = np.zeros(0, dtype=np.int64)
         while len(nodes):
-            rows, nodes = self._slots.missing(rows, nodes)
-            found.append((rows, nodes))
+            new = np.setdiff1d(self._slots.missing(rows, nodes), found)
+            found = np.union1d(found, new)
+            rows, nodes = self._slots.split(new)
             nodes = self.trie.node_parent[nodes]
-        return self._slots.missing(*map(np.concatenate, zip(*found, strict=True)))
+        return self._slots.split(found)
 
     def _look_back(self, row: np.ndarray, node: np.ndarray, length: int, size: int) -> None:
         """Lets new nodes of rows see what their parents see, and themselves; and a prompt what is behind."""

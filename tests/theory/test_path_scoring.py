@@ -119,6 +119,31 @@ def test_what_spells_no_answer_is_no_valid_mass(make_policy):
     assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
 
 
+def test_what_spells_no_answer_is_none_where_an_exit_was_taken_before_it_was_spelt(make_policy):
+    """Runs that mostly spell 15 of 11 answers; one takes an exit in a quarter of its conversations."""
+    whole = make_policy("multi_step", 11, num_runs=2)
+    base = make_base(make_policy, "multi_step", 11)
+    paths = PathPolicy(base, whole.trie, avoids=False, num_runs=2, lora=LoRASettings(rank=4), **RATE)
+    runs, secrets, random = np.arange(2), np.array([[3], [7]]), torch.Generator().manual_seed(2)
+    wanted = np.append(np.full(11, 0.3 / 11), [0, 0, 0, 0, 0.7])
+    whole.distil(runs, runs[:, None] * 0, np.tile(wanted, (2, 1, 1)), 30)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        one.data += 0.012 * torch.randn(one.shape, generator=random)
+        other.data.copy_(one.data)
+    whole._stale[:] = True
+    log_probs, exact = all_log_probs(whole, runs), whole.assess(runs, secrets, 11)
+    assert (log_probs[:, 11:].max(axis=1) > exact.of_best[:, 0] + 1).all()
+    assert invalid_mass(whole, runs)[0] > 0.2
+    paths._wanted, seen = 64, []
+    for _ in range(12):
+        paths._stale[:] = True
+        seen.append(paths.assess(runs, secrets, 11))
+    assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
+    estimates = np.exp([one.of_valid for one in seen])[:, :, 0]
+    error = estimates.std(axis=0) / np.sqrt(len(seen))
+    assert (abs(estimates.mean(axis=0) - np.exp(exact.of_valid[:, 0])) < 3 * error).all()
+
+
 @pytest.fixture
 def sampler(make_policy):
     """The same three runs, asked for all answers, and for paths that may be the secret."""

@@ -39,12 +39,14 @@ class PathSamples:
         of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens; NaN where
             there is no sample.
         of_valid_path: (B, E) of the valid answer at the end of that path.
+        valid_paths: (B, E, L) that path: the sample, led on as if it had not taken its exit.
     """
 
     of_forms: np.ndarray
     paths: np.ndarray
     of_staying: np.ndarray
     of_valid_path: np.ndarray
+    valid_paths: np.ndarray
 
 
 def draw(
@@ -94,7 +96,7 @@ class _Drawing:
             on, place = np.nonzero(paths[:, 0] != NONE)
             of_form = asker.scores(on, self._trie.edge_decision[paths[on, 0, place]])
             self._guess[on, place] = np.exp(of_form)
-        self._paths = np.full(uniforms.shape[:3], NONE)
+        self._paths, self._valid_paths = np.full((2, *uniforms.shape[:3]), NONE)
         wanted = ~np.isnan(uniforms[:, :, 0, 0])
         self._staying, self._valid_path = np.where(wanted, 0.0, np.nan), np.zeros(shape)
         self._inside, self._avoiding = np.full(shape, True), np.full(shape, avoid)
@@ -122,6 +124,7 @@ class _Drawing:
         leaves = uniforms[:, 1] < leaving
         taken = np.where(leaves, edges[is_exit], chosen)
         self._paths[row, sample, place] = np.where(self._inside[where], taken, NONE)
+        self._valid_paths[row, sample, place] = chosen
         self._inside[where] &= ~leaves
         self._avoiding[where] &= along.any(axis=1) & (chosen == self._avoided[row, place])
         self._place[where] += 1
@@ -143,7 +146,8 @@ class _Drawing:
     def drawn(self) -> PathSamples:
         """All of them, once they have ended."""
         reached = np.where(np.isfinite(self._staying), self._valid_path, -np.inf)
-        return PathSamples(self._on_paths.sum(axis=2), self._paths, self._staying, reached)
+        of_forms = self._on_paths.sum(axis=2)
+        return PathSamples(of_forms, self._paths, self._staying, reached, self._valid_paths)
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:

@@ -96,7 +96,8 @@ def _forms(environment: Environment) -> np.ndarray:
     return environment.choices(np.arange(environment.num_forms))
 
 
-def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+def make_trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+    """All valid conversations, as this tokenizer writes them."""
     from memory_rl.policies.tokenisation import tokenise_all, tokenise_turns
 
     prompts = environment.first_prompts()
@@ -171,7 +172,7 @@ def _local(
     base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
-    trie = _trie(base.tokenizer, environment)
+    trie = make_trie(base.tokenizer, environment)
     check_fits(base.model, trie)
     adapters = _adapter_settings(experiment)
     adapters.check(base.model)
@@ -240,7 +241,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         hosted_loss(setting.learner)  # refuses one that the service does not have
     service = open_service(chosen.model_name, keep.tinker_base_url)
     tokenizer = find_tokenizer(service, chosen.model_name)
-    trie = _trie(tokenizer, environment)
+    trie = make_trie(tokenizer, environment)
     settings = HostedSettings(
         model_name=chosen.model_name,
         num_runs=runs,

@@ -148,6 +148,8 @@ def slope(runs: pl.DataFrame, column: str, of: str) -> tuple[float, float]:
 
 def verdict(value: float, error: float, most: float) -> str:
     """Whether an exponent is at most this."""
+    if np.isnan(value):
+        return "too few N"
     if value <= most:
         return "met"
     return "missed" if value - 2 * error > most else "within two standard errors"

@@ -111,13 +111,28 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def in_words(row: Mapping[str, Any], columns: str | Sequence[str]) -> str:
-    """A number, or one with its interval, as in 0.05 [0.03, 0.08]; columns that the row lacks are unknown."""
+    """A number, or one with its interval, as in 0.05 [0.03, 0.08]; columns that the row lacks are unknown.
+
+    What lies beyond the budget says so, and an interval that bounds nothing is left out.
+    """
     if isinstance(columns, str):
         return number(row.get(columns))
     value, *interval = map(row.get, columns)
-    return f"{number(value)} [{number(interval)}]" if interval else number(value)
+    beyond = columns == MEDIAN and any(row.get(name) is not None for name in ("runs", *MEDIAN))
+    words = "beyond budget" if beyond and value is None else number(value)
+    low, high = interval or (None, None)
+    if high is None and not low:
+        return words
+    return f"{words} [{number(low)}, {'beyond' if beyond and high is None else number(high)}]"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:
     """Rows in words."""
     return [[in_words(row, columns) for columns in table.values()] for row in rows]
+
+
+def duration(seconds: float) -> str:
+    """A time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -92,7 +92,7 @@ def _remarks(cell: Cell) -> Iterator[str]:
         unit = unit_of(cell)
         yield (
             f"Best questions: of a player who asks what tells most. Told: to an ideal observer of the same "
-            f"{unit}s. Intervals: 95 %, over runs."
+            f"{unit}s.{' Intervals: 95 %, over runs.' if summary['runs'] > 1 else ''}"
         )
     if "checks" in summary:
         yield _self_check(summary["checks"])

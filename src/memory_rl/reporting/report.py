@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from memory_rl.analysis.collect import find_cells
@@ -16,6 +15,7 @@ from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
+from memory_rl.reporting.progress import Progress
 from memory_rl.reporting.provenance import judge_sweeps
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
@@ -34,8 +34,14 @@ def write_report(config: ReportConfig) -> Path:
             written or holds something else.
         ConfigError: if a protocol among them cannot be read.
     """
+    with Progress(config.quiet) as progress:
+        return _write_report(config, progress)
+
+
+def _write_report(config: ReportConfig, progress: Progress) -> Path:
     out = Path(config.out)
     _refuse_foreign(out)
+    progress.phase("reading the run directories")
     cells = find_cells(config.paths)
     study = make_study(cells)
     if not study.entries:
@@ -43,6 +49,7 @@ def write_report(config: ReportConfig) -> Path:
             f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
             "wait for one, or give other folders."
         )
+    progress.phase("judging and laying out the page")
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
@@ -50,13 +57,17 @@ def write_report(config: ReportConfig) -> Path:
     ranking = make_ranking(cells, judgements)
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
+    progress.phase("drawing the figures")
     files: dict[str, str | bytes] = {
         PAGE: page,
         "summary.md": summary,
         "cells.csv": to_csv(cells_frame(study)),
         **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
-        **{f"figures/{name}": content for name, content in _draw([*profiles, *printed], study.plain())},
+        **{
+            f"figures/{name}": content
+            for name, content in _draw([*profiles, *printed], study.plain(), progress)
+        },
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
@@ -94,8 +105,13 @@ def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
     return make(plain) if plain.entries else Figure(make.__name__, missing=missing)
 
 
-def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]]:
-    return chain.from_iterable(draw(figure, study) for figure in figures)
+def _draw(
+    figures: Sequence[Figure], study: Study, progress: Progress | None = None
+) -> Iterator[tuple[str, bytes]]:
+    for place, figure in enumerate(figures):
+        if progress is not None:
+            progress.move(place / len(figures), f"{place} of {len(figures)}")
+        yield from draw(figure, study)
 
 
 def _refuse_foreign(out: Path) -> None:

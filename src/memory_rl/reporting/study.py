@@ -12,7 +12,7 @@ from statistics import multimode
 from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
-from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.collect import Cell, Damage
 from memory_rl.catalogue import KEEP
 from memory_rl.config import REWARD_TYPES
 
@@ -66,11 +66,13 @@ class Study:
         entries: the completed ones, by label and N.
         unfinished: the others, which no figure shows.
         labels: in the order of the legend.
+        damages: run directories that cannot be read, and files of sweeps.
     """
 
     entries: Sequence[Entry]
     unfinished: Sequence[Cell]
     labels: Sequence[Label]
+    damages: Sequence[Damage] = ()
 
     @property
     def sizes(self) -> list[int]:

@@ -25,6 +25,7 @@ from memory_rl.config import (
 )
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
+from memory_rl.key_files import KeyFile, with_file
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
@@ -56,12 +57,17 @@ class DataFiles(World):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AllKeys(Keep, Stop, LearnerKeys, Updates, PolicySettings, Signal, Secrets):
+class _DataKeys(KeyFile, DataFiles):
+    """What `generate_sft_data` takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AllKeys(KeyFile, Keep, Stop, LearnerKeys, Updates, PolicySettings, Signal, Secrets):
     """What `train` takes, for type checkers and `help`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _BoundsKeys(Threshold, Signal, World):
+class _BoundsKeys(KeyFile, Threshold, Signal, World):
     """What `bounds` takes."""
 
 
@@ -126,7 +132,7 @@ def run(experiment: Experiment) -> Result:
     return run_experiment(experiment)
 
 
-@_takes(DataFiles)
+@_takes(_DataKeys)
 def generate_sft_data(**keys: Any) -> Path:
     """Writes train.jsonl and test.jsonl for one secret and returns their folder.
 
@@ -135,7 +141,13 @@ def generate_sft_data(**keys: Any) -> Path:
     Raises:
         MemoryRLError: one sentence about a key, a value or the folder.
     """
-    return write_sft_data(make(DataFiles, {**_QUIET, **keys}))
+    return write_sft_data(data_files({**_QUIET, **keys}, typed=True))
+
+
+def data_files(given: Mapping[str, Any], *, typed: bool) -> DataFiles:
+    """What is to be written, from its keys, given as Python values or as texts."""
+    keys = keys_of(DataFiles)
+    return fill(DataFiles, read(keys, with_file(given, keys, {}), typed=typed))
 
 
 def write_sft_data(files: DataFiles) -> Path:
@@ -170,6 +182,7 @@ def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
     """A condition from its keys, given as Python values or as texts."""
     from memory_rl.condition import make_condition
 
+    given = with_file(given, bounds_keys(), {})
     values = with_threshold(read(bounds_keys(), given, typed=typed))
     world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
     threshold.check(world.N)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGPIPE
 from typing import Any, get_args
 
-from memory_rl.api import DataFiles, bounds_keys, condition_of, run, write_sft_data
+from memory_rl.api import DataFiles, bounds_keys, condition_of, data_files, run, write_sft_data
 from memory_rl.catalogue import experiment_keys
 from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, suggest
 from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
+from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig, with_paths
 
@@ -52,7 +53,7 @@ def _bounds(words: list[str]) -> int:
 
 
 def _write_data(words: list[str]) -> int:
-    files = parse(DataFiles, words)
+    files = data_files(split_words(words), typed=False)
     folder = write_sft_data(files)
     if not files.quiet:
         print(f"wrote {files.num_train} training and {files.num_test} test examples to {folder}")
@@ -105,17 +106,18 @@ def _sweep(words: list[str]) -> int:
 
 
 def _keys_of_sft() -> dict[str, Key]:
-    return {
+    own = {
         word: one
         for word, one in experiment_keys().items()
         if word != "signal" and not one.needs.startswith(("signal=reward", "signal=teacher"))
     }
+    return {**own, **FILE_KEYS}
 
 
 def _keys_of_sweep() -> dict[str, Key]:
     from memory_rl.experiments.settings import SweepConfig
 
-    return keys_of(SweepConfig)
+    return {**keys_of(SweepConfig), **FILE_KEYS}
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Subcommand:
 _COMMANDS = {
     "train": Subcommand(
         "reinforcement learning",
-        experiment_keys,
+        lambda: {**experiment_keys(), **FILE_KEYS},
         _train,
         (
             "env_type=single_step N=64 reward_type=binary",
@@ -141,13 +143,13 @@ _COMMANDS = {
     ),
     "bounds": Subcommand(
         "ceilings of a reward; nothing is trained",
-        bounds_keys,
+        lambda: {**bounds_keys(), **FILE_KEYS},
         _bounds,
         ("N=64 reward_type=binned_log_distance reward_bins=8", "env_type=multi_step N=64 reward_noise=0.1"),
     ),
     "sft-data-gen": Subcommand(
         "examples of one secret",
-        lambda: keys_of(DataFiles),
+        lambda: {**keys_of(DataFiles), **FILE_KEYS},
         _write_data,
         ("N=64 fixed_secret=42", "N=64 fixed_secret=42 env_type=multi_step"),
     ),
@@ -277,6 +279,7 @@ _HEADINGS = {
     "settings": "settings of single algorithms",
     "stop": "when a run ends, and how it is measured",
     "keep": "what is kept and shown; changes nothing in what is measured",
+    "file": "keys from a file",
 }
 _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any: "text"}
 

@@ -31,7 +31,7 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_table
-from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
+from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, read_tuning
 from memory_rl.experiments.store import (
     CELLS,
     PROTOCOL,
@@ -129,6 +129,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
     Raises:
         ConfigError: one sentence about the first that is bad.
     """
+    words, of_file = read_file(words)
     settings, axes = read_arguments(words)
     source: Protocol | GridFile | None = None
     if settings.protocol is not None:
@@ -143,8 +144,12 @@ def make_plan(words: Sequence[str]) -> Sweep:
     protocol = source if isinstance(source, Protocol) else None
     learners = chosen_learners(settings, axes, protocol)
     every = (
-        cells_of_entries(source.grid, axes, learners) if source else cells_of_axes(settings.conditions, axes)
+        cells_of_entries(source.grid, axes, learners)
+        if source
+        else cells_of_axes(settings.conditions, axes, of_file)
     )
+    unused = of_file & axes.keys() - {key for cell in every for key in cell.values}
+    words = [word for word in words if word.partition("=")[0] not in unused]
     cells = merge(every)
     if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
         cells = [cell.with_values(figures=False) for cell in cells]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any
 from memory_rl.analysis.collect import SWEEP, Cell, Damage
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.verdicts import Verdict, judge
-from memory_rl.catalogue import KEEP, experiment_keys
 from memory_rl.errors import ConfigError
 from memory_rl.files import read_json
 from memory_rl.runs.store import SUMMARY
@@ -113,14 +111,9 @@ def read_of_sweep(folder: Path, name: str = SWEEP) -> dict[str, Any]:
 
 
 def command_of(cell: Cell) -> str:
-    """The command that makes this cell again, with the keys that are not at their defaults."""
-    experiment, keys = cell.experiment, experiment_keys()
-    given = [
-        f"{key}={value}"
-        for key, value in experiment.flat().items()
-        if key not in KEEP and value != "example" and (key == "N" or value != keys[key].default)
-    ]
-    return shlex.join(["python", "sft_train.py" if cell.kind == "sft" else "train.py", *given])
+    """The command that makes this cell again; a comment, where an object in Python had a part in it."""
+    command = cell.manifest.get("command") or cell.experiment.command_line()
+    return str(command or f"# {cell.path}: no command makes this again, since an object in Python was given.")
 
 
 def versions(cells: Sequence[Cell]) -> list[tuple[str, str]]:

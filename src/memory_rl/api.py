@@ -208,9 +208,9 @@ def report(**keys: Any) -> Path:
     Raises:
         MemoryRLError: one sentence about a key, a folder or a run directory.
     """
-    from memory_rl.reporting.report import write_report
+    from memory_rl.reporting.watch import make_report
 
-    return write_report(make(ReportConfig, {**_QUIET, **keys}))
+    return make_report(make(ReportConfig, {**_QUIET, **keys}))
 
 
 def compare(runs: Sequence[str | Path | Result], to: Reference = "best") -> RateComparison:

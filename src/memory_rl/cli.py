@@ -61,41 +61,44 @@ def _write_data(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    from memory_rl.reporting.report import write_report
+    from memory_rl.reporting.watch import make_report
 
-    config = parse(ReportConfig, words)
-    page = write_report(config)
+    config = parse(ReportConfig, ["watch=True" if word == "--watch" else word for word in words])
+    page = make_report(config)
     if not config.quiet:
         print(f"wrote {page}: open it in a browser")
     return 0
 
 
 def _list(words: list[str]) -> int:
-    from memory_rl.reporting.listing import HEADINGS, list_folders, listing_notes, listing_rows
-    from memory_rl.reporting.terminal import make_table, show
+    from rich.console import Console
+
+    from memory_rl.reporting.listing import list_folders, listing_notes, listing_sheet
+    from memory_rl.reporting.sheets import say, show
 
     paths, others = with_paths(words)
     config = parse(ListConfig, others)
     frame = list_folders(paths, config.sort, cells=config.cells)
-    show(make_table(HEADINGS, listing_rows(frame), left=("path", "what", "ended", "when")))
+    console = Console()
+    show(listing_sheet(frame, console.width if console.is_terminal else None), console)
     for note in listing_notes(frame):
-        _say(note)
+        say(note)
     return 0
 
 
 def _compare(words: list[str]) -> int:
     from memory_rl.reporting.comparison import compare_paths
-    from memory_rl.reporting.terminal import make_table, show
+    from memory_rl.reporting.sheets import say, show
 
     paths, others = with_paths(words)
     config = parse(CompareConfig, others)
     if not paths:
         raise ConfigError("there is nothing to compare: type for example memory-rl compare runs/a runs/b.")
     found = compare_paths(paths, config.to)
-    _say(found.sentence)
-    show(make_table(found.headings(), found.rows()))
+    say(found.sentence)
+    show(found.sheet())
     for warning in found.warnings:
-        _say(f"note: {warning}")
+        say(f"note: {warning}")
     return 0
 
 
@@ -309,11 +312,6 @@ def _wrapped(start: str, text: str) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _say(sentence: str) -> None:
-    """Prints a sentence, on a terminal without breaking a word."""
-    print(_wrapped("", sentence) if sys.stdout.isatty() else sentence)
 
 
 def _called(name: str) -> str:

@@ -71,7 +71,7 @@ def test_the_first_may_be_what_is_compared_with():
     assert [one.name for one in found.ranked] == ["fast", "slow"]
     assert found.reference.name == "slow"
     assert found.ranked[0].ratio.value == pytest.approx(SLOW.mean() / FAST.mean())
-    assert found.headings()[-2] == "ratio to slow [95 %]"
+    assert found.sheet().headings[-2] == "ratio to slow"
 
 
 def test_p_values_are_adjusted_for_all_tests():
@@ -229,7 +229,7 @@ def test_the_command_prints_the_sentence_first_and_the_table_whole(runs, capsys)
     lines = capsys.readouterr().out.splitlines()
     found = memory_rl.compare([runs / "binary-0", runs / "sft"], to="first")
     assert lines[0] == found.sentence
-    for cell in (cell for row in found.rows() for cell in row):
+    for cell in (cell for row in found.sheet().rows for cell in row):
         assert any(cell in line for line in lines[1:])
 
 

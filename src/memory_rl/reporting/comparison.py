@@ -15,6 +15,7 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
+from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
 
@@ -70,18 +71,22 @@ class RateComparison:
             "rows": self.frame.to_dicts(),
         }
 
-    def headings(self) -> list[str]:
-        """Of `rows`."""
+    def sheet(self) -> Sheet:
+        """For the terminal, one row per condition; p is that of the log-rank test, adjusted for all tests."""
         to = "the best" if self.reference is self.ranked[0] else self.reference.name
-        return ["", "condition", "memorised", "bits per episode [95 %]", f"ratio to {to} [95 %]", "p"]
-
-    def rows(self) -> list[list[str]]:
-        """A table in words; p is that of the log-rank test, adjusted for all tests."""
-        return [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
+        rows = [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
+        return Sheet(
+            ["rank", "condition", "memorised", "bits per episode", f"ratio to {to}", "p"],
+            rows,
+            spare=["rank", "memorised"],
+            words=["condition", f"ratio to {to}"],
+            caption=f"In brackets: 95 % intervals. p: log-rank test against {to}, adjusted for all tests.",
+        )
 
     def __repr__(self) -> str:
-        lines = (f"  {'  '.join(filter(None, row))}" for row in [self.headings(), *self.rows()])
-        return "\n".join([self.sentence, *lines, *(f"note: {warning}" for warning in self.warnings)])
+        sheet = self.sheet()
+        rows = (f"  {'  '.join(filter(None, row))}" for row in (sheet.headings, *sheet.rows))
+        return "\n".join([self.sentence, *rows, *(f"note: {warning}" for warning in self.warnings)])
 
 
 def _row(one: Compared) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
 from memory_rl.files import Json, as_path, read_json
+from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import MEDIAN, RATE, in_brackets, measured
 from memory_rl.runs.lock import is_locked
@@ -129,15 +131,15 @@ def _shelves(folders: Sequence[Path], cells: bool) -> list[Shelf]:
     given, met = {folder.resolve() for folder in folders}, set[Path]()
     loose, shelves = Shelf(None), dict[Path, Shelf]()
     for folder in folders:
-        below = [] if cells else [sweep for sweep in _sweeps(folder) if sweep.resolve() not in given]
+        below = [] if cells else [sweep for sweep in sweeps_in(folder) if sweep.resolve() not in given]
         shelves |= {sweep: Shelf(sweep) for sweep in below if sweep.resolve() not in met}
         met |= {sweep.resolve() for sweep in below}
         try:
             found = survey([folder])
         except RunDirectoryError:
-            if not [*_sweeps(folder)]:
+            if not [*sweeps_in(folder)]:
                 raise
-            shelves |= {sweep: Shelf(sweep) for sweep in _sweeps(folder)}  # one that has only just begun
+            shelves |= {sweep: Shelf(sweep) for sweep in sweeps_in(folder)}  # one that has only just begun
             continue
         for cell in _new(found.cells, met):
             _shelf_of(cell.path, shelves, loose).cells.append(cell)
@@ -158,7 +160,7 @@ def _shelf_of(path: Path, shelves: Mapping[Path, Shelf], loose: Shelf) -> Shelf:
     return next((shelves[above] for above in path.parents if above in shelves), loose)
 
 
-def _sweeps(folder: Path) -> Iterator[Path]:
+def sweeps_in(folder: Path) -> Iterator[Path]:
     """The sweeps at or below a folder."""
     for root, folders, files in os.walk(folder):
         if SWEEP in files:
@@ -263,22 +265,57 @@ def _status(path: Path) -> str:
 _WORST_FIRST = ("damaged", "failed", "diverged", "interrupted", KILLED)
 
 
-HEADINGS = ("path", "what", "N", "memorised", "bits per episode [95 %]", "ended", "when")
+def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
+    """A list for the terminal; where it is wider than this, each row has two lines or more."""
+    rows = [_words(row) for row in frame.rows(named=True)]
+    parents = [str(Path(path).parent) for path in frame["path"]]
+    folder = os.path.commonpath(parents) if len(rows) > 1 else ""
+    rows = [[row[0].removeprefix(f"{folder}/"), *row[1:]] for row in rows]
+    title = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}{f' in {folder}' if folder else ''}"
+    headings = ["path", "what", "memorised", "bits per episode [95 %]", "ended", "when"]
+    sheet = Sheet(headings, rows, words=[headings[0], headings[1], *headings[4:]], title=title)
+    if width is None or _whole_width(sheet) <= width:
+        return sheet
+    headings = ["path, what", "memorised, bits per episode", "ended, when"]
+    narrow = [[_two(*row[:2]), _two(*row[2:4]), _two(*row[4:])] for row in rows]
+    room = width - sum(
+        max(map(len, "\n".join(row[place] for row in narrow).split("\n"))) + 2 for place in (1, 2)
+    )
+    for row in narrow:
+        row[0] = "\n".join(part for line in row[0].split("\n") for part in _folded(line, max(room, 16)))
+    return Sheet(headings, narrow, keys=headings, words=[headings[0], headings[2]], title=title)
 
 
-def listing_rows(frame: pl.DataFrame) -> list[list[str]]:
-    """A list in words, under `HEADINGS`."""
+def _whole_width(sheet: Sheet) -> int:
+    """With no word broken."""
+    columns = zip(sheet.headings, *sheet.rows, strict=True)
+    return sum(max(map(len, column)) + 2 for column in columns) - 2
+
+
+def _two(first: str, second: str) -> str:
+    return "\n".join(filter(None, (first, second)))
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """A line as lines of this width, broken where a name is put together."""
+    parts, lines = re.findall(r".+?(?:[-/ ]|$)", line), [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("  ")
+        lines[-1] += part
+    return [one.rstrip() for one in lines]
+
+
+def _words(row: Mapping[str, Any]) -> list[str]:
+    size = "" if row["N"] is None else f"N={row['N']}"
+    of_cells = "" if row["cells"] is None else f", {row['complete']} of {row['cells']}"
     return [
-        [
-            row["path"],
-            row["name"],
-            _text(row["N"]),
-            "" if row["runs"] is None else f"{row['memorised']} of {row['runs']}",
-            in_brackets(Estimate(*map(row.get, RATE))) if row[RATE[0]] is not None else "",
-            row["ended"] if row["cells"] is None else f"{row['ended']}, {row['complete']} of {row['cells']}",
-            _local(row["updated"]),
-        ]
-        for row in frame.rows(named=True)
+        row["path"],
+        " ".join(filter(None, (row["name"], size))),
+        "" if row["runs"] is None else f"{row['memorised']} of {row['runs']}",
+        "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE))),
+        row["ended"] + of_cells,
+        _local(row["updated"]),
     ]
 
 
@@ -286,10 +323,6 @@ def listing_notes(frame: pl.DataFrame) -> list[str]:
     """A sentence on each that came to no good end and says why."""
     bad = frame.filter(~frame["ended"].is_in(["finished", "running"]) & frame["why"].is_not_null())
     return [f"{path} {ended}: {why}" for path, ended, why in bad.select("path", "ended", "why").iter_rows()]
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _local(time: str | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from memory_rl.analysis.collect import Damage, find_cells, survey
+from memory_rl.analysis.collect import Cell, Damage, find_cells, survey
 from memory_rl.errors import DamageWarning, RunDirectoryError, first_few
 from memory_rl.files import as_path, is_leftover, to_csv, write_whole
 from memory_rl.reporting.capacity import capacity_frame, cells_of
@@ -24,14 +24,20 @@ from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame
+from memory_rl.reporting.wording import asset
 
 PAGE = "index.html"
 
 
-def write_report(config: ReportConfig) -> Path:
+def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None) -> Path:
     """Writes the report and returns the path of its page.
 
     What is damaged is named on the page and in a warning, and left out.
+
+    Args:
+        config: what it is made of.
+        edit: of a report on what still runs: changes the page, which may then be of no completed run; no
+            figures for print are drawn.
 
     Raises:
         RunDirectoryError: if no run directory is found that is completed and whole, or `out` cannot be
@@ -39,9 +45,11 @@ def write_report(config: ReportConfig) -> Path:
     """
     out = Path(config.out)
     _refuse_foreign(out)
-    found = survey(config.paths, tables=True)
-    cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
+    cells, damages = _look(config, begun=edit is not None)
     study = replace(make_study(cells), damages=damages)
+    if edit is not None and not study.entries:
+        _write(out, {PAGE: edit(asset("waiting.html"))})
+        return out / PAGE
     _refuse_nothing(config, study)
     _warn_of(damages)
     judgements = judge_sweeps(config.paths, cells)
@@ -51,16 +59,28 @@ def write_report(config: ReportConfig) -> Path:
     ranking = make_ranking(cells, judgements)
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
+    pictures = () if edit else _draw([*profiles, *printed], study.plain())
     files: dict[str, str | bytes] = {
-        PAGE: page,
+        PAGE: edit(page) if edit else page,
         "summary.md": summary,
         "cells.csv": to_csv(cells_frame(study)),
         **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
-        **{f"figures/{name}": content for name, content in _draw([*profiles, *printed], study.plain())},
+        **{f"figures/{name}": content for name, content in pictures},
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
+
+
+def _look(config: ReportConfig, *, begun: bool) -> tuple[list[Cell], list[Damage]]:
+    """The run directories, and what is damaged; there may be none where a sweep has only `begun`."""
+    try:
+        found = survey(config.paths, tables=True)
+    except RunDirectoryError:
+        if not begun:
+            raise
+        return [], []
+    return found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
 
 
 def _refuse_nothing(config: ReportConfig, study: Study) -> None:

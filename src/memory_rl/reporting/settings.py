@@ -28,6 +28,11 @@ class ReportConfig:
     title: str | None = key(
         None, "The heading of the page. Default: the name of the protocol, or of the first folder."
     )
+    watch: bool = key(
+        False,
+        "Follow what runs: the page is built anew where something has changed and loads itself again, until "
+        "all has ended, or Ctrl-C. Also --watch.",
+    )
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from reporting_helpers import wait_until_drawn
 
 import memory_rl
 from memory_rl.cli import main
@@ -18,7 +19,7 @@ from memory_rl.reporting import watch
 from memory_rl.runs.lock import LOCK, Lock
 
 SMALL = {"N": 8, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
-RELOADS = '<meta http-equiv="refresh"'
+RELOADS = "location.reload()"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def running(template, monkeypatch):
         steps.pop(0)() if steps else lock.release()
 
     monkeypatch.setattr(watch.time, "sleep", look)
-    monkeypatch.setattr(reports, "_draw", lambda figures, study: iter([("x.svg", b"drawn at the end")]))
+    monkeypatch.setattr(reports, "_draw", lambda *given: iter([("x.svg", b"drawn at the end")]))
     yield steps
     lock.release()
 
@@ -177,20 +178,38 @@ def test_a_real_sweep_is_followed_to_its_end(tmp_path):
 
 
 def test_the_open_page_loads_itself_again_without_a_network(chromium, monkeypatch, tmp_path):
-    monkeypatch.setattr(watch, "_RELOADS", '<meta http-equiv="refresh" content="1">')
+    monkeypatch.setattr(watch, "_RELOAD", 1)
     template = reports.asset("waiting.html")
     page_file = tmp_path / "index.html"
     page_file.write_text(watch._followed(template, "0 of 2 are complete"))
     page = chromium.new_page()
-    asked = []
+    asked, heard = [], []
+    page.on("console", lambda message: heard.append(message.text))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(page_file.as_uri())
     assert "0 of 2" in page.locator("[role=status]").inner_text()
     scratch = tmp_path / "next.html"
     scratch.write_text(watch._followed(template, "1 of 2 are complete"))
     os.replace(scratch, page_file)
-    page.wait_for_function(
-        "document.querySelector('[role=status]').innerText.startsWith('1 of 2')", timeout=8000
-    )
+    page.get_by_text("1 of 2 are complete").wait_for(timeout=60_000)
     assert {url for url in asked if not url.startswith("file:")} == set()
+    assert heard == []
+    page.close()
+
+
+def test_a_drawn_page_loads_itself_again_where_it_was_scrolled_to(chromium, monkeypatch, report, tmp_path):
+    monkeypatch.setattr(watch, "_RELOAD", 1)
+    page_file = tmp_path / "index.html"
+    page_file.write_text(watch._followed(report.read_text("utf-8"), "1 of 2 are complete"), "utf-8")
+    page = chromium.new_page(viewport={"width": 1200, "height": 600})
+    heard = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.goto(page_file.as_uri())
+    wait_until_drawn(page)
+    page.evaluate("window.first = true; window.scrollTo(0, 1500)")
+    with page.expect_event("load", timeout=60_000):  # the next one
+        pass
+    wait_until_drawn(page)
+    assert page.evaluate("window.scrollY") == 1500
+    assert heard == []
     page.close()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
-from rich.table import Table
 
-from memory_rl.catalogue import KEEP
+from memory_rl.analysis.remarks import Compared
+from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
-from memory_rl.reporting.terminal import make_table
-from memory_rl.reporting.values import MEDIAN, RATE, measured, number, table_rows
+from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")
@@ -60,6 +61,23 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
 
 
+def keys_apart(cells: Sequence[GridCell], first: Sequence[str] = ()) -> list[str]:
+    """The keys by whose values cells are told apart, beside condition and N; `first` is always named."""
+    worlds = {cell.experiment.world.seed for cell in cells}
+    rates = {cell.experiment.updates.learning_rate for cell in cells}
+    seed, rate = ["seed"] * (len(worlds) > 1), ["learning_rate"] * (len(rates) > 1)
+    return list(dict.fromkeys([*first, *varying_keys(cells), *seed, *rate]))
+
+
+def name_of_cell(cell: GridCell, keys: Sequence[str]) -> str:
+    """What a person calls a cell: its condition, N, and its values of the keys in which cells differ."""
+    about = {"N": cell.about["N"], **{key: cell.values.get(key) for key in keys}}
+    if "learning_rate" in keys:
+        about["learning_rate"] = cell.experiment.step_size
+    given = (f"{key}={number(value)}" for key, value in about.items() if value is not None)
+    return " ".join([cell.experiment.condition, *given])
+
+
 def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]) -> list[Json]:
     """One row per reported cell, with the keys in which they differ.
 
@@ -79,39 +97,107 @@ def as_csv(rows: Sequence[Json]) -> bytes:
     return to_csv(pl.DataFrame(rows, infer_schema_length=None, strict=False)).encode()
 
 
-def results_table(rows: Sequence[Json], location: str) -> Table:
-    """The table that ends a sweep: one row per cell."""
-    more = [key for key in (rows[0] if rows else {}) if key not in FIELDS]
-    seed = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
+def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
+    """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns."""
+    keys = ["condition", "N", *(key for key in (rows[0] if rows else {}) if key not in FIELDS)]
+    keys += [key for key in ("seed", "learning_rate") if _tells_apart(rows, key, keys)]
     columns = {
-        **{name: (name,) for name in ("condition", "N", *more, *seed)},
-        "rate": ("learning_rate",),
-        **{name: (name,) for name in ("runs", "memorised", "censored")},
-        "median [95 % CI]": MEDIAN,
-        "bits per episode [95 % CI]": RATE,
-        "status": ("status",),
+        **{key: key for key in keys},
+        **({} if "learning_rate" in keys else {"rate": "learning_rate"}),
+        "memorised": "of_runs",
+        "median\nepisodes": MEDIAN,
+        "bits per\nepisode": RATE,
+        "of the\nceiling": "share",
+        "laws": "laws",
+        "status": "status",
     }
-    caption = f"sweep directory: {location}"
-    words = table_rows(rows, columns)
-    return make_table(columns, words, left=("condition", "status"), caption=caption, caption_justify="left")
+    caption = (
+        "Medians and rates with 95 % intervals over runs; laws: whether the measurement keeps those of "
+        f"information theory.\nsweep directory: {location}"
+    )
+    return Sheet(
+        list(columns),
+        table_rows(map(_in_words, rows), columns),
+        keys=keys,
+        spare=[one for one in ("status", "laws", "rate", "of the\nceiling") if one in columns],
+        words=("condition", "status", "laws", *keys[2:]),
+        caption=caption,
+    )
 
 
-def choices_table(choices: Sequence[Choice]) -> Table:
+def sweep_headline(rows: Sequence[Json]) -> str:
+    """How many cells are complete, and between what rates they lie, in a sentence."""
+    done = [row for row in rows if row["status"] == "completed"]
+    said = f"{len(done)} of {counted(len(rows), 'cell')} {'is' if len(rows) == 1 else 'are'} complete"
+    by_rate = sorted(
+        (row for row in done if row["bits_per_episode"] is not None), key=lambda row: row["bits_per_episode"]
+    )
+    if len(by_rate) < 2:
+        return f"{said}."
+    least, most = (
+        f"{number(row['bits_per_episode'], 2)}{unit} ({_named(row)})"
+        for row, unit in ((by_rate[0], " bits per episode"), (by_rate[-1], ""))
+    )
+    return f"{said}: from {least} to {most}."
+
+
+def _named(row: Json) -> str:
+    more = (f"{key}={number(row[key])}" for key in row if key not in FIELDS and row[key] is not None)
+    return " ".join([row["condition"], f"N={row['N']}", *more])
+
+
+def compared(cells: Sequence[GridCell], rows: Sequence[Json]) -> Iterator[Compared]:
+    """What `memory_rl.analysis.remarks.why_alike` is told of the cells that are complete."""
+    apart = KEEP.union(learner_keys())
+    for cell, row in zip(cells, rows, strict=True):
+        if row["memorised"] is not None and cell.values.get("algorithm"):
+            task = {key: value for key, value in cell.values.items() if key not in apart}
+            yield (
+                json.dumps(task, sort_keys=True, default=str),
+                str(cell.values["algorithm"]),
+                cell.experiment.updates.optimiser,
+                tuple(row[name] for name in ("memorised", *MEDIAN, *RATE)),
+            )
+
+
+def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
+    """Whether some rows are the same in all other keys and differ in this one."""
+    return len({(row[key], *map(row.get, others)) for row in rows}) > len(
+        {tuple(map(row.get, others)) for row in rows}
+    )
+
+
+def _in_words(row: Json) -> Json:
+    known, rate = row["memorised"] is not None, row["bits_per_episode"]
+    share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
+    return {
+        **row,
+        "seed": str(row["seed"]),
+        "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
+        "share": None if share is None else f"{number(100 * share, 2)} %",
+    }
+
+
+def choices_sheet(choices: Sequence[Choice]) -> Sheet:
     """The rate of each condition, and whether a better one may lie beyond the candidates."""
     keys = list(dict.fromkeys(key for choice in choices for key in choice.settings))
-    headings = (
-        *("condition", "N", *keys, "rate", "bits per episode", "at the default rate", "of the candidates"),
-        "note",
-    )
+    default, candidates = "at the\ndefault rate", "of the\ncandidates"
+    headings = ("condition", "N", *keys, "rate", "bits per\nepisode", default, candidates, "note")
     rows = []
     for choice in choices:
         found = {score.learning_rate: score.bits_per_episode for score in choice.scores}
         numbers = map(number, (choice.learning_rate, found[choice.learning_rate], found.get(choice.untuned)))
         rates = f"{number(choice.scores[0].learning_rate)} to {number(choice.scores[-1].learning_rate)}"
-        apart = (str(choice.settings.get(key, "")) for key in keys)
+        apart = (str(choice.settings.get(key, UNKNOWN)) for key in keys)
         rows.append([choice.condition, number(choice.N), *apart, *numbers, rates, _note(choice)])
-    title = "learning rates, chosen on the tuning secrets"
-    return make_table(headings, rows, left=("condition", "note"), title=title, title_justify="left")
+    return Sheet(
+        headings,
+        rows,
+        keys=("condition", "N", *keys),
+        spare=(candidates, default),
+        words=("condition", *keys, "note"),
+        title="learning rates, chosen on the tuning secrets",
+    )
 
 
 def _note(choice: Choice) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -267,6 +269,12 @@ def read_file(words: Sequence[str]) -> tuple[list[str], set[str]]:
     said = {"signal", "env_type", "reward_type"} if "conditions" in given else set()
     texts = {word: text for word, text in merged.items() if word in given or word not in said}
     return [f"{word}={text}" for word, text in texts.items()], texts.keys() - given.keys()
+
+
+def typed(words: Sequence[str], left_out: Container[str]) -> str:
+    """The command line of a sweep without some keys, and without passwords."""
+    kept = [word for word in words if word.partition("=")[0] not in left_out]
+    return re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *kept]))
 
 
 def read_arguments(words: Sequence[str]) -> tuple[SweepConfig, dict[str, str]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 from memory_rl.analysis.collect import Cell, Damage, find_cells, survey
@@ -18,6 +17,7 @@ from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
+from memory_rl.reporting.progress import Progress
 from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
@@ -43,8 +43,14 @@ def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None)
         RunDirectoryError: if no run directory is found that is completed and whole, or `out` cannot be
             written or holds something else.
     """
+    with Progress(config.quiet) as progress:
+        return _write_report(config, progress, edit)
+
+
+def _write_report(config: ReportConfig, progress: Progress, edit: Callable[[str], str] | None) -> Path:
     out = Path(config.out)
     _refuse_foreign(out)
+    progress.phase("reading the run directories")
     cells, damages = _look(config, begun=edit is not None)
     study = replace(make_study(cells), damages=damages)
     if edit is not None and not study.entries:
@@ -52,6 +58,7 @@ def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None)
         return out / PAGE
     _refuse_nothing(config, study)
     _warn_of(damages)
+    progress.phase("judging and laying out the page")
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
@@ -59,7 +66,8 @@ def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None)
     ranking = make_ranking(cells, judgements)
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
-    pictures = () if edit else _draw([*profiles, *printed], study.plain())
+    progress.phase("drawing the figures")
+    pictures = () if edit else _draw([*profiles, *printed], study.plain(), progress)
     files: dict[str, str | bytes] = {
         PAGE: edit(page) if edit else page,
         "summary.md": summary,
@@ -133,8 +141,13 @@ def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
     return make(plain) if plain.entries else Figure(make.__name__, missing=missing)
 
 
-def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]]:
-    return chain.from_iterable(draw(figure, study) for figure in figures)
+def _draw(
+    figures: Sequence[Figure], study: Study, progress: Progress | None = None
+) -> Iterator[tuple[str, bytes]]:
+    for place, figure in enumerate(figures):
+        if progress is not None:
+            progress.move(place / len(figures), f"{place} of {len(figures)}")
+        yield from draw(figure, study)
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -12,17 +12,17 @@ from memory_rl.analysis.collect import SWEEP, find_folders, survey
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import as_path, write_whole
 from memory_rl.reporting.listing import how_ended, sweeps_in
+from memory_rl.reporting.page import hash_of
 from memory_rl.reporting.provenance import read_of_sweep
 from memory_rl.reporting.report import PAGE, write_report
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.sheets import say
+from memory_rl.reporting.wording import asset
 from memory_rl.runs.interruption import sigterm_raises
 from memory_rl.runs.lock import is_locked
 from memory_rl.runs.store import MANIFEST, SUMMARY
 
 _LOOK, _RELOAD = 2.0, 5  # seconds
-_HEAD, _BODY = '<meta charset="utf-8">', "<body>"
-_RELOADS = f'<meta http-equiv="refresh" content="{_RELOAD}">'
 _STATUS = '<p class="warning" role="status">'
 
 
@@ -100,13 +100,21 @@ def _progress(paths: Sequence[str | Path]) -> str:
 def _followed(page: str, progress: str) -> str:
     """A page that says how far all is, and loads itself again."""
     said = f"{progress} at {datetime.now():%H:%M:%S}; this page loads itself again every {_RELOAD} seconds."
-    head = page.replace(_HEAD, f"{_HEAD}\n{_RELOADS}", 1)
-    return head.replace(_BODY, f"{_BODY}\n{_STATUS}{html.escape(said)}</p>", 1)
+    script = _script()
+    allowed = page.replace("script-src ", f"script-src {hash_of(script)} ", 1)
+    shown = allowed.replace("<body>", f"<body>\n{_STATUS}{html.escape(said)}</p>", 1)
+    before, end, after = shown.rpartition("</body>")
+    return f"{before}<script>{script}</script>{end}{after}"
+
+
+def _script() -> str:
+    return asset("reload.js").replace("SECONDS", str(_RELOAD))
 
 
 def _stop_reloading(page: Path) -> None:
     """Has a page that is left as it is load itself no more."""
-    if page.is_file() and _RELOADS in (text := page.read_text(encoding="utf-8")):
-        ended = text.replace(f"{_HEAD}\n{_RELOADS}", _HEAD, 1)
+    script = f"<script>{_script()}</script>"
+    if page.is_file() and script in (text := page.read_text(encoding="utf-8")):
         sentence = f"; this page loads itself again every {_RELOAD} seconds."
-        write_whole(page, ended.replace(sentence, ", when this page was last written.", 1))
+        ended = text.replace(sentence, ", when this page was last written.", 1)
+        write_whole(page, ended.replace(script, ""))

@@ -22,6 +22,9 @@ PARTS: dict[str, type[Any]] = {
 KEEP = frozenset(keys_of(Keep))
 """The keys that change nothing in what is measured."""
 
+OF_ONE_RUN = ("log_path", "quiet", "resume")
+"""Those of them that belong to one run, and not to the same experiment run again."""
+
 
 def experiment_keys() -> dict[str, Key]:
     """All keys of an experiment by their words, part by part."""

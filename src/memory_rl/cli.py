@@ -1,4 +1,4 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report | list | compare.
 
 Arguments are key=value. The scripts at the root of a checkout call it, too.
 
@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGPIPE
 from typing import Any, get_args
 
-from memory_rl.api import DataFiles, bounds_keys, condition_of, run, write_sft_data
+from memory_rl.api import DataFiles, bounds_keys, condition_of, data_files, run, write_sft_data
 from memory_rl.catalogue import experiment_keys
 from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, suggest
 from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
+from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
-from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig, with_paths
 
 
 def _train(words: list[str], command: Command = "train") -> int:
@@ -46,7 +47,7 @@ def _bounds(words: list[str]) -> int:
 
 
 def _write_data(words: list[str]) -> int:
-    files = parse(DataFiles, words)
+    files = data_files(split_words(words), typed=False)
     folder = write_sft_data(files)
     if not files.quiet:
         print(f"wrote {files.num_train} training and {files.num_test} test examples to {folder}")
@@ -54,12 +55,44 @@ def _write_data(words: list[str]) -> int:
 
 
 def _report(words: list[str]) -> int:
-    from memory_rl.reporting.report import write_report
+    from memory_rl.reporting.watch import make_report
 
-    config = parse(ReportConfig, words)
-    page = write_report(config)
+    config = parse(ReportConfig, ["watch=True" if word == "--watch" else word for word in words])
+    page = make_report(config)
     if not config.quiet:
         print(f"wrote {page}: open it in a browser")
+    return 0
+
+
+def _list(words: list[str]) -> int:
+    from rich.console import Console
+
+    from memory_rl.reporting.listing import list_folders, listing_notes, listing_sheet
+    from memory_rl.reporting.sheets import say, show
+
+    paths, others = with_paths(words)
+    config = parse(ListConfig, others)
+    frame = list_folders(paths, config.sort, cells=config.cells)
+    console = Console()
+    show(listing_sheet(frame, console.width if console.is_terminal else None), console)
+    for note in listing_notes(frame):
+        say(note)
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    from memory_rl.reporting.comparison import compare_paths
+    from memory_rl.reporting.sheets import say, show
+
+    paths, others = with_paths(words)
+    config = parse(CompareConfig, others)
+    if not paths:
+        raise ConfigError("there is nothing to compare: type for example memory-rl compare runs/a runs/b.")
+    found = compare_paths(paths, config.to)
+    say(found.sentence)
+    show(found.sheet())
+    for warning in found.warnings:
+        say(f"note: {warning}")
     return 0
 
 
@@ -70,33 +103,35 @@ def _sweep(words: list[str]) -> int:
 
 
 def _keys_of_sft() -> dict[str, Key]:
-    return {
+    own = {
         word: one
         for word, one in experiment_keys().items()
         if word != "signal" and not one.needs.startswith(("signal=reward", "signal=teacher"))
     }
+    return {**own, **FILE_KEYS}
 
 
 def _keys_of_sweep() -> dict[str, Key]:
     from memory_rl.experiments.settings import SweepConfig
 
-    return keys_of(SweepConfig)
+    return {**keys_of(SweepConfig), **FILE_KEYS}
 
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One of the commands: what it does, its keys, examples, and the function that runs it."""
+    """One of the commands: what it does, its keys, the function that runs it, examples, and what it takes."""
 
     about: str
     keys: Callable[[], Mapping[str, Key]]
     run: Callable[[list[str]], int]
     examples: tuple[str, str]
+    takes: str = ""
 
 
 _COMMANDS = {
     "train": Subcommand(
         "reinforcement learning",
-        experiment_keys,
+        lambda: {**experiment_keys(), **FILE_KEYS},
         _train,
         (
             "env_type=single_step N=64 reward_type=binary",
@@ -105,13 +140,13 @@ _COMMANDS = {
     ),
     "bounds": Subcommand(
         "ceilings of a reward; nothing is trained",
-        bounds_keys,
+        lambda: {**bounds_keys(), **FILE_KEYS},
         _bounds,
         ("N=64 reward_type=binned_log_distance reward_bins=8", "env_type=multi_step N=64 reward_noise=0.1"),
     ),
     "sft-data-gen": Subcommand(
         "examples of one secret",
-        lambda: keys_of(DataFiles),
+        lambda: {**keys_of(DataFiles), **FILE_KEYS},
         _write_data,
         ("N=64 fixed_secret=42", "N=64 fixed_secret=42 env_type=multi_step"),
     ),
@@ -132,6 +167,20 @@ _COMMANDS = {
         lambda: keys_of(ReportConfig),
         _report,
         ("runs=runs out=report", "runs=sweeps/quick title=Quick"),
+    ),
+    "list": Subcommand(
+        "what runs and sweeps there are, how each ended, and what came out",
+        lambda: keys_of(ListConfig),
+        _list,
+        ("sort=rate", "sweeps/quick sort=N"),
+        "[FOLDER ...] ",
+    ),
+    "compare": Subcommand(
+        "runs or sweeps side by side: bits per episode, ratios, and who can be told apart",
+        lambda: keys_of(CompareConfig),
+        _compare,
+        ("runs/one runs/other", "sweeps/quick to=first"),
+        "RUN RUN ... ",
     ),
 }
 
@@ -205,7 +254,7 @@ def _show_commands() -> int:
 
 def _show_keys(name: str, command: Subcommand) -> int:
     called = _called(name)
-    print(f"usage: {called} key=value ...\n")
+    print(f"usage: {called} {command.takes}key=value ...\n")
     print(_wrapped("", f"{command.about[0].upper()}{command.about[1:]}.") + "\n\nexamples:")
     for example in command.examples:
         print(_wrapped("  ", f"{called} {example}"))
@@ -227,6 +276,7 @@ _HEADINGS = {
     "settings": "settings of single algorithms",
     "stop": "when a run ends, and how it is measured",
     "keep": "what is kept and shown; changes nothing in what is measured",
+    "file": "keys from a file",
 }
 _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any: "text"}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from memory_rl.catalogue import KEEP, PARTS, experiment_keys, settings_of
+from memory_rl.catalogue import KEEP, OF_ONE_RUN, PARTS, experiment_keys, settings_of
 from memory_rl.config import (
     LEARNERS,
     REWARD_TYPES,
@@ -14,6 +15,7 @@ from memory_rl.config import (
     with_threshold,
 )
 from memory_rl.errors import ConfigError, check_name
+from memory_rl.key_files import with_file
 from memory_rl.keys import accept_some, fill, name_of, read, split_words, unmet
 from memory_rl.limits import MAX_ANSWERS_KEPT, MAX_N, MAX_N_OF_FILM, MAX_N_OF_PATHS, MAX_STEPS
 from memory_rl.parts import Parts
@@ -83,11 +85,17 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(given: Mapping[str, Any], command: Command, *, typed: bool) -> Experiment:
     keys = experiment_keys()
+    given = with_file(given, keys, _with_signal({}, command))
     values = with_threshold(read(keys, _with_signal(given, command), typed=typed))
     settings = {
         one.field: values[word] for word, one in keys.items() if one.part == "settings" and word in values
     }
     return Experiment(**{part: fill(kind, values) for part, kind in PARTS.items()}, settings=settings)
+
+
+def _has_file(given: Any) -> bool:
+    """Whether a reward or a learner is a built-in one, or one of a file."""
+    return given is None or (isinstance(given, str) and (":" not in given or ".py:" in given))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +319,25 @@ class Experiment(Parts):
         for word in ("reward_type", "algorithm"):
             values[word] = None if values[word] is None else name_of(values[word])
         return {word: value for word, value in values.items() if unmet(keys, word, values) is None}
+
+    def command_line(self) -> str | None:
+        """The command that runs it again, with the keys that are not at their defaults, quoted for a shell.
+
+        None where a reward or a learner is an object in Python, which no command can name.
+        """
+        if not all(
+            isinstance(given, str | None) for given in (self.signal.reward_type, self.updates.algorithm)
+        ):
+            return None
+        keys, supervised = experiment_keys(), self.command == "sft"
+        words = [
+            f"{word}={value}"
+            for word, value in self.flat().items()
+            if word not in OF_ONE_RUN
+            and (word == "N" or value != keys[word].default)
+            and not (supervised and word == "signal")
+        ]
+        return shlex.join(["memory-rl", "sft-train" if supervised else "train", *words])
 
     def resolved(self) -> dict[str, Any]:
         """All keys that determine what is measured, with every default worked out.

@@ -231,7 +231,7 @@ def test_a_report_names_it_and_says_how_to_run_it_again():
     assert "teacher told=sampled" in page
     [cell] = find_cells(["runs"])
     command = command_of(cell)
-    assert command.startswith("python train.py")
+    assert command.startswith("memory-rl train ")
     assert {"signal=teacher", "told=sampled", "teacher_error=0.05"} <= {*command.split()}
     again = make_experiment({**SMALL, **keys})
     assert cell.experiment.resolved() == again.resolved()

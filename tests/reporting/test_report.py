@@ -70,7 +70,7 @@ def test_the_page_tells_protocol_hash_commands_and_versions(report, sweep):
     (judgement,) = judge_sweeps([sweep], find_cells([sweep]))
     assert judgement.protocol.sha256 in page
     assert [verdict.id for verdict in judgement.verdicts] == ["H2", "H5"]
-    assert "python train.py env_type=multi_step N=16 backend=tabular num_runs=4" in page
+    assert "memory-rl train env_type=multi_step N=16 backend=tabular num_runs=4" in page
     manifest = find_cells([sweep])[0].manifest
     for version in (*manifest["versions"].values(), manifest["code"]["commit"] or "no checkout"):
         assert version in page
@@ -78,8 +78,8 @@ def test_the_page_tells_protocol_hash_commands_and_versions(report, sweep):
 
 def test_the_commands_make_the_same_configurations(sweep):
     for cell in find_cells([sweep]):
-        _, script, *words = shlex.split(command_of(cell))
-        config = parse_experiment(words, {"train.py": "train", "sft_train.py": "sft"}[script]).flat()
+        _, command, *words = shlex.split(command_of(cell))
+        config = parse_experiment(words, {"train": "train", "sft-train": "sft"}[command]).flat()
         for key, value in cell.config.items():
             assert key in KEEP or config[key] == value
 

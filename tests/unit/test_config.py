@@ -26,8 +26,9 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiment import make_experiment, parse_experiment
 from memory_rl.experiments.settings import SweepConfig, Tuning
 from memory_rl.inputs import hash_inputs
+from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import accept, keys_of, read
-from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig
 
 KEYS = experiment_keys()
 CLAUSES = [(word, clause) for word, one in KEYS.items() for clause in one.needs.split()]
@@ -196,10 +197,10 @@ def test_none_stands_for_not_given():
 
 def test_the_functions_take_the_keys_of_the_parts_with_their_types_and_defaults():
     taken = {
-        memory_rl.train: KEYS,
-        memory_rl.sft: KEYS,
-        memory_rl.bounds: bounds_keys(),
-        memory_rl.generate_sft_data: keys_of(DataFiles),
+        memory_rl.train: KEYS | FILE_KEYS,
+        memory_rl.sft: KEYS | FILE_KEYS,
+        memory_rl.bounds: bounds_keys() | FILE_KEYS,
+        memory_rl.generate_sft_data: keys_of(DataFiles) | FILE_KEYS,
         memory_rl.report: keys_of(ReportConfig),
     }
     for function, keys in taken.items():
@@ -251,7 +252,7 @@ def test_mypy_accepts_what_runs_and_rejects_what_does_not():
         assert part in line
 
 
-COMMANDS = ("train", "bounds", "sft-data-gen", "sft-train", "sweep", "report")
+COMMANDS = ("train", "bounds", "sft-data-gen", "sft-train", "sweep", "report", "list", "compare")
 
 
 def help_of(command: str, capsys, monkeypatch, columns: int = 80) -> str:
@@ -277,17 +278,19 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     assert len(listed) == len({*listed})
     examples = re.findall(rf"^  memory-rl {command} (.*)", printed, flags=re.MULTILINE)
     assert len(examples) == 2
-    shown = {"train": set(KEYS), "bounds": set(bounds_keys()), "report": set(keys_of(ReportConfig))}
-    shown["sft-data-gen"] = set(keys_of(DataFiles))
+    shown = {"train": {*KEYS, *FILE_KEYS}, "bounds": {*bounds_keys(), *FILE_KEYS}}
+    shown |= {"list": {*keys_of(ListConfig)}, "compare": {*keys_of(CompareConfig)}}
+    shown |= {"report": {*keys_of(ReportConfig)}, "sft-data-gen": {*keys_of(DataFiles), *FILE_KEYS}}
     of_others = ("signal=reward", "signal=teacher")
-    shown["sft-train"] = {
+    shown["sft-train"] = set(FILE_KEYS) | {
         word for word, one in KEYS.items() if word != "signal" and not one.needs.startswith(of_others)
     }
     if command == "sweep":
         return
     assert {*listed} == shown[command]
     for example in examples:
-        assert {word.partition("=")[0] for word in example.split()} <= shown[command]
+        words = [word for word in example.split() if "=" in word or command not in ("list", "compare")]
+        assert {word.partition("=")[0] for word in words} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
     if command in ("train", "sft-train"):  # the keys of a part stand together
         assert len(list(itertools.groupby(parts))) == len({*parts})

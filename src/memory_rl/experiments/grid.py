@@ -7,17 +7,16 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memory_rl.catalogue import learner_name
+from memory_rl.catalogue import OF_ONE_RUN, learner_name
 from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
-from memory_rl.experiments.settings import MANAGED
 from memory_rl.files import Json
 from memory_rl.keys import shown
 from memory_rl.yaml_words import bytes_of, words_of
@@ -106,10 +105,12 @@ def make_cell(texts: Mapping[str, str]) -> GridCell:
         experiment = parse_experiment(words)
     except ConfigError as error:
         raise ConfigError(f"in the cell ({' '.join(words)}) {error}") from None
-    return GridCell({key: value for key, value in experiment.flat().items() if key not in MANAGED})
+    return GridCell({key: value for key, value in experiment.flat().items() if key not in OF_ONE_RUN})
 
 
-def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridCell]:
+def cells_of_axes(
+    conditions: str | None, axes: Mapping[str, str], of_file: Container[str] = ()
+) -> list[GridCell]:
     """All combinations of a grid on the command line.
 
     A key that has no meaning for a condition is left out for it; cells that are then the same are one.
@@ -117,6 +118,7 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridC
     Args:
         conditions: names with commas between them, or None for what `train` does with the other keys.
         axes: keys with values, with commas between them.
+        of_file: keys that may have no meaning for any cell, since a file of keys has them.
 
     Raises:
         ConfigError: one sentence about a key that has no meaning in any cell, or about the first cell that
@@ -131,7 +133,7 @@ def cells_of_axes(conditions: str | None, axes: Mapping[str, str]) -> list[GridC
         for fixed, values in itertools.product(starts, itertools.product(*pieces.values()))
     ]
     for key, text in axes.items():
-        if not any(key in texts for texts in cells):
+        if key not in of_file and not any(key in texts for texts in cells):
             raise ConfigError(
                 f"{key}={text} has no meaning for any cell of this grid: leave {key} out, "
                 "or add a condition that it goes with."
@@ -251,7 +253,7 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
         key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"
     }
     for key, values in axes.items():
-        if key in MANAGED:
+        if key in OF_ONE_RUN:
             raise ConfigError(
                 f"entry {place} of the grid has {key}, which the sweep sets itself: leave {key} out."
             )

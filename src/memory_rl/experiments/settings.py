@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from memory_rl.catalogue import KEEP, experiment_keys
+from memory_rl.catalogue import KEEP, OF_ONE_RUN, experiment_keys
 from memory_rl.errors import ConfigError, require, suggest
 from memory_rl.files import Json
+from memory_rl.key_files import with_file
 from memory_rl.keys import (
     Key,
     accept,
@@ -26,9 +29,6 @@ from memory_rl.keys import (
     split_words,
 )
 from memory_rl.limits import RUNS, SEEDS
-
-MANAGED = ("log_path", "quiet", "resume")
-"""Keys of a cell that the sweep itself sets."""
 
 TUNING_SEED = 1_000_000
 
@@ -247,7 +247,34 @@ def _ascending(name: str, given: Any) -> tuple[float, ...]:
 
 def cell_keys() -> dict[str, Key]:
     """The keys that a cell may have."""
-    return {word: one for word, one in experiment_keys().items() if word not in MANAGED}
+    return {word: one for word, one in experiment_keys().items() if word not in OF_ONE_RUN}
+
+
+def read_file(words: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The arguments with those of the file that `config=` names, and which keys only the file gives.
+
+    Raises:
+        ConfigError: about the file, or if there is another grid.
+    """
+    if not any(word.startswith("config=") for word in words):
+        return [*words], set()
+    given = split_words(words)
+    grid = next((word for word in ("protocol", "grid") if word in given), None)
+    if grid is not None:
+        raise ConfigError(
+            f"config={given['config']} has no meaning with {grid}={given[grid]}, which fixes its cells: "
+            "leave one of them out."
+        )
+    merged = with_file(given, {**keys_of(SweepConfig), **cell_keys()}, {}, axes=True)
+    said = {"signal", "env_type", "reward_type"} if "conditions" in given else set()
+    texts = {word: text for word, text in merged.items() if word in given or word not in said}
+    return [f"{word}={text}" for word, text in texts.items()], texts.keys() - given.keys()
+
+
+def typed(words: Sequence[str], left_out: Container[str]) -> str:
+    """The command line of a sweep without some keys, and without passwords."""
+    kept = [word for word in words if word.partition("=")[0] not in left_out]
+    return re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *kept]))
 
 
 def read_arguments(words: Sequence[str]) -> tuple[SweepConfig, dict[str, str]]:

@@ -6,8 +6,6 @@ Every cell is checked before any work, what is complete is skipped, and what fai
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,7 +30,7 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_sheet
-from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
+from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, read_tuning, typed
 from memory_rl.experiments.store import (
     CELLS,
     PROTOCOL,
@@ -55,8 +53,7 @@ from memory_rl.experiments.tuning import (
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume, refuse_changed
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.sheets import say as _say
-from memory_rl.reporting.sheets import show
+from memory_rl.reporting.sheets import say, show
 from memory_rl.reporting.values import counted, duration
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import SUMMARY, new_folder
@@ -106,19 +103,17 @@ def main(words: Sequence[str]) -> int:
     if plan.settings.dry_run:
         costs = estimates.estimate_all(plan.cells, plan.contests)
         show(estimates.costs_sheet(costs))
-        _say(estimates.total(costs, number_of_workers(plan.settings)))
+        say(estimates.total(costs, number_of_workers(plan.settings)))
         return 0
     try:
         summary = plan.run()
     except InterruptedBySignal as stopped:
-        _say(
-            f"memory-rl: {stopped}; complete cells are kept, and the same command continues from here.",
-            Console(stderr=True),
-        )
+        kept = "complete cells are kept, and the same command continues from here"
+        say(f"memory-rl: {stopped}; {kept}.", Console(stderr=True))
         return 128 + stopped.signal
     failed = [row for row in summary["cells"] if row["status"] != "completed"]
     for row in failed:
-        _say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", Console(stderr=True))
+        say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", Console(stderr=True))
     return 1 if failed else 0
 
 
@@ -128,6 +123,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
     Raises:
         ConfigError: one sentence about the first that is bad.
     """
+    words, of_file = read_file(words)
     settings, axes = read_arguments(words)
     source: Protocol | GridFile | None = None
     if settings.protocol is not None:
@@ -142,8 +138,11 @@ def make_plan(words: Sequence[str]) -> Sweep:
     protocol = source if isinstance(source, Protocol) else None
     learners = chosen_learners(settings, axes, protocol)
     every = (
-        cells_of_entries(source.grid, axes, learners) if source else cells_of_axes(settings.conditions, axes)
+        cells_of_entries(source.grid, axes, learners)
+        if source
+        else cells_of_axes(settings.conditions, axes, of_file)
     )
+    unused = of_file & axes.keys() - {key for cell in every for key in cell.values}
     cells = merge(every)
     if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
         cells = [cell.with_values(figures=False) for cell in cells]
@@ -161,7 +160,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
         tuning,
         [] if tuning is None else make_contests(cells, tuning),
         protocol,
-        re.sub(r"://[^/@\s]*@", "://***@", shlex.join(["memory-rl", "sweep", *words])),
+        typed(words, unused),
         axes.get("backend") if source else None,
         notes,
         learners=learners,
@@ -364,7 +363,7 @@ class Sweep:
     def _tell(self, sentence: str) -> None:
         if not self.settings.quiet:
             with self._progress.aside():
-                _say(sentence)
+                say(sentence)
 
     def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
@@ -392,7 +391,7 @@ class Sweep:
 
     def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
         """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
-        _say(results.sweep_headline(rows))
+        say(results.sweep_headline(rows))
         if ranking is None or not (self.protocol and self.protocol.learners):
             show(results.choices_sheet(self.choices))
             show(results.results_sheet(rows, self.directory.location))

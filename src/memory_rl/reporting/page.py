@@ -103,12 +103,14 @@ def _engine() -> str:
     return f"(function () {{\n{bundle}\n}})();".replace("</script", "<\\/script")
 
 
+def hash_of(script: str) -> str:
+    """What allows a script, and none but it, in a content security policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
 def _content_policy(*scripts: str) -> str:
     """The policy by which only these scripts may run, and nothing may be loaded from anywhere."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
+    hashes = " ".join(map(hash_of, scripts))
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

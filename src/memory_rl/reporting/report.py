@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from memory_rl.analysis.collect import find_cells
-from memory_rl.errors import RunDirectoryError
+from memory_rl.analysis.collect import Cell, Damage, find_cells, survey
+from memory_rl.errors import DamageWarning, RunDirectoryError, first_few
 from memory_rl.files import as_path, is_leftover, to_csv, write_whole
 from memory_rl.reporting.capacity import capacity_frame, cells_of
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
@@ -16,39 +18,46 @@ from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.provenance import judge_sweeps
+from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame
+from memory_rl.reporting.wording import asset
 
 PAGE = "index.html"
 
 
-def write_report(config: ReportConfig) -> Path:
+def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None) -> Path:
     """Writes the report and returns the path of its page.
 
+    What is damaged is named on the page and in a warning, and left out.
+
+    Args:
+        config: what it is made of.
+        edit: of a report on what still runs: changes the page, which may then be of no completed run; no
+            figures for print are drawn.
+
     Raises:
-        RunDirectoryError: if no run directory is found or completed, one is damaged, or `out` cannot be
+        RunDirectoryError: if no run directory is found that is completed and whole, or `out` cannot be
             written or holds something else.
-        ConfigError: if a protocol among them cannot be read.
     """
     with Progress(config.quiet) as progress:
-        return _write_report(config, progress)
+        return _write_report(config, progress, edit)
 
 
-def _write_report(config: ReportConfig, progress: Progress) -> Path:
+def _write_report(config: ReportConfig, progress: Progress, edit: Callable[[str], str] | None) -> Path:
     out = Path(config.out)
     _refuse_foreign(out)
     progress.phase("reading the run directories")
-    cells = find_cells(config.paths)
-    study = make_study(cells)
-    if not study.entries:
-        raise RunDirectoryError(
-            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
-            "wait for one, or give other folders."
-        )
+    cells, damages = _look(config, begun=edit is not None)
+    study = replace(make_study(cells), damages=damages)
+    if edit is not None and not study.entries:
+        _write(out, {PAGE: edit(asset("waiting.html"))})
+        return out / PAGE
+    _refuse_nothing(config, study)
+    _warn_of(damages)
     progress.phase("judging and laying out the page")
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
@@ -58,19 +67,46 @@ def _write_report(config: ReportConfig, progress: Progress) -> Path:
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
     progress.phase("drawing the figures")
+    pictures = () if edit else _draw([*profiles, *printed], study.plain(), progress)
     files: dict[str, str | bytes] = {
-        PAGE: page,
+        PAGE: edit(page) if edit else page,
         "summary.md": summary,
         "cells.csv": to_csv(cells_frame(study)),
         **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
-        **{
-            f"figures/{name}": content
-            for name, content in _draw([*profiles, *printed], study.plain(), progress)
-        },
+        **{f"figures/{name}": content for name, content in pictures},
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
+
+
+def _look(config: ReportConfig, *, begun: bool) -> tuple[list[Cell], list[Damage]]:
+    """The run directories, and what is damaged; there may be none where a sweep has only `begun`."""
+    try:
+        found = survey(config.paths, tables=True)
+    except RunDirectoryError:
+        if not begun:
+            raise
+        return [], []
+    return found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
+
+
+def _refuse_nothing(config: ReportConfig, study: Study) -> None:
+    if study.entries:
+        return
+    if study.damages:
+        raise RunDirectoryError(f"runs={config.runs} holds nothing that can be shown: {study.damages[0].why}")
+    raise RunDirectoryError(
+        f"runs={config.runs} holds {len(study.unfinished)} run directories but none that is completed: "
+        "wait for one, or give other folders."
+    )
+
+
+def _warn_of(damages: Sequence[Damage]) -> None:
+    if damages:
+        names = first_few([str(damage.path) for damage in damages])
+        are = "is" if len(damages) == 1 else "are"
+        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=4)
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:

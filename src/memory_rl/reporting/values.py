@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory_rl.analysis.statistics import Estimate
 from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
@@ -124,6 +125,13 @@ def in_words(row: Mapping[str, Any], columns: str | Sequence[str]) -> str:
     if high is None and not low:
         return words
     return f"{words} [{number(low)}, {'beyond' if beyond and high is None else number(high)}]"
+
+
+def in_brackets(value: Estimate) -> str:
+    """An estimate with its interval, as in 0.05 [0.04, 0.06]; alone, if it has none."""
+    if value.low is None and value.high is None:
+        return number(value.value)
+    return f"{number(value.value)} [{number([value.low, value.high])}]"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:

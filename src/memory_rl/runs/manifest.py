@@ -27,6 +27,7 @@ def make_manifest(experiment: Experiment) -> Json:
         "schema": SCHEMA,
         "kind": experiment.command,
         "condition": experiment.condition,
+        "command": experiment.command_line(),
         "config": experiment.flat(),
         "resolved": experiment.resolved(),
         "inputs": hash_inputs(experiment),

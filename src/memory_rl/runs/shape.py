@@ -30,6 +30,7 @@ MANIFEST = {
     "condition": str,
     "status": get_args(Status),
     "why?": Maybe(str),
+    "command?": Maybe(str),
     "started": str,
     "updated": str,
     "config": {

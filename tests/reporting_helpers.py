@@ -65,6 +65,7 @@ def change(path: Path, condition: str | None = None, **keys: object) -> None:
     """Another name or configuration for a run directory."""
     manifest, summary = (json.loads((path / name).read_text()) for name in ("manifest.json", "summary.json"))
     manifest["config"].update(keys)
+    manifest.pop("command", None)  # which was that of the other configuration
     if condition is not None:
         manifest["condition"] = condition
         summary["conditions"] = {condition: next(iter(summary["conditions"].values()))}

@@ -10,7 +10,7 @@ from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
 
-_VAST = 1e15
+_VAST, _TINY = 1e15, 1e-6
 
 MINDS = {
     "capacity": "channel capacity",
@@ -77,11 +77,27 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole numbers in full; a positive exponent only from 10^15 on."""
+    """A number with this many digits, whole ones in full; an exponent only from 10^15 on or below 10^-6."""
     text = f"{value:.{digits}g}"
-    if abs(value) >= _VAST:
-        return text
-    return f"{value:,.0f}" if value.is_integer() else f"{float(text):,.0f}" if "e+" in text else text
+    if abs(value) >= _VAST or "e" not in text or 0 < abs(value) < _TINY:
+        return f"{value:,.0f}" if value.is_integer() and abs(value) < _VAST else text
+    return f"{value:,.0f}" if value.is_integer() else _written_out(float(text))
+
+
+def _written_out(value: float) -> str:
+    """A rounded number without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.12f}".rstrip("0")
+
+
+def rounded(value: float | None, digits: int = 3) -> str:
+    """A number with this many digits at most; what is unknown as a dash."""
+    return UNKNOWN if value is None else short(float(value), digits)
+
+
+def counted(value: float, thing: str, digits: int = 3) -> str:
+    """How many of a thing there are: 1 bit, 0.049 bits, 524,288 episodes."""
+    words = short(float(value), digits)
+    return f"{words} {thing}{'' if words == '1' else 's'}"
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -8,7 +8,9 @@ import markdown
 import pytest
 from markdown_it import MarkdownIt
 
+import memory_rl
 from memory_rl.catalogue import experiment_keys
+from memory_rl.reporting.headline import headline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,6 +46,15 @@ def test_the_site_reads_a_page_as_commonmark_does(page):
     )
     theirs = MarkdownIt("commonmark").enable("table").render(text)
     assert _skeleton(ours) == _skeleton(theirs)
+
+
+def test_the_readme_is_short_and_shows_what_the_first_command_prints(tmp_path):
+    """In its words: the digits depend on the machine."""
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 120
+    said = readme.split("<!-- first command -->")[1].split("```")[3].strip()
+    result = memory_rl.train(N=64, backend="tabular", figures=False, log_path=str(tmp_path / "run"))
+    assert re.sub(r"\d[\d.]*", "#", said) == re.sub(r"\d[\d.]*", "#", headline(result.cell))
 
 
 def test_links_of_the_site():

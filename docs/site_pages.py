@@ -1,7 +1,7 @@
-"""What of the docs site is made, not written: its start page, the changes, and the reference of every key.
+"""What of the docs site is made, not written: its start page, the tutorial, the changes, and every key.
 
-A hook of MkDocs, see mkdocs.yml. The start page is the README, and the keys come from the catalogue that
-`--help` prints. A link to a file outside docs/ leads to a copy of that file.
+A hook of MkDocs, see mkdocs.yml. The start page is the README, the tutorial the notebook with its outputs,
+and the keys come from the catalogue that `--help` prints. A link to a file outside docs/ leads to a copy.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 _FROM_ROOT = {"index.md": "README.md", "changes.md": "CHANGELOG.md"}
 """Pages that are files of the checkout's root."""
+_PAGES = {name: page for page, name in _FROM_ROOT.items()} | {"docs/tutorial.ipynb": "tutorial.md"}
+"""Where on the site a file of the checkout is shown."""
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)]*)?\))")
 
 
@@ -35,7 +37,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
     made = {page: (ROOT / name).read_text(encoding="utf-8") for page, name in _FROM_ROOT.items()}
     made |= {"reference/keys.md": _every_key(), "reference/other_keys.md": _other_keys()}
-    for page, text in made.items():
+    tutorial, pictures = _tutorial()
+    for page, text in {**made, "tutorial.md": tutorial, **pictures}.items():
         files.append(File.generated(config, page, content=text))
     pages = [*files.documentation_pages()]
     targets = {link_target(link, one.src_uri) for one in pages for link in _LINK.findall(one.content_string)}
@@ -43,6 +46,15 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         origin = str(ROOT / name.removeprefix("source/"))
         files.append(File.generated(config, name, abs_src_path=origin))
     return files
+
+
+def _tutorial() -> tuple[str, dict[str, bytes]]:
+    """The notebook as a page, with the outputs that are kept in it, and its pictures by name."""
+    from nbconvert import MarkdownExporter
+
+    folder = {"output_files_dir": "tutorial_files"}
+    page, made = MarkdownExporter().from_filename(ROOT / "docs" / "tutorial.ipynb", resources=folder)
+    return f"{page}\n[The notebook itself](tutorial.ipynb)\n", made["outputs"]
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -54,9 +66,11 @@ def link_target(link: str, page: str) -> str:
     """Where on the site a relative link of a page leads; as it is if nothing is there."""
     folder = "." if page in _FROM_ROOT else f"docs/{PurePosixPath(page).parent}"
     path = os.path.normpath(f"{folder}/{link}")
-    moved = {name: page for page, name in _FROM_ROOT.items()}.get(path)
-    if moved or path.startswith("docs/"):
-        return moved or path.removeprefix("docs/")
+    shown = _PAGES.get(path)
+    if shown not in (None, page):
+        return shown
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
     return f"source/{path}" if (ROOT / path).is_file() else link
 
 

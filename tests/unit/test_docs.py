@@ -65,6 +65,8 @@ def test_links_of_the_site():
         "[a](gpu.md#time) [b](changes.md) [c](source/src/memory_rl/studies/quick.yaml) [d](https://x.org/a)"
     )
     assert site_pages.with_links(text, "index.md") == changed
+    assert site_pages.with_links("[t](docs/tutorial.ipynb)", "index.md") == "[t](tutorial.md)"
+    assert site_pages.with_links("[t](tutorial.ipynb)", "tutorial.md") == "[t](tutorial.ipynb)"
     text = "[a](../gpu.md) [b](laws.md#verdicts) [c](#here) [d](../../README.md) [e](../../studies/ideas.py)"
     changed = (
         "[a](../gpu.md) [b](laws.md#verdicts) [c](#here) [d](../index.md) [e](../source/studies/ideas.py)"

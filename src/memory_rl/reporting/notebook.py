@@ -100,8 +100,8 @@ class NamedCeilings(Ceilings):
 
     def _repr_html_(self) -> str:
         bits = {
-            "naive capacity, log2 of the signals": self.capacity,
-            "Shannon capacity, the most an answer can tell": self.shannon_capacity,
+            "naive capacity": self.capacity,
+            "Shannon capacity": self.shannon_capacity,
             "first episode, best answer": self.first_episode.best,
             "first episode, mean answer": self.first_episode.mean,
             f"ideal questioner ({self.method})": self._rate or None,
@@ -162,6 +162,7 @@ def _bars(bits: dict[str, float]) -> dict[str, Any]:
     return {
         "data": {"values": values},
         "width": 320,
+        "padding": {"left": 24, "top": 5, "right": 24, "bottom": 5},  # for a font wider than the one laid out
         "height": {"step": 26},
         "encoding": {"y": y, "x": x},
         "layer": [

@@ -107,13 +107,13 @@ class NamedCeilings(Ceilings):
             f"ideal questioner ({self.method})": self._rate or None,
         }
         known = {what: value for what, value in bits.items() if value is not None}
-        rows = [(what, short(value, 4)) for what, value in known.items()]
+        rows = [(what, f"{counted(value, 'bit', 4)} an episode") for what, value in known.items()]
         if self.ideal_questioner:
             for aim, name in (("knows S", "to_know"), ("answers S", "to_hit")):
-                episodes = rounded(getattr(self.ideal_questioner, name), 4)
-                rows.append((f"episodes until the ideal questioner {aim}", episodes))
+                episodes = counted(getattr(self.ideal_questioner, name), "episode", 4)
+                rows.append((f"the ideal questioner {aim} after", episodes))
         picture = _picture(_bars(known), f"ceilings of {self.condition} in bits per episode")
-        return f"<p>{escape(self.sentence)}</p>\n{_table(rows, 'bits per episode')}\n{picture}"
+        return f"<p>{escape(self.sentence)}</p>\n{_table(rows)}\n{picture}"
 
 
 _NAMES = ("condition", "N", "memorised_at")

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README at N = 64: bits known of three conditions, and the ledger of two.
+"""Makes pictures at N = 64: all conditions for the README; bits known of three, and the ledger of two.
 
 python docs/make_figures.py       (under a minute; writes docs/figures/)
 """
@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import altair as alt
+import polars as pl
+import vl_convert
+
 import memory_rl
+from memory_rl.reporting.headline import share_of_ceiling
+from memory_rl.reporting.themes import GROUND, vega_config
 
 FIGURES = Path(__file__).parent / "figures"
 CONDITIONS = {
@@ -26,18 +33,67 @@ WANTED = {
 }
 
 
+_TICK = "M-0.12,-1.2H0.12V1.2H-0.12Z"
+NAMES = {
+    "sft": "the answer itself (SFT)",
+    "multi_step": "a reward for each bit",
+    "binary": "hit or miss (binary)",
+    "binned": "log-distance in 8 levels",
+    "log_distance": "log-distance",
+}
+MARKS = {
+    "policy": ("learned [95 %]", "#0067b0"),
+    "questioner": ("an ideal learner", "#b03a00"),
+    "capacity": ("naive ceiling", "#57606a"),
+}
+
+
+def conditions_chart(results: Mapping[str, memory_rl.Result]) -> alt.LayerChart:
+    """Bits per episode of every condition against its ceilings, on a logarithmic scale."""
+    rows = []
+    for name, title in NAMES.items():
+        ((summary,), mark) = results[name].summary.values(), "what"
+        for mind, (what, _) in MARKS.items():
+            rate = summary["rates"][mind]
+            low, high = rate.get("ci95") or (None, None)
+            row = {"condition": title, mark: what, "bits": rate["estimate"], "low": low, "high": high}
+            rows.append({**row, "share": f"{share_of_ceiling(summary)} of the ceiling"})
+    learned = MARKS["policy"][0]
+    scale = alt.Scale(type="log", domain=[0.001, 10])
+    x = alt.X("bits:Q", scale=scale, axis=alt.Axis(format="~g", values=[0.001, 0.01, 0.1, 1, 10]))
+    y = alt.Y("condition:N", sort=[*NAMES.values()], title=None, axis=alt.Axis(labelLimit=400))
+    kinds = [what for what, _ in MARKS.values()]
+    legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=400)
+    color = alt.Color("what:N", legend=legend).scale(
+        domain=kinds, range=[color for _, color in MARKS.values()]
+    )
+    shape = alt.Shape("what:N", legend=legend).scale(domain=kinds, range=["circle", "diamond", _TICK])
+    base = alt.Chart(pl.DataFrame(rows)).encode(x.title("bits per episode, of 6 to learn"), y)
+    policy = base.transform_filter(alt.datum.what == learned)
+    spread = policy.mark_rule(strokeWidth=2, color=MARKS["policy"][1]).encode(alt.X("low:Q"), x2="high:Q")
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(color=color, shape=shape)
+    words = policy.mark_text(dy=-13).encode(text="share:N")
+    title = alt.Title("What an episode teaches, by what it tells", subtitle="N = 64, 16 runs a condition")
+    chart = alt.layer(spread, points, words, title=title, width=420, height=alt.Step(44))
+    # Laid out with a wide font, so that nothing is cut where a reader has another.
+    return chart.configure(**{**vega_config("light", [], ground=GROUND["light"]), "font": "DejaVu Sans"})
+
+
 def main() -> None:
     """Runs the conditions with their defaults and keeps the wanted figures."""
     FIGURES.mkdir(exist_ok=True)
-    for name, settings in CONDITIONS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            result = memory_rl.train(N=64, log_path=f"{folder}/run", **settings)
+    with tempfile.TemporaryDirectory() as folder:
+        results = {"sft": memory_rl.sft(N=64, log_path=f"{folder}/sft")}
+        for name, settings in CONDITIONS.items():
+            results[name] = memory_rl.train(N=64, log_path=f"{folder}/{name}", **settings)
             for figure in WANTED[name]:
                 shutil.copy(
-                    result.path / f"figures/{figure}.svg",
+                    results[name].path / f"figures/{figure}.svg",
                     FIGURES / (f"{name}.svg" if figure == "bits_known" else f"{name}_{figure}.svg"),
                 )
-        print(result)
+        drawing = vl_convert.vegalite_to_svg(conditions_chart(results).to_dict())
+        (FIGURES / "conditions.svg").write_text(drawing, encoding="utf-8")
+        print(*results.values(), sep="\n")
 
 
 if __name__ == "__main__":

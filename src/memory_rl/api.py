@@ -175,7 +175,13 @@ def bounds(**keys: Any) -> Ceilings:
     Raises:
         MemoryRLError: one sentence about a key, a value or a reward.
     """
-    return condition_of(keys, typed=True).ceilings
+    from memory_rl.reporting.notebook import NamedCeilings
+
+    found = condition_of(keys, typed=True)
+    name = found.signal.condition(found.world)
+    return NamedCeilings(
+        **vars(found.ceilings), condition=name, N=found.world.N, memorised_at=found.memorised_at
+    )
 
 
 def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:

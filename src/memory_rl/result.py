@@ -95,10 +95,28 @@ class Result:
         return ledger_from_episodes(self.path)
 
     def plot(self) -> alt.LayerChart:
-        """Bits known against episodes."""
+        """Bits known against episodes; shown as SVG wherever a notebook is, without a network."""
         from memory_rl.reporting.pictures import plot_run
 
         return plot_run(self.cell)
+
+    def plot_ledger(self) -> alt.ConcatChart:
+        """What the questions told, what an ideal observer knows of it, and what the policy does.
+
+        Raises:
+            RunDirectoryError: if no ledger was kept, or the experiment has not ended.
+        """
+        from memory_rl.reporting.pictures import plot_ledger
+
+        if "rates" not in self.cell.summary:
+            why = "kept no ledger" if self.cell.summary else "has not ended"
+            raise RunDirectoryError(f"{self.path} {why}: there is no ledger to plot.")
+        return plot_ledger(self.cell)
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import result_html
+
+        return result_html(self.cell)
 
     def __repr__(self) -> str:
         what = f"{self.cell.condition}, N = {self.cell.N}"

@@ -216,7 +216,7 @@ def test_a_bit_with_logits_for_each_prefix_learns_only_on_the_right_path(cell):
 
 def levels_at_random(N: int, secret: int, bins: int | None) -> list[float]:
     """The probability of each reward when every answer is equally likely; binned: see "max(0, 1 - log2(1 + d)
-    / log2 N) rounded" in docs/semantics.md."""
+    / log2 N) rounded" in docs/semantics/world.md."""
     distances = [abs(answer - secret) for answer in range(N)]
     if bins is None:
         rewards = [distance == 0 for distance in distances]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -93,9 +94,34 @@ def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mappin
     ]
 
 
+class SweepSummary(dict[str, Any]):
+    """What a sweep measured, as in its summary.json."""
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """One row per cell, as in results.csv: its keys, and what came out with 95 % intervals."""
+        return as_frame(self["cells"])
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import frame_html
+
+        cells = self["cells"]
+        done = sum(row.get("status") == "completed" for row in cells)
+        sentence = (
+            f"{done} of {len(cells)} cells are complete." if "status" in self else "What it would take."
+        )
+        frame = self.frame
+        return frame_html(sentence, frame[[one.name for one in frame if one.null_count() < len(one)]])
+
+
+def as_frame(rows: Sequence[Json]) -> pl.DataFrame:
+    """Rows as a frame."""
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+
+
 def as_csv(rows: Sequence[Json]) -> bytes:
     """Rows as the content of a CSV file."""
-    return to_csv(pl.DataFrame(rows, infer_schema_length=None, strict=False)).encode()
+    return to_csv(as_frame(rows)).encode()
 
 
 def results_sheet(rows: Sequence[Json], location: str) -> Sheet:

@@ -65,8 +65,8 @@ SCHEMA = 2
 """
 
 
-def sweep(**settings: Any) -> Json:
-    """Runs many experiments and returns the summary; docs/sweeps.md has all the keys.
+def sweep(**settings: Any) -> results.SweepSummary:
+    """Runs many experiments and returns the summary, with a `frame`; docs/sweeps.md has all the keys.
 
     Nothing is printed unless `quiet=False` is given.
 
@@ -84,8 +84,8 @@ def sweep(**settings: Any) -> Json:
     ]
     plan = make_plan(words)
     if plan.settings.dry_run:
-        return {"cells": estimates.estimate_all(plan.cells, plan.contests)}
-    return plan.run()
+        return results.SweepSummary(cells=estimates.estimate_all(plan.cells, plan.contests))
+    return results.SweepSummary(plan.run())
 
 
 def main(words: Sequence[str]) -> int:

@@ -42,9 +42,16 @@ def draw_run(cell: Cell) -> Iterator[tuple[str, bytes]]:
 
 def plot_run(cell: Cell) -> alt.LayerChart:
     """Bits known of one run directory against episodes, as an Altair chart."""
-    import altair
+    from memory_rl.reporting.offline import OfflineLayers
 
-    return altair.LayerChart.from_dict(_bits_known(cell))
+    return OfflineLayers.from_dict(_bits_known(cell))
+
+
+def plot_ledger(cell: Cell) -> alt.ConcatChart:
+    """Where the bits of one run directory went, as an Altair chart; it must have a ledger."""
+    from memory_rl.reporting.offline import OfflinePanels
+
+    return OfflinePanels.from_dict(_ledger(cell))
 
 
 def _bits_known(cell: Cell) -> Spec:

@@ -176,7 +176,7 @@ class AdaptedTransformer(Policy):
         """Parameters and loss must be finite."""
         vectors = [self.adapters.vectors[run].detach() for run in runs]
         sums = [vector.sum() for vector in vectors]  # not finite if any of their numbers is not
-        if not torch.stack([*sums, loss]).isfinite().all():
+        if not np.isfinite(torch.stack([*sums, loss]).cpu().numpy()).all():
             for run, vector in zip(runs, vectors, strict=True):
                 check_finite(vector.cpu().numpy()[None], "parameters are", [run], self.updates)
             check_loss(loss.item(), runs, self.updates)

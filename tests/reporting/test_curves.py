@@ -6,13 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-from reporting_helpers import luminance, write_film
+from reporting_helpers import write_film
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting import curves
 from memory_rl.reporting.study import Entry, make_study
-from memory_rl.reporting.themes import GROUND, PALETTE
 
 
 class Told(Cell):
@@ -187,10 +186,3 @@ def test_a_film_in_rectangles_is_the_film(tmp_path):
     wanted = frame.sort("answer", "episode")["observer"].to_numpy().reshape(16, 16)
     assert painted == pytest.approx(wanted, rel=0.05)
     assert len(curves.film(frame, "policy")) == 16  # a policy that stands still is one rectangle an answer
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_colour_stands_out_from_its_ground(theme):
-    for color in PALETTE[theme]:
-        low, high = sorted((luminance(color), luminance(GROUND[theme])))
-        assert (high + 0.05) / (low + 0.05) >= 3

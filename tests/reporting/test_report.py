@@ -86,13 +86,13 @@ def test_the_commands_make_the_same_configurations(sweep):
 
 def test_labels_name_what_sets_cells_apart(sweep):
     study = make_study(find_cells([sweep]))
-    assert [(label.name, label.color, label.variant, label.starts_hidden) for label in study.labels] == [
+    assert [(label.name, label.color, label.group, label.starts_hidden) for label in study.labels] == [
         ("sft", 0, 0, False),
         ("multi_step", 1, 0, False),
         ("binary", 4, 0, False),
-        ("binary backend=local", 4, 1, False),
-        ("binary backend=local lora_rank=1", 4, 2, True),
-        (EVIL, 5, 0, False),
+        ("binary backend=local", 5, 0, False),
+        (EVIL, 6, 0, False),
+        ("binary backend=local lora_rank=1", 0, 1, True),
     ]
     assert [entry.N for entry in study.entries if entry.label == "sft"] == [8, 16]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -15,7 +15,6 @@ from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
     DECADES,
     INTERVAL,
-    LEGEND,
     ROW,
     SERIES,
     Figure,
@@ -24,6 +23,7 @@ from memory_rl.reporting.drawing import (
     Spec,
     axis,
     band,
+    color_scale,
     estimates,
     extent,
     log_axis,
@@ -50,8 +50,14 @@ def _episodes(ends: pl.Series) -> Spec:
 
 
 def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
-    panels = ((N, make(study.at(N))) for N in study.sizes)
-    return [replace(panel, title=f"N = {N}") for N, panel in panels if panel]
+    """A panel for each N and group of labels."""
+    made = (
+        (f"N = {N}{name and f': {name}'}", make(part.at(N)))
+        for N in study.sizes
+        for name, part in study.charts()
+        if part.at(N)
+    )
+    return [replace(panel, title=title) for title, panel in made if panel]
 
 
 def bits_known(study: Study) -> Figure:
@@ -96,9 +102,6 @@ def _all_there_is(bits: float, name: str) -> list[Layer]:
     return [reference("rule", frame, {"y": "bits"}, strokeWidth=1), words]
 
 
-_MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
-
-
 def ledger(entries: Sequence[Entry]) -> list[Panel]:
     """The ledger of a single cell.
 
@@ -114,11 +117,7 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
     channels = {
         "x": _episodes(frame["episode"]),
         "y": axis("mean", "bits", (least, 1.08 * most)),
-        "color": {
-            "field": "curve",
-            "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
-            "legend": {**LEGEND, "title": None},
-        },
+        "color": color_scale("curve", curves.CURVES.values()),
     }
     layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
     return Panel(frame, channels, layers)
@@ -169,8 +168,8 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
     tips = {"tooltip": _FALL}
     return [
         *(
-            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, style=step, minBandSize=2)
-            for step in STEPS
+            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, opacity=opacity, minBandSize=2)
+            for step, opacity in zip(STEPS, (0.4, 0.65, 0.9), strict=True)
         ),
         marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
         marks("tick", None, tips, style="reference", thickness=2, height=13, opacity=1),
@@ -217,7 +216,12 @@ def _survival_panel(entries: Sequence[Entry]) -> Panel:
 
 
 def scaling(study: Study) -> Figure:
-    """Bits per episode against N, with ideal questioners and closed forms: one panel."""
+    """Bits per episode against N, with ideal questioners and closed forms: one panel per group of labels."""
+    panels = [replace(_scaling_panel(part), title=name) for name, part in study.charts()]
+    return Figure("scaling", panels if len(study.sizes) > 1 else [], "all cells have one N")
+
+
+def _scaling_panel(study: Study) -> Panel:
     frame, guess, sizes = curves.scaling(study.entries), curves.one_hit(study.sizes), study.sizes
     rates = reach(guess["rate"], *frame.select("rate", "low", "high", "questioner", "closed_form"))
     channels = {
@@ -234,7 +238,7 @@ def scaling(study: Study) -> Figure:
         *estimates(),
     ]
     tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    return Figure("scaling", (Panel(frame, channels, layers, tips, height=420),))
+    return Panel(frame, channels, layers, tips, height=420)
 
 
 def absorption(study: Study) -> Figure:
@@ -270,21 +274,30 @@ def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
 
 
 def rank(study: Study) -> Figure:
-    """Bits per episode against LoRA rank: one panel per N where ranks differ."""
-    return Figure("rank", _at_each(study, _rank_panel), "no two cells differ in lora_rank alone")
+    """Bits per episode against LoRA rank: one panel per N where ranks differ, and group of labels."""
+    panels = [
+        replace(_rank_panel(part), title=f"N = {N}{name and f': {name}'}")
+        for N in study.sizes
+        for name, part in _by_group(curves.ranks(study.at(N)).drop_nulls("rate"), study)
+    ]
+    return Figure("rank", panels, "no two cells differ in lora_rank alone")
 
 
-def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
-    frame = curves.ranks(entries)
-    if frame["rate"].drop_nulls().is_empty():
-        return None
+def _by_group(frame: pl.DataFrame, study: Study) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of each group of labels that has any."""
+    for name, part in study.charts():
+        rows = frame.filter(pl.col("series").is_in([entry.label for entry in part.entries]))
+        if not rows.is_empty():
+            yield name, rows
+
+
+def _rank_panel(frame: pl.DataFrame) -> Panel:
     ranks = frame["rank"].unique().sort().to_list()
     channels = {
         "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
         "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
-    tips = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(frame, channels, estimates(), tips)
+    return Panel(frame, channels, estimates(), {"series": "condition", "rank": "rank", **_RATE})
 
 
 _LEGIBLE_N = 64

@@ -22,7 +22,7 @@ from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.ranking import LearnerRanking
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import about, tables
-from memory_rl.reporting.themes import color_of, dash_of, vega_config
+from memory_rl.reporting.themes import color_of, dash_of, symbol_of, vega_config
 from memory_rl.reporting.values import number
 from memory_rl.reporting.wording import asset
 
@@ -86,7 +86,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "plain": _plain, "color": color_of, "dash": dash_of}
+    environment.filters |= {
+        "number": number,
+        "plain": _plain,
+        "color": color_of,
+        "dash": dash_of,
+        "shape": symbol_of,
+    }
     return environment
 
 
@@ -124,6 +130,7 @@ def _data(study: Study, figures: Sequence[Figure]) -> str:
                 "spec": live(panel, study, f"{figure.title}, {panel.title}".rstrip(", ")),
                 "canvas": panel.canvas,
                 "rows": panel.rows,
+                "series": panel.series,
             }
             for figure in figures
             for place, panel in enumerate(figure.panels)

@@ -72,7 +72,7 @@ def _ledger(cell: Cell) -> Spec:
         {**printed(panel, study, _WIDTH), "title": {"text": text, "subtitle": subtitle}}
         for panel, (text, subtitle) in zip(charts.ledger(study.entries), titles.items(), strict=False)
     ]
-    return _on_white(joined(panels, _title(cell), columns=1, colors="independent"), study)
+    return _on_white(joined(panels, _title(cell), columns=1, legends="independent"), study)
 
 
 def _title(cell: Cell) -> str:

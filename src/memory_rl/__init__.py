@@ -8,7 +8,9 @@ from memory_rl.learning.learners import GRPO, RLOO, Learner, Posterior, Reinforc
 from memory_rl.learning.ratios import PPO  # isort: skip
 from memory_rl.api import (
     bounds,
+    compare,
     generate_sft_data,
+    list_runs,
     report,
     run,
     sft,
@@ -27,6 +29,7 @@ from memory_rl.experiment import Experiment
 
 if TYPE_CHECKING:
     from memory_rl.experiments.sweep import sweep
+    from memory_rl.reporting.comparison import RateComparison
     from memory_rl.result import Outcome, Result, load
     from memory_rl.training.recompute import ledger_from_episodes
 
@@ -47,6 +50,7 @@ __all__ = [
     "Outcome",
     "PolicySettings",
     "Posterior",
+    "RateComparison",
     "Reinforce",
     "Result",
     "RunDirectoryError",
@@ -57,8 +61,10 @@ __all__ = [
     "World",
     "__version__",
     "bounds",
+    "compare",
     "generate_sft_data",
     "ledger_from_episodes",
+    "list_runs",
     "load",
     "report",
     "run",
@@ -70,6 +76,7 @@ __all__ = [
 
 _LATER = {
     "Outcome": "result",
+    "RateComparison": "reporting.comparison",
     "Result": "result",
     "ledger_from_episodes": "training.recompute",
     "load": "result",

@@ -6,7 +6,7 @@ What needs PyTorch is imported when work starts, so that a mistyped key is repor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -28,10 +28,14 @@ from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
-from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ReportConfig
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from memory_rl.analysis.comparison import Reference
     from memory_rl.condition import Condition
+    from memory_rl.reporting.comparison import RateComparison
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
 
@@ -194,3 +198,46 @@ def report(**keys: Any) -> Path:
     from memory_rl.reporting.report import write_report
 
     return write_report(make(ReportConfig, {**_QUIET, **keys}))
+
+
+def compare(runs: Sequence[str | Path | Result], to: Reference = "best") -> RateComparison:
+    """Compares conditions by their bits per episode: ratios with intervals, log-rank tests, ranked.
+
+    Args:
+        runs: run directories, cells of sweeps, folders that hold some, or results; two conditions or more.
+            Within a folder, runs that differ in their seed alone are one condition.
+        to: what they are compared with: the fastest, or the first of them.
+
+    Returns:
+        `sentence` says what came out, `warnings` what is not alike, `frame` has a row per condition.
+
+    Raises:
+        MemoryRLError: one sentence about a path, or if there is nothing to compare.
+    """
+    from memory_rl.reporting.comparison import compare_paths
+
+    if isinstance(runs, str | Path):
+        runs = [runs]
+    cells = [one if isinstance(one, str | Path) else one.cell for one in runs]
+    return compare_paths(cells, make(CompareConfig, {"to": to}).to)
+
+
+def list_runs(*folders: str | Path, sort: str | None = None, cells: bool = False) -> pl.DataFrame:
+    """Lists runs and sweeps: how each ended, when, and what came out; one row each, the newest first.
+
+    Args:
+        folders: run directories, sweeps, or folders that hold some; none for runs and sweeps.
+        sort: a column, or a key of the runs such as "learning_rate"; a minus before it turns the order round.
+        cells: whether all cells of sweeps have rows; else a sweep has one, unless it is given itself.
+
+    Returns:
+        The columns path, kind, name, N, ended (finished, running, interrupted, killed, failed, diverged or
+            damaged), runs, memorised, bits_per_episode and median_episodes with their intervals, cells and
+            complete (of a sweep), started, updated (UTC), seconds (of training), why.
+
+    Raises:
+        MemoryRLError: one sentence about a folder, or about what it is to be sorted by.
+    """
+    from memory_rl.reporting.listing import list_folders
+
+    return list_folders(folders, sort, cells=cells)

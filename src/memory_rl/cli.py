@@ -1,4 +1,4 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report | list | compare.
 
 Arguments are key=value. The scripts at the root of a checkout call it, too.
 
@@ -26,7 +26,7 @@ from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, sugges
 from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
-from memory_rl.reporting.settings import ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig, with_paths
 
 
 def _train(words: list[str], command: Command = "train") -> int:
@@ -69,6 +69,35 @@ def _report(words: list[str]) -> int:
     return 0
 
 
+def _list(words: list[str]) -> int:
+    from memory_rl.reporting.listing import HEADINGS, list_folders, listing_notes, listing_rows
+    from memory_rl.reporting.terminal import make_table, show
+
+    paths, others = with_paths(words)
+    config = parse(ListConfig, others)
+    frame = list_folders(paths, config.sort, cells=config.cells)
+    show(make_table(HEADINGS, listing_rows(frame), left=("path", "what", "ended", "when")))
+    for note in listing_notes(frame):
+        _say(note)
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    from memory_rl.reporting.comparison import compare_paths
+    from memory_rl.reporting.terminal import make_table, show
+
+    paths, others = with_paths(words)
+    config = parse(CompareConfig, others)
+    if not paths:
+        raise ConfigError("there is nothing to compare: type for example memory-rl compare runs/a runs/b.")
+    found = compare_paths(paths, config.to)
+    _say(found.sentence)
+    show(make_table(found.headings(), found.rows()))
+    for warning in found.warnings:
+        _say(f"note: {warning}")
+    return 0
+
+
 def _sweep(words: list[str]) -> int:
     from memory_rl.experiments import sweep
 
@@ -91,12 +120,13 @@ def _keys_of_sweep() -> dict[str, Key]:
 
 @dataclass(frozen=True)
 class Subcommand:
-    """One of the commands: what it does, its keys, examples, and the function that runs it."""
+    """One of the commands: what it does, its keys, the function that runs it, examples, and what it takes."""
 
     about: str
     keys: Callable[[], Mapping[str, Key]]
     run: Callable[[list[str]], int]
     examples: tuple[str, str]
+    takes: str = ""
 
 
 _COMMANDS = {
@@ -138,6 +168,20 @@ _COMMANDS = {
         lambda: keys_of(ReportConfig),
         _report,
         ("runs=runs out=report", "runs=sweeps/quick title=Quick"),
+    ),
+    "list": Subcommand(
+        "what runs and sweeps there are, how each ended, and what came out",
+        lambda: keys_of(ListConfig),
+        _list,
+        ("sort=rate", "sweeps/quick sort=N"),
+        "[FOLDER ...] ",
+    ),
+    "compare": Subcommand(
+        "runs or sweeps side by side: bits per episode, ratios, and who can be told apart",
+        lambda: keys_of(CompareConfig),
+        _compare,
+        ("runs/one runs/other", "sweeps/quick to=first"),
+        "RUN RUN ... ",
     ),
 }
 
@@ -211,7 +255,7 @@ def _show_commands() -> int:
 
 def _show_keys(name: str, command: Subcommand) -> int:
     called = _called(name)
-    print(f"usage: {called} key=value ...\n")
+    print(f"usage: {called} {command.takes}key=value ...\n")
     print(_wrapped("", f"{command.about[0].upper()}{command.about[1:]}.") + "\n\nexamples:")
     for example in command.examples:
         print(_wrapped("  ", f"{called} {example}"))
@@ -262,6 +306,11 @@ def _wrapped(start: str, text: str) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _say(sentence: str) -> None:
+    """Prints a sentence, on a terminal without breaking a word."""
+    print(_wrapped("", sentence) if sys.stdout.isatty() else sentence)
 
 
 def _called(name: str) -> str:

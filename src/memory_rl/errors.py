@@ -91,6 +91,10 @@ class LockWarning(MemoryRLWarning):
     """A file system has no locks, so that two processes may write to one directory."""
 
 
+class DamageWarning(MemoryRLWarning):
+    """A run directory is damaged; what looks at many of them leaves it out and says so."""
+
+
 class CacheWarning(MemoryRLWarning):
     """A warmed-up base model cannot be cached; what is measured is not affected."""
 

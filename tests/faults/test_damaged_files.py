@@ -4,6 +4,7 @@ What a sentence must name is the file; what must never come is another kind of e
 """
 
 import copy
+import html
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 import memory_rl
 from memory_rl.analysis.collect import find_cells
+from memory_rl.errors import DamageWarning
 from memory_rl.files import from_json, to_csv, to_json
 from memory_rl.reporting.curves import scaling, waterfall
 from memory_rl.reporting.provenance import command_of, versions
@@ -160,6 +162,70 @@ def test_a_run_of_an_older_version_that_diverged_is_named(run, capsys):
     assert "run/metrics.parquet cannot be read (its column bits_known has rows without a number)" in said
 
 
+def test_a_damaged_record_of_a_sweep_is_named_in_a_report(run):
+    (run.parent / "sweep.json").write_bytes(b"[")
+    (run.parent / "protocol.yaml").write_text("name: [")
+    with pytest.warns(DamageWarning, match=r"runs/sweep\.json and runs/protocol\.yaml are damaged"):
+        page = memory_rl.report(runs="runs").read_text("utf-8")
+    assert "runs/sweep.json cannot be read" in page
+    assert "runs/protocol.yaml" in page
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove(run: Path, *kept: str) -> None:
+    for file in run.iterdir():
+        if file.name not in kept and file.is_file():
+            file.unlink()
+
+
+DAMAGES = {
+    "no manifest": (lambda run: (run / "manifest.json").unlink(), "manifest.json cannot be read, since"),
+    "a cut manifest": (lambda run: cut(run / "manifest.json"), "manifest.json cannot be read ("),
+    "another schema": (lambda run: (run / "manifest.json").write_text('{"schema": 9}'), "has schema 9"),
+    "a folder": (lambda run: [remove(run), (run / "manifest.json").mkdir()], "manifest.json cannot be read"),
+    "no summary": (lambda run: (run / "summary.json").unlink(), "summary.json cannot be read, since"),
+    "a summary of garbage": (
+        lambda run: (run / "summary.json").write_bytes(b"\xff\0"),
+        "summary.json cannot",
+    ),
+    "another summary": (lambda run: (run / "summary.json").write_text("{}"), "does not hold the condition"),
+    "no metrics": (lambda run: (run / "metrics.parquet").unlink(), "metrics.parquet cannot be read, since"),
+    "cut metrics": (lambda run: cut(run / "metrics.parquet"), "metrics.parquet cannot be read ("),
+    "empty metrics": (
+        lambda run: (run / "metrics.parquet").write_bytes(b""),
+        "metrics.parquet cannot be read",
+    ),
+    "a cut film": (lambda run: cut(run / "film.parquet"), "film.parquet cannot be read ("),
+    "nothing": (lambda run: [shutil.rmtree(run), run.mkdir()], "is empty: nothing was measured there"),
+    "no experiment": (lambda run: other_config(run, group_size=-3), "is of no experiment"),
+}
+
+
+def other_config(run: Path, **keys: object) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["config"] |= keys
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_report_names_a_damaged_run_and_shows_the_others(name, run, template):
+    shutil.copytree(template, "runs/damaged")
+    damage, why = DAMAGES[name]
+    damage(Path("runs/damaged"))
+    with pytest.warns(DamageWarning, match="runs/damaged is damaged and left out"):
+        page = memory_rl.report(runs="runs")
+    shown = html.unescape(page.read_text("utf-8"))
+    assert "1 cell with 2 runs of 1 condition at N = 8." in shown
+    assert f"runs/damaged{'/' if 'is empty' not in why else ' '}" in shown
+    assert why in shown
+    assert "Damaged, and in no figure" in (page.parent / "summary.md").read_text("utf-8")
+    rows = pl.read_csv(page.parent / "cells.csv").select("path", "status").rows()
+    assert sorted(rows) == [("runs/damaged", "damaged"), ("runs/run", "completed")]
+
+
 def complaint_of_report(capsys) -> str:
     from memory_rl.cli import main
 
@@ -221,7 +287,7 @@ def test_a_damaged_record_of_a_sweep_is_left_as_it_is(content):
 def test_damaged_records_of_a_sweep_are_one_sentence_in_a_report(content, run):
     (run.parent / "sweep.json").write_bytes(TEXTS[content])
     (run.parent / "protocol.yaml").write_text("name: x\nminimum_runs: 2\nhypotheses: []\ngrid: [{N: 8}]\n")
-    with suppress(REFUSED):
+    with pytest.warns(DamageWarning, match=r"sweep\.json.* damaged and left out"):
         memory_rl.report(runs="runs")
 
 

@@ -14,24 +14,31 @@ import polars as pl
 from memory_rl.analysis.survival import MemorisationTimes, memorisation_times
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import Experiment
-from memory_rl.files import Json, as_path
+from memory_rl.files import Json, as_path, is_leftover
 from memory_rl.parts import secrets_to_memorise
+from memory_rl.runs.lock import LOCK, is_locked
 from memory_rl.runs.shape import LEDGER, problem
 from memory_rl.runs.shape import SUMMARY as SHAPE
 from memory_rl.runs.store import (
     EPISODES,
     EPISODES_SCHEMA,
+    FILM,
+    FILM_SCHEMA,
     MANIFEST,
     METRICS,
     METRICS_SCHEMA,
     SECRETS,
     SECRETS_SCHEMA,
     SUMMARY,
+    TIMING,
     RunDirectory,
     experiment_of,
 )
 
 _NEVER_NULL = ("run", "episode", "bits_known")  # of metrics
+
+SWEEP = "sweep.json"
+_MEASURED = {MANIFEST, METRICS, EPISODES, TIMING, SUMMARY, "checkpoint"}
 
 SET_APART = ("tuning", "discarded")
 """Folders that are not searched: what they hold is not part of the reported results."""
@@ -153,6 +160,27 @@ def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
     return metrics.sort("run", "episode").group_by("run", maintain_order=True).last()
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A folder that was to be a run directory and cannot be read.
+
+    Attributes:
+        path: of the folder.
+        why: a sentence.
+    """
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies at or below some paths, sorted by path: run directories, and those that are damaged."""
+
+    cells: list[Cell]
+    damages: list[Damage]
+
+
 def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     """All run directories at or below the paths, sorted by path.
 
@@ -164,30 +192,102 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     Raises:
         RunDirectoryError: if a path is missing or holds no run directory, or one of them is damaged.
     """
-    found: dict[Path, Path] = {}  # by where they really are: a run that is given twice is one run
+    folders = find_folders(paths)
+    whole = [folder for folder, why in folders if why is None]
+    if not whole:
+        raise RunDirectoryError(str(folders[0][1]))
+    return [read_cell(folder) for folder in whole]
+
+
+def survey(paths: Sequence[str | Path], *, tables: bool = False) -> Survey:
+    """As `find_cells`, but a run directory that is damaged is named and stops nothing.
+
+    Named are also folders in which a run was begun or measured and no manifest is left.
+
+    Args:
+        paths: as of `find_cells`.
+        tables: whether to read the tables of completed runs, too; else only their JSON files.
+
+    Raises:
+        RunDirectoryError: if a path is missing or holds nothing of a run.
+    """
+    found = Survey([], [])
+    for folder, why in find_folders(paths):
+        try:
+            if why is not None:
+                raise RunDirectoryError(why)
+            cell = read_cell(folder)
+            if tables and cell.completed:
+                _read_tables(cell)
+            found.cells.append(cell)
+        except RunDirectoryError as error:
+            found.damages.append(Damage(folder, str(error)))
+    return found
+
+
+def _read_tables(cell: Cell) -> None:
+    """Reads all that a report shows of a completed cell.
+
+    Raises:
+        RunDirectoryError: about the first that cannot be read.
+    """
+    directory = RunDirectory(cell.path)
+    cell.settings, cell.experiment, cell.times  # noqa: B018  # each is read and kept
+    if cell.num_secrets > 1:
+        cell.of_secrets  # noqa: B018
+    if (cell.path / FILM).exists():
+        directory.read_frame(FILM, FILM_SCHEMA)
+
+
+def find_folders(paths: Sequence[str | Path]) -> list[tuple[Path, str | None]]:
+    """The run directories at or below the paths, sorted, each with what is wrong with it at first sight.
+
+    Raises:
+        RunDirectoryError: if a path is missing or holds nothing of a run.
+    """
+    found: dict[Path, tuple[Path, str | None]] = {}  # by where they are: one that is given twice is one run
     for path in map(as_path, paths):
         if not path.is_dir():
             raise RunDirectoryError(
                 f"{path} is not a folder: give the path of a run directory or of a folder that holds some."
             )
-        folders = {folder.resolve(): folder for folder in _folders(path)}
+        folders = {folder.resolve(): (folder, why) for folder, why in _folders(path)}
         if not folders:
             raise RunDirectoryError(
                 f"{path} holds no run directory (no {MANIFEST} in it or below it): "
                 "give the path of one or of a folder that holds some."
             )
         found |= folders
-    return [read_cell(folder) for folder in sorted(found.values())]
+    return sorted(found.values())
 
 
-def _folders(path: Path) -> Iterator[Path]:
-    """The run directories at or below a folder; none lies within another."""
-    for root, folders, files in os.walk(path):
-        if MANIFEST in files:
+def _folders(path: Path) -> Iterator[tuple[Path, str | None]]:
+    """The run directories at or below a folder, and why one is none any more; none lies within another."""
+    unreadable: list[OSError] = []
+    for root, folders, files in os.walk(path, onerror=unreadable.append):
+        here = Path(root)
+        why = None if MANIFEST in files else _why_wrecked(here, folders, files)
+        if MANIFEST in files or why is not None:
             folders.clear()
-            yield Path(root)
+            yield here, why
         else:
             folders[:] = [folder for folder in folders if folder not in SET_APART]
+    for error in unreadable:
+        yield Path(error.filename), f"{error.filename} cannot be read ({error.strerror}): see to its rights."
+
+
+def _why_wrecked(path: Path, folders: Sequence[str], files: Sequence[str]) -> str | None:
+    """Why a folder without a manifest was to be a run directory; None if it was not, or is just beginning."""
+    names = {name for name in (*folders, *files) if name != LOCK and not is_leftover(name)}
+    if not names and _beside_runs(path) and not is_locked(path):
+        return f"{path} is empty: nothing was measured there, and it can be removed."
+    if names & _MEASURED and not names & {SWEEP, "cells"}:
+        return f"{path / MANIFEST} cannot be read, since it is missing: restore it, or run it again."
+    return None
+
+
+def _beside_runs(path: Path) -> bool:
+    return any((folder / MANIFEST).is_file() for folder in path.parent.iterdir())
 
 
 def read_cell(path: Path) -> Cell:

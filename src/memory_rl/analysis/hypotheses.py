@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations as pairs_of
 from typing import Annotated, Any, ClassVar
 
@@ -36,16 +36,20 @@ from memory_rl.analysis.entries import (
     or_none,
     within,
 )
-from memory_rl.analysis.samples import CannotJudgeError, Evidence, Sample, combinations, name_of
+from memory_rl.analysis.samples import (
+    CannotJudgeError,
+    Evidence,
+    Sample,
+    combinations,
+    comparable_log_rates,
+    name_of,
+)
 from memory_rl.analysis.statistics import Estimate, holm, three_digits
 from memory_rl.analysis.survival import (
-    MemorisationTimes,
     Normal,
     contrast,
     exponent,
     log_rank,
-    log_rate,
-    pool,
     slope,
 )
 from memory_rl.files import Json
@@ -229,7 +233,8 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
                 f"Not judged, since fewer than two cells at {axis} = {_and(values)} have a reward that "
                 "sets the secret apart from all other answers."
             )
-        trend = contrast(_comparable(list(telling.values())), slope(np.log2(np.array(list(telling)))))
+        weights = slope(np.log2(np.array(list(telling))))
+        trend = contrast(comparable_log_rates(list(telling.values())), weights)
         boundary = math.log(self.factor)
         parts = [Part(trend.chance_above(boundary), trend.chance_below(boundary))]
         capacities = [sample.ceilings["capacity"] for sample in taken]
@@ -274,7 +279,7 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
         rows, parts = [], []
         for group in groups:
             for (one, first), (other, second) in pairs_of([(value, next(taken)) for value in values], 2):
-                ratio, part = _compare(_comparable([second, first]), 1.0, self.margin)
+                ratio, part = _compare(comparable_log_rates([second, first]), 1.0, self.margin)
                 parts.append(part)
                 rows.append(
                     {
@@ -353,25 +358,6 @@ def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[J
 
 def _ratio_of(row: Json) -> Estimate:
     return Estimate(row["ratio"], row["low"], row["high"])
-
-
-def _comparable(samples: Sequence[Sample]) -> list[Normal]:
-    """Log rates of samples of one condition, for a comparison between them.
-
-    If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a
-    chance of 10 % none is in 19 % of all cases. So a sample without a censored run is given the error that it
-    would have with one more run, censored at the largest budget of the others (as Agresti and Coull add
-    observations to a proportion). Its estimate stays.
-    """
-    pooled = pool([sample.times for sample in samples])
-    budget = np.sort(pooled.episodes[~pooled.memorised])[-1:]  # empty, if no run is censored
-    stuck = MemorisationTimes(budget, np.zeros(len(budget), bool))
-    return [
-        replace(sample.log_rate, error=log_rate(pool([sample.times, stuck])).error)
-        if sample.memorised == sample.runs
-        else sample.log_rate
-        for sample in samples
-    ]
 
 
 def _tells_the_secret(sample: Sample) -> bool:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.collect import SWEEP, Cell, Damage
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.catalogue import KEEP, experiment_keys
-from memory_rl.errors import RunDirectoryError
+from memory_rl.errors import ConfigError
 from memory_rl.files import read_json
+from memory_rl.runs.store import SUMMARY
 
-PROTOCOL, SWEEP = "protocol.yaml", "sweep.json"
+PROTOCOL = "protocol.yaml"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def judge_sweeps(paths: Iterable[str | Path], cells: Sequence[Cell]) -> list[Jud
     folders = defaultdict(list)
     for cell in cells:
         folders[_sweep_of(cell, roots)].append(cell)
-    return [_judge(folder, members) for folder, members in folders.items() if folder]
+    return [
+        _judge(folder, protocol, folders[folder])
+        for folder in filter(None, folders)
+        if (protocol := _protocol_of(folder)) is not None
+    ]
 
 
 def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
@@ -60,28 +65,51 @@ def _sweep_of(cell: Cell, roots: Sequence[Path]) -> Path | None:
     return next((folder for folder in above if (folder / PROTOCOL).is_file()), None)
 
 
-def _judge(folder: Path, cells: Sequence[Cell]) -> Judgement:
-    protocol, sweep = load_protocol(folder / PROTOCOL), read_of_sweep(folder)
+def _protocol_of(folder: Path) -> Protocol | None:
+    """The protocol of a sweep, unless it is damaged."""
+    try:
+        return load_protocol(folder / PROTOCOL)
+    except ConfigError:
+        return None
+
+
+def damages_of_sweeps(paths: Iterable[str | Path], cells: Iterable[Cell]) -> Iterator[Damage]:
+    """The files of the sweeps among the paths that cannot be read; nothing is judged or noted by them."""
+    roots = [Path(path) for path in paths]
+    above = dict.fromkeys(folder for cell in cells for folder in cell.path.parents)
+    for folder in (folder for folder in above if any(map(folder.is_relative_to, roots))):
+        if (folder / SWEEP).exists():
+            yield from filter(None, (_damage_of(folder / name) for name in (SWEEP, SUMMARY)))
+        if (folder / PROTOCOL).exists():
+            try:
+                load_protocol(folder / PROTOCOL)
+            except ConfigError as error:
+                yield Damage(folder / PROTOCOL, str(error))
+
+
+def _damage_of(path: Path) -> Damage | None:
+    try:
+        read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return Damage(path, f"{path} cannot be read ({error}): restore it.")
+    return None
+
+
+def _judge(folder: Path, protocol: Protocol, cells: Sequence[Cell]) -> Judgement:
+    sweep = read_of_sweep(folder)
     noted = (sweep.get("protocol") or {}).get("sha256")
     changed = noted not in (None, protocol.sha256)
     return Judgement(folder, protocol, judge(protocol, cells), changed, sweep.get("command"))
 
 
 def read_of_sweep(folder: Path, name: str = SWEEP) -> dict[str, Any]:
-    """What a JSON file of a sweep holds; nothing if there is none.
-
-    Raises:
-        RunDirectoryError: if it cannot be read.
-    """
-    path = folder / name
-    if not path.exists():
-        return {}
+    """What a JSON file of a sweep holds; nothing if it is missing or damaged."""
     try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(
-            f"{path} cannot be read ({error}): give the path of a sweep's folder."
-        ) from error
+        return read_json(folder / name)
+    except (OSError, ValueError):
+        return {}
 
 
 def command_of(cell: Cell) -> str:

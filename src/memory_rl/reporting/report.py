@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from memory_rl.analysis.collect import find_cells
-from memory_rl.errors import RunDirectoryError
+from memory_rl.analysis.collect import Damage, find_cells, survey
+from memory_rl.errors import DamageWarning, RunDirectoryError, first_few
 from memory_rl.files import as_path, is_leftover, to_csv, write_whole
 from memory_rl.reporting.capacity import capacity_frame, cells_of
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
@@ -16,7 +18,7 @@ from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
-from memory_rl.reporting.provenance import judge_sweeps
+from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
@@ -29,20 +31,19 @@ PAGE = "index.html"
 def write_report(config: ReportConfig) -> Path:
     """Writes the report and returns the path of its page.
 
+    What is damaged is named on the page and in a warning, and left out.
+
     Raises:
-        RunDirectoryError: if no run directory is found or completed, one is damaged, or `out` cannot be
+        RunDirectoryError: if no run directory is found that is completed and whole, or `out` cannot be
             written or holds something else.
-        ConfigError: if a protocol among them cannot be read.
     """
     out = Path(config.out)
     _refuse_foreign(out)
-    cells = find_cells(config.paths)
-    study = make_study(cells)
-    if not study.entries:
-        raise RunDirectoryError(
-            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
-            "wait for one, or give other folders."
-        )
+    found = survey(config.paths, tables=True)
+    cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
+    study = replace(make_study(cells), damages=damages)
+    _refuse_nothing(config, study)
+    _warn_of(damages)
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
@@ -60,6 +61,24 @@ def write_report(config: ReportConfig) -> Path:
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
+
+
+def _refuse_nothing(config: ReportConfig, study: Study) -> None:
+    if study.entries:
+        return
+    if study.damages:
+        raise RunDirectoryError(f"runs={config.runs} holds nothing that can be shown: {study.damages[0].why}")
+    raise RunDirectoryError(
+        f"runs={config.runs} holds {len(study.unfinished)} run directories but none that is completed: "
+        "wait for one, or give other folders."
+    )
+
+
+def _warn_of(damages: Sequence[Damage]) -> None:
+    if damages:
+        names = first_few([str(damage.path) for damage in damages])
+        are = "is" if len(damages) == 1 else "are"
+        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=4)
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:

@@ -1,8 +1,11 @@
-"""What a report is made of: the keys of `memory-rl report`."""
+"""The keys of the commands that look at run directories: report, list and compare."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from memory_rl.errors import ConfigError
 from memory_rl.files import expand, split_paths
@@ -37,3 +40,48 @@ class ReportConfig:
     def paths(self) -> list[str]:
         """The folders, one by one."""
         return [expand(path, "runs") for path in split_paths(self.runs)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """What is listed, and in which order."""
+
+    runs: str | None = key(
+        None,
+        "Run directories, sweeps, or folders that hold some, separated by commas; or one after the other, "
+        "without runs=. Default: runs and sweeps.",
+    )
+    sort: str | None = key(
+        None,
+        "A column (when, rate, memorised, episodes, ended, path ...) or a key of the runs, such as N or "
+        "learning_rate; -N turns the order round. Default: the newest first.",
+    )
+    cells: bool = key(
+        False, "List every cell of a sweep; else a sweep is one row, unless it is given itself."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """What is compared, and with what."""
+
+    runs: str | None = key(
+        None,
+        "Run directories, cells, or folders that hold some, separated by commas; or one after the other, "
+        "without runs=.",
+    )
+    to: Literal["best", "first"] = key(
+        "best", "What ratios and tests are against: the fastest, or the first of those that were given."
+    )
+
+
+def with_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parts the arguments of a command into paths, which may be given without a key, and key=value."""
+    paths = [word for word in words if "=" not in word or os.path.lexists(word)]
+    others = [word for word in words if word not in paths]
+    listed = [word.partition("=")[2] for word in others if word.startswith("runs=")]
+    named = [path for text in listed for path in split_paths(text)]
+    return (
+        [expand(path, "runs") for path in [*paths, *named]],
+        [word for word in others if not word.startswith("runs=")],
+    )

@@ -12,8 +12,9 @@ from statistics import multimode
 from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
-from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.collect import Cell, Damage
 from memory_rl.catalogue import KEEP
+from memory_rl.config import REWARD_TYPES
 
 _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
@@ -68,11 +69,13 @@ class Study:
         entries: the completed ones, by label and N.
         unfinished: the others, which no figure shows.
         labels: in the order of the legend.
+        damages: run directories that cannot be read, and files of sweeps.
     """
 
     entries: Sequence[Entry]
     unfinished: Sequence[Cell]
     labels: Sequence[Label]
+    damages: Sequence[Damage] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -149,21 +152,24 @@ def differing_keys(cells: Iterable[Cell]) -> list[str]:
     """
     met = defaultdict(set)
     for cell in cells:
-        for key, value in cell.config.items():
+        for key in cell.config:
             place = cell.N if key in _SET_FOR_EACH_N else None
-            met[key, cell.kind, cell.condition, place].add(str(value))
+            met[key, cell.kind, cell.condition, place].add(_text(cell.config, key))
     differing = {key for (key, *_), values in met.items() if len(values) > 1}.difference(_UNNAMED)
     return [key for key in dict.fromkeys(key for key, *_ in met) if key in differing]
 
 
 def _named_by_keys(cells: Sequence[Cell]) -> list[Entry]:
+    return _told_apart([Entry(name, cell) for name, cell in zip(names_by_keys(cells), cells, strict=True)])
+
+
+def names_by_keys(cells: Sequence[Cell]) -> list[str]:
+    """The condition of each cell, and the keys in which it departs from what most cells have."""
     usual = {
-        key: _usual(key, [cell.config[key] for cell in cells if key in cell.config])
+        key: _usual(key, [_text(cell.config, key) for cell in cells if key in cell.config])
         for key in differing_keys(cells)
     }
-    return _told_apart(
-        [Entry(" ".join([cell.condition, *_departures(cell.config, usual)]), cell) for cell in cells]
-    )
+    return [" ".join([cell.condition, *_departures(cell.config, usual)]) for cell in cells]
 
 
 def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
@@ -207,8 +213,14 @@ def _departures(config: Mapping[str, Any], usual: Mapping[str, str | None]) -> l
     return [
         f"{key}={_shown(key, config[key])}"
         for key, value in usual.items()
-        if key in config and str(config[key]) != value
+        if key in config and _text(config, key) != value
     ]
+
+
+def _text(config: Mapping[str, Any], key: str) -> str:
+    """The value of a key; that of a reward is written out, as a sweep over conditions writes it."""
+    value = config[key]
+    return REWARD_TYPES[0] if key == "reward_type" and value is None else str(value)
 
 
 def _shown(key: str, value: Any) -> Any:
@@ -218,9 +230,9 @@ def _shown(key: str, value: Any) -> Any:
     return "default" if value is None else f"{value:g}" if isinstance(value, float) else value
 
 
-def _usual(key: str, values: Iterable[Any]) -> str | None:
+def _usual(key: str, values: Iterable[str]) -> str | None:
     """The value that most have, as text; of as many, the greatest rank, and of other keys none."""
-    candidates = multimode(map(str, values))
+    candidates = multimode(values)
     if len(candidates) > 1:
         return max(candidates, key=int) if key == _RANK else None
     return candidates[0]

@@ -47,7 +47,7 @@ def about(study: Study) -> str:
 def cells_frame(study: Study) -> pl.DataFrame:
     """One row per cell: what came out of it, then its configuration as `config.<key>`.
 
-    Unfinished cells have their status and nulls.
+    Unfinished and damaged ones have their status and nulls.
     """
     rows = [
         {
@@ -59,6 +59,7 @@ def cells_frame(study: Study) -> pl.DataFrame:
         for entry in study.entries
     ]
     rows += [_about(cell.condition, cell) for cell in study.unfinished]
+    rows += [{"status": "damaged", "path": printable(damage.path)} for damage in study.damages]
     names = dict.fromkeys(name for row in rows for name in row)
     ordered = sorted(names, key=lambda name: name.startswith(_CONFIG))
     return pl.DataFrame({name: _column([row.get(name) for row in rows]) for name in ordered})

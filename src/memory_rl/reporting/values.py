@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory_rl.analysis.statistics import Estimate
 from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
@@ -100,6 +101,13 @@ def in_words(row: Mapping[str, Any], columns: str | Sequence[str]) -> str:
         return number(row.get(columns))
     value, *interval = map(row.get, columns)
     return f"{number(value)} [{number(interval)}]" if interval else number(value)
+
+
+def in_brackets(value: Estimate) -> str:
+    """An estimate with its interval, as in 0.05 [0.04, 0.06]; alone, if it has none."""
+    if value.low is None and value.high is None:
+        return number(value.value)
+    return f"{number(value.value)} [{number([value.low, value.high])}]"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:

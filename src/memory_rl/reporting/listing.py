@@ -1,0 +1,300 @@
+"""What runs and sweeps there are: how each ended, when, and what came out; read from JSON files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memory_rl.analysis.collect import SET_APART, SWEEP, Cell, Damage, survey
+from memory_rl.analysis.statistics import Estimate
+from memory_rl.catalogue import experiment_keys
+from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
+from memory_rl.files import Json, as_path, read_json
+from memory_rl.reporting.study import names_by_keys
+from memory_rl.reporting.values import MEDIAN, RATE, in_brackets, measured
+from memory_rl.runs.lock import is_locked
+from memory_rl.runs.store import KILLED, SUMMARY, RunDirectory
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Kind = TypeVar("Kind", Cell, Damage)
+
+FOLDERS = ("runs", "sweeps")
+"""Where runs and sweeps go unless they are told otherwise."""
+
+COLUMNS = (
+    *("path", "kind", "name", "N", "ended", "runs", "memorised", *RATE, *MEDIAN),
+    *("cells", "complete", "started", "updated", "seconds", "why"),
+)
+_INTEGERS = ("N", "runs", "memorised", "cells", "complete")
+_GREATEST_FIRST = {"memorised", "bits_per_episode", "cells", "started", "updated", "seconds"}
+_ALSO = {"when": "updated", "rate": RATE[0], "condition": "name", "episodes": MEDIAN[0], "status": "ended"}
+"""Other words for what a list is sorted by."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What a sweep holds, or what lies in no sweep.
+
+    Attributes:
+        path: of the sweep; None for what lies in none.
+    """
+
+    path: Path | None
+    cells: list[Cell] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ListEntry:
+    """One row of a list, and the keys by which it may be sorted; those of a run."""
+
+    row: Json
+    config: Json = field(default_factory=dict)
+
+
+def list_folders(
+    paths: Iterable[str | Path], sort: str | None = None, *, cells: bool = False
+) -> pl.DataFrame:
+    """Runs and sweeps at or below some folders, one row each, the newest first; what is damaged is named.
+
+    A sweep is one row, unless it is given itself or `cells` asks for its cells.
+
+    Args:
+        paths: of run directories, sweeps, or folders that hold some; none for runs and sweeps.
+        sort: a column, or a key of the runs; a minus before it turns the order round.
+        cells: whether all cells have rows of their own.
+
+    Returns:
+        The columns of `COLUMNS`. kind: run, sweep, or folder for a damaged one. ended: finished, running,
+            interrupted, killed, failed, diverged or damaged. runs, memorised: of a sweep, those of its
+            complete cells. Times are in UTC, as in manifests; seconds are those of training.
+
+    Raises:
+        RunDirectoryError: if a path is missing or holds nothing of a run.
+        ConfigError: if there is nothing of the name that it is to be sorted by.
+    """
+    by = _column(sort)
+    folders = [*map(as_path, paths)] or [Path(name) for name in FOLDERS if Path(name).is_dir()]
+    if not folders:
+        raise RunDirectoryError(
+            "there is no folder runs or sweeps here: give the path of one, as in memory-rl list FOLDER."
+        )
+    entries = [entry for shelf in _shelves(folders, cells) for entry in _entries(shelf)]
+    newest = sorted(entries, key=lambda entry: entry.row["path"])
+    newest.sort(key=lambda entry: entry.row["updated"] or "", reverse=True)
+    return _frame(newest if by is None else _sorted(newest, by, turned=str(sort).startswith("-")))
+
+
+def _frame(entries: Sequence[ListEntry]) -> pl.DataFrame:
+    import polars as pl
+
+    numbers = dict.fromkeys((*RATE, *MEDIAN, "seconds"), pl.Float64)
+    kinds = {**dict.fromkeys(COLUMNS, pl.String), **dict.fromkeys(_INTEGERS, pl.Int64), **numbers}
+    return pl.DataFrame([entry.row for entry in entries], schema=kinds)
+
+
+def _column(sort: str | None) -> str | None:
+    """The column or key that a list is to be sorted by."""
+    if sort is None:
+        return None
+    name = _ALSO.get(sort.lstrip("-"), sort.lstrip("-"))
+    known = {*COLUMNS, *experiment_keys()}
+    if name not in known:
+        raise ConfigError(
+            f"sort={sort} is neither a column nor a key: {suggest(name, [*_ALSO, *COLUMNS, *known])}"
+        )
+    return name
+
+
+def _sorted(entries: Sequence[ListEntry], by: str, *, turned: bool) -> list[ListEntry]:
+    """By a column or key; results and times begin with the greatest, what has no value comes last."""
+    values = [(entry.row if by in COLUMNS else entry.config).get(by) for entry in entries]
+    known = [pair for pair in zip(values, entries, strict=True) if pair[0] is not None]
+    known.sort(
+        key=lambda pair: (isinstance(pair[0], str), pair[0]), reverse=(by in _GREATEST_FIRST) != turned
+    )
+    return [entry for _, entry in known] + [
+        entry for value, entry in zip(values, entries, strict=True) if value is None
+    ]
+
+
+def _shelves(folders: Sequence[Path], cells: bool) -> list[Shelf]:
+    """What lies in no sweep that is one row, then each sweep that is one."""
+    given, met = {folder.resolve() for folder in folders}, set[Path]()
+    loose, shelves = Shelf(None), dict[Path, Shelf]()
+    for folder in folders:
+        below = [] if cells else [sweep for sweep in _sweeps(folder) if sweep.resolve() not in given]
+        shelves |= {sweep: Shelf(sweep) for sweep in below if sweep.resolve() not in met}
+        met |= {sweep.resolve() for sweep in below}
+        try:
+            found = survey([folder])
+        except RunDirectoryError:
+            if not [*_sweeps(folder)]:
+                raise
+            shelves |= {sweep: Shelf(sweep) for sweep in _sweeps(folder)}  # one that has only just begun
+            continue
+        for cell in _new(found.cells, met):
+            _shelf_of(cell.path, shelves, loose).cells.append(cell)
+        for damage in _new(found.damages, met):
+            _shelf_of(damage.path, shelves, loose).damages.append(damage)
+    return [loose, *shelves.values()]
+
+
+def _new(found: Iterable[Kind], met: set[Path]) -> Iterator[Kind]:
+    """Those that were not met before, which are then."""
+    for one in found:
+        if one.path.resolve() not in met:
+            met.add(one.path.resolve())
+            yield one
+
+
+def _shelf_of(path: Path, shelves: Mapping[Path, Shelf], loose: Shelf) -> Shelf:
+    return next((shelves[above] for above in path.parents if above in shelves), loose)
+
+
+def _sweeps(folder: Path) -> Iterator[Path]:
+    """The sweeps at or below a folder."""
+    for root, folders, files in os.walk(folder):
+        if SWEEP in files:
+            yield Path(root)
+        kept = [] if SWEEP in files else [name for name in folders if name not in SET_APART]
+        folders[:] = kept
+
+
+def _entries(shelf: Shelf) -> Iterator[ListEntry]:
+    if shelf.path is not None:
+        yield ListEntry(_row_of_sweep(shelf.path, shelf))
+        return
+    for name, cell in zip(names_by_keys(shelf.cells), shelf.cells, strict=True):
+        yield ListEntry(_row_of_run(name, cell), cell.config)
+    for damage in shelf.damages:
+        yield ListEntry(_row(damage.path, kind="folder", name="", ended="damaged", why=damage.why))
+
+
+def _row(path: Path, **values: Any) -> Json:
+    return {**dict.fromkeys(COLUMNS), "path": str(path), **values}
+
+
+def how_ended(cell: Cell) -> str:
+    """In a word: finished, running, interrupted, killed, failed or diverged."""
+    if cell.manifest["status"] == "failed":
+        return "diverged" if "diverged at" in cell.ended else "failed"
+    status = RunDirectory(cell.path).status(cell.manifest)
+    return "finished" if status == "completed" else status
+
+
+def _row_of_run(name: str, cell: Cell) -> Json:
+    results = measured(cell.summary) if cell.completed else {}
+    manifest = cell.manifest
+    return _row(
+        cell.path,
+        kind="run",
+        name=name,
+        N=cell.N,
+        ended=how_ended(cell),
+        **{key: results[key] for key in ("runs", "memorised", *RATE, *MEDIAN) if key in results},
+        started=manifest["started"],
+        updated=manifest["updated"],
+        seconds=_number(manifest.get("seconds")),
+        why=manifest.get("why"),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _row_of_sweep(path: Path, shelf: Shelf) -> Json:
+    try:
+        record = read_json(path / SWEEP)
+        listed = len(record["cells"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        damage = f"{path / SWEEP} cannot be read ({error}): restore it, or give another folder."
+        return _row(path, kind="sweep", name="", ended="damaged", why=damage)
+    done = [cell for cell in shelf.cells if cell.completed]
+    total = max(listed, len(shelf.cells) + len(shelf.damages))
+    sizes, times = {cell.N for cell in shelf.cells}, [str(cell.manifest["updated"]) for cell in shelf.cells]
+    conditions = list(dict.fromkeys(cell.condition for cell in shelf.cells))
+    ended, why = _how_sweep_ended(path, shelf, total)
+    return _row(
+        path,
+        kind="sweep",
+        name=f"{record.get('name', '')}: {first_few(conditions, 3)}" if conditions else record.get("name"),
+        N=min(sizes) if len(sizes) == 1 else None,
+        ended=ended,
+        runs=sum(cell.summary["runs"] for cell in done),
+        memorised=sum(cell.summary["memorised"] for cell in done),
+        cells=total,
+        complete=len(done),
+        started=record.get("started"),
+        updated=max(times, default=record.get("started")),
+        seconds=sum(_number(cell.manifest.get("seconds")) or 0.0 for cell in done),
+        why=why,
+    )
+
+
+def _how_sweep_ended(path: Path, shelf: Shelf, total: int) -> tuple[str, str | None]:
+    """In a word as of a run, and why: of the first cell that is not finished."""
+    left = [cell for cell in shelf.cells if not cell.completed]
+    whys = [damage.why for damage in shelf.damages]
+    whys += [str(cell.manifest["why"]) for cell in left if cell.manifest.get("why")]
+    words = {how_ended(cell) for cell in left} | ({"damaged"} if shelf.damages else set())
+    if total > len(shelf.cells) + len(shelf.damages):
+        words.add(_status(path))  # of those that have no run directory
+    worst = next((word for word in _WORST_FIRST if word in words), "finished")
+    return "running" if is_locked(path) else worst, whys[0] if whys else None
+
+
+def _status(path: Path) -> str:
+    """What a sweep that does not run says of its end, were it that a rate was never found for some cells."""
+    try:
+        status = read_json(path / SUMMARY).get("status")
+    except (OSError, ValueError):
+        status = None
+    return status if status in ("failed", "interrupted") else KILLED
+
+
+_WORST_FIRST = ("damaged", "failed", "diverged", "interrupted", KILLED)
+
+
+HEADINGS = ("path", "what", "N", "memorised", "bits per episode [95 %]", "ended", "when")
+
+
+def listing_rows(frame: pl.DataFrame) -> list[list[str]]:
+    """A list in words, under `HEADINGS`."""
+    return [
+        [
+            row["path"],
+            row["name"],
+            _text(row["N"]),
+            "" if row["runs"] is None else f"{row['memorised']} of {row['runs']}",
+            in_brackets(Estimate(*map(row.get, RATE))) if row[RATE[0]] is not None else "",
+            row["ended"] if row["cells"] is None else f"{row['ended']}, {row['complete']} of {row['cells']}",
+            _local(row["updated"]),
+        ]
+        for row in frame.rows(named=True)
+    ]
+
+
+def listing_notes(frame: pl.DataFrame) -> list[str]:
+    """A sentence on each that came to no good end and says why."""
+    bad = frame.filter(~frame["ended"].is_in(["finished", "running"]) & frame["why"].is_not_null())
+    return [f"{path} {ended}: {why}" for path, ended, why in bad.select("path", "ended", "why").iter_rows()]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _local(time: str | None) -> str:
+    """A time of a manifest as the clock here shows it, to the minute."""
+    try:
+        return f"{datetime.fromisoformat(time or '').astimezone():%Y-%m-%d %H:%M}"
+    except ValueError:
+        return time or ""

@@ -60,10 +60,10 @@ def make_condition(
 
 def show_ceilings(condition: Condition) -> None:
     """Prints the ceilings, and what the channel cannot teach."""
-    from memory_rl.reporting.terminal import ceilings_table, show
+    from memory_rl.reporting.terminal import ceilings_table, show_table
 
     world, signal, found = condition.world, condition.signal, condition.ceilings
-    show(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
+    show_table(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
     unused = (
         0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
     )

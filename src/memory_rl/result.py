@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell, read_cell
-from memory_rl.analysis.statistics import Estimate, three_digits
 from memory_rl.analysis.summary import about_prior
 from memory_rl.errors import RunDirectoryError
 from memory_rl.files import as_path
+from memory_rl.reporting.headline import headline, unit_of
+from memory_rl.reporting.values import MINDS, number
 from memory_rl.runs.store import TIMING, TIMING_SCHEMA, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
 
@@ -100,24 +101,15 @@ class Result:
         return plot_run(self.cell)
 
     def __repr__(self) -> str:
-        lines = [f"Result({str(self.path)!r})", f"  {self.outcome.value}"]
-        for name, summary in self.summary.items():
-            episodes, rate = summary["episodes_to_memorise"], summary["bits_per_episode"]
-            facts = {
-                f"{name}, N={self.config['N']}": f"{summary['memorised']} of {summary['runs']} "
-                "runs memorised",
-                "median episodes": "{} [{}, {}]".format(
-                    *map(_whole, (episodes["median"], *episodes["ci95"]))
-                ),
-                "bits per episode": str(Estimate(rate["estimate"], *rate["ci95"])),
-                "naive capacity": three_digits(summary["ceilings"]["capacity"]),
-            }
-            lines.append("  " + "; ".join(f"{what}: {value}" for what, value in facts.items()))
+        what = f"{self.cell.condition}, N = {self.cell.N}"
+        lines = [f"Result({str(self.path)!r})", f"  {what}: {headline(self.cell)}"]
+        for summary in self.summary.values():
             rates = (
-                f"{name} {three_digits(rate['estimate'])}" for name, rate in summary.get("rates", {}).items()
+                f"{MINDS[mind]} {number(rate['estimate'])}" for mind, rate in summary.get("rates", {}).items()
             )
-            lines += [f"    bits per episode: {' -> '.join(rates)}"] if "rates" in summary else []
-            lines += [f"    {prior}"] if (prior := about_prior(summary)) else []
+            unit = unit_of(self.cell)
+            lines += [f"  Bits per {unit}: {' -> '.join(rates)}."] if "rates" in summary else []
+            lines += [f"  {prior}"] if (prior := about_prior(summary)) else []
         return "\n".join(lines)
 
 
@@ -131,7 +123,3 @@ def load(path: str | Path) -> Result:
     if (folder / "sweep.json").is_file():
         raise RunDirectoryError(f"{path} is a sweep: give one of its cells, or {path}/cells to a report.")
     return Result(read_cell(folder))
-
-
-def _whole(episodes: float | None) -> str:
-    return "-" if episodes is None else f"{episodes:.0f}"

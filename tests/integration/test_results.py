@@ -12,6 +12,7 @@ from memory_rl.assembly import make_setting
 from memory_rl.experiment import make_experiment
 from memory_rl.policies.base import first_prompt
 from memory_rl.populations import make_learners
+from memory_rl.reporting.headline import headline
 from memory_rl.runs.store import EPISODES_SCHEMA, METRICS_SCHEMA
 from memory_rl.task import SecretSpace, SingleStep, make_channel
 
@@ -39,8 +40,9 @@ def test_the_run_directory_is_complete_and_loads_again(capfd):
     assert again.manifest["status"] == "completed"
     assert result.config["N"] == 8
     assert result.plot().to_dict()["title"]["text"] == "binary, N = 8"
-    assert "binary, N=8: " in repr(result)
-    assert result.outcome.value in repr(result)
+    assert f"binary, N = 8: {headline(result.cell)}" in repr(result)
+    policy = result.summary["binary"]["rates"]["policy"]["estimate"]
+    assert f"-> policy {policy:.3g}." in repr(result)
 
 
 @pytest.mark.parametrize(

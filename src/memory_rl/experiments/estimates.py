@@ -14,15 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from memory_rl.experiment import Experiment
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.tuning import Contest
 from memory_rl.files import Json
 from memory_rl.information.closed_forms import binary_episodes
-from memory_rl.reporting.terminal import make_table
-from memory_rl.reporting.values import table_rows
+from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import duration, table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
 _EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0, "teacher": 5.0}
@@ -131,7 +129,7 @@ def _seconds_per_update(experiment: Experiment) -> float:
     return (constant + slope * world.N) * rows * more * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
-def costs_table(costs: Sequence[Json]) -> Table:
+def costs_sheet(costs: Sequence[Json]) -> Sheet:
     """One row per cell."""
     learner = ("learner",) if len({cost["learner"] for cost in costs}) > 1 else ()
     columns = ("part", *learner, "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
@@ -145,10 +143,13 @@ def costs_table(costs: Sequence[Json]) -> Table:
         }
         for cost in costs
     ]
-    title = "nothing was run; episodes and time are estimates"
-    words = table_rows(rows, {name: (name,) for name in columns})
-    return make_table(
-        columns, words, left=("part", "learner", "condition", "id"), title=title, title_justify="left"
+    return Sheet(
+        columns,
+        table_rows(rows, {name: (name,) for name in columns}),
+        keys=("condition", *learner, "N"),
+        spare=("part", "seed", "rate", "runs", "id"),
+        words=("part", "learner", "condition", "id"),
+        title="nothing was run; episodes and time are estimates",
     )
 
 
@@ -160,10 +161,3 @@ def total(costs: Sequence[Json], workers: int) -> str:
         f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "
         "measured time per update, right to a factor of about three."
     )
-
-
-def duration(seconds: float) -> str:
-    """A time as a person would say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
 from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import RankedLearner, Ranking, rank_cells
@@ -23,8 +21,8 @@ from memory_rl.experiments.settings import SweepConfig, cannot_be_added
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import ALL_DIVERGED
 from memory_rl.files import Json
-from memory_rl.reporting.terminal import make_table
-from memory_rl.reporting.values import number
+from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import counted
 from memory_rl.runs.store import MANIFEST, METRICS, SUMMARY
 
 _READ = (MANIFEST, SUMMARY, METRICS)
@@ -139,9 +137,9 @@ def _read(directory: SweepDirectory, ids: Sequence[str]) -> Iterator[list[Cell]]
         yield [read_cell(folder) for folder in folders if (folder / MANIFEST).is_file()]
 
 
-def ranking_table(ranking: Ranking) -> Table:
+def ranking_sheet(ranking: Ranking) -> Sheet:
     """One row per learner, the best first."""
-    headings = ("", "learner", "share of the ceiling [95 % CI]", "stuck", "told apart from the best")
+    headings = ("", "learner", "share of the\nceiling [95 %]", "stuck", "told apart\nfrom the best")
     rows = [
         [
             str(place),
@@ -152,12 +150,15 @@ def ranking_table(ranking: Ranking) -> Table:
         ]
         for place, learner in enumerate(ranking.learners, start=1)
     ]
-    counting = sum(task.counts for task in ranking.tasks)
-    title = (
-        f"learners over {number(counting)} task{'' if counting == 1 else 's'}: interquartile mean of all runs"
-    )
-    return make_table(
-        headings, rows, left=("learner", "told apart from the best"), title=title, title_justify="left"
+    tasks = counted(sum(task.counts for task in ranking.tasks), "task")
+    return Sheet(
+        headings,
+        rows,
+        keys=("learner",),
+        spare=(headings[-1],),
+        words=("learner", headings[-1]),
+        title=f"learners over {tasks}: interquartile mean of all runs",
+        caption="stuck: runs that had not memorised when their budget was spent",
     )
 
 

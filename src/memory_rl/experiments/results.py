@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import polars as pl
-from rich.table import Table
 
 from memory_rl.catalogue import KEEP
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
-from memory_rl.reporting.terminal import make_table
-from memory_rl.reporting.values import MEDIAN, RATE, measured, number, table_rows
+from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")
@@ -79,39 +78,72 @@ def as_csv(rows: Sequence[Json]) -> bytes:
     return to_csv(pl.DataFrame(rows, infer_schema_length=None, strict=False)).encode()
 
 
-def results_table(rows: Sequence[Json], location: str) -> Table:
-    """The table that ends a sweep: one row per cell."""
-    more = [key for key in (rows[0] if rows else {}) if key not in FIELDS]
-    seed = ["seed"] if len({row["seed"] for row in rows}) > 1 else []
+def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
+    """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns."""
+    keys = ["condition", "N", *(key for key in (rows[0] if rows else {}) if key not in FIELDS)]
+    keys += [key for key in ("seed", "learning_rate") if _tells_apart(rows, key, keys)]
     columns = {
-        **{name: (name,) for name in ("condition", "N", *more, *seed)},
-        "rate": ("learning_rate",),
-        **{name: (name,) for name in ("runs", "memorised", "censored")},
-        "median [95 % CI]": MEDIAN,
-        "bits per episode [95 % CI]": RATE,
-        "status": ("status",),
+        **{key: key for key in keys},
+        **({} if "learning_rate" in keys else {"rate": "learning_rate"}),
+        "memorised": "of_runs",
+        "median\nepisodes": MEDIAN,
+        "bits per\nepisode": RATE,
+        "of the\nceiling": "share",
+        "laws": "laws",
+        "status": "status",
     }
-    caption = f"sweep directory: {location}"
-    words = table_rows(rows, columns)
-    return make_table(columns, words, left=("condition", "status"), caption=caption, caption_justify="left")
+    caption = (
+        "Medians and rates with 95 % intervals over runs; laws: whether the measurement keeps those of "
+        f"information theory.\nsweep directory: {location}"
+    )
+    return Sheet(
+        list(columns),
+        table_rows(map(_in_words, rows), columns),
+        keys=keys,
+        spare=[one for one in ("status", "laws", "rate", "of the\nceiling") if one in columns],
+        words=("condition", "status", "laws", *keys[2:]),
+        caption=caption,
+    )
 
 
-def choices_table(choices: Sequence[Choice]) -> Table:
+def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
+    """Whether some rows are the same in all other keys and differ in this one."""
+    return len({(row[key], *map(row.get, others)) for row in rows}) > len(
+        {tuple(map(row.get, others)) for row in rows}
+    )
+
+
+def _in_words(row: Json) -> Json:
+    known, rate = row["memorised"] is not None, row["bits_per_episode"]
+    share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
+    return {
+        **row,
+        "seed": str(row["seed"]),
+        "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
+        "share": None if share is None else f"{number(100 * share, 2)} %",
+    }
+
+
+def choices_sheet(choices: Sequence[Choice]) -> Sheet:
     """The rate of each condition, and whether a better one may lie beyond the candidates."""
     keys = list(dict.fromkeys(key for choice in choices for key in choice.settings))
-    headings = (
-        *("condition", "N", *keys, "rate", "bits per episode", "at the default rate", "of the candidates"),
-        "note",
-    )
+    default, candidates = "at the\ndefault rate", "of the\ncandidates"
+    headings = ("condition", "N", *keys, "rate", "bits per\nepisode", default, candidates, "note")
     rows = []
     for choice in choices:
         found = {score.learning_rate: score.bits_per_episode for score in choice.scores}
         numbers = map(number, (choice.learning_rate, found[choice.learning_rate], found.get(choice.untuned)))
         rates = f"{number(choice.scores[0].learning_rate)} to {number(choice.scores[-1].learning_rate)}"
-        apart = (str(choice.settings.get(key, "")) for key in keys)
+        apart = (str(choice.settings.get(key, UNKNOWN)) for key in keys)
         rows.append([choice.condition, number(choice.N), *apart, *numbers, rates, _note(choice)])
-    title = "learning rates, chosen on the tuning secrets"
-    return make_table(headings, rows, left=("condition", "note"), title=title, title_justify="left")
+    return Sheet(
+        headings,
+        rows,
+        keys=("condition", "N", *keys),
+        spare=(candidates, default),
+        words=("condition", *keys, "note"),
+        title="learning rates, chosen on the tuning secrets",
+    )
 
 
 def _note(choice: Choice) -> str:

@@ -30,7 +30,7 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
-from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_table
+from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_sheet
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_tuning
 from memory_rl.experiments.store import (
     CELLS,
@@ -54,7 +54,7 @@ from memory_rl.experiments.tuning import (
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
-from memory_rl.reporting.terminal import show
+from memory_rl.reporting.sheets import show
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
 
@@ -102,7 +102,7 @@ def main(words: Sequence[str]) -> int:
     plan = make_plan(words)
     if plan.settings.dry_run:
         costs = estimates.estimate_all(plan.cells, plan.contests)
-        show(estimates.costs_table(costs))
+        show(estimates.costs_sheet(costs))
         _say(estimates.total(costs, number_of_workers(plan.settings)))
         return 0
     try:
@@ -393,7 +393,7 @@ class Sweep:
     def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
         """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
         if ranking is None or not (self.protocol and self.protocol.learners):
-            show(results.choices_table(self.choices))
-            show(results.results_table(rows, self.directory.location))
+            show(results.choices_sheet(self.choices))
+            show(results.results_sheet(rows, self.directory.location))
         if ranking is not None:
-            show(ranking_table(ranking))
+            show(ranking_sheet(ranking))

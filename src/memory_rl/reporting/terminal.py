@@ -1,102 +1,112 @@
-"""What the terminal shows, on standard output through rich: a progress bar, and tables before and after."""
+"""What the terminal shows of a run and of a condition, on standard output: the answer, and the ceilings."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.summary import about_prior
-from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, measured, number, short, table_rows
+from memory_rl.reporting.headline import headline, unit_of
+from memory_rl.reporting.sheets import Sheet, say, show
+from memory_rl.reporting.values import UNKNOWN, counted, in_words, number, spread
 
+_RATE, _LOST = "bits per {unit}", "against the line above"
 _FILE_WIDTH = 140
-_RESULTS = {
-    "condition": "condition",
-    "runs": "runs",
-    "memorised": "memorised",
-    "median episodes [95 % CI]": MEDIAN,
-    "bits per episode [95 % CI]": RATE,
-    "naive capacity in bits": "capacity",
-}
+_SAME = 0.005
+"""Of two rates: they round to the same three digits."""
 
 
-class ProgressBar(Progress):
-    """Shows how far an experiment is: a bar over episodes with the mean bits known.
+def show_answer(cell: Cell) -> None:
+    """Prints what came out of a run directory: the answer in a sentence, and where the bits went."""
+    say(headline(cell))
+    if cell.summary:
+        show(answer_sheet(cell))
+    say(f"run directory: {cell.path}")
 
-    Args:
-        title: the condition.
-        N: the size of the secret space.
-        budget: the most episodes of one run.
-        quiet: shows nothing; nor is anything shown where output is not a terminal.
+
+def answer_sheet(cell: Cell) -> Sheet:
+    """Bits per episode from what a signal can carry to what the policy learned, one line for each.
+
+    What is not known, as without a ledger, has no line.
     """
+    unit, rows, above = unit_of(cell), [], None
+    for name, rate in _lines(cell):
+        value = rate["estimate"]
+        rows.append([name, in_words(_columns(rate), spread("rate")), _against(above, value)])
+        above = value
+    title = f"{cell.condition}, N = {cell.N}: {counted(cell.bits_to_learn, 'bit')} to learn"
+    headings = ("", _RATE.format(unit=unit), _LOST)
+    return Sheet(headings, rows, words=("", _LOST), title=title, caption="\n".join(_remarks(cell)))
 
-    def __init__(self, title: str, N: int, budget: int, quiet: bool) -> None:
-        console = _for_progress(quiet)
-        bits = f"mean bits known {{task.fields[bits]:.2f}} of {math.log2(N):.2f}"
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(f"episodes | {bits} | {{task.fields[active]}} runs learning"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=console.quiet,
+
+def _columns(rate: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(spread("rate"), (rate["estimate"], *(rate["ci95"] or (None, None))), strict=True))
+
+
+def _lines(cell: Cell) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each line's name, and its rate as in summary.json."""
+    summary, ceilings, one = cell.summary, cell.summary["ceilings"], _of_one(cell)
+    yield f"the ceiling: all that {one} can carry", _known(ceilings["capacity"])
+    if (told := ceilings["shannon_capacity"]) is not None and told < ceilings["capacity"] * (1 - _SAME):
+        yield "the ceiling, noise and ties counted", _known(told)
+    rates = summary.get("rates", {"policy": summary["bits_per_episode"]})
+    if "questioner" in rates:
+        yield "the best possible questions", rates["questioner"]
+    if "observer" in rates:
+        yield f"told by the {unit_of(cell)}s that were had", rates["observer"]
+    yield "learned by the policy", rates["policy"]
+
+
+def _known(bits: float) -> dict[str, Any]:
+    return {"estimate": bits, "ci95": None}
+
+
+def _of_one(cell: Cell) -> str:
+    if cell.kind == "sft":
+        return "an example"
+    if cell.config.get("signal") == "teacher":
+        return "a teacher's word"
+    return "an episode's rewards" if cell.config["env_type"] == "multi_step" else "a reward"
+
+
+def _against(above: float | None, value: float | None) -> str:
+    """How much less a rate is than the one above it: 5.41 times less, or 2.95 times more."""
+    if not above or value is None:
+        return ""
+    if not value:
+        return "nothing"
+    if abs(value / above - 1) < _SAME:
+        return "the same"
+    return f"{number(above / value)} times less" if value < above else f"{number(value / above)} times more"
+
+
+def _remarks(cell: Cell) -> Iterator[str]:
+    summary = cell.summary
+    if "rates" in summary:
+        unit = unit_of(cell)
+        yield (
+            f"Best questions: of a player who asks what tells most. Told: to an ideal observer of the same "
+            f"{unit}s. Intervals: 95 %, over runs."
         )
-        self._episodes = self.add_task(escape(title), total=budget, bits=0.0, active=0)
-
-    def move(self, episode: int, mean_bits_known: float, active: int) -> None:
-        """Moves the bar; see `memory_rl.training.meter.Watcher`."""
-        self.update(self._episodes, completed=episode, bits=mean_bits_known, active=active)
-
-
-class WarmupProgress(Progress):
-    """Shows how far a format warm-up is, once there is one.
-
-    Args:
-        quiet: shows nothing; nor is anything shown where output is not a terminal.
-    """
-
-    def __init__(self, quiet: bool) -> None:
-        console = _for_progress(quiet)
-        super().__init__(
-            TextColumn(
-                "format warm-up: {task.completed} steps, {task.fields[bits]:.3f} bits from its target"
-            ),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=console.quiet,
-        )
-        self._steps = self.add_task("", total=None, bits=math.inf, visible=False)
-
-    def move(self, steps: int, bits: float) -> None:
-        """Shows the steps so far, and the bits from the target."""
-        self.update(self._steps, completed=steps, bits=bits, visible=True)
+    if "checks" in summary:
+        yield _self_check(summary["checks"])
+    if prior := about_prior(summary):
+        yield prior
 
 
-def _for_progress(quiet: bool) -> Console:
-    console = Console()
-    console.quiet = quiet or not console.is_terminal
-    return console
-
-
-def results_table(conditions: Mapping[str, Mapping[str, Any]], path: str) -> Table:
-    """The table that ends a run: one row per condition.
-
-    Args:
-        conditions: from summary.json.
-        path: the run directory.
-    """
-    rows = [{"condition": name, **measured(summary)} for name, summary in conditions.items()]
-    priors = [about_prior(summary) for summary in conditions.values()]
-    caption = "\n".join([*filter(None, priors), f"run directory: {path}"])
-    return make_table(_RESULTS, table_rows(rows, _RESULTS), caption=caption, caption_justify="left")
+def _self_check(checks: Mapping[str, Any]) -> str:
+    """Whether the measurement keeps the laws of information theory, in a sentence."""
+    found = {check["status"]: check for check in checks.values()}
+    if "breached" in found:
+        return f"Self-check: breached ({found['breached']['law']}); there is a bug, or the secret leaks."
+    if "skipped" in found:
+        return f"Self-check: skipped, since {found['skipped']['why']}."
+    return "Self-check: the measurement keeps the laws of information theory."
 
 
 def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Table:
@@ -122,61 +132,20 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
             for name, aim in aims.items()
         ]
     rows.append(("optimal questioner: knows S", ceilings["optimal_to_know"], "episodes"))
-    headings = ("what", "at most" if asker is None else "value", "unit")
-    words = [(what, f"{value:.4g}", unit) for what, value, unit in rows if value is not None]
-    title = f"{condition}, N = {N}: ceilings"
-    return make_table(headings, words, left=("what", "unit"), title=title, title_justify="left")
-
-
-def waterfall_table(conditions: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Where the bits go: the rate of each mind in bits per episode, and the factor lost at each step.
-
-    Conditions without a ledger are left out.
-    """
-    title = "bits per episode, from what the channel could carry to what was learned (in brackets: the loss)"
-    headings = ("condition", *(name.removeprefix("channel ") for name in MINDS.values()), "laws")
-    rows = [_waterfall_row(name, summary) for name, summary in conditions.items() if "rates" in summary]
-    return make_table(headings, rows, title=title, title_justify="left")
-
-
-def _waterfall_row(name: str, summary: Mapping[str, Any]) -> list[str]:
-    rates, lost = summary["rates"], summary["losses"]
-    words = {mind: number(rates[mind]["estimate"]) for mind in MINDS}
-    for step, (_, below) in STEPS.items():
-        words[below] += "" if lost[step] is None else f" ({step} {short(lost[step])}x)"
-    laws = sorted({check["status"] for check in summary["checks"].values()})
-    return [name, *words.values(), ", ".join(laws)]
-
-
-def make_table(
-    headings: Iterable[str],
-    rows: Iterable[Sequence[str]],
-    left: Sequence[str] = ("condition",),
-    **about: Any,
-) -> Table:
-    """A table for the terminal.
-
-    Args:
-        headings: of its columns.
-        rows: in words.
-        left: the headings of words; other columns hold numbers, and are set to the right.
-        about: title and caption, passed on to rich.
-    """
-    for name in about.keys() & {"title", "caption"}:
-        about[name] = escape(about[name])
-    table = Table(**about)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row))
+    table = Table(title=escape(f"{condition}, N = {N}: ceilings"), title_justify="left")
+    for heading in ("what", "at most" if asker is None else "value", "unit"):
+        is_number = heading in ("at most", "value")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
+    for what, value, unit in rows:
+        if value is not None:
+            words = number(value, 4)
+            table.add_row(what, words, unit.removesuffix("s") if words == "1" and unit[-1] == "s" else unit)
     return table
 
 
-def show(table: Table) -> None:
-    """Prints a table that has rows; where output is not a terminal, a row stays one line."""
-    if not table.row_count:
-        return
+def show_table(table: Table) -> None:
+    """Prints a table; where output is not a terminal, a row stays one line."""
     console = Console()
     if not console.is_terminal:
-        console.width = _FILE_WIDTH
+        console.width = max(_FILE_WIDTH, console.measure(table).maximum)
     console.print(table)

@@ -11,7 +11,7 @@ from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
 
-_VAST = 1e15
+_VAST, _TINY = 1e15, 1e-6
 
 MINDS = {
     "capacity": "channel capacity",
@@ -78,11 +78,27 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole numbers in full; a positive exponent only from 10^15 on."""
+    """A number with this many digits, whole ones in full; an exponent only from 10^15 on or below 10^-6."""
     text = f"{value:.{digits}g}"
-    if abs(value) >= _VAST:
-        return text
-    return f"{value:,.0f}" if value.is_integer() else f"{float(text):,.0f}" if "e+" in text else text
+    if abs(value) >= _VAST or "e" not in text or 0 < abs(value) < _TINY:
+        return f"{value:,.0f}" if value.is_integer() and abs(value) < _VAST else text
+    return f"{value:,.0f}" if value.is_integer() else _written_out(float(text))
+
+
+def _written_out(value: float) -> str:
+    """A rounded number without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.12f}".rstrip("0")
+
+
+def rounded(value: float | None, digits: int = 3) -> str:
+    """A number with this many digits at most; what is unknown as a dash."""
+    return UNKNOWN if value is None else short(float(value), digits)
+
+
+def counted(value: float, thing: str, digits: int = 3) -> str:
+    """How many of a thing there are: 1 bit, 0.049 bits, 524,288 episodes."""
+    words = short(float(value), digits)
+    return f"{words} {thing}{'' if words == '1' else 's'}"
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -96,11 +112,19 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def in_words(row: Mapping[str, Any], columns: str | Sequence[str]) -> str:
-    """A number, or one with its interval, as in 0.05 [0.03, 0.08]; columns that the row lacks are unknown."""
+    """A number, or one with its interval, as in 0.05 [0.03, 0.08]; columns that the row lacks are unknown.
+
+    What lies beyond the budget says so, and an interval that bounds nothing is left out.
+    """
     if isinstance(columns, str):
         return number(row.get(columns))
     value, *interval = map(row.get, columns)
-    return f"{number(value)} [{number(interval)}]" if interval else number(value)
+    beyond = columns == MEDIAN and any(row.get(name) is not None for name in ("runs", *MEDIAN))
+    words = "beyond budget" if beyond and value is None else number(value)
+    low, high = interval or (None, None)
+    if high is None and not low:
+        return words
+    return f"{words} [{number(low)}, {'beyond' if beyond and high is None else number(high)}]"
 
 
 def in_brackets(value: Estimate) -> str:
@@ -113,3 +137,10 @@ def in_brackets(value: Estimate) -> str:
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:
     """Rows in words."""
     return [[in_words(row, columns) for columns in table.values()] for row in rows]
+
+
+def duration(seconds: float) -> str:
+    """A time as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,166 @@
+"""Tables for the terminal that stay whole at any width: what tells rows apart is never left out or cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from memory_rl.reporting.values import UNKNOWN
+
+_GAP, _NARROWEST = 2, 24
+"""Spaces between two columns, and the least width to which a column of words is folded."""
+_NO_LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table in words, before it is known how wide it may be.
+
+    Where it is too wide for the terminal it loses columns of `spare`, one after the other. If that does not
+    suffice rows have two lines: with intervals below values, then with one column of keys instead, at last
+    with both. Numbers are never broken.
+
+    Attributes:
+        headings: of its columns.
+        rows: in words.
+        keys: the headings of what tells rows apart.
+        spare: the headings of what may be left out, in this order.
+        words: the headings of words, which are set to the left, and which may be broken between words.
+        title: above it.
+        caption: below it, line by line.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    keys: Sequence[str] = ()
+    spare: Sequence[str] = ()
+    words: Sequence[str] = ()
+    title: str = ""
+    caption: str = ""
+
+    @property
+    def width(self) -> int:
+        """The columns of the terminal that it needs."""
+        return sum(map(self._width_of, range(len(self.headings)))) + _GAP * (len(self.headings) - 1)
+
+    def fitted(self, width: int) -> Sheet:
+        """The same as it fits into this width, or the narrowest form of it if none does."""
+        return next((form for form in self._forms() if form.width <= width), [*self._forms()][-1])
+
+    def _forms(self) -> Iterator[Sheet]:
+        """Ever narrower forms, without what is the same in all rows if that may be left out."""
+        whole = self._without_repeated()
+        for laid_out in (
+            lambda form: form,
+            Sheet._intervals_below_values,
+            Sheet._keys_in_one_column,
+            lambda form: form._intervals_below_values()._keys_in_one_column(),
+        ):
+            form, left_out = whole, list[str]()
+            yield laid_out(form)
+            for heading in [one for one in self.spare if one in whole.headings]:
+                form = form._without(heading)
+                left_out.append(_flat(heading))
+                yield laid_out(form._with_note(f"no room for: {', '.join(left_out)}"))
+
+    def _without_repeated(self) -> Sheet:
+        form, same = self, list[str]()
+        for heading in self.spare if len(self.rows) > 1 else ():
+            values = {row[self.headings.index(heading)] for row in self.rows}
+            if len(values) == 1:
+                same.append(f"{_flat(heading)} {min(values)}")
+                form = form._without(heading)
+        return form._with_note(f"the same in all rows: {', '.join(same)}") if same else form
+
+    def _without(self, heading: str) -> Sheet:
+        place = self.headings.index(heading)
+        rows = [[*row[:place], *row[place + 1 :]] for row in self.rows]
+        return replace(self, headings=[*self.headings[:place], *self.headings[place + 1 :]], rows=rows)
+
+    def _with_note(self, note: str) -> Sheet:
+        return replace(self, caption="\n".join(filter(None, [note, self.caption])))
+
+    def _keys_in_one_column(self) -> Sheet:
+        """One column of keys: the first as it is, and below it the others as key=value."""
+        if len(self.keys) < 2:
+            return self
+        first, *others = (self.headings.index(key) for key in self.keys)
+        rest = [place for place in range(len(self.headings)) if place not in (first, *others)]
+        width = max(_NARROWEST, *(_width(row[first]) for row in self.rows))
+        rows = [
+            [self._named(row, first, others, width), *(row[place] for place in rest)] for row in self.rows
+        ]
+        name = self.headings[first]
+        headings = [name, *(self.headings[place] for place in rest)]
+        return replace(self, headings=headings, rows=rows, keys=[name], words=[name, *self.words])
+
+    def _named(self, row: Sequence[str], first: int, others: Sequence[int], width: int) -> str:
+        lines = [row[first], ""]
+        for word in [f" {self.headings[place]}={row[place]}" for place in others if row[place] != UNKNOWN]:
+            if cell_len(lines[-1] + word) > width and lines[-1]:
+                lines.append("")
+            lines[-1] += word
+        return "\n".join(lines)
+
+    def _intervals_below_values(self) -> Sheet:
+        return replace(self, rows=[[cell.replace(" [", "\n[") for cell in row] for row in self.rows])
+
+    def _width_of(self, place: int) -> int:
+        longest = max(map(_width, (self.headings[place], *(row[place] for row in self.rows))))
+        return min(longest, _NARROWEST) if self._may_break(self.headings[place]) else longest
+
+    def _may_break(self, heading: str) -> bool:
+        return heading in self.words and heading not in self.keys
+
+    def as_table(self) -> Table:
+        """For rich."""
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for heading in self.headings:
+            table.add_column(
+                escape(heading),
+                justify="left" if heading in self.words else "right",
+                no_wrap=not self._may_break(heading),
+                overflow="fold",
+            )
+        for row in self.rows:
+            table.add_row(*map(escape, row))
+        return table
+
+
+def _width(text: str) -> int:
+    return max(map(cell_len, text.split("\n")))
+
+
+def _flat(heading: str) -> str:
+    return " ".join(heading.split())
+
+
+def show(sheet: Sheet, console: Console | None = None) -> None:
+    """Prints a table that has rows; where output is not a terminal, nothing is folded or left out."""
+    if not sheet.rows:
+        return
+    console = console or Console()
+    if console.is_terminal:
+        sheet = sheet.fitted(console.width)
+        console.width = max(console.width, sheet.width)  # rather broken by the terminal than cut by us
+    else:
+        console.width = _NO_LIMIT
+    if sheet.title:
+        console.print(sheet.title, style="italic", markup=False, highlight=False)
+    console.print(sheet.as_table())
+    for line in filter(None, sheet.caption.split("\n")):
+        say(line, console, style="dim")
+
+
+def say(sentence: str, console: Console | None = None, *, style: str = "") -> None:
+    """Prints a sentence, broken between words where output is a terminal; a path at its end stays whole."""
+    console = console or Console()
+    path = sentence.rpartition(": ")[2]
+    whole = not console.is_terminal or ("/" in path and " " not in path)
+    console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=whole)

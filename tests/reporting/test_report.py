@@ -196,9 +196,10 @@ def test_a_run_without_a_sweep_is_shown_and_not_judged(sweep, tmp_path, capsys):
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<h1>Two runs</h1>" in page
     assert "2 cells with 8 runs of 2 conditions at N = 8." in page
-    assert "Nothing is judged" in page
-    assert "Left out: no run directory holds film.parquet" in page
-    assert "Left out: no two cells differ in lora_rank alone" in page
+    assert "Nothing is judged" not in page
+    assert '<section id="figure-rank"' not in page
+    assert "(no two cells differ in lora_rank alone)" in page
+    assert "(all cells have one N)" in page
     assert not (tmp_path / "out" / "figures" / "film.svg").exists()
 
 

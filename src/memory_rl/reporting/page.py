@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,6 +17,7 @@ import vl_convert
 
 from memory_rl.catalogue import KEEP
 from memory_rl.files import to_json
+from memory_rl.reporting.answer import make_answer
 from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import ROW, Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
@@ -49,16 +51,19 @@ def render(
         profiles: its figures.
     """
     plain, engine, behaviour = study.plain(), _engine(), asset("page.js")
+    answer = make_answer(study)
     content = {
         "title": title,
+        "answer": answer,
+        "verdicts": Counter(verdict.verdict for one in judgements for verdict in one.verdicts),
         "study": study,
         "about": about(study),
         "judgements": judgements,
-        "judged": not judgements or any(one.says for one in judgements),
+        "judged": any(one.says for one in judgements),
         "figures": figures,
         "ranking": ranking,
         "profiles": profiles,
-        "tables": tables(study),
+        "tables": tables(study, answer),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),

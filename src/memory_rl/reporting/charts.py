@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
 import polars as pl
@@ -13,9 +14,10 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
+    CHOICES_IN_PRINT,
     DECADES,
     INTERVAL,
-    ROW,
+    LANE,
     SERIES,
     Figure,
     Layer,
@@ -33,20 +35,53 @@ from memory_rl.reporting.drawing import (
     reference,
 )
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import MINDS, STEPS
+from memory_rl.reporting.values import MINDS, STEPS, short
 from memory_rl.runs.store import FILM, RunDirectory
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
+_PHONE = 40
+"""Characters of a heading beside a swatch on a phone."""
+
+_ALL_LINEAR = 100
+"""Axes of at most this many episodes are linear, so that a median of 7 can be read."""
+
 _STEPS: dict[str, Any] = {"interpolate": "step-after"}
 _THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
-def _episodes(ends: pl.Series) -> Spec:
-    """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
-    last, ticks = max(ends), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+def _episodes(ends: pl.Series, column: str = "episode") -> Spec:
+    """From 0 to the last of the ends; linear, or if that is far, linear at first and then logarithmic."""
+    return _episode_axis(max(ends), column)
+
+
+def _episode_axis(last: float, column: str = "episode") -> Spec:
+    if last <= _ALL_LINEAR:
+        return axis(column, "episodes", (0, last))
+    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis("episode", "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
+    return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+
+
+def _on_shared_axes(panels: Sequence[Panel], **make: Callable[[float], Spec]) -> list[Panel]:
+    """Panels that are compared share their axes.
+
+    Args:
+        panels: with axes of their own.
+        make: of a channel, its axis up to the greatest end of all; other axes reach from the least to the
+            greatest end of all.
+    """
+    channels: dict[str, Spec] = {}
+    for channel in ("x", "y") if panels else ():
+        ends = [panel.channels[channel]["scale"].get("domain") for panel in panels]
+        if all(ends) and channel in make:
+            channels[channel] = make[channel](max(high for _, high in ends))
+        elif all(ends):
+            low, high = extent(*ends)
+            scale = {**panels[0].channels[channel]["scale"], "domain": [low, high]}
+            channels[channel] = {**panels[0].channels[channel], "scale": scale}
+    return [replace(panel, channels={**panel.channels, **channels}) for panel in panels]
 
 
 def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
@@ -65,7 +100,7 @@ def bits_known(study: Study) -> Figure:
 
     A cell that is alone in its panel shows its single runs, too.
     """
-    return Figure("bits_known", _at_each(study, _bits_panel))
+    return Figure("bits_known", _on_shared_axes(_at_each(study, _bits_panel), x=_episode_axis))
 
 
 def _bits_panel(entries: Sequence[Entry]) -> Panel:
@@ -138,19 +173,33 @@ def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
         return None
     least, most = extent(rates)
     low, high = least / 1.3, most * max(most / least, 10.0) ** 0.6  # room for the words on the right
-    frame = frame.with_columns(place=pl.max_horizontal("above", "below", "high").fill_null(low))
+    frame = _with_places(frame, low, high)
+    headings = _headings(entries)
+    lines = 1 + max(layer.frame["lane"].max() for layer in headings if layer.frame is not None)
+    frame = frame.with_columns(lane=pl.col("lane") + lines - 1)
     present = frame["series"].unique(maintain_order=True).to_list()
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
         "y": {"field": SERIES, "type": "nominal", "sort": present, "axis": None},
-        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
+        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [*range(lines + len(STEPS))]}},
         "color": {"legend": None},  # the rows are labelled
     }
-    layers = [*_falls(frame), *_headings(entries)]
-    return Panel(frame, channels, layers, height=ROW * len(present), rows=present)
+    height = LANE * (lines + len(STEPS)) * len(present)
+    return Panel(frame, channels, [*_falls(frame), *headings], height=height, rows=present)
 
 
+def _with_places(frame: pl.DataFrame, low: float, high: float) -> pl.DataFrame:
+    """With the place of the words, beside the bar where there is more room: left, or else right of it."""
+    ends = frame.select(
+        left=pl.min_horizontal("above", "below", "low").fill_null(low),
+        right=pl.max_horizontal("above", "below", "high").fill_null(low),
+    )
+    is_left = ends["left"] / low > high / ends["right"]
+    return frame.with_columns(is_left=is_left, place=is_left.zip_with(ends["left"], ends["right"]))
+
+
+_WORDS = {"x": "place", "text": "words"}
 _FALL = {
     "series": "condition",
     "step": "loss",
@@ -173,35 +222,44 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
         ),
         marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
         marks("tick", None, tips, style="reference", thickness=2, height=13, opacity=1),
-        marks("text", None, {"x": "place", "text": "words"}, align="left", dx=7, baseline="middle"),
+        *(
+            marks("text", frame.filter(is_left=left), _WORDS, align=align, dx=dx, baseline="middle")
+            for left, align, dx in ((False, "left", 7), (True, "right", -7))
+        ),
     ]
 
 
 def _headings(entries: Sequence[Entry]) -> list[Layer]:
-    rows = [(entry.label, 0, _heading(entry)) for entry in entries if "rates" in entry.summary]
+    """Each in as many lines as it takes to fit a phone."""
+    rows = [
+        (entry.label, lane, line)
+        for entry in entries
+        if "rates" in entry.summary
+        for lane, line in enumerate(wrap(_heading(entry), _PHONE))
+    ]
     frame = pl.DataFrame(rows, schema=["series", "lane", "heading"], orient="row")
     words = {"x": {"value": 18}, "text": "heading"}
     return [
-        marks("square", frame, {"x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
+        marks("square", frame.filter(lane=0), {"x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
         marks("text", frame, words, style="heading", align="left", baseline="middle"),
     ]
 
 
 def _heading(entry: Entry) -> str:
     rate = entry.summary["bits_per_episode"]["estimate"]
-    return f"{entry.label}: {rate:.3g} bits/episode" if rate else f"{entry.label}: none in these runs"
+    return f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
 
 
 def survival(study: Study) -> Figure:
     """Kaplan-Meier curves of the episodes to memorise: one panel per N."""
-    return Figure("survival", _at_each(study, _survival_panel))
+    return Figure("survival", _on_shared_axes(_at_each(study, _survival_panel), x=_episode_axis))
 
 
 def _survival_panel(entries: Sequence[Entry]) -> Panel:
     frame = curves.survival(entries)
-    ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
+    percent = [0, 0.25, 0.5, 0.75, 1]
     channels = {
-        "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
+        "x": _episode_axis(1.05 * max(frame["episode"])),
         "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
@@ -217,8 +275,11 @@ def _survival_panel(entries: Sequence[Entry]) -> Panel:
 
 def scaling(study: Study) -> Figure:
     """Bits per episode against N, with ideal questioners and closed forms: one panel per group of labels."""
-    panels = [replace(_scaling_panel(part), title=name) for name, part in study.charts()]
-    return Figure("scaling", panels if len(study.sizes) > 1 else [], "all cells have one N")
+    panels = [
+        replace(_scaling_panel(part), title=name) for name, part in study.charts() if len(part.sizes) > 1
+    ]
+    compared = _on_shared_axes(panels) if len(study.sizes) > 1 else []
+    return Figure("scaling", compared, "all cells have one N")
 
 
 def _scaling_panel(study: Study) -> Panel:
@@ -241,15 +302,18 @@ def _scaling_panel(study: Study) -> Panel:
     return Panel(frame, channels, layers, tips, height=420)
 
 
+_ABSORBED = "bits absorbed per episode (linear within 0.01, logarithmic beyond)"
+
+
 def absorption(study: Study) -> Figure:
     """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
     missing = "no two runs of a cell were measured at about the same P(S)"
-    return Figure("absorption", _at_each(study, _absorption_panel), missing)
+    return Figure("absorption", _on_shared_axes(_at_each(study, _absorption_panel)), missing)
 
 
 def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
     frame, N = curves.absorption(entries), entries[0].N
-    if frame.is_empty():
+    if frame["p"].n_unique() < 2:
         return None
     start = max(1 / (16 * N), min(0.5 / N, min(frame["p"]) / 1.2))
     lowest, _ = extent([0.0], frame.filter(pl.col("p") >= start)["absorbed"])
@@ -257,7 +321,7 @@ def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
         "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
+        "y": axis("absorbed", _ABSORBED, domain, scale, values=ticks, format="~g"),
     }
     layers = [
         reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
@@ -280,14 +344,14 @@ def rank(study: Study) -> Figure:
         for N in study.sizes
         for name, part in _by_group(curves.ranks(study.at(N)).drop_nulls("rate"), study)
     ]
-    return Figure("rank", panels, "no two cells differ in lora_rank alone")
+    return Figure("rank", _on_shared_axes(panels), "no two cells differ in lora_rank alone")
 
 
 def _by_group(frame: pl.DataFrame, study: Study) -> Iterator[tuple[str, pl.DataFrame]]:
     """The rows of each group of labels that has any."""
     for name, part in study.charts():
         rows = frame.filter(pl.col("series").is_in([entry.label for entry in part.entries]))
-        if not rows.is_empty():
+        if rows["rank"].n_unique() > 1:
             yield name, rows
 
 
@@ -313,6 +377,8 @@ def film(study: Study) -> Figure:
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     ]
+    if len(filmed) > CHOICES_IN_PRINT:
+        words.append(f"In print the first {CHOICES_IN_PRINT}.")
     if len(filmed) > _MOST_FILMS:
         words.append(f"Of {len(filmed)} conditions with a film, the first {_MOST_FILMS}.")
     panels = [panel for entry in filmed[:_MOST_FILMS] for panel in _film_panels(entry)]

@@ -27,8 +27,11 @@ DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
 LEGEND = {"orient": "bottom", "symbolOpacity": 1}
-ROW = 84
-"""Pixels a row of a panel with rows."""
+LANE = 21
+"""Pixels a line in a panel with rows."""
+
+CHOICES_IN_PRINT = 3
+"""A figure of which the page shows one choice at a time has the first few in print, so that it fits a screen."""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
@@ -261,7 +264,8 @@ def printed(panel: Panel, study: Study, width: int = 370) -> Spec:
 
 def sheet(figure: Figure, study: Study) -> Spec:
     """A whole figure for print: its panels beside each other, with one legend if they all show the same."""
-    panels = figure.panels
+    choices = list(dict.fromkeys(panel.choice for panel in figure.panels))[:CHOICES_IN_PRINT]
+    panels = [panel for panel in figure.panels if panel.choice in choices]
     columns = 2 if any(panel.choice for panel in panels) else 3
     alike = len({frozenset(panel.series) for panel in panels}) == 1
     return joined(

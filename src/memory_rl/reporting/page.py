@@ -19,11 +19,11 @@ from memory_rl.catalogue import KEEP
 from memory_rl.files import to_json
 from memory_rl.reporting.answer import make_answer
 from memory_rl.reporting.curves import CURVE_POINTS
-from memory_rl.reporting.drawing import ROW, Figure, live
+from memory_rl.reporting.drawing import Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.ranking import LearnerRanking
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.tables import about, tables
+from memory_rl.reporting.tables import about, laws, tables
 from memory_rl.reporting.themes import color_of, dash_of, symbol_of, vega_config
 from memory_rl.reporting.values import number
 from memory_rl.reporting.wording import asset
@@ -64,6 +64,7 @@ def render(
         "ranking": ranking,
         "profiles": profiles,
         "tables": tables(study, answer),
+        "laws": laws(study),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
@@ -135,12 +136,12 @@ def _data(study: Study, figures: Sequence[Figure]) -> str:
                 "spec": live(panel, study, f"{figure.title}, {panel.title}".rstrip(", ")),
                 "canvas": panel.canvas,
                 "rows": panel.rows,
+                "rowHeight": panel.height / max(1, len(panel.rows)),
                 "series": panel.series,
             }
             for figure in figures
             for place, panel in enumerate(figure.panels)
         },
-        "rowHeight": ROW,
     }
     return to_json(content, separators=(",", ":")).replace("<", "\\u003c")
 

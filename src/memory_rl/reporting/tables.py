@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.catalogue import KEEP
+from memory_rl.errors import first_few
 from memory_rl.files import printable
 from memory_rl.reporting.answer import Answer, against
 from memory_rl.reporting.capacity import capacity_tables
@@ -50,6 +52,19 @@ def tables(study: Study, answer: Answer) -> list[WordTable]:
         for entry in study.entries
     ]
     return [word_table("results", rows, _RESULTS), *capacity_tables(study)]
+
+
+def laws(study: Study) -> list[str]:
+    """What the two laws that every honest experiment obeys say of these cells; a sentence for each outcome."""
+    told = defaultdict[str, dict[str, None]](dict)
+    for entry in study.entries:
+        for check in entry.summary.get("checks", {}).values():
+            why = f", because {check['why']}" if check.get("why") else ""
+            told[f"{check['law']}: {check['status']}{why}"][f"{entry.label} at N = {entry.N}"] = None
+    cells = sum("checks" in entry.summary for entry in study.entries)
+    return [
+        f"{words}, in {'all' if len(names) == cells else first_few([*names])}." for words, names in told.items()
+    ]
 
 
 def about(study: Study) -> str:

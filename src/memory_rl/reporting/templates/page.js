@@ -15,9 +15,9 @@
     return boxes.filter((box) => !box.checked).map((box) => box.value);
   }
 
-  function heightOf(rows) {
+  function heightOf({ rows, rowHeight }) {
     const names = hidden();
-    return data.rowHeight * Math.max(1, rows.filter((row) => !names.includes(row)).length);
+    return rowHeight * Math.max(1, rows.filter((row) => !names.includes(row)).length);
   }
 
   // Vega-Lite 6.4 looks up texts of a nearest point one level too high (vega-lite pull request 9707); numbers are right.
@@ -43,7 +43,7 @@
       patch: (compiled) => {
         const signal = (compiled.signals || []).find((candidate) => candidate.name === "hidden");
         if (signal) signal.value = hidden();
-        if (rows.length) compiled.height = heightOf(rows);
+        if (rows.length) compiled.height = heightOf(data.panels[id]);
         fixTooltips(compiled.marks);
         return compiled;
       },
@@ -73,8 +73,8 @@
     await hideEmpty();
     const names = hidden();
     for (const [id, { view }] of views) {
-      const { rows } = data.panels[id];
-      if (rows.length) view.height(heightOf(rows));
+      const panel = data.panels[id];
+      if (panel.rows.length) view.height(heightOf(panel));
       await view.signal("hidden", names).runAsync();
     }
   }

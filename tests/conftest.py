@@ -15,6 +15,7 @@ from memory_rl.policies import tiny_model
 from memory_rl.policies.lora import LoRASettings
 from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings, warm_up
+from memory_rl.reporting import progress
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +32,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_about_progress(monkeypatch):
+    """On a slow machine they would come between what a test expects on standard error."""
+    monkeypatch.setattr(progress, "SECONDS_A_LINE", 3600.0)
 
 
 @pytest.fixture(autouse=True)

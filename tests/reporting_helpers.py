@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 
 import memory_rl
+from memory_rl.analysis.collect import Cell
+from memory_rl.experiment import make_experiment
 from memory_rl.runs.store import FILM
 
 EVIL = "</script><img src=x onerror=window.injected=1>"
@@ -97,3 +99,35 @@ def luminance(color: str) -> float:
         channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
     ]
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def cell_of(
+    memorised: int = 16,
+    median: tuple = (116.0, 68.0, 144.0),
+    rate: tuple = (0.0491, 0.0374, 0.0644),
+    most: tuple = (1.0, 1.0),
+    status: str = "completed",
+    stopped: str | None = None,
+    **keys,
+) -> Cell:
+    """A run directory that came out like this, as summary.json has it."""
+    runs = keys.get("num_runs", 16)
+    experiment = make_experiment(keys, "sft" if keys.get("signal") == "example" else "train")
+    manifest = {
+        "kind": experiment.command,
+        "condition": experiment.condition,
+        "config": experiment.flat(),
+        "resolved": experiment.resolved(),
+        "status": status,
+        "why": "DivergedError: run 3 diverged at its update 7",
+    }
+    summary = {
+        "runs": runs,
+        "memorised": memorised,
+        "censored": runs - memorised,
+        "episodes_to_memorise": {"median": median[0], "ci95": [*median[1:]]},
+        "bits_per_episode": {"estimate": rate[0], "ci95": [*rate[1:]]},
+        "ceilings": dict(zip(("capacity", "shannon_capacity"), most, strict=True)),
+        "stopped": stopped,
+    }
+    return Cell(Path("run"), manifest, summary if status == "completed" else {})

@@ -30,13 +30,7 @@ from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig
 
 
 def _train(words: list[str], command: Command = "train") -> int:
-    experiment = parse_experiment(words, command)
-    result = run(experiment)
-    if not experiment.keep.quiet:
-        from memory_rl.reporting.terminal import results_table, show, waterfall_table
-
-        show(waterfall_table(result.summary))
-        show(results_table(result.summary, str(result.path)))
+    run(parse_experiment(words, command))
     return 0
 
 
@@ -206,8 +200,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"memory-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        hint = "".join(f", and {note}" for note in getattr(error, "__notes__", []))
-        print(f"memory-rl: interrupted; what was measured is kept{hint}.", file=sys.stderr)
+        what = "; ".join(["interrupted", *getattr(error, "__notes__", [])])
+        print(f"memory-rl: {what}.", file=sys.stderr)
         return 128 + int(getattr(error, "signal", SIGINT))
 
 

@@ -64,8 +64,12 @@ def show_ceilings(condition: Condition) -> None:
 
     world, signal, found = condition.world, condition.signal, condition.ceilings
     show_table(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
-    unused = (
-        0 if signal.reward_bins is None else signal.reward_bins - len(condition.environment.channel.levels)
-    )
-    for sentence in warnings_about(found, world.N, unused):
+    warn_of_channel(condition)
+
+
+def warn_of_channel(condition: Condition) -> None:
+    """Prints what the channel cannot teach, if anything."""
+    bins, N = condition.signal.reward_bins, condition.world.N
+    unused = 0 if bins is None else bins - len(condition.environment.channel.levels)
+    for sentence in warnings_about(condition.ceilings, N, unused):
         print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False

@@ -144,7 +144,7 @@ _MEANT = {
     "batch": "batch_size",
     "env": "env_type",
     "output": "log_path out",
-    "verbose": "quiet",
+    "debug": "verbose",
 }
 """What people who know other tools type, and the names that they may mean."""
 

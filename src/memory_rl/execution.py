@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from memory_rl.analysis.collect import Cell
 from memory_rl.assembly import (
     Setting,
     make_film,
@@ -20,7 +21,7 @@ from memory_rl.assembly import (
     make_sampling,
     make_setting,
 )
-from memory_rl.condition import show_ceilings
+from memory_rl.condition import show_ceilings, warn_of_channel
 from memory_rl.errors import (
     DivergedError,
     LawBreachWarning,
@@ -36,6 +37,8 @@ from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
 from memory_rl.populations import Learners, make_learners
+from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.values import number
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
@@ -64,7 +67,8 @@ def run_experiment(experiment: Experiment) -> Result:
     """
     if not experiment.keep.quiet:
         print_anything()
-    with closing(_trackers(experiment)) as trackers:
+    with closing(_trackers(experiment)) as trackers, Progress(experiment.keep.quiet) as progress:
+        progress.phase("working out the ceilings")
         find_teacher(experiment)
         setting, manifest = make_setting(experiment), make_manifest(experiment)
         claim = RunDirectory.claim(
@@ -74,9 +78,11 @@ def run_experiment(experiment: Experiment) -> Result:
             if directory.is_complete:
                 Checkpoints(directory.path).remove()  # a kill may have come between the end and this
                 _say(experiment, f"{directory.path} is complete already; nothing was run.")
+                _answer(experiment, load(directory.path).cell, progress)
             else:
-                _run_in(directory, manifest, setting, trackers)
+                _run_in(directory, manifest, setting, trackers, progress)
             result = load(directory.path)
+        progress.phase("ending the trackers")
         trackers.close(result.summary)
     return result
 
@@ -88,7 +94,9 @@ def _trackers(experiment: Experiment) -> Trackers:
     return Trackers({**experiment.flat(), "condition": experiment.condition}, curve)
 
 
-def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers: Trackers) -> None:
+def _run_in(
+    directory: RunDirectory, manifest: Json, setting: Setting, trackers: Trackers, progress: Progress
+) -> None:
     """Runs it in a claimed directory, from its last checkpoint if there is one.
 
     The manifest always has its status.
@@ -97,13 +105,15 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
     checkpoints = Checkpoints(directory.path, setting.experiment.checkpoint_seconds)
     continuation = FromCheckpoints(checkpoints, signals)
     current = manifest if existing is None else resumed(existing, manifest)
+    measuring = existing is not None
     try:  # around the first and last words of the manifest, too: a signal may come while they are written
         directory.write_json(MANIFEST, with_status(current, "running"))
-        learners, read = _start(setting, directory)
+        learners, read = _start(setting, directory, progress)
         if existing is None:
             current = {**current, **read}
             directory.write_json(MANIFEST, with_status(current, "running"))
-        about = _measure(setting, directory, learners, continuation, signals, trackers)
+        measuring = True
+        about = _measure(setting, directory, learners, continuation, signals, trackers, progress)
         directory.write_json(MANIFEST, with_status(current, "completed", **about))
     except NotStartedError as error:
         if existing is None:
@@ -112,19 +122,20 @@ def _run_in(directory: RunDirectory, manifest: Json, setting: Setting, trackers:
             directory.write_json(MANIFEST, existing)
         raise error.args[0] from None
     except BaseException as error:
-        _note_end(directory, current, error)
+        _note_end(directory, current, error, measured=measuring)
         raise
     checkpoints.remove()
 
 
-def _note_end(directory: RunDirectory, manifest: Json, error: BaseException) -> None:
+def _note_end(directory: RunDirectory, manifest: Json, error: BaseException, *, measured: bool) -> None:
     """Notes what stopped it; if that fails, as on a full disk, at least the error itself is raised."""
     interrupted = isinstance(error, KeyboardInterrupt)
     why = (
         (str(error) or "interrupted from the keyboard") if interrupted else f"{type(error).__name__}: {error}"
     )
     if interrupted:
-        error.add_note(f"the same command with log_path={directory.path} resume=True resumes it")
+        again = f"what was measured is kept, and the same command with log_path={directory.path} resume=True"
+        error.add_note(f"{again} resumes it" if measured else "nothing had been measured yet")
     with suppress(RunDirectoryError):
         status = with_status(manifest, "interrupted" if interrupted else "failed", why)
         directory.write_json(MANIFEST, status)
@@ -137,24 +148,23 @@ def _measure(
     continuation: FromCheckpoints,
     signals: SignalsWait,
     trackers: Trackers,
+    progress: Progress,
 ) -> Json:
     """Learns, and writes what was measured however the learning ends.
 
     Returns what the manifest says of it, because it may differ from time to time.
     """
-    from memory_rl.reporting.terminal import ProgressBar
-
     experiment, stopped = setting.experiment, None
     trackers.start(directory, continuation.measured)
     secrets, film = draw_secrets(experiment), make_film(experiment)
     tables = Tables(directory, secrets, experiment.world.seed, experiment.step_size, film)
     continuation.parts["tables"] = tables
-    progress = ProgressBar(experiment.condition, experiment.world.N, experiment.budget, experiment.keep.quiet)
-    meter = make_meter(setting, secrets, (tables.take, trackers.take), progress.move, film)
+    progress.phase("learning")
+    meter = make_meter(setting, secrets, (tables.take, trackers.take), _watcher(experiment, progress), film)
     sampling = make_sampling(setting, learners.policy, secrets, learners.lessons)
     completed = False
     try:
-        with progress, signals:
+        with signals:
             train(learners.policy, setting.learner, sampling, meter, continuation)
         completed = True
     except NotFiniteError as found:
@@ -163,12 +173,27 @@ def _measure(
         completed, stopped = True, f"{why}: the runs that had not memorised by then are censored there."
         _say(experiment, stopped)
     finally:
+        progress.phase("writing and summing up")
         tables.write()
         learners.policy.close(completed)
-    _report(setting, learners, meter, tables, stopped)
+    _report(setting, learners, meter, tables, stopped, progress)
     if experiment.keep.save_adapters:
         _save_adapters(learners, directory)
     return {"seconds": tables.seconds, **learners.warmup}
+
+
+def _watcher(experiment: Experiment, progress: Progress) -> Callable[[float, float, int], None]:
+    """Shows how far the learning is; see `memory_rl.training.meter.Watcher`."""
+    runs, bits = (
+        experiment.stop.num_runs,
+        number(experiment.world.num_secrets * math.log2(experiment.world.N)),
+    )
+
+    def watch(share: float, known: float, memorised: int) -> None:
+        about = f"{memorised} of {runs} runs memorised, {max(known, 0.0):.2f} of {bits} bits"
+        progress.move(share, about)
+
+    return watch
 
 
 def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampling) -> str:
@@ -188,19 +213,17 @@ def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampl
     )
 
 
-def _start(setting: Setting, directory: RunDirectory) -> tuple[Learners, Json]:
+def _start(setting: Setting, directory: RunDirectory, progress: Progress) -> tuple[Learners, Json]:
     """Loads the model, and prints what can be expected.
 
     Returns:
         The policies, and what is only known for sure once the model is loaded, since one of the hub may just
         have been downloaded: the hashes of what was read, and the prompt.
     """
-    from memory_rl.reporting.terminal import WarmupProgress
-
     keep = setting.experiment.keep
+    progress.phase("loading the model")
     try:
-        with WarmupProgress(keep.quiet) as progress:
-            learners = make_learners(setting, directory.path, progress.move)
+        learners = make_learners(setting, directory.path, progress.warm_up)
         learners = replace(learners, lessons=lessons_of(setting.experiment))
         read: Json = {"inputs": hash_inputs(setting.experiment), "prompt": learners.prompt}
         _refuse_other_words(directory, read)
@@ -257,11 +280,11 @@ def _refuse_other_words(directory: RunDirectory, read: Json) -> None:
 
 
 def _tell(setting: Setting, learners: Learners) -> None:
-    """Prints device, ceilings, what the channel cannot teach, and what a hosted policy may cost."""
+    """Prints what the channel cannot teach and what hosting may cost; if asked, device and ceilings, too."""
     experiment, about = setting.experiment, learners.about
-    if "device" in about:
+    if experiment.keep.verbose and "device" in about:
         print(f"device: the model computes on {about['device']} in {about['dtype']}.")  # noqa: T201
-    show_ceilings(setting.condition)
+    (show_ceilings if experiment.keep.verbose else warn_of_channel)(setting.condition)
     if experiment.updates.skip_ahead and experiment.why_not_skip:
         _say(experiment, f"no silent updates are skipped: {experiment.why_not_skip}.")
     for sentence in learners.notes:
@@ -297,22 +320,46 @@ def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def _report(setting: Setting, learners: Learners, meter: Meter, tables: Tables, stopped: str | None) -> None:
-    """Writes the summary and the figures, and warns of a breached law."""
-    from memory_rl.analysis.collect import Cell
+def _report(
+    setting: Setting,
+    learners: Learners,
+    meter: Meter,
+    tables: Tables,
+    stopped: str | None,
+    progress: Progress,
+) -> None:
+    """Writes the summary, says what came out, draws the figures, and warns of a breached law."""
     from memory_rl.analysis.laws import breaches
     from memory_rl.analysis.summary import summarise
-    from memory_rl.reporting.pictures import draw_run
 
     experiment, directory = setting.experiment, tables.directory
     cell = Cell(directory.path, directory.read_manifest(), {})
     cell.summary.update(summarise(cell, setting.condition.ceilings.as_dict(), meter.episodes_to_know))
     cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
     directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
-    for name, content in draw_run(cell) if experiment.keep.figures else ():
-        directory.write(f"figures/{name}", content)
+    _answer(experiment, cell, progress)
+    if experiment.keep.figures:
+        _draw(cell, directory, progress)
     for breach in breaches(cell.summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
+
+
+def _answer(experiment: Experiment, cell: Cell, progress: Progress) -> None:
+    """Says what came out, before anything is drawn of it."""
+    if experiment.keep.quiet:
+        return
+    from memory_rl.reporting.terminal import show_answer
+
+    with progress.aside():
+        show_answer(cell)
+
+
+def _draw(cell: Cell, directory: RunDirectory, progress: Progress) -> None:
+    from memory_rl.reporting.pictures import draw_run
+
+    progress.phase("drawing the figures")
+    for name, content in draw_run(cell):
+        directory.write(f"figures/{name}", content)
 
 
 def _about_service(learners: Learners, stopped: str | None) -> Json:

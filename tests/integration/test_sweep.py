@@ -85,7 +85,7 @@ def test_every_cell_is_the_run_it_says_it_is(capsys):
         table = list(csv.DictReader(stream))
     assert [float(row["bits_per_episode"]) for row in table] == [row["bits_per_episode"] for row in rows]
     for row in rows:
-        assert row["id"] in output
+        assert f"] {row['condition']} N=16 seed={row['seed']}: 8 of 8 runs memorised (" in output
     assert "sweep directory: all" in output
     assert (
         {entry["id"] for entry in read("all/sweep.json")["cells"]}

@@ -41,7 +41,9 @@ def test_the_fastest_device_is_chosen(monkeypatch):
 
 
 def test_device_and_type_are_told_and_kept(capsys):
-    result = memory_rl.train(N=4, num_runs=1, max_episodes=4, memorised_at=0.9, quiet=False, dtype="bfloat16")
+    result = memory_rl.train(
+        N=4, num_runs=1, max_episodes=4, memorised_at=0.9, quiet=False, verbose=True, dtype="bfloat16"
+    )
     summary = result.summary["binary"]
     assert (summary["device"], summary["dtype"]) == ("cpu", "bfloat16")
     assert "device: the model computes on cpu in bfloat16." in capsys.readouterr().out

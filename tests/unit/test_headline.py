@@ -1,49 +1,14 @@
 """The sentence that every run ends with: right for all ways in which runs end, and the same everywhere."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from reporting_helpers import cell_of
 
 import memory_rl
-from memory_rl.analysis.collect import Cell
-from memory_rl.experiment import make_experiment
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
 from memory_rl.reporting.values import short
 from memory_rl.runs.lock import LOCK, Lock
-
-
-def cell_of(
-    memorised: int = 16,
-    median: tuple = (116.0, 68.0, 144.0),
-    rate: tuple = (0.0491, 0.0374, 0.0644),
-    most: tuple = (1.0, 1.0),
-    status: str = "completed",
-    stopped: str | None = None,
-    **keys,
-) -> Cell:
-    """A run directory that came out like this, as summary.json has it."""
-    runs = keys.get("num_runs", 16)
-    experiment = make_experiment(keys, "sft" if keys.get("signal") == "example" else "train")
-    manifest = {
-        "kind": experiment.command,
-        "condition": experiment.condition,
-        "config": experiment.flat(),
-        "resolved": experiment.resolved(),
-        "status": status,
-        "why": "DivergedError: run 3 diverged at its update 7",
-    }
-    summary = {
-        "runs": runs,
-        "memorised": memorised,
-        "censored": runs - memorised,
-        "episodes_to_memorise": {"median": median[0], "ci95": [*median[1:]]},
-        "bits_per_episode": {"estimate": rate[0], "ci95": [*rate[1:]]},
-        "ceilings": dict(zip(("capacity", "shannon_capacity"), most, strict=True)),
-        "stopped": stopped,
-    }
-    return Cell(Path("run"), manifest, summary if status == "completed" else {})
-
 
 NONE, ONE = (None, None, None), (None, None)
 

@@ -1,6 +1,7 @@
 """The format warm-up of models that were not made here: what is done where an adapter does not suffice, when
 it gives up, what it says then, and how a run that starts all the same is told apart."""
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import torch
 from helpers import complaint, make_trie, plain_log_prob
 from pretrained import SMOL, make_tokenizer, make_world
+from rich.console import Console
 from transformers import (
     GemmaConfig,
     GemmaForCausalLM,
@@ -36,7 +38,8 @@ from memory_rl.policies.pretrained_warmup import warm_up_by_adapter
 from memory_rl.policies.tokenisation import tokenise
 from memory_rl.policies.warmup import WarmupSettings, learn, warm_up
 from memory_rl.policies.warmup_report import WarmupReport
-from memory_rl.reporting.terminal import WarmupProgress, results_table
+from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.terminal import answer_sheet
 
 SMALL = WarmupSettings(adapter_rank=8, learning_rate=1e-2, tolerance=0.03, max_steps=100)
 TOKENIZER = make_tokenizer(SMOL)
@@ -183,11 +186,12 @@ def test_steps_are_told_as_they_are_made():
     assert [steps for steps, _ in told] == list(range(report.steps + 1))
     assert told[0][1] > 10
     assert told[-1][1] == pytest.approx(report.divergence)
-    with WarmupProgress(quiet=True) as shown:
-        shown.move(*told[-1])
-        [task] = shown.tasks
-        line = shown.columns[0].render(task).plain
-    assert line == f"format warm-up: {report.steps} steps, {report.divergence:.3f} bits from its target"
+    progress = Progress(quiet=True)
+    progress.warm_up(*told[-1])
+    shown = Console(width=120, file=io.StringIO(), record=True)
+    shown.print(progress)
+    line = f"{report.steps} steps, {report.divergence:.3f} bits from its target, 0 s so far"
+    assert shown.export_text().startswith("warming up the base model (done once, then cached) " + line)
 
 
 def test_a_refusal_names_a_tolerance_that_would_do():
@@ -251,7 +255,7 @@ def test_a_run_starts_from_a_loosened_tolerance_and_tells_the_priors_bits_apart(
     means = ((relative[name]["estimate"], name) for name in ("bits_known", "gained_bits", "prior_bits"))
     assert all(f"{value:.3g}" in line for value, _ in means)
     assert line in repr(result)
-    assert line in results_table(result.summary, "here").caption
+    assert line in answer_sheet(result.cell).caption
 
 
 def test_bits_gained_are_bits_known_where_the_prior_is_uniform():

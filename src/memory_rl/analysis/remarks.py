@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -16,6 +17,12 @@ from memory_rl.errors import first_few
 from memory_rl.files import Json
 
 _NO_CELL = "is not ranked, since none of its cells is complete."
+
+_ALIKE = ("grpo", "reinforce", "rloo")
+"""Learners whose advantages in one group differ by a positive factor alone."""
+
+Compared = tuple[str, str, str, tuple[Any, ...]]
+"""Of a cell: what it has in common with others, its algorithm, its optimiser, and its numbers."""
 
 Tuned = tuple[str, str, bool]
 """The name of a learner, a task, and whether the rate chosen there was the least or greatest candidate."""
@@ -95,3 +102,21 @@ def remarks(ranking: Ranking, lacking: Mapping[str, str], tuned: Iterable[Tuned]
         if name not in ranked or not sentence.endswith(_NO_CELL)
     )
     return [*ranking.notes, *absent, *edge_note(tuned)]
+
+
+def why_alike(compared: Iterable[Compared]) -> list[str]:
+    """Why learners gave the same numbers, if some did that must: else it looks as if a key were ignored."""
+    found: dict[tuple[Any, ...], set[str]] = {}
+    for task, algorithm, optimiser, numbers in compared:
+        if algorithm in _ALIKE and optimiser == "adam":
+            found.setdefault((task, numbers), set()).add(algorithm)
+    alike = [names for names in found.values() if len(names) > 1]
+    if not alike:
+        return []
+    names = sorted(set().union(*alike))
+    group = "with one group an update " if "grpo" in names else ""
+    return [
+        f"{first_few(names)} give the same numbers in {len(alike)} of {len({task for task, _ in found})} "
+        f"comparisons, and no key was ignored: {group}their advantages differ by a positive factor alone, "
+        "which Adam divides out; optimiser=sgd tells them apart."
+    ]

@@ -57,6 +57,7 @@ class Keep:
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
     figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
+    verbose: bool = key(False, "Print the device and all ceilings, too, before the run.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -58,16 +58,21 @@ def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list
 def _estimate(cell: GridCell, part: str) -> Json:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
-    fixed = _SECONDS_PER_CELL + _SECONDS_OF_FIGURES * experiment.keep.figures
-    seconds = fixed + _updates(experiment, episodes) * _seconds_per_update(experiment)
     return {
         **cell.about,
         "learner": cell.learner,
         "part": part,
         "runs": num_runs,
         "episodes": round(episodes * num_runs),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds_of(cell), 1),
     }
+
+
+def seconds_of(cell: GridCell) -> float:
+    """About how long a cell takes on one core."""
+    experiment = cell.experiment
+    fixed = _SECONDS_PER_CELL + _SECONDS_OF_FIGURES * experiment.keep.figures
+    return fixed + _updates(experiment, episodes_of_a_run(experiment)) * _seconds_per_update(experiment)
 
 
 def _kind(experiment: Experiment) -> str:

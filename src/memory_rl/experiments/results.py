@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 
-from memory_rl.catalogue import KEEP
+from memory_rl.analysis.remarks import Compared
+from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, measured, number, table_rows
+from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")
@@ -57,6 +59,23 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
         for key in cell.values.keys() - KEEP.union(_IN_ROWS, _IN_CONDITIONS):
             values.setdefault((cell.experiment.condition, key), set()).add(repr(cell.values[key]))
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
+
+
+def keys_apart(cells: Sequence[GridCell], first: Sequence[str] = ()) -> list[str]:
+    """The keys by whose values cells are told apart, beside condition and N; `first` is always named."""
+    worlds = {cell.experiment.world.seed for cell in cells}
+    rates = {cell.experiment.updates.learning_rate for cell in cells}
+    seed, rate = ["seed"] * (len(worlds) > 1), ["learning_rate"] * (len(rates) > 1)
+    return list(dict.fromkeys([*first, *varying_keys(cells), *seed, *rate]))
+
+
+def name_of_cell(cell: GridCell, keys: Sequence[str]) -> str:
+    """What a person calls a cell: its condition, N, and its values of the keys in which cells differ."""
+    about = {"N": cell.about["N"], **{key: cell.values.get(key) for key in keys}}
+    if "learning_rate" in keys:
+        about["learning_rate"] = cell.experiment.step_size
+    given = (f"{key}={number(value)}" for key, value in about.items() if value is not None)
+    return " ".join([cell.experiment.condition, *given])
 
 
 def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mapping[str, str]) -> list[Json]:
@@ -104,6 +123,41 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
         words=("condition", "status", "laws", *keys[2:]),
         caption=caption,
     )
+
+
+def sweep_headline(rows: Sequence[Json]) -> str:
+    """How many cells are complete, and between what rates they lie, in a sentence."""
+    done = [row for row in rows if row["status"] == "completed"]
+    said = f"{len(done)} of {counted(len(rows), 'cell')} {'is' if len(rows) == 1 else 'are'} complete"
+    by_rate = sorted(
+        (row for row in done if row["bits_per_episode"] is not None), key=lambda row: row["bits_per_episode"]
+    )
+    if len(by_rate) < 2:
+        return f"{said}."
+    least, most = (
+        f"{number(row['bits_per_episode'], 2)}{unit} ({_named(row)})"
+        for row, unit in ((by_rate[0], " bits per episode"), (by_rate[-1], ""))
+    )
+    return f"{said}: from {least} to {most}."
+
+
+def _named(row: Json) -> str:
+    more = (f"{key}={number(row[key])}" for key in row if key not in FIELDS and row[key] is not None)
+    return " ".join([row["condition"], f"N={row['N']}", *more])
+
+
+def compared(cells: Sequence[GridCell], rows: Sequence[Json]) -> Iterator[Compared]:
+    """What `memory_rl.analysis.remarks.why_alike` is told of the cells that are complete."""
+    apart = KEEP.union(learner_keys())
+    for cell, row in zip(cells, rows, strict=True):
+        if row["memorised"] is not None and cell.values.get("algorithm"):
+            task = {key: value for key, value in cell.values.items() if key not in apart}
+            yield (
+                json.dumps(task, sort_keys=True, default=str),
+                str(cell.values["algorithm"]),
+                cell.experiment.updates.optimiser,
+                tuple(row[name] for name in ("memorised", *MEDIAN, *RATE)),
+            )
 
 
 def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.ranking import Ranking
+from memory_rl.analysis.remarks import why_alike
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
 from memory_rl.experiments.executors import execute, number_of_workers
@@ -51,12 +52,14 @@ from memory_rl.experiments.tuning import (
     choose,
     make_contests,
 )
-from memory_rl.experiments.worker import CellOutcome, Task, can_resume
+from memory_rl.experiments.worker import CellOutcome, Task, can_resume, refuse_changed
 from memory_rl.files import Json, folder_name, print_anything
-from memory_rl.inputs import changed_input, hash_inputs
+from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.sheets import say as _say
 from memory_rl.reporting.sheets import show
+from memory_rl.reporting.values import counted, duration
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
-from memory_rl.runs.store import MANIFEST, SUMMARY, new_folder
+from memory_rl.runs.store import SUMMARY, new_folder
 
 SCHEMA = 2
 """Raised when sweep.json or the summary.json of a sweep changes its meaning.
@@ -110,17 +113,13 @@ def main(words: Sequence[str]) -> int:
     except InterruptedBySignal as stopped:
         _say(
             f"memory-rl: {stopped}; complete cells are kept, and the same command continues from here.",
-            stderr=True,
+            Console(stderr=True),
         )
         return 128 + stopped.signal
     failed = [row for row in summary["cells"] if row["status"] != "completed"]
     for row in failed:
-        _say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", stderr=True)
+        _say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", Console(stderr=True))
     return 1 if failed else 0
-
-
-def _say(sentence: str, *, stderr: bool = False) -> None:
-    Console(stderr=stderr, soft_wrap=True).print(sentence, markup=False, highlight=False)
 
 
 def make_plan(words: Sequence[str]) -> Sweep:
@@ -220,7 +219,11 @@ class Sweep:
         refuse_foreign(self.directory)
         if not self.settings.quiet:
             print_anything()
-        with signals_raise(signal.SIGINT, signal.SIGTERM) as received, self.directory.locked():
+        with (
+            signals_raise(signal.SIGINT, signal.SIGTERM) as received,
+            self.directory.locked(),
+            self._progress,
+        ):
             self._start()
             cells = self.cells
             try:
@@ -247,28 +250,13 @@ class Sweep:
                     f"log_path={self.directory.location} already holds a sweep {difference}: "
                     "give another log_path."
                 )
-        self._refuse_changed(existing)
+        refuse_changed(self.directory, existing)
         self._write_record(self.cells, chosen=self.tuning is None)
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{len(self.cells)} cells in {self.directory.location}")
         for note in self.notes:
             self._tell(note)
-
-    def _refuse_changed(self, existing: Json) -> None:
-        """Refuses to add to complete cells where a file that they read has changed since."""
-        for folder, listed in ((CELLS, "cells"), (TUNING, "tuning_cells")):
-            for entry in existing.get(listed, []):
-                place = f"{folder}/{entry['id']}"
-                if not self.directory.summary(place):
-                    continue
-                read = (self.directory.read_json(f"{place}/{MANIFEST}") or {}).get("inputs") or {}
-                changed = read and changed_input(read, hash_inputs(GridCell(entry["config"]).experiment))
-                if changed:
-                    raise RunDirectoryError(
-                        f"log_path={self.directory.location} holds the complete cell {entry['id']}, and "
-                        f"{changed} since it was measured: restore it, or give another log_path."
-                    )
 
     @property
     def _about(self) -> Json:
@@ -336,14 +324,19 @@ class Sweep:
         done, by_id = len(cells) - len(missing), {cell.id: cell for cell in cells}
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
+        costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
+        spent, all_of_them = 0.0, sum(costs.values())
+        self._progress.phase("tuning" if folder == TUNING else "cells")
+        self._progress.move(0.0, f"{done} of {len(cells)} done")
         for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
             if outcome.status == "interrupted":
                 raise InterruptedBySignal(outcome.signal)
-            done += 1
+            done, spent = done + 1, spent + costs[outcome.id]
             ended = self._ended(folder, outcome, by_id[outcome.id])
-            self._tell(f"[{done}/{len(cells)}] {ended} ({outcome.seconds:.1f} s)")
+            self._tell(f"[{done}/{len(cells)}] {ended} ({duration(outcome.seconds)})")
+            self._progress.move(spent / all_of_them, f"{done} of {len(cells)} done")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
@@ -355,21 +348,27 @@ class Sweep:
         return Task(cell, folder, None, files)
 
     def _ended(self, folder: str, outcome: CellOutcome, cell: GridCell) -> str:
-        about = " ".join([cell.learner, f"learning_rate={cell.experiment.step_size:g}"]).strip()
-        name = f"{outcome.id if folder == CELLS else f'{folder}/{outcome.id}'} ({about})"
+        keys = [*(["algorithm"] if self.learners else []), *(["learning_rate"] if folder == TUNING else [])]
+        name = results.name_of_cell(cell, results.keys_apart(self.cells, keys))
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             self.diverged |= {outcome.id} if outcome.diverged else set()
             return f"{name}: failed: {outcome.why}"
         summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
-        return f"{name}: {summary['memorised']} of {summary['runs']} memorised"
+        return f"{name}: {summary['memorised']} of {counted(summary['runs'], 'run')} memorised"
+
+    @cached_property
+    def _progress(self) -> Progress:
+        return Progress(self.settings.quiet)
 
     def _tell(self, sentence: str) -> None:
         if not self.settings.quiet:
-            _say(sentence)
+            with self._progress.aside():
+                _say(sentence)
 
     def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
+        self._progress.phase("summing up")
         reported = merge([*self.kept, *cells])
         rows = results.make_rows(reported, self.directory, self.whys)
         if status == "completed" and any(row["status"] != "completed" for row in rows):
@@ -385,13 +384,15 @@ class Sweep:
         if ranked.ranking is not None:
             self.directory.write_bytes(RANKING, results.as_csv(ranked.ranking.rows()))
         if not self.settings.quiet:
-            self._show(rows, ranked.ranking)
-            for sentence in ranked.notes:
+            with self._progress.aside():
+                self._show(rows, ranked.ranking)
+            for sentence in [*ranked.notes, *why_alike(results.compared(reported, rows))]:
                 self._tell(sentence)
         return summary
 
     def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
         """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
+        _say(results.sweep_headline(rows))
         if ranking is None or not (self.protocol and self.protocol.learners):
             show(results.choices_sheet(self.choices))
             show(results.results_sheet(rows, self.directory.location))

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from signal import SIGINT
 from typing import Literal
 
-from memory_rl.errors import DivergedError, LockWarning, MemoryRLError
+from memory_rl.errors import DivergedError, LockWarning, MemoryRLError, RunDirectoryError
 from memory_rl.experiments.grid import GridCell
-from memory_rl.experiments.store import SweepDirectory
+from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.files import Json
-from memory_rl.inputs import hash_inputs
+from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.runs.checkpoint import CHECKPOINT
 from memory_rl.runs.manifest import first_difference
 from memory_rl.runs.store import MANIFEST
@@ -69,6 +69,26 @@ def can_resume(cell: GridCell, directory: SweepDirectory, folder: str) -> bool:
     experiment = cell.experiment
     now = {"kind": cell.command, "resolved": experiment.resolved(), "inputs": hash_inputs(experiment)}
     return first_difference(manifest, now) is None
+
+
+def refuse_changed(directory: SweepDirectory, existing: Json) -> None:
+    """Refuses to add to complete cells where a file that they read has changed since.
+
+    Raises:
+        RunDirectoryError: which cell, and what changed.
+    """
+    for folder, listed in ((CELLS, "cells"), (TUNING, "tuning_cells")):
+        for entry in existing.get(listed, []):
+            place = f"{folder}/{entry['id']}"
+            if not directory.summary(place):
+                continue
+            read = (directory.read_json(f"{place}/{MANIFEST}") or {}).get("inputs") or {}
+            changed = read and changed_input(read, hash_inputs(GridCell(entry["config"]).experiment))
+            if changed:
+                raise RunDirectoryError(
+                    f"log_path={directory.location} holds the complete cell {entry['id']}, and "
+                    f"{changed} since it was measured: restore it, or give another log_path."
+                )
 
 
 def run_task(task: Task) -> CellOutcome:

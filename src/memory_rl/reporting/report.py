@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+    progress.phase("reading the run directories")
+    found = survey(config.paths, tables=True)
+    cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
+    study = replace(make_study(cells), damages=damages)
+    _refuse_nothing(config, study)
+    _warn_of(damages)
+    progress.phase("judging and laying out the page")
 from pathlib import Path
 
 from memory_rl.analysis.collect import Damage, find_cells, survey
@@ -18,7 +21,12 @@ from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
+<<<<<<< HEAD
 from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
+=======
+from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.provenance import judge_sweeps
+>>>>>>> term
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
@@ -37,13 +45,30 @@ def write_report(config: ReportConfig) -> Path:
         RunDirectoryError: if no run directory is found that is completed and whole, or `out` cannot be
             written or holds something else.
     """
+    with Progress(config.quiet) as progress:
+        return _write_report(config, progress)
+
+
+def _write_report(config: ReportConfig, progress: Progress) -> Path:
     out = Path(config.out)
     _refuse_foreign(out)
+<<<<<<< HEAD
     found = survey(config.paths, tables=True)
     cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
     study = replace(make_study(cells), damages=damages)
     _refuse_nothing(config, study)
     _warn_of(damages)
+=======
+    progress.phase("reading the run directories")
+    cells = find_cells(config.paths)
+    study = make_study(cells)
+    if not study.entries:
+        raise RunDirectoryError(
+            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
+            "wait for one, or give other folders."
+        )
+    progress.phase("judging and laying out the page")
+>>>>>>> term
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
@@ -51,13 +76,17 @@ def write_report(config: ReportConfig) -> Path:
     ranking = make_ranking(cells, judgements)
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
+    progress.phase("drawing the figures")
     files: dict[str, str | bytes] = {
         PAGE: page,
         "summary.md": summary,
         "cells.csv": to_csv(cells_frame(study)),
         **({"capacity.csv": to_csv(capacity_frame(study))} if cells_of(study) else {}),
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
-        **{f"figures/{name}": content for name, content in _draw([*profiles, *printed], study.plain())},
+        **{
+            f"figures/{name}": content
+            for name, content in _draw([*profiles, *printed], study.plain(), progress)
+        },
     }
     _write(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
@@ -78,7 +107,7 @@ def _warn_of(damages: Sequence[Damage]) -> None:
     if damages:
         names = first_few([str(damage.path) for damage in damages])
         are = "is" if len(damages) == 1 else "are"
-        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=4)
+        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=5)
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:
@@ -113,8 +142,13 @@ def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
     return make(plain) if plain.entries else Figure(make.__name__, missing=missing)
 
 
-def _draw(figures: Iterable[Figure], study: Study) -> Iterator[tuple[str, bytes]]:
-    return chain.from_iterable(draw(figure, study) for figure in figures)
+def _draw(
+    figures: Sequence[Figure], study: Study, progress: Progress | None = None
+) -> Iterator[tuple[str, bytes]]:
+    for place, figure in enumerate(figures):
+        if progress is not None:
+            progress.move(place / len(figures), f"{place} of {len(figures)}")
+        yield from draw(figure, study)
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -55,7 +55,7 @@ def tables(study: Study, answer: Answer) -> list[WordTable]:
 
 
 def laws(study: Study) -> list[str]:
-    """What the two laws that every honest experiment obeys say of these cells; a sentence for each outcome."""
+    """What the two laws that every honest experiment obeys say of these cells; a sentence an outcome."""
     told = defaultdict[str, dict[str, None]](dict)
     for entry in study.entries:
         for check in entry.summary.get("checks", {}).values():
@@ -63,7 +63,8 @@ def laws(study: Study) -> list[str]:
             told[f"{check['law']}: {check['status']}{why}"][f"{entry.label} at N = {entry.N}"] = None
     cells = sum("checks" in entry.summary for entry in study.entries)
     return [
-        f"{words}, in {'all' if len(names) == cells else first_few([*names])}." for words, names in told.items()
+        f"{words}, in {'all' if len(names) == cells else first_few([*names])}."
+        for words, names in told.items()
     ]
 
 

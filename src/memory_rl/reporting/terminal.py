@@ -13,9 +13,9 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.summary import about_prior
 from memory_rl.reporting.headline import headline, unit_of
 from memory_rl.reporting.sheets import Sheet, say, show
-from memory_rl.reporting.values import UNKNOWN, counted, in_words, number, spread
+from memory_rl.reporting.values import counted, in_words, number, spread
 
-_RATE, _LOST = "bits per {unit}", "against the line above"
+_RATE, _LOST = "bits per {unit}", "against the\nline above"
 _FILE_WIDTH = 140
 _SAME = 0.005
 """Of two rates: they round to the same three digits."""
@@ -51,14 +51,14 @@ def _columns(rate: Mapping[str, Any]) -> dict[str, Any]:
 def _lines(cell: Cell) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each line's name, and its rate as in summary.json."""
     summary, ceilings, one = cell.summary, cell.summary["ceilings"], _of_one(cell)
-    yield f"the ceiling: all that {one} can carry", _known(ceilings["capacity"])
+    yield f"ceiling: what {one} can carry", _known(ceilings["capacity"])
     if (told := ceilings["shannon_capacity"]) is not None and told < ceilings["capacity"] * (1 - _SAME):
-        yield "the ceiling, noise and ties counted", _known(told)
+        yield "ceiling, noise and ties counted", _known(told)
     rates = summary.get("rates", {"policy": summary["bits_per_episode"]})
     if "questioner" in rates:
         yield "the best possible questions", rates["questioner"]
     if "observer" in rates:
-        yield f"told by the {unit_of(cell)}s that were had", rates["observer"]
+        yield f"told by these {unit_of(cell)}s", rates["observer"]
     yield "learned by the policy", rates["policy"]
 
 
@@ -71,7 +71,7 @@ def _of_one(cell: Cell) -> str:
         return "an example"
     if cell.config.get("signal") == "teacher":
         return "a teacher's word"
-    return "an episode's rewards" if cell.config["env_type"] == "multi_step" else "a reward"
+    return "one episode" if cell.config["env_type"] == "multi_step" else "a reward"
 
 
 def _against(above: float | None, value: float | None) -> str:

@@ -28,11 +28,11 @@ _MEANS = ("reward_mean", "invalid_fraction", "zero_advantage_fraction")
 Sink = Callable[[str, Rows], object]
 """Takes rows of "metrics", "episodes" or "secrets" as they come; `memory_rl.runs.store` has the schemas."""
 
-Watcher = Callable[[int, float, int], object]
+Watcher = Callable[[float, float, int], object]
 """Called after each update, for whoever watches the progress.
 
-It gets the episodes of the longest run, the mean bits known over all runs, and the number of runs that
-continue.
+It gets how much of its way the slowest run that continues has behind it (from 0 to 1, in bits or in budget,
+whichever is more), the mean bits known over all runs, and the number of runs that have memorised.
 """
 
 
@@ -81,6 +81,7 @@ class Meter(Stateful):
             name: np.zeros(runs) for name in ("bits_known", "content_bits", "format_bits", "confidence")
         }
         self._of_secret = np.zeros(self.secrets.shape)  # bits known of each
+        self._memorised = np.full(runs, False)  # ever, as far as this process has seen
         self._sums = np.zeros((len(_MEANS), runs))  # over the episodes since a run was last measured
         self._counted = np.zeros(runs)
 
@@ -125,8 +126,17 @@ class Meter(Stateful):
         if due.any():
             self._note(policy, runs[due], episodes[due])
         learning = runs[(self._of_secret[runs] >= self._enough).sum(axis=1) < self.to_memorise]
-        self.watch(int(episodes.max()), float(self._known["bits_known"].mean()), len(learning))
+        self._tell(learning, episodes[np.searchsorted(runs, learning)])
         return learning
+
+    def _tell(self, learning: np.ndarray, episodes: np.ndarray) -> None:
+        """Tells the watcher how these runs stand, which have had so many episodes (both (A,))."""
+        has = self._of_secret >= np.log2(self.N * self.memorised_at)
+        self._memorised |= has.sum(axis=1) >= self.to_memorise
+        known = self._of_secret[learning].sum(axis=1) / (self.to_memorise * self._enough)
+        behind = np.maximum(known, episodes / self.budget)
+        bits = float(self._known["bits_known"].mean())
+        self.watch(float(behind.min(initial=1.0)), bits, int(self._memorised.sum()))
 
     def _due(self, policy: Any, runs: np.ndarray, episodes: np.ndarray) -> np.ndarray:
         """Which runs (R,) to measure: at the start, every so many updates, and at the end of the budget."""

@@ -1,0 +1,154 @@
+"""Tables as they come out at 80, 100 and 120 columns: nothing is cut, and each row says what it is of."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from memory_rl.experiments.grid import cells_of_axes
+from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
+from memory_rl.experiments.sweep import make_plan
+from memory_rl.reporting.sheets import Sheet, show
+from memory_rl.reporting.values import MEDIAN, RATE
+
+WIDTHS = (80, 100, 120)
+LONGEST = {
+    "memorised": 13,
+    "runs": 16,
+    "censored": 3,
+    "capacity": 3.0,
+    "laws": "holds",
+    "seconds": 12.3,
+    **dict(zip(MEDIAN, (1296.0, 1204.0, 12432.0), strict=True)),
+    **dict(zip(RATE, (0.0000999, 0.0000103, 0.000968), strict=True)),
+}
+
+
+def rows_of(cells) -> list[dict]:
+    """What a sweep says of its cells, each with numbers as long as any."""
+    keys = [key for key in keys_apart(cells) if key not in FIELDS]
+    return [
+        {
+            **dict.fromkeys(FIELDS),
+            **cell.about,
+            "status": "completed",
+            **LONGEST,
+            **{key: cell.values.get(key) for key in keys},
+        }
+        for cell in cells
+    ]
+
+
+def printed(sheet: Sheet, width: int, terminal: bool = True) -> list[str]:
+    file = io.StringIO()
+    show(sheet, Console(file=file, width=width, force_terminal=terminal, color_system=None))
+    return file.getvalue().splitlines()
+
+
+def blocks(lines: list[str], first: re.Pattern) -> list[str]:
+    """The lines of each row as one text; rows begin with this."""
+    rule = next(place for place, line in enumerate(lines) if set(line) == {"─"})
+    found: list[str] = []
+    for line in lines[rule + 1 :]:
+        if line.startswith(("the same", "no room", "Medians")):
+            break
+        if first.match(line):
+            found.append(line)
+        else:
+            found[-1] += "\n" + line
+    return found
+
+
+CONDITION = re.compile(r"(sft|binary|binned_log_distance|log_distance|multi_step)\b")
+
+
+@pytest.fixture(scope="module")
+def quick() -> list:
+    return make_plan(["protocol=quick"]).cells
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_quick_protocol_has_its_keys_and_whole_intervals_in_every_row(quick, width):
+    lines = printed(results_sheet(rows_of(quick), "sweeps/quick"), width)
+    assert max(map(len, lines)) <= width
+    rows = blocks(lines, CONDITION)
+    assert len(rows) == len(quick) == 23
+    for cell, row in zip(quick, rows, strict=True):
+        words = row.replace("N=", " ").replace("lora_rank=", " ").split()
+        assert row.startswith(cell.experiment.condition)
+        assert str(cell.experiment.world.N) in words
+        assert str(cell.values["lora_rank"]) in words
+        assert "13 of 16" in row
+        assert "[1,204, 12,432]" in row  # on one line
+        assert "[0.0000103, 0.000968]" in row
+        assert "1,296" in words
+        assert "0.0000999" in words
+    assert "…" not in "".join(lines)
+    assert any("the same in all rows: status completed, laws holds, rate 0.0005" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 60, 40])
+def test_four_algorithms_are_told_apart(width):
+    cells = cells_of_axes(None, {"algorithm": "reinforce,grpo,rloo,ppo", "backend": "tabular", "N": "16,64"})
+    lines = printed(results_sheet(rows_of(cells), "sweep"), width)
+    rows = blocks(lines, re.compile("binary"))
+    assert len(rows) == len({row.split("13 of")[0] + row.split("[")[0] for row in rows}) == 8
+    for cell, row in zip(cells, rows, strict=True):
+        assert re.search(rf"\b{cell.values['algorithm']}\b", row)
+    if width >= 80:
+        assert max(map(len, lines)) <= width
+
+
+def test_a_file_gets_every_column_in_one_line_a_row(quick):
+    rows = rows_of(quick)
+    rows[0]["status"] = "failed"  # not the same in all rows any more
+    lines = printed(results_sheet(rows, "a/very/long/path/" * 20), 80, terminal=False)
+    found = blocks(lines, CONDITION)
+    assert len(found) == 23
+    assert all("\n" not in row and "0.0000999 [0.0000103, 0.000968]" in row for row in found)
+    assert found[0].split()[-1] == "failed"
+    assert not any(line.startswith("no room") for line in lines)
+    assert lines[-1].endswith("a/very/long/path/" * 20)
+
+
+def test_columns_are_left_out_in_the_stated_order_and_named():
+    sheet = Sheet(
+        ["key", "spare 1", "spare 2", "value"],
+        [["one", "a" * 30, "b" * 30, "1 [0, 2]"], ["two", "c" * 30, "d" * 30, "1 [0, 2]"]],
+        keys=["key"],
+        spare=["spare 2", "spare 1"],
+        words=["key"],
+    )
+    for width, left_out in ((80, ""), (60, "spare 2"), (40, "spare 2, spare 1")):
+        lines = printed(sheet, width)
+        named = [line for line in lines if line.startswith("no room for: ")]
+        assert named == ([f"no room for: {left_out}"] if left_out else [])
+        assert sum("1 [0, 2]" in line for line in lines) == 2
+
+
+def test_markup_in_a_name_is_text():
+    sheet = Sheet(["name", "value"], [["[red]x[/]", "1"]], keys=["name"], words=["name"])
+    assert "[red]x[/]" in printed(sheet, 80)[-1]
+
+
+def test_cells_have_names_of_the_keys_that_vary():
+    cells = cells_of_axes(
+        "sft,binary", {"backend": "tabular", "N": "16", "algorithm": "grpo,ppo", "seed": "0,1"}
+    )
+    names = [name_of_cell(cell, keys_apart(cells)) for cell in cells]
+    assert names[0] == "sft N=16 seed=0"
+    assert "binary N=16 algorithm=ppo seed=1" in names
+    assert len(set(names)) == len(cells)
+
+
+def test_a_sweep_in_a_sentence(quick):
+    rows = rows_of(quick)[:3]
+    for row, rate in zip(rows, (0.25, 0.001, 1.5), strict=True):
+        row["bits_per_episode"] = rate
+    assert sweep_headline(rows) == (
+        "3 of 3 cells are complete: from 0.001 bits per episode (sft N=64 lora_rank=8) to 1.5 "
+        "(sft N=256 lora_rank=8)."
+    )
+    rows[0]["status"] = rows[1]["status"] = "failed"
+    assert sweep_headline(rows) == "1 of 3 cells are complete."

@@ -1,0 +1,179 @@
+"""The last screen of a run: the answer, then one table that says where the bits went."""
+
+import os
+from signal import SIGINT
+
+import pytest
+from reporting_helpers import cell_of
+
+import memory_rl
+from memory_rl import execution
+from memory_rl.analysis.remarks import why_alike
+from memory_rl.cli import main
+from memory_rl.reporting.terminal import answer_sheet, show_answer
+
+
+def with_rates(**rates: float | None):
+    cell = cell_of(most=(1.0, 1.0))
+    cell.summary["rates"] = {
+        name: {"estimate": value, "ci95": None if name in ("capacity", "questioner") else [0.01, 0.9]}
+        for name, value in rates.items()
+    }
+    return cell
+
+
+def against(cell) -> list[str]:
+    return [row[2] for row in answer_sheet(cell).rows]
+
+
+def test_each_line_is_compared_with_the_one_above_and_a_gain_is_called_one():
+    cell = with_rates(capacity=1.0, questioner=0.25, observer=0.25, policy=0.05)
+    assert against(cell) == ["", "4 times less", "the same", "5 times less"]
+    assert answer_sheet(cell).rows[2] == ["told by these episodes", "0.25 [0.01, 0.9]", "the same"]
+    cell = with_rates(capacity=1.0, questioner=0.1, observer=0.295, policy=0.0)
+    assert against(cell) == ["", "10 times less", "2.95 times more", "nothing"]
+    cell = with_rates(capacity=1.0, questioner=None, observer=0.3, policy=0.1)
+    assert against(cell) == ["", "", "", "3 times less"]
+
+
+def test_without_a_ledger_there_are_ceiling_and_policy_and_noise_lowers_the_ceiling():
+    assert [row[0] for row in answer_sheet(cell_of()).rows] == [
+        "ceiling: what a reward can carry",
+        "learned by the policy",
+    ]
+    noisy = cell_of(most=(1.0, 0.531), reward_noise=0.1)
+    assert answer_sheet(noisy).rows[1] == ["ceiling, noise and ties counted", "0.531", "1.88 times less"]
+    shown = cell_of(signal="example", most=(6.0, 6.0))
+    assert answer_sheet(shown).rows[0][:2] == ["ceiling: what an example can carry", "6"]
+    assert answer_sheet(shown).headings[1] == "bits per example"
+
+
+def test_one_bit_is_one_bit():
+    assert answer_sheet(cell_of(N=2, memorised_at=0.75)).title == "binary, N = 2: 1 bit to learn"
+    assert answer_sheet(cell_of(num_secrets=2**16)).title.endswith(": 393,216 bits to learn")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            "breached",
+            "Self-check: breached (policy bits <= observer bits); there is a bug, or the secret leaks.",
+        ),
+        ("skipped", "Self-check: skipped, since there is one secret."),
+        ("holds", "Self-check: the measurement keeps the laws of information theory."),
+    ],
+)
+def test_the_self_check_is_a_sentence(status, words):
+    cell = cell_of()
+    law = {"law": "policy bits <= observer bits", "status": status, "why": "there is one secret"}
+    cell.summary["checks"] = {"policy_within_observer": law}
+    assert words in answer_sheet(cell).caption
+
+
+def test_of_a_run_that_failed_there_is_a_sentence_and_its_place(capsys):
+    show_answer(cell_of(status="failed"))
+    assert capsys.readouterr().out.splitlines() == [
+        "There is no answer, since the experiment failed: DivergedError: run 3 diverged at its update 7.",
+        "run directory: run",
+    ]
+
+
+def test_ceilings_are_of_bounds_and_of_verbose(capsys):
+    keys = {"N": 8, "backend": "tabular", "num_runs": 1, "max_episodes": 4, "figures": False, "quiet": False}
+    memory_rl.train(**keys)
+    brief = capsys.readouterr().out
+    memory_rl.train(**keys, verbose=True)
+    long = capsys.readouterr().out
+    assert "Shannon" not in brief
+    assert "Shannon" in long
+    assert main(["bounds", "N=8"]) == 0
+    table = capsys.readouterr().out
+    assert long.startswith(table)
+
+
+def test_one_unit_is_not_plural(capsys):
+    assert main(["bounds", "N=1048576"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    told = {row[1]: row[2:4] for row in rows if len(row) > 3}
+    assert told["ideal questioner (exact): answers S"] == [
+        "524,300",
+        "episodes",
+    ]  # (N + 1) / 2, to four digits
+    assert main(["bounds", "N=64", "reward_type=log_distance"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    told = {row[1]: row[2:4] for row in rows if len(row) > 3}
+    assert told["ideal questioner (exact): knows S"] == ["1", "episode"]
+
+
+SAME = ("binary N=64", "grpo", "adam", (208.0, 0.02))
+
+
+@pytest.mark.parametrize(
+    ("compared", "parts"),
+    [
+        (
+            [SAME, ("binary N=64", "rloo", *SAME[2:]), ("binary N=16", "rloo", "adam", (1.0,))],
+            ["grpo and rloo give the same numbers in 1 of 2 comparisons", "with one group an update"],
+        ),
+        (
+            [("a", "reinforce", *SAME[2:]), ("a", "rloo", *SAME[2:])],
+            ["reinforce and rloo give", "ignored: their advantages differ by a positive factor alone"],
+        ),
+        ([SAME, ("binary N=64", "ppo", *SAME[2:])], []),
+        ([SAME, ("binary N=64", "rloo", "adam", (207.0, 0.02))], []),
+        ([("a", "grpo", "sgd", (1.0,)), ("a", "rloo", "sgd", (1.0,))], []),
+    ],
+)
+def test_learners_that_must_do_the_same_are_explained(compared, parts):
+    said = why_alike(compared)
+    assert len(said) == bool(parts)
+    for part in parts:
+        assert part in said[0]
+
+
+def test_under_adam_they_are_the_same_and_under_sgd_they_are_not():
+    """What the sentence claims, measured."""
+    found = {}
+    for optimiser in ("adam", "sgd"):
+        for algorithm in ("reinforce", "rloo"):
+            result = memory_rl.train(
+                N=8, backend="tabular", num_runs=4, max_episodes=80, ledger=False, figures=False,
+                algorithm=algorithm, optimiser=optimiser, skip_ahead=False,
+            )  # fmt: skip
+            found[optimiser, algorithm] = result.metrics["bits_known"].round(6).to_list()
+    assert found["adam", "reinforce"] == found["adam", "rloo"]
+    assert found["sgd", "reinforce"] != found["sgd", "rloo"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("make_learners", "memory-rl: interrupted; nothing had been measured yet.\n"),
+        (
+            "_report",
+            "memory-rl: interrupted; what was measured is kept, and the same command with log_path=run "
+            "resume=True resumes it.\n",
+        ),
+    ],
+)
+def test_an_interruption_says_what_is_kept_and_no_more(where, words, monkeypatch, capsys):
+    def interrupted(*arguments, **keys):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execution, where, interrupted)
+    assert main(["train", "N=8", "backend=tabular", "num_runs=1", "max_episodes=4", "log_path=run"]) == 130
+    assert capsys.readouterr().err == words
+    monkeypatch.undo()
+    assert (
+        main(
+            ["train", "N=8", "backend=tabular", "num_runs=1", "max_episodes=4", "log_path=run", "resume=True"]
+        )
+        == 0
+    )
+
+
+def test_an_interruption_before_anything_is_only_that(monkeypatch, capsys):
+    monkeypatch.setattr(execution, "find_teacher", lambda experiment: os.kill(os.getpid(), SIGINT))
+    assert main(["train", "N=8", "backend=tabular"]) == 130
+    assert capsys.readouterr().err == "memory-rl: interrupted.\n"

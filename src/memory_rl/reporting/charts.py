@@ -175,7 +175,7 @@ def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
     low, high = least / 1.3, most * max(most / least, 10.0) ** 0.6  # room for the words on the right
     frame = _with_places(frame, low, high)
     headings = _headings(entries)
-    lines = 1 + max(layer.frame["lane"].max() for layer in headings if layer.frame is not None)
+    lines = max(len(wrap(_heading(entry), _PHONE)) for entry in entries if "rates" in entry.summary)
     frame = frame.with_columns(lane=pl.col("lane") + lines - 1)
     present = frame["series"].unique(maintain_order=True).to_list()
     ticks = [decade for decade in DECADES if decade <= 2 * most]
@@ -196,7 +196,7 @@ def _with_places(frame: pl.DataFrame, low: float, high: float) -> pl.DataFrame:
         right=pl.max_horizontal("above", "below", "high").fill_null(low),
     )
     is_left = ends["left"] / low > high / ends["right"]
-    return frame.with_columns(is_left=is_left, place=is_left.zip_with(ends["left"], ends["right"]))
+    return frame.with_columns(is_left=is_left, place=ends["left"].zip_with(is_left, ends["right"]))
 
 
 _WORDS = {"x": "place", "text": "words"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import polars as pl
@@ -31,7 +32,7 @@ LANE = 21
 """Pixels a line in a panel with rows."""
 
 CHOICES_IN_PRINT = 3
-"""A figure of which the page shows one choice at a time has the first few in print, so that it fits a screen."""
+"""Where the page shows one choice at a time there are the first few in print, so that it fits a screen."""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
@@ -254,37 +255,43 @@ def live(panel: Panel, study: Study, about: str) -> Spec:
     }
 
 
-def printed(panel: Panel, study: Study, width: int = 370) -> Spec:
+def printed(panel: Panel, study: Study, width: int = 370, columns: int = 3) -> Spec:
     """A panel for print, with a legend of what the page shows at first."""
     title = panel.title if panel.choice is None else f"{panel.choice}: {panel.title}"
     shown = [label.name for label in study.labels if not label.starts_hidden and label.name in panel.series]
-    chart = _chart(panel, panel.layers, study, {**LEGEND, "columns": 3, "title": None, "values": shown})
-    return {**chart, "width": width, "height": panel.height, "title": title}
+    legend = {**LEGEND, "columns": columns, "title": None, "values": shown} if shown else None
+    chart = _chart(panel, panel.layers, study, legend)
+    lines = wrap(title, round(width / _LETTER)) or None
+    return {**chart, "width": width, "height": panel.height, "title": lines}
 
 
-def sheet(figure: Figure, study: Study) -> Spec:
-    """A whole figure for print: its panels beside each other, with one legend if they all show the same."""
+_LETTER = 7.0  # pixels that a letter of a title takes, at most on average
+_COLUMN = 248
+"""Pixels of a panel that is, with its axis, as wide as a column of a paper: 3.3 inches."""
+
+
+def sheet(figure: Figure, study: Study, *, in_column: bool = False) -> Spec:
+    """A whole figure for print: its panels beside each other, each with its legend.
+
+    In a column of a paper they are below each other.
+    """
     choices = list(dict.fromkeys(panel.choice for panel in figure.panels))[:CHOICES_IN_PRINT]
     panels = [panel for panel in figure.panels if panel.choice in choices]
-    columns = 2 if any(panel.choice for panel in panels) else 3
-    alike = len({frozenset(panel.series) for panel in panels}) == 1
-    return joined(
-        [printed(panel, study) for panel in panels],
-        figure.title,
-        columns,
-        "shared" if alike else "independent",
-    )
+    if in_column:
+        drawn = [printed(panel, study, _COLUMN, columns=1) for panel in panels]
+        return joined(drawn, figure.title, 1, size=12, width=_COLUMN)
+    columns = 2 if len(choices) > 1 or choices != [None] else 3
+    return joined([printed(panel, study) for panel in panels], figure.title, columns)
 
 
-def joined(panels: list[Spec], title: str, columns: int, legends: str) -> Spec:
-    """Charts under one title, whose legends are one that is "shared", or "independent"."""
-    scales = dict.fromkeys(("color", "strokeDash", "shape"), legends)
+def joined(panels: list[Spec], title: str, columns: int, *, size: int = 17, width: int = 370) -> Spec:
+    """Charts under one title, each with legends of its own."""
     return {
         "concat": panels,
         "columns": min(columns, len(panels)),
         "spacing": 36,
-        "title": {"text": title, "fontSize": 17, "offset": 18},
-        "resolve": {"scale": scales, "legend": scales},
+        "title": {"text": wrap(title, round(12 * width / size / _LETTER)), "fontSize": size, "offset": 18},
+        "resolve": {"scale": dict.fromkeys(("color", "strokeDash", "shape"), "independent")},
     }
 
 

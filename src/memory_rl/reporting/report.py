@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-    progress.phase("reading the run directories")
-    found = survey(config.paths, tables=True)
-    cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
-    study = replace(make_study(cells), damages=damages)
-    _refuse_nothing(config, study)
-    _warn_of(damages)
-    progress.phase("judging and laying out the page")
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from memory_rl.analysis.collect import Damage, find_cells, survey
@@ -21,12 +18,8 @@ from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
-<<<<<<< HEAD
-from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
-=======
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.provenance import judge_sweeps
->>>>>>> term
+from memory_rl.reporting.provenance import damages_of_sweeps, judge_sweeps
 from memory_rl.reporting.ranking import make_ranking
 from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
@@ -52,23 +45,13 @@ def write_report(config: ReportConfig) -> Path:
 def _write_report(config: ReportConfig, progress: Progress) -> Path:
     out = Path(config.out)
     _refuse_foreign(out)
-<<<<<<< HEAD
+    progress.phase("reading the run directories")
     found = survey(config.paths, tables=True)
     cells, damages = found.cells, [*found.damages, *damages_of_sweeps(config.paths, found.cells)]
     study = replace(make_study(cells), damages=damages)
     _refuse_nothing(config, study)
     _warn_of(damages)
-=======
-    progress.phase("reading the run directories")
-    cells = find_cells(config.paths)
-    study = make_study(cells)
-    if not study.entries:
-        raise RunDirectoryError(
-            f"runs={config.runs} holds {len(cells)} run directories but none that is completed: "
-            "wait for one, or give other folders."
-        )
     progress.phase("judging and laying out the page")
->>>>>>> term
     judgements = judge_sweeps(config.paths, cells)
     first = Path(config.paths[0])
     title = config.title or next((one.protocol.name for one in judgements), first.resolve().name)
@@ -85,7 +68,7 @@ def _write_report(config: ReportConfig, progress: Progress) -> Path:
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
         **{
             f"figures/{name}": content
-            for name, content in _draw([*profiles, *printed], study.plain(), progress)
+            for name, content in _draw([*profiles, *printed], study.plain(), config, progress)
         },
     }
     _write(out, files)  # the page first: it marks the folder as a report
@@ -121,7 +104,8 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
         RunDirectoryError: if no run directory is found, or one is damaged, or the folder cannot be written.
     """
     study = make_study(find_cells(paths))
-    return _write(as_path(folder, "folder"), dict(_draw([make(study) for make in CAPACITY_FIGURES], study)))
+    drawn = chain.from_iterable(draw(make(study), study, png=True) for make in CAPACITY_FIGURES)
+    return _write(as_path(folder, "folder"), dict(drawn))
 
 
 def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
@@ -143,12 +127,11 @@ def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
 
 
 def _draw(
-    figures: Sequence[Figure], study: Study, progress: Progress | None = None
+    figures: Sequence[Figure], study: Study, config: ReportConfig, progress: Progress
 ) -> Iterator[tuple[str, bytes]]:
     for place, figure in enumerate(figures):
-        if progress is not None:
-            progress.move(place / len(figures), f"{place} of {len(figures)}")
-        yield from draw(figure, study)
+        progress.move(place / len(figures), f"{place} of {len(figures)}")
+        yield from draw(figure, study, config.theme, png=config.png)
 
 
 def _refuse_foreign(out: Path) -> None:

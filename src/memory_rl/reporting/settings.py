@@ -28,6 +28,11 @@ class ReportConfig:
     title: str | None = key(
         None, "The heading of the page. Default: the name of the protocol, or of the first folder."
     )
+    theme: Literal["light", "paper"] = key(
+        "light",
+        "Of the figures that are saved: light, or paper, in the width of a column with type of 8 pt.",
+    )
+    png: bool = key(False, "Save each figure as PNG, too.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from memory_rl.reporting.lettering import FONT
 from memory_rl.reporting.study import Label
 
-Theme = Literal["light", "dark"]
+Theme = Literal["light", "dark", "paper"]
+"""Paper is light, and as small as a column: a width of 3.3 inches with type of 8 pt."""
 
 GROUND = {"light": "#ffffff", "dark": "#15191f"}
 """What the figures stand on."""
@@ -37,9 +39,13 @@ _INK = {
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 
+def _ink(theme: Theme) -> str:
+    return "dark" if theme == "dark" else "light"
+
+
 def color_of(label: Label, theme: Theme) -> str:
     """The colour of a label, its own in each chart."""
-    return PALETTE[theme][label.color]
+    return PALETTE[_ink(theme)][label.color]
 
 
 def dash_at(place: int) -> list[int]:
@@ -82,18 +88,19 @@ def vega_config(theme: Theme, labels: Sequence[Label], *, ground: str | None = N
         labels: in the order of the colour scale.
         ground: behind the figure; transparent by default.
     """
-    text, muted, lines = _INK[theme].values()
+    text, muted, lines = _INK[_ink(theme)].values()
+    size = 11 if theme == "paper" else 12
     guide = {
         "labelColor": muted,
         "titleColor": text,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": size,
+        "titleFontSize": size,
         "titleFontWeight": "normal",
         "labelLimit": 320,
     }
     return {
         "background": ground or "transparent",
-        "font": _FONT,
+        "font": FONT if ground else _FONT,  # in a file it is drawn as outlines
         "axis": {
             **guide,
             "gridColor": lines,
@@ -107,21 +114,23 @@ def vega_config(theme: Theme, labels: Sequence[Label], *, ground: str | None = N
         "title": {
             "color": text,
             "subtitleColor": muted,
-            "fontSize": 14,
-            "subtitleFontSize": 12,
+            "fontSize": size if theme == "paper" else 14,
+            "subtitleFontSize": size,
             "anchor": "start",
             "offset": 10,
         },
         "view": {"stroke": None},
         "range": {
             "category": [color_of(label, theme) for label in labels],
-            "ordinal": list(PALETTE[theme]),  # of what is no label, such as sizes; see `drawing.color_scale`
+            "ordinal": list(
+                PALETTE[_ink(theme)]
+            ),  # of what is no label, such as sizes; see `drawing.color_scale`
         },
-        "text": {"color": text, "fontSize": 12},
+        "text": {"color": text, "fontSize": size},
         "style": {
             "reference": {"color": text},
-            "reference-text": {"color": muted, "fontSize": 12},
-            "heading": {"color": text, "fontSize": 12, "fontWeight": "bold"},
+            "reference-text": {"color": muted, "fontSize": size},
+            "heading": {"color": text, "fontSize": size, "fontWeight": "bold"},
             "interval": {"color": text},
         },
     }

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from textwrap import wrap
 from typing import Any
 
 import polars as pl
 
 from memory_rl.reporting import curves
-from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
-    CHOICES_IN_PRINT,
     DECADES,
     INTERVAL,
     LANE,
@@ -26,6 +23,8 @@ from memory_rl.reporting.drawing import (
     axis,
     band,
     color_scale,
+    episode_axis,
+    episodes,
     estimates,
     extent,
     log_axis,
@@ -34,34 +33,15 @@ from memory_rl.reporting.drawing import (
     reach,
     reference,
 )
+from memory_rl.reporting.films import film
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import MINDS, STEPS, short
-from memory_rl.runs.store import FILM, RunDirectory
+from memory_rl.reporting.values import STEPS, short
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
 _PHONE = 40
 """Characters of a heading beside a swatch on a phone."""
 
-_ALL_LINEAR = 100
-"""Axes of at most this many episodes are linear, so that a median of 7 can be read."""
-
 _STEPS: dict[str, Any] = {"interpolate": "step-after"}
-_THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
-
-
-def _episodes(ends: pl.Series, column: str = "episode") -> Spec:
-    """From 0 to the last of the ends; linear, or if that is far, linear at first and then logarithmic."""
-    return _episode_axis(max(ends), column)
-
-
-def _episode_axis(last: float, column: str = "episode") -> Spec:
-    if last <= _ALL_LINEAR:
-        return axis(column, "episodes", (0, last))
-    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
-    shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
-    scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
-    return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def _on_shared_axes(panels: Sequence[Panel], **make: Callable[[float], Spec]) -> list[Panel]:
@@ -100,7 +80,7 @@ def bits_known(study: Study) -> Figure:
 
     A cell that is alone in its panel shows its single runs, too.
     """
-    return Figure("bits_known", _on_shared_axes(_at_each(study, _bits_panel), x=_episode_axis))
+    return Figure("bits_known", _on_shared_axes(_at_each(study, _bits_panel), x=episode_axis))
 
 
 def _bits_panel(entries: Sequence[Entry]) -> Panel:
@@ -109,7 +89,7 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
-        "x": _episodes(frame["episode"]),
+        "x": episodes(frame["episode"]),
         "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
@@ -150,7 +130,7 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
     frame, bits = curves.ledger(entries), entries[0].cell.bits_to_learn
     least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
-        "x": _episodes(frame["episode"]),
+        "x": episodes(frame["episode"]),
         "y": axis("mean", "bits", (least, 1.08 * most)),
         "color": color_scale("curve", curves.CURVES.values()),
     }
@@ -252,14 +232,14 @@ def _heading(entry: Entry) -> str:
 
 def survival(study: Study) -> Figure:
     """Kaplan-Meier curves of the episodes to memorise: one panel per N."""
-    return Figure("survival", _on_shared_axes(_at_each(study, _survival_panel), x=_episode_axis))
+    return Figure("survival", _on_shared_axes(_at_each(study, _survival_panel), x=episode_axis))
 
 
 def _survival_panel(entries: Sequence[Entry]) -> Panel:
     frame = curves.survival(entries)
     percent = [0, 0.25, 0.5, 0.75, 1]
     channels = {
-        "x": _episode_axis(1.05 * max(frame["episode"])),
+        "x": episode_axis(1.05 * max(frame["episode"])),
         "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
@@ -362,78 +342,6 @@ def _rank_panel(frame: pl.DataFrame) -> Panel:
         "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
     return Panel(frame, channels, estimates(), {"series": "condition", "rank": "rank", **_RATE})
-
-
-_LEGIBLE_N = 64
-_MOST_FILMS = 16  # a film takes up to 300 KB of the page
-_DARKEST = 1e-3
-_OVERLAP = 0.004
-
-
-def film(study: Study) -> Figure:
-    """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
-    filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
-    words = [
-        f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
-        f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
-    ]
-    if len(filmed) > CHOICES_IN_PRINT:
-        words.append(f"In print the first {CHOICES_IN_PRINT}.")
-    if len(filmed) > _MOST_FILMS:
-        words.append(f"Of {len(filmed)} conditions with a film, the first {_MOST_FILMS}.")
-    panels = [panel for entry in filmed[:_MOST_FILMS] for panel in _film_panels(entry)]
-    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", words)
-
-
-def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
-    """One of each label, with the most legible N; by label, as they come."""
-    groups = groupby(filmed, key=lambda entry: entry.label)
-    return [min(group, key=lambda entry: abs(math.log2(entry.N / _LEGIBLE_N))) for _, group in groups]
-
-
-def _film_panels(entry: Entry) -> list[Panel]:
-    frame = RunDirectory(entry.cell.path).read_frame(FILM)
-    return [
-        _film_panel(_rectangles(curves.film(frame, mind), entry.N), entry, MINDS[mind])
-        for mind in ("policy", "observer")
-    ]
-
-
-def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
-    N, secret = entry.N, entry.cell.metrics.filter(run=0).select(answer="secret").head(1)
-    rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
-    channels = {
-        "x": _episodes(frame["end"]),
-        "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
-        "color": _brightness(),
-    }
-    tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
-    layers = [
-        marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
-        reference("rule", secret, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
-    ]
-    choice = f"{entry.label}, N = {N}"
-    return Panel(frame, channels, layers, title=title, form=".2~g", choice=choice, canvas=True)
-
-
-def _brightness() -> Spec:
-    bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
-    return {
-        "field": "seen",
-        "type": "quantitative",
-        "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
-        "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
-    }
-
-
-def _rectangles(frame: pl.DataFrame, N: int) -> pl.DataFrame:
-    """Rectangles drawn a little too large and covered by the next, so that no seam shows between them."""
-    return frame.with_columns(
-        top=pl.col("answer") - 0.5,
-        bottom=pl.col("answer") + 0.5 + _OVERLAP * N,
-        right=pl.col("end") + _OVERLAP * (pl.col("end") + LINEAR_UP_TO),
-        seen=pl.max_horizontal("p", pl.lit(_DARKEST)),
-    )
 
 
 FIGURES: tuple[Callable[[Study], Figure], ...] = (

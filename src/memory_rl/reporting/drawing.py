@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.study import MOST, Study, batched
 from memory_rl.reporting.themes import dash_at, shape_at
 from memory_rl.reporting.wording import wording
@@ -27,7 +28,7 @@ SERIES = "series"
 DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
-LEGEND = {"orient": "bottom", "symbolOpacity": 1}
+LEGEND = {"orient": "bottom", "symbolType": "stroke", "symbolOpacity": 1}
 LANE = 21
 """Pixels a line in a panel with rows."""
 
@@ -197,6 +198,27 @@ def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10
     """A logarithmic axis with ticks at 1, 2 and 5, unless others are given."""
     scale = {"type": "log", "base": base}
     return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
+
+
+_THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
+_ALL_LINEAR = 100
+"""Axes of at most this many episodes are linear, so that a median of 7 can be read."""
+
+
+def episodes(ends: pl.Series, column: str = "episode") -> Spec:
+    """From 0 to the last of the ends; linear, or if that is far, linear at first and then logarithmic."""
+    return episode_axis(max(ends), column)
+
+
+def episode_axis(last: float, column: str = "episode") -> Spec:
+    """From 0 to the last episode; what is neither linear nor logarithmic says so."""
+    if last <= _ALL_LINEAR:
+        return axis(column, "episodes", (0, last))
+    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+    shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
+    scale = {"type": "symlog", "constant": LINEAR_UP_TO}
+    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
+    return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
 def color_scale(

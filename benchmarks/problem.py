@@ -21,7 +21,8 @@ from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.policies.answer_trie import AnswerTrie, TokenTurn
 from memory_rl.policies.base_model import find_base_model, warm_up_cached
 from memory_rl.policies.lora import TARGETS
-from memory_rl.policies.tokenisation import tokenise, tokenise_all
+from memory_rl.policies.tokenisation import tokenise
+from memory_rl.populations import make_trie
 from memory_rl.task import INVALID, Environment, make_environment
 from memory_rl.training.recompute import draw_secrets
 
@@ -96,11 +97,7 @@ class Problem:
         )
         base = find_base_model(chosen.model_name, chosen.base_seed)
         self.tokenizer: PreTrainedTokenizerBase = base.tokenizer
-        self.trie: AnswerTrie = tokenise_all(
-            base.tokenizer,
-            self.environment.conversations(),
-            self.environment.choices(np.arange(self.environment.num_forms)),
-        )
+        self.trie: AnswerTrie = make_trie(base.tokenizer, self.environment)
         warm_up_cached(base, self.trie, world.N)
         self._base: PreTrainedModel = base.model
 
@@ -108,6 +105,16 @@ class Problem:
     def max_new_tokens(self) -> int:
         """The longest reply."""
         return max(len(reply) for form in range(self.environment.num_forms) for _, reply in self.turns(form))
+
+    def told(self, **signal: object) -> Problem:
+        """The same world and base model with another signal."""
+        other = copy.copy(self)
+        other.settings = {**self.settings, **signal}
+        other.experiment = make_experiment(other.settings)
+        other.environment = make_environment(
+            other.experiment.world, other.experiment.signal, other.experiment.wording
+        )
+        return other
 
     def base_model(self) -> PreTrainedModel:
         """A fresh copy of the warm base model."""

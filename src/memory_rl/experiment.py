@@ -136,16 +136,18 @@ class Experiment(Parts):
         self._check_memory()
 
     def _check_size(self) -> None:
-        backend, N = self.policy.backend, self.world.N
-        reason = self.why_not_paths if self.scores_paths else None
-        if self.policy.scoring == "paths" and reason:
+        backend, N, scoring = self.policy.backend, self.world.N, self.policy.scoring
+        reason = self.why_not_paths
+        if scoring == "paths" and self.scores_paths and reason:
             raise ConfigError(f"scoring=paths does not go with {reason}: leave scoring out.")
         limit = MAX_N_OF_PATHS if self.scores_paths and reason is None else self._largest_table
         if limit < N:
-            more = "" if reason in (None, "backend=tabular") else f" and {reason}"
+            asked_all = scoring == "all" and backend == "local" and reason is None
+            because, instead = ("scoring=all", ", or leave scoring out") if asked_all else (reason, "")
+            more = "" if backend != "local" or because is None else f" and {because}"
             raise ConfigError(
                 f"N={N} is too large for backend={backend} with env_type={self.world.env_type}{more}: "
-                f"use N={limit} or less."
+                f"use N={limit} or less{instead}."
             )
 
     def _check_memory(self) -> None:

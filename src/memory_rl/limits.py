@@ -39,6 +39,9 @@ MAX_LISTED_FORMS = 2**11
 MAX_N_OF_PATHS = 2**20
 """The largest N where only some answers are scored: beyond it the tokens of all take too much memory."""
 
+MAX_TOKENS_OF_SAMPLES = 2**14
+"""The most tokens of the samples of a run, or of one of its prompts: one mask says which sees which."""
+
 MAX_ANSWERS_KEPT = 2**26
 """The most answers of all runs and secrets: distributions over more of them take gigabytes."""
 

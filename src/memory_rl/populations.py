@@ -15,7 +15,7 @@ from memory_rl.config import TINY
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
-from memory_rl.limits import MAX_LISTED_FORMS
+from memory_rl.limits import MAX_LISTED_FORMS, MAX_TOKENS_OF_SAMPLES
 from memory_rl.policies.prior import zipf_weights
 from memory_rl.task import (
     Environment,
@@ -96,7 +96,8 @@ def _forms(environment: Environment) -> np.ndarray:
     return environment.choices(np.arange(environment.num_forms))
 
 
-def _trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+def make_trie(tokenizer: Any, environment: Environment) -> AnswerTrie:
+    """All valid conversations, as this tokenizer writes them."""
     from memory_rl.policies.tokenisation import tokenise_all, tokenise_turns
 
     prompts = environment.first_prompts()
@@ -171,11 +172,13 @@ def _local(
     base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
-    trie = _trie(base.tokenizer, environment)
+    trie = make_trie(base.tokenizer, environment)
     check_fits(base.model, trie)
     adapters = _adapter_settings(experiment)
     adapters.check(base.model)
     check_packed_pass(base.model, trie, scores_all=not experiment.scores_paths)
+    if experiment.scores_paths and not experiment.signal.shows_answer:
+        _check_samples_fit(experiment, trie)
     about: dict[str, Any] = {"prompt": _prompt(base.tokenizer, environment)}
     about |= {"device": str(base.model.device), "dtype": chosen.dtype}
     if chosen.warmup:
@@ -191,6 +194,20 @@ def _local(
     if experiment.scores_paths:
         return PathPolicy(base.model, trie, avoids=experiment.only_hits, **given), about
     return TransformerPolicy(base.model, trie, **given), about
+
+
+def _check_samples_fit(experiment: Experiment, trie: AnswerTrie) -> None:
+    """The samples of an update to one prompt are in one pass, and a tree of few nodes has no more of them."""
+    several, one = experiment.world.num_secrets > 1, experiment.episodes_an_update
+    size = experiment.updates.group_size if several else one
+    each = trie.longest - len(trie.prompt) + 1
+    most = MAX_TOKENS_OF_SAMPLES // each
+    if size > most and trie.num_nodes > MAX_TOKENS_OF_SAMPLES:
+        product = "group_size" if several else "group_size * batch_size"
+        raise ConfigError(
+            f"{product} = {size} is too large for N={experiment.world.N} with scoring=paths, since {each} "
+            f"tokens of each episode are in one pass: use {product} = {most} or less."
+        )
 
 
 def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: Path | None) -> dict[str, Any]:
@@ -240,7 +257,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
         hosted_loss(setting.learner)  # refuses one that the service does not have
     service = open_service(chosen.model_name, keep.tinker_base_url)
     tokenizer = find_tokenizer(service, chosen.model_name)
-    trie = _trie(tokenizer, environment)
+    trie = make_trie(tokenizer, environment)
     settings = HostedSettings(
         model_name=chosen.model_name,
         num_runs=runs,

@@ -14,6 +14,7 @@ import memory_rl
 from memory_rl.information.ledger import HitLedger, Ledger
 from memory_rl.information.observer import OneAgainstRest
 from memory_rl.information.outcomes import Outcomes
+from memory_rl.learning.learners import Supervised
 from memory_rl.policies import paths as paths_module
 from memory_rl.policies.asking import draw
 from memory_rl.policies.lora import LoRASettings
@@ -37,10 +38,10 @@ def policies(make_policy):
     return whole, paths
 
 
-def make_base(make_policy, kind="single_step", size=N):
+def make_base(make_policy, kind="single_step", size=N, num_secrets=1):
     """A base model without adapters: the fixture's own keeps its warmed-up one, and copies it for each
     policy."""
-    policy = make_policy(kind, size, num_runs=1)
+    policy = make_policy(kind, size, num_runs=1, num_secrets=num_secrets)
     model = policy.model
     for name, module in list(model.named_modules()):
         if hasattr(module, "base"):
@@ -118,6 +119,31 @@ def test_what_spells_no_answer_is_no_valid_mass(make_policy):
     assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
 
 
+def test_what_spells_no_answer_is_none_where_an_exit_was_taken_before_it_was_spelt(make_policy):
+    """Runs that mostly spell 15 of 11 answers; one takes an exit in a quarter of its conversations."""
+    whole = make_policy("multi_step", 11, num_runs=2)
+    base = make_base(make_policy, "multi_step", 11)
+    paths = PathPolicy(base, whole.trie, avoids=False, num_runs=2, lora=LoRASettings(rank=4), **RATE)
+    runs, secrets, random = np.arange(2), np.array([[3], [7]]), torch.Generator().manual_seed(2)
+    wanted = np.append(np.full(11, 0.3 / 11), [0, 0, 0, 0, 0.7])
+    whole.distil(runs, runs[:, None] * 0, np.tile(wanted, (2, 1, 1)), 30)
+    for one, other in zip(whole.adapters.vectors, paths.adapters.vectors, strict=True):
+        one.data += 0.012 * torch.randn(one.shape, generator=random)
+        other.data.copy_(one.data)
+    whole._stale[:] = True
+    log_probs, exact = all_log_probs(whole, runs), whole.assess(runs, secrets, 11)
+    assert (log_probs[:, 11:].max(axis=1) > exact.of_best[:, 0] + 1).all()
+    assert invalid_mass(whole, runs)[0] > 0.2
+    paths._wanted, seen = 64, []
+    for _ in range(12):
+        paths._stale[:] = True
+        seen.append(paths.assess(runs, secrets, 11))
+    assert (np.array([one.of_best for one in seen]) <= exact.of_best + 1e-5).all()
+    estimates = np.exp([one.of_valid for one in seen])[:, :, 0]
+    error = estimates.std(axis=0) / np.sqrt(len(seen))
+    assert (abs(estimates.mean(axis=0) - np.exp(exact.of_valid[:, 0])) < 3 * error).all()
+
+
 @pytest.fixture
 def sampler(make_policy):
     """The same three runs, asked for all answers, and for paths that may be the secret."""
@@ -153,6 +179,20 @@ def test_a_run_that_stands_still_is_asked_for_as_many_samples_as_it_has_given(sa
     paths.assess(RUNS, SECRETS[:, None], N)
     assert paths._num_waiting.tolist() == [4, 4, waiting[2]]
     assert paths._stretch.tolist() == [200, 200, 400]
+
+
+def test_of_several_prompts_nothing_is_drawn_ahead(make_policy):
+    """A run that answers 0 behind one prompt and 1 behind the other, asked in turn while it stands still."""
+    trie = make_policy("single_step", 2, num_secrets=2).trie
+    given = {"num_runs": 1, "lora": LoRASettings(rank=4), "learning_rate": 0.01, "seed": 0}
+    paths = PathPolicy(make_base(make_policy, size=2, num_secrets=2), trie, avoids=False, **given)
+    shown = paths.demonstrate(RUNS[:1], np.array([[0, 1]]), np.array([[0, 1]]))
+    for _ in range(40):
+        paths.update(shown, np.ones(shown.choices.shape), Supervised())
+    seen = paths.assess(RUNS[:1], np.array([[0, 1]]), 2)
+    assert (np.exp(seen.of_form) > 0.99).all()
+    answers = [paths.sample(RUNS[:1], np.array([[turn % 2]]), 4).choices for turn in range(20)]
+    assert np.mean(answers, axis=(1, 2, 3)) == pytest.approx(np.arange(20) % 2, abs=0.3)
 
 
 def test_what_is_drawn_ahead_does_not_depend_on_other_runs(sampler):

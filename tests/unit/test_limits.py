@@ -1,6 +1,7 @@
 """What all runs, secrets and answers need together must fit into memory; else it is refused at once."""
 
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from helpers import complaint, secrets_of, setting_of
@@ -45,3 +46,31 @@ def test_what_needs_a_number_for_every_answer_is_refused_with_or_without_a_ledge
     make_experiment({**given, "num_secrets": 2})
     with pytest.raises(ConfigError, match=r"num_secrets=3 is too large .*: use num_secrets=2 or less\.$"):
         make_experiment({**given, "num_secrets": 3})
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ("N=5000 reward_type=log_distance", "and scoring=all: use N=2048 or less, or leave scoring out."),
+        ("N=513 env_type=multi_step", "and scoring=all: use N=512 or less, or leave scoring out."),
+        ("N=5000 algorithm=posterior", "and algorithm=posterior: use N=2048 or less."),
+    ],
+)
+def test_where_scoring_all_is_what_keeps_answers_few_it_is_named(words, instead, capsys):
+    assert complaint("train", f"{words} scoring=all", capsys).endswith(f" {instead}\n")
+    if "leave" in instead:
+        parse_experiment(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "product"), [("", "group_size * batch_size"), ("num_secrets=2 batch_size=2", "group_size")]
+)
+def test_samples_of_an_update_must_fit_into_one_pass(words, product, capsys):
+    given = f"N={2**20} env_type=multi_step group_size=1024 num_runs=1 {words}"
+    said = complaint("train", given, capsys)
+    assert said.startswith(
+        f"memory-rl: {product} = 1024 is too large for N={2**20} with scoring=paths, since "
+    )
+    most = int(said.rsplit(" = ", 1)[1].split()[0])
+    assert 128 < most < 1024
+    assert not list(Path().glob("runs/*"))

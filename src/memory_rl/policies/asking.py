@@ -2,13 +2,17 @@
 
 What was asked is remembered, and so are the keys and values: each pass takes the tokens alone that no form
 and no sample came to before, of each of them once. Where only one token can follow, the next decision is
-asked for in the same pass: a turn of one-token replies takes one pass.
+asked for in the same pass. And where a sample must wait for the model, the rest of it is guessed (each
+decision to fall like that of the form at the same place, by the sample's own random numbers) and asked for at
+once; it is drawn from what the model then says, which mostly is what was guessed. So a draw of many turns
+takes two or three passes.
 
 Axes: B rows (a run and one of its prompts each), Q forms, E samples, L edges of a path, C of a decision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,12 +39,14 @@ class PathSamples:
         of_staying: (B, E) that none of the exits along the way is taken, on a path of valid tokens; NaN where
             there is no sample.
         of_valid_path: (B, E) of the valid answer at the end of that path.
+        valid_paths: (B, E, L) that path: the sample, led on as if it had not taken its exit.
     """
 
     of_forms: np.ndarray
     paths: np.ndarray
     of_staying: np.ndarray
     of_valid_path: np.ndarray
+    valid_paths: np.ndarray
 
 
 def draw(
@@ -84,7 +90,13 @@ class _Drawing:
         on_path = self._on_paths[:, 0] if avoid else np.zeros(nothing.shape)
         # (B, L + 1) of the form from each of its decisions on
         self._rest = np.pad(np.minimum(np.cumsum(on_path[:, ::-1], axis=1)[:, ::-1], 0.0), ((0, 0), (0, 1)))
-        self._paths = np.full(uniforms.shape[:3], NONE)
+        # (B, L, C) how each decision of a sample may fall: like that of the form at the same place.
+        self._guess = np.ones((*nothing.shape, self._trie.decision_edges.shape[1]))
+        if asker.forms.shape[1]:
+            on, place = np.nonzero(paths[:, 0] != NONE)
+            of_form = asker.scores(on, self._trie.edge_decision[paths[on, 0, place]])
+            self._guess[on, place] = np.exp(of_form)
+        self._paths, self._valid_paths = np.full((2, *uniforms.shape[:3]), NONE)
         wanted = ~np.isnan(uniforms[:, :, 0, 0])
         self._staying, self._valid_path = np.where(wanted, 0.0, np.nan), np.zeros(shape)
         self._inside, self._avoiding = np.full(shape, True), np.full(shape, avoid)
@@ -96,7 +108,8 @@ class _Drawing:
         """Takes an edge where each of these samples stands."""
         where, place = (row, sample), self._place[row, sample]
         decision = self.decision[where]
-        edges, scores = self._trie.decision_edges[decision], self._asker.scores(row, decision)
+        scores = self._asker.scores(row, decision, lambda: self._ahead(row, sample))
+        edges, every = self._trie.decision_edges[decision], np.arange(len(row))
         along = self._avoiding[where][:, None] & (edges == self._avoided[row, place, None])
         weights = np.exp(scores) * np.where(along, -np.expm1(self._rest[row, place + 1])[:, None], 1.0)
         is_exit = self._trie.is_exit[edges] & (edges != NONE)
@@ -106,26 +119,41 @@ class _Drawing:
             self._staying[where] += np.log1p(-leaving)
         uniforms = self._uniforms[row, sample, place]
         pick = _pick(valid, uniforms[:, 0])
-        chosen = np.take_along_axis(edges, pick, axis=1)[:, 0]
-        self._valid_path[where] += np.take_along_axis(scores, pick, axis=1)[:, 0]
+        chosen = edges[every, pick]
+        self._valid_path[where] += scores[every, pick]
         leaves = uniforms[:, 1] < leaving
         taken = np.where(leaves, edges[is_exit], chosen)
         self._paths[row, sample, place] = np.where(self._inside[where], taken, NONE)
+        self._valid_paths[row, sample, place] = chosen
         self._inside[where] &= ~leaves
         self._avoiding[where] &= along.any(axis=1) & (chosen == self._avoided[row, place])
         self._place[where] += 1
         self.decision[where] = np.where(leaving < 1, self._trie.edge_next[chosen], NONE)
 
+    def _ahead(self, row: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The decisions that these samples come to if each falls like the form's at the same place."""
+        decision, place, found = self.decision[row, sample], self._place[row, sample], []
+        while len(decision):
+            found.append((row, decision))
+            edges = self._trie.decision_edges[decision]
+            valid = np.where((edges == NONE) | self._trie.is_exit[edges], 0.0, self._guess[row, place])
+            pick = _pick(valid, self._uniforms[row, sample, place, 0])
+            after = self._trie.edge_next[edges[np.arange(len(row)), pick]]
+            row, sample, place, decision = (part[after != NONE] for part in (row, sample, place + 1, after))
+        rows, decisions = map(np.concatenate, zip(*found, strict=True))
+        return rows, decisions
+
     def drawn(self) -> PathSamples:
         """All of them, once they have ended."""
         reached = np.where(np.isfinite(self._staying), self._valid_path, -np.inf)
-        return PathSamples(self._on_paths.sum(axis=2), self._paths, self._staying, reached)
+        of_forms = self._on_paths.sum(axis=2)
+        return PathSamples(of_forms, self._paths, self._staying, reached, self._valid_paths)
 
 
 def _pick(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-    """A column of each row, with chances in proportion to weights: (n, C), (n,) to (n, 1)."""
+    """A column of each row, with chances in proportion to weights: (n, C), (n,) to (n,)."""
     cumulative = weights.cumsum(axis=1)
-    pick = (uniforms[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1, keepdims=True)
+    pick = (uniforms[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
     return np.minimum(pick, weights.shape[1] - 1)
 
 
@@ -134,18 +162,22 @@ class _Numbered:
 
     def __init__(self, num_things: int) -> None:
         self._size = num_things + 1  # -1 is a thing, too
-        self._keys, self._numbers = np.array([NONE]), np.array([NONE])
+        # What is searched for is found before the last key, which is none.
+        self._keys, self._numbers = np.array([np.iinfo(np.int64).max]), np.array([NONE])
 
     def find(self, rows: np.ndarray, things: np.ndarray) -> np.ndarray:
         """Their numbers; -1 where they have none."""
         keys = self._key(rows, things)
-        place = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        place = np.searchsorted(self._keys, keys)
         return np.where(self._keys[place] == keys, self._numbers[place], NONE)
 
-    def missing(self, rows: np.ndarray, things: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Those without a number, each once, in order of rows and of things within them."""
-        lacking = self.find(rows, things) == NONE
-        rows, things = np.divmod(np.unique(self._key(rows, things)[lacking]), self._size)
+    def missing(self, rows: np.ndarray, things: np.ndarray) -> np.ndarray:
+        """The keys of those without a number, each once, in order of rows and of things within them."""
+        return np.unique(self._key(rows, things)[self.find(rows, things) == NONE])
+
+    def split(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and things of keys."""
+        rows, things = np.divmod(keys, self._size)
         return rows, things - 1
 
     def add(self, rows: np.ndarray, things: np.ndarray, numbers: np.ndarray) -> None:
@@ -181,11 +213,19 @@ class Asker:
         on_paths = trie.edge_decision[paths[where]]
         self._ask(np.append(every, where[0]), np.append(np.zeros_like(every), on_paths))
 
-    def scores(self, rows: np.ndarray, decisions: np.ndarray) -> np.ndarray:
-        """The log-probability in nats of each edge of decisions (n,) of rows (n,): (n, C)."""
+    def scores(
+        self,
+        rows: np.ndarray,
+        decisions: np.ndarray,
+        ahead: Callable[[], tuple[np.ndarray, np.ndarray]] | None = None,
+    ) -> np.ndarray:
+        """The log-probability in nats of each edge of decisions (n,) of rows (n,): (n, C).
+
+        Where a pass is needed, it takes in what `ahead` returns: these rows and decisions, and others.
+        """
         numbers = self._asked.find(rows, decisions)
         if (numbers == NONE).any():
-            self._ask(rows, decisions)
+            self._ask(*((rows, decisions) if ahead is None else ahead()))
             numbers = self._asked.find(rows, decisions)
         return self._values[numbers]
 
@@ -197,7 +237,7 @@ class Asker:
 
     def _ask(self, rows: np.ndarray, decisions: np.ndarray) -> None:
         """One pass for decisions that were not asked for, and for what can only follow them."""
-        rows, decisions = self._asked.missing(*self._with_followers(rows, decisions))
+        rows, decisions = self._asked.split(self._asked.missing(*self._with_followers(rows, decisions)))
         logits = self._logits(rows, self.trie.decision_node[decisions])
         scores = decision_log_probs(self.trie, decisions, logits).cpu().double().numpy()
         self._asked.add(rows, decisions, len(self._values) + np.arange(len(rows)))
@@ -212,14 +252,22 @@ class Asker:
         while len(decisions):
             ways = self.trie.decision_edges[decisions]
             valid = (ways != NONE) & ~self.trie.is_exit[ways]
-            ways_of_row = np.bincount(rows, valid.sum(axis=1), len(self.forms))
-            room -= ways_of_row.max() * len(self.forms)  # rows of one pass are of one length
-            where = np.nonzero(valid if room >= 0 else valid & (valid.sum(axis=1, keepdims=True) == 1))
-            after = self.trie.edge_next[ways[where]]
-            rows, decisions = rows[where[0]][after != NONE], after[after != NONE]
+            after = np.where(valid, self.trie.edge_next[ways], NONE)
+            tokens = np.where(after == NONE, 0, self._depth(after) - self._depth(decisions)[:, None])
+            # Rows of one pass are of one length.
+            room -= np.bincount(rows, tokens.sum(axis=1), len(self.forms)).max() * len(self.forms)
+            if room < 0:
+                after = np.where(valid.sum(axis=1, keepdims=True) == 1, after, NONE)
+            way = np.nonzero(after != NONE)
+            rows, decisions = rows[way[0]], after[way]
             found.append((rows, decisions))
         every_row, every_decision = map(np.concatenate, zip(*found, strict=True))
         return every_row, every_decision
+
+    def _depth(self, decisions: np.ndarray) -> np.ndarray:
+        """How many tokens stand between the prompt and these decisions."""
+        node = self.trie.decision_node[decisions]
+        return np.where(node == NONE, 0, self.trie.node_depth[node] + 1)
 
     def _logits(self, rows: np.ndarray, nodes: np.ndarray) -> torch.Tensor:
         """The logits (n, V) at nodes of rows, by a pass over the tokens that were not in one before."""
@@ -242,12 +290,13 @@ class Asker:
 
     def _new_nodes(self, rows: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of these nodes and of their ancestors that were in no pass, parents before children."""
-        found = [(rows[:0], nodes[:0])]
+        found = np.zeros(0, dtype=np.int64)
         while len(nodes):
-            rows, nodes = self._slots.missing(rows, nodes)
-            found.append((rows, nodes))
+            new = np.setdiff1d(self._slots.missing(rows, nodes), found)
+            found = np.union1d(found, new)
+            rows, nodes = self._slots.split(new)
             nodes = self.trie.node_parent[nodes]
-        return self._slots.missing(*map(np.concatenate, zip(*found, strict=True)))
+        return self._slots.split(found)
 
     def _look_back(self, row: np.ndarray, node: np.ndarray, length: int, size: int) -> None:
         """Lets new nodes of rows see what their parents see, and themselves; and a prompt what is behind."""

@@ -52,11 +52,24 @@ class LoRASettings:
         return StackedAdapters(model, self, seeds)
 
 
-class _AdaptedLinear(torch.autograd.Function):
-    """W x + c + scale * B A x in one step.
+def _adapted(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """W x + c + scale * B A x, and A x.
 
     Everything adds up in place, and every product has the long axis where a matrix multiplication is fast.
     """
+    inner = torch.bmm(inputs, down.mT)
+    return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale), inner
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """`_adapted` with its graph, in one step."""
 
     @staticmethod
     def forward(
@@ -68,26 +81,20 @@ class _AdaptedLinear(torch.autograd.Function):
         up: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        inner = torch.bmm(inputs, down.mT)
+        outputs, inner = _adapted(inputs, weight, bias, down, up, scale)
         ctx.save_for_backward(inputs, weight, down, up, inner)
         ctx.scale = scale
-        return nn.functional.linear(inputs, weight, bias).baddbmm_(inner, up, alpha=scale)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, weight, down, up, inner = ctx.saved_tensors
         of_inner = torch.bmm(gradient, up.mT).mul_(ctx.scale)
-        of_inputs = (
-            torch.matmul(gradient, weight).baddbmm_(of_inner, down) if ctx.needs_input_grad[0] else None
-        )
-        return (
-            of_inputs,
-            None,
-            None,
-            torch.bmm(of_inner.mT, inputs),
-            torch.bmm(inner.mT, gradient).mul_(ctx.scale),
-            None,
-        )
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = torch.matmul(gradient, weight).baddbmm_(of_inner, down)
+        of_down, of_up = torch.bmm(of_inner.mT, inputs), torch.bmm(inner.mT, gradient).mul_(ctx.scale)
+        return of_inputs, None, None, of_down, of_up, None
 
 
 class StackedLoRALinear(nn.Module):
@@ -110,9 +117,12 @@ class StackedLoRALinear(nn.Module):
             return self.base(inputs)
         down, up = self.adapters
         by_run = inputs.reshape(len(down), -1, inputs.shape[-1])
-        outputs: torch.Tensor = _AdaptedLinear.apply(
-            by_run, self.base.weight, self.base.bias, down, up, self.scale
-        )  # type: ignore[no-untyped-call]
+        given = by_run, self.base.weight, self.base.bias, down, up, self.scale
+        outputs: torch.Tensor = (
+            _AdaptedLinear.apply(*given)  # type: ignore[no-untyped-call]
+            if torch.is_grad_enabled()
+            else _adapted(*given)[0]
+        )
         return outputs.view(*inputs.shape[:-1], -1)
 
 

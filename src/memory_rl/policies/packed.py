@@ -122,23 +122,24 @@ def pack_nodes(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray, batch: int
         trie.num_nodes,
         length,
     )
-    viewer, seen = np.arange(len(keys)), node
-    while len(viewer):
-        allowed[row[viewer], place[viewer], pack.slots(row[viewer], seen)] = True
-        seen = trie.node_parent[seen]
-        viewer, seen = viewer[seen != NONE], seen[seen != NONE]
+    above, depth = pack.slots(row, trie.node_parent[node]), trie.node_depth[node]
+    for level in np.unique(depth):  # a node sees what its parent sees, and itself
+        at = np.nonzero(depth == level)[0]
+        allowed[row[at], place[at]] = allowed[row[at], above[at]]
+        allowed[row[at], place[at], place[at]] = True
     mask.masked_fill_(~torch.from_numpy(allowed), torch.finfo(torch.float32).min)
     return pack
 
 
 def _with_ancestors(trie: AnswerTrie, rows: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """Sorted keys of the nodes and of all that they descend from, see `Pack`."""
-    found = [np.zeros(0, dtype=np.int64)]
-    while (nodes != NONE).any():
-        found.append(np.unique((rows * (trie.num_nodes + 1) + nodes)[nodes != NONE]))
-        rows, nodes = np.divmod(found[-1], trie.num_nodes + 1)
+    found, size = np.zeros(0, dtype=np.int64), trie.num_nodes + 1
+    while len(nodes):
+        new = np.setdiff1d((rows * size + nodes)[nodes != NONE], found)
+        found = np.union1d(found, new)
+        rows, nodes = np.divmod(new, size)
         nodes = trie.node_parent[nodes]
-    return np.unique(np.concatenate(found))
+    return found
 
 
 def pack_all(trie: AnswerTrie) -> Pack:

@@ -70,7 +70,8 @@ class PathPolicy(AdaptedTransformer):
         """This many episodes of each run, in blocks to these prompts (R, B).
 
         Those that were drawn before are given out first: while a run stands still its samples stay good, so
-        that in a stretch of silent groups as many are drawn at once as it has lasted.
+        that in a stretch of silent groups as many are drawn at once as it has lasted. Of several prompts none
+        are drawn ahead, since the next group may be about another.
         """
         self._wanted, size = num_episodes, num_episodes // prompts.shape[1]
         self._playing[:] = np.isin(np.arange(self.num_runs), runs)
@@ -79,7 +80,7 @@ class PathPolicy(AdaptedTransformer):
         for row in np.nonzero(ready)[0]:
             path[row] = self._give_out(runs[row], num_episodes)
         some, no_forms = np.nonzero(~ready)[0], np.zeros((len(runs), prompts.shape[1], 0), dtype=np.int64)
-        times = self._times(runs[some], num_episodes) if size == num_episodes else 1
+        times = self._times(runs[some], num_episodes) if self.trie.num_prompts == 1 else 1
         for chunk, drawn in self._draw(runs[some], prompts[some], no_forms[some], size, times):
             here = some[chunk]
             sampled = drawn.paths.reshape(len(here), -1, path.shape[2])
@@ -171,9 +172,9 @@ class PathPolicy(AdaptedTransformer):
         every_row = every_prompt(every, asked.shape[1])
         for chunk, seen in self._draw(every, every_row, asked, num_samples, times):
             here, of_form = every[chunk], seen.of_forms[:, 0]
-            answers = np.where(self._beyond(seen.paths, num_answers), -np.inf, seen.of_valid_path)
-            best = np.maximum(of_form, answers.max(axis=1))
-            of_all = np.stack([of_form, self._of_valid(seen, num_answers), best]).reshape(3, len(here), -1)
+            beyond = self._beyond(seen.valid_paths, num_answers)
+            best = np.maximum(of_form, np.where(beyond, -np.inf, seen.of_valid_path).max(axis=1))
+            of_all = np.stack([of_form, self._of_valid(seen, beyond), best]).reshape(3, len(here), -1)
             check_finite(of_all[0], "probabilities are", here, self.updates)
             moved = np.isin(here, runs)
             self._assessed[:, here[moved]] = of_all[:, moved]
@@ -181,15 +182,17 @@ class PathPolicy(AdaptedTransformer):
                 self._put_by(here, seen.paths)
         self._stale[runs], self._stretch[runs] = False, self._stretch[runs] // 2
 
-    def _of_valid(self, seen: PathSamples, num_answers: int) -> np.ndarray:
+    def _of_valid(self, seen: PathSamples, beyond: np.ndarray) -> np.ndarray:
         """The mass on all answers: (R,), estimated without bias, but at least that of the form.
 
         The mean probability of staying, of samples of all answers; of samples that are not the form,
-        P(form) + (1 - P(form)) times it. Samples that stay and spell what is no answer are taken off.
+        P(form) + (1 - P(form)) times it. Staying is worth nothing where it leads beyond all answers (R, E).
         """
-        staying = np.exp(seen.of_staying) - self._beyond(seen.paths, num_answers)
+        staying = np.where(beyond, 0.0, np.exp(seen.of_staying))
         form, others = np.exp(seen.of_forms[:, 0]), np.nanmean(staying, axis=1)
-        return np.log(np.maximum(form, form + (1 - form) * others if self._avoids else others))
+        with np.errstate(divide="ignore"):
+            of_all = np.log(form + (1 - form) * others if self._avoids else others)
+        return np.maximum(seen.of_forms[:, 0], of_all)
 
     def _beyond(self, paths: np.ndarray, num_answers: int) -> np.ndarray:
         """Which samples (..., L) are valid in each turn and spell a number that is no answer: (...)."""

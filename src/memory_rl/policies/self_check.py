@@ -52,9 +52,10 @@ def check_packed_pass(model: PreTrainedModel, trie: AnswerTrie, *, scores_all: b
             bits, spread = _difference(model, trie, scores_all)
     except Exception as error:  # whatever a family raises that does not know our mask, positions or cache
         why = one_line(f"{type(error).__name__}: {error}")
+        otherwise = "" if scores_all else ", or scoring=all with an N for which it works"
         raise ModelError(
             f"{kind}, which cannot score answers that share their prompt ({why}): use a model that attends "
-            f"to the whole conversation in every layer, {_SUCH_AS}."
+            f"to the whole conversation in every layer, {_SUCH_AS}{otherwise}."
         ) from error
     if not np.isfinite(bits):
         instead = "dtype=float32" if model.dtype in _HALVES else "weights that are not damaged"

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import polars as pl
@@ -204,7 +205,7 @@ def test_one_learner_alone_is_told_to_name_another(protocol, capsys):
     output = capsys.readouterr().out
     assert "One learner cannot be ranked: name another, such as learners=reinforce,mine.py:Mine." in output
     assert "measured learners" not in output
-    assert "binary N=4 algorithm=grpo learning_rate=0.3: " in output  # while it runs
+    assert re.search(r"binary N=4 algorithm=grpo seed=\d+ learning_rate=0\.3: ", output)  # while it runs
     tuned = {name: json.loads(Path("sweep", name).read_text()) for name in ("summary.json", "sweep.json")}
     (choice, *_) = tuned["summary.json"]["tuning"]
     assert choice["settings"]["algorithm"] == "grpo"

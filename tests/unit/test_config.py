@@ -399,7 +399,8 @@ def test_what_is_kept_and_shown_makes_no_other_experiment():
     kept = {
         "log_path": "here", "resume": True, "checkpoint_every": 5.0, "save_adapters": True, "save_base": True,
         "threads": 3, "figures": False,
-        "wandb_project": "one", "trackio_project": "two", "tensorboard": True, "quiet": True,
+        "wandb_project": "one", "trackio_project": "two", "tensorboard": True,
+        "quiet": True, "verbose": True,
     }  # fmt: skip
     assert {*kept, "data_dir", "tinker_base_url", "max_tokens_total"} == KEEP
     assert make_experiment(kept).resolved() == make_experiment({}).resolved()

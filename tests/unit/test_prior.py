@@ -143,8 +143,9 @@ def test_bits_known_at_the_start_are_those_of_the_prior_and_the_laws_hold(skew):
     np.testing.assert_allclose(
         np.add(relative["gained_bits"]["runs"], known), relative["bits_known"]["runs"], atol=1e-9
     )
-    assert f"relative to the base's own prior: {relative['gained_bits']['estimate']:.3g}" in about_prior(
-        summary
+    assert (
+        f"learned beyond what the base model started with: {relative['gained_bits']['estimate']:.3g}"
+        in about_prior(summary)
     )
 
 

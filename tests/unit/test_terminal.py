@@ -1,6 +1,7 @@
 """The last screen of a run: the answer, then one table that says where the bits went."""
 
 import os
+import re
 from signal import SIGINT
 
 import pytest
@@ -104,6 +105,10 @@ def test_one_unit_is_not_plural(capsys):
     rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
     told = {row[1]: row[2:4] for row in rows if len(row) > 3}
     assert told["ideal questioner (exact): knows S"] == ["1", "episode"]
+    assert main(["bounds", "N=2", "reward_type=binned_log_distance", "reward_bins=8"]) == 0
+    out = capsys.readouterr().out
+    assert "the capacity is 1 bit." in out
+    assert re.search(r"log2 of the levels +│ +1 │ bit per episode", out)
 
 
 SAME = ("binary N=64", "grpo", "adam", (208.0, 0.02))
@@ -161,16 +166,12 @@ def test_an_interruption_says_what_is_kept_and_no_more(where, words, monkeypatch
     def interrupted(*arguments, **keys):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execution, where, interrupted)
-    assert main(["train", "N=8", "backend=tabular", "num_runs=1", "max_episodes=4", "log_path=run"]) == 130
+    words_of = ["train", "N=8", "backend=tabular", "num_runs=1", "max_episodes=4", "log_path=run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, where, interrupted)
+        assert main(words_of) == 130
     assert capsys.readouterr().err == words
-    monkeypatch.undo()
-    assert (
-        main(
-            ["train", "N=8", "backend=tabular", "num_runs=1", "max_episodes=4", "log_path=run", "resume=True"]
-        )
-        == 0
-    )
+    assert main([*words_of, "resume=True"]) == 0
 
 
 def test_an_interruption_before_anything_is_only_that(monkeypatch, capsys):

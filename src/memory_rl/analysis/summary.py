@@ -71,7 +71,9 @@ def about_prior(summary: Mapping[str, Any]) -> str | None:
         str(Estimate(relative[name]["estimate"], *relative[name]["ci95"]))
         for name in ("bits_known", "gained_bits", "prior_bits")
     )
-    return f"bits known at the end: {known}; relative to the base's own prior: {gained} of {left}"
+    return (
+        f"Bits known at the end: {known}; learned beyond what the base model started with: {gained} of {left}"
+    )
 
 
 def _mean(of_runs: pl.Series) -> Json:

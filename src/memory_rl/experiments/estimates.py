@@ -20,7 +20,7 @@ from memory_rl.experiments.tuning import Contest
 from memory_rl.files import Json
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import duration, table_rows
+from memory_rl.reporting.values import counted, duration, table_rows
 
 _BINARY, _STUCK = 1.5, 0.3
 _EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0, "teacher": 5.0}
@@ -162,7 +162,7 @@ def total(costs: Sequence[Json], workers: int) -> str:
     """The sum of all cells as a sentence."""
     seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
     return (
-        f"{len(costs)} cells, about {episodes:,} episodes and {duration(seconds)} on one core, "
+        f"{counted(len(costs), 'cell')}, about {episodes:,} episodes and {duration(seconds)} on one core, "
         f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "
         "measured time per update, right to a factor of about three."
     )

@@ -13,6 +13,7 @@ from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
+from memory_rl.keys import shown
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
@@ -74,7 +75,7 @@ def name_of_cell(cell: GridCell, keys: Sequence[str]) -> str:
     about = {"N": cell.about["N"], **{key: cell.values.get(key) for key in keys}}
     if "learning_rate" in keys:
         about["learning_rate"] = cell.experiment.step_size
-    given = (f"{key}={number(value)}" for key, value in about.items() if value is not None)
+    given = (f"{key}={shown(value)}" for key, value in about.items() if value is not None)
     return " ".join([cell.experiment.condition, *given])
 
 
@@ -117,7 +118,7 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
     )
     return Sheet(
         list(columns),
-        table_rows(map(_in_words, rows), columns),
+        table_rows((_in_words(row, keys) for row in rows), columns),
         keys=keys,
         spare=[one for one in ("status", "laws", "rate", "of the\nceiling") if one in columns],
         words=("condition", "status", "laws", *keys[2:]),
@@ -142,7 +143,7 @@ def sweep_headline(rows: Sequence[Json]) -> str:
 
 
 def _named(row: Json) -> str:
-    more = (f"{key}={number(row[key])}" for key in row if key not in FIELDS and row[key] is not None)
+    more = (f"{key}={shown(row[key])}" for key in row if key not in FIELDS and row[key] is not None)
     return " ".join([row["condition"], f"N={row['N']}", *more])
 
 
@@ -167,12 +168,13 @@ def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
     )
 
 
-def _in_words(row: Json) -> Json:
+def _in_words(row: Json, keys: Sequence[str]) -> Json:
+    """What of a row is not a number with an interval; its keys as they would be typed."""
     known, rate = row["memorised"] is not None, row["bits_per_episode"]
     share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
     return {
         **row,
-        "seed": str(row["seed"]),
+        **{key: shown(row[key]) for key in keys if row[key] is not None},
         "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
         "share": None if share is None else f"{number(100 * share, 2)} %",
     }

@@ -254,7 +254,7 @@ class Sweep:
         self._write_record(self.cells, chosen=self.tuning is None)
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
-        self._tell(f"{len(self.cells)} cells in {self.directory.location}")
+        self._tell(f"{counted(len(self.cells), 'cell')} in {self.directory.location}")
         for note in self.notes:
             self._tell(note)
 
@@ -348,8 +348,8 @@ class Sweep:
         return Task(cell, folder, None, files)
 
     def _ended(self, folder: str, outcome: CellOutcome, cell: GridCell) -> str:
-        keys = [*(["algorithm"] if self.learners else []), *(["learning_rate"] if folder == TUNING else [])]
-        name = results.name_of_cell(cell, results.keys_apart(self.cells, keys))
+        keys = results.keys_apart(self.cells, ["algorithm"] if self.learners else [])
+        name = results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             self.diverged |= {outcome.id} if outcome.diverged else set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -91,7 +92,7 @@ def _remarks(cell: Cell) -> Iterator[str]:
         unit = unit_of(cell)
         yield (
             f"Best questions: of a player who asks what tells most. Told: to an ideal observer of the same "
-            f"{unit}s. Intervals: 95 %, over runs."
+            f"{unit}s.{' Intervals: 95 %, over runs.' if summary['runs'] > 1 else ''}"
         )
     if "checks" in summary:
         yield _self_check(summary["checks"])
@@ -139,7 +140,8 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
     for what, value, unit in rows:
         if value is not None:
             words = number(value, 4)
-            table.add_row(what, words, unit.removesuffix("s") if words == "1" and unit[-1] == "s" else unit)
+            one = words == "1"
+            table.add_row(what, words, re.sub(r"s\b", "", unit, count=1) if one else unit)
     return table
 
 

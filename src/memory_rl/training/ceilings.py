@@ -125,7 +125,7 @@ def warnings_about(ceilings: Ceilings, N: int, unused_levels: int) -> Iterator[s
     if unused_levels:
         yield (
             f"{unused_levels} of the reward levels never occur at N={N}: "
-            f"the capacity is {ceilings.capacity:.3g} bits."
+            f"the capacity is {ceilings.capacity:.3g} bit{'' if ceilings.capacity == 1 else 's'}."
         )
 
 

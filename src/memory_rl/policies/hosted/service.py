@@ -11,7 +11,7 @@ import httpx
 import tinker
 from tinker.lib.base_url import resolve_base_url
 
-from memory_rl.errors import ModelError, ServiceError, suggest
+from memory_rl.errors import ModelError, ServiceError, hushed, suggest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -133,7 +133,9 @@ def find_tokenizer(service: Service, model_name: str) -> PreTrainedTokenizerBase
     try:
         if Path(model_name).is_dir():
             return AutoTokenizer.from_pretrained(model_name, trust_remote_code=False)
-        return service.session.create_sampling_client(base_model=model_name).result().get_tokenizer()
+        client = service.session.create_sampling_client(base_model=model_name).result()
+        with hushed("huggingface_hub"):  # which prints each try where it is not reached
+            return client.get_tokenizer()
     except tinker.TinkerError as error:
         raise explain(error, model_name) from error
     except (ImportError, OSError, RuntimeError, ValueError) as error:

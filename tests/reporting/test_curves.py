@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-from reporting_helpers import luminance, write_film
+from reporting_helpers import write_film
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting import curves
+from memory_rl.reporting.charts import FIGURES, absorption, bits_known, scaling, survival, waterfall
 from memory_rl.reporting.study import Entry, make_study
-from memory_rl.reporting.themes import GROUND, PALETTE
 
 
 class Told(Cell):
@@ -189,8 +189,44 @@ def test_a_film_in_rectangles_is_the_film(tmp_path):
     assert len(curves.film(frame, "policy")) == 16  # a policy that stands still is one rectangle an answer
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_colour_stands_out_from_its_ground(theme):
-    for color in PALETTE[theme]:
-        low, high = sorted((luminance(color), luminance(GROUND[theme])))
-        assert (high + 0.05) / (low + 0.05) >= 3
+def domains(make, study, channel):
+    return {tuple(panel.channels[channel]["scale"]["domain"]) for panel in make(study).panels}
+
+
+def test_panels_that_are_compared_share_their_axes(sweep):
+    study = make_study(find_cells([sweep]))
+    for make in (bits_known, survival, absorption, scaling):
+        for channel in ("x", "y"):
+            assert len(domains(make, study, channel)) == 1
+
+
+def test_a_median_of_7_is_read_off_a_linear_axis_and_other_scales_say_what_they_are(sweep):
+    fast = make_study([cell for cell in find_cells([sweep]) if cell.path.name in ("sft-16", "multi-16")])
+    for make in (bits_known, survival):
+        near, far = (make(study).panels[0].channels["x"] for study in (fast, make_study(find_cells([sweep]))))
+        assert max(near["scale"]["domain"]) <= 105
+        assert (near["scale"].get("type"), near["title"]) == (None, "episodes")
+        assert far["scale"]["type"] == "symlog"
+        assert "linear up to 10, logarithmic beyond" in far["title"]
+
+
+@pytest.mark.parametrize("make", [make for make in FIGURES if make.__name__ not in ("waterfall", "film")])
+@pytest.mark.parametrize("names", [("sft-16",), ("binary-16", "sft-16"), ("binary-8", "binary-16", "sft-8")])
+def test_no_chart_has_one_point_on_its_axis(make, names, sweep):
+    study = make_study([cell for cell in find_cells([sweep]) if cell.path.name in names])
+    for panel in make(study).panels:
+        column = panel.channels["x"]["field"]
+        assert panel.frame[column].n_unique() > 1
+
+
+def test_words_of_the_waterfall_stand_where_there_is_room(sweep):
+    """On the side of the bar that has more room, of an axis that ends where its domain does."""
+    for panel in waterfall(make_study(find_cells([sweep]))).panels:
+        low, high = panel.channels["x"]["scale"]["domain"]
+        for row in panel.frame.rows(named=True):
+            ends = [row[name] for name in ("above", "below", "low", "high") if row[name]]
+            room = (min(ends) / low, high / max(ends))
+            assert room[0 if row["is_left"] else 1] == max(room)
+        frames = [layer.frame for layer in panel.layers if layer.frame is not None]
+        headings = [frame["lane"].max() for frame in frames if "heading" in frame.columns]
+        assert max(headings) < panel.frame["lane"].min()

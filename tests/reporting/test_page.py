@@ -14,7 +14,7 @@ from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import color_of
 
-LABELS = ["sft", "multi_step", "binary", "binary backend=local", "binary backend=local lora_rank=1", EVIL]
+LABELS = ["sft", "multi_step", "binary", "binary backend=local", EVIL, "binary backend=local lora_rank=1"]
 
 
 def drawn(page, panel: str, mark: str) -> int:
@@ -138,10 +138,30 @@ def test_variants_in_rank_start_hidden_and_can_be_switched_on(open_page):
     page = open_page()
     boxes = page.locator(".legend input")
     assert [box.get_attribute("value") for box in boxes.all()] == LABELS
-    assert [box.is_checked() for box in boxes.all()] == [name != LABELS[4] for name in LABELS]
-    before = drawn(page, "survival-1", "line")
-    boxes.nth(4).check()
-    wait_for_marks(page, "survival-1", "line", before + 1)
+    assert [box.is_checked() for box in boxes.all()] == [name != LABELS[5] for name in LABELS]
+    panel = page.locator('.panel[data-panel="survival-2"]')  # of those that start hidden
+    assert not panel.is_visible()
+    boxes.nth(5).check()
+    wait_for_marks(page, "survival-2", "line", 1)
+    assert panel.is_visible()
+
+
+def test_all_none_and_only_this_one(open_page):
+    page = open_page()
+    boxes = page.locator(".legend input")
+
+    def on() -> list[str]:
+        return [box.get_attribute("value") for box in boxes.all() if box.is_checked()]
+
+    page.locator(".legend").get_by_role("button", name="only sft", exact=True).click()
+    wait_for_marks(page, "survival-1", "line", 1)
+    assert on() == ["sft"]
+    page.locator(".legend").get_by_role("button", name="none", exact=True).click()
+    assert on() == []
+    page.wait_for_function("() => document.querySelector('.panel[data-panel=survival-1]').hidden")
+    page.locator(".legend").get_by_role("button", name="all", exact=True).click()
+    wait_for_marks(page, "survival-1", "line", 5)
+    assert on() == LABELS
 
 
 def test_names_of_users_are_shown_and_never_run(open_page):

@@ -504,7 +504,7 @@ def test_from_the_command_line(capsys, figures):
         ]
     )
     assert list(json.loads(Path("run/summary.json").read_text())["conditions"]) == ["NearnessJudge"]
-    assert Path("run/figures/bits_known.png").stat().st_size > 0
+    assert Path("run/figures/bits_known.svg").stat().st_size > 0
 
 
 def test_a_python_object_is_named_in_the_manifest():

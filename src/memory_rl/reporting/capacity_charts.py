@@ -5,7 +5,7 @@ Colours stand for sizes or numbers of secrets. A study without such cells has no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from memory_rl.reporting.drawing import (
     Spec,
     axis,
     band,
+    chunks,
     color_scale,
     estimates,
     extent,
@@ -78,7 +79,7 @@ def capacity(study: Study) -> Figure:
     diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
-        here = knees.filter(condition=condition)
+        here = knees.filter(pl.col("size").is_in(part["size"].to_list()), condition=condition)
         layers = [
             diagonal,
             *estimates(_drawable(part)),
@@ -87,7 +88,7 @@ def capacity(study: Study) -> Figure:
         ]
         return Panel(part, channels, layers, _BITS, condition)
 
-    return Figure("capacity", _by_condition(frame, panel), notes=_left_out(frame))
+    return Figure("capacity", _by_condition(frame, "size", sizes_of(cells), panel), notes=_left_out(frame))
 
 
 def parameters(study: Study) -> Figure:
@@ -97,12 +98,13 @@ def parameters(study: Study) -> Figure:
     if frame.is_empty():
         return Figure("parameters", missing=_ABSENT)
     frame = frame.with_columns(secrets=pl.col("num_secrets").cast(pl.String))
+    order = frame.sort("num_secrets")["secrets"].to_list()
     least, most = _least(frame), 1.6 * max(frame["bits_to_learn"])
     width = reach(frame["parameters"])
     channels = {
         "x": log_axis("parameters", _PARAMETERS, width, format="~s"),
         "y": log_axis("stored", _STORED, (least, most)),
-        "color": color_scale("secrets", frame.sort("num_secrets")["secrets"], title="secrets M"),
+        "color": color_scale("secrets", order, title="secrets M"),
     }
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
@@ -120,7 +122,7 @@ def parameters(study: Study) -> Figure:
     unsaturated = plateaus.filter(~pl.col("saturated"))
     why = "Not saturated, so that no capacity is drawn"
     notes = (*_left_out(frame), *_counted(why, unsaturated, plateaus, "sizes and conditions"))
-    return Figure("parameters", _by_condition(frame, panel), notes=notes)
+    return Figure("parameters", _by_condition(frame, "secrets", order, panel), notes=notes)
 
 
 def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
@@ -150,7 +152,8 @@ def size(study: Study) -> Figure:
     learned = [f"{bits:.3g} bits, M={M}" for bits, M in frame.select("bits_to_learn", "num_secrets").rows()]
     frame = frame.with_columns(learned=pl.Series(learned))
     width = reach(frame["parameters"])
-    color = color_scale("learned", frame.sort("bits_to_learn")["learned"], title="to learn")
+    order = frame.sort("bits_to_learn")["learned"].to_list()
+    color = color_scale("learned", order, title="to learn")
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         bounds, rates = part.filter(pl.col("rate").is_null()), part.drop_nulls("rate")
@@ -168,7 +171,7 @@ def size(study: Study) -> Figure:
 
     why = "Upper bounds, because no run memorised"
     notes = _counted(why, frame.filter(pl.col("rate").is_null()), frame)
-    return Figure("size", _by_condition(frame, panel), notes=notes)
+    return Figure("size", _by_condition(frame, "learned", order, panel), notes=notes)
 
 
 def interference(study: Study) -> Figure:
@@ -180,7 +183,9 @@ def interference(study: Study) -> Figure:
     panel = partial(_interference_panel, color_scale("size", sizes_of(cells), frame["size"]))
     deep = not frame.filter(pl.min_horizontal("mean", "low") < -pl.col("information")).is_empty()
     words = "What lies below -log2 N is cut off; it comes into view when the figure is moved."
-    return Figure("interference", _by_condition(frame, panel), notes=(words,) if deep else ())
+    return Figure(
+        "interference", _by_condition(frame, "size", sizes_of(cells), panel), notes=(words,) if deep else ()
+    )
 
 
 def _interference_panel(color: Spec, condition: str, frame: pl.DataFrame) -> Panel:
@@ -217,8 +222,16 @@ def _capacities(cells: Sequence[Cell]) -> pl.DataFrame:
     return capacities_frame(cells).rename({"capacity_low": "low", "capacity_high": "high"})
 
 
-def _by_condition(frame: pl.DataFrame, make: Callable[[str, pl.DataFrame], Panel]) -> list[Panel]:
-    return [make(str(name), part) for (name,), part in frame.group_by("condition", maintain_order=True)]
+def _by_condition(
+    frame: pl.DataFrame, column: str, names: Iterable[str], make: Callable[[str, pl.DataFrame], Panel]
+) -> list[Panel]:
+    """A panel for each condition, or several where a column has more names than there are colours."""
+    return [
+        make(str(condition), rows)
+        for (condition,), part in frame.group_by("condition", maintain_order=True)
+        for some in chunks(list(dict.fromkeys(names)))
+        if not (rows := part.filter(pl.col(column).is_in(some))).is_empty()
+    ]
 
 
 def _drawable(frame: pl.DataFrame, value: str = "stored", least: float = LEAST_BITS) -> pl.DataFrame:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from textwrap import wrap
 from typing import Any
 
 import polars as pl
 
 from memory_rl.reporting import curves
-from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
     DECADES,
     INTERVAL,
-    LEGEND,
-    ROW,
+    LANE,
     SERIES,
     Figure,
     Layer,
@@ -24,6 +22,9 @@ from memory_rl.reporting.drawing import (
     Spec,
     axis,
     band,
+    color_scale,
+    episode_axis,
+    episodes,
     estimates,
     extent,
     log_axis,
@@ -32,26 +33,46 @@ from memory_rl.reporting.drawing import (
     reach,
     reference,
 )
+from memory_rl.reporting.films import film
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import MINDS, STEPS
-from memory_rl.runs.store import FILM, RunDirectory
+from memory_rl.reporting.values import STEPS, short
 
 _RATE = {"rate": "bits per episode", **INTERVAL}
+_PHONE = 40
+"""Characters of a heading beside a swatch on a phone."""
+
 _STEPS: dict[str, Any] = {"interpolate": "step-after"}
-_THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
 
 
-def _episodes(ends: pl.Series) -> Spec:
-    """From 0 to the last of the ends, linear at first, then logarithmic; ticks as 500, 1k, 20k."""
-    last, ticks = max(ends), [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
-    shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
-    scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    return axis("episode", "episodes", (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+def _on_shared_axes(panels: Sequence[Panel], **make: Callable[[float], Spec]) -> list[Panel]:
+    """Panels that are compared share their axes.
+
+    Args:
+        panels: with axes of their own.
+        make: of a channel, its axis up to the greatest end of all; other axes reach from the least to the
+            greatest end of all.
+    """
+    channels: dict[str, Spec] = {}
+    for channel in ("x", "y") if panels else ():
+        ends = [panel.channels[channel]["scale"].get("domain") for panel in panels]
+        if all(ends) and channel in make:
+            channels[channel] = make[channel](max(high for _, high in ends))
+        elif all(ends):
+            low, high = extent(*ends)
+            scale = {**panels[0].channels[channel]["scale"], "domain": [low, high]}
+            channels[channel] = {**panels[0].channels[channel], "scale": scale}
+    return [replace(panel, channels={**panel.channels, **channels}) for panel in panels]
 
 
 def _at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
-    panels = ((N, make(study.at(N))) for N in study.sizes)
-    return [replace(panel, title=f"N = {N}") for N, panel in panels if panel]
+    """A panel for each N and group of labels."""
+    made = (
+        (f"N = {N}{name and f': {name}'}", make(part.at(N)))
+        for N in study.sizes
+        for name, part in study.charts()
+        if part.at(N)
+    )
+    return [replace(panel, title=title) for title, panel in made if panel]
 
 
 def bits_known(study: Study) -> Figure:
@@ -59,7 +80,7 @@ def bits_known(study: Study) -> Figure:
 
     A cell that is alone in its panel shows its single runs, too.
     """
-    return Figure("bits_known", _at_each(study, _bits_panel))
+    return Figure("bits_known", _on_shared_axes(_at_each(study, _bits_panel), x=episode_axis))
 
 
 def _bits_panel(entries: Sequence[Entry]) -> Panel:
@@ -68,7 +89,7 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     height = information - low
     channels = {
-        "x": _episodes(frame["episode"]),
+        "x": episodes(frame["episode"]),
         "y": axis("mean", "bits known", (low - 0.02 * height, information + 0.1 * height)),
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, **_STEPS}
@@ -96,9 +117,6 @@ def _all_there_is(bits: float, name: str) -> list[Layer]:
     return [reference("rule", frame, {"y": "bits"}, strokeWidth=1), words]
 
 
-_MINDS_COLORS = ["#9aa4b2", "#d1242f", "#1f6feb"]
-
-
 def ledger(entries: Sequence[Entry]) -> list[Panel]:
     """The ledger of a single cell.
 
@@ -112,13 +130,9 @@ def _minds_panel(entries: Sequence[Entry]) -> Panel:
     frame, bits = curves.ledger(entries), entries[0].cell.bits_to_learn
     least, most = extent([0.0, bits], *frame.select("low", "mean", "high"))
     channels = {
-        "x": _episodes(frame["episode"]),
+        "x": episodes(frame["episode"]),
         "y": axis("mean", "bits", (least, 1.08 * most)),
-        "color": {
-            "field": "curve",
-            "scale": {"domain": list(curves.CURVES.values()), "range": _MINDS_COLORS},
-            "legend": {**LEGEND, "title": None},
-        },
+        "color": color_scale("curve", curves.CURVES.values()),
     }
     layers = [*band(**_STEPS), *_all_there_is(bits, "all there is to learn:")]
     return Panel(frame, channels, layers)
@@ -139,19 +153,33 @@ def _waterfall_panel(entries: Sequence[Entry]) -> Panel | None:
         return None
     least, most = extent(rates)
     low, high = least / 1.3, most * max(most / least, 10.0) ** 0.6  # room for the words on the right
-    frame = frame.with_columns(place=pl.max_horizontal("above", "below", "high").fill_null(low))
+    frame = _with_places(frame, low, high)
+    headings = _headings(entries)
+    lines = max(len(wrap(_heading(entry), _PHONE)) for entry in entries if "rates" in entry.summary)
+    frame = frame.with_columns(lane=pl.col("lane") + lines - 1)
     present = frame["series"].unique(maintain_order=True).to_list()
     ticks = [decade for decade in DECADES if decade <= 2 * most]
     channels = {
         "x": log_axis("below", "bits per episode", (low, high), values=ticks, labelOverlap=True),
         "y": {"field": SERIES, "type": "nominal", "sort": present, "axis": None},
-        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [0, 1, 2, 3]}},
+        "yOffset": {"field": "lane", "type": "ordinal", "scale": {"domain": [*range(lines + len(STEPS))]}},
         "color": {"legend": None},  # the rows are labelled
     }
-    layers = [*_falls(frame), *_headings(entries)]
-    return Panel(frame, channels, layers, height=ROW * len(present), rows=present)
+    height = LANE * (lines + len(STEPS)) * len(present)
+    return Panel(frame, channels, [*_falls(frame), *headings], height=height, rows=present)
 
 
+def _with_places(frame: pl.DataFrame, low: float, high: float) -> pl.DataFrame:
+    """With the place of the words, beside the bar where there is more room: left, or else right of it."""
+    ends = frame.select(
+        left=pl.min_horizontal("above", "below", "low").fill_null(low),
+        right=pl.max_horizontal("above", "below", "high").fill_null(low),
+    )
+    is_left = ends["left"] / low > high / ends["right"]
+    return frame.with_columns(is_left=is_left, place=ends["left"].zip_with(is_left, ends["right"]))
+
+
+_WORDS = {"x": "place", "text": "words"}
 _FALL = {
     "series": "condition",
     "step": "loss",
@@ -169,40 +197,49 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
     tips = {"tooltip": _FALL}
     return [
         *(
-            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, style=step, minBandSize=2)
-            for step in STEPS
+            marks("bar", frame.filter(step=step), {**tips, "x2": "above"}, opacity=opacity, minBandSize=2)
+            for step, opacity in zip(STEPS, (0.4, 0.65, 0.9), strict=True)
         ),
         marks("rule", None, {"x": "low", "x2": "high"}, style="interval", strokeWidth=1.4),
         marks("tick", None, tips, style="reference", thickness=2, height=13, opacity=1),
-        marks("text", None, {"x": "place", "text": "words"}, align="left", dx=7, baseline="middle"),
+        *(
+            marks("text", frame.filter(is_left=left), _WORDS, align=align, dx=dx, baseline="middle")
+            for left, align, dx in ((False, "left", 7), (True, "right", -7))
+        ),
     ]
 
 
 def _headings(entries: Sequence[Entry]) -> list[Layer]:
-    rows = [(entry.label, 0, _heading(entry)) for entry in entries if "rates" in entry.summary]
+    """Each in as many lines as it takes to fit a phone."""
+    rows = [
+        (entry.label, lane, line)
+        for entry in entries
+        if "rates" in entry.summary
+        for lane, line in enumerate(wrap(_heading(entry), _PHONE))
+    ]
     frame = pl.DataFrame(rows, schema=["series", "lane", "heading"], orient="row")
     words = {"x": {"value": 18}, "text": "heading"}
     return [
-        marks("square", frame, {"x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
+        marks("square", frame.filter(lane=0), {"x": {"value": 7}, "color": SERIES}, size=90, opacity=1),
         marks("text", frame, words, style="heading", align="left", baseline="middle"),
     ]
 
 
 def _heading(entry: Entry) -> str:
     rate = entry.summary["bits_per_episode"]["estimate"]
-    return f"{entry.label}: {rate:.3g} bits/episode" if rate else f"{entry.label}: none in these runs"
+    return f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
 
 
 def survival(study: Study) -> Figure:
     """Kaplan-Meier curves of the episodes to memorise: one panel per N."""
-    return Figure("survival", _at_each(study, _survival_panel))
+    return Figure("survival", _on_shared_axes(_at_each(study, _survival_panel), x=episode_axis))
 
 
 def _survival_panel(entries: Sequence[Entry]) -> Panel:
     frame = curves.survival(entries)
-    ends, percent = (1, 1.15 * max(frame["episode"])), [0, 0.25, 0.5, 0.75, 1]
+    percent = [0, 0.25, 0.5, 0.75, 1]
     channels = {
-        "x": log_axis("episode", "episodes", ends, values=DECADES, labelExpr=_THOUSANDS),
+        "x": episode_axis(1.05 * max(frame["episode"])),
         "y": axis("surviving", "runs that have not memorised", (-0.03, 1.05), values=percent, format="%"),
     }
     median, fallen = pl.DataFrame({"surviving": [0.5]}), frame.filter(pl.col("surviving") < 1)
@@ -217,7 +254,15 @@ def _survival_panel(entries: Sequence[Entry]) -> Panel:
 
 
 def scaling(study: Study) -> Figure:
-    """Bits per episode against N, with ideal questioners and closed forms: one panel."""
+    """Bits per episode against N, with ideal questioners and closed forms: one panel per group of labels."""
+    panels = [
+        replace(_scaling_panel(part), title=name) for name, part in study.charts() if len(part.sizes) > 1
+    ]
+    compared = _on_shared_axes(panels) if len(study.sizes) > 1 else []
+    return Figure("scaling", compared, "all cells have one N")
+
+
+def _scaling_panel(study: Study) -> Panel:
     frame, guess, sizes = curves.scaling(study.entries), curves.one_hit(study.sizes), study.sizes
     rates = reach(guess["rate"], *frame.select("rate", "low", "high", "questioner", "closed_form"))
     channels = {
@@ -234,18 +279,21 @@ def scaling(study: Study) -> Figure:
         *estimates(),
     ]
     tips = {"series": "condition", "N": "N", **_RATE, "questioner": "ideal questioner"}
-    return Figure("scaling", (Panel(frame, channels, layers, tips, height=420),))
+    return Panel(frame, channels, layers, tips, height=420)
+
+
+_ABSORBED = "bits absorbed per episode (linear within 0.01, logarithmic beyond)"
 
 
 def absorption(study: Study) -> Figure:
     """Bits absorbed per episode against P(S), under h(p) and -log2 p: one panel per N."""
     missing = "no two runs of a cell were measured at about the same P(S)"
-    return Figure("absorption", _at_each(study, _absorption_panel), missing)
+    return Figure("absorption", _on_shared_axes(_at_each(study, _absorption_panel)), missing)
 
 
 def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
     frame, N = curves.absorption(entries), entries[0].N
-    if frame.is_empty():
+    if frame["p"].n_unique() < 2:
         return None
     start = max(1 / (16 * N), min(0.5 / N, min(frame["p"]) / 1.2))
     lowest, _ = extent([0.0], frame.filter(pl.col("p") >= start)["absorbed"])
@@ -253,7 +301,7 @@ def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
     scale, domain = {"type": "symlog", "constant": 0.01}, (lowest * 1.5 - 0.001, 1.4 * math.log2(2 * N))
     channels = {
         "x": log_axis("p", "P(S) before the episode", (start, 1.15), values=[*DECADES, 0.5]),
-        "y": axis("absorbed", "bits absorbed per episode", domain, scale, values=ticks, format="~g"),
+        "y": axis("absorbed", _ABSORBED, domain, scale, values=ticks, format="~g"),
     }
     layers = [
         reference("rule", pl.DataFrame({"bits": [0.0]}), {"y": "bits"}, strokeWidth=0.8),
@@ -270,91 +318,30 @@ def _absorption_panel(entries: Sequence[Entry]) -> Panel | None:
 
 
 def rank(study: Study) -> Figure:
-    """Bits per episode against LoRA rank: one panel per N where ranks differ."""
-    return Figure("rank", _at_each(study, _rank_panel), "no two cells differ in lora_rank alone")
+    """Bits per episode against LoRA rank: one panel per N where ranks differ, and group of labels."""
+    panels = [
+        replace(_rank_panel(part), title=f"N = {N}{name and f': {name}'}")
+        for N in study.sizes
+        for name, part in _by_group(curves.ranks(study.at(N)).drop_nulls("rate"), study)
+    ]
+    return Figure("rank", _on_shared_axes(panels), "no two cells differ in lora_rank alone")
 
 
-def _rank_panel(entries: Sequence[Entry]) -> Panel | None:
-    frame = curves.ranks(entries)
-    if frame["rate"].drop_nulls().is_empty():
-        return None
+def _by_group(frame: pl.DataFrame, study: Study) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of each group of labels that has any."""
+    for name, part in study.charts():
+        rows = frame.filter(pl.col("series").is_in([entry.label for entry in part.entries]))
+        if rows["rank"].n_unique() > 1:
+            yield name, rows
+
+
+def _rank_panel(frame: pl.DataFrame) -> Panel:
     ranks = frame["rank"].unique().sort().to_list()
     channels = {
         "x": log_axis("rank", "LoRA rank", reach(ranks, by=1.5), base=2, values=ranks, format="d"),
         "y": log_axis("rate", "bits per episode", reach(*frame.select("rate", "low", "high"), by=2)),
     }
-    tips = {"series": "condition", "rank": "rank", **_RATE}
-    return Panel(frame, channels, estimates(), tips)
-
-
-_LEGIBLE_N = 64
-_MOST_FILMS = 16  # a film takes up to 300 KB of the page
-_DARKEST = 1e-3
-_OVERLAP = 0.004
-
-
-def film(study: Study) -> Figure:
-    """P(answer) of one run over episodes, beside the observer's posterior: one choice per condition."""
-    filmed = _to_show([entry for entry in study.entries if (entry.cell.path / FILM).exists()])
-    words = [
-        f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
-        f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
-    ]
-    if len(filmed) > _MOST_FILMS:
-        words.append(f"Of {len(filmed)} conditions with a film, the first {_MOST_FILMS}.")
-    panels = [panel for entry in filmed[:_MOST_FILMS] for panel in _film_panels(entry)]
-    return Figure("film", panels, f"no run directory holds {FILM}, the record of P(answer)", words)
-
-
-def _to_show(filmed: Iterable[Entry]) -> list[Entry]:
-    """One of each label, with the most legible N; by label, as they come."""
-    groups = groupby(filmed, key=lambda entry: entry.label)
-    return [min(group, key=lambda entry: abs(math.log2(entry.N / _LEGIBLE_N))) for _, group in groups]
-
-
-def _film_panels(entry: Entry) -> list[Panel]:
-    frame = RunDirectory(entry.cell.path).read_frame(FILM)
-    return [
-        _film_panel(_rectangles(curves.film(frame, mind), entry.N), entry, MINDS[mind])
-        for mind in ("policy", "observer")
-    ]
-
-
-def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
-    N, secret = entry.N, entry.cell.metrics.filter(run=0).select(answer="secret").head(1)
-    rows = {"values": sorted({0, N // 4, N // 2, 3 * N // 4, N - 1}), "format": "d", "grid": False}
-    channels = {
-        "x": _episodes(frame["end"]),
-        "y": axis("top", "answer", (-0.5, N - 0.5), {"reverse": True}, **rows),
-        "color": _brightness(),
-    }
-    tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
-    layers = [
-        marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
-        reference("rule", secret, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
-    ]
-    choice = f"{entry.label}, N = {N}"
-    return Panel(frame, channels, layers, title=title, form=".2~g", choice=choice, canvas=True)
-
-
-def _brightness() -> Spec:
-    bar = {"orient": "bottom", "title": "P(answer)", "gradientLength": 200}
-    return {
-        "field": "seen",
-        "type": "quantitative",
-        "scale": {"type": "log", "domain": [_DARKEST, 1], "scheme": "viridis", "clamp": True},
-        "legend": {**bar, "format": "~g", "values": [0.001, 0.01, 0.1, 1]},
-    }
-
-
-def _rectangles(frame: pl.DataFrame, N: int) -> pl.DataFrame:
-    """Rectangles drawn a little too large and covered by the next, so that no seam shows between them."""
-    return frame.with_columns(
-        top=pl.col("answer") - 0.5,
-        bottom=pl.col("answer") + 0.5 + _OVERLAP * N,
-        right=pl.col("end") + _OVERLAP * (pl.col("end") + LINEAR_UP_TO),
-        seen=pl.max_horizontal("p", pl.lit(_DARKEST)),
-    )
+    return Panel(frame, channels, estimates(), {"series": "condition", "rank": "rank", **_RATE})
 
 
 FIGURES: tuple[Callable[[Study], Figure], ...] = (

@@ -198,15 +198,14 @@ def loss_words(step: str, factor: float | None, above: float | None) -> str:
 @_of_each
 def survival(entry: Entry) -> pl.DataFrame:
     """Kaplan-Meier curves of the episodes to memorise, every step, with pointwise 95 % bands (log-log)."""
-    at_least_one = pl.col("episode").clip(lower_bound=1.0)  # the axis is logarithmic
-    return survival_curve(entry.cell.times).with_columns(at_least_one)
+    return survival_curve(entry.cell.times)
 
 
 @_of_each
 def censored(entry: Entry) -> pl.DataFrame:
     """The runs that were censored, and the share not memorised there: one row per cell and episode."""
     times = entry.cell.times
-    episodes, runs = np.unique(times.episodes[~times.memorised].clip(1.0), return_counts=True)
+    episodes, runs = np.unique(times.episodes[~times.memorised].astype(float), return_counts=True)
     return pl.DataFrame({"episode": episodes, "runs": runs}).join_asof(survival([entry]), on="episode")
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from memory_rl.reporting.study import Study
-from memory_rl.reporting.themes import dash_of
+from memory_rl.reporting.curves import LINEAR_UP_TO
+from memory_rl.reporting.study import MOST, Study, batched
+from memory_rl.reporting.themes import dash_at, shape_at
 from memory_rl.reporting.wording import wording
 
 Spec = dict[str, Any]
@@ -28,17 +29,11 @@ DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
 LEGEND = {"orient": "bottom", "symbolType": "stroke", "symbolOpacity": 1}
-ROW = 84
-"""Pixels a row of a panel with rows."""
+LANE = 21
+"""Pixels a line in a panel with rows."""
 
-COLORS = (
-    *("#b42de1", "#416ae4", "#1d91cc", "#128077", "#179e44"),
-    *("#527f12", "#a88418", "#b45a1a", "#e75959", "#da1f6d"),
-)
-"""Colours for what has an order, such as sizes, from the least to the greatest.
-
-Each stands out from the light ground and from the dark one (WCAG 2.2, 1.4.11).
-"""
+CHOICES_IN_PRINT = 3
+"""Where the page shows one choice at a time there are the first few in print, so that it fits a screen."""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
@@ -47,6 +42,9 @@ _NEAR: Spec = {
     "name": "near",
     "select": {"type": "point", "on": "pointermove", "nearest": True, "clear": "pointerout"},
 }
+_LIT_SERIES: Spec = {"name": "lit", "select": {**_NEAR["select"], "fields": [SERIES]}}
+_BANDS_AT_ONCE = 3  # more of them hide each other, and are pale but for the one that is pointed at
+_BAND_OF_LIT: Spec = {"condition": {"param": "lit", "empty": False, "value": 0.3}, "value": 0.05}
 _ZOOM: Spec = {
     "name": "zoom",
     "bind": "scales",
@@ -106,6 +104,11 @@ class Panel:
     height: int = 300
     rows: Sequence[str] = ()
     canvas: bool = False
+
+    @property
+    def series(self) -> list[str]:
+        """The labels of the cells that it shows; none if colours stand for something else."""
+        return self.frame[SERIES].unique().to_list() if SERIES in self.frame.columns else []
 
 
 @dataclass(frozen=True)
@@ -197,18 +200,47 @@ def log_axis(column: str, title: str, domain: Sequence[float], *, base: int = 10
     return axis(column, title, domain, scale, **{"values": TICKS, "format": "~g", **guide})
 
 
+_THOUSANDS = "datum.value < 1000 ? format(datum.value, '~r') : format(datum.value / 1000, ',') + 'k'"
+_ALL_LINEAR = 100
+"""Axes of at most this many episodes are linear, so that a median of 7 can be read."""
+
+
+def episodes(ends: pl.Series, column: str = "episode") -> Spec:
+    """From 0 to the last of the ends; linear, or if that is far, linear at first and then logarithmic."""
+    return episode_axis(max(ends), column)
+
+
+def episode_axis(last: float, column: str = "episode") -> Spec:
+    """From 0 to the last episode; what is neither linear nor logarithmic says so."""
+    if last <= _ALL_LINEAR:
+        return axis(column, "episodes", (0, last))
+    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+    shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
+    scale = {"type": "symlog", "constant": LINEAR_UP_TO}
+    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
+    return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
+
+
 def color_scale(
     column: str, domain: Iterable[str], shown: Iterable[str] | None = None, title: str | None = None
 ) -> Spec:
-    """A colour for each name of the domain; the legend shows those of `shown`, or all."""
+    """A colour, dashes and a shape for each name; the legend shows those of `shown`, or all.
+
+    Neighbours that are no more than `MOST` have colours of their own; see `chunks`.
+    """
     names = list(dict.fromkeys(domain))
-    places = np.linspace(0, len(COLORS) - 1, len(names))
     present = names if shown is None else [name for name in names if name in set(shown)]
     return {
         "field": column,
-        "scale": {"domain": names, "range": [COLORS[round(place)] for place in places]},
+        "scale": {"domain": names, "range": "ordinal"},
         "legend": {**LEGEND, "columns": 3, "title": title, "values": present},
     }
+
+
+def chunks(names: Sequence[str]) -> list[Sequence[str]]:
+    """Neighbours that share a chart, as many in each, and no more than there are colours."""
+    parts = max(1, -(-len(names) // MOST))
+    return list(batched(names, max(1, -(-len(names) // parts))))
 
 
 def extent(*columns: Iterable[float | None]) -> tuple[float, float]:
@@ -228,10 +260,13 @@ def live(panel: Panel, study: Study, about: str) -> Spec:
     finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90)
     layers = [*panel.layers, finder] if panel.tips else panel.layers
     spec = _chart(panel, layers, study, legend=None)
+    crowded = panel.tips and len(panel.series) > _BANDS_AT_ONCE
     for layer in spec["layer"]:
         layer["transform"] = [_SWITCHED_ON]
+        if crowded and layer["mark"]["type"] == "area":
+            layer["encoding"]["fillOpacity"] = _BAND_OF_LIT
     if panel.tips:
-        spec["layer"][-1]["params"] = [_NEAR, _ZOOM]
+        spec["layer"][-1]["params"] = [_NEAR, _ZOOM, *([_LIT_SERIES] if crowded else [])]
     return {
         **spec,
         "params": [{"name": _HIDDEN, "value": study.hidden}],
@@ -242,41 +277,49 @@ def live(panel: Panel, study: Study, about: str) -> Spec:
     }
 
 
-def printed(panel: Panel, study: Study, width: int = 370) -> Spec:
-    """A panel for print, with a legend and what the page shows at first."""
+def printed(panel: Panel, study: Study, width: int = 370, columns: int = 3) -> Spec:
+    """A panel for print, with a legend of what the page shows at first."""
     title = panel.title if panel.choice is None else f"{panel.choice}: {panel.title}"
-    shown = [label.name for label in study.labels if not label.starts_hidden]
-    chart = _chart(panel, panel.layers, study, {**LEGEND, "columns": 4, "title": None, "values": shown})
-    return {**chart, "width": width, "height": panel.height, "title": title}
+    shown = [label.name for label in study.labels if not label.starts_hidden and label.name in panel.series]
+    legend = {**LEGEND, "columns": columns, "title": None, "values": shown} if shown else None
+    chart = _chart(panel, panel.layers, study, legend)
+    lines = wrap(title, round(width / _LETTER)) or None
+    return {**chart, "width": width, "height": panel.height, "title": lines}
 
 
-def sheet(figure: Figure, study: Study) -> Spec:
-    """A whole figure for print: its panels beside each other."""
-    columns = 2 if any(panel.choice for panel in figure.panels) else 3
-    return joined([printed(panel, study) for panel in figure.panels], figure.title, columns, colors="shared")
+_LETTER = 7.0  # pixels that a letter of a title takes, at most on average
+_COLUMN = 248
+"""Pixels of a panel that is, with its axis, as wide as a column of a paper: 3.3 inches."""
 
 
-def joined(panels: list[Spec], title: str, columns: int, *, colors: str) -> Spec:
-    """Charts under one title, whose colours are "shared", and mean the same in all, or "independent"."""
+def sheet(figure: Figure, study: Study, *, in_column: bool = False) -> Spec:
+    """A whole figure for print: its panels beside each other, each with its legend.
+
+    In a column of a paper they are below each other.
+    """
+    choices = list(dict.fromkeys(panel.choice for panel in figure.panels))[:CHOICES_IN_PRINT]
+    panels = [panel for panel in figure.panels if panel.choice in choices]
+    if in_column:
+        drawn = [printed(panel, study, _COLUMN, columns=1) for panel in panels]
+        return joined(drawn, figure.title, 1, size=12, width=_COLUMN)
+    columns = 2 if len(choices) > 1 or choices != [None] else 3
+    return joined([printed(panel, study) for panel in panels], figure.title, columns)
+
+
+def joined(panels: list[Spec], title: str, columns: int, *, size: int = 17, width: int = 370) -> Spec:
+    """Charts under one title, each with legends of its own."""
     return {
         "concat": panels,
         "columns": min(columns, len(panels)),
         "spacing": 36,
-        "title": {"text": title, "fontSize": 17, "offset": 18},
-        "resolve": {"scale": {"color": colors}},
+        "title": {"text": wrap(title, round(12 * width / size / _LETTER)), "fontSize": size, "offset": 18},
+        "resolve": {"scale": dict.fromkeys(("color", "strokeDash", "shape"), "independent")},
     }
 
 
 def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | None) -> Spec:
     """The layers as one chart; what may be zoomed is clipped to it."""
-    names = [label.name for label in study.labels]
-    dashes = {"domain": names, "range": [dash_of(label) for label in study.labels]}
-    color = panel.channels.get("color", {"field": SERIES})
-    channels = {
-        "strokeDash": {"scale": dashes, "legend": None},
-        **panel.channels,
-        "color": {"scale": {"domain": names}, "legend": legend, **color},
-    }
+    channels = {**panel.channels, **_looks(panel.channels.get("color", {}), study, legend)}
     return {
         "data": _values(panel.frame),
         "layer": [
@@ -290,17 +333,35 @@ def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | N
     }
 
 
+def _looks(color: Spec, study: Study, legend: Spec | None) -> dict[str, Spec]:
+    """Colours of series, or of something else, with dashes and shapes that tell the same."""
+    names = [label.name for label in study.labels]
+    color = {"field": SERIES, "scale": {"domain": names}, "legend": legend, **color}
+    domain = color["scale"]["domain"]
+    places = [label.color for label in study.labels] if color["field"] == SERIES else range(len(domain))
+    dashes, shapes = map(dash_at, places), map(shape_at, places)
+    return {
+        "color": color,
+        "strokeDash": {"scale": {"domain": domain, "range": [*dashes]}, "legend": color["legend"]},
+        "shape": {"scale": {"domain": domain, "range": [*shapes]}, "legend": color["legend"]},
+    }
+
+
+_TOLD_APART = {"line": "strokeDash", "point": "shape"}
+
+
 def _values(frame: pl.DataFrame) -> Spec:
     return {"values": frame.fill_nan(None).to_dicts()}
 
 
 def _encoding(layer: Layer, panel: Panel, channels: Mapping[str, Spec]) -> Spec:
-    """In Vega-Lite's words. Lines of a series have its dashes, unless they have dashes of their own."""
+    """In Vega-Lite's words. Lines have the dashes and points the shapes of their colours, or their own."""
     frame = panel.frame if layer.frame is None else layer.frame
     shared = {name: channel["field"] for name, channel in channels.items() if "field" in channel}
     places = layer.encoding if layer.alone else {**shared, **layer.encoding}
-    if layer.mark["type"] == "line" and places.get("color") == SERIES and "strokeDash" not in layer.mark:
-        places = {**places, "strokeDash": SERIES}
+    by, column = _TOLD_APART.get(layer.mark["type"]), channels["color"]["field"]
+    if by and by not in layer.mark and by not in places and places.get("color") == column:
+        places = {**places, by: column}
     encoding = {
         channel: {**channels.get(channel, {}), "field": place} if isinstance(place, str) else place
         for channel, place in places.items()

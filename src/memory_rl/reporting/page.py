@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,13 +17,14 @@ import vl_convert
 
 from memory_rl.catalogue import KEEP
 from memory_rl.files import to_json
+from memory_rl.reporting.answer import make_answer
 from memory_rl.reporting.curves import CURVE_POINTS
-from memory_rl.reporting.drawing import ROW, Figure, live
+from memory_rl.reporting.drawing import Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.ranking import LearnerRanking
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.tables import about, tables
-from memory_rl.reporting.themes import color_of, dash_of, vega_config
+from memory_rl.reporting.tables import about, laws, tables
+from memory_rl.reporting.themes import color_of, dash_of, symbol_of, vega_config
 from memory_rl.reporting.values import number
 from memory_rl.reporting.wording import asset
 
@@ -49,16 +51,20 @@ def render(
         profiles: its figures.
     """
     plain, engine, behaviour = study.plain(), _engine(), asset("page.js")
+    answer = make_answer(study)
     content = {
         "title": title,
+        "answer": answer,
+        "verdicts": Counter(verdict.verdict for one in judgements for verdict in one.verdicts),
         "study": study,
         "about": about(study),
         "judgements": judgements,
-        "judged": not judgements or any(one.says for one in judgements),
+        "judged": any(one.says for one in judgements),
         "figures": figures,
         "ranking": ranking,
         "profiles": profiles,
-        "tables": tables(study),
+        "tables": tables(study, answer),
+        "laws": laws(study),
         "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
@@ -86,7 +92,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "plain": _plain, "color": color_of, "dash": dash_of}
+    environment.filters |= {
+        "number": number,
+        "plain": _plain,
+        "color": color_of,
+        "dash": dash_of,
+        "shape": symbol_of,
+    }
     return environment
 
 
@@ -126,11 +138,12 @@ def _data(study: Study, figures: Sequence[Figure]) -> str:
                 "spec": live(panel, study, f"{figure.title}, {panel.title}".rstrip(", ")),
                 "canvas": panel.canvas,
                 "rows": panel.rows,
+                "rowHeight": panel.height / max(1, len(panel.rows)),
+                "series": panel.series,
             }
             for figure in figures
             for place, panel in enumerate(figure.panels)
         },
-        "rowHeight": ROW,
     }
     return to_json(content, separators=(",", ":")).replace("<", "\\u003c")
 

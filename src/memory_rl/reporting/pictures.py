@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from memory_rl.analysis.collect import Cell
 from memory_rl.reporting import charts
 from memory_rl.reporting.drawing import Figure, Spec, joined, printed, sheet
+from memory_rl.reporting.lettering import outlined
 from memory_rl.reporting.study import Study, study_of
-from memory_rl.reporting.themes import GROUND, vega_config
+from memory_rl.reporting.themes import GROUND, Theme, vega_config
 from memory_rl.reporting.values import MINDS, number
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ _PIXELS_A_POINT = 2
 _WIDTH, _HEIGHT = 640, 360
 
 
-def draw(figure: Figure, study: Study) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the two files of a figure: what the page shows at first, on white.
+def draw(
+    figure: Figure, study: Study, theme: Theme = "light", *, png: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files of a figure: what the page shows at first, on white.
 
     There are none of a figure that is left out.
     """
     if figure.panels:
-        yield from _pictures(figure.name, _on_white(sheet(figure, study), study))
+        spec = sheet(figure, study, in_column=theme == "paper")
+        yield from _pictures(figure.name, _on_white(spec, study, theme), png=png)
 
 
 def draw_run(cell: Cell) -> Iterator[tuple[str, bytes]]:
@@ -69,17 +73,17 @@ def _bits_known(cell: Cell) -> Spec:
 
 def _ledger(cell: Cell) -> Spec:
     study, rates = study_of(cell), cell.summary["rates"]
+    words = "Means over runs with 95 % bootstrap intervals; a run that has ended keeps its value."
+    told = ", ".join(f"{name} {number(rates[mind]['estimate'])}" for mind, name in MINDS.items())
     titles = {
-        "Bits": "Means over runs with 95 % bootstrap intervals; a run that has ended keeps its value.",
-        "Bits per episode, and the factor lost at each step": ", ".join(
-            f"{name} {number(rates[mind]['estimate'])}" for mind, name in MINDS.items()
-        ),
+        "What the questions could tell, and what was learned of it": words,
+        "Bits per episode, and the factor lost at each step": told,
     }
     panels = [
         {**printed(panel, study, _WIDTH), "title": {"text": text, "subtitle": subtitle}}
         for panel, (text, subtitle) in zip(charts.ledger(study.entries), titles.items(), strict=False)
     ]
-    return _on_white(joined(panels, _title(cell), columns=1, colors="independent"), study)
+    return _on_white(joined(panels, _title(cell), columns=1), study)
 
 
 def _title(cell: Cell) -> str:
@@ -87,14 +91,15 @@ def _title(cell: Cell) -> str:
     return f"{cell.condition}, N = {cell.N}{secrets}"
 
 
-def _on_white(spec: Spec, study: Study) -> Spec:
-    return {**spec, "config": vega_config("light", study.labels, ground=GROUND["light"])}
+def _on_white(spec: Spec, study: Study, theme: Theme = "light") -> Spec:
+    return {**spec, "config": vega_config(theme, study.labels, ground=GROUND["light"])}
 
 
-def _pictures(name: str, spec: Spec) -> Iterator[tuple[str, bytes]]:
-    """The figure as SVG and PNG; the PNG is made from the SVG, since laying a chart out takes most time."""
+def _pictures(name: str, spec: Spec, *, png: bool = False) -> Iterator[tuple[str, bytes]]:
+    """The figure as SVG, and as PNG, which takes longer than all else, only if it is asked for."""
     import vl_convert
 
-    drawing = vl_convert.vegalite_to_svg(spec)
+    drawing = outlined(vl_convert.vegalite_to_svg(spec))
     yield f"{name}.svg", drawing.encode()
-    yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)
+    if png:
+        yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.ranking import Ranking
-from memory_rl.reporting.drawing import COLORS, INTERVAL, Figure, Panel, axis, band, color_scale, log_axis
+from memory_rl.reporting.drawing import INTERVAL, Figure, Panel, axis, band, chunks, color_scale, log_axis
 
-_DASHES = ([1, 0], [6, 3], [2, 2])
 _TIPS = {"learner": "learner", "share": "share of the ceiling", "above": "runs above", **INTERVAL}
 
 
@@ -18,18 +15,21 @@ def profile(ranking: Ranking) -> Figure:
     """The share of each learner's runs that reach more than each share of the ceiling."""
     frame = profile_frame(ranking)
     names = [one.name for one in ranking.learners]
-    dashes = [_DASHES[place % len(_DASHES)] for place in range(len(names))]
-    color = color_scale("learner", names)
-    channels = {
-        "x": log_axis("share", "share of the ceiling", (min(frame["share"]), _last(frame))),
-        "y": axis("above", "runs that reach more", (0, 1), format="%"),
-        "color": color,
-    }
-    area, line = band()
-    if len(names) > len(COLORS):  # neighbours share a colour
-        dashed = {**color, "scale": {"domain": names, "range": dashes}}
-        line = replace(line, encoding={"strokeDash": dashed})
-    return Figure("profile", [Panel(frame, channels, [area, line], _TIPS, form=".3~g", height=340)])
+    x = log_axis("share", "share of the ceiling", (min(frame["share"]), _last(frame)))
+    y = axis("above", "runs that reach more", (0, 1), format="%")
+    panels = [
+        Panel(
+            frame.filter(pl.col("learner").is_in(part)),
+            {"x": x, "y": y, "color": color_scale("learner", names, part)},
+            band(),
+            _TIPS,
+            title=f"learners from place {names.index(part[0]) + 1}" if len(part) < len(names) else "",
+            form=".3~g",
+            height=340,
+        )
+        for part in chunks(names)
+    ]
+    return Figure("profile", panels)
 
 
 def _last(frame: pl.DataFrame) -> float:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from memory_rl.analysis.collect import Cell, Damage, find_cells, survey
@@ -67,7 +68,7 @@ def _write_report(config: ReportConfig, progress: Progress, edit: Callable[[str]
     profiles = [profile(ranking.ranking)] if ranking else []
     page, summary = render(title, study, judgements, figures, ranking, profiles)
     progress.phase("drawing the figures")
-    pictures = () if edit else _draw([*profiles, *printed], study.plain(), progress)
+    pictures = () if edit else _draw([*profiles, *printed], study.plain(), config, progress)
     files: dict[str, str | bytes] = {
         PAGE: edit(page) if edit else page,
         "summary.md": summary,
@@ -106,7 +107,7 @@ def _warn_of(damages: Sequence[Damage]) -> None:
     if damages:
         names = first_few([str(damage.path) for damage in damages])
         are = "is" if len(damages) == 1 else "are"
-        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=4)
+        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=5)
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:
@@ -120,7 +121,8 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
         RunDirectoryError: if no run directory is found, or one is damaged, or the folder cannot be written.
     """
     study = make_study(find_cells(paths))
-    return _write(as_path(folder, "folder"), dict(_draw([make(study) for make in CAPACITY_FIGURES], study)))
+    drawn = chain.from_iterable(draw(make(study), study, png=True) for make in CAPACITY_FIGURES)
+    return _write(as_path(folder, "folder"), dict(drawn))
 
 
 def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
@@ -142,12 +144,11 @@ def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:
 
 
 def _draw(
-    figures: Sequence[Figure], study: Study, progress: Progress | None = None
+    figures: Sequence[Figure], study: Study, config: ReportConfig, progress: Progress
 ) -> Iterator[tuple[str, bytes]]:
     for place, figure in enumerate(figures):
-        if progress is not None:
-            progress.move(place / len(figures), f"{place} of {len(figures)}")
-        yield from draw(figure, study)
+        progress.move(place / len(figures), f"{place} of {len(figures)}")
+        yield from draw(figure, study, config.theme, png=config.png)
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -33,6 +33,11 @@ class ReportConfig:
         "Follow what runs: the page is built anew where something has changed and loads itself again, until "
         "all has ended, or Ctrl-C. Also --watch.",
     )
+    theme: Literal["light", "paper"] = key(
+        "light",
+        "Of the figures that are saved: light, or paper, in the width of a column with type of 8 pt.",
+    )
+    png: bool = key(False, "Save each figure as PNG, too.")
     quiet: bool = key(False, "Print nothing.")
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import groupby
 from statistics import multimode
 from typing import Any
 
@@ -18,6 +18,9 @@ from memory_rl.config import REWARD_TYPES
 
 _UNNAMED = ("N", *KEEP)
 _SET_FOR_EACH_N = ("learning_rate", "max_episodes")
+MOST = 8
+"""The most labels of a chart, which is the number of colours."""
+
 _ORDER = ("sft", "multi_step", "log_distance", "binned_log_distance", "binary")
 _RANK = "lora_rank"
 _CROWDED = 40  # with more labels than this, only the first of each condition starts switched on
@@ -29,14 +32,14 @@ class Label:
 
     Attributes:
         name: the condition, and the keys in which it differs from others of that name.
-        color: place in the palette; variants of one condition share it.
-        variant: 0 for the condition as most cells have it; variants differ in their dashes.
+        color: place in the palette; no two labels of a group share it.
+        group: the labels of a group share charts; there are at most as many as there are colours.
         starts_hidden: whether the reader has to switch it on.
     """
 
     name: str
     color: int
-    variant: int
+    group: int
     starts_hidden: bool
 
 
@@ -84,6 +87,18 @@ class Study:
         """The labels that start switched off."""
         return [label.name for label in self.labels if label.starts_hidden]
 
+    def charts(self) -> Iterator[tuple[str, Study]]:
+        """The cells of each group of labels, named by its first and last condition unless it shows all."""
+        shown = {label.group for label in self.labels if not label.starts_hidden}
+        for group, members in groupby(self.labels, key=lambda label: label.group):
+            names = {label.name for label in members}
+            entries = [entry for entry in self.entries if entry.label in names]
+            conditions = list(dict.fromkeys(entry.cell.condition for entry in entries))
+            alone = group in shown and len(shown) == 1
+            if entries:
+                name = "" if alone else " to ".join(dict.fromkeys((conditions[0], conditions[-1])))
+                yield name if group in shown else f"more of {name}", replace(self, entries=entries)
+
     def at(self, N: int) -> list[Entry]:
         """The cells of one N."""
         return [entry for entry in self.entries if entry.N == N]
@@ -97,7 +112,10 @@ class Study:
 
     def shown(self) -> Study:
         """Only what the reader sees at first, for figures that cannot be switched."""
-        return replace(self, entries=[entry for entry in self.entries if entry.label not in self.hidden])
+        labels = [label for label in self.labels if not label.starts_hidden]
+        return replace(
+            self, entries=[entry for entry in self.entries if entry.label not in self.hidden], labels=labels
+        )
 
 
 def study_of(cell: Cell) -> Study:
@@ -209,7 +227,7 @@ def _shown(key: str, value: Any) -> Any:
     """The value in a label; a model in a directory goes by the directory's own name, wherever it lies."""
     if key == "model_name" and value.startswith(("/", "./", "../", "~")):
         return value.rstrip("/").rpartition("/")[2]
-    return "default" if value is None else value
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else value
 
 
 def _usual(key: str, values: Iterable[str]) -> str | None:
@@ -221,33 +239,62 @@ def _usual(key: str, values: Iterable[str]) -> str | None:
 
 
 def _labels(entries: Sequence[Entry]) -> list[Label]:
+    """By condition; those that start switched off come last, in groups of their own.
+
+    As long as no more than `MOST` are shown, each standard condition has its own colour in every report.
+    """
     conditions = {entry.label: entry.cell.condition for entry in entries}
     ordered = sorted(conditions, key=lambda name: (_place_of(conditions[name]), len(name), _natural(name)))
-    cells = Counter(entry.cell.condition for entry in entries)
-    colors = _colors(dict.fromkeys(conditions[name] for name in ordered), cells)
-    labels, variants, crowded = [], Counter[str](), len(ordered) > _CROWDED
-    for name in ordered:
-        condition = conditions[name]
-        starts_hidden = variants[condition] > 0 and (crowded or f" {_RANK}=" in name)
-        labels.append(Label(name, colors[condition], variants[condition], starts_hidden))
-        variants[condition] += 1
-    return labels
+    firsts = {conditions[name]: name for name in reversed(ordered)}
+    crowded = len(ordered) > _CROWDED
+    hidden = [
+        name for name in ordered if name != firsts[conditions[name]] and (crowded or f" {_RANK}=" in name)
+    ]
+    shown = [name for name in ordered if name not in hidden]
+    groups = [*_groups(shown, conditions), *_groups(hidden, conditions)]
+    colors = {name: place for names in groups for place, name in enumerate(names)}
+    if len(shown) <= MOST:
+        colors |= _usual_colors(shown, conditions, Counter(entry.cell.condition for entry in entries))
+    return [
+        Label(name, colors[name], group, starts_hidden=name in hidden)
+        for group, names in enumerate(groups)
+        for name in names
+    ]
 
 
-def _colors(conditions: Iterable[str], cells: Mapping[str, int]) -> dict[str, int]:
-    """A place in the palette for each condition.
+def _groups(names: Sequence[str], conditions: Mapping[str, str]) -> list[list[str]]:
+    """In order, at most `MOST` in a group; a condition is divided only if it has more labels than that."""
+    groups: list[list[str]] = [[]]
+    for _, family in groupby(names, key=lambda name: conditions[name]):
+        members = list(family)
+        for part in batched(members, -(-len(members) // -(-len(members) // MOST))):
+            if len(groups[-1]) + len(part) > MOST:
+                groups.append([])
+            groups[-1].extend(part)
+    return [group for group in groups if group]
 
-    It is always the same for the five standard conditions; where several share one, as bins do, the one with
-    the most cells has it. Others have the next free place.
+
+def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Parts of this size, and the rest."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _usual_colors(
+    names: Sequence[str], conditions: Mapping[str, str], cells: Mapping[str, int]
+) -> dict[str, int]:
+    """A place in the palette for each of a few labels.
+
+    It is always the same for the five standard conditions; where several conditions share one, as bins do,
+    the one with the most cells has it. Variants and other conditions have the next free place.
     """
-    ranks, owners = {condition: _rank_of(condition) for condition in conditions}, dict[int, str]()
-    for condition, rank in ranks.items():
-        owners[rank] = max(owners.get(rank, condition), condition, key=lambda name: cells[name])
-    free = count(len(_ORDER))
-    return {
-        condition: rank if rank < len(_ORDER) and owners[rank] == condition else next(free)
-        for condition, rank in ranks.items()
-    }
+    owners = dict[int, str]()
+    for name in names:
+        rank = _rank_of(conditions[name])
+        if rank < len(_ORDER) and cells[conditions[name]] > cells[conditions.get(owners.get(rank, ""), "")]:
+            owners[rank] = name
+    colors = {name: rank for rank, name in owners.items()}
+    free = (place % MOST for place in range(len(_ORDER), len(_ORDER) + MOST) if place % MOST not in owners)
+    return colors | {name: next(free) for name in names if name not in colors}
 
 
 def _rank_of(condition: str) -> int:

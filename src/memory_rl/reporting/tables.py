@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import polars as pl
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.catalogue import KEEP
+from memory_rl.errors import first_few
 from memory_rl.files import printable
+from memory_rl.reporting.answer import Answer, against
 from memory_rl.reporting.capacity import capacity_tables
+from memory_rl.reporting.headline import ceiling, share_of_ceiling
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, word_table
+from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, spread, word_table
 
 _RESULTS = {
     "condition": "label",
     "N": "N",
-    "runs": "runs",
-    "memorised": "memorised",
-    "median episodes [95 %]": MEDIAN,
     "bits per episode [95 %]": RATE,
-    "capacity": "capacity",
+    "of ceiling": "share",
+    "ceiling": "ceiling",
+    "ratio to the fastest [95 %]": spread("ratio"),
+    "p": "p",
+    "median episodes [95 %]": MEDIAN,
+    "memorised": "memorised",
+    "of runs": "runs",
     "alphabet": "alphabet_loss",
     "exploration": "exploration_loss",
     "absorption": "absorption_loss",
 }
 
 
-def tables(study: Study) -> list[WordTable]:
-    """All results, and what is stored by the cells with several secrets or other adapters than LoRA."""
-    rows = [{"label": entry.label, "N": entry.N, **measured(entry.summary)} for entry in study.entries]
+def tables(study: Study, answer: Answer) -> list[WordTable]:
+    """All results, and what is stored by the cells with several secrets or other adapters than LoRA.
+
+    A ratio and its p value are of bits per episode against the fastest condition of the same N.
+    """
+    compared = against(answer)
+    rows = [
+        {
+            "label": entry.label,
+            "N": entry.N,
+            **measured(entry.summary),
+            "share": share_of_ceiling(entry.summary),
+            "ceiling": ceiling(entry.summary),
+            **compared.get(str(entry.cell.path), {}),
+        }
+        for entry in study.entries
+    ]
     return [word_table("results", rows, _RESULTS), *capacity_tables(study)]
+
+
+def laws(study: Study) -> list[str]:
+    """What the two laws that every honest experiment obeys say of these cells; a sentence an outcome."""
+    told = defaultdict[str, dict[str, None]](dict)
+    for entry in study.entries:
+        for check in entry.summary.get("checks", {}).values():
+            why = f", because {check['why']}" if check.get("why") else ""
+            told[f"{check['law']}: {check['status']}{why}"][f"{entry.label} at N = {entry.N}"] = None
+    cells = sum("checks" in entry.summary for entry in study.entries)
+    return [
+        f"{words}, in {'all' if len(names) == cells else first_few([*names])}."
+        for words, names in told.items()
+    ]
 
 
 def about(study: Study) -> str:

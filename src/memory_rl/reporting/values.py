@@ -47,17 +47,22 @@ class WordTable:
         headings: of its columns.
         title: above it.
         reading: how to read it.
+        values: what each entry is sorted by; none if the table cannot be sorted.
     """
 
     rows: Sequence[Sequence[str]]
     headings: Sequence[str]
     title: str
     reading: str
+    values: Sequence[Sequence[Any]] = ()
 
 
 def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> WordTable:
     """A table with what is said about it in templates/wording.yaml."""
-    return WordTable(table_rows(rows, columns), list(columns), **wording("tables", name))
+    found = list(rows)
+    keys = [column if isinstance(column, str) else column[0] for column in columns.values()]
+    values = [[row.get(key) for key in keys] for row in found]
+    return WordTable(table_rows(found, columns), list(columns), **wording("tables", name), values=values)
 
 
 def measured(summary: Mapping[str, Any]) -> dict[str, Any]:

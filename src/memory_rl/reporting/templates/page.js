@@ -15,9 +15,9 @@
     return boxes.filter((box) => !box.checked).map((box) => box.value);
   }
 
-  function heightOf(rows) {
+  function heightOf({ rows, rowHeight }) {
     const names = hidden();
-    return data.rowHeight * Math.max(1, rows.filter((row) => !names.includes(row)).length);
+    return rowHeight * Math.max(1, rows.filter((row) => !names.includes(row)).length);
   }
 
   // Vega-Lite 6.4 looks up texts of a nearest point one level too high (vega-lite pull request 9707); numbers are right.
@@ -43,7 +43,7 @@
       patch: (compiled) => {
         const signal = (compiled.signals || []).find((candidate) => candidate.name === "hidden");
         if (signal) signal.value = hidden();
-        if (rows.length) compiled.height = heightOf(rows);
+        if (rows.length) compiled.height = heightOf(data.panels[id]);
         fixTooltips(compiled.marks);
         return compiled;
       },
@@ -53,15 +53,28 @@
 
   async function drawAll() {
     root.dataset.drawn = "no";
+    await hideEmpty();
     for (const panel of document.querySelectorAll(".panel:not([hidden])")) await draw(panel.dataset.panel);
     root.dataset.drawn = "yes";
   }
 
+  // A panel whose conditions are all switched off takes no room.
+  async function hideEmpty() {
+    const names = hidden();
+    for (const panel of document.querySelectorAll(".panel:not([data-choice])")) {
+      const { series } = data.panels[panel.dataset.panel];
+      const was = panel.hidden;
+      panel.hidden = series.length > 0 && series.every((name) => names.includes(name));
+      if (was && !panel.hidden && root.dataset.drawn === "yes") await draw(panel.dataset.panel);
+    }
+  }
+
   async function applyLegend() {
+    await hideEmpty();
     const names = hidden();
     for (const [id, { view }] of views) {
-      const { rows } = data.panels[id];
-      if (rows.length) view.height(heightOf(rows));
+      const panel = data.panels[id];
+      if (panel.rows.length) view.height(heightOf(panel));
       await view.signal("hidden", names).runAsync();
     }
   }
@@ -117,6 +130,14 @@
   }
 
   for (const box of boxes) box.addEventListener("change", applyLegend);
+
+  function show(wanted) {
+    for (const box of boxes) box.checked = wanted(box.value);
+    return applyLegend();
+  }
+
+  for (const control of document.querySelectorAll(".legend [data-show]")) control.addEventListener("click", () => show(() => control.dataset.show === "all"));
+  for (const control of document.querySelectorAll(".legend [data-only]")) control.addEventListener("click", () => show((name) => name === control.dataset.only));
 
   for (const select of document.querySelectorAll("select[data-figure]")) {
     select.addEventListener("change", async () => {

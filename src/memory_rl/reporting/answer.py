@@ -1,0 +1,214 @@
+"""What a report shows first: the answer in words, and all conditions ranked against their ceilings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from memory_rl.analysis.comparison import Compared
+from memory_rl.analysis.samples import gather
+from memory_rl.reporting.comparison import RateComparison, compare_cells
+from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
+from memory_rl.reporting.study import MOST, Entry, Label, Study
+from memory_rl.reporting.values import in_words, rounded, short
+
+_LINEAR = 20
+"""Rates whose greatest is at most this many times the least are drawn on a linear axis."""
+
+_ROOM = 1.25
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis for the rates of all charts, in percent of its length.
+
+    Attributes:
+        low, high: its ends, in bits per episode.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is logarithmic: a linear one starts at 0."""
+        return self.low > 0
+
+    def place(self, bits: float | None) -> float | None:
+        """Where a rate lies, from 0 to 100; None for what has no place on it."""
+        if bits is None or (self.is_log and bits <= 0):
+            return None
+        part = math.log(bits / self.low) / math.log(self.high / self.low) if self.is_log else bits / self.high
+        return round(100 * min(max(part, 0.0), 1.0), 2)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and words: decades, or round steps."""
+        if self.is_log:
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            values = [
+                digit * 10.0**power for power in powers for digit in ((1,) if len(powers) > 1 else (1, 2, 5))
+            ]
+        else:
+            step = 10 ** math.floor(math.log10(self.high / 2))
+            step *= 2 if self.high / step > 6 else 1
+            values = [step * place for place in range(int(self.high / step) + 1)]
+        return [(self.place(value) or 0.0, short(float(value))) for value in values if value <= self.high]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A condition in a ranked chart, with the places of its marks on the axis.
+
+    Attributes:
+        label: its name and look.
+        words: bits per episode with their interval.
+        share: of the ceiling, in words.
+        rate, low, high, ceiling: places; None for what is not there.
+    """
+
+    label: Label
+    words: str
+    share: str
+    rate: float | None
+    low: float | None
+    high: float | None
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The conditions of one N, the fastest first.
+
+    Attributes:
+        N: the size of the secret space.
+        rows: of its conditions.
+        sentence: which of them can be told apart; empty for one.
+        notes: in what they are not alike.
+        against: of each run directory, how it compares with the fastest.
+    """
+
+    N: int
+    rows: Sequence[Row]
+    sentence: str
+    notes: Sequence[str]
+    against: Mapping[str, Compared]
+
+    @property
+    def coloured(self) -> bool:
+        """Whether there are enough colours, so that none is used twice."""
+        return len(self.rows) <= MOST
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The first screen.
+
+    Attributes:
+        sentences: what came out.
+        charts: one for each N.
+        axis: of all of them.
+    """
+
+    sentences: Sequence[str]
+    charts: Sequence[Chart]
+    axis: Axis
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """In what conditions are not alike, each once."""
+        return list(dict.fromkeys(note for chart in self.charts for note in chart.notes))
+
+
+def make_answer(study: Study) -> Answer:
+    """The answer of the completed cells of a study; in words, that of the greatest N."""
+    axis = _axis(study.entries)
+    charts = [_chart(study, N, axis) for N in study.sizes]
+    if len(study.entries) == 1:
+        return Answer([headline(study.entries[0].cell)], charts, axis)
+    last = charts[-1]
+    return Answer([_span(study, last.N), *filter(None, [last.sentence])], charts, axis)
+
+
+def _chart(study: Study, N: int, axis: Axis) -> Chart:
+    entries = study.at(N)
+    labels = {label.name: label for label in study.labels}
+    compared = _compared(entries)
+    return Chart(
+        N,
+        [_row(entry, labels[entry.label], axis) for entry in sorted(entries, key=_rate, reverse=True)],
+        compared.sentence if compared else "",
+        compared.warnings if compared else [],
+        {str(cell.path): one for one in (compared.ranked if compared else ()) for cell in one.sample.cells},
+    )
+
+
+def _compared(entries: Sequence[Entry]) -> RateComparison | None:
+    """None unless there are two conditions: runs that differ in their seed alone are one."""
+    cells = [entry.cell for entry in entries]
+    return compare_cells(cells) if len(gather(cells)) > 1 else None
+
+
+def _rate(entry: Entry) -> float:
+    return entry.summary["bits_per_episode"]["estimate"] or 0.0
+
+
+def _row(entry: Entry, label: Label, axis: Axis) -> Row:
+    rate = entry.summary["bits_per_episode"]
+    value, (low, high) = rate["estimate"], rate["ci95"]
+    share = share_of_ceiling(entry.summary)
+    most = ceiling(entry.summary)
+    return Row(
+        label,
+        in_words({"rate": value, "low": low, "high": high}, ("rate", "low", "high")),
+        f"{share} of {_bits(most)}" if share else f"ceiling {_bits(most)}",
+        axis.place(value),
+        None if high is None else axis.place(low) or 0.0,
+        axis.place(high),
+        axis.place(most),
+    )
+
+
+def _axis(entries: Sequence[Entry]) -> Axis:
+    found = [_rate(entry) for entry in entries] + [ceiling(entry.summary) for entry in entries]
+    ends = [end for entry in entries for end in entry.summary["bits_per_episode"]["ci95"] if end]
+    positive = [bits for bits in (*found, *ends) if bits > 0] or [1.0]
+    high = max(positive)
+    if high <= _LINEAR * min(positive):
+        return Axis(0.0, _ROOM**0.3 * high)
+    return Axis(min(positive) / _ROOM, high * _ROOM)
+
+
+def _span(study: Study, N: int) -> str:
+    """From how much to how much, with the ceilings."""
+    least, *_, most = sorted([*study.at(N), *study.at(N)], key=_rate)
+    if least.label == most.label:
+        return f"At N = {N}: {headline(least.cell)}"
+    return f"At N = {N}, an episode put between {_told(least)} and {_told(most)} into the model."
+
+
+def _told(entry: Entry) -> str:
+    """As in 0.0235 bits (binary, 2.3 % of its 1-bit ceiling)."""
+    share, rate = share_of_ceiling(entry.summary), entry.summary["bits_per_episode"]["estimate"]
+    of = f", {share} of its {short(ceiling(entry.summary))}-bit ceiling" if share else ""
+    return f"{_bits(rate)} ({entry.label}{of})"
+
+
+def _bits(value: float | None) -> str:
+    return "1 bit" if value == 1 else f"{rounded(value)} bits"
+
+
+def against(answer: Answer) -> dict[str, dict[str, float | None]]:
+    """Of each run directory, the columns of its ratio to the fastest of its N, and of the test."""
+    rows = {}
+    for chart in answer.charts:
+        for path, one in chart.against.items():
+            ratio = one.ratio
+            rows[path] = {
+                "ratio": ratio.value if ratio else 1.0,
+                "ratio_low": ratio.low if ratio else None,
+                "ratio_high": ratio.high if ratio else None,
+                "p": one.holm_p,
+            }
+    return rows

@@ -214,7 +214,8 @@ def made(cells_folder, tmp_path_factory):
 def test_a_report_of_such_cells_alone_leaves_the_other_figures_out_and_says_why(made):
     assert {path.name for path in (made / "figures").iterdir()} == {f"{name}.svg" for name in NAMES}
     text = (made / "summary.md").read_text()
-    assert text.count("Left out: each cell has several secrets or another adapter than LoRA") == len(FIGURES)
+    page = (made / "index.html").read_text()
+    assert page.count("(each cell has several secrets or another adapter than LoRA, and") == len(FIGURES)
     assert "### Capacities" in text
     assert text.count("| shared n=1 | 1 | 4 | ") == 3  # of sft at two M, and of binary
     assert "none; at most 0.615" in text

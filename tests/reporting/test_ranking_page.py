@@ -288,10 +288,11 @@ def test_what_comes_with_the_package_is_ranked_beside_an_own_learner_and_marked(
     assert 'id="ranking"' not in reported("protocol=mine.yaml")
 
 
-def test_it_stands_on_top_of_the_page(open_ranking):
+def test_it_stands_below_the_answer_and_the_results(open_ranking):
     page = open_ranking()
-    assert page.locator("main > section").first.get_attribute("id") == "ranking"
-    assert page.locator("nav a").first.get_attribute("href") == "#ranking"
+    sections = [section.get_attribute("id") for section in page.locator("main > section").all()]
+    assert sections[:3] == ["answer", "results", "ranking"]
+    assert page.locator("nav a").nth(1).get_attribute("href") == "#ranking"
     assert page.locator("#ranking .chart svg.marks").count() == 1
     assert page.evaluate("() => window.injected") is None
     assert page.locator("table.ranking thead").get_by_text(EVIL).count() == 1
@@ -362,5 +363,5 @@ def test_a_page_of_many_labels_shows_the_first_of_each_condition_and_a_few_films
     assert crowded.labels[0].name not in crowded.hidden
     figure = film(crowded)
     assert len(figure.panels) == 2 * 16
-    assert figure.notes[1] == "Of 41 conditions with a film, the first 16."
-    assert len(film(study(16)).notes) == 1
+    assert figure.notes[1:] == ["In print the first 3.", "Of 41 conditions with a film, the first 16."]
+    assert [len(film(study(many)).notes) for many in (3, 16)] == [1, 2]

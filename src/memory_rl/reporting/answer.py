@@ -19,6 +19,9 @@ _LINEAR = 20
 
 _ROOM = 1.25
 
+_MOST_NAMED = 4
+"""As many decades have room for their names where two charts are side by side."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -44,7 +47,7 @@ class Axis:
         return round(100 * min(max(part, 0.0), 1.0), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and words: decades, or round steps."""
+        """Places and words: decades, or round steps; of more than four decades every other one has words."""
         if self.is_log:
             powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             values = [
@@ -54,7 +57,9 @@ class Axis:
             step = 10 ** math.floor(math.log10(self.high / 2))
             step *= 2 if self.high / step > 6 else 1
             values = [step * place for place in range(int(self.high / step) + 1)]
-        return [(self.place(value) or 0.0, short(float(value))) for value in values if value <= self.high]
+        values = [value for value in values if value <= self.high]
+        named = values[::-2] if self.is_log and len(values) > _MOST_NAMED else values
+        return [(self.place(one) or 0.0, short(float(one)) if one in named else "") for one in values]
 
 
 @dataclass(frozen=True)

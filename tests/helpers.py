@@ -4,6 +4,7 @@ command that refuses."""
 from __future__ import annotations
 
 import copy
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,3 +206,10 @@ def likelihoods_of(channel: RewardChannel, answers, secrets) -> np.ndarray:
     """p(level | answer, S) over all levels. Shapes broadcast; the levels are the last axis, (..., L)."""
     rows = np.eye(len(channel.levels)) if channel.outcomes is None else channel.outcomes
     return rows[channel.classes(answers, secrets)]
+
+
+def without_progress(errors: str) -> str:
+    """What stands on standard error but lines about progress, which come every few seconds."""
+    return "".join(
+        line for line in errors.splitlines(keepends=True) if not re.search(r" (so far|left)$", line)
+    )

@@ -18,6 +18,7 @@ import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.errors import DamageWarning
 from memory_rl.files import from_json, to_csv, to_json
+from memory_rl.reporting.answer import make_answer
 from memory_rl.reporting.curves import scaling, waterfall
 from memory_rl.reporting.provenance import command_of, versions
 from memory_rl.reporting.study import make_study
@@ -78,7 +79,13 @@ def look_at(path: Path) -> None:
     for read in ("metrics", "episodes", "timing", "ledger"):
         getattr(result, read)
     study = make_study(find_cells([path]))
-    about(study), tables(study), to_csv(cells_frame(study)), versions([result.cell]), command_of(result.cell)
+    (
+        about(study),
+        tables(study, make_answer(study)),
+        to_csv(cells_frame(study)),
+        versions([result.cell]),
+        command_of(result.cell),
+    )
     str(result.cell.settings)
     if study.entries:
         waterfall(study.entries), scaling(study.entries)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import complaint
+from helpers import complaint, without_progress
 
 from memory_rl.cli import main
 from memory_rl.experiment import make_experiment
@@ -102,6 +102,7 @@ def test_a_job_whose_node_is_killed_is_finished_on_another(cluster, tmp_path):
     assert complete("ray") < 2
     cluster.add_node(num_cpus=1)
     output, errors = process.communicate(timeout=120)
+    errors = without_progress(errors)
     assert (process.returncode, errors) == (0, "")
     assert measured(Path("ray")) == measured(Path("local"))
     assert [line[:5] for line in output.splitlines() if line.startswith("[")] == ["[1/2]", "[2/2]"]

@@ -17,7 +17,7 @@ import peft
 import polars as pl
 import pytest
 import torch
-from helpers import measured, snapshot, stopped_at
+from helpers import measured, snapshot, stopped_at, without_progress
 from transformers import AutoModelForCausalLM
 
 import memory_rl
@@ -265,6 +265,7 @@ def test_a_signal_finishes_the_update_and_saves(number, code):
     assert memory_rl.load("stopped").outcome is memory_rl.Outcome.RUNNING
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
+    errors = without_progress(errors)
     assert process.returncode == code
     assert (
         errors
@@ -451,6 +452,7 @@ def test_a_file_size_limit_is_reported(limit):
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     _, errors = process.communicate(timeout=120)
+    errors = without_progress(errors)
     assert process.returncode == 2, errors
     assert errors.count("\n") == 1
     assert "cannot be written" in errors

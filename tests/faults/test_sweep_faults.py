@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers import without_progress
 
 import memory_rl
 from memory_rl.cli import main
@@ -90,6 +91,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(number, code, exe
     wait_until(lambda: "completed" in statuses("stopped") and "running" in statuses("stopped"))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
+    errors = without_progress(errors)
     assert process.returncode == code
     assert errors.count("\n") == 1
     assert signal.Signals(number).name in errors
@@ -117,6 +119,7 @@ def test_a_killed_worker_is_replaced_and_the_others_continue(reference):
     wait_until(lambda: statuses("killed").count("running") == 2)
     os.kill(pids_of(process)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
+    errors = without_progress(errors)
     assert (process.returncode, errors) == (0, "")
     assert measured("killed") == reference
     assert (
@@ -129,6 +132,7 @@ def test_a_worker_that_is_always_lost_fails_its_cells_alone():
     wait_until(lambda: statuses("lost").count("running") == 2)
     os.kill(pids_of(process)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
+    errors = without_progress(errors)
     assert process.returncode == 1
     why = "its worker was lost 1 times (its process was ended by signal 9, Killed, as the system does where"
     assert errors.count(why) == errors.count("\n") >= 1

@@ -147,9 +147,7 @@ def _picture(spec: dict[str, Any], about: str) -> str:
     """A figure inside the text; as an image, so that figures of several outputs share no names."""
     import vl_convert
 
-    from memory_rl.reporting.lettering import outlined
-
-    drawing = base64.b64encode(outlined(vl_convert.vegalite_to_svg(spec)).encode()).decode()
+    drawing = base64.b64encode(vl_convert.vegalite_to_svg(spec).encode()).decode()
     return f'<img alt="{escape(about)}" style="max-width:100%" src="data:image/svg+xml;base64,{drawing}">'
 
 

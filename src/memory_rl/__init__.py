@@ -11,6 +11,7 @@ from memory_rl.api import (
     compare,
     generate_sft_data,
     list_runs,
+    plan,
     report,
     run,
     sft,
@@ -30,6 +31,7 @@ from memory_rl.experiment import Experiment
 if TYPE_CHECKING:
     from memory_rl.experiments.sweep import sweep
     from memory_rl.reporting.comparison import RateComparison
+    from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Outcome, Result, load
     from memory_rl.training.recompute import ledger_from_episodes
 
@@ -54,6 +56,7 @@ __all__ = [
     "Reinforce",
     "Result",
     "RunDirectoryError",
+    "RunPlan",
     "Secrets",
     "Signal",
     "Stop",
@@ -66,6 +69,7 @@ __all__ = [
     "ledger_from_episodes",
     "list_runs",
     "load",
+    "plan",
     "report",
     "run",
     "sft",
@@ -78,6 +82,7 @@ _LATER = {
     "Outcome": "result",
     "RateComparison": "reporting.comparison",
     "Result": "result",
+    "RunPlan": "reporting.planning",
     "ledger_from_episodes": "training.recompute",
     "load": "result",
     "sweep": "experiments.sweep",

@@ -29,14 +29,16 @@ from memory_rl.key_files import KeyFile, with_file
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
-from memory_rl.reporting.settings import CompareConfig, ReportConfig
+from memory_rl.reporting.settings import CompareConfig, PlanConfig, ReportConfig
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.comparison import Reference
     from memory_rl.condition import Condition
     from memory_rl.reporting.comparison import RateComparison
+    from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
 
@@ -235,10 +237,38 @@ def compare(runs: Sequence[str | Path | Result], to: Reference = "best") -> Rate
     """
     from memory_rl.reporting.comparison import compare_paths
 
-    if isinstance(runs, str | Path):
-        runs = [runs]
-    cells = [one if isinstance(one, str | Path) else one.cell for one in runs]
-    return compare_paths(cells, make(CompareConfig, {"to": to}).to)
+    return compare_paths(_paths_or_cells(runs), make(CompareConfig, {"to": to}).to)
+
+
+def _paths_or_cells(runs: str | Path | Result | Sequence[str | Path | Result]) -> list[str | Path | Cell]:
+    several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+    return [one if isinstance(one, str | Path) else one.cell for one in several]
+
+
+def plan(
+    runs: str | Path | Result | Sequence[str | Path | Result],
+    ratio: float = 1.5,
+    power: float = 0.8,
+    alpha: float = 0.05,
+) -> RunPlan:
+    """How many runs tell two rates apart, from how much the runs of a pilot differ; see docs/plan.md.
+
+    Args:
+        runs: the pilot: run directories, a sweep, folders that hold some, or results.
+        ratio: of the faster rate to the slower one, that is to be seen; above 1.
+        power: the chance that it is seen.
+        alpha: the chance that two equal rates are told apart, in either direction.
+
+    Returns:
+        `sentence` says how many, `notes` what is assumed, `frame` has a row per condition.
+
+    Raises:
+        MemoryRLError: one sentence about a key or a path, or if there is no spread to plan from.
+    """
+    from memory_rl.reporting.planning import plan_paths
+
+    config = make(PlanConfig, {"ratio": ratio, "power": power, "alpha": alpha})
+    return plan_paths(_paths_or_cells(runs), config.demand)
 
 
 def list_runs(*folders: str | Path, sort: str | None = None, cells: bool = False) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report | list | compare.
+"""The command line: memory-rl train | bounds | sft-data-gen | sft-train | sweep | report | list | ...
 
 Arguments are key=value. The scripts at the root of a checkout call it, too.
 
@@ -27,7 +27,7 @@ from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
-from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig, with_paths
+from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, ReportConfig, with_paths
 
 
 def _train(words: list[str], command: Command = "train") -> int:
@@ -93,6 +93,19 @@ def _compare(words: list[str]) -> int:
     show(found.sheet())
     for warning in found.warnings:
         say(f"note: {warning}")
+    return 0
+
+
+def _plan(words: list[str]) -> int:
+    from memory_rl.reporting.planning import plan_paths
+    from memory_rl.reporting.sheets import say, show
+
+    paths, others = with_paths(words)
+    plan = plan_paths(paths, parse(PlanConfig, others).demand)
+    say(plan.sentence)
+    show(plan.sheet())
+    for note in plan.notes:
+        say(f"note: {note}")
     return 0
 
 
@@ -181,6 +194,13 @@ _COMMANDS = {
         _compare,
         ("runs/one runs/other", "sweeps/quick to=first"),
         "RUN RUN ... ",
+    ),
+    "plan": Subcommand(
+        "how many runs tell two rates apart, from a pilot",
+        lambda: keys_of(PlanConfig),
+        _plan,
+        ("runs/pilot", "sweeps/quick ratio=1.2 power=0.9"),
+        "PILOT ... ",
     ),
 }
 

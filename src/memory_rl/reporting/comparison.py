@@ -103,6 +103,12 @@ def compare_paths(paths: Iterable[str | Path | Cell], to: Reference = "best") ->
     Raises:
         RunDirectoryError: if a path is missing, or they hold fewer than two conditions with finished runs.
     """
+    samples, left_out = finished_samples(paths)
+    return _compare(samples, to, left_out)
+
+
+def finished_samples(paths: Iterable[str | Path | Cell]) -> tuple[list[Sample], list[str]]:
+    """The finished runs at or below some paths, by condition, and sentences on what is left out."""
     samples, left_out, met = list[Sample](), list[str](), set[Path]()
     for path in paths:
         found = Survey([path], []) if isinstance(path, Cell) else survey([path], tables=True)
@@ -110,7 +116,7 @@ def compare_paths(paths: Iterable[str | Path | Cell], to: Reference = "best") ->
         met |= {cell.path.resolve() for cell in new}
         samples += gather(cell for cell in new if cell.completed)
         left_out += _left_out(new, found.damages)
-    return _compare(samples, to, left_out)
+    return samples, left_out
 
 
 def compare_cells(cells: Sequence[Cell], to: Reference = "best") -> RateComparison:
@@ -128,11 +134,11 @@ def _compare(samples: Sequence[Sample], to: Reference, left_out: Sequence[str]) 
         raise RunDirectoryError(
             f"{there} to compare{f' ({left_out[0]})' if left_out else ''}: give two finished runs or more."
         )
-    ranked, reference = rank_rates(dict(zip(_names(samples), samples, strict=True)), to)
+    ranked, reference = rank_rates(dict(zip(names_of(samples), samples, strict=True)), to)
     return RateComparison(ranked, reference, [*_unlike(ranked), *_contradictions(ranked), *left_out])
 
 
-def _names(samples: Sequence[Sample]) -> list[str]:
+def names_of(samples: Sequence[Sample]) -> list[str]:
     """What sets each apart: its condition, the keys in which it differs from others of that, and N."""
     study = make_study([sample.first for sample in samples])
     labels = {entry.cell.path: entry.label for entry in study.entries}

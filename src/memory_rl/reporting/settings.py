@@ -1,15 +1,18 @@
-"""The keys of the commands that look at run directories: report, list and compare."""
+"""The keys of the commands that look at run directories: report, list, compare and plan."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from memory_rl.errors import ConfigError
 from memory_rl.files import expand, split_paths
 from memory_rl.keys import key, path_key
+
+if TYPE_CHECKING:
+    from memory_rl.analysis.power import Demand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,44 @@ class CompareConfig:
     to: Literal["best", "first"] = key(
         "best", "What ratios and tests are against: the fastest, or the first of those that were given."
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """What is to be seen, and in which pilot it is looked up how much runs differ."""
+
+    runs: str | None = key(
+        None,
+        "The pilot: run directories, a sweep, or folders that hold some, separated by commas; or one after "
+        "the other, without runs=.",
+    )
+    ratio: float = key(
+        1.5,
+        "Of two rates: the ratio of the faster to the slower one that is to be seen.",
+        (None, 1000),
+        above=1,
+    )
+    power: float = key(0.8, "The chance that it is seen, if it is there.", above=0, below=1)
+    alpha: float = key(
+        0.05,
+        "The chance that two equal rates are told apart; for each of k comparisons 0.05 / k.",
+        above=0,
+        below=1,
+    )
+
+    def __post_init__(self) -> None:
+        if self.power <= self.alpha:
+            raise ConfigError(
+                f"power={self.power:g} is no more than alpha={self.alpha:g}, which needs no runs at all: "
+                "use for example power=0.8."
+            )
+
+    @property
+    def demand(self) -> Demand:
+        """What is to be seen."""
+        from memory_rl.analysis.power import Demand
+
+        return Demand(self.ratio, self.power, self.alpha)
 
 
 def with_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:

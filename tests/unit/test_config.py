@@ -28,7 +28,7 @@ from memory_rl.experiments.settings import SweepConfig, Tuning
 from memory_rl.inputs import hash_inputs
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import accept, keys_of, read
-from memory_rl.reporting.settings import CompareConfig, ListConfig, ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, ReportConfig
 
 KEYS = experiment_keys()
 CLAUSES = [(word, clause) for word, one in KEYS.items() for clause in one.needs.split()]
@@ -252,7 +252,7 @@ def test_mypy_accepts_what_runs_and_rejects_what_does_not():
         assert part in line
 
 
-COMMANDS = ("train", "bounds", "sft-data-gen", "sft-train", "sweep", "report", "list", "compare")
+COMMANDS = ("train", "bounds", "sft-data-gen", "sft-train", "sweep", "report", "list", "compare", "plan")
 
 
 def help_of(command: str, capsys, monkeypatch, columns: int = 80) -> str:
@@ -280,6 +280,7 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     assert len(examples) == 2
     shown = {"train": {*KEYS, *FILE_KEYS}, "bounds": {*bounds_keys(), *FILE_KEYS}}
     shown |= {"list": {*keys_of(ListConfig)}, "compare": {*keys_of(CompareConfig)}}
+    shown["plan"] = {*keys_of(PlanConfig)}
     shown |= {"report": {*keys_of(ReportConfig)}, "sft-data-gen": {*keys_of(DataFiles), *FILE_KEYS}}
     of_others = ("signal=reward", "signal=teacher")
     shown["sft-train"] = set(FILE_KEYS) | {
@@ -289,7 +290,9 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
         return
     assert {*listed} == shown[command]
     for example in examples:
-        words = [word for word in example.split() if "=" in word or command not in ("list", "compare")]
+        words = [
+            word for word in example.split() if "=" in word or command not in ("list", "compare", "plan")
+        ]
         assert {word.partition("=")[0] for word in words} <= shown[command]
     parts = [KEYS[word].part for word in listed if word in KEYS]
     if command in ("train", "sft-train"):  # the keys of a part stand together

@@ -106,8 +106,8 @@ class RunPlan:
 
         name, condition, N, pilot_runs, stuck; spread and runs_a_side, each with its 95 % interval as _low and
         _high; runs_a_side_if_stuck, if the pilot had one more run and this were stuck; ratio_seen with as
-        many runs a side as the pilot has; factor_8 to factor_128, by which the 95 %
-        interval of a rate over so many runs reaches below and above it; paths of the run directories.
+        many runs a side as the pilot has; factor_8 to factor_128, what a rate over so many runs is divided
+        by and multiplied with to give its 95 % interval; paths of the run directories.
         """
         import polars as pl
 

@@ -90,6 +90,11 @@ _LATER = {
 """What takes a moment to import, and so is imported only when it is asked for, with its module."""
 
 
+def __dir__() -> list[str]:
+    """What a completion offers: what is public, also where it is not imported yet."""
+    return sorted({*globals(), *__all__} - {"TYPE_CHECKING", "Any", "import_module"})
+
+
 def __getattr__(name: str) -> Any:
     """Imports what is in `_LATER`."""
     if name == "__version__":

@@ -70,6 +70,8 @@ def _keys_in(path: Path, where: str, keys: Mapping[str, Key]) -> tuple[dict[str,
     if (path / _SWEEP).is_file():
         raise ConfigError(f"{where} is a sweep: give one of its cells, such as {path}/cells/NAME.")
     file = path / _MANIFEST if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise ConfigError(f"{where} holds no {_MANIFEST}: {_ADVICE}")
     content = bytes_of(file, where, _ADVICE)
     found = _json(content, where) if file.suffix == ".json" else words_of(content, where)
     is_manifest = isinstance(found, dict) and {"kind", "config"} <= found.keys()

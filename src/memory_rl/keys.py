@@ -112,6 +112,8 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
         name, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"{word!r} is not of the form key=value: type for example N=64.")
+        if word.startswith("--"):
+            raise ConfigError(f"{word} is not of the form key=value: type {word.lstrip('-')}.")
         if name in texts:
             raise ConfigError(f"{name} is given twice ({texts[name]} and {text}): give it once.")
         texts[name] = text

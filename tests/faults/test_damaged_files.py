@@ -193,13 +193,22 @@ DAMAGES = {
     "a cut manifest": (lambda run: cut(run / "manifest.json"), "manifest.json cannot be read ("),
     "another schema": (lambda run: (run / "manifest.json").write_text('{"schema": 9}'), "has schema 9"),
     "a folder": (lambda run: [remove(run), (run / "manifest.json").mkdir()], "manifest.json cannot be read"),
-    "no summary": (lambda run: (run / "summary.json").unlink(), "summary.json cannot be read, since"),
+    "no summary": (
+        lambda run: (run / "summary.json").unlink(),
+        "summary.json cannot be read, since it is missing: restore it, or run it again.",
+    ),
     "a summary of garbage": (
         lambda run: (run / "summary.json").write_bytes(b"\xff\0"),
         "summary.json cannot",
     ),
-    "another summary": (lambda run: (run / "summary.json").write_text("{}"), "does not hold the condition"),
-    "no metrics": (lambda run: (run / "metrics.parquet").unlink(), "metrics.parquet cannot be read, since"),
+    "another summary": (
+        lambda run: (run / "summary.json").write_text("{}"),
+        "does not hold the condition binary: restore it, or run it again.",
+    ),
+    "no metrics": (
+        lambda run: (run / "metrics.parquet").unlink(),
+        "metrics.parquet cannot be read, since it is missing: restore it, or run it again.",
+    ),
     "cut metrics": (lambda run: cut(run / "metrics.parquet"), "metrics.parquet cannot be read ("),
     "empty metrics": (
         lambda run: (run / "metrics.parquet").write_bytes(b""),

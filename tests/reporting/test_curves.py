@@ -117,7 +117,7 @@ def test_the_waterfall_falls_from_capacity_to_policy_by_the_factors_on_its_bars(
         (0.5, 1.0, "loss \u00d72 (a gain)"),
         (None, None, "loss: unknown"),
         (0.0, 0.0, "loss: unknown"),
-        (None, 1.0, "loss: nothing memorised"),
+        (None, 1.0, "loss: all lost"),
     ],
 )
 def test_the_words_on_a_bar(factor, above, words):

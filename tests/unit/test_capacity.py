@@ -157,8 +157,25 @@ def test_seeds_are_one_sample_and_learning_rates_that_were_tuned_are_no_sizes():
 def test_learning_rates_of_the_same_secrets_are_told_apart():
     sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.2, None, 0.1)])
     assert [size.label for size in sizes] == [
+        "shared n=10",
+        "shared n=10 learning_rate=0.2",
+    ]
+
+
+def test_two_of_a_kind_are_both_named_by_the_key_in_which_they_differ():
+    sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.2, 0.1)])
+    assert [size.label for size in sizes] == [
         "shared n=10 learning_rate=0.1",
         "shared n=10 learning_rate=0.2",
+    ]
+
+
+def test_a_label_is_short_though_one_cell_of_many_has_keys_of_its_own():
+    usual = [made_up([1.0], 4, condition="binary", group_size=4) for _ in range(3)]
+    odd = made_up([1.0], 4, condition="binary", group_size=8, kl_to_base=0.1)
+    assert [size.label for size in by_size([*usual, odd])] == [
+        "shared n=10",
+        "shared n=10 group_size=8 kl_to_base=0.1",
     ]
 
 

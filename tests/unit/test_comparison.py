@@ -144,7 +144,7 @@ UNLIKE = {
     "secrets": ({"num_secrets": 4}, "num_secrets differs"),
     "threshold": ({"memorised_at": 0.9}, "memorised_at differs (0.9, 0.5): to have memorised"),
     "fixed": ({"fixed_secret": 3}, "fixed_secret differs: all runs of x learn one given secret"),
-    "budget": ({"max_episodes": 500}, "max_episodes differs (500, 4,000), and not all runs of x memorised"),
+    "budget": ({"max_episodes": 500}, "max_episodes differs (500, 4000), and not all runs of x memorised"),
 }
 
 
@@ -186,7 +186,8 @@ def test_what_is_not_finished_is_left_out_and_named():
     (warning,) = found.warnings
     assert "is left out, since it is not finished (failed: ValueError: no)." in warning
     with pytest.raises(
-        memory_rl.RunDirectoryError, match=r"all there is to compare \(.*failed.*\): give two"
+        memory_rl.RunDirectoryError,
+        match=r"to compare: give two finished runs or more; .*failed: ValueError: no\)\.$",
     ):
         compare_cells([make_cell("x", FAST), make_cell("z", SLOW, status="failed")])
 

@@ -318,6 +318,7 @@ def test_the_version_is_printed(words, capsys):
     ("words", "ending"),
     [
         ("n=64", "n=64 is not a known key: did you mean N?"),
+        ("--N=64", "--N=64 is not of the form key=value: type N=64."),
         ("lr=0.1", "lr=0.1 is not a known key: did you mean learning_rate?"),
         ("device=gpu", "device=gpu is not a choice: did you mean cuda?"),
         ("num_run=3", "num_run=3 is not a known key: did you mean num_runs?"),

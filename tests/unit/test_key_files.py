@@ -179,7 +179,7 @@ def test_other_bad_files(tmp_path, capsys):
     write('{"N": 8', "cut.json")
     write("N: 8\nprotocol: quick", "grid.yaml")
     sentences = {
-        "train config=empty": "config=empty cannot be read (No such file or directory)",
+        "train config=empty": "config=empty holds no manifest.json: give a run directory",
         "train config=swept": "config=swept is a sweep: give one of its cells",
         "train config=cut.json": "config=cut.json cannot be read (Expecting",
         "train config=": "config= is empty: type for example",

@@ -67,3 +67,8 @@ def test_no_module_hides_a_name_that_the_package_exports():
     assert not modules & {
         *memory_rl.__all__
     }  # importing memory_rl.run would replace the function memory_rl.run
+
+
+def test_a_completion_offers_what_is_imported_only_when_it_is_asked_for():
+    assert {"load", "sweep", "Result", *memory_rl.__all__} <= {*dir(memory_rl)}
+    assert not {"Any", "TYPE_CHECKING", "import_module"} & {*dir(memory_rl)}

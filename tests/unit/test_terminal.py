@@ -32,7 +32,7 @@ def test_each_line_is_compared_with_the_one_above_and_a_gain_is_called_one():
     assert against(cell) == ["", "4 times less", "the same", "5 times less"]
     assert answer_sheet(cell).rows[2] == ["told by these episodes", "0.25 [0.01, 0.9]", "the same"]
     cell = with_rates(capacity=1.0, questioner=0.1, observer=0.295, policy=0.0)
-    assert against(cell) == ["", "10 times less", "2.95 times more", "nothing"]
+    assert against(cell) == ["", "10 times less", "2.95 times more", "none memorised"]
     cell = with_rates(capacity=1.0, questioner=None, observer=0.3, policy=0.1)
     assert against(cell) == ["", "", "", "3 times less"]
 

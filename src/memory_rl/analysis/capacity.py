@@ -237,7 +237,7 @@ def _sizes(cells: Sequence[Cell]) -> list[Size]:
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
-    """What each cell trains, with the keys in which cells of the same secrets differ."""
+    """What each cell trains, with the keys in which cells of the same secrets differ and it is unlike most."""
     trained, sizes = [_trained(cell.settings) for cell in cells], {cell.N for cell in cells}
     differing: dict[str, list[str]] = {label: [] for label in trained}
     groups = _grouped(
@@ -250,13 +250,32 @@ def _labels(cells: Sequence[Cell]) -> list[str]:
             if key not in _UNNAMED.union(differing[label])
             and len({str(config.get(key)) for config in configs}) > 1
         ]
+    usual = {
+        (label, key): _of_most(
+            cell.settings.get(key) for other, cell in zip(trained, cells, strict=True) if other == label
+        )
+        for label, keys in differing.items()
+        for key in keys
+    }
     return [
         " ".join(
-            [label, *(f"{key}={cell.settings.get(key, 'default')}" for key in differing[label])]
+            [label]
+            + [
+                f"{key}={cell.settings.get(key, 'default')}"
+                for key in differing[label]
+                if str(cell.settings.get(key)) != usual[label, key]
+            ]
             + [f"N={cell.N}"] * (len(sizes) > 1)
         )
         for label, cell in zip(trained, cells, strict=True)
     ]
+
+
+def _of_most(values: Iterable[Any]) -> str | None:
+    """The value that more than half of them have, if there is one."""
+    texts = [str(value) for value in values]
+    value, count = Counter(texts).most_common(1)[0]
+    return value if 2 * count > len(texts) else None
 
 
 def _trained(settings: Json) -> str:

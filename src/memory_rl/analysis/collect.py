@@ -304,7 +304,7 @@ def read_cell(path: Path) -> Cell:
     summary = conditions.get(condition) if isinstance(conditions, dict) else None
     if summary is None:
         raise RunDirectoryError(
-            f"{path / SUMMARY} does not hold the condition {condition}: give the path of a run directory."
+            f"{path / SUMMARY} does not hold the condition {condition}: restore it, or run it again."
         )
     wrong = problem(summary, SHAPE if "rates" not in summary else SHAPE | LEDGER)
     if wrong:

@@ -326,7 +326,7 @@ class Sweep:
         costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
         spent, all_of_them = 0.0, sum(costs.values())
         self._progress.phase("tuning" if folder == TUNING else "cells")
-        self._progress.move(0.0, f"{done} of {len(cells)} done")
+        self._progress.move(0.0, f"{done} of {len(cells)}")
         for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
@@ -335,7 +335,7 @@ class Sweep:
             done, spent = done + 1, spent + costs[outcome.id]
             ended = self._ended(folder, outcome, by_id[outcome.id])
             self._tell(f"[{done}/{len(cells)}] {ended} ({duration(outcome.seconds)})")
-            self._progress.move(spent / all_of_them, f"{done} of {len(cells)} done")
+            self._progress.move(spent / all_of_them, f"{done} of {len(cells)}")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""

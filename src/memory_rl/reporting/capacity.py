@@ -168,10 +168,11 @@ def capacity_tables(study: Study) -> list[WordTable]:
     if not cells:
         return []
     capacities, points = (frame.rows(named=True) for frame in (capacities_frame(cells), points_frame(cells)))
-    return [
+    tables = [
         word_table("capacities", map(_capacity_words, capacities), _CAPACITY_TABLE),
         word_table("points", map(_point_words, points), _POINT_TABLE),
     ]
+    return [table for table in tables if table.rows]  # tables of the tabular learner have no capacity
 
 
 def _point_words(row: dict[str, Any]) -> dict[str, Any]:

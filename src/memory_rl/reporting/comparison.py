@@ -132,7 +132,7 @@ def _compare(samples: Sequence[Sample], to: Reference, left_out: Sequence[str]) 
     if len(samples) < 2:
         there = f"{samples[0].first.path} is all there is" if samples else "there is nothing"
         raise RunDirectoryError(
-            f"{there} to compare{f' ({left_out[0]})' if left_out else ''}: give two finished runs or more."
+            f"{there} to compare: give two finished runs or more{f'; {left_out[0]}' if left_out else '.'}"
         )
     ranked, reference = rank_rates(dict(zip(names_of(samples), samples, strict=True)), to)
     return RateComparison(ranked, reference, [*_unlike(ranked), *_contradictions(ranked), *left_out])
@@ -272,4 +272,5 @@ def _left_out(cells: Iterable[Cell], damages: Iterable[Damage]) -> Iterator[str]
 
 
 def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(number, values))
+    """Whole ones as they are typed: a comma within 4,000 would look like one between two values."""
+    return ", ".join(str(value) if isinstance(value, int) else number(value) for value in values)

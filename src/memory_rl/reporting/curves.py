@@ -189,7 +189,7 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
 def loss_words(step: str, factor: float | None, above: float | None) -> str:
     """The factor lost at a step whose upper rate is `above`, in words."""
     if not factor:  # 0 in a summary of an observer that never knew S
-        return f"{step}: nothing memorised" if above else f"{step}: unknown"
+        return f"{step}: all lost" if above else f"{step}: unknown"
     if factor >= 1:
         return f"{step} \u00f7{short(factor)}"
     return f"{step} \u00d7{short(1 / factor)} (a gain)"

@@ -80,7 +80,7 @@ def _against(above: float | None, value: float | None) -> str:
     if not above or value is None:
         return ""
     if not value:
-        return "nothing"
+        return "none memorised"
     if abs(value / above - 1) < _SAME:
         return "the same"
     return f"{number(above / value)} times less" if value < above else f"{number(value / above)} times more"

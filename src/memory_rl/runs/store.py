@@ -321,7 +321,7 @@ class RunDirectory:
             return read(self.path / name)
         except FileNotFoundError as error:
             raise RunDirectoryError(
-                f"{self.path / name} cannot be read, since it is missing: give the path of a run directory."
+                f"{self.path / name} cannot be read, since it is missing: restore it, or run it again."
             ) from error
         except (OSError, ValueError, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
             raise RunDirectoryError(

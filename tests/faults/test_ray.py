@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,9 +65,11 @@ def wait_until(condition, seconds: float = 120) -> None:
 
 def busy_workers(raylet: psutil.Process) -> list[psutil.Process]:
     """The workers of a node that are running cells."""
-    return [
-        child for child in raylet.children(recursive=True) if "ray::run_task" in " ".join(child.cmdline())
-    ]
+    found = []
+    for child in raylet.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found += [child] if "ray::run_task" in " ".join(child.cmdline()) else []
+    return found
 
 
 @pytest.fixture
@@ -126,7 +129,9 @@ def test_a_node_is_killed_in_mid_sweep(cluster, reference):
     assert len({row["id"] for row in rows}) == CELLS
     reported = [line for line in output.splitlines() if line.startswith("[")]
     assert len(reported) == CELLS  # nor is one counted twice
-    assert sorted(line.split()[1].rstrip(":") for line in reported) == sorted(row["id"] for row in rows)
+    names = {line.split("] ")[1].split(":")[0] for line in reported}
+    assert names == {f"{row['condition']} N={row['N']} seed={row['seed']}" for row in rows}
+    assert len(names) == CELLS
     assert [line.split("]")[0] for line in reported] == [
         f"[{number}/{CELLS}" for number in range(1, CELLS + 1)
     ]

@@ -13,7 +13,13 @@ import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.reporting import capacity_charts
-from memory_rl.reporting.capacity import capacities_frame, cells_of, interference_frame, points_frame
+from memory_rl.reporting.capacity import (
+    capacities_frame,
+    capacity_tables,
+    cells_of,
+    interference_frame,
+    points_frame,
+)
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.drawing import live, sheet
@@ -239,3 +245,15 @@ def test_the_page_draws_them_without_a_complaint(made, chromium):
     wait_until_drawn(page)
     page.close()
     assert heard == []
+
+
+def test_a_table_without_rows_is_not_shown(cells_folder, tmp_path):
+    """The tabular learner grows with what there is to learn, and so has no capacity."""
+    memory_rl.sft(
+        N=4, num_secrets=2, num_runs=2, backend="tabular", figures=False, log_path=str(tmp_path / "table")
+    )
+    titles = {
+        folder: [table.title for table in capacity_tables(make_study(find_cells([folder])))]
+        for folder in (cells_folder, tmp_path)
+    }
+    assert titles == {cells_folder: ["Capacities", "Sizes and secrets"], tmp_path: ["Sizes and secrets"]}

@@ -9,6 +9,7 @@ import pytest
 
 import memory_rl
 from memory_rl.cli import main
+from memory_rl.reporting.listing import listing_sheet
 from memory_rl.runs.lock import LOCK, Lock
 from memory_rl.runs.store import MANIFEST
 
@@ -212,3 +213,14 @@ def test_no_table_is_read(here):
     for table in Path().rglob("*.parquet"):
         table.write_bytes(b"")
     assert set(memory_rl.list_runs()["ended"]) == {"finished"}
+
+
+@pytest.mark.parametrize(("width", "columns"), [(30, 1), (60, 1), (80, 3), (200, 6)])
+def test_a_narrow_terminal_has_fewer_columns_and_each_value_as_it_is(template, width, columns):
+    """And it fits, down to what a number or a date takes."""
+    frame = memory_rl.list_runs(template / "runs")
+    sheet = listing_sheet(frame, width).fitted(width)
+    assert len(sheet.headings) == columns
+    assert sheet.width <= width
+    lines = [line for row in sheet.rows for cell in row for line in cell.split("\n")]
+    assert {"4 of 4", "finished"} <= {*lines}

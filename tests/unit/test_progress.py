@@ -168,3 +168,11 @@ def test_the_answer_comes_before_the_figures(monkeypatch, capsys):
         "told by these episodes",
         "learned by the policy",
     ]
+
+
+def test_a_sweep_says_once_how_much_is_done(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(Progress, "move", lambda self, share, about="": said.append(about))
+    keys = {"N": 4, "num_runs": 2, "backend": "tabular", "figures": False}
+    memory_rl.sweep(conditions=["sft"], **keys, log_path=str(tmp_path / "sweep"))
+    assert [words for words in said if " of 1" in words] == ["0 of 1", "1 of 1"]

@@ -237,7 +237,7 @@ def _sizes(cells: Sequence[Cell]) -> list[Size]:
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
-    """What each cell trains, with the keys in which cells of the same secrets differ, unlike most."""
+    """What each cell trains, with keys in which cells of the same secrets differ and it is unlike most."""
     trained, sizes = [_trained(cell.settings) for cell in cells], {cell.N for cell in cells}
     differing: dict[str, list[str]] = {label: [] for label in trained}
     groups = _grouped(

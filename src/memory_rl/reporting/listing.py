@@ -262,11 +262,13 @@ def _status(path: Path) -> str:
     return status if status in ("failed", "interrupted") else KILLED
 
 
+_NARROWEST = 16
+"""The least width to which paths are folded."""
 _WORST_FIRST = ("damaged", "failed", "diverged", "interrupted", KILLED)
 
 
 def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
-    """A list for the terminal; where it is wider than this, each row has two lines or more."""
+    """A list for the terminal; where it is wider, rows have two lines or more, at last in one column."""
     rows = [_words(row) for row in frame.rows(named=True)]
     parents = [str(Path(path).parent) for path in frame["path"]]
     folder = os.path.commonpath(parents) if len(rows) > 1 else ""
@@ -279,11 +281,14 @@ def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
     headings = ["path, what", "memorised, bits per episode", "ended, when"]
     narrow = [[_two(*row[:2]), _two(*row[2:4]), _two(*row[4:])] for row in rows]
     room = width - sum(
-        max(map(len, "\n".join(row[place] for row in narrow).split("\n"))) + 2 for place in (1, 2)
+        max(map(len, "\n".join(row[place] for row in [headings, *narrow]).split("\n"))) + 2
+        for place in (1, 2)
     )
+    if room < _NARROWEST:
+        headings, narrow, room = ["\n".join(headings)], [["\n".join(row)] for row in narrow], width
     for row in narrow:
-        row[0] = "\n".join(part for line in row[0].split("\n") for part in _folded(line, max(room, 16)))
-    return Sheet(headings, narrow, keys=headings, words=[headings[0], headings[2]], title=title)
+        row[0] = "\n".join(part for line in row[0].split("\n") for part in _folded(line, room))
+    return Sheet(headings, narrow, keys=headings, words=[headings[0], headings[-1]], title=title)
 
 
 def _whole_width(sheet: Sheet) -> int:

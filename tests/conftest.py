@@ -26,6 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMORY_RL_CACHE", str(shared / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TRACKIO_DIR", str(own / "trackio"))  # read once, when trackio is imported
         yield
 
 

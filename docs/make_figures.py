@@ -17,7 +17,7 @@ import vl_convert
 import memory_rl
 from memory_rl.reporting.headline import share_of_ceiling
 from memory_rl.reporting.lettering import outlined
-from memory_rl.reporting.themes import GROUND, vega_config
+from memory_rl.reporting.themes import GROUND, PALETTE, vega_config
 
 FIGURES = Path(__file__).parent / "figures"
 CONDITIONS = {
@@ -43,8 +43,8 @@ NAMES = {
     "log_distance": "log-distance",
 }
 MARKS = {
-    "policy": ("learned [95 %]", "#0067b0"),
-    "questioner": ("an ideal learner", "#b03a00"),
+    "policy": ("learned [95 %]", PALETTE["light"][0]),
+    "questioner": ("an ideal learner", PALETTE["light"][4]),
     "capacity": ("naive ceiling", "#57606a"),
 }
 

@@ -13,11 +13,11 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from signal import SIGINT, SIGPIPE
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from memory_rl.api import DataFiles, bounds_keys, condition_of, data_files, run, write_sft_data
 from memory_rl.catalogue import experiment_keys
@@ -28,6 +28,9 @@ from memory_rl.files import print_anything
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
 from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, ReportConfig, with_paths
+
+if TYPE_CHECKING:
+    from memory_rl.reporting.sheets import Sheet
 
 
 def _train(words: list[str], command: Command = "train") -> int:
@@ -82,29 +85,30 @@ def _list(words: list[str]) -> int:
 
 def _compare(words: list[str]) -> int:
     from memory_rl.reporting.comparison import compare_paths
-    from memory_rl.reporting.sheets import say, show
 
     paths, others = with_paths(words)
     config = parse(CompareConfig, others)
     if not paths:
         raise ConfigError("there is nothing to compare: type for example memory-rl compare runs/a runs/b.")
     found = compare_paths(paths, config.to)
-    say(found.sentence)
-    show(found.sheet())
-    for warning in found.warnings:
-        say(f"note: {warning}")
-    return 0
+    return _tell(found.sentence, found.sheet(), found.warnings)
 
 
 def _plan(words: list[str]) -> int:
     from memory_rl.reporting.planning import plan_paths
-    from memory_rl.reporting.sheets import say, show
 
     paths, others = with_paths(words)
     plan = plan_paths(paths, parse(PlanConfig, others).demand)
-    say(plan.sentence)
-    show(plan.sheet())
-    for note in plan.notes:
+    return _tell(plan.sentence, plan.sheet(), plan.notes)
+
+
+def _tell(sentence: str, sheet: Sheet, notes: Iterable[str]) -> int:
+    """Prints an answer: in a sentence, in a table, and what limits it."""
+    from memory_rl.reporting.sheets import say, show
+
+    say(sentence)
+    show(sheet)
+    for note in notes:
         say(f"note: {note}")
     return 0
 

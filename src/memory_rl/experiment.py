@@ -39,6 +39,25 @@ def parse_experiment(words: Iterable[str], command: Command = "train") -> Experi
     return _build(split_words(words), command, typed=False)
 
 
+def command_line(experiment: Experiment) -> str | None:
+    """The command that runs it again, with the keys that are not at their defaults, quoted for a shell.
+
+    None where a reward or a learner is an object in Python, which no command can name.
+    """
+    given = (experiment.signal.reward_type, experiment.updates.algorithm)
+    if not all(isinstance(one, str | None) for one in given):
+        return None
+    keys, supervised = experiment_keys(), experiment.command == "sft"
+    words = [
+        f"{word}={value}"
+        for word, value in experiment.flat().items()
+        if word not in OF_ONE_RUN
+        and (word == "N" or value != keys[word].default)
+        and not (supervised and word == "signal")
+    ]
+    return shlex.join(["memory-rl", "sft-train" if supervised else "train", *words])
+
+
 def meaningful(given: Mapping[str, Any], command: Command = "train") -> dict[str, Any]:
     """Those of the keys that are known and have a meaning together with the others."""
     keys, given = experiment_keys(), _with_signal(given, command)
@@ -270,11 +289,8 @@ class Experiment(Parts):
 
         Then episodes without a signal are skipped, and their answers stay unknown.
         """
-        return self.scores_paths and (self.signal.shows_answer or self._skips_misses) and self._one_answer
-
-    @property
-    def _one_answer(self) -> bool:
-        return not self.world.multi_step and self.world.num_secrets == 1
+        one_answer = not self.world.multi_step and self.world.num_secrets == 1
+        return self.scores_paths and one_answer and (self.signal.shows_answer or self._skips_misses)
 
     @property
     def _skips_misses(self) -> bool:
@@ -319,25 +335,6 @@ class Experiment(Parts):
         for word in ("reward_type", "algorithm"):
             values[word] = None if values[word] is None else name_of(values[word])
         return {word: value for word, value in values.items() if unmet(keys, word, values) is None}
-
-    def command_line(self) -> str | None:
-        """The command that runs it again, with the keys that are not at their defaults, quoted for a shell.
-
-        None where a reward or a learner is an object in Python, which no command can name.
-        """
-        if not all(
-            isinstance(given, str | None) for given in (self.signal.reward_type, self.updates.algorithm)
-        ):
-            return None
-        keys, supervised = experiment_keys(), self.command == "sft"
-        words = [
-            f"{word}={value}"
-            for word, value in self.flat().items()
-            if word not in OF_ONE_RUN
-            and (word == "N" or value != keys[word].default)
-            and not (supervised and word == "signal")
-        ]
-        return shlex.join(["memory-rl", "sft-train" if supervised else "train", *words])
 
     def resolved(self) -> dict[str, Any]:
         """All keys that determine what is measured, with every default worked out.

@@ -10,7 +10,7 @@ import pytest
 
 import memory_rl
 from memory_rl.cli import main
-from memory_rl.experiment import make_experiment, parse_experiment
+from memory_rl.experiment import command_line, make_experiment, parse_experiment
 
 SMALL = {"N": 8, "backend": "tabular", "num_runs": 2, "max_episodes": 40, "figures": False}
 RUNS = {
@@ -73,9 +73,9 @@ def test_no_command_makes_a_run_of_an_object_in_python():
         def reward(self, answer, secret):
             return float(answer == secret)
 
-    assert make_experiment({**SMALL, "reward_type": Mine}).command_line() is None
+    assert command_line(make_experiment({**SMALL, "reward_type": Mine})) is None
     own = {**SMALL, "reward_type": "my rewards.py:Mine"}
-    assert "'reward_type=my rewards.py:Mine'" in make_experiment(own).command_line()
+    assert "'reward_type=my rewards.py:Mine'" in command_line(make_experiment(own))
 
 
 def test_yaml_is_read_as_words_are():

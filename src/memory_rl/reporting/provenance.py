@@ -12,6 +12,7 @@ from memory_rl.analysis.collect import SWEEP, Cell, Damage
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.errors import ConfigError
+from memory_rl.experiment import command_line
 from memory_rl.files import read_json
 from memory_rl.runs.store import SUMMARY
 
@@ -112,7 +113,7 @@ def read_of_sweep(folder: Path, name: str = SWEEP) -> dict[str, Any]:
 
 def command_of(cell: Cell) -> str:
     """The command that makes this cell again; a comment, where an object in Python had a part in it."""
-    command = cell.manifest.get("command") or cell.experiment.command_line()
+    command = cell.manifest.get("command") or command_line(cell.experiment)
     return str(command or f"# {cell.path}: no command makes this again, since an object in Python was given.")
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from memory_rl.experiment import Experiment, old_experiment
+from memory_rl.experiment import Experiment, command_line, old_experiment
 from memory_rl.files import Json
 from memory_rl.inputs import changed_input, hash_inputs
 
@@ -27,7 +27,7 @@ def make_manifest(experiment: Experiment) -> Json:
         "schema": SCHEMA,
         "kind": experiment.command,
         "condition": experiment.condition,
-        "command": experiment.command_line(),
+        "command": command_line(experiment),
         "config": experiment.flat(),
         "resolved": experiment.resolved(),
         "inputs": hash_inputs(experiment),

@@ -2,7 +2,6 @@
 
 import io
 import re
-import threading
 import time
 
 import numpy as np
@@ -87,14 +86,15 @@ def test_elsewhere_it_is_a_line_every_few_seconds(monkeypatch):
     monkeypatch.setattr(module, "SECONDS_A_LINE", 0.02)
     progress = Progress()
     file = on(progress, monkeypatch, terminal=False)
-    before = threading.active_count()
     with progress:
         progress.phase("learning")
         progress.move(0.5, "8 of 16 runs memorised")
+        thread = progress._lines
         deadline = time.monotonic() + 10
         while file.getvalue().count("\n") < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert threading.active_count() == before
+    assert thread is not None
+    assert not thread.is_alive()
     lines = file.getvalue().splitlines()
     assert len(lines) >= 3
     assert lines[-1] == "learning: 8 of 16 runs memorised, 50 % done, 0 s so far"

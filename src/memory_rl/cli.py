@@ -8,6 +8,8 @@ standard error), 130 interrupted from the keyboard, 143 interrupted by SIGTERM.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import shutil
 import sys
@@ -217,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     print_anything()
+    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends: a second
     try:
         with _plain_warnings():
             code = _dispatch(words)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +19,7 @@ from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
 from memory_rl.limits import MAX_LISTED_FORMS, MAX_TOKENS_OF_SAMPLES
 from memory_rl.policies.prior import zipf_weights
-from memory_rl.task import (
-    Environment,
-)
+from memory_rl.task import Environment
 
 if TYPE_CHECKING:
     from memory_rl.policies.answer_trie import AnswerTrie
@@ -151,20 +151,33 @@ def _prior(experiment: Experiment) -> np.ndarray | None:
     return zipf_weights(experiment.world.N, chosen.prior_skew, chosen.base_seed)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Garbage waits: to look for it among all that torch defines takes a quarter of its import."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _local(
     setting: Setting, folder: Path | None, watch: Callable[[int, float], object] | None
 ) -> tuple[Policy, dict[str, Any]]:
-    import torch
+    with _no_collection():
+        import torch
 
-    from memory_rl.policies.base_model import (
-        check_fits,
-        find_base_model,
-        recompute_layers,
-        warm_up_cached,
-    )
-    from memory_rl.policies.paths import PathPolicy
-    from memory_rl.policies.self_check import check_packed_pass
-    from memory_rl.policies.transformer import TransformerPolicy
+        from memory_rl.policies.base_model import (
+            check_fits,
+            find_base_model,
+            recompute_layers,
+            warm_up_cached,
+        )
+        from memory_rl.policies.paths import PathPolicy
+        from memory_rl.policies.self_check import check_packed_pass
+        from memory_rl.policies.transformer import TransformerPolicy
 
     _use_threads(setting)
     experiment, environment = setting.experiment, setting.environment

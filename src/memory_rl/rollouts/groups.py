@@ -1,0 +1,200 @@
+"""From rollouts to groups: which rewards share a baseline, and what can be counted of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memory_rl.errors import DataError
+from memory_rl.rollouts.rows import Rollouts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_DIGITS = 6
+"""Rewards are the same if this many digits are: sums of 32-bit numbers differ in the eighth."""
+
+MOST_LEVELS = 32
+"""Up to this many levels of a reward each has a law of its own; of more one law serves all."""
+
+_FEW_LEVELS_SEEN = 0.5
+_ODD = 0.01
+"""Advantages of equal rewards in one group differ by less than this part of the greatest."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a run.
+
+    Attributes:
+        frame: one row a group, in the order of the log: group (a number of its own), step, prompt (0, 1, ...
+            in the order of the log; of its own where the log names none), size, distinct (levels of reward in
+            it), silent (one level), right, wrong and between (of the highest, the lowest or another level of
+            the run), best (rewards at the highest level), reward (the mean) and tokens.
+        levels: group, level (0, 1, ... from the lowest) and hits (rewards of the group that have it).
+        values: the levels, from the lowest.
+        notes: a sentence on each thing that limits what can be said.
+        names_prompts: whether the log does.
+    """
+
+    frame: pl.DataFrame
+    levels: pl.DataFrame
+    values: Sequence[float]
+    notes: Sequence[str]
+    names_prompts: bool
+
+    @property
+    def graded(self) -> bool:
+        """Whether a reward is more than pass or fail."""
+        return len(self.values) > 2
+
+
+def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
+    """Sorts rollouts into groups.
+
+    Args:
+        rollouts: of one run.
+        group_size: where a prompt's rewards in one step are several groups of so many, one after the other.
+
+    Raises:
+        DataError: if rewards are not finite, groups cannot be told apart, or none has two rewards.
+    """
+    import polars as pl
+
+    frame = rollouts.frame.with_columns(pl.col("reward").round_sig_figs(_DIGITS)).collect(engine="streaming")
+    _refuse_rewards(frame, rollouts)
+    frame = _number_groups(frame, rollouts, group_size)
+    values = frame["reward"].unique().sort()
+    frame = frame.with_columns(level=pl.col("reward").rank("dense").cast(pl.Int64) - 1)
+    groups = _count(frame, len(values))
+    _refuse_mixed(frame, groups)
+    kept = groups.filter(pl.col("size") > 1)
+    if not len(kept):
+        raise DataError(
+            f"every group of {rollouts.source} has one reward, so that nothing is known of how much rewards "
+            "of a prompt differ: name what several answers share as prompt=NAME or group=NAME."
+        )
+    levels = frame.join(kept.select("group"), on="group", how="semi").group_by("group", "level").len("hits")
+    named = frame["prompt"].null_count() == 0
+    kept = kept.with_columns(pl.coalesce("prompt", "group").rank("dense").cast(pl.Int64) - 1)
+    notes = [*_about_sizes(groups, kept), *_about_levels(values.to_list(), kept)]
+    return Groups(kept, levels.sort("group", "level"), values.to_list(), notes, named)
+
+
+def _refuse_rewards(frame: pl.DataFrame, rollouts: Rollouts) -> None:
+    if not len(frame):
+        raise DataError(f"{rollouts.source} holds no rollout with a reward: give a log that does.")
+    odd = frame.filter(~frame["reward"].is_finite())
+    if len(odd):
+        step, reward = odd.row(0, named=True)["step"], odd.row(0, named=True)["reward"]
+        raise DataError(
+            f"{len(odd):,} rewards of {rollouts.source} are not finite, the first of them {reward} in step "
+            f"{step}: leave these rollouts out."
+        )
+
+
+def _number_groups(frame: pl.DataFrame, rollouts: Rollouts, size: int | None) -> pl.DataFrame:
+    """Numbers groups in the order of the log, and prompts likewise."""
+    import polars as pl
+
+    key = ["step", "group", "prompt"] if frame["group"].null_count() == len(frame) else ["step", "group"]
+    if size is None and rollouts.in_rows:
+        frame = frame.with_columns(run=pl.struct("step", "prompt").rle_id())
+        key, size = ["run"], frame["run"].value_counts()["count"].mode().min()  # type: ignore[assignment]
+        whole = pl.len().over("run") % size == 0
+    else:
+        whole = pl.lit(value=True)
+    if size is not None:
+        part = pl.when(whole).then(pl.int_range(pl.len()).over(key) // size).otherwise(0)
+        frame = frame.with_columns(part=part)
+        key = [*key, "part"]
+    first = pl.int_range(pl.len()).alias("row")
+    return frame.with_columns(first).with_columns(
+        pl.col("row").min().over(key).rank("dense").cast(pl.Int64).alias("group"),
+        pl.when(pl.col("prompt").is_null())
+        .then(None)
+        .otherwise(pl.col("row").min().over("prompt"))
+        .alias("prompt"),
+    )
+
+
+def _count(frame: pl.DataFrame, num_levels: int) -> pl.DataFrame:
+    """What is counted of each group, with what shows that several were taken for one."""
+    import polars as pl
+
+    same, top = pl.col("level").n_unique() == 1, num_levels - 1
+    tokens = pl.col("tokens").sum() if frame["tokens"].null_count() < len(frame) else pl.col("tokens").first()
+    # A run whose rewards are all the same is all right if they are above 0.
+    is_top = (pl.col("level") == top) & ((pl.col("reward") > 0) | (num_levels > 1))
+    return (
+        frame.group_by("group")
+        .agg(
+            pl.col("step", "prompt").first(),
+            pl.len().cast(pl.Int64).alias("size"),
+            pl.col("level").n_unique().cast(pl.Int64).alias("distinct"),
+            (same & is_top.first()).alias("right"),
+            (same & ~is_top.first() & (pl.col("level").first() == 0)).alias("wrong"),
+            is_top.sum().cast(pl.Int64).alias("best"),
+            pl.col("reward").mean(),
+            tokens,
+            pl.col("prompt").n_unique().alias("prompts"),
+        )
+        .with_columns(silent=pl.col("distinct") == 1)
+        .with_columns(between=pl.col("silent") & ~pl.col("right") & ~pl.col("wrong"))
+        .sort("group")
+    )
+
+
+def _refuse_mixed(frame: pl.DataFrame, groups: pl.DataFrame) -> None:
+    """Refuses groups that are several: with several prompts, or another advantage for the same reward."""
+    import polars as pl
+
+    several = groups.filter(pl.col("prompts") > 1)
+    if len(several):
+        raise DataError(
+            f"groups cannot be told apart: {len(several):,} of {len(groups):,} hold several prompts, the "
+            f"first in step {several['step'][0]}; name as group=NAME what only answers to one prompt share."
+        )
+    tolerance = _ODD * pl.lit(frame["advantage"].abs().max())
+    spread = frame.group_by("group", "level").agg(
+        pl.col("step").first(), odd=_spread(pl.col("advantage")) > tolerance
+    )
+    odd = spread.filter("odd")
+    if len(odd):
+        raise DataError(
+            f"groups cannot be told apart: in {odd['group'].n_unique():,} of {len(groups):,}, the first in "
+            f"step {odd.sort('step')['step'][0]}, equal rewards have unequal advantages, so that several "
+            "groups share a prompt; type how many rewards a group has as group_size=NUMBER."
+        )
+
+
+def _spread(values: pl.Expr) -> pl.Expr:
+    return values.max() - values.min()
+
+
+def _about_sizes(groups: pl.DataFrame, kept: pl.DataFrame) -> Iterator[str]:
+    import polars as pl
+
+    if alone := len(groups) - len(kept):
+        are = "group has one reward and is" if alone == 1 else "groups have one reward and are"
+        yield f"{alone:,} {are} left out."
+    sizes = kept["size"].value_counts().sort("count", descending=True)
+    if len(sizes) > 1:
+        usual, share = sizes["size"][0], sizes["count"][0] / len(kept)
+        least, most = sizes.select(pl.col("size").min(), most=pl.col("size").max()).row(0)
+        yield (
+            f"Groups have {least} to {most} rewards, {100 * share:.0f} % of "
+            f"them {usual}; each counts with its own size."
+        )
+
+
+def _about_levels(values: Sequence[float], kept: pl.DataFrame) -> Iterator[str]:
+    if len(values) > 2:
+        seen = float((kept["distinct"] / kept["size"]).mean())  # type: ignore[arg-type]
+        if seen > _FEW_LEVELS_SEEN:
+            yield (
+                f"The reward has {len(values):,} levels, and most rewards of a group are the only ones of "
+                "their level: bits delivered are a guess, since so few rewards cannot show how many levels "
+                "a prompt has."
+            )

@@ -39,7 +39,7 @@ def _amiss(run: RunAccount) -> Iterator[str]:
         return
     if (whole.silent.value or 0) >= _MANY_SILENT:
         yield (
-            f"With G = {run.usual_size} {percent(whole.silent)} of the groups were silent, at a mean reward "
+            f"With G = {run.usual_size}, {percent(whole.silent)} of the groups were silent, at a mean reward "
             f"of {number(whole.reward.value)}: {_remedy(run)}."
         )
     if fixed and (fixed.share.value or 0) >= _MANY_FIXED:
@@ -153,8 +153,8 @@ def notes_on(run: RunAccount, *, graded: bool) -> Iterator[str]:
             )
             break
     yield (
-        f"What is said of groups of more than {2 * run.usual_size} rests on the shape of the fitted law, which "
-        f"{run.usual_size} rewards a group do not show."
+        f"What is said of groups of more than {2 * run.usual_size} rests on the shape of the fitted law, "
+        f"which {run.usual_size} rewards a group do not show."
     )
     if graded:
         yield (

@@ -87,10 +87,11 @@ def _refuse_rewards(frame: pl.DataFrame, rollouts: Rollouts) -> None:
         raise DataError(f"{rollouts.source} holds no rollout with a reward: give a log that does.")
     odd = frame.filter(~frame["reward"].is_finite())
     if len(odd):
-        step, reward = odd.row(0, named=True)["step"], odd.row(0, named=True)["reward"]
+        step, reward = odd.select("step", "reward").row(0)
+        are = "reward is" if len(odd) == 1 else "rewards are"
         raise DataError(
-            f"{len(odd):,} rewards of {rollouts.source} are not finite, the first of them {reward} in step "
-            f"{step}: leave these rollouts out."
+            f"{len(odd):,} {are} not finite in {rollouts.source}, the first of them {reward} in step {step}: "
+            "leave such rollouts out."
         )
 
 

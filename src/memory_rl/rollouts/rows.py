@@ -118,13 +118,14 @@ def read_text(
             none.
 
     Raises:
-        DataError: if a reward is no finite number, or a file cannot be read.
+        DataError: if a reward is no number.
+        OSError: if a file cannot be read.
     """
     import polars as pl
 
     parts, batch, damaged, unscored = list[pl.DataFrame](), list[Row](), list[str](), 0
     for path in paths:
-        for number, record in _readable(path, lines):
+        for number, record in lines(path):
             try:
                 found = [*rows(record, path)]
             except (KeyError, TypeError, ValueError, AttributeError):
@@ -138,13 +139,6 @@ def read_text(
                 batch = []
     parts.append(pl.DataFrame(batch, schema=schema(), orient="row"))
     return pl.concat(parts).lazy(), [*about_damaged(damaged), *about_unscored(unscored)]
-
-
-def _readable(path: Path, lines: Callable[[Path], Lines]) -> Lines:
-    try:
-        yield from lines(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): give a file that can.") from error
 
 
 def _scored(row: Row) -> bool:

@@ -90,8 +90,12 @@ def read_rollouts(path: Path, columns: Columns) -> Rollouts:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist: give the folder of a run, or a file of rollouts.")
-    found = None if columns.typed else find_run(path)
-    return found or _read_tables(path, _tables(path), columns)
+    try:
+        found = None if columns.typed else find_run(path)
+        return found or _read_tables(path, _tables(path), columns)
+    except OSError as error:
+        where = error.filename or path
+        raise DataError(f"{where} cannot be read ({error.strerror}): give a file that can.") from error
 
 
 def _tables(path: Path) -> list[Path]:

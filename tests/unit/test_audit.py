@@ -193,7 +193,7 @@ def test_prompts_that_no_group_helps_are_at_fault():
     table = drawn(pass_or_fail(rates), 16, 3, random)
     assert account(table).whole.silent.value == pytest.approx(0.8, abs=0.02)
     found = sentences_of(account(table), graded=False)
-    assert "so the prompts are at fault" in found[0]
+    assert "so the prompts are too hard" in found[0]
 
 
 def test_a_run_without_any_signal_says_so(tmp_path):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import Json
-from memory_rl.reporting.audit_words import estimators_in_words, notes_on, percent, sentences_of
+from memory_rl.reporting.audit_words import bits, estimators_in_words, notes_on, percent, sentences_of
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import in_brackets, number, short
+from memory_rl.reporting.values import number, short
 from memory_rl.rollouts.account import Account, RunAccount, account_run
 from memory_rl.rollouts.groups import group_rollouts
 from memory_rl.rollouts.tables import read_rollouts
@@ -189,18 +189,21 @@ def _row(one: Account) -> dict[str, str]:
     return {
         "steps": steps,
         "rollouts": f"{one.rollouts:,}",
-        "mean\nreward": number(one.reward.value),
-        "bits a\nrollout": in_brackets(one.bits),
-        "per 1,000\ntokens": ""
-        if one.bits_per_1000_tokens is None
-        else number(one.bits_per_1000_tokens.value),
+        "mean\nreward": _number(one.reward),
+        "bits a\nrollout": bits(one.bits),
+        "per 1,000\ntokens": _number(one.bits_per_1000_tokens),
         "silent\ngroups": percent(one.silent),
         "all\nwrong": _share(one.wrong),
         "all\nright": _share(one.right),
         "same in\nbetween": _share(one.between) if one.between.value else "",
-        "advantages\ncarry": "" if one.advantage_bits is None else number(one.advantage_bits.value),
+        "advantages\ncarry": _number(one.advantage_bits),
         "KL": "" if one.kl is None else number(one.kl),
     }
+
+
+def _number(estimate: Estimate | None) -> str:
+    """Its value, to a ten-thousandth."""
+    return "" if estimate is None else number(round(estimate.value or 0.0, 4))
 
 
 def _share(share: Estimate) -> str:

@@ -16,13 +16,12 @@ from scipy.special import betainc
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import to_csv, to_json
-from memory_rl.reporting.audit_words import percent
+from memory_rl.reporting.audit_words import bits, percent
 from memory_rl.reporting.lettering import outlined
 from memory_rl.reporting.notebook import frame_html
 from memory_rl.reporting.page import templates
 from memory_rl.reporting.report import PAGE, refuse_foreign, write_files
 from memory_rl.reporting.themes import PALETTE, Theme, vega_config
-from memory_rl.reporting.values import in_brackets
 from memory_rl.reporting.wording import asset, wording
 from memory_rl.rollouts.account import RunAccount
 
@@ -82,7 +81,7 @@ def render(audit: Audit) -> str:
         "others": audit.account.others,
     }
     environment = templates()
-    environment.filters |= {"share": percent, "bits": in_brackets}
+    environment.filters |= {"share": percent, "bits": bits}
     return environment.get_template("audit.html").render(content)
 
 

@@ -69,17 +69,18 @@ def _remedy(run: RunAccount) -> str:
     helps = next((one for one in larger if (one.silent.value or 0) <= enough), None)
     if helps:
         return f"with G = {helps.size} it would have been {percent(helps.silent)}"
-    if not larger:
-        return "these prompts are too hard or too easy for any group"
     last = larger[-1]
-    return f"even with G = {last.size} it would have been {percent(last.silent)}, so the prompts are at fault"
+    which = "easy" if (run.whole.right.value or 0) > (run.whole.wrong.value or 0) else "hard"
+    return (
+        f"even with G = {last.size} it would have been {percent(last.silent)}, so the prompts are too {which}"
+    )
 
 
 def _delivered(whole: Account) -> Iterator[str]:
     a_token = whole.bits_per_1000_tokens
     told = "" if a_token is None else f", {in_brackets(a_token)} per 1,000 sampled tokens"
     yield (
-        f"At most {in_brackets(whole.bits)} bits a rollout were delivered{told}: a ceiling on what these "
+        f"At most {bits(whole.bits)} bits a rollout were delivered{told}: a ceiling on what these "
         "rewards could teach, not what was learned."
     )
 
@@ -101,7 +102,7 @@ def _about_sizes(run: RunAccount) -> Iterator[str]:
     carried = run.whole.advantage_bits
     if carried is not None:
         yield (
-            f"With G = {here} the advantages carry at most {in_brackets(carried)} bits a rollout"
+            f"With G = {here} the advantages carry at most {bits(carried)} bits a rollout"
             f"{''.join(f', with {one.size} {number(_value(one.advantage_bits))}' for one in near)}."
         )
     if near:
@@ -131,8 +132,12 @@ def _about_rates(run: RunAccount, graded: bool) -> Iterator[str]:
             f"The {counted(fixed.prompts, 'prompt')} that never varied, each in {number(fixed.rewards)} "
             f"rewards (median), took {fixed.rollouts:,} rollouts{tokens}, "
             f"{short(100 * fixed.rollouts / whole.rollouts, 2)} %; the risk of leaving one out is a chance "
-            f"of {short(100 * fixed.chance, 2)} % that its next group would vary."
+            f"of {_chance(fixed.chance)} that its next group would vary."
         )
+
+
+def _chance(chance: float) -> str:
+    return "below 0.1 %" if chance < 0.001 else f"{short(100 * chance, 2)} %"
 
 
 def _about_kl(whole: Account) -> Iterator[str]:
@@ -169,6 +174,12 @@ def estimators_in_words(estimators: Mapping[str, float]) -> str:
     """The estimates that are not quoted."""
     others = ", ".join(f"{name} {number(estimators[key])}" for key, name in _ESTIMATORS.items())
     return f"Quoted is the fitted law's, with the least bias; others over all: {others}."
+
+
+def bits(estimate: Estimate) -> str:
+    """Bits with their interval, to a ten-thousandth."""
+    ends = (None if end is None else round(end, 4) for end in (estimate.value, estimate.low, estimate.high))
+    return in_brackets(Estimate(*ends))
 
 
 def percent(share: Estimate) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 _REWARDS, _MEAN = "rewards/", "/mean"
+_REPEAT = "files repeat the rollouts of the one before them and are"
 
 
 def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
@@ -99,8 +100,11 @@ def _about(names: Sequence[str], damaged: Sequence[str], repeated: int, known: b
         summed = f"the sum of {first_few(names)}, each with weight 1"
         yield f"The reward is {summed}; for one alone type reward={names[0]}."
     if damaged:
-        yield f"{len(damaged)} files cannot be read and are left out: {first_few(damaged, 3)}."
+        files = "file cannot be read and is" if len(damaged) == 1 else "files cannot be read and are"
+        yield f"{len(damaged)} {files} left out: {first_few(damaged, 3)}."
     if repeated:
-        yield f"{repeated} files repeat the rollouts of the one before them and are left out."
+        one = repeated == 1
+        files = "file repeats the rollouts of the one before it and is" if one else _REPEAT
+        yield f"{repeated} {files} left out."
     if known:
         yield "Tokens are the mean length of the step, which TRL logs, for each of its rollouts."

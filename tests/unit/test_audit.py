@@ -84,7 +84,7 @@ def test_silent_at_the_own_size_is_what_was_counted():
     table = drawn(pass_or_fail(np.random.default_rng(5).random(800)), 8, 1, np.random.default_rng(4))
     groups = groups_of(table)
     whole = Sample(groups, groups.frame)
-    assert whole.silent_at(8)[0] == pytest.approx(whole.mean("silent").value, abs=0.003)
+    assert whole.silent_at(8)[0] == pytest.approx(whole.share("silent").value, abs=0.003)
 
 
 def truths(law, size, random):
@@ -115,7 +115,7 @@ def covered(law, runs, prompts=500, size=8, steps=1, seed=0):
         groups = groups_of(drawn(law(prompts, random), size, steps, random))
         whole = Sample(groups, groups.frame)
         for place, (found, known) in enumerate(
-            ((whole.estimate(whole.bits()), bits), (whole.mean("silent"), silent))
+            ((whole.estimate(whole.bits()), bits), (whole.share("silent"), silent))
         ):
             hits[place] += found.low <= known <= found.high
     return hits
@@ -144,7 +144,7 @@ def test_many_prompts_are_resampled_in_batches_that_say_the_same():
     groups = groups_of(drawn(pass_or_fail(np.full(3 * BATCHES, 0.3)), 4, 1, random))
     whole = Sample(groups, groups.frame)
     assert whole.num_batches == BATCHES
-    share = whole.mean("silent")
+    share = whole.share("silent")
     known = 1.96 * np.sqrt(share.value * (1 - share.value) / (3 * BATCHES))
     assert (share.high - share.low) / 2 == pytest.approx(known, rel=0.15)
 
@@ -155,7 +155,7 @@ def test_prompts_that_come_again_widen_the_interval():
     rates = random.beta(0.5, 0.5, 50)
     again = groups_of(drawn(pass_or_fail(rates), 8, 10, random))
     apart = groups_of(drawn(pass_or_fail(np.repeat(rates, 10)), 8, 1, random))
-    wide, narrow = (Sample(one, one.frame).mean("silent") for one in (again, apart))
+    wide, narrow = (Sample(one, one.frame).share("silent") for one in (again, apart))
     assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
 
 
@@ -203,6 +203,8 @@ def test_a_run_without_any_signal_says_so(tmp_path):
         "No group had two different rewards (100 % all wrong), so that nothing could be learned."
     )
     assert found.delivered_bits_per_rollout.value == pytest.approx(0, abs=1e-3)
+    assert found.delivered_bits_per_rollout.interval == [None, None]
+    assert found.silent_groups["share"].low == pytest.approx(0.025 ** (1 / 20))  # as of 20 prompts
 
 
 def test_the_result_the_files_and_the_terminal_have_the_same_numbers(tmp_path, capsys):

@@ -189,9 +189,9 @@ def _row(one: Account) -> dict[str, str]:
     return {
         "steps": steps,
         "rollouts": f"{one.rollouts:,}",
-        "mean\nreward": _number(one.reward),
+        "mean\nreward": number(one.reward.value),
         "bits a\nrollout": bits(one.bits),
-        "per 1,000\ntokens": _number(one.bits_per_1000_tokens),
+        "per 1,000\ntokens": _number(one.bits_per_1000_tokens, 1),
         "silent\ngroups": percent(one.silent),
         "all\nwrong": _share(one.wrong),
         "all\nright": _share(one.right),
@@ -201,9 +201,9 @@ def _row(one: Account) -> dict[str, str]:
     }
 
 
-def _number(estimate: Estimate | None) -> str:
-    """Its value, to a ten-thousandth."""
-    return "" if estimate is None else number(round(estimate.value or 0.0, 4))
+def _number(estimate: Estimate | None, places: int = 4) -> str:
+    """Its value, with so many decimal places at most."""
+    return "" if estimate is None else number(round(estimate.value or 0.0, places))
 
 
 def _share(share: Estimate) -> str:

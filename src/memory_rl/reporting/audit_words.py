@@ -131,13 +131,13 @@ def _about_rates(run: RunAccount, graded: bool) -> Iterator[str]:
         yield (
             f"The {counted(fixed.prompts, 'prompt')} that never varied, each in {number(fixed.rewards)} "
             f"rewards (median), took {fixed.rollouts:,} rollouts{tokens}, "
-            f"{short(100 * fixed.rollouts / whole.rollouts, 2)} %; the risk of leaving one out is a chance "
-            f"of {_chance(fixed.chance)} that its next group would vary."
+            f"{short(100 * fixed.rollouts / whole.rollouts, 2)} %; left out from now on, one of them would "
+            f"have varied in its next group with a chance of {_chance(fixed.chance)}."
         )
 
 
 def _chance(chance: float) -> str:
-    return "below 0.1 %" if chance < 0.001 else f"{short(100 * chance, 2)} %"
+    return "less than 0.1 %" if chance < 0.001 else f"{short(100 * chance, 2)} %"
 
 
 def _about_kl(whole: Account) -> Iterator[str]:

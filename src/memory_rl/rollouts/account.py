@@ -32,7 +32,8 @@ class Account:
         rollouts, groups, prompts: how many.
         tokens: sampled; None where the log does not say.
         reward: the mean.
-        bits: at most delivered a rollout: the entropy of the reward given the prompt.
+        bits: at most delivered a rollout: the entropy of the reward given the prompt; without an interval
+            where no group varied.
         estimators: the same by other estimates, from name to bits.
         bits_per_1000_tokens: the same for 1,000 sampled tokens.
         advantage_bits: what the advantages can carry a rollout; None for graded rewards, of which it is
@@ -74,7 +75,7 @@ def account_of(sample: Sample, kl: pl.DataFrame | None) -> Account:
     silent = (chosen["distinct"] == 1).cast(float).to_numpy()
     sizes, steps, bits = chosen["size"].to_numpy(), chosen["step"], sample.bits()
     spent = None if chosen["tokens"].null_count() == len(chosen) else chosen["tokens"].fill_null(0).to_numpy()
-    shares = {name: sample.mean(name) for name in ("silent", "right", "wrong", "between")}
+    shares = {name: sample.share(name) for name in ("silent", "right", "wrong", "between")}
     per_tokens = (
         None if spent is None else sample.estimate(1000 * bits * sample.rollouts / sample.total(spent))
     )
@@ -86,7 +87,7 @@ def account_of(sample: Sample, kl: pl.DataFrame | None) -> Account:
         prompts=sample.num_prompts,
         tokens=None if spent is None else float(spent.sum()),
         reward=sample.estimate(sample.total(chosen["reward"].to_numpy() * sizes) / sample.rollouts),
-        bits=sample.estimate(bits),
+        bits=Estimate(float(bits[0])) if silent.all() else sample.estimate(bits),
         estimators=sample.estimators(),
         bits_per_1000_tokens=per_tokens,
         advantage_bits=None if graded else sample.estimate(sample.advantage_bits()),

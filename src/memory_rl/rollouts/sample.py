@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memory_rl.analysis.statistics import Estimate, resampled_counts
+from memory_rl.analysis.statistics import Estimate, proportion, resampled_counts
 from memory_rl.information import reward_entropy, reward_laws
 from memory_rl.information.reward_laws import POINTS
 from memory_rl.rollouts.groups import MOST_LEVELS, Groups
@@ -48,9 +48,11 @@ class Sample:
         """The sum of a number over groups, and in each resample: (groups,) to (1 + resamples,)."""
         return self._weights @ np.bincount(self._batch, values, minlength=self.num_batches)
 
-    def mean(self, name: str) -> Estimate:
-        """The mean over groups of a column."""
+    def share(self, name: str) -> Estimate:
+        """The share of groups for which a column is true; if all or none, as of that many prompts."""
         values = self.chosen[name].cast(float).to_numpy()
+        if np.ptp(values) == 0:  # no resample differs, and yet the next prompt may
+            return proportion(self.num_prompts if values[0] else 0, self.num_prompts)
         return self.estimate(self.total(values) / self.total(np.ones(len(values))))
 
     def estimate(self, drawn: np.ndarray) -> Estimate:

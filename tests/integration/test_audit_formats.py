@@ -193,6 +193,18 @@ def test_what_was_trained_on_alone_is_said(tmp_path):
     assert any("(effective), not all that were sampled" in note for note in memory_rl.audit(tmp_path).notes)
 
 
+def test_a_group_of_prime_may_go_on_in_the_next_step(tmp_path, known):
+    """Its monitor writes an episode into the folder of the step in which it ends."""
+    folder = prime(tmp_path) / "rollouts"
+    paths = [folder / f"step_{step}" / "train" / "all" / "traces.jsonl" for step in (3, 4)]
+    lines = [path.read_text().splitlines(keepends=True) for path in paths]
+    paths[0].write_text("".join(lines[0][:-2]))
+    paths[1].write_text("".join(lines[0][-2:] + lines[1]))
+    found = memory_rl.audit(tmp_path)
+    assert found.account.whole.groups == 72
+    assert found.silent_groups["share"].value == pytest.approx(known["share"])
+
+
 def test_steps_are_those_of_the_numbers_not_of_the_names(tmp_path):
     """10.jsonl comes after 9.jsonl; the last step of the table is in the last stretch."""
     found = memory_rl.audit(verl(tmp_path), stretches=12)

@@ -13,7 +13,7 @@ from memory_rl.cli import main
 from memory_rl.reporting.audit_words import sentences_of
 from memory_rl.rollouts.account import account_run
 from memory_rl.rollouts.groups import group_rollouts
-from memory_rl.rollouts.sample import BATCHES, Sample
+from memory_rl.rollouts.stretch import BATCHES, Stretch
 
 GRADED = pl.DataFrame(
     [
@@ -67,7 +67,7 @@ def test_groups_of_mixed_sizes_count_with_their_own(tmp_path):
     groups = groups_of(mixed)
     assert "1 group has one reward and is left out." in groups.notes
     assert "Groups have 4 to 8 rewards, 80 % of them 8; each counts with its own size." in groups.notes
-    whole = Sample(groups, groups.frame)
+    whole = Stretch(groups, groups.frame)
     carried = [whole.advantage_bits_at(size)[0] for size in (4, 8)]
     assert whole.advantage_bits()[0] == pytest.approx((40 * carried[0] + 320 * carried[1]) / 360)
 
@@ -83,7 +83,7 @@ def test_the_law_reproduces_the_table_of_silent_groups():
 def test_silent_at_the_own_size_is_what_was_counted():
     table = drawn(pass_or_fail(np.random.default_rng(5).random(800)), 8, 1, np.random.default_rng(4))
     groups = groups_of(table)
-    whole = Sample(groups, groups.frame)
+    whole = Stretch(groups, groups.frame)
     assert whole.silent_at(8)[0] == pytest.approx(whole.share("silent").value, abs=0.003)
 
 
@@ -113,7 +113,7 @@ def covered(law, runs, prompts=500, size=8, steps=1, seed=0):
     hits = np.zeros(2, int)
     for _ in range(runs):
         groups = groups_of(drawn(law(prompts, random), size, steps, random))
-        whole = Sample(groups, groups.frame)
+        whole = Stretch(groups, groups.frame)
         for place, (found, known) in enumerate(
             ((whole.estimate(whole.bits()), bits), (whole.share("silent"), silent))
         ):
@@ -142,7 +142,7 @@ def test_many_prompts_are_resampled_in_batches_that_say_the_same():
     """The interval of a share over more prompts than there are batches is the binomial one."""
     random = np.random.default_rng(0)
     groups = groups_of(drawn(pass_or_fail(np.full(3 * BATCHES, 0.3)), 4, 1, random))
-    whole = Sample(groups, groups.frame)
+    whole = Stretch(groups, groups.frame)
     assert whole.num_batches == BATCHES
     share = whole.share("silent")
     known = 1.96 * np.sqrt(share.value * (1 - share.value) / (3 * BATCHES))
@@ -155,7 +155,7 @@ def test_prompts_that_come_again_widen_the_interval():
     rates = random.beta(0.5, 0.5, 50)
     again = groups_of(drawn(pass_or_fail(rates), 8, 10, random))
     apart = groups_of(drawn(pass_or_fail(np.repeat(rates, 10)), 8, 1, random))
-    wide, narrow = (Sample(one, one.frame).share("silent") for one in (again, apart))
+    wide, narrow = (Stretch(one, one.frame).share("silent") for one in (again, apart))
     assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
 
 

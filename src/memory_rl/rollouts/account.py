@@ -12,7 +12,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.information.reward_laws import POINTS, chance_of_change
 from memory_rl.rollouts.groups import Groups
 from memory_rl.rollouts.rows import Rollouts
-from memory_rl.rollouts.sample import LevelLaw, Sample
+from memory_rl.rollouts.stretch import LevelLaw, Stretch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,33 +64,33 @@ class Account:
     kl: float | None
 
 
-def account_of(sample: Sample, kl: pl.DataFrame | None) -> Account:
+def account_of(stretch: Stretch, kl: pl.DataFrame | None) -> Account:
     """The account of a stretch.
 
     Args:
-        sample: its groups.
+        stretch: its groups.
         kl: step and kl of the run.
     """
-    chosen, graded = sample.chosen, sample.groups.graded
+    chosen, graded = stretch.chosen, stretch.groups.graded
     silent = (chosen["distinct"] == 1).cast(float).to_numpy()
-    sizes, steps, bits = chosen["size"].to_numpy(), chosen["step"], sample.bits()
+    sizes, steps, bits = chosen["size"].to_numpy(), chosen["step"], stretch.bits()
     spent = None if chosen["tokens"].null_count() == len(chosen) else chosen["tokens"].fill_null(0).to_numpy()
-    shares = {name: sample.share(name) for name in ("silent", "right", "wrong", "between")}
+    shares = {name: stretch.share(name) for name in ("silent", "right", "wrong", "between")}
     per_tokens = (
-        None if spent is None else sample.estimate(1000 * bits * sample.rollouts / sample.total(spent))
+        None if spent is None else stretch.estimate(1000 * bits * stretch.rollouts / stretch.total(spent))
     )
     return Account(
         first_step=int(steps.min()),  # type: ignore[arg-type]
         last_step=int(steps.max()),  # type: ignore[arg-type]
         rollouts=int(sizes.sum()),
         groups=len(chosen),
-        prompts=sample.num_prompts,
+        prompts=stretch.num_prompts,
         tokens=None if spent is None else float(spent.sum()),
-        reward=sample.estimate(sample.total(chosen["reward"].to_numpy() * sizes) / sample.rollouts),
-        bits=Estimate(float(bits[0])) if silent.all() else sample.estimate(bits),
-        estimators=sample.estimators(),
+        reward=stretch.estimate(stretch.total(chosen["reward"].to_numpy() * sizes) / stretch.rollouts),
+        bits=Estimate(float(bits[0])) if silent.all() else stretch.estimate(bits),
+        estimators=stretch.estimators(),
         bits_per_1000_tokens=per_tokens,
-        advantage_bits=None if graded else sample.estimate(sample.advantage_bits()),
+        advantage_bits=None if graded else stretch.estimate(stretch.advantage_bits()),
         **shares,
         silent_rollouts=int(silent @ sizes),
         silent_tokens=None if spent is None else float(silent @ spent),
@@ -190,7 +190,7 @@ def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) 
         groups: of it.
         stretches: in how many parts of equally many steps it is looked at; fewer, if it has fewer steps.
     """
-    frame, whole = groups.frame, Sample(groups, groups.frame)
+    frame, whole = groups.frame, Stretch(groups, groups.frame)
     steps = frame["step"].unique().sort().to_numpy()
     parts = np.array_split(steps, min(stretches, len(steps)))
     chosen = [frame.filter(frame["step"].is_between(int(part[0]), int(part[-1]))) for part in parts]
@@ -206,7 +206,7 @@ def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) 
     ]
     return RunAccount(
         account_of(whole, rollouts.kl),
-        [account_of(Sample(groups, one), rollouts.kl) for one in chosen],
+        [account_of(Stretch(groups, one), rollouts.kl) for one in chosen],
         _pass_rates(whole),
         others,
         _unvarying(whole, usual),
@@ -214,7 +214,7 @@ def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) 
     )
 
 
-def _pass_rates(whole: Sample) -> PassRates:
+def _pass_rates(whole: Stretch) -> PassRates:
     from scipy.special import betainc
 
     a, b = whole.laws[-1].beta
@@ -222,7 +222,7 @@ def _pass_rates(whole: Sample) -> PassRates:
     return PassRates(*map(whole.estimate, numbers))
 
 
-def _unvarying(whole: Sample, size: int) -> Unvarying | None:
+def _unvarying(whole: Stretch, size: int) -> Unvarying | None:
     """Prompts all of whose rewards have one level, each level with the law of its share over prompts."""
     import polars as pl
 

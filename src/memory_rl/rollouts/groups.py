@@ -62,7 +62,9 @@ def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
     """
     import polars as pl
 
-    frame = rollouts.frame.with_columns(pl.col("reward").round_sig_figs(_DIGITS)).collect(engine="streaming")
+    frame = rollouts.frame.with_columns(pl.col("reward").round_sig_figs(_DIGITS) + 0.0).collect(
+        engine="streaming"
+    )
     _refuse_rewards(frame, rollouts)
     frame = _number_groups(frame, rollouts, group_size)
     values = frame["reward"].unique().sort()
@@ -99,8 +101,11 @@ def _number_groups(frame: pl.DataFrame, rollouts: Rollouts, size: int | None) ->
     """Numbers groups in the order of the log, and prompts likewise."""
     import polars as pl
 
-    key = ["step", "group", "prompt"] if frame["group"].null_count() == len(frame) else ["step", "group"]
-    if size is None and rollouts.in_rows:
+    named = frame["group"].null_count() < len(frame)
+    key = ["step", "group"] if named else ["step", "prompt"]
+    if rollouts.grouped == "in the run":
+        key = ["group"]
+    if size is None and rollouts.grouped == "in rows":
         frame = frame.with_columns(run=pl.struct("step", "prompt").rle_id())
         key, size = ["run"], frame["run"].value_counts()["count"].mode().min()  # type: ignore[assignment]
         whole = pl.len().over("run") % size == 0

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from memory_rl.errors import DataError, first_few, one_line
 from memory_rl.files import Json, parse_json
@@ -21,7 +21,7 @@ _ROWS_A_PART = 100_000
 _NAMED = 3  # damaged lines that a note names
 
 
-class Row(NamedTuple):
+class Rollout(NamedTuple):
     """One rollout.
 
     Attributes:
@@ -52,7 +52,8 @@ class Rollouts:
         notes: a sentence on each thing that a reader should know of the log.
         kl: step and kl, in nats a token from where training began, as the trainer logged it; None if it did
             not.
-        in_rows: whether the rollouts of a group are consecutive rows.
+        grouped: how groups are told apart: by prompt or group in each step, in consecutive rows of a prompt,
+            or by group alone, which names one in the whole run.
     """
 
     frame: pl.LazyFrame
@@ -60,7 +61,7 @@ class Rollouts:
     files: int
     notes: Sequence[str] = ()
     kl: pl.DataFrame | None = None
-    in_rows: bool = False
+    grouped: Literal["in steps", "in rows", "in the run"] = "in steps"
 
 
 def schema() -> dict[str, Any]:
@@ -107,7 +108,7 @@ def csv_lines(path: Path) -> Lines:
 
 
 def read_text(
-    paths: Iterable[Path], lines: Callable[[Path], Lines], rows: Callable[[Json, Path], Iterable[Row]]
+    paths: Iterable[Path], lines: Callable[[Path], Lines], rows: Callable[[Json, Path], Iterable[Rollout]]
 ) -> tuple[pl.LazyFrame, list[str]]:
     """The rollouts in files of text, of which only numbers are kept, and notes on what was left out.
 
@@ -123,7 +124,7 @@ def read_text(
     """
     import polars as pl
 
-    parts, batch, damaged, unscored = list[pl.DataFrame](), list[Row](), list[str](), 0
+    parts, batch, damaged, unscored = list[pl.DataFrame](), list[Rollout](), list[str](), 0
     for path in paths:
         for number, record in lines(path):
             try:
@@ -141,7 +142,7 @@ def read_text(
     return pl.concat(parts).lazy(), [*about_damaged(damaged), *about_unscored(unscored)]
 
 
-def _scored(row: Row) -> bool:
+def _scored(row: Rollout) -> bool:
     return row.reward is not None and row.reward != ""
 
 

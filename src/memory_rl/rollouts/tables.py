@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from memory_rl.errors import DataError, first_few, suggest
 from memory_rl.files import Json, failures
 from memory_rl.rollouts.rows import (
+    Rollout,
     Rollouts,
-    Row,
     about_unscored,
     csv_lines,
     hashed,
@@ -135,10 +135,10 @@ def _text(files: Sequence[Path], lines: Any, columns: Columns) -> tuple[pl.LazyF
     return read_text(files, lines, partial(_row, columns.among([*first], files[0])))
 
 
-def _row(names: Mapping[str, str], record: Json, path: Path) -> Iterator[Row]:
+def _row(names: Mapping[str, str], record: Json, path: Path) -> Iterator[Rollout]:
     tokens = record.get(names.get("tokens", ""))
     group, prompt = (hashed(record[names[key]]) if key in names else None for key in ("group", "prompt"))
-    yield Row(
+    yield Rollout(
         int(float(record[names["step"]])), group, prompt, record[names["reward"]], tokens and float(tokens)
     )
 

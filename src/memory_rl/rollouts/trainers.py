@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.errors import DataError, first_few
 from memory_rl.files import Json, from_json
-from memory_rl.rollouts.rows import Rollouts, Row, hashed, json_lines, read_text
+from memory_rl.rollouts.rows import Rollout, Rollouts, hashed, json_lines, read_text
 from memory_rl.rollouts.trl_table import read_trl
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def find_run(path: Path) -> Rollouts | None:
     """
     every = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
     for trainer in TRAINERS:
-        files = [one for one in every if re.search(trainer.pattern, one.resolve().as_posix())]
+        files = [one for one in every if re.search(trainer.pattern, one.absolute().as_posix())]
         if trainer.name == "verl":
             files = [one for one in files if _of_verl(one)]
         if files:
@@ -54,7 +54,7 @@ def find_run(path: Path) -> Rollouts | None:
 
 
 def _read(trainer: Trainer, files: Sequence[Path], path: Path) -> Rollouts:
-    runs = sorted({one.resolve().parents[trainer.depth] for one in files})
+    runs = sorted({one.absolute().parents[trainer.depth] for one in files})
     if len(runs) > 1:
         named = first_few([str(run) for run in runs], 2)
         raise DataError(f"{path} holds the rollouts of {len(runs)} runs ({named}): give one of them.")
@@ -63,7 +63,7 @@ def _read(trainer: Trainer, files: Sequence[Path], path: Path) -> Rollouts:
 
 def _in_order(path: Path) -> list[int]:
     """By the numbers in the last four parts of a path."""
-    return [int(digits) for digits in re.findall(r"\d+", "/".join(path.resolve().parts[-4:]))]
+    return [int(digits) for digits in re.findall(r"\d+", "/".join(path.absolute().parts[-4:]))]
 
 
 def _read_cookbook(run: Path, files: Sequence[Path]) -> Rollouts:
@@ -77,9 +77,9 @@ def _read_cookbook(run: Path, files: Sequence[Path]) -> Rollouts:
     return Rollouts(frame, "the Tinker cookbook", len(files), notes, _cookbook_kl(run / "metrics.jsonl"))
 
 
-def _cookbook_rows(record: Json, path: Path) -> Iterator[Row]:
+def _cookbook_rows(record: Json, path: Path) -> Iterator[Rollout]:
     tokens = sum(step["ac_len"] for step in record["steps"])
-    yield Row(record["iteration"], record["group_idx"], None, record["total_reward"], tokens)
+    yield Rollout(record["iteration"], record["group_idx"], None, record["total_reward"], tokens)
 
 
 def _cookbook_kl(metrics: Path) -> pl.DataFrame | None:
@@ -94,8 +94,8 @@ def _read_verl(run: Path, files: Sequence[Path]) -> Rollouts:
     return Rollouts(frame, "verl", len(files), notes)
 
 
-def _verl_rows(record: Json, path: Path) -> Iterator[Row]:
-    yield Row(record["step"], None, hashed(record["input"]), record["score"])
+def _verl_rows(record: Json, path: Path) -> Iterator[Rollout]:
+    yield Rollout(record["step"], None, hashed(record["input"]), record["score"])
 
 
 def _of_verl(path: Path) -> bool:
@@ -104,17 +104,20 @@ def _of_verl(path: Path) -> bool:
 
 
 def _read_prime(run: Path, files: Sequence[Path]) -> Rollouts:
-    """All rollouts where they were kept, else those that were trained on."""
+    """All rollouts where they were kept, else those that were trained on.
+
+    A group may begin in the folder of one step and end in that of the next.
+    """
     whole = [one for one in files if one.parent.name == "all"]
     frame, notes = read_text(whole or files, json_lines, _prime_rows)
     if not whole:
         notes.append(
             "Only the rollouts that were trained on are here (effective), not all that were sampled."
         )
-    return Rollouts(frame, "prime-rl", len(whole or files), notes)
+    return Rollouts(frame, "prime-rl", len(whole or files), notes, grouped="in the run")
 
 
-def _prime_rows(record: Json, path: Path) -> Iterator[Row]:
+def _prime_rows(record: Json, path: Path) -> Iterator[Rollout]:
     step = int(path.parents[2].name.removeprefix("step_"))
     for trace in record["traces"] if record["ok"] else ():
         agent = trace["agent"]
@@ -122,7 +125,7 @@ def _prime_rows(record: Json, path: Path) -> Iterator[Row]:
             group, task = hashed([record["group"]["id"], agent["name"]]), trace["task"]
             rewards = [one["score"] * one["weight"] for one in trace["rewards"].values() if one]
             prompt = hashed([task.get("hash") or task["data"], agent["name"]])
-            yield Row(step, group, prompt, sum(rewards) if rewards else None, trace["num_output_tokens"])
+            yield Rollout(step, group, prompt, sum(rewards) if rewards else None, trace["num_output_tokens"])
 
 
 def kl_frame(logged: Iterable[tuple[Any, Any]]) -> pl.DataFrame | None:

@@ -56,7 +56,7 @@ def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
         tokens=pl.col("step").replace_strict(lengths, default=None, return_dtype=pl.Float64)
     )
     notes = [*_about(names, damaged, repeated, bool(lengths)), *about_unscored(len(whole) - len(frame))]
-    return Rollouts(frame.select(*schema()).lazy(), "TRL", len(files), notes, in_rows=True)
+    return Rollouts(frame.select(*schema()).lazy(), "TRL", len(files), notes, grouped="in rows")
 
 
 def _narrow(scan: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:

@@ -21,7 +21,7 @@ BATCHES = 2000
 """More prompts than this are resampled in so many batches, each of equally many."""
 
 
-class Sample:
+class Stretch:
     """The groups of a stretch as counts a batch of prompts, and the same for every resample of batches.
 
     Args:
@@ -97,7 +97,7 @@ class Sample:
 
     @cached_property
     def rollouts(self) -> np.ndarray:
-        """In the sample, and in each resample."""
+        """In the stretch, and in each resample."""
         return self.total(self.chosen["size"].cast(float).to_numpy())
 
     def bits(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from memory_rl.reporting.page import templates
 from memory_rl.reporting.report import PAGE, refuse_foreign, write_files
 from memory_rl.reporting.themes import PALETTE, Theme, vega_config
 from memory_rl.reporting.wording import asset, wording
-from memory_rl.rollouts.account import RunAccount
+from memory_rl.rollouts.account import PassRates, RunAccount
 
 if TYPE_CHECKING:
     from memory_rl.reporting.audit import Audit
@@ -100,7 +100,8 @@ def pictures(run: RunAccount) -> Iterator[Picture]:
     yield _picture("audit_bits", _bits(run))
     yield _picture("audit_silent", _silent(run))
     yield _picture("audit_sizes", _sizes(run))
-    yield _picture("audit_rates", _rates(run))
+    if run.rates:
+        yield _picture("audit_rates", _rates(run.rates))
 
 
 def _picture(name: str, spec: dict[str, Any]) -> Picture:
@@ -206,8 +207,8 @@ def _sizes(run: RunAccount) -> dict[str, Any]:
     return {**spec, "layer": [here, *spec["layer"]]}
 
 
-def _rates(run: RunAccount) -> dict[str, Any]:
-    a, b = (one.value or 1.0 for one in (run.rates.a, run.rates.b))
+def _rates(rates: PassRates) -> dict[str, Any]:
+    a, b = (one.value or 1.0 for one in (rates.a, rates.b))
     ends = [place / _BINS for place in range(_BINS + 1)]
     masses = [float(betainc(a, b, high) - betainc(a, b, low)) for low, high in pairwise(ends)]
     rows = [

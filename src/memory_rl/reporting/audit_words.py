@@ -80,7 +80,7 @@ def _delivered(whole: Account, countable: bool) -> Iterator[str]:
     if not countable:
         yield (
             "How many bits a rollout were delivered cannot be told, since most rewards of a group are the "
-            f"only ones of their level: {number(whole.bits.value)} is a guess at what they could teach at most."
+            f"only ones of their level: {number(whole.bits.value)} is a guess at the most they could teach."
         )
         return
     a_token = whole.bits_per_1000_tokens

@@ -60,10 +60,11 @@ def make_condition(
 
 def show_ceilings(condition: Condition) -> None:
     """Prints the ceilings, and what the channel cannot teach."""
-    from memory_rl.reporting.terminal import ceilings_table, show_table
+    from memory_rl.reporting.sheets import show
+    from memory_rl.reporting.terminal import ceilings_sheet
 
     world, signal, found = condition.world, condition.signal, condition.ceilings
-    show_table(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
+    show(ceilings_sheet(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
     warn_of_channel(condition)
 
 

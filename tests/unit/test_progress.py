@@ -163,10 +163,10 @@ def test_the_answer_comes_before_the_figures(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     sheet = answer_sheet(result.cell)
     assert [row[0] for row in sheet.rows] == [
-        "ceiling: what a reward can carry",
-        "the best possible questions",
-        "told by these episodes",
-        "learned by the policy",
+        "naive capacity",
+        "ideal questioner",
+        "ideal observer",
+        "policy",
     ]
 
 

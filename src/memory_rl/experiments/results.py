@@ -139,8 +139,8 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
         "status": "status",
     }
     caption = (
-        "Medians and rates with 95 % intervals over runs; laws: whether the measurement keeps those of "
-        f"information theory.\nsweep directory: {location}"
+        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. Laws: whether "
+        f"the measurement keeps those of information theory.\nsweep directory: {location}"
     )
     return Sheet(
         list(columns),

@@ -72,15 +72,16 @@ class RateComparison:
         }
 
     def sheet(self) -> Sheet:
-        """For the terminal, one row per condition; p is that of the log-rank test, adjusted for all tests."""
+        """For the terminal, one row per condition."""
         to = "the best" if self.reference is self.ranked[0] else self.reference.name
+        read = f"Ratio and p, of the log-rank test adjusted for all tests: against {to}."
         rows = [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
         return Sheet(
-            ["rank", "condition", "memorised", "bits per episode", f"ratio to {to}", "p"],
+            ["rank", "condition", "memorised", "bits per episode", "ratio", "p"],
             rows,
             spare=["rank", "memorised"],
-            words=["condition", f"ratio to {to}"],
-            caption=f"In brackets: 95 % intervals. p: log-rank test against {to}, adjusted for all tests.",
+            words=["condition"],
+            caption=f"{read} In brackets: 95 % intervals.",
         )
 
     def __repr__(self) -> str:

@@ -10,9 +10,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.summary import about_prior
-from memory_rl.reporting.headline import headline, unit_of
-from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, counted, in_words, measured, rounded, short
+from memory_rl.reporting.headline import headline
+from memory_rl.reporting.terminal import answer_sheet
+from memory_rl.reporting.values import MINDS, counted, rounded, short
 from memory_rl.training.ceilings import Ceilings
 
 if TYPE_CHECKING:
@@ -23,36 +23,22 @@ _MOST_ROWS = 60
 
 
 def result_html(cell: Cell) -> str:
-    """The answer of a run directory, its numbers and its curve; the figure is part of the text.
+    """The answer of a run directory, where the bits went as in the terminal, and its curve, in the text.
 
     Args:
         cell: as it is on disk, finished or not.
     """
     parts = [f"<p>{escape(headline(cell))}</p>"]
     if cell.summary:
-        prior = about_prior(cell.summary)
-        parts += [_table(_result_rows(cell)), f"<p>{escape(prior)}</p>" if prior else ""]
+        sheet = answer_sheet(cell)
+        headings = (" ".join(heading.split()) for heading in sheet.headings[1:])
+        parts += [f"<p>{escape(sheet.title)}</p>", _table(sheet.rows, *headings)]
+        parts += [f"<p>{escape(line)}</p>" for line in sheet.caption.splitlines()]
     if len(cell.metrics):
         from memory_rl.reporting.pictures import plot_run
 
         parts.append(_picture(plot_run(cell).to_dict(), f"bits known of {cell.condition} against episodes"))
-    return "\n".join(filter(None, parts))
-
-
-def _result_rows(cell: Cell) -> list[tuple[str, str]]:
-    summary, row, unit = cell.summary, measured(cell.summary), unit_of(cell)
-    rows = [
-        ("condition", f"{cell.condition}, N = {cell.N}"),
-        ("runs that memorised", f"{row['memorised']} of {row['runs']}"),
-        (f"median {unit}s [95 %]", in_words(row, MEDIAN)),
-        (f"bits per {unit} [95 %]", in_words(row, RATE)),
-    ]
-    for mind, rate in summary.get("rates", {}).items():
-        if mind != "policy":
-            rows.append((f"bits per {unit}, {MINDS[mind]}", rounded(rate["estimate"])))
-    losses = summary.get("losses", {})
-    lost = [f"{step} {short(losses[step])}x" for step in STEPS if losses.get(step)]
-    return [*rows, ("lost on the way", ", ".join(lost))] if lost else rows
+    return "\n".join(parts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +86,7 @@ class NamedCeilings(Ceilings):
 
     def _repr_html_(self) -> str:
         bits = {
-            "naive capacity": self.capacity,
+            MINDS["capacity"]: self.capacity,
             "Shannon capacity": self.shannon_capacity,
             "first episode, best answer": self.first_episode.best,
             "first episode, mean answer": self.first_episode.mean,

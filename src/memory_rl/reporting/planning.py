@@ -161,7 +161,7 @@ class RunPlan:
         return Sheet(
             [*headings, *map(str, SIZES)],
             [_row(one) for one in self.conditions],
-            spare=["stuck", "spread", "pilot\nruns"],
+            spare=["stuck", "spread", "pilot\nruns", "64", "16", "32"],
             words=["condition"],
             caption="\n".join(self._reading()),
         )

@@ -21,8 +21,8 @@ CASES = [
     (
         {"memorised": 9, "median": (300.0, 120.0, None), "rate": (0.0101, 0.004, 0.02)},
         "9 of 16 runs memorised the secret after a median of 300 episodes [120, beyond], and the others not "
-        "within 4,000 episodes: 0.01 bits an episode (over all episodes of all runs, the slow ones too), 1 % of "
-        "the 1-bit ceiling.",
+        "within 4,000 episodes: 0.01 bits an episode (over all episodes of all runs, the slow ones too), 1 % "
+        "of the 1-bit ceiling.",
     ),
     (
         {"memorised": 3, "median": (None, 900.0, None), "rate": (0.0003, 1e-4, 9e-4), "max_episodes": 524288},

@@ -112,7 +112,7 @@ def test_no_table_is_wider_than_its_terminal_and_no_interval_is_broken(width):
     assert max(map(len, lines)) <= width
     for interval in ("[0.0397, 0.0698]", "[0.253, 1.04]"):
         assert sum(interval in line for line in lines) == 2
-    assert all(word in " ".join(lines).split() for word in "algorithm=reinforce algorithm=ppo".split())
+    assert all(word in " ".join(lines).split() for word in ["algorithm=reinforce", "algorithm=ppo"])
 
 
 def test_where_no_table_fits_each_row_is_a_paragraph():

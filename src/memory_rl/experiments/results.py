@@ -139,8 +139,9 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
         "status": "status",
     }
     caption = (
-        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. Laws: whether "
-        f"the measurement keeps those of information theory.\nsweep directory: {location}"
+        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. "
+        "Laws: whether the measurement keeps those of information theory.\n"
+        f"sweep directory: {location}"
     )
     return Sheet(
         list(columns),

@@ -326,7 +326,10 @@ def test_the_version_is_printed(words, capsys):
         ("N = 16", "'N' is not of the form key=value: type N=16."),
         ("N= 16", "N= is not of the form key=value: type N=16."),
         ("N =16 seed=3", "'N' is not of the form key=value: type N=16."),
-        ("seed=3 algorithm own.py:Mine", "'algorithm' is not of the form key=value: type algorithm=own.py:Mine."),
+        (
+            "seed=3 algorithm own.py:Mine",
+            "'algorithm' is not of the form key=value: type algorithm=own.py:Mine.",
+        ),
         ("N env_type=multi_step", "'N' is not of the form key=value: type for example N=64."),
         ("16", "'16' is not of the form key=value: type for example N=64."),
         ("N=16, 64", "'64' is not of the form key=value: type N=16,64."),

@@ -117,7 +117,7 @@ def test_a_run_tells_its_phases_and_how_many_have_memorised(monkeypatch):
     assert phases == [
         "starting",
         "working out the ceilings",
-        "loading the model",
+        "making the table",
         "learning",
         "writing and summing up",
         "drawing the figures",

@@ -97,6 +97,31 @@ def test_ceilings_are_of_bounds_and_of_verbose(capsys):
     assert long.startswith(table)
 
 
+def test_the_sentence_comes_first_and_notes_last(capsys):
+    keys = {"N": 16, "backend": "tabular", "num_runs": 2, "max_episodes": 80, "figures": False}
+    tied = {"reward_type": "binned_log_distance", "reward_bins": 32}
+    tied |= {"learning_rate": 1e-3, "log_path": "run", "quiet": False}
+    for more, note in (
+        ({}, "17 of the reward levels never occur at N=16: the capacity is 3.91 bits."),
+        ({"resume": True}, "run is complete already; nothing was run."),
+    ):
+        memory_rl.train(**keys, **tied, **more)
+        first, *_, last, place = capsys.readouterr().out.splitlines()
+        assert first.startswith("None of 2 runs memorised the secret")
+        assert (last, place) == (f"note: {note}", "run directory: run")
+
+
+def test_of_a_sweep_too(capsys):
+    keys = ["backend=tabular", "N=8", "num_runs=2", "max_episodes=40", "figures=False", "executor=inline"]
+    assert main(["sweep", *keys, "algorithm=reinforce,rloo", "log_path=sweep"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    sentence = next(place for place, line in enumerate(lines) if line.startswith("2 of 2 cells are complete"))
+    notes = [place for place, line in enumerate(lines) if line.startswith("note: ")]
+    assert notes[-1] == len(lines) - 1
+    assert min(notes) > sentence
+    assert "reinforce and rloo give the same numbers" in lines[-1]
+
+
 def test_one_unit_is_not_plural(capsys):
     assert main(["bounds", "N=1048576"]) == 0
     told = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]

@@ -254,8 +254,6 @@ class Sweep:
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{counted(len(self.cells), 'cell')} in {self.directory.location}")
-        for note in self.notes:
-            self._tell(note)
 
     @property
     def _about(self) -> Json:
@@ -385,8 +383,8 @@ class Sweep:
         if not self.settings.quiet:
             with self._progress.aside():
                 self._show(rows, ranked.ranking)
-            for sentence in [*ranked.notes, *why_alike(results.compared(reported, rows))]:
-                self._tell(sentence)
+            for sentence in [*self.notes, *ranked.notes, *why_alike(results.compared(reported, rows))]:
+                self._tell(f"note: {sentence}")
         return summary
 
     def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
@@ -17,11 +17,13 @@ _SAME = 0.005
 """Of two rates: they round to the same three digits."""
 
 
-def show_answer(cell: Cell) -> None:
-    """Prints what came out of a run directory: the answer in a sentence, and where the bits went."""
+def show_answer(cell: Cell, notes: Iterable[str] = ()) -> None:
+    """Prints what came out of a run directory: in a sentence, where the bits went, and what limits it."""
     say(headline(cell))
     if cell.summary:
         show(answer_sheet(cell))
+    for note in notes:
+        say(f"note: {note}")
     say(f"run directory: {cell.path}")
 
 

@@ -37,7 +37,7 @@ from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
-from memory_rl.populations import Learners, make_learners
+from memory_rl.populations import Learners, make_learners, refuse_unknown_model
 from memory_rl.reporting.progress import Progress
 from memory_rl.reporting.sheets import say
 from memory_rl.reporting.values import number
@@ -70,6 +70,7 @@ def run_experiment(experiment: Experiment) -> Result:
     if not experiment.keep.quiet:
         print_anything()
     with closing(_trackers(experiment)) as trackers, Progress(experiment.keep.quiet) as progress:
+        refuse_unknown_model(experiment)
         progress.phase("working out the ceilings")
         find_teacher(experiment)
         setting, manifest = make_setting(experiment), make_manifest(experiment)

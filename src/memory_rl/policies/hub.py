@@ -10,7 +10,6 @@ from typing import Any
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from memory_rl.config import TINY
 from memory_rl.errors import ModelError, one_line
@@ -33,7 +32,7 @@ def refuse_unknown(name: str) -> None:
     if Path(name).is_dir() or name.endswith(".gguf"):
         return
     try:
-        validate_repo_id(name)
+        hf_hub_url(name, _FILE)
     except HFValidationError:
         why = "is no directory, and no hub can have a model of that name"
         raise ModelError(f"model_name={name!r} {why}: {_INSTEAD}.") from None

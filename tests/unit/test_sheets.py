@@ -192,8 +192,12 @@ def test_a_sweep_in_a_sentence(quick):
     for row, rate in zip(rows, (0.25, 0.001, 1.5), strict=True):
         row["bits_per_episode"] = rate
     assert sweep_headline(rows) == (
-        "3 of 3 cells are complete: from 0.001 bits per episode (sft N=64 lora_rank=8) to 1.5 "
+        "3 of 3 cells are complete: from 0.001 bits an episode (sft N=64 lora_rank=8) to 1.5 bits an episode "
         "(sft N=256 lora_rank=8)."
     )
+    for row in rows:
+        row["bits_per_episode"] = 0.0526
+    assert sweep_headline(rows) == "3 of 3 cells are complete, with 0.053 bits an episode each."
+    rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"
     assert sweep_headline(rows) == "1 of 3 cells are complete."

@@ -163,10 +163,11 @@ def sweep_headline(rows: Sequence[Json]) -> str:
     if len(by_rate) < 2:
         return f"{said}."
     least, most = (
-        f"{number(row['bits_per_episode'], 2)}{unit} ({_named(row)})"
-        for row, unit in ((by_rate[0], " bits per episode"), (by_rate[-1], ""))
+        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in by_rate[:: len(by_rate) - 1]
     )
-    return f"{said}: from {least} to {most}."
+    if least == most:
+        return f"{said}, with {least} each."
+    return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
 
 
 def _named(row: Json) -> str:

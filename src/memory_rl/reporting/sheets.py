@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -205,7 +206,7 @@ def say(sentence: str, console: Console | None = None, *, style: str = "") -> No
 
 
 def _broken(sentence: str, width: int) -> str:
-    """In lines of this width, with no blank at their ends, and with 5 % on one of them."""
-    kept = sentence.replace(" %", "\N{NO-BREAK SPACE}%")
+    """In lines of this width, with no blank at their ends; a number and its unit stay on one of them."""
+    kept = re.sub(r"(?<=\d) (?=(%|s|min|h|bits?)(\W|$))", "\N{NO-BREAK SPACE}", sentence)
     lines = textwrap.wrap(kept, max(width, 2), break_on_hyphens=False)
     return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")

@@ -211,12 +211,17 @@ def test_a_sweep_in_processes_shows_which_are_at_work_and_for_how_long(clock):
     assert progress._words() == ["2 of 4", "0 % done", "0 s so far"]
     running.begin("a")
     clock[0] += 30
-    assert progress._words()[-1] == "sft N=16 for 30 s"
+    assert progress._words()[-1] == "1 at work for 30 s (sft N=16)"
     running.begin("b")
     clock[0] += 70
-    assert progress._words()[-1] == "2 at work, sft N=16 for 2 min"
+    assert progress._words()[-1] == "2 at work, the longest for 2 min (sft N=16)"
     running.end("a")
-    assert progress._words() == ["3 of 4", "25 % done", "about 5 min left", "binary N=16 for 70 s"]
+    assert progress._words() == [
+        "3 of 4",
+        "25 % done",
+        "about 5 min left",
+        "1 at work for 70 s (binary N=16)",
+    ]
     running.end("b")
     assert progress._words()[:2] == ["4 of 4", "100 % done"]
 

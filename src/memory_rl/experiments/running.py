@@ -58,5 +58,6 @@ class Running:
         longest = min(since, key=lambda cell: since[cell])
         if self._words:
             return f"{self._words} ({self._names[longest]})"
-        spent = f"{self._names[longest]} for {duration(time.monotonic() - since[longest])}"
-        return spent if len(since) == 1 else f"{len(since)} at work, {spent}"
+        which = "" if len(since) == 1 else ", the longest"
+        spent = f"for {duration(time.monotonic() - since[longest])} ({self._names[longest]})"
+        return f"{len(since)} at work{which} {spent}"

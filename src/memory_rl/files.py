@@ -13,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,14 +177,6 @@ def read_frame(path: Path) -> pl.DataFrame:
 
     with path.open("rb") as file:
         return pl.read_parquet(file)
-
-
-def read_footer(path: Path) -> Mapping[str, Any]:
-    """The columns of a Parquet file and their types; of the file only its end is read."""
-    import polars as pl
-
-    with path.open("rb") as file:
-        return pl.read_parquet_schema(file)
 
 
 def to_json(content: Any, **layout: Any) -> str:

@@ -90,7 +90,8 @@ class RateComparison:
     def __repr__(self) -> str:
         sheet = self.sheet()
         rows = (f"  {'  '.join(filter(None, row))}" for row in (sheet.headings, *sheet.rows))
-        return "\n".join([self.sentence, *rows, *(f"note: {warning}" for warning in self.warnings)])
+        notes = (f"note: {warning}" for warning in self.warnings)
+        return "\n".join([self.sentence, *rows, sheet.caption, *notes])
 
 
 def _row(one: Compared) -> list[str]:

@@ -22,21 +22,12 @@ import polars as pl
 
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiment import Experiment, old_experiment
-from memory_rl.files import (
-    Json,
-    is_leftover,
-    read_footer,
-    read_frame,
-    read_json,
-    to_json,
-    write_frame,
-    write_whole,
-)
+from memory_rl.files import Json, is_leftover, read_frame, read_json, to_json, write_frame, write_whole
 from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
 from memory_rl.runs.shape import MANIFEST as SHAPE
-from memory_rl.runs.shape import check_columns, check_schema, problem
+from memory_rl.runs.shape import check_columns, check_footer, problem
 from memory_rl.state import SavedModel
 
 T = TypeVar("T")
@@ -323,7 +314,7 @@ class RunDirectory:
 
     def check_footer(self, name: str, schema: Mapping[str, Any]) -> None:
         """Looks whether a Parquet file ends as it should, and has these columns; reads no more of it."""
-        self._read(name, lambda path: check_schema(read_footer(path), schema))
+        self._read(name, lambda path: check_footer(path, schema))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone."""

@@ -8,9 +8,9 @@ import vl_convert
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.reporting.charts import FIGURES
-from memory_rl.reporting.drawing import sheet
 from memory_rl.reporting.lettering import FONT, outlined, width_of
 from memory_rl.reporting.pictures import draw, draw_run
+from memory_rl.reporting.printing import sheet
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import vega_config
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.reporting import charts
-from memory_rl.reporting.drawing import Figure, Spec, joined, printed, sheet
+from memory_rl.reporting.drawing import Figure, Spec
 from memory_rl.reporting.lettering import outlined
+from memory_rl.reporting.printing import joined, printed, sheet
 from memory_rl.reporting.study import Study, study_of
 from memory_rl.reporting.themes import GROUND, Theme, vega_config
 from memory_rl.reporting.values import MINDS, number

@@ -207,7 +207,7 @@ def test_a_median_of_7_is_read_off_a_linear_axis_and_other_scales_say_what_they_
         assert max(near["scale"]["domain"]) <= 105
         assert (near["scale"].get("type"), near["title"]) == (None, "episodes")
         assert far["scale"]["type"] == "symlog"
-        assert "linear up to 10, logarithmic beyond" in far["title"]
+        assert "linear to 10, then logarithmic" in far["title"]
 
 
 @pytest.mark.parametrize("make", [make for make in FIGURES if make.__name__ not in ("waterfall", "film")])

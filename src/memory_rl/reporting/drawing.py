@@ -134,6 +134,13 @@ class Figure:
     notes: Sequence[str] = ()
 
     @property
+    def columns(self) -> int:
+        """How many panels stand side by side, three at most: those of one N, if it has several."""
+        starts = [panel.title.partition(":")[0] for panel in self.panels]
+        same = starts.count(starts[0]) if starts else 0
+        return min(len(starts), same if same in (2, 3) else 3)
+
+    @property
     def title(self) -> str:
         """Its heading."""
         return str(wording("figures", self.name)["title"])
@@ -254,7 +261,7 @@ def episode_axis(last: float, column: str = "episode") -> Spec:
     ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
+    title = f"episodes (linear to {LINEAR_UP_TO}, then logarithmic)"  # as wide as a phone
     return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 

@@ -45,7 +45,7 @@ def sheet(figure: Figure, study: Study, *, in_column: bool = False) -> Spec:
     most = 1 if in_column else CHOICES
     choices = list(dict.fromkeys(panel.choice for panel in figure.panels))[:most]
     panels = [panel for panel in figure.panels if panel.choice in choices]
-    columns = 1 if in_column else min(len(panels), 3 if choices == [None] or len(choices) == 1 else 2)
+    columns = 1 if in_column else 2 if len(choices) > 1 else figure.columns
     width = _COLUMN if in_column else _PANEL
     drawn = [printed(panel, study, width) for panel in panels]
     look: dict[str, Any] = {"size": 12} if in_column else {}

@@ -71,7 +71,7 @@ def laws(study: Study) -> list[str]:
 def about(study: Study) -> str:
     """What the report covers, in a sentence."""
     runs = sum(entry.summary["runs"] for entry in study.entries)
-    conditions = {entry.cell.condition for entry in study.entries}
+    conditions = {entry.label for entry in study.entries}
     counts = {"cell": len(study.entries), "run": runs, "condition": len(conditions)}
     cells, of_runs, of_conditions = (
         f"{count} {thing}{'' if count == 1 else 's'}" for thing, count in counts.items()

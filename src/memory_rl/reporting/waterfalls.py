@@ -122,7 +122,6 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
             )
             for step, opacity in zip(STEPS, (0.4, 0.65, 0.9), strict=True)
         ),
-        marks("tick", None, tips, says=_LEFT_ENDS, style="reference", thickness=2, height=13, opacity=1),
         marks(
             "rule",
             None,
@@ -131,6 +130,7 @@ def _falls(frame: pl.DataFrame) -> list[Layer]:
             style="interval",
             strokeWidth=1.4,
         ),
+        marks("tick", None, tips, says=_LEFT_ENDS, style="reference", thickness=2, height=13, opacity=1),
         *(
             marks("text", frame.filter(is_left=left), _WORDS, align=align, dx=dx, baseline="middle")
             for left, align, dx in ((False, "left", 7), (True, "right", -7))

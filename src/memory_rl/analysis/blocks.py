@@ -63,7 +63,7 @@ class Block:
             yield f"{first_few(tasks)} {one if len(tasks) == 1 else several}, since {why}."
 
     def _left_out(self, task: str, out: frozenset[Key]) -> tuple[str, str, str]:
-        """What is said of a task and of several, and why; tasks of which the same is said share a sentence."""
+        """What is said of one task and of several, and why; tasks of the same reason share a sentence."""
         lacking = [one for one in self.learners if not out <= self.entered[one]]
         who = f"{first_few(lacking)} {'has' if len(lacking) == 1 else 'have'}"
         if task in self.tasks:

@@ -138,7 +138,7 @@ class Answer:
 
 
 def make_answer(study: Study) -> Answer:
-    """The answer of the completed cells of a study: in words, of the N with the most conditions, then others."""
+    """The answer of a study: in words, at the N with the most conditions first, then at others."""
     axis = _axis(study.entries)
     charts = [_chart(study, N, axis) for N in study.sizes]
     if len(study.entries) == 1:
@@ -208,7 +208,7 @@ def _span(study: Study, N: int) -> str:
 
 def _others(study: Study, main: int) -> list[str]:
     """The same of the other N, in short; of many, of the least and the greatest."""
-    others = [N for N in study.sizes if N != main]
+    others = [N for N in study.sizes if main != N]
     shown = others if len(others) <= _MOST_OTHERS else [others[0], others[-1]]
     rest = [N for N in others if N not in shown]
     return [

@@ -75,7 +75,7 @@ def _bits_panel(entries: Sequence[Entry]) -> Panel:
     low, _ = extent([0.0], frame["low"], *(lines["bits"] for lines in runs))
     channels = {
         "x": episodes(frame["episode"]),
-        "y": axis("mean", "bits known", (low - 0.02 * information, _ABOVE * information)),
+        "y": axis("mean", "bits known", (min(low, -0.02 * information), _ABOVE * information)),
     }
     thin = {"strokeWidth": 0.7, "strokeOpacity": 0.45, "says": "thin: single runs", **_STEPS}
     layers = [

@@ -301,7 +301,9 @@ def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, flo
 
 def live(panel: Panel, study: Study, about: str) -> Spec:
     """A panel for the page: as wide as its place, with tooltips, zoom, and what the legend has hidden."""
-    look = {} if panel.has_shapes else {"shape": "circle"}  # else the legend would be one of shapes
+    look: dict[str, Any] = (
+        {} if panel.has_shapes else {"shape": "circle"}
+    )  # else the legend would be one of shapes
     finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90, **look)
     layers = [*panel.layers, finder] if panel.tips else panel.layers
     spec = chart(panel, layers, study, legend=None)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.summary import about_prior
 from memory_rl.reporting.headline import headline, unit_of
+from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, counted, in_words, measured, rounded, short
 from memory_rl.training.ceilings import Ceilings
 
@@ -145,9 +146,7 @@ def _table(rows: Iterable[Sequence[str]], *headings: str, first: str = "") -> st
 
 def _picture(spec: dict[str, Any], about: str) -> str:
     """A figure inside the text; as an image, so that figures of several outputs share no names."""
-    import vl_convert
-
-    drawing = base64.b64encode(vl_convert.vegalite_to_svg(spec).encode()).decode()
+    drawing = base64.b64encode(drawn(spec).encode()).decode()
     return f'<img alt="{escape(about)}" style="max-width:100%" src="data:image/svg+xml;base64,{drawing}">'
 
 

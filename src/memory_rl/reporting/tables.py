@@ -28,9 +28,9 @@ _RESULTS = {
     "median episodes [95 %]": MEDIAN,
     "memorised": "memorised",
     "of runs": "runs",
-    "alphabet": "alphabet_loss",
-    "exploration": "exploration_loss",
-    "absorption": "absorption_loss",
+    "alphabet \u00f7": "alphabet_loss",
+    "exploration \u00f7": "exploration_loss",
+    "absorption \u00f7": "absorption_loss",
 }
 
 

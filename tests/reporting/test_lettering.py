@@ -12,6 +12,7 @@ import vl_convert
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.reporting.charts import FIGURES, absorption, bits_known
+from memory_rl.reporting.drawing import Figure, Panel
 from memory_rl.reporting.lettering import FONT, outlined, width_of
 from memory_rl.reporting.pictures import draw, draw_run
 from memory_rl.reporting.printing import key, printed, sheet
@@ -113,6 +114,22 @@ def test_every_line_of_a_saved_figure_is_in_its_legend_or_its_key_or_has_its_nam
         assert drawing.decode().count(f'aria-label="{name}"') == len(absorption(study).panels)
     assert "dotted: the ceiling of a condition" in words["bits_known"]
     assert "P(answer)" in words["film"]  # of the rectangles, in their own legend
+
+
+@pytest.mark.parametrize(
+    ("titles", "columns"),
+    [
+        (["N = 16"], 1),
+        (["N = 16", "N = 64"], 2),
+        (["N = 4", "N = 8", "N = 16", "N = 32"], 3),
+        (["N = 16: a", "N = 16: b", "N = 64: a", "N = 64: b"], 2),
+        (["N = 16: a", "N = 16: b", "N = 16: c", "N = 64: a"], 3),
+        ([], 0),
+    ],
+)
+def test_the_panels_of_one_N_are_a_row(titles, columns):
+    figure = Figure("survival", [Panel(pl.DataFrame(), {}, [], title=title) for title in titles])
+    assert figure.columns == columns
 
 
 def test_a_key_names_only_what_is_drawn(study):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import altair as alt
 import polars as pl
-import vl_convert
 
 import memory_rl
 from memory_rl.reporting.headline import share_of_ceiling
-from memory_rl.reporting.lettering import outlined
+from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.themes import GROUND, PALETTE, vega_config
 
 FIGURES = Path(__file__).parent / "figures"
@@ -92,7 +91,7 @@ def main() -> None:
                     results[name].path / f"figures/{figure}.svg",
                     FIGURES / (f"{name}.svg" if figure == "bits_known" else f"{name}_{figure}.svg"),
                 )
-        drawing = outlined(vl_convert.vegalite_to_svg(conditions_chart(results).to_dict()))
+        drawing = drawn(conditions_chart(results).to_dict())
         (FIGURES / "conditions.svg").write_text(drawing, encoding="utf-8")
         print(*results.values(), sep="\n")
 

@@ -156,6 +156,8 @@ def test_what_varies_is_a_column_of_a_sweep(tmp_path):
     (headings, *cells), (_, *ranks) = map(_cells, tables)
     place = headings.index("algorithm")
     assert [row[place] for row in cells] == ["posterior", "reinforce"]
+    assert repr(summary).startswith("2 of 2 cells are complete")
+    assert repr(summary).count("posterior") == 3  # in the sentence and in both tables
     assert [row[1] for row in ranks] == pl.read_csv(tmp_path / "sweep" / "ranking.csv")["learner"].to_list()
 
 

@@ -15,7 +15,7 @@ from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
-from memory_rl.reporting.sheets import Sheet, say, show
+from memory_rl.reporting.sheets import Sheet, plain, say, show
 from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
@@ -116,6 +116,9 @@ class SweepSummary(dict[str, Any]):
         from memory_rl.reporting.notebook import answer_html
 
         return answer_html(self.sentence, self.sheets)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.sentence, *(plain(sheet) for sheet in self.sheets if sheet.rows)])
 
     def show(self) -> None:
         """Prints the sentence and the tables."""

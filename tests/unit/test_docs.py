@@ -76,6 +76,14 @@ def test_links_of_the_site():
     assert site_pages.with_links(text, "semantics/ranking.md") == changed
 
 
+def test_intervals_stay_whole_in_tables():
+    """With spaces that do not break; a link after a number is no interval, and text keeps its spaces."""
+    text = "at 39 [37.9, 40.2]\n| 39 [37.9, 40.2] of 2 | 816 [208, -] | in 3 [8, 9](a.md) |"
+    kept, row = site_pages.with_whole_intervals(text).split("\n")
+    assert kept == "at 39 [37.9, 40.2]"
+    assert row == "| 39\u00a0[37.9,\u00a040.2] of 2 | 816\u00a0[208,\u00a0-] | in 3 [8, 9](a.md) |"
+
+
 def test_of_the_scripts_beside_the_pages_the_site_has_those_that_a_page_links():
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     excluded = GitIgnoreSpec.from_lines(config["exclude_docs"].splitlines())

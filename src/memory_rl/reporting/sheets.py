@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -16,6 +17,8 @@ from memory_rl.reporting.values import UNKNOWN
 _GAP, _NARROWEST = 2, 24
 """Spaces between two columns, and the least width to which a column of words is folded."""
 _NO_LIMIT = 100_000
+_NOTEBOOK = 110
+"""Columns of a notebook's page on a common screen."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +144,35 @@ def _flat(heading: str) -> str:
     return " ".join(heading.split())
 
 
+def console_for(*, stderr: bool = False) -> Console:
+    """Where to print; in a notebook, no terminal, as plain text, since rich cuts long lines there."""
+    return Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
+
+
+def in_notebook() -> bool:
+    """Whether what is printed becomes the output of a notebook's cell."""
+    return Console().is_jupyter
+
+
+def plain(sheet: Sheet) -> str:
+    """A table of any width as text."""
+    console = Console(file=StringIO(), width=_NO_LIMIT, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(sheet.as_table())
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
+
+
 def show(sheet: Sheet, console: Console | None = None) -> None:
     """Prints a table that has rows; where output is not a terminal, nothing is folded or left out."""
     if not sheet.rows:
         return
-    console = console or Console()
-    if console.is_terminal:
+    console = console or console_for()
+    if in_notebook():
+        sheet = sheet.fitted(_NOTEBOOK)
+    elif console.is_terminal:
         sheet = sheet.fitted(console.width)
-        console.width = max(console.width, sheet.width)  # rather broken by the terminal than cut by us
-    else:
-        console.width = _NO_LIMIT
+    # Rather broken by the terminal than cut by us.
+    console.width = max(console.width, sheet.width) if console.is_terminal else _NO_LIMIT
     if sheet.title:
         console.print(sheet.title, style="italic", markup=False, highlight=False)
     console.print(sheet.as_table())
@@ -160,7 +182,7 @@ def show(sheet: Sheet, console: Console | None = None) -> None:
 
 def say(sentence: str, console: Console | None = None, *, style: str = "") -> None:
     """Prints a sentence, broken between words where output is a terminal; a path at its end stays whole."""
-    console = console or Console()
+    console = console or console_for()
     path = sentence.rpartition(": ")[2]
     whole = not console.is_terminal or ("/" in path and " " not in path)
     console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=whole)

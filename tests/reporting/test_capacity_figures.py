@@ -22,7 +22,8 @@ from memory_rl.reporting.capacity import (
 )
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES
-from memory_rl.reporting.drawing import live, sheet
+from memory_rl.reporting.drawing import live
+from memory_rl.reporting.printing import sheet
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
 

@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -99,6 +100,39 @@ def test_elsewhere_it_is_a_line_every_few_seconds(monkeypatch):
     lines = file.getvalue().splitlines()
     assert len(lines) >= 3
     assert lines[-1] == "learning: 8 of 16 runs memorised, 50 % done, 0 s so far"
+
+
+class _Line:
+    """Keeps what a line in a notebook's cell showed."""
+
+    shown: ClassVar = []
+
+    def display(self, html):
+        self.shown.append([html.data])
+
+    def update(self, html):
+        self.shown[-1].append(html.data)
+
+
+def test_in_a_notebook_it_is_one_line_that_moves_and_goes(monkeypatch):
+    monkeypatch.setattr(module, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.DisplayHandle", _Line)
+    monkeypatch.setattr(module, "_FRAMES_A_SECOND_IN_CELL", 1000)
+    monkeypatch.setattr(_Line, "shown", [])
+    progress = Progress()
+    file = on(progress, monkeypatch, terminal=False)
+    with progress:
+        progress.phase("<learning>")
+        progress.move(0.5, "8 of 16 runs memorised")
+        with progress.aside():
+            assert progress._lines is not None  # what is printed stands below it
+        deadline = time.monotonic() + 10
+        while "8 of 16" not in _Line.shown[0][-1] and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert file.getvalue() == ""
+    (line,) = _Line.shown
+    assert line[-2].startswith('<b>&lt;learning&gt;</b> <progress max="1" value="0.500"></progress> 8 of 16')
+    assert line[-1] == ""
 
 
 def test_quiet_is_quiet(monkeypatch):

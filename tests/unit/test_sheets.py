@@ -9,6 +9,7 @@ from rich.console import Console
 from memory_rl.experiments.grid import cells_of_axes
 from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
 from memory_rl.experiments.sweep import make_plan
+from memory_rl.reporting import sheets
 from memory_rl.reporting.sheets import Sheet, say, show
 from memory_rl.reporting.values import MEDIAN, RATE
 
@@ -201,3 +202,19 @@ def test_a_sweep_in_a_sentence(quick):
     rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"
     assert sweep_headline(rows) == "1 of 3 cells are complete."
+
+
+def test_in_a_notebook_no_line_is_broken_or_wider_than_its_page(monkeypatch):
+    """Its page breaks sentences; the output of a kernel calls itself a terminal of 80 columns."""
+    out = io.StringIO()
+    out.isatty = lambda: True
+    monkeypatch.setattr(sheets, "in_notebook", lambda: True)
+    monkeypatch.setattr("sys.stdout", out)
+    sheets.say("word " * 40)
+    rows = [[str(n), "0.0123 [0.0101, 0.0144]", f"{n}" * 90] for n in range(3)]
+    sheets.show(Sheet(["N", "rate", "spare"], rows, spare=["spare"], keys=["N"]))
+    first, *lines = out.getvalue().splitlines()
+    assert first.split() == ["word"] * 40
+    assert "no room for: spare; a terminal of 118 columns or a pipe shows all" in lines
+    assert max(map(len, lines)) <= 110
+    assert "\x1b" not in out.getvalue()

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from rich.console import Console
-
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.ranking import Ranking
 from memory_rl.analysis.remarks import why_alike
@@ -54,7 +52,7 @@ from memory_rl.experiments.tuning import (
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume, refuse_changed
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.sheets import say, show
+from memory_rl.reporting.sheets import Sheet, console_for, say
 from memory_rl.reporting.values import counted, duration
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import SUMMARY, new_folder
@@ -84,9 +82,7 @@ def sweep(**settings: Any) -> results.SweepSummary:
         for key, value in {"quiet": True, **settings}.items()
     ]
     plan = make_plan(words)
-    if plan.settings.dry_run:
-        return results.SweepSummary(cells=estimates.estimate_all(plan.cells, plan.contests))
-    return results.SweepSummary(plan.run())
+    return plan.estimated() if plan.settings.dry_run else plan.run()
 
 
 def main(words: Sequence[str]) -> int:
@@ -102,19 +98,17 @@ def main(words: Sequence[str]) -> int:
     """
     plan = make_plan(words)
     if plan.settings.dry_run:
-        costs = estimates.estimate_all(plan.cells, plan.contests)
-        show(estimates.costs_sheet(costs))
-        say(estimates.total(costs, number_of_workers(plan.settings)))
+        plan.estimated().show()
         return 0
     try:
         summary = plan.run()
     except InterruptedBySignal as stopped:
         kept = "complete cells are kept, and the same command continues from here"
-        say(f"memory-rl: {stopped}; {kept}.", Console(stderr=True))
+        say(f"memory-rl: {stopped}; {kept}.", console_for(stderr=True))
         return 128 + stopped.signal
     failed = [row for row in summary["cells"] if row["status"] != "completed"]
     for row in failed:
-        say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", Console(stderr=True))
+        say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", console_for(stderr=True))
     return 1 if failed else 0
 
 
@@ -209,7 +203,13 @@ class Sweep:
         """Where it runs; a new one is made when this is first asked for."""
         return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{folder_name(self.name)}")))
 
-    def run(self) -> Json:
+    def estimated(self) -> results.SweepSummary:
+        """What its cells would take; nothing is run."""
+        costs = estimates.estimate_all(self.cells, self.contests)
+        about = estimates.total(costs, number_of_workers(self.settings))
+        return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
+
+    def run(self) -> results.SweepSummary:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
 
         Raises:
@@ -364,7 +364,7 @@ class Sweep:
             with self._progress.aside():
                 say(sentence)
 
-    def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
+    def _sum_up(self, cells: Sequence[GridCell], status: str) -> results.SweepSummary:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
         self._progress.phase("summing up")
         reported = merge([*self.kept, *cells])
@@ -379,20 +379,20 @@ class Sweep:
         outcome = {"status": status, "cells": rows, "tuning": tuning or None}
         summary = {**self._about, **outcome, "ranking_notes": ranked.notes, "unranked": ranked.unranked}
         self.directory.write_json(SUMMARY, summary)
+        shown = results.SweepSummary(
+            summary, results.sweep_headline(rows), self._sheets(rows, ranked.ranking)
+        )
         if ranked.ranking is not None:
             self.directory.write_bytes(RANKING, results.as_csv(ranked.ranking.rows()))
         if not self.settings.quiet:
             with self._progress.aside():
-                self._show(rows, ranked.ranking)
+                shown.show()
             for sentence in [*self.notes, *ranked.notes, *why_alike(results.compared(reported, rows))]:
                 self._tell(f"note: {sentence}")
-        return summary
+        return shown
 
-    def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
-        """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
-        say(results.sweep_headline(rows))
-        if ranking is None or not (self.protocol and self.protocol.learners):
-            show(results.choices_sheet(self.choices))
-            show(results.results_sheet(rows, self.directory.location))
-        if ranking is not None:
-            show(ranking_sheet(ranking))
+    def _sheets(self, rows: Sequence[Json], ranking: Ranking | None) -> list[Sheet]:
+        """What ends it: of a protocol of learners, which has hundreds of cells, the ranking alone."""
+        of_cells = [results.choices_sheet(self.choices), results.results_sheet(rows, self.directory.location)]
+        ranks = [] if ranking is None else [ranking_sheet(ranking)]
+        return ranks if ranks and self.protocol and self.protocol.learners else [*of_cells, *ranks]

@@ -15,7 +15,7 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
-from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
 
@@ -88,10 +88,14 @@ class RateComparison:
         )
 
     def __repr__(self) -> str:
-        sheet = self.sheet()
-        rows = (f"  {'  '.join(filter(None, row))}" for row in (sheet.headings, *sheet.rows))
         notes = (f"note: {warning}" for warning in self.warnings)
-        return "\n".join([self.sentence, *rows, sheet.caption, *notes])
+        sheet = self.sheet()
+        return "\n".join([self.sentence, plain(sheet), sheet.caption, *notes])
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import answer_html
+
+        return answer_html(self.sentence, [self.sheet()], self.warnings)
 
 
 def _row(one: Compared) -> list[str]:

@@ -25,7 +25,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
 from memory_rl.reporting.comparison import finished_samples, names_of
-from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.values import in_brackets, number
 
 if TYPE_CHECKING:
@@ -178,11 +178,13 @@ class RunPlan:
 
     def __repr__(self) -> str:
         sheet = self.sheet()
-        rows = (f"  {'  '.join(filter(None, row))}" for row in sheet.rows)
-        headings = "  ".join(heading.replace("\n", " ") for heading in sheet.headings)
-        return "\n".join(
-            [self.sentence, f"  {headings}", *rows, sheet.caption, *(f"note: {note}" for note in self.notes)]
-        )
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n".join([self.sentence, plain(sheet), sheet.caption, *notes])
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import answer_html
+
+        return answer_html(self.sentence, [self.sheet()], self.notes)
 
 
 def plan_paths(paths: Iterable[str | Path | Cell], demand: Demand) -> RunPlan:

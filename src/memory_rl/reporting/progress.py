@@ -1,4 +1,4 @@
-"""What is being done, on standard error: one line that moves, or, in a file, one every few seconds."""
+"""What is being done: one line that moves, in a terminal or a notebook; in a file, one every few seconds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from html import escape
 from typing import Self
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from memory_rl.reporting.sheets import console_for, in_notebook
 from memory_rl.reporting.values import counted, duration
 
 _WARMUP = "warming up the base model (done once, then cached)"
-_BAR, _FRAMES_A_SECOND = 12, 8
+_BAR, _FRAMES_A_SECOND, _FRAMES_A_SECOND_IN_CELL = 12, 8, 4
 SECONDS_A_LINE = 5.0
 """Between two lines where standard error is no terminal."""
 
@@ -53,7 +54,7 @@ class Progress:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console, self._quiet = Console(stderr=True), quiet
+        self._console, self._quiet = console_for(stderr=True), quiet
         self._live: Live | None = None
         self._lines: threading.Thread | None = None
         self._over = threading.Event()
@@ -109,7 +110,8 @@ class Progress:
             self._live.start()
         else:
             self._over.clear()
-            self._lines = threading.Thread(target=self._print_lines, daemon=True)
+            tell = self._line_in_cell() if in_notebook() else self._print_lines
+            self._lines = threading.Thread(target=tell, daemon=True)
             self._lines.start()
         return self
 
@@ -123,7 +125,10 @@ class Progress:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Removes the line while something else is printed."""
+        """Removes the line while something else is printed; below the line of a notebook there is room."""
+        if in_notebook():
+            yield
+            return
         shown = self._live is not None or self._lines is not None
         self.__exit__()
         try:
@@ -136,6 +141,25 @@ class Progress:
         while not self._over.wait(SECONDS_A_LINE):
             words = f"{self._phase}: {', '.join(self._words())}"
             self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    def _line_in_cell(self) -> Callable[[], None]:
+        """Begins a line in the output of a notebook's cell; what moves it, and empties it at the end."""
+        from IPython.display import HTML, DisplayHandle
+
+        line = DisplayHandle()
+        line.display(HTML(self._as_html()))
+
+        def move() -> None:
+            while not self._over.wait(1 / _FRAMES_A_SECOND_IN_CELL):
+                line.update(HTML(self._as_html()))
+            line.update(HTML(""))
+
+        return move
+
+    def _as_html(self) -> str:
+        bar = "" if self._share is None else f'<progress max="1" value="{self._share:.3f}"></progress> '
+        words = ", ".join(filter(None, [self._about, self._time(), self._more()]))
+        return f"<b>{escape(self._phase)}</b> {bar}{escape(words)}"
 
     def _words(self) -> list[str]:
         """What is known of the phase."""

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from itertools import product
 
 from rich.box import SIMPLE_HEAD
@@ -19,6 +20,8 @@ from memory_rl.reporting.values import UNKNOWN
 _GAP, _FOLDED = 2, (24, 16)
 """Spaces between two columns, and the widths to which a column of words is folded, one after the other."""
 _NO_LIMIT = 100_000
+_NOTEBOOK = 110
+"""Columns of a notebook's page on a common screen."""
 
 
 @dataclass(frozen=True)
@@ -177,14 +180,34 @@ def _flat(heading: str) -> str:
     return " ".join(heading.split())
 
 
+def console_for(*, stderr: bool = False) -> Console:
+    """Where to print; in a notebook, no terminal, as plain text, since rich cuts long lines there."""
+    return Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
+
+
+def in_notebook() -> bool:
+    """Whether what is printed becomes the output of a notebook's cell."""
+    return Console().is_jupyter
+
+
+def plain(sheet: Sheet) -> str:
+    """A table of any width as text."""
+    console = Console(file=StringIO(), width=_NO_LIMIT, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(sheet.as_table())
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
+
+
 def show(sheet: Sheet, console: Console | None = None) -> None:
     """Prints a table that has rows; where output is not a terminal, nothing is folded or left out."""
     if not sheet.rows:
         return
-    console = console or Console()
-    if console.is_terminal:
+    console = console or console_for()
+    if in_notebook():
+        sheet = sheet.fitted(_NOTEBOOK)
+    elif console.is_terminal:
         sheet = sheet.fitted(console.width)
-    else:
+    if not console.is_terminal:
         console.width = _NO_LIMIT
     if sheet.title:
         say(sheet.title, console, style="italic")
@@ -198,7 +221,7 @@ def show(sheet: Sheet, console: Console | None = None) -> None:
 
 def say(sentence: str, console: Console | None = None, *, style: str = "") -> None:
     """Prints a sentence, broken between words where output is a terminal; a path at its end stays whole."""
-    console = console or Console()
+    console = console or console_for()
     path = sentence.rpartition(": ")[2]
     if console.is_terminal and not ("/" in path and " " not in path):
         sentence = _broken(sentence, console.width)

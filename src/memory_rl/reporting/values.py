@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memory_rl.analysis.statistics import Estimate
@@ -48,6 +48,7 @@ class WordTable:
         title: above it.
         reading: how to read it.
         values: what each entry is sorted by; none if the table cannot be sorted.
+        tips: what a heading means, shown where it is pointed at.
     """
 
     rows: Sequence[Sequence[str]]
@@ -55,6 +56,7 @@ class WordTable:
     title: str
     reading: str
     values: Sequence[Sequence[Any]] = ()
+    tips: Mapping[str, str] = field(default_factory=dict)
 
 
 def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> WordTable:

@@ -17,6 +17,7 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.reporting.headline import headline
 from memory_rl.reporting.notebook import answer_html
 from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import MINDS
 
 SMALL = {"N": 16, "num_runs": 4, "backend": "tabular", "figures": False}
 
@@ -47,14 +48,16 @@ def _cells(html):
 def test_a_result_is_a_sentence_a_table_and_a_figure(result):
     html = result._repr_html_()
     assert html.startswith(f"<p>{headline(result.cell)}</p>")
-    rows = {name: value for name, value, _ in _cells(html)}
+    rows = {name: (rate, lost) for name, rate, lost in _cells(html)}
     (summary,) = result.summary.values()
-    assert rows["ceiling: what a reward can carry"] == "1"
+    assert list(rows) == ["", *MINDS.values()]
+    assert rows["naive capacity"] == ("1", "")
     asker = math.log2(16) / summary["ceilings"]["ideal_questioner"]["to_reach"]
-    assert float(rows["the best possible questions"].split()[0]) == pytest.approx(asker, rel=1e-2)
+    assert float(rows["ideal questioner"][0]) == pytest.approx(asker, rel=1e-2)
     spent = result.metrics.filter(pl.col("bits_known") >= 3).group_by("run").agg(pl.col("episode").min())
-    rate = float(rows["learned by the policy"].split()[0])
+    rate = float(rows["policy"][0].split()[0])
     assert rate == pytest.approx(4 * 4 / spent["episode"].sum(), rel=1e-2)
+    assert rows["policy"][1] == f"absorption \N{DIVISION SIGN}{summary['losses']['absorption']:.3g}"
     (picture,) = _pictures(html)
     assert "Bits known: log2 N + log2 P(S)." in picture
 
@@ -94,8 +97,7 @@ def test_a_ledger_that_was_not_kept_is_not_plotted(tmp_path):
     kept_none = memory_rl.train(**SMALL, ledger=False, log_path=str(tmp_path / "run"))
     with pytest.raises(RunDirectoryError, match="kept no ledger: there is no ledger to plot"):
         kept_none.plot_ledger()
-    assert "learned by the policy" in kept_none._repr_html_()
-    assert "told by these episodes" not in kept_none._repr_html_()
+    assert "absorption" not in kept_none._repr_html_()
 
 
 def test_ceilings_say_what_they_are_of():

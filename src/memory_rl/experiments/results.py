@@ -152,8 +152,9 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
         "status": "status",
     }
     caption = (
-        "Medians and rates with 95 % intervals over runs; laws: whether the measurement keeps those of "
-        f"information theory.\nsweep directory: {location}"
+        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. "
+        "Laws: whether the measurement keeps those of information theory.\n"
+        f"sweep directory: {location}"
     )
     return Sheet(
         list(columns),
@@ -175,10 +176,11 @@ def sweep_headline(rows: Sequence[Json]) -> str:
     if len(by_rate) < 2:
         return f"{said}."
     least, most = (
-        f"{number(row['bits_per_episode'], 2)}{unit} ({_named(row)})"
-        for row, unit in ((by_rate[0], " bits per episode"), (by_rate[-1], ""))
+        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in by_rate[:: len(by_rate) - 1]
     )
-    return f"{said}: from {least} to {most}."
+    if least == most:
+        return f"{said}, with {least} each."
+    return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
 
 
 def _named(row: Json) -> str:

@@ -28,6 +28,7 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_sheet
+from memory_rl.experiments.running import Running
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, read_tuning, typed
 from memory_rl.experiments.store import (
     CELLS,
@@ -254,8 +255,6 @@ class Sweep:
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{counted(len(self.cells), 'cell')} in {self.directory.location}")
-        for note in self.notes:
-            self._tell(note)
 
     @property
     def _about(self) -> Json:
@@ -320,22 +319,20 @@ class Sweep:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
         missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
-        done, by_id = len(cells) - len(missing), {cell.id: cell for cell in cells}
+        done, names = len(cells) - len(missing), {cell.id: self._name(folder, cell) for cell in missing}
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
-        costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
-        spent, all_of_them = 0.0, sum(costs.values())
         self._progress.phase("tuning" if folder == TUNING else "cells")
-        self._progress.move(0.0, f"{done} of {len(cells)}")
-        for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
+        costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
+        running = Running(self._progress, names, costs, done)
+        for outcome in execute([self._task(folder, cell) for cell in missing], self.settings, running):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
             if outcome.status == "interrupted":
                 raise InterruptedBySignal(outcome.signal)
-            done, spent = done + 1, spent + costs[outcome.id]
-            ended = self._ended(folder, outcome, by_id[outcome.id])
-            self._tell(f"[{done}/{len(cells)}] {ended} ({duration(outcome.seconds)})")
-            self._progress.move(spent / all_of_them, f"{done} of {len(cells)}")
+            running.end(outcome.id)
+            ended = f"{names[outcome.id]}: {self._ended(folder, outcome)} ({duration(outcome.seconds)})"
+            self._tell(f"[{running.done}/{running.total}] {ended}")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
@@ -346,15 +343,17 @@ class Sweep:
         self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
-    def _ended(self, folder: str, outcome: CellOutcome, cell: GridCell) -> str:
+    def _name(self, folder: str, cell: GridCell) -> str:
         keys = results.keys_apart(self.cells, ["algorithm"] if self.learners else [])
-        name = results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
+        return results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
+
+    def _ended(self, folder: str, outcome: CellOutcome) -> str:
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             self.diverged |= {outcome.id} if outcome.diverged else set()
-            return f"{name}: failed: {outcome.why}"
+            return f"failed: {outcome.why}"
         summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
-        return f"{name}: {summary['memorised']} of {counted(summary['runs'], 'run')} memorised"
+        return f"{summary['memorised']} of {counted(summary['runs'], 'run')} memorised"
 
     @cached_property
     def _progress(self) -> Progress:
@@ -388,8 +387,8 @@ class Sweep:
         if not self.settings.quiet:
             with self._progress.aside():
                 shown.show()
-            for sentence in [*ranked.notes, *why_alike(results.compared(reported, rows))]:
-                self._tell(sentence)
+            for sentence in [*self.notes, *ranked.notes, *why_alike(results.compared(reported, rows))]:
+                self._tell(f"note: {sentence}")
         return shown
 
     def _sheets(self, rows: Sequence[Json], ranking: Ranking | None) -> list[Sheet]:

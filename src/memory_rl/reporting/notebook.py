@@ -13,7 +13,7 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.reporting.headline import headline
 from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import counted, short
+from memory_rl.reporting.values import MINDS, counted, short
 from memory_rl.training.ceilings import Ceilings
 
 _MOST_ROWS = 60
@@ -24,7 +24,7 @@ _WIDEST = 160
 
 
 def result_html(cell: Cell) -> str:
-    """The answer of a run directory, its numbers and its curve; the figure is part of the text.
+    """The answer of a run directory, where the bits went as in the terminal, and its curve, in the text.
 
     Args:
         cell: as it is on disk, finished or not.
@@ -111,7 +111,7 @@ class NamedCeilings(Ceilings):
 
     def _repr_html_(self) -> str:
         bits = {
-            "naive capacity": self.capacity,
+            MINDS["capacity"]: self.capacity,
             "Shannon capacity": self.shannon_capacity,
             "first episode, best answer": self.first_episode.best,
             "first episode, mean answer": self.first_episode.mean,

@@ -161,7 +161,7 @@ class RunPlan:
         return Sheet(
             [*headings, *map(str, SIZES)],
             [_row(one) for one in self.conditions],
-            spare=["stuck", "spread", "pilot\nruns"],
+            spare=["stuck", "spread", "pilot\nruns", "64", "16", "32"],
             words=["condition"],
             caption="\n".join(self._reading()),
         )
@@ -268,6 +268,6 @@ def _about_stuck(planned: Sequence[PlannedCondition]) -> Iterator[str]:
     whole = [one.sample.runs for one in planned if not one.stuck]
     if whole:
         yield (
-            f"Where no run is stuck, {_percent(rarest_seen(min(whole)))} of all might get stuck, and "
-            f"{min(whole)} runs would not have shown it (one time in 20): so look at the column one stuck."
+            f"{_percent(rarest_seen(min(whole)))} of all runs might get stuck where none of the pilot did, "
+            f"and {min(whole)} runs would not have shown it (one time in 20): see the column one stuck."
         )

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import Self
 
@@ -27,6 +28,22 @@ _SECONDS_TO_GUESS, _SHARE_TO_GUESS = 2.0, 0.03
 """Before so much time has passed, and so much was done, nobody can say how long the rest takes."""
 
 
+Listener = Callable[[str, float | None], None]
+"""Is told the phase and what is known of it, in words, and how much of the learning is done."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def overheard(listener: Listener) -> Iterator[None]:
+    """Within, whatever shows its progress, were it quietly, tells this function, too."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
 class Progress:
     """Shows the phase that the work is in, how much of it is done, and about how much time is left.
 
@@ -41,21 +58,35 @@ class Progress:
         self._live: Live | None = None
         self._lines: threading.Thread | None = None
         self._over = threading.Event()
+        self._listener = _LISTENER.get()
         self.phase("starting")
 
     def phase(self, name: str) -> None:
         """Begins another phase, of which it is not known yet how much is done."""
         self._phase, self._about = name, ""
+        self._more: Callable[[], str] = str
         self._share: float | None = None
         self._began = time.monotonic()
         self._first: tuple[float, float] | None = None  # when a share was first told, and which
+        self._tell_listener()
 
-    def move(self, share: float | None, about: str) -> None:
-        """Tells how much of the phase is done, from 0 to 1, or None where nobody knows; about: in words."""
-        self._about = about
+    def move(self, share: float | None, about: str, more: Callable[[], str] = str) -> None:
+        """Tells how much of the phase is done.
+
+        Args:
+            share: from 0 to 1, or None where nobody knows.
+            about: the same in words.
+            more: what else is to be shown, asked whenever it is.
+        """
+        self._about, self._more = about, more
         if share is not None:
             self._share = max(share, self._share or 0.0)
             self._first = self._first or (time.monotonic(), self._share)
+        self._tell_listener()
+
+    def _tell_listener(self) -> None:
+        if self._listener is not None:
+            self._listener(", ".join(filter(None, [self._phase, self._about])), self._share)
 
     def warm_up(self, steps: int, bits: float) -> None:
         """Tells of the steps of a format warm-up, and of the bits from its target."""
@@ -131,10 +162,9 @@ class Progress:
         return f"<b>{escape(self._phase)}</b> {bar}{escape(words)}"
 
     def _words(self) -> list[str]:
-        """What is known of the phase; the last is about time."""
-        share = self._share
-        done = [] if share is None else [f"{100 * share:.0f} % done"]
-        return [*filter(None, [self._about, *done]), self._time()]
+        """What is known of the phase."""
+        done = "" if self._share is None else f"{100 * self._share:.0f} % done"
+        return [*filter(None, [self._about, done, self._time(), self._more()])]
 
     def _time(self) -> str:
         now = time.monotonic()
@@ -147,7 +177,7 @@ class Progress:
 
     def __rich__(self) -> Table:
         """One line, whatever the width: the end of its words is left out where there is no room."""
-        words = ", ".join(filter(None, [self._about, self._time()]))
+        words = ", ".join(filter(None, [self._about, self._time(), self._more()]))
         row: list[Text | ProgressBar] = [Text(self._phase, style="bold")]
         if self._share is not None:
             row.append(ProgressBar(total=1.0, completed=self._share, width=_BAR))

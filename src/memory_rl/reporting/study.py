@@ -183,7 +183,7 @@ def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
     By condition, then by what is trained, the smallest first, then by how much there is to learn.
     """
     found = [
-        Entry(f"{cell.condition}, {size.label}, {_secrets(cell)}", cell)
+        Entry(f"{cell.condition} {size.label} {_secrets(cell)}", cell)
         for size, group in groups_of_sizes(cells)
         for cell in sorted(group, key=lambda cell: (cell.N, cell.num_secrets))
     ]
@@ -198,8 +198,7 @@ def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[Size, list[Cell]]]:
 
 
 def _secrets(cell: Cell) -> str:
-    count = f"{cell.num_secrets} secrets" if cell.num_secrets > 1 else "1 secret"
-    return f"{count} in blocks" if in_blocks(cell) else count
+    return f"num_secrets={cell.num_secrets}{' order=blocks' if in_blocks(cell) else ''}"
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:

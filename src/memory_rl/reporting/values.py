@@ -14,7 +14,7 @@ UNKNOWN = "-"
 _VAST, _TINY = 1e15, 1e-6
 
 MINDS = {
-    "capacity": "channel capacity",
+    "capacity": "naive capacity",
     "questioner": "ideal questioner",
     "observer": "ideal observer",
     "policy": "policy",
@@ -139,6 +139,15 @@ def in_brackets(value: Estimate) -> str:
     if value.low is None and value.high is None:
         return number(value.value)
     return f"{number(value.value)} [{number([value.low, value.high])}]"
+
+
+def loss_words(step: str, factor: float | None, above: float | None) -> str:
+    """The factor lost at a step whose upper rate is `above`, in words."""
+    if not factor:  # 0 in a summary of an observer that never knew S
+        return f"{step}: all lost" if above else f"{step}: unknown"
+    if factor >= 1:
+        return f"{step} \u00f7{short(factor)}"
+    return f"{step} \u00d7{short(1 / factor)} (a gain)"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:

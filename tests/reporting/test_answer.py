@@ -13,9 +13,9 @@ from reporting_helpers import EVIL, change
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.samples import gather
 from memory_rl.analysis.survival import contrast, log_rank
-from memory_rl.reporting.answer import Answer, Axis, Chart, against, make_answer
+from memory_rl.reporting.answer import Answer, Axis, Chart, Row, against, make_answer
 from memory_rl.reporting.headline import headline
-from memory_rl.reporting.study import Entry, make_study
+from memory_rl.reporting.study import Entry, Label, make_study
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,18 @@ def test_a_note_says_at_which_N_unless_it_is_so_at_all():
         Chart(N, [], "", notes, {}) for N, notes in ((4, ["a", "b"]), (8, ["a", "b"]), (16, ["a", "c"]))
     ]
     assert Answer([], charts, Axis(0.0, 1.0)).notes == ["a", "At N = 4 and 8: b", "At N = 16: c"]
+
+
+@pytest.mark.parametrize(
+    ("places", "coloured"), [([0, 1, 2], True), ([0, 1, 0], False), ([*range(8), 0], False)]
+)
+def test_a_ranked_chart_uses_no_colour_twice(places, coloured):
+    """Of two groups of labels, both of which begin with the first colour, a chart may show a few of each."""
+    rows = [
+        Row(Label(str(place), color, 0, starts_hidden=False), "", "", 1.0, None, None, None)
+        for place, color in enumerate(places)
+    ]
+    assert Chart(16, rows, "", [], {}).coloured == coloured
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import vl_convert
-from reporting_helpers import wait_until_drawn
+from reporting_helpers import is_named, wait_until_drawn
 
 import memory_rl
 from memory_rl.analysis.collect import find_cells
@@ -23,7 +23,7 @@ from memory_rl.reporting.capacity import (
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.drawing import live
-from memory_rl.reporting.printing import sheet
+from memory_rl.reporting.printing import key, sheet
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
 
@@ -109,6 +109,15 @@ def test_a_cell_in_which_no_run_memorised_has_a_bound_and_no_rate(frame):
     row = rows_of(frame, "binary", "adapter_parameters=1", 2)
     assert (row["memorised"], row["rate"]) == (0, None)
     assert row["bound"] == pytest.approx(-np.log(0.025) * 4 / 24, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", CAPACITY_FIGURES)
+def test_every_line_is_in_the_legend_or_the_key_or_has_its_name_beside_it(study, make):
+    figure = make(study)
+    for panel in figure.panels:
+        assert all(is_named(panel.layers, place) for place in range(len(panel.layers)))
+    title = sheet(figure, study)["title"]
+    assert " ".join(title["subtitle"]) == key(figure.panels) != ""
 
 
 def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame):

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 import vl_convert
+from reporting_helpers import is_named
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.reporting.charts import FIGURES, absorption, bits_known
@@ -82,14 +83,6 @@ def test_no_figure_of_the_docs_asks_for_a_font():
         drawing = path.read_text(encoding="utf-8")
         assert (path.name, "<text" in drawing, "font-family" in drawing) == (path.name, False, False)
         assert "aria-label" in drawing
-
-
-def is_named(layers, place: int) -> bool:
-    """Whether the colour of a layer, the words beside it or the key say what it is."""
-    layer, beside = layers[place], [one.mark["type"] for one in layers[place + 1 : place + 2]]
-    own_look = {"strokeDash", "shape"} & layer.mark.keys()
-    in_legend = not layer.alone and layer.mark["type"] in ("line", "point") and not own_look
-    return in_legend or bool(layer.says) or beside == ["text"] or layer.mark["type"] == "text"
 
 
 @pytest.mark.parametrize("in_column", [False, True])

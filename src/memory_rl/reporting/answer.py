@@ -12,7 +12,7 @@ from memory_rl.analysis.samples import gather
 from memory_rl.errors import first_few
 from memory_rl.reporting.comparison import RateComparison, compare_cells
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
-from memory_rl.reporting.study import MOST, Entry, Label, Study
+from memory_rl.reporting.study import Entry, Label, Study
 from memory_rl.reporting.values import in_words, rounded, short
 
 _LINEAR = 20
@@ -106,8 +106,8 @@ class Chart:
 
     @property
     def coloured(self) -> bool:
-        """Whether there are enough colours, so that none is used twice."""
-        return len(self.rows) <= MOST
+        """Whether each row has a colour of its own; labels of different groups may share one."""
+        return len({row.label.color for row in self.rows}) == len(self.rows)
 
 
 @dataclass(frozen=True)

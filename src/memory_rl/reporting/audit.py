@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import Json
 from memory_rl.reporting.audit_words import bits, estimators_in_words, notes_on, percent, sentences_of
-from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.values import number
 from memory_rl.rollouts.account import Account, RunAccount, account_run
 from memory_rl.rollouts.groups import group_rollouts
@@ -112,15 +112,13 @@ class Audit:
 
     def __repr__(self) -> str:
         sheet = self.sheet()
-        rows = (f"  {'  '.join(row)}" for row in sheet.rows)
-        headings = "  ".join(heading.replace("\n", " ") for heading in sheet.headings)
         notes = (f"note: {note}" for note in self.notes)
-        return "\n".join([*self.sentences, f"  {headings}", *rows, sheet.caption, *notes])
+        return "\n".join([*self.sentences, plain(sheet), sheet.caption, *notes])
 
     def _repr_html_(self) -> str:
-        from memory_rl.reporting.audit_page import notebook_html
+        from memory_rl.reporting.notebook import answer_html
 
-        return notebook_html(self)
+        return answer_html("\n".join(self.sentences), [self.sheet()], self.notes)
 
 
 def audit_path(path: Path, config: AuditConfig) -> Audit:

@@ -1,24 +1,20 @@
-"""An audit as files: the page, audit.json and the stretches as CSV; and what a notebook shows of it."""
+"""An audit as files: the page, audit.json and the stretches as CSV."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-import vl_convert
 from scipy.special import betainc
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import to_csv, to_json
 from memory_rl.reporting.audit_words import bits, percent
-from memory_rl.reporting.lettering import outlined
-from memory_rl.reporting.notebook import frame_html
+from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.page import templates
 from memory_rl.reporting.report import PAGE, refuse_foreign, write_files
 from memory_rl.reporting.themes import PALETTE, Theme, vega_config
@@ -85,16 +81,6 @@ def render(audit: Audit) -> str:
     return environment.get_template("audit.html").render(content)
 
 
-def notebook_html(audit: Audit) -> str:
-    """Sentences and the stretches as a table."""
-    sheet = audit.sheet()
-    frame = pl.DataFrame(
-        sheet.rows, schema=[name.replace("\n", " ") for name in sheet.headings], orient="row"
-    )
-    notes = "".join(f"<p>note: {escape(note)}</p>" for note in audit.notes)
-    return frame_html(" ".join(audit.sentences), frame) + notes
-
-
 def pictures(run: RunAccount) -> Iterator[Picture]:
     """The figures of an audit."""
     yield _picture("audit_bits", _bits(run))
@@ -112,8 +98,8 @@ def _drawn(spec: dict[str, Any], theme: Theme) -> str:
     config = {**vega_config(theme, []), "background": None}
     config["range"] = {"category": [PALETTE[theme][place] for place in (4, 3, 1)]}
     config["mark"] = {"color": PALETTE[theme][0]}
-    drawing = vl_convert.vegalite_to_svg({"width": _WIDTH, "height": _HEIGHT, **spec, "config": config})
-    return base64.b64encode(outlined(drawing).encode()).decode()
+    drawing = drawn({"width": _WIDTH, "height": _HEIGHT, **spec, "config": config})
+    return base64.b64encode(drawing.encode()).decode()
 
 
 def _row(at: Any, estimate: Estimate | None) -> dict[str, Any]:

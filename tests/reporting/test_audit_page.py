@@ -47,5 +47,10 @@ def test_it_fits_the_screen_with_all_its_figures(made, chromium, width, scheme):
     shown = page.evaluate("[...document.images].map(one => [one.naturalWidth, one.clientWidth])")
     assert len(shown) == 4
     assert all(natural > 300 and 250 < client <= width for natural, client in shown)
+    overlaps = """[...document.querySelectorAll("figure")].filter(figure => {
+        const [words, image] = [figure.querySelector("p"), figure.querySelector("img")];
+        return words.getBoundingClientRect().bottom > image.getBoundingClientRect().top;
+    }).length"""
+    assert page.evaluate(overlaps) == 0
     assert complaints == []
     page.close()

@@ -97,7 +97,7 @@ def _picture(name: str, spec: dict[str, Any]) -> Picture:
 def _drawn(spec: dict[str, Any], theme: Theme) -> str:
     config = {**vega_config(theme, []), "background": None}
     config["range"] = {"category": [PALETTE[theme][place] for place in (4, 3, 1)]}
-    config["mark"] = {"color": PALETTE[theme][0]}
+    config |= {kind: {"color": PALETTE[theme][0]} for kind in ("mark", "rule")}
     drawing = drawn({"width": _WIDTH, "height": _HEIGHT, **spec, "config": config})
     return base64.b64encode(drawing.encode()).decode()
 
@@ -189,7 +189,10 @@ def _sizes(run: RunAccount) -> dict[str, Any]:
     spec = _points([_row(one.size, one.silent) for one in run.others], x, "share of silent groups")
     for layer in spec["layer"]:
         layer["encoding"]["y"]["axis"] = {"format": "%"}
-    here = {"data": {"values": [{"at": run.usual_size}]}, "mark": {"type": "rule", "strokeDash": [3, 3]}}
+    here = {
+        "data": {"values": [{"at": run.usual_size}]},
+        "mark": {"type": "rule", "strokeDash": [3, 3], "style": "reference"},
+    }
     return {**spec, "layer": [here, *spec["layer"]]}
 
 

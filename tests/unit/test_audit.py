@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 import memory_rl
 from memory_rl.cli import main
+from memory_rl.information.reward_laws import advantage_bits, expected_entropy, silent_chance
 from memory_rl.keys import keys_of
 from memory_rl.reporting.audit_words import sentences_of
 from memory_rl.reporting.settings import AuditConfig
@@ -254,3 +255,18 @@ def test_an_audit_is_the_same_to_the_byte_each_time(tmp_path):
         memory_rl.audit(path, out=str(tmp_path / out))
     for name in ("audit.json", "stretches.csv", "index.html"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_the_law_of_an_audit_says_what_it_says_of_other_sizes(tmp_path):
+    """From what audit.json holds: by it a plan reckons."""
+    random = np.random.default_rng(0)
+    path = save(drawn(pass_or_fail(random.beta(0.5, 0.8, 300)), 8, 1, random), tmp_path / "run.csv")
+    found = memory_rl.audit(path, out=str(tmp_path / "out"))
+    rates = json.loads((tmp_path / "out" / "audit.json").read_text())["pass_rates"]
+    points, weights = np.array(rates["points"]), np.array(rates["weights"])
+    for one in found.account.others:
+        assert silent_chance(points, weights, one.size) == pytest.approx(one.silent.value, abs=1e-6)
+        told = advantage_bits(points, weights, one.size)
+        assert told == pytest.approx(one.advantage_bits.value, abs=1e-6)
+    assert expected_entropy(points, weights) == pytest.approx(found.account.whole.bits.value, abs=1e-3)
+    assert rates["a"]["estimate"] == found.account.rates.a.value

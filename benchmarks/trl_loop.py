@@ -16,6 +16,27 @@ from trl import GRPOConfig, GRPOTrainer
 transformers.logging.set_verbosity_error()
 
 
+class SkipSilent(TrainerCallback):
+    """Makes no step without a gradient: Adam leaves weights alone that have none."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer,
+        **_: Any,
+    ) -> None:
+        """Called when the gradients are there."""
+        if not any(
+            weight.grad.any()
+            for group in optimizer.param_groups
+            for weight in group["params"]
+            if weight.grad is not None
+        ):
+            optimizer.zero_grad(set_to_none=True)
+
+
 def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
     """One run, until P(S) reaches the experiment's `stop_at` or the budget is spent.
 
@@ -48,25 +69,6 @@ def run_trl(problem: Problem, seed: int, skip_silent: bool = False) -> Trace:
                 p_secret = problem.p_secret(model, secret)
             trace.add(state.global_step * experiment.group_size, p_secret, *watch.now())
             control.should_training_stop = p_secret >= experiment.stop.stop_at or state.global_step == updates
-
-    class SkipSilent(TrainerCallback):
-        """Adam leaves weights alone that have no gradient."""
-
-        def on_pre_optimizer_step(
-            self,
-            args: Any,
-            state: TrainerState,
-            control: TrainerControl,
-            optimizer: torch.optim.Optimizer,
-            **_: Any,
-        ) -> None:
-            if not any(
-                weight.grad.any()
-                for group in optimizer.param_groups
-                for weight in group["params"]
-                if weight.grad is not None
-            ):
-                optimizer.zero_grad(set_to_none=True)
 
     prompt = [{"role": "user", "content": problem.environment.prompt(0)}]
     with tempfile.TemporaryDirectory() as folder:

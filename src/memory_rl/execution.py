@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from memory_rl.analysis.collect import Cell
@@ -25,7 +23,6 @@ from memory_rl.assembly import (
 from memory_rl.condition import channel_notes, show_ceilings
 from memory_rl.errors import (
     DivergedError,
-    LawBreachWarning,
     MemoryRLError,
     NotFiniteError,
     RunDirectoryError,
@@ -44,10 +41,10 @@ from memory_rl.reporting.values import number
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
 from memory_rl.runs.interruption import SignalsWait, sigterm_raises
-from memory_rl.runs.manifest import SCHEMA, make_manifest, resumed, with_status
-from memory_rl.runs.store import CHANNEL, MANIFEST, SUMMARY, USAGE, RunDirectory
+from memory_rl.runs.manifest import make_manifest, resumed, with_status
+from memory_rl.runs.store import MANIFEST, USAGE, RunDirectory
 from memory_rl.runs.trackers import MeanCurve, Trackers
-from memory_rl.task import table_of
+from memory_rl.summing_up import draw_figures, keep_own_reward, sum_up, warn_of_breaches
 from memory_rl.training.continuation import FromCheckpoints
 from memory_rl.training.loop import train
 from memory_rl.training.meter import Meter
@@ -240,7 +237,7 @@ def _start(setting: Setting, directory: RunDirectory, progress: Progress) -> tup
         if keep.save_adapters:  # what would not load later is refused now
             with tempfile.TemporaryDirectory() as scratch:
                 _save_adapters(learners, RunDirectory(Path(scratch)), only="run-0")
-        _keep_own_reward(setting, directory)
+        keep_own_reward(setting.condition, directory)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
     if not keep.quiet:
@@ -311,30 +308,6 @@ def _notes(setting: Setting, stopped: str | None) -> Iterator[str]:
         yield stopped
 
 
-def _keep_own_reward(setting: Setting, directory: RunDirectory) -> None:
-    """Writes the table of a user's own reward, so that the ledger can be recomputed without their code.
-
-    Raises:
-        RunDirectoryError: if the directory holds another table, because the reward was changed since.
-    """
-    signal, channel = setting.experiment.signal, setting.environment.channel
-    if not signal.own_reward:
-        return
-    arrays = {"levels": channel.levels, "classes": table_of(channel, setting.experiment.world.N)}
-    arrays |= {} if channel.outcomes is None else {"outcomes": channel.outcomes}
-    if not (directory.path / CHANNEL).exists():
-        directory.write_arrays(CHANNEL, **arrays)
-    elif not _same_arrays(arrays, directory.read_arrays(CHANNEL)):
-        raise RunDirectoryError(
-            f"log_path={directory.path} was started with another table of rewards: give "
-            f"reward_type={name_of(signal.reward_type)} as it was, or another log_path."
-        )
-
-
-def _same_arrays(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
 def _report(
     setting: Setting,
     learners: Learners,
@@ -344,19 +317,14 @@ def _report(
     progress: Progress,
 ) -> None:
     """Writes the summary, says what came out, draws the figures, and warns of a breached law."""
-    from memory_rl.analysis.laws import breaches
-    from memory_rl.analysis.summary import summarise
-
     experiment, directory = setting.experiment, tables.directory
-    cell = Cell(directory.path, directory.read_manifest(), {})
-    cell.summary.update(summarise(cell, setting.condition.ceilings.as_dict(), meter.episodes_to_know))
-    cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
-    directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
+    about = {**learners.about, **_about_service(learners, stopped), "tokens": meter.tokens}
+    cell = sum_up(directory, setting.condition.ceilings, meter.episodes_to_know, about)
     _answer(experiment, cell, progress, _notes(setting, stopped))
     if experiment.keep.figures:
-        _draw(cell, directory, progress)
-    for breach in breaches(cell.summary.get("checks", {})):
-        warnings.warn(breach, LawBreachWarning, stacklevel=2)
+        progress.phase("drawing the figures")
+        draw_figures(cell, directory)
+    warn_of_breaches(cell)
 
 
 def _answer(experiment: Experiment, cell: Cell, progress: Progress, notes: Iterable[str]) -> None:
@@ -367,14 +335,6 @@ def _answer(experiment: Experiment, cell: Cell, progress: Progress, notes: Itera
 
     with progress.aside():
         show_answer(cell, notes)
-
-
-def _draw(cell: Cell, directory: RunDirectory, progress: Progress) -> None:
-    from memory_rl.reporting.pictures import draw_run
-
-    progress.phase("drawing the figures")
-    for name, content in draw_run(cell):
-        directory.write(f"figures/{name}", content)
 
 
 def _about_service(learners: Learners, stopped: str | None) -> Json:

@@ -29,6 +29,7 @@ class Outcome(enum.Enum):
     BUDGET_SPENT = (
         "Some runs spent their budget before they had memorised their secret; they are censored there."
     )
+    UNMEASURED = "What the policy knows was not measured; its episodes and what they told are kept."
     RUNNING = "The experiment is still running."
     KILLED = "The experiment was killed; what it had measured by its last checkpoint is kept."
     INTERRUPTED = "The experiment was interrupted; what it had measured is kept."
@@ -71,6 +72,8 @@ class Result:
         status = RunDirectory(self.path).status(self.manifest)
         if status != "completed":
             return Outcome[status.upper()]
+        if not self.cell.measured:
+            return Outcome.UNMEASURED
         censored = sum(condition["censored"] for condition in self.summary.values())
         return Outcome.BUDGET_SPENT if censored else Outcome.MEMORISED
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 
 import pytest
 import scipy.stats
@@ -11,7 +12,10 @@ import verifiers.v1 as vf
 from aiohttp import web
 from helpers import secrets_of
 
-from memory_rl.errors import ConfigError
+import memory_rl
+from memory_rl.dosimeter.recorder import RecordingWarning
+from memory_rl.dosimeter.verifiers import record_traces
+from memory_rl.errors import ConfigError, DataError
 from memory_rl.integrations.verifiers import SecretEnv, SecretHarness, load_environment
 
 
@@ -46,10 +50,16 @@ class Model:
 
 def play(model, **keys):
     """One episode: its trace."""
+    (trace,) = play_episode(model, **keys).traces
+    return trace
+
+
+def play_episode(model, number=0, **keys):
+    """One episode about the task of this number."""
 
     async def run():
         environment = load_environment(**keys)
-        (task,) = environment.taskset
+        task = [*environment.taskset][number]
         async with model, environment.serving():
             context = vf.ModelContext(
                 model="listed", client=vf.EvalClientConfig(base_url=model.url, api_key_var="NO_SUCH_KEY")
@@ -58,8 +68,7 @@ def play(model, **keys):
 
     episode = asyncio.run(run())
     assert episode.ok, episode.errors
-    (trace,) = episode.traces
-    return trace
+    return episode
 
 
 def scores(trace):
@@ -140,3 +149,70 @@ def test_the_library_finds_it_by_its_id():
     assert type(environment) is SecretEnv
     assert [task.world.num_steps for task in environment.taskset] == [5, 5, 5]
     assert type(vf.load_harness(environment.config.agent_harnesses()["agent"])) is SecretHarness
+
+
+def prime(episode, step, group, kind="train"):
+    """As prime-rl stamps an episode: the step of its trainer, and the group."""
+    from verifiers.v1.episode import EvalWorkInfo, GroupInfo, TrainRunInfo, TrainWorkInfo
+
+    work = (TrainWorkInfo if kind == "train" else EvalWorkInfo)(step=step)
+    return episode.model_copy(update={"run": TrainRunInfo(id="1", work=work), "group": GroupInfo(id=group)})
+
+
+def write(folder, episodes):
+    from verifiers.v1.utils.trace_store import write_episode
+
+    folder.mkdir(exist_ok=True)
+    for episode in episodes:
+        write_episode(folder, episode)
+
+
+def test_traces_become_a_run_directory_of_what_was_answered_and_told(tmp_path):
+    keys = {"N": 8, "reward_type": "log_distance", "seed": 4}
+    S = int(secrets_of(N=8, num_runs=1, seed=4)[0, 0])
+    said = [(2, "b", "0"), (1, "a", "7"), (1, "a", "eight"), (2, "b", "0"), (3, "c", str(S))]
+    episodes = [prime(play_episode(Model(reply), **keys), step, group) for step, group, reply in said]
+    episodes.append(prime(play_episode(Model("3"), **keys), 3, "d", kind="eval"))
+    write(tmp_path / "outputs", episodes)
+    with (tmp_path / "outputs" / "traces.jsonl").open("a") as file:
+        file.write('{"cut off')
+    with pytest.warns(RecordingWarning, match=r"traces.jsonl, line 7, is left out, since it cannot be read"):
+        (result,) = record_traces(tmp_path / "outputs", "dose", figures=False)
+    rows = result.episodes.select("update", "answer", "reward").rows()
+    level = [max(0.0, 1 - math.log2(1 + abs(answer - S)) / 3) for answer in range(8)]
+    expected = [(1, 7, level[7]), (1, None, 0.0), (2, 0, level[0]), (2, 0, level[0]), (3, S, 1.0)]
+    assert [row[:2] for row in rows] == [row[:2] for row in expected]
+    assert [row[2] for row in rows] == pytest.approx([row[2] for row in expected])
+    assert result.metrics["zero_advantage_fraction"].to_list() == [None, float(level[7] == 0), 1.0, 1.0]
+    possible = {one for one in range(8) if abs(7 - one) == abs(7 - S)}  # the first answer's distance
+    assert result.ledger["observer_bits"][0] == pytest.approx(math.log2(8 / len(possible)))
+    assert result.ledger["observer_bits"][-1] == pytest.approx(3.0)
+    assert result.outcome is memory_rl.Outcome.UNMEASURED
+    assert result.config["seed"] == 4
+
+
+def test_each_secret_of_a_file_of_traces_has_a_directory(tmp_path):
+    keys = {"N": 8, "env_type": "multi_step", "num_runs": 2}
+    secrets = secrets_of(N=8, num_runs=2)[:, 0]
+    episodes = [play_episode(Model("1", "0", "1"), number, **keys) for number in (0, 1, 0)]
+    episodes.append(play_episode(Model("1", "two"), 1, **keys))
+    write(tmp_path / "outputs", episodes)
+    results = record_traces(tmp_path / "outputs" / "traces.jsonl", "dose", figures=False)
+    assert [result.path.name for result in results] == ["run-0", "run-1"]
+    assert [result.metrics["secret"][0] for result in results] == secrets.tolist()
+    assert results[0].episodes["answer"].to_list() == [1, 0, 1, 1, 0, 1]
+    assert results[1].episodes["answer"].to_list() == [1, 0, 1, 1, None, None]
+    for result, S in zip(results, secrets, strict=True):
+        right = [float(bit == S >> place & 1) for bit, place in zip((1, 0, 1), (2, 1, 0), strict=True)]
+        assert result.episodes["reward"].to_list()[:3] == right
+        assert result.ledger["observer_bits"].to_list() == pytest.approx([3.0, 3.0])
+
+
+def test_traces_that_cannot_be_recorded_are_told_in_one_sentence(tmp_path):
+    with pytest.raises(DataError, match=r"traces.jsonl cannot be read \(No such file or directory\): give"):
+        record_traces(tmp_path / "traces.jsonl")
+    (tmp_path / "traces.jsonl").write_text("")
+    with pytest.raises(
+        DataError, match="holds no scored trace about a secret: give what memory-rl-verifiers"
+    ):
+        record_traces(tmp_path)

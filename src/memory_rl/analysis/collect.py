@@ -35,7 +35,7 @@ from memory_rl.runs.store import (
     experiment_of,
 )
 
-_NEVER_NULL = ("run", "episode", "bits_known")  # of metrics
+_NEVER_NULL = ("run", "episode")  # of metrics; nor is what is known, unless it was not measured
 
 SWEEP = "sweep.json"
 _MEASURED = {MANIFEST, METRICS, EPISODES, TIMING, SUMMARY, "checkpoint"}
@@ -117,6 +117,11 @@ class Cell:
         return self.num_secrets * float(np.log2(self.N))
 
     @property
+    def measured(self) -> bool:
+        """Whether what the policy knows was measured: not of an agent that gives no probabilities."""
+        return bool(self.manifest.get("trainer", {}).get("measured", True))
+
+    @property
     def completed(self) -> bool:
         """Whether the experiment was completed."""
         return self.manifest["status"] == "completed"
@@ -130,7 +135,8 @@ class Cell:
     @cached_property
     def metrics(self) -> pl.DataFrame:
         """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
-        return RunDirectory(self.path).read_frame(METRICS, METRICS_SCHEMA, _NEVER_NULL)
+        full = (*_NEVER_NULL, "bits_known") if self.measured else _NEVER_NULL
+        return RunDirectory(self.path).read_frame(METRICS, METRICS_SCHEMA, full)
 
     @cached_property
     def episodes(self) -> pl.DataFrame:
@@ -145,14 +151,33 @@ class Cell:
     @cached_property
     def stored(self) -> np.ndarray:
         """Bits known at the last evaluation of each run, summed over its secrets: (R,)."""
+        self.check_measured()
         return last_rows(self.metrics)["bits_known"].to_numpy()
 
     @cached_property
     def times(self) -> MemorisationTimes:
-        """Episodes to memorise of its runs."""
+        """Episodes to memorise of its runs.
+
+        Raises:
+            RunDirectoryError: if what they know was not measured.
+        """
+        self.check_measured()
         return memorisation_times(
             self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise
         )
+
+    @property
+    def why_unmeasured(self) -> str:
+        """The sentence about a run that is not `measured`."""
+        return (
+            f"{self.path} holds no bits known, since its agent gave no probabilities: read what its episodes "
+            "told with memory_rl.load(path).ledger."
+        )
+
+    def check_measured(self) -> None:
+        """Raises a RunDirectoryError if what the policy knows was not measured."""
+        if not self.measured:
+            raise RunDirectoryError(self.why_unmeasured)
 
 
 def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
@@ -162,15 +187,17 @@ def last_rows(metrics: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Damage:
-    """A folder that was to be a run directory and cannot be read.
+    """A folder that was to be a run directory and cannot be read, or not for what was asked.
 
     Attributes:
         path: of the folder.
         why: a sentence.
+        how: it is, in a word or two.
     """
 
     path: Path
     why: str
+    how: str = "damaged"
 
 
 @dataclass(frozen=True)
@@ -218,6 +245,9 @@ def survey(paths: Sequence[str | Path], *, tables: bool = False, footers: bool =
             if why is not None:
                 raise RunDirectoryError(why)
             cell = read_cell(folder)
+            if tables and cell.completed and not cell.measured:
+                found.damages.append(Damage(folder, cell.why_unmeasured, "without bits known"))
+                continue
             if tables and cell.completed:
                 _read_tables(cell)
             if footers and cell.completed:

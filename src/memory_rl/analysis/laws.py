@@ -28,6 +28,8 @@ POLICY_WITHIN_OBSERVER = "policy bits <= observer bits"
 OBSERVER_EQUALS_ASKED = "observer bits = information of the questions asked"
 _LAWS = {"policy_within_observer": POLICY_WITHIN_OBSERVER, "observer_equals_asked": OBSERVER_EQUALS_ASKED}
 
+_NO_POLICY = "what the policy knows was not measured"
+
 _CHANCE = 1e-4  # that an honest experiment is called a breach, at most
 _ROUNDING = 1e-6  # bits
 _DIFFERENCE = pl.col("bits_known") - pl.col("observer_bits")
@@ -46,11 +48,13 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
         By law: status (holds, breached or skipped), and the numbers behind it.
     """
     if skip is not None:
-        return {name: {"law": law, "status": "skipped", "why": skip} for name, law in _LAWS.items()}
+        return {name: _skipped(law, skip) for name, law in _LAWS.items()}
     public = until_sure(metrics, stop_at)
     rows = public.group_by("run", maintain_order=True).last()
     return {
-        "policy_within_observer": _policy_within_observer(public),
+        "policy_within_observer": _skipped(POLICY_WITHIN_OBSERVER, _NO_POLICY)
+        if public["bits_known"].null_count()
+        else _policy_within_observer(public),
         "observer_equals_asked": _observer_equals_asked(
             (rows["observer_bits"] - rows["asked_bits"]).to_numpy(),
             rows["asked_variance"].to_numpy(),
@@ -59,9 +63,16 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
     }
 
 
+def _skipped(law: str, why: str) -> Json:
+    return {"law": law, "status": "skipped", "why": why}
+
+
 def until_sure(metrics: pl.DataFrame, stop_at: float) -> pl.DataFrame:
-    """Each run's evaluations up to the first with confidence >= stop_at, or all, by run and episode."""
-    sure = (pl.col("confidence") >= stop_at).cast(pl.Int32)
+    """Each run's evaluations up to the first with confidence >= stop_at, or all, by run and episode.
+
+    Where the confidence is unknown, the run was recorded in another trainer, which does not end it by P(S).
+    """
+    sure = (pl.col("confidence") >= stop_at).fill_null(False).cast(pl.Int32)
     return metrics.sort("run", "episode").filter((sure.cum_sum().over("run") - sure) == 0)
 
 

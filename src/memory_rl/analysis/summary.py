@@ -32,6 +32,8 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
             episode.
         episodes_to_know: (R,) when the ideal observers knew S, 0 for never; None without a ledger.
     """
+    if not cell.measured:
+        return _unmeasured(cell, ceilings, episodes_to_know)
     times, end = cell.times, last_rows(cell.metrics)
     start = cell.metrics.filter(pl.col("episode") == 0).sort("run")
     median, mean = median_episodes(times), restricted_mean(times)
@@ -57,6 +59,27 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
         "least_valid_mass": (2.0 ** start["format_bits"]).min(),
     }
     summary["relative_to_prior"] = _relative_to_prior(cell, start["bits_known"], end["bits_known"])
+    return summary
+
+
+def _unmeasured(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -> Json:
+    """The summary where what the policy knows was not measured: what its episodes told, and the ceilings."""
+    nothing = Estimate(None).as_dict()
+    summary: Json = {
+        "runs": cell.metrics["run"].n_unique(),
+        "memorised": 0,
+        "censored": 0,
+        "episodes_to_memorise": {
+            "median": None,
+            "ci95": nothing["ci95"],
+            "restricted_mean": None,
+            "restricted_mean_ci95": nothing["ci95"],
+        },
+        "bits_per_episode": nothing,
+        "ceilings": dict(ceilings),
+    }
+    if episodes_to_know is not None:
+        summary |= _ledger(cell, last_rows(cell.metrics), episodes_to_know, summary)
     return summary
 
 
@@ -101,6 +124,8 @@ def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Json) -> 
         "policy": dict(summary["bits_per_episode"]),
     }
     ledger = {"asked": "asked_bits", "observer": "observer_bits", "policy": "bits_known"}
+    if not cell.measured:
+        del ledger["policy"]
     return {
         "ledger": {mind: _mean(end[column]) for mind, column in ledger.items()},
         "rates": rates,

@@ -50,6 +50,16 @@ class _Secretive(gymnasium.Env[Any, Any]):
         self._choices: list[int] = []
         self._over = True
 
+    @property
+    def world(self) -> AskedWorld:
+        """What is asked, and how it is rewarded."""
+        return self._world
+
+    @property
+    def secret(self) -> int | None:
+        """S, for those who keep account of an agent; None before it is drawn."""
+        return self._secret
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

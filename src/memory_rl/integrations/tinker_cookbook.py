@@ -12,8 +12,9 @@ tokens of an episode the same advantage, which is what we call credit=episode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ import tinker  # noqa: E402
 from tinker_cookbook import renderers, tokenizer_utils  # noqa: E402
 from tinker_cookbook.rl import types  # noqa: E402
 
+Hear = Callable[[list[int], list[float]], None]
+"""Is told the choices of an episode up to its end, `INVALID` for one that was none, and their rewards."""
+
 
 class SecretEpisode(types.Env):
     """One episode: K questions, each answered by a sampled message and rewarded at once.
@@ -39,10 +43,17 @@ class SecretEpisode(types.Env):
     """
 
     def __init__(
-        self, world: AskedWorld, renderer: renderers.Renderer, secret: int, chance: np.random.Generator
+        self,
+        world: AskedWorld,
+        renderer: renderers.Renderer,
+        secret: int,
+        chance: np.random.Generator,
+        hear: Hear | None = None,
     ) -> None:
         self._world, self._renderer, self._secret, self._chance = world, renderer, secret, chance
+        self._hear = hear
         self._replies: list[str] = []
+        self._rewards: list[float] = []
 
     async def initial_observation(self) -> tuple[types.Observation, Any]:
         """The first question."""
@@ -53,10 +64,13 @@ class SecretEpisode(types.Env):
         step, choice = len(self._replies), self._read(action)
         self._replies.append(str(choice))
         reward = self._world.score_step(choice, step, self._secret, self._chance)
+        self._rewards.append(reward)
         metrics = {"valid": float(choice != INVALID)}
         if self._world.num_steps > 1:
             metrics[f"reward_{step + 1}"] = reward
         done = choice == INVALID or len(self._replies) == self._world.num_steps
+        if done and self._hear is not None:
+            self._hear([int(one) for one in self._replies], self._rewards)
         return types.StepResult(
             reward=reward,
             episode_done=done,
@@ -93,6 +107,7 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
         renderer: writes messages as tokens.
         group_size: G.
         index: of the group in the dataset, so that its noise is its own.
+        hear: is told what each episode answered and earned, once it is over, after the index of the group.
     """
 
     keys: dict[str, Any]
@@ -100,6 +115,7 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
     renderer: renderers.Renderer
     group_size: int
     index: int
+    hear: Callable[[int, list[int], list[float]], None] | None = None
 
     async def make_envs(self) -> Sequence[types.Env]:
         """G new episodes."""
@@ -108,7 +124,8 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
             generator(world.world.seed, "reward noise", self.index, episode)
             for episode in range(self.group_size)
         ]
-        return [SecretEpisode(world, self.renderer, self.secret, chance) for chance in streams]
+        hear = None if self.hear is None else partial(self.hear, self.index)
+        return [SecretEpisode(world, self.renderer, self.secret, chance, hear) for chance in streams]
 
     def logging_tags(self) -> list[str]:
         """The condition's name."""

@@ -34,9 +34,9 @@ class SecretReward:
     """A reward function with the trainer's signature: the reward channel of the text and the row's secret.
 
     Args:
-        end_token_id: the token that ends a reply. A completion that lacks it was cut off and is invalid, as
-            in an experiment. If it is None, whatever there is of the text is read, so that 12, cut off from
-            123, is an answer.
+        end_token_id: the token that ends a reply, or several. A completion that lacks it was cut off and is
+            invalid, as in an experiment. If it is None, whatever there is of the text is read, so that 12,
+            cut off from 123, is an answer.
         keys: N, reward_type, reward_bins, reward_noise and seed (of the noise), as `memory_rl.train` takes
             them.
 
@@ -44,9 +44,9 @@ class SecretReward:
         ConfigError: one sentence about the first unknown key or bad value.
     """
 
-    def __init__(self, end_token_id: int | None = None, **keys: Any) -> None:
+    def __init__(self, end_token_id: int | Sequence[int] | None = None, **keys: Any) -> None:
         self._world = _one_step(keys)
-        self._end = end_token_id
+        self.ends = [end_token_id] if isinstance(end_token_id, int) else end_token_id
         self._chance = generator(self._world.world.seed, "reward noise", 0)
         self.__name__ = self._world.condition  # what the trainer's log calls it
 
@@ -65,18 +65,29 @@ class SecretReward:
             completion_ids: their tokens, which show what was cut off.
             columns: what else the trainer hands over; not used.
         """
-        ended = [
-            self._end is None or completion_ids is None or self._end in tokens
+        return self.score(self.read(completions, completion_ids), secret).tolist()
+
+    def read(
+        self, completions: Sequence[Completion], completion_ids: Sequence[Sequence[int]] | None = None
+    ) -> np.ndarray:
+        """What each completion answers, (B,); `INVALID` where it is none."""
+        ends = self.ends
+        whole = [
+            ends is None or completion_ids is None or not set(ends).isdisjoint(tokens)
             for tokens in completion_ids or completions
         ]
-        replies = [
-            _text(completion) if whole else None for completion, whole in zip(completions, ended, strict=True)
-        ]
+        replies = (
+            _text(completion) if ended else None for completion, ended in zip(completions, whole, strict=True)
+        )
+        return np.array([self._world.read([reply])[0] for reply in replies], dtype=np.int64)
+
+    def score(self, choices: np.ndarray, secret: Sequence[int]) -> np.ndarray:
+        """The rewards (B,) of answers (B,) for the secrets (B,)."""
         scores = [
-            self._world.score(self._world.read([reply]), S, self._chance)
-            for reply, S in zip(replies, secret, strict=True)
+            self._world.score(choice[None], S, self._chance)
+            for choice, S in zip(choices, secret, strict=True)
         ]
-        return np.concatenate(scores).tolist()
+        return np.concatenate(scores) if scores else np.empty(0)
 
 
 def make_dataset(length: int, run: int = 0, **keys: Any) -> datasets.Dataset:

@@ -56,6 +56,13 @@ class SecretTask(vf.Task[SecretData]):
         """The world of the task."""
         return make_world(**self.data.keys)
 
+    @property
+    def reward_names(self) -> list[str]:
+        """What the rewards of the steps are called."""
+        if self.world.world.env_type == "single_step":
+            return ["answer"]
+        return [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
+
     def read(self, trace: vf.Trace) -> np.ndarray:
         """The choices of the model's replies so far, (K,); one that was cut off is invalid."""
         cut_off = {call.node for call in trace.calls if call.finish_reason == "length"}
@@ -74,12 +81,7 @@ class SecretTask(vf.Task[SecretData]):
         """
         chance = generator(self.world.world.seed, "reward noise", int.from_bytes(trace.id.encode()))
         rewards = self.world.score(self.read(trace), self.data.secret, chance)
-        names = (
-            ["answer"]
-            if self.world.world.env_type == "single_step"
-            else [f"bit_{step}" for step in range(1, self.world.num_steps + 1)]
-        )
-        return dict(zip(names, rewards.tolist(), strict=True))
+        return dict(zip(self.reward_names, rewards.tolist(), strict=True))
 
     @vf.metric
     async def valid(self, trace: vf.Trace) -> float:

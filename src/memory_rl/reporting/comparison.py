@@ -276,7 +276,7 @@ def _left_out(cells: Iterable[Cell], damages: Iterable[Damage]) -> Iterator[str]
         if not cell.completed:
             yield f"{cell.path} is left out, since it is not finished ({cell.ended})."
     for damage in damages:
-        yield f"{damage.path} is left out, since it is damaged: {damage.why}"
+        yield f"{damage.path} is left out, since it is {damage.how}: {damage.why}"
 
 
 def _listed(values: Iterable[Any]) -> str:

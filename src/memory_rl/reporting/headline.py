@@ -22,6 +22,10 @@ def headline(cell: Cell) -> str:
     """
     if not cell.summary:
         return _without_answer(cell)
+    if not cell.measured:
+        return _of_observer(cell)
+    if "secrets_memorised" in cell.summary:
+        return _of_several(cell)
     return f"{_how_many(cell)}{_when(cell)}{_how_fast(cell)}."
 
 
@@ -61,6 +65,32 @@ def _without_answer(cell: Cell) -> str:
     return f"There is no answer, since the experiment {cell.ended}."
 
 
+def _of_observer(cell: Cell) -> str:
+    """What the episodes told, where the policy could not be asked what it knows."""
+    summary, unit = cell.summary, unit_of(cell)
+    told = (
+        ""
+        if "ledger" not in summary
+        else (
+            f"; what its {counted(summary['episodes'], unit)} told is "
+            f"{rounded(summary['ledger']['observer']['estimate'])} of {counted(cell.bits_to_learn, 'bit')}"
+        )
+    )
+    return f"What the agent knows was not measured, since it gave no probabilities{told}."
+
+
+def _of_several(cell: Cell) -> str:
+    """What a recorded run has learned about several secrets, most of which it may not have memorised."""
+    summary, unit, secrets = cell.summary, unit_of(cell), cell.num_secrets
+    gained = summary["relative_to_prior"]["gained_bits"]["estimate"]
+    spent = max(1, summary["episodes"])
+    return (
+        f"{counted(spent, unit)} about {secrets} secrets stored {rounded(gained, 3)} of "
+        f"{counted(cell.bits_to_learn, 'bit')}, {counted(gained / spent, 'bit', 2)} an {unit}; "
+        f"{summary['secrets_memorised']} of {secrets} secrets are memorised."
+    )
+
+
 def _how_many(cell: Cell) -> str:
     runs, memorised = cell.summary["runs"], cell.summary["memorised"]
     if runs == 1:
@@ -92,7 +122,8 @@ def _when(cell: Cell) -> str:
 def _within(cell: Cell) -> str:
     if cell.summary.get("stopped"):
         return "before max_tokens_total was spent"
-    return f"within {counted(cell.settings['max_episodes'], unit_of(cell))}"
+    spent = int(cell.summary.get("episodes") or cell.settings["max_episodes"])  # a recorded run has its own
+    return f"within {counted(spent, unit_of(cell))}"
 
 
 def _interval(value: Mapping[str, Any]) -> str:

@@ -192,7 +192,7 @@ def how_ended(cell: Cell) -> str:
 
 
 def _row_of_run(name: str, cell: Cell) -> Json:
-    results = measured(cell.summary) if cell.completed else {}
+    results = measured(cell.summary) if cell.completed and cell.measured else {}
     manifest = cell.manifest
     return _row(
         cell.path,

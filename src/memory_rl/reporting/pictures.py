@@ -49,6 +49,7 @@ def plot_run(cell: Cell) -> alt.LayerChart:
     """Bits known of one run directory against episodes, as an Altair chart."""
     from memory_rl.reporting.offline import OfflineLayers
 
+    cell.check_measured()
     return OfflineLayers.from_dict(_bits_known(cell))
 
 
@@ -56,6 +57,7 @@ def plot_ledger(cell: Cell) -> alt.ConcatChart:
     """Where the bits of one run directory went, as an Altair chart; it must have a ledger."""
     from memory_rl.reporting.offline import OfflinePanels
 
+    cell.check_measured()
     return OfflinePanels.from_dict(_ledger(cell))
 
 

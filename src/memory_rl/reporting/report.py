@@ -107,7 +107,8 @@ def _warn_of(damages: Sequence[Damage]) -> None:
     if damages:
         names = first_few([str(damage.path) for damage in damages])
         are = "is" if len(damages) == 1 else "are"
-        warnings.warn(f"{names} {are} damaged and left out: the page says why.", DamageWarning, stacklevel=5)
+        how = first_few(sorted({damage.how for damage in damages}))
+        warnings.warn(f"{names} {are} {how} and left out: the page says why.", DamageWarning, stacklevel=5)
 
 
 def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> list[Path]:

@@ -94,7 +94,7 @@ def cells_frame(study: Study) -> pl.DataFrame:
         for entry in study.entries
     ]
     rows += [_about(cell.condition, cell) for cell in study.unfinished]
-    rows += [{"status": "damaged", "path": printable(damage.path)} for damage in study.damages]
+    rows += [{"status": damage.how, "path": printable(damage.path)} for damage in study.damages]
     names = dict.fromkeys(name for row in rows for name in row)
     ordered = sorted(names, key=lambda name: name.startswith(_CONFIG))
     return pl.DataFrame({name: _column([row.get(name) for row in rows]) for name in ordered})

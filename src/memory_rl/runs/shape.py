@@ -45,6 +45,7 @@ MANIFEST = {
     "versions?": {},
     "code?": {},
     "inputs?": {},
+    "trainer?": {},
 }
 """What is read of manifest.json."""
 
@@ -63,6 +64,8 @@ SUMMARY = {
     "prior_skew?": float,
     "trained_parameters?": _NUMBER,
     "tokens?": _NUMBER,
+    "episodes?": int,
+    "secrets_memorised?": int,
 }
 """What is read of the part of summary.json about a condition."""
 

@@ -166,6 +166,15 @@ class RunDirectory:
                 raise
         return directory
 
+    @classmethod
+    def check_free(cls, log_path: str) -> None:
+        """Refuses a path where a recording could not start, and touches nothing.
+
+        Raises:
+            RunDirectoryError: if there is more than an empty folder.
+        """
+        cls(Path(log_path))._look({"trainer": None}, resume=False)
+
     def __enter__(self) -> RunDirectory:
         return self
 
@@ -226,7 +235,7 @@ class RunDirectory:
         if not resume:
             advice = (
                 ", which is never overwritten: give another log_path."
-                if status == "completed"
+                if status == "completed" or "trainer" in {**existing, **manifest}  # a recording ends for good
                 else ": add resume=True to continue it, or give another log_path."
             )
             raise RunDirectoryError(f"log_path={self.path} already holds a run ({status}){advice}")

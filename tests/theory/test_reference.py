@@ -68,7 +68,7 @@ def test_the_band_is_that_of_ninety_percent():
     assert band.row(2) == (16, 5.0, 50.0, 95.0)
 
 
-def test_every_shipped_reference_has_enough_runs_and_ends_higher_than_it_began():
+def test_every_shipped_reference_has_enough_runs_and_ends_knowing_nearly_all():
     references = shipped()
     assert {reference.settings["N"] for reference in references} == {16, 64}
     for reference in references:
@@ -76,7 +76,7 @@ def test_every_shipped_reference_has_enough_runs_and_ends_higher_than_it_began()
         assert (np.diff(reference.episodes) > 0).all()
         assert not np.isnan(reference.bits).any()
         median = reference.band()["median"]
-        assert median[-1] > max(median[0] + 0.5, 3.5)
+        assert median[0] < median[-1] > np.log2(reference.settings["N"]) - 0.1
 
 
 def test_each_shipped_run_is_inside_its_own_reference_as_often_as_it_should():

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from memory_rl.analysis.reference import Placement, Reference, find_reference, place, shipped
+from memory_rl.analysis.reference import Placement, Reference, place, shipped
 
 EPISODES = np.array([4, 8, 16, 32])
 
@@ -87,14 +87,6 @@ def test_each_shipped_run_is_inside_its_own_reference_as_often_as_it_should():
         others = Reference({}, reference.episodes, np.delete(reference.bits, run, axis=0))
         outside += not place(others, reference.bits[run : run + 1]).inside
     assert outside <= 1
-
-
-def test_what_has_no_reference_is_said():
-    references = [Reference({"N": 16, "algorithm": "grpo"}, EPISODES, climbing(4, 0))]
-    found, why = find_reference({"N": 16, "algorithm": "grpo", "lora_rank": 8}, references)
-    assert found is None
-    assert why == "No reference runs are like these: the nearest have lora_rank=None and not 8."
-    assert find_reference({"N": 16, "algorithm": "grpo"}, references) == (references[0], None)
 
 
 def test_inside_means_that_chance_is_not_excluded():

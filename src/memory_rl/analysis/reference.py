@@ -170,21 +170,34 @@ def shipped() -> tuple[Reference, ...]:
     )
 
 
-def find_reference(settings: Json, references: Sequence[Reference]) -> tuple[Reference | None, str | None]:
-    """The reference of such runs, or a sentence why there is none.
+def estimator_of(manifest: Json) -> str | None:
+    """What another trainer estimates the gradient by, as `algorithm` names it; None where nobody knows."""
+    trainer = manifest["trainer"]
+    if trainer["name"] != "GRPOTrainer":
+        return None
+    settings = trainer["settings"]
+    if settings.get("loss_type") == "cispo":
+        return "cispo"
+    if settings.get("num_iterations", 1) > 1:
+        return "gspo" if settings.get("importance_sampling_level") == "sequence" else "ppo"
+    return "grpo" if settings.get("scale_rewards") == "group" else "reinforce"
 
-    Args:
-        settings: those compared; see `settings_compared`.
-        references: to choose from.
+
+def find_reference(sample: Sample, references: Sequence[Reference]) -> tuple[Reference | None, list[str]]:
+    """The reference of another trainer's runs, and in which keys they differ from it, in words.
+
+    Only keys that both have are compared; the base model has no name that both know, and is left out.
     """
-
-    def unlike(reference: Reference) -> list[str]:
-        keys = sorted(settings.keys() | reference.settings.keys())
-        return [key for key in keys if settings.get(key) != reference.settings.get(key)]
-
-    nearest = min(references, key=lambda reference: len(unlike(reference)))
-    differing = unlike(nearest)
-    if not differing:
-        return nearest, None
-    words = ", ".join(f"{key}={nearest.settings.get(key)} and not {settings.get(key)}" for key in differing)
-    return None, f"No reference runs are like these: the nearest have {words}."
+    ours = settings_compared(sample) | {"algorithm": estimator_of(sample.first.manifest)}
+    if ours["kind"] == "sft":
+        del ours["algorithm"]
+    must = ("kind", "condition", "N", "algorithm", "credit", "num_secrets")
+    alike = [one for one in references if all(ours.get(key) == one.settings.get(key) for key in must)]
+    if not alike:
+        return None, []
+    found, both = alike[0], ours.keys() & alike[0].settings.keys() - {"model_name"}
+    return found, [
+        f"{key}={ours[key]} and not {found.settings[key]}"
+        for key in sorted(both)
+        if ours[key] != found.settings[key]
+    ]

@@ -12,6 +12,7 @@ from memory_rl.analysis.samples import gather
 from memory_rl.errors import first_few
 from memory_rl.reporting.comparison import RateComparison, compare_cells
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
+from memory_rl.reporting.implementation import soundness
 from memory_rl.reporting.study import Entry, Label, Study
 from memory_rl.reporting.values import in_words, rounded, short
 
@@ -141,12 +142,12 @@ def make_answer(study: Study) -> Answer:
     """The answer of a study: in words, at the N with the most conditions first, then at others."""
     axis = _axis(study.entries)
     charts = [_chart(study, N, axis) for N in study.sizes]
+    beside = soundness(study)
     if len(study.entries) == 1:
-        return Answer([headline(study.entries[0].cell)], charts, axis)
+        return Answer([headline(study.entries[0].cell), *beside], charts, axis)
     main = max(charts, key=lambda chart: (len(chart.rows), chart.N))
-    return Answer(
-        [_span(study, main.N), *filter(None, [main.sentence]), *_others(study, main.N)], charts, axis
-    )
+    of_main = [_span(study, main.N), *filter(None, [main.sentence])]
+    return Answer([*of_main, *_others(study, main.N), *beside], charts, axis)
 
 
 def _chart(study: Study, N: int, axis: Axis) -> Chart:

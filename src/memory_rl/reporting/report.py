@@ -16,6 +16,7 @@ from memory_rl.reporting.capacity import capacity_frame, cells_of
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES, rank
 from memory_rl.reporting.drawing import Figure
+from memory_rl.reporting.implementation import implementation, of_other_trainers
 from memory_rl.reporting.page import GENERATOR, render
 from memory_rl.reporting.pictures import draw
 from memory_rl.reporting.progress import Progress
@@ -135,8 +136,10 @@ def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
     shown = plain.shown()
     of_page = [_make(make, plain) for make in FIGURES]
     printed = [_make(make, plain if make is rank else shown) for make in FIGURES]
-    of_capacity = [make(study) for make in CAPACITY_FIGURES if cells_of(study)]
-    return of_page + of_capacity, printed + of_capacity
+    apart = [make(study) for make in CAPACITY_FIGURES if cells_of(study)]
+    if of_other_trainers(study):
+        apart.insert(0, implementation(study))
+    return of_page + apart, printed + apart
 
 
 def _make(make: Callable[[Study], Figure], plain: Study) -> Figure:

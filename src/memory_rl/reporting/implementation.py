@@ -4,85 +4,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from memory_rl.analysis.reference import BAND, Placement, Reference, curves, find_reference, place, shipped
 from memory_rl.analysis.samples import Sample, gather
-from memory_rl.reporting.drawing import Figure, Layer, Panel, axis, episodes, marks, reference
+from memory_rl.reporting.drawing import Figure, Panel, axis, color_scale, episodes, extent, marks, reference
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.values import counted
 
 _SHARE = round(100 * (BAND[-1] - BAND[0]))
 _MOST_DRAWN = 64
-_STEPS = {"interpolate": "step-after"}
+_SUNK = 0.5
+"""How far the axis reaches below 0 at most, in units of all there is to know."""
+_STEPS: dict[str, Any] = {"interpolate": "step-after"}
 
 
-def of_other_trainers(study: Study) -> list[tuple[str, Sample]]:
-    """Their runs, each under its label; those that differ in seeds alone are together."""
-    cells = [entry.cell for entry in study.entries if "trainer" in entry.cell.manifest]
-    labels = {entry.cell.path: entry.label for entry in study.entries}
-    return [(labels[sample.first.path], sample) for sample in gather(cells)]
+def of_other_trainers(study: Study) -> list[Sample]:
+    """Their runs; those that differ in seeds alone are together."""
+    return gather(entry.cell for entry in study.entries if "trainer" in entry.cell.manifest)
 
 
 def implementation(study: Study) -> Figure:
     """Bits known of each foreign trainer's runs, over the band of the package's own."""
-    found = [
-        (label, sample, *find_reference(sample, shipped())) for label, sample in of_other_trainers(study)
-    ]
-    panels = [_panel(label, sample, band) for label, sample, band, _ in found if band is not None]
-    notes = [sentence(sample, band, unlike) for _, sample, band, unlike in found]
-    return Figure("implementation", panels, "no reference runs are of the same N and estimator", notes)
+    found = [(sample, *find_reference(sample, shipped())) for sample in of_other_trainers(study)]
+    panels = [_panel(sample, band) for sample, band, _ in found if band is not None]
+    return Figure(
+        "implementation", panels, "no reference runs are of their N and estimator", [*soundness(study)]
+    )
 
 
-def _panel(label: str, sample: Sample, band: Reference) -> Panel:
-    trainer = sample.first.manifest["trainer"]
-    frame = band.band().with_columns(series=pl.lit(label))
-    bits = curves(sample, band.episodes)[:_MOST_DRAWN]
-    runs = pl.DataFrame(
-        {
-            "episode": np.tile(band.episodes, len(bits)),
-            "bits": bits.ravel(),
-            "run": np.repeat(np.arange(len(bits)), len(band.episodes)),
-            "series": label,
-        },
-        nan_to_null=True,
-    ).drop_nulls()
-    low = min(0.0, *frame["low"], *runs["bits"])
+def _panel(sample: Sample, band: Reference) -> Panel:
+    """Single runs on the band of the reference; what sinks far below 0 is cut off, and the axis says so."""
+    trainer, bits_to_learn = sample.first.manifest["trainer"]["name"], math.log2(sample.first.N)
+    frame, bits = band.band(), curves(sample, band.episodes)[:_MOST_DRAWN]
+    columns = {
+        "episode": np.tile(band.episodes, len(bits)),
+        "bits": bits.ravel(),
+        "run": np.repeat(np.arange(len(bits)), len(band.episodes)),
+    }
+    runs = pl.DataFrame(columns, nan_to_null=True).drop_nulls().with_columns(series=pl.lit(trainer))
+    low, _ = extent([-0.02 * bits_to_learn], frame["low"], runs["bits"])
+    floor = -_SUNK * bits_to_learn
+    title = f"bits known (cut off below \N{MINUS SIGN}{-floor:.2g})" if low < floor else "bits known"
     channels = {
         "x": episodes(frame["episode"]),
-        "y": axis(
-            "median", "bits known", (max(low, -math.log2(sample.first.N)), 1.1 * math.log2(sample.first.N))
-        ),
+        "y": axis("median", title, (max(low, floor), 1.1 * bits_to_learn)),
+        "color": color_scale("series", [trainer]),
     }
-    layers: list[Layer] = [
-        reference(
-            "area",
-            frame,
-            {"x": "episode", "y": "low", "y2": "high"},
-            says=f"grey: {_SHARE} % of {len(band.bits)} runs of a sound implementation",
-            fillOpacity=0.15,
-            strokeWidth=0,
-            **_STEPS,
-        ),
+    grey = f"grey: {_SHARE} % of {len(band.bits)} runs of a sound implementation"
+    ends = {"x": "episode", "y": "low", "y2": "high"}
+    layers = [
+        reference("area", frame, ends, says=grey, fillOpacity=0.15, strokeWidth=0, **_STEPS),
         reference("line", frame, {"x": "episode", "y": "median"}, says="black: their median", **_STEPS),
-        marks(
-            "line",
-            runs,
-            {"y": "bits", "detail": "run"},
-            says="coloured: the runs of this trainer",
-            strokeWidth=1.2,
-            **_STEPS,
-        ),
+        marks("line", runs, {"y": "bits", "detail": "run"}, strokeWidth=1.2, **_STEPS),
     ]
-    title = f"{trainer['name']}, N = {sample.first.N}"
-    return Panel(frame, channels, layers, title=title)
+    clipped = [replace(layer, mark={**layer.mark, "clip": True}) for layer in layers]
+    return Panel(frame, channels, clipped, title=f"{trainer}, N = {sample.first.N}")
 
 
 def soundness(study: Study) -> Iterator[str]:
     """One for each foreign trainer: whether its runs lie where those of a sound implementation do."""
-    for _, sample in of_other_trainers(study):
+    for sample in of_other_trainers(study):
         yield sentence(sample, *find_reference(sample, shipped()))
 
 

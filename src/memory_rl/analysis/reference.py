@@ -23,6 +23,9 @@ from memory_rl.files import Json
 ALPHA = 0.01
 """Outside, where a sound implementation would lie so far away with a smaller probability."""
 
+ENDS_AT = 0.95
+"""P(S) at which a run of the package ends by default."""
+
 BAND = (0.05, 0.5, 0.95)
 PERMUTATIONS = 9999
 _LEAST_SPREAD = 0.05  # bits; where all runs still know the same, rounding is no deviation
@@ -93,21 +96,21 @@ def settings_compared(sample: Sample) -> Json:
 def curves(sample: Sample, episodes: np.ndarray) -> np.ndarray:
     """Bits known of each run after each of these episodes: (runs, T).
 
-    They are those at the last evaluation until then. A run that ended because it knew its secret keeps what
-    it knew; one that ended otherwise has NaN beyond its end.
+    They are those at the last evaluation until then. From the first evaluation at which P(S) is at least
+    `ENDS_AT` a run counts as ended and keeps log2(N ENDS_AT), whether or not its trainer went on; one that
+    ended otherwise has NaN beyond its end.
     """
-    return np.concatenate(
-        [_curves(cell.metrics, cell.config["stop_at"], cell.N, episodes) for cell in sample.cells]
-    )
+    return np.concatenate([_curves(cell.metrics, cell.N, episodes) for cell in sample.cells])
 
 
-def _curves(metrics: pl.DataFrame, stop_at: float, N: int, episodes: np.ndarray) -> np.ndarray:
-    found = []
+def _curves(metrics: pl.DataFrame, N: int, episodes: np.ndarray) -> np.ndarray:
+    found, most = [], math.log2(N * ENDS_AT)
     for (_,), rows in metrics.sort("run", "episode").group_by("run", maintain_order=True):
         at, bits = rows["episode"].to_numpy(), rows["bits_known"].to_numpy()
         values = bits[np.maximum(np.searchsorted(at, episodes, side="right") - 1, 0)].astype(float)
-        if bits[-1] < math.log2(N * stop_at) - 1e-9:
-            values[episodes > at[-1]] = np.nan
+        values[episodes > at[-1]] = np.nan
+        done = at[bits >= most - 1e-9]
+        values[episodes >= min(done, default=np.inf)] = most
         found.append(values)
     return np.array(found)
 

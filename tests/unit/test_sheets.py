@@ -6,6 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
+from memory_rl.experiments.estimates import costs_sheet, estimate_all
 from memory_rl.experiments.grid import cells_of_axes
 from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
 from memory_rl.experiments.sweep import make_plan
@@ -143,6 +144,38 @@ def test_a_sentence_keeps_a_share_on_one_line():
     file = io.StringIO()
     say("a b c 5 % of it", Console(file=file, width=7, force_terminal=True, color_system=None))
     assert file.getvalue().splitlines() == ["a b c", "5 % of", "it"]
+
+
+@pytest.mark.parametrize("width", range(25, 60))
+def test_a_sentence_breaks_in_no_interval(width):
+    file = io.StringIO()
+    sentence = "It is the fastest with 0.111 [0.078, 0.158] bits an episode, that is 5.1 [4.2, 6.3] % of all."
+    say(sentence, Console(file=file, width=width, force_terminal=True, color_system=None))
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines) == sentence
+    assert max(map(len, lines)) <= width
+    for whole in ("0.111 [0.078, 0.158]", "5.1 [4.2, 6.3] %"):
+        assert any(whole in line for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_a_sweep_would_take_has_the_keys_that_vary(quick, width):
+    lines = printed(costs_sheet(estimate_all(quick, [])), width)
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines if CONDITION.match(line)]
+    for cell, row in zip(quick, rows, strict=True):
+        of_cell = [cell.experiment.condition, cell.about["N"], cell.values["lora_rank"]]
+        assert " ".join(row).startswith(" ".join(map(str, of_cell)) + " ")
+
+
+@pytest.mark.parametrize("axis", ["algorithm", "ppo_clip"])
+def test_what_a_sweep_would_take_says_which_learner_once(axis):
+    axes = {"algorithm": "ppo,grpo" if axis == "algorithm" else "ppo", "backend": "tabular"}
+    cells = cells_of_axes(None, axes | ({"ppo_clip": "0.1,0.3"} if axis == "ppo_clip" else {}))
+    sheet = costs_sheet(estimate_all(cells, []))
+    assert sheet.headings[:4] == ("part", "condition", "N", "learner")
+    assert axis not in sheet.headings
+    assert len({row[3] for row in sheet.rows}) == 2
 
 
 def test_a_file_gets_every_column_in_one_line_a_row(quick):

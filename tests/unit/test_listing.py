@@ -57,6 +57,12 @@ def test_what_is_there_and_what_came_out(here):
     assert sweep["name"] == "sweep: binary and sft"
 
 
+def test_a_sweep_says_over_which_keys_it_goes(tmp_path):
+    memory_rl.sweep(**SMALL, algorithm=["ppo", "grpo"], group_size=[2, 4], log_path="sweeps/keys")
+    (name,) = memory_rl.list_runs()["name"]
+    assert name == "sweep: binary over algorithm and group_size"
+
+
 def test_a_sweep_is_opened_where_it_is_given_itself_or_asked_for(here):
     of_sweep = memory_rl.list_runs("sweeps/both")
     assert sorted(of_sweep["name"]) == ["binary", "sft"]

@@ -16,7 +16,7 @@ from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
 from memory_rl.files import Json, as_path, read_json
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.study import names_by_keys
+from memory_rl.reporting.study import differing_keys, names_by_keys
 from memory_rl.reporting.values import MEDIAN, RATE, in_brackets, measured
 from memory_rl.runs.lock import is_locked
 from memory_rl.runs.store import KILLED, SUMMARY, RunDirectory
@@ -223,11 +223,13 @@ def _row_of_sweep(path: Path, shelf: Shelf) -> Json:
     total = max(listed, len(shelf.cells) + len(shelf.damages))
     sizes, times = {cell.N for cell in shelf.cells}, [str(cell.manifest["updated"]) for cell in shelf.cells]
     conditions = list(dict.fromkeys(cell.condition for cell in shelf.cells))
+    keys = differing_keys(shelf.cells)
+    over = f" over {first_few(keys, 3)}" if keys else ""
     ended, why = _how_sweep_ended(path, shelf, total)
     return _row(
         path,
         kind="sweep",
-        name=f"{record.get('name', '')}: {first_few(conditions, 3)}" if conditions else record.get("name"),
+        name=f"{record.get('name', '')}: {first_few(conditions, 3)}{over}" if conditions else record.get("name"),
         N=min(sizes) if len(sizes) == 1 else None,
         ended=ended,
         runs=sum(cell.summary["runs"] for cell in done),

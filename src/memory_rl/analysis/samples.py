@@ -104,7 +104,7 @@ def gather(cells: Iterable[Cell]) -> list[Sample]:
 
 
 def counted_once(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Of cells of equal settings one for each seed, the largest: its runs are those of the others and more."""
+    """Of cells of equal settings the largest of each seed: its runs are those of the others and more."""
     largest: dict[int, Cell] = {}
     for cell in cells:
         seed = cell.config["seed"]

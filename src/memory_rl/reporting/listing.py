@@ -223,13 +223,15 @@ def _row_of_sweep(path: Path, shelf: Shelf) -> Json:
     total = max(listed, len(shelf.cells) + len(shelf.damages))
     sizes, times = {cell.N for cell in shelf.cells}, [str(cell.manifest["updated"]) for cell in shelf.cells]
     conditions = list(dict.fromkeys(cell.condition for cell in shelf.cells))
-    keys = differing_keys(shelf.cells)
-    over = f" over {first_few(keys, 3)}" if keys else ""
+    keys, name = differing_keys(shelf.cells), record.get("name")
+    if conditions:
+        over = f" over {first_few(keys, 3)}" if keys else ""
+        name = f"{name or ''}: {first_few(conditions, 3)}{over}"
     ended, why = _how_sweep_ended(path, shelf, total)
     return _row(
         path,
         kind="sweep",
-        name=f"{record.get('name', '')}: {first_few(conditions, 3)}{over}" if conditions else record.get("name"),
+        name=name,
         N=min(sizes) if len(sizes) == 1 else None,
         ended=ended,
         runs=sum(cell.summary["runs"] for cell in done),

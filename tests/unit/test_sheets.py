@@ -234,6 +234,8 @@ def test_a_sweep_in_a_sentence(quick):
     assert sweep_headline(rows) == "3 of 3 cells are complete, with 0.053 bits an episode each."
     rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"
+    assert sweep_headline(rows) == "1 of 3 cells are complete, with 0.053 bits an episode."
+    rows[2]["bits_per_episode"] = None
     assert sweep_headline(rows) == "1 of 3 cells are complete."
 
 

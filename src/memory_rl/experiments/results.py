@@ -173,13 +173,13 @@ def sweep_headline(rows: Sequence[Json]) -> str:
     by_rate = sorted(
         (row for row in done if row["bits_per_episode"] is not None), key=lambda row: row["bits_per_episode"]
     )
-    if len(by_rate) < 2:
+    if not by_rate:
         return f"{said}."
     least, most = (
-        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in by_rate[:: len(by_rate) - 1]
+        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in (by_rate[0], by_rate[-1])
     )
     if least == most:
-        return f"{said}, with {least} each."
+        return f"{said}, with {least}{' each' if len(by_rate) > 1 else ''}."
     return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
 
 

@@ -2,13 +2,23 @@
 
 import io
 import re
+import shutil
 
 import pytest
 from rich.console import Console
 
+import memory_rl
 from memory_rl.experiments.estimates import costs_sheet, estimate_all
 from memory_rl.experiments.grid import cells_of_axes
-from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
+from memory_rl.experiments.results import (
+    FIELDS,
+    keys_apart,
+    name_of_cell,
+    results_sheet,
+    sweep_headline,
+    what_is_kept,
+)
+from memory_rl.experiments.store import SweepDirectory
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.reporting import sheets
 from memory_rl.reporting.sheets import Sheet, say, show
@@ -149,12 +159,12 @@ def test_a_sentence_keeps_a_share_on_one_line():
 @pytest.mark.parametrize("width", range(25, 60))
 def test_a_sentence_breaks_in_no_interval(width):
     file = io.StringIO()
-    sentence = "It is the fastest with 0.111 [0.078, 0.158] bits an episode, that is 5.1 [4.2, 6.3] % of all."
+    sentence = "The fastest has 0.111 [0.078, 0.158] bits an episode, that is 5.1 [4.2, 6.3] % at N = 256."
     say(sentence, Console(file=file, width=width, force_terminal=True, color_system=None))
     lines = file.getvalue().splitlines()
     assert " ".join(lines) == sentence
     assert max(map(len, lines)) <= width
-    for whole in ("0.111 [0.078, 0.158]", "5.1 [4.2, 6.3] %"):
+    for whole in ("0.111 [0.078, 0.158]", "5.1 [4.2, 6.3] %", "N = 256"):
         assert any(whole in line for line in lines)
 
 
@@ -253,3 +263,14 @@ def test_in_a_notebook_no_line_is_broken_or_wider_than_its_page(monkeypatch):
     assert lines[-1].startswith("no room for: spare")
     assert max(map(len, lines)) <= 110
     assert "\x1b" not in out.getvalue()
+
+
+def test_a_stopped_sweep_says_what_is_kept(tmp_path):
+    tuned = {"tune": True, "tune_rates": [0.1, 0.3], "tune_runs": 1}
+    memory_rl.sweep(conditions="sft", N=8, backend="tabular", num_runs=1, **tuned, log_path="stopped")
+    directory = SweepDirectory("stopped")
+    assert what_is_kept(directory) == "complete cells are kept"
+    shutil.rmtree("stopped/cells")
+    assert what_is_kept(directory) == "complete cells are kept"  # those that tuned it
+    shutil.rmtree("stopped/tuning")
+    assert what_is_kept(directory) == "no cell was complete yet"

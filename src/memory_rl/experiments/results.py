@@ -11,7 +11,7 @@ import polars as pl
 from memory_rl.analysis.remarks import Compared
 from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
-from memory_rl.experiments.store import CELLS, SweepDirectory
+from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
@@ -92,6 +92,15 @@ def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mappin
     return [
         {**_make_row(cell, directory, whys), **{key: cell.values.get(key) for key in keys}} for cell in cells
     ]
+
+
+def what_is_kept(directory: SweepDirectory) -> str:
+    """What a sweep that was stopped says of its cells, and of those that tuned it."""
+    record = directory.record()
+    listed = ((CELLS, record.get("cells", [])), (TUNING, record.get("tuning_cells", [])))
+    folders = (f"{folder}/{cell['id']}" for folder, cells in listed for cell in cells if cell["id"])
+    complete = any(directory.summary(folder) is not None for folder in folders)
+    return "complete cells are kept" if complete else "no cell was complete yet"
 
 
 class SweepSummary(dict[str, Any]):

@@ -321,7 +321,7 @@ def _words(row: Mapping[str, Any]) -> list[str]:
     return [
         row["path"],
         " ".join(filter(None, (row["name"], size))),
-        "" if row["runs"] is None else f"{row['memorised']} of {row['runs']}",
+        "" if not row["runs"] else f"{row['memorised']} of {row['runs']}",
         "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE))),
         row["ended"] + of_cells,
         _local(row["updated"]),

@@ -21,7 +21,7 @@ _GAP, _FOLDED = 2, (24, 16)
 """Spaces between two columns, and the widths to which a column of words is folded, one after the other."""
 _NO_LIMIT = 100_000
 _NO_BREAK = "\N{NO-BREAK SPACE}"
-WHOLE = r"[\d.,]*\d( (%|s|min|h|bits?)(?=\W|$)| \[[^\[\]]{1,40}\]( %)?)"
+WHOLE = r"N = \d+|[\d.,]*\d( (%|s|min|h|bits?)(?=\W|$)| \[[^\[\]]{1,40}\]( %)?)"
 """Of a sentence, what is not broken."""
 _NOTEBOOK = 110
 """Columns of a notebook's page on a common screen."""

@@ -252,6 +252,7 @@ def test_paths_results_and_folders_are_compared(runs):
     ]
     assert row["paths"] == [str(runs / "binary-0")]
     assert repr(memory_rl.compare([result, memory_rl.load(runs / "sft")])) == repr(found)
+    assert f"\n{found.sheet().caption}" in repr(found)
     assert found.as_dict()["rows"][0]["rank"] == 1
     assert [one.sample.runs for one in memory_rl.compare(runs).ranked] == [4, 8]  # a folder pools seeds
 

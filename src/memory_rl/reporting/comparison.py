@@ -88,8 +88,8 @@ class RateComparison:
         )
 
     def __repr__(self) -> str:
-        sheet = self.sheet()
         notes = (f"note: {warning}" for warning in self.warnings)
+        sheet = self.sheet()
         return "\n".join([self.sentence, plain(sheet), sheet.caption, *notes])
 
     def _repr_html_(self) -> str:

@@ -158,7 +158,7 @@ class Progress:
 
     def _as_html(self) -> str:
         bar = "" if self._share is None else f'<progress max="1" value="{self._share:.3f}"></progress> '
-        words = ", ".join(filter(None, [self._about, self._time()]))
+        words = ", ".join(filter(None, [self._about, self._time(), self._more()]))
         return f"<b>{escape(self._phase)}</b> {bar}{escape(words)}"
 
     def _words(self) -> list[str]:

@@ -7,6 +7,7 @@ from memory_rl.learning.learners import GRPO, RLOO, Learner, Posterior, Reinforc
 
 from memory_rl.learning.ratios import PPO  # isort: skip
 from memory_rl.api import (
+    audit,
     bounds,
     compare,
     generate_sft_data,
@@ -30,6 +31,7 @@ from memory_rl.experiment import Experiment
 
 if TYPE_CHECKING:
     from memory_rl.experiments.sweep import sweep
+    from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
     from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Outcome, Result, load
@@ -41,6 +43,7 @@ __all__ = [
     "GRPO",
     "PPO",
     "RLOO",
+    "Audit",
     "ConfigError",
     "DataError",
     "Experiment",
@@ -63,6 +66,7 @@ __all__ = [
     "Updates",
     "World",
     "__version__",
+    "audit",
     "bounds",
     "compare",
     "generate_sft_data",
@@ -79,6 +83,7 @@ __all__ = [
 
 
 _LATER = {
+    "Audit": "reporting.audit",
     "Outcome": "result",
     "RateComparison": "reporting.comparison",
     "Result": "result",

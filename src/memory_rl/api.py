@@ -25,11 +25,12 @@ from memory_rl.config import (
 )
 from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
+from memory_rl.files import as_path
 from memory_rl.key_files import KeyFile, with_file
 from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
-from memory_rl.reporting.settings import CompareConfig, PlanConfig, ReportConfig
+from memory_rl.reporting.settings import AuditConfig, CompareConfig, PlanConfig, ReportConfig
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.comparison import Reference
     from memory_rl.condition import Condition
+    from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
     from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Result
@@ -269,6 +271,46 @@ def plan(
 
     config = make(PlanConfig, {"ratio": ratio, "power": power, "alpha": alpha})
     return plan_paths(_paths_or_cells(runs), config.demand)
+
+
+def audit(
+    path: str | Path,
+    *,
+    step: str | None = None,
+    group: str | None = None,
+    prompt: str | None = None,
+    reward: str | None = None,
+    tokens: str | None = None,
+    group_size: int | None = None,
+    stretches: int = 10,
+    out: str | None = None,
+) -> Audit:
+    """What the rollouts of a real run could tell: bits delivered, silent groups; see docs/audit.md.
+
+    Args:
+        path: a folder or a file that TRL, the Tinker cookbook, verl or prime-rl wrote, or any CSV, JSON Lines
+            or Parquet file.
+        step: the column of the training step, in other files than those of trainers.
+        group: the column that tells the groups of a step apart.
+        prompt: the column of prompts.
+        reward: the column of rewards.
+        tokens: the column with the number of sampled tokens.
+        group_size: rewards of a group, where those of a prompt in one step are several groups.
+        stretches: in how many stretches training is looked at.
+        out: the folder for audit.json, stretches.csv and a page.
+
+    Returns:
+        `sentences` say what came out, `notes` what limits it; `delivered_bits_per_rollout`, `silent_groups`,
+            `frame` with a row per stretch, and `as_dict()` hold the numbers.
+
+    Raises:
+        MemoryRLError: one sentence about a key, or about what the path holds.
+    """
+    from memory_rl.reporting.audit import audit_path
+
+    columns = {"step": step, "group": group, "prompt": prompt, "reward": reward, "tokens": tokens}
+    config = make(AuditConfig, {**columns, "group_size": group_size, "stretches": stretches, "out": out})
+    return audit_path(as_path(path), config)
 
 
 def list_runs(*folders: str | Path, sort: str | None = None, cells: bool = False) -> pl.DataFrame:

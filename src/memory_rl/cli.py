@@ -29,7 +29,14 @@ from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
-from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, ReportConfig, with_paths
+from memory_rl.reporting.settings import (
+    AuditConfig,
+    CompareConfig,
+    ListConfig,
+    PlanConfig,
+    ReportConfig,
+    with_paths,
+)
 
 if TYPE_CHECKING:
     from memory_rl.reporting.sheets import Sheet
@@ -102,6 +109,27 @@ def _plan(words: list[str]) -> int:
     paths, others = with_paths(words)
     plan = plan_paths(paths, parse(PlanConfig, others).demand)
     return _tell(plan.sentence, plan.sheet(), plan.notes)
+
+
+def _audit(words: list[str]) -> int:
+    from pathlib import Path
+
+    from memory_rl.reporting.audit import audit_path
+    from memory_rl.reporting.sheets import say
+
+    paths, others = with_paths(words)
+    config = parse(AuditConfig, others)
+    if len(paths) != 1:
+        given = f"{len(paths)} were given" if paths else "none was given"
+        raise ConfigError(f"audit takes one path, and {given}: type for example memory-rl audit runs/grpo.")
+    found = audit_path(Path(paths[0]), config)
+    *before, last = found.sentences
+    for sentence in before:
+        say(sentence)
+    _tell(last, found.sheet(), found.notes)
+    if config.out:
+        say(f"wrote {config.out}/index.html: open it in a browser")
+    return 0
 
 
 def _tell(sentence: str, sheet: Sheet, notes: Iterable[str]) -> int:
@@ -207,6 +235,13 @@ _COMMANDS = {
         _plan,
         ("runs/pilot", "sweeps/quick ratio=1.2 power=0.9"),
         "PILOT ... ",
+    ),
+    "audit": Subcommand(
+        "what the rollouts of a real run could tell: bits delivered, silent groups, pass rates",
+        lambda: keys_of(AuditConfig),
+        _audit,
+        ("runs/grpo out=audit", "rollouts.csv step=iteration prompt=question reward=score"),
+        "PATH ",
     ),
 }
 

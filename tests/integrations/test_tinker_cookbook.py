@@ -18,6 +18,7 @@ from tinker_cookbook.rl.rollouts import do_group_rollout
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import memory_rl
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
 
@@ -158,3 +159,24 @@ def test_noise_flips_as_often_as_it_says():
 def test_a_bad_key_is_one_sentence():
     with pytest.raises(ConfigError, match="reward_bins=4 belongs to reward_type=binned_log_distance: add"):
         make_dataset(reward_bins=4)
+
+
+def test_an_audit_reads_what_its_store_writes(tmp_path):
+    """Groups of its own rollout loop, as its own serializer and its own store write them."""
+    from tinker_cookbook.rl.rollout_logging import serialize_rollout_summaries
+    from tinker_cookbook.stores.storage import LocalStorage
+    from tinker_cookbook.stores.training_store import TrainingRunStore
+
+    store, keys = TrainingRunStore(LocalStorage(tmp_path)), {"N": 8, "fixed_secret": 3, "group_size": 4}
+    for iteration, replies in enumerate((["3", "1", "3", "2"], ["1", "2", "0", "7"], ["3", "3", "3", "3"])):
+        groups = [roll(Listed(*replies), **keys), roll(Listed(*replies), **keys)]
+        records = serialize_rollout_summaries(
+            split="train", iteration=iteration, trajectory_groups_P=groups, taglist_P=[["secret"]] * 2
+        )
+        store.write_rollouts(iteration, records)
+    found = memory_rl.audit(tmp_path)
+    assert found.source == "the Tinker cookbook"
+    assert {name: share.value for name, share in found.silent_groups.items()} == pytest.approx(
+        {"share": 2 / 3, "all_right": 1 / 3, "all_wrong": 1 / 3, "same_in_between": 0}
+    )
+    assert found.account.whole.tokens == 3 * 2 * 4 * 2  # a digit and the end

@@ -1,4 +1,4 @@
 """The meter: what was learned, in bits.
 
-It needs NumPy only; it is handed probabilities, and knows no policy and no prompt.
+It needs NumPy and SciPy only; it is handed probabilities, and knows no policy and no prompt.
 """

@@ -79,13 +79,13 @@ def render(
         "versions": versions([entry.cell for entry in study.entries]),
         "curve_points": CURVE_POINTS,
     }
-    templates = _environment()
-    page, summary = (templates.get_template(name).render(content) for name in ("page.html", "summary.md"))
+    found = templates()
+    page, summary = (found.get_template(name).render(content) for name in ("page.html", "summary.md"))
     return page, summary
 
 
-def _environment() -> jinja2.Environment:
-    """The templates' environment, in which users' names have no meaning as HTML or Markdown."""
+def templates() -> jinja2.Environment:
+    """The environment of the templates, in which users' names have no meaning as HTML or Markdown."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("memory_rl.reporting"),
         autoescape=jinja2.select_autoescape(["html"]),

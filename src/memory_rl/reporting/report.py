@@ -51,12 +51,12 @@ def write_report(config: ReportConfig, edit: Callable[[str], str] | None = None)
 
 def _write_report(config: ReportConfig, progress: Progress, edit: Callable[[str], str] | None) -> Path:
     out = Path(config.out)
-    _refuse_foreign(out)
+    refuse_foreign(out)
     progress.phase("reading the run directories")
     cells, damages = _look(config, begun=edit is not None)
     study = replace(make_study(cells), damages=damages)
     if edit is not None and not study.entries:
-        _write(out, {PAGE: edit(asset("waiting.html"))})
+        write_files(out, {PAGE: edit(asset("waiting.html"))})
         return out / PAGE
     _refuse_nothing(config, study)
     _warn_of(damages)
@@ -78,7 +78,7 @@ def _write_report(config: ReportConfig, progress: Progress, edit: Callable[[str]
         **({name: to_csv(frame) for name, frame in ranking.frames().items()} if ranking else {}),
         **{f"figures/{name}": content for name, content in pictures},
     }
-    _write(out, files)  # the page first: it marks the folder as a report
+    write_files(out, files)  # the page first: it marks the folder as a report
     return out / PAGE
 
 
@@ -123,7 +123,7 @@ def save_capacity_figures(paths: Sequence[str | Path], folder: str | Path) -> li
     """
     study = make_study(find_cells(paths))
     drawn = chain.from_iterable(draw(make(study), study, png=True) for make in CAPACITY_FIGURES)
-    return _write(as_path(folder, "folder"), dict(drawn))
+    return write_files(as_path(folder, "folder"), dict(drawn))
 
 
 def _make_figures(study: Study) -> tuple[list[Figure], list[Figure]]:
@@ -152,31 +152,40 @@ def _draw(
         yield from draw(figure, study, config.theme, png=config.png)
 
 
-def _refuse_foreign(out: Path) -> None:
-    """Only an empty or new folder, or an earlier report, is written to."""
+def refuse_foreign(out: Path, generator: str = GENERATOR) -> None:
+    """Only an empty or new folder, or an earlier page of the same generator, is written to.
+
+    Raises:
+        RunDirectoryError: if the folder holds something else, or cannot be looked into.
+    """
     try:
-        foreign = os.path.lexists(out) and _is_foreign(out)
+        foreign = os.path.lexists(out) and _is_foreign(out, generator)
     except OSError as error:
         raise RunDirectoryError(
             f"out={out} cannot be written ({error.strerror}): give another folder."
         ) from error
     if foreign:
         raise RunDirectoryError(
-            f"out={out} holds files that are no report: give a new folder, such as out=report."
+            f"out={out} holds files that are no {generator.split()[-1]}: give a new folder, such as "
+            f"out={generator.split()[-1]}."
         )
 
 
-def _is_foreign(out: Path) -> bool:
+def _is_foreign(out: Path, generator: str) -> bool:
     names = [path.name for path in out.iterdir() if not is_leftover(path.name)]
-    return bool(names) and not _is_report(out / PAGE)
+    return bool(names) and not _is_made_by(generator, out / PAGE)
 
 
-def _is_report(page: Path) -> bool:
-    return page.is_file() and GENERATOR in page.read_text(encoding="utf-8", errors="replace")[:2000]
+def _is_made_by(generator: str, page: Path) -> bool:
+    return page.is_file() and generator in page.read_text(encoding="utf-8", errors="replace")[:2000]
 
 
-def _write(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Each whole or not at all, in this order."""
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
+    """Writes files of a folder, each whole or not at all, in this order, and returns their paths.
+
+    Raises:
+        RunDirectoryError: if one cannot be written.
+    """
     for name, content in files.items():
         try:
             write_whole(folder / name, content)

@@ -1,4 +1,4 @@
-"""The keys of the commands that look at run directories: report, list, compare and plan."""
+"""The keys of the commands that look at what is there: report, list, compare, plan and audit."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from memory_rl.keys import key, path_key
 
 if TYPE_CHECKING:
     from memory_rl.analysis.power import Demand
+    from memory_rl.rollouts.tables import Columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,41 @@ class PlanConfig:
         from memory_rl.analysis.power import Demand
 
         return Demand(self.ratio, self.power, self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig:
+    """How rollouts are read, and where the audit goes."""
+
+    step: str | None = key(
+        None, "The column of the training step, in a CSV, JSON Lines or Parquet file. Default: step."
+    )
+    group: str | None = key(
+        None,
+        "The column that tells the groups of a step apart. Default: group, or else rewards of one prompt "
+        "in one step.",
+    )
+    prompt: str | None = key(None, "The column of prompts, texts or numbers. Default: prompt.")
+    reward: str | None = key(None, "The column of rewards. Default: reward.")
+    tokens: str | None = key(None, "The column with the number of sampled tokens. Default: tokens.")
+    group_size: int | None = key(
+        None,
+        "Rewards of a group, where those of a prompt in one step are several groups, one after the other.",
+        (2, None),
+    )
+    stretches: int = key(10, "In how many stretches of equally many steps training is looked at.", (1, 100))
+    out: str | None = path_key(
+        None,
+        "The folder for audit.json, stretches.csv and a page, index.html. An earlier audit there is "
+        "replaced; other files are never touched.",
+    )
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that were named."""
+        from memory_rl.rollouts.tables import Columns
+
+        return Columns(self.step, self.group, self.prompt, self.reward, self.tokens)
 
 
 def with_paths(words: Sequence[str]) -> tuple[list[str], list[str]]:

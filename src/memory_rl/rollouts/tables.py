@@ -1,0 +1,182 @@
+"""Rollouts in any CSV, JSON Lines or Parquet file, with columns that the user names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memory_rl.errors import DataError, first_few, suggest
+from memory_rl.files import Json, failures
+from memory_rl.rollouts.rows import (
+    Rollout,
+    Rollouts,
+    about_unscored,
+    csv_lines,
+    hashed,
+    json_lines,
+    not_a_number,
+    read_text,
+    schema,
+)
+from memory_rl.rollouts.trainers import TRAINERS, find_run
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_TEXT = {".csv": csv_lines, ".jsonl": json_lines, ".ndjson": json_lines}
+_KINDS = (*_TEXT, ".parquet")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of columns; None for one that was not typed, and may be missing.
+
+    Attributes:
+        step: of training.
+        group: what tells the groups of a step apart.
+        prompt: any text or number.
+        reward: a number.
+        tokens: sampled for the rollout.
+    """
+
+    step: str | None = None
+    group: str | None = None
+    prompt: str | None = None
+    reward: str | None = None
+    tokens: str | None = None
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """Those that the user named."""
+        return {key: name for key, name in vars(self).items() if name is not None}
+
+    def among(self, names: Sequence[str], path: Path) -> dict[str, str]:
+        """From each key to its column; what is not typed has the name of its key.
+
+        Raises:
+            DataError: if one that was typed, or that cannot be done without, is missing.
+        """
+        wanted = {key: name or key for key, name in vars(self).items()}
+        for key, name in self.typed.items():
+            if name not in names:
+                raise DataError(f"{key}={name} is no column of {path}: {suggest(name, names)}")
+        found = {key: name for key, name in wanted.items() if name in names}
+        for key in ("step", "reward"):
+            if key not in found:
+                raise DataError(
+                    f"{path} has no column {key}, only {first_few(names)}: name it as {key}=NAME."
+                )
+        if not {"group", "prompt"} & {*found}:
+            raise DataError(
+                f"the groups in {path} cannot be told apart, since it has no column prompt or group, only "
+                f"{first_few(names)}: name one as prompt=NAME or group=NAME."
+            )
+        return found
+
+
+def read_rollouts(path: Path, columns: Columns) -> Rollouts:
+    """The rollouts in a folder or a file: of a trainer that is known by its files, or a table.
+
+    Args:
+        path: of either.
+        columns: where any is typed, files are read as tables.
+
+    Raises:
+        DataError: one sentence about what is there, or is not.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: give the folder of a run, or a file of rollouts.")
+    try:
+        found = None if columns.typed else find_run(path)
+        return found or _read_tables(path, _tables(path), columns)
+    except OSError as error:
+        where = error.filename or path
+        raise DataError(f"{where} cannot be read ({error.strerror}): give a file that can.") from error
+
+
+def _tables(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    found = sorted((one for one in files if one.suffix.lower() in _KINDS), key=_naturally)
+    if not found:
+        known = "; ".join(trainer.looked_for for trainer in TRAINERS)
+        kind = "is of no format that is known" if path.is_file() else "holds no rollouts"
+        raise DataError(
+            f"{path} {kind}; looked for: {known}; and for files that end in {', '.join(_KINDS)}, whose "
+            "columns step= group= prompt= reward= name."
+        )
+    if len({one.suffix.lower() for one in found}) > 1:
+        names = first_few([one.name for one in found])
+        raise DataError(f"{path} holds tables of several formats ({names}): give one of them.")
+    if not any(one.stat().st_size for one in found):
+        raise DataError(f"{found[0]} is empty: give a file with rollouts.")
+    return found
+
+
+def _naturally(path: Path) -> list[tuple[int, str]]:
+    """So that step_10 comes after step_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _read_tables(path: Path, files: Sequence[Path], columns: Columns) -> Rollouts:
+    lines = _TEXT.get(files[0].suffix.lower())
+    frame, notes = _parquet(files, columns) if lines is None else _text(files, lines, columns)
+    _refuse_disorder(frame, path)
+    return Rollouts(frame, path.name, len(files), notes)
+
+
+def _text(files: Sequence[Path], lines: Any, columns: Columns) -> tuple[pl.LazyFrame, list[str]]:
+    first = next((record for path in files for _, record in lines(path) if record), None)
+    if first is None:
+        raise DataError(f"{files[0]} is empty: it has no line that is whole.")
+    return read_text(files, lines, partial(_row, columns.among([*first], files[0])))
+
+
+def _row(names: Mapping[str, str], record: Json, path: Path) -> Iterator[Rollout]:
+    tokens = record.get(names.get("tokens", ""))
+    group, prompt = (hashed(record[names[key]]) if key in names else None for key in ("group", "prompt"))
+    yield Rollout(
+        int(float(record[names["step"]])), group, prompt, record[names["reward"]], tokens and float(tokens)
+    )
+
+
+def _parquet(files: Sequence[Path], columns: Columns) -> tuple[pl.LazyFrame, list[str]]:
+    import polars as pl
+
+    try:
+        scan = pl.scan_parquet([*files], glob=False)
+        kinds = scan.collect_schema()
+        names = columns.among([*kinds], files[0])
+        reward = kinds[names["reward"]]
+        if not (reward.is_numeric() or reward == pl.Boolean):
+            first = scan.select(names["reward"]).head(1).collect()
+            raise not_a_number(first.item() if len(first) else reward, str(files[0]))
+        frame = scan.select(*_expressions(names)).collect(engine="streaming")
+    except failures() as error:
+        raise DataError(f"{files[0]} cannot be read as Parquet: give a file that is whole.") from error
+    scored = frame.drop_nulls("reward")
+    return scored.lazy(), [*about_unscored(len(frame) - len(scored))]
+
+
+def _expressions(names: Mapping[str, str]) -> Iterator[pl.Expr]:
+    import polars as pl
+
+    for key, kind in schema().items():
+        one = pl.col(names[key]) if key in names else pl.lit(None)
+        yield (one.hash() if kind == pl.UInt64 and key in names else one.cast(kind)).alias(key)
+
+
+def _refuse_disorder(frame: pl.LazyFrame, path: Path) -> None:
+    import polars as pl
+
+    steps = frame.select("step").with_row_index().with_columns(before=pl.col("step").shift())
+    falls = steps.filter(pl.col("step") < pl.col("before")).head(1).collect()
+    if len(falls):
+        row, step, before = falls.row(0)
+        raise DataError(
+            f"in {path} step {step} comes after step {before} (rollout {row + 1}), so that two runs may be "
+            "mixed: sort it by step, or give one run."
+        )

@@ -13,8 +13,6 @@ from pathspec import GitIgnoreSpec
 import memory_rl
 from memory_rl.catalogue import experiment_keys
 from memory_rl.reporting.headline import headline
-from memory_rl.reporting.sheets import plain
-from memory_rl.reporting.terminal import answer_sheet
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,15 +56,7 @@ def test_the_readme_is_short_and_shows_what_the_first_command_prints(tmp_path):
     assert len(readme.splitlines()) <= 120
     said = readme.split("<!-- first command -->")[1].split("```")[3].strip()
     result = memory_rl.train(N=64, backend="tabular", figures=False, log_path=str(tmp_path / "run"))
-    assert _without_digits(" ".join(said.split())) == _without_digits(headline(result.cell))
-    table = readme.split("<!-- first command -->")[1].split("```")[5].splitlines()
-    printed = [line for line in plain(answer_sheet(result.cell)).splitlines() if "─" not in line]
-    assert [*map(_without_digits, table[1:])] == [*map(_without_digits, printed)]
-
-
-def _without_digits(text: str) -> str:
-    """Each number as #, each space between words as one."""
-    return " ".join(re.sub(r"\d[\d.]*", "#", text).split())
+    assert re.sub(r"\d[\d.]*", "#", " ".join(said.split())) == re.sub(r"\d[\d.]*", "#", headline(result.cell))
 
 
 def test_links_of_the_site():

@@ -95,6 +95,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(number, code, exe
     assert process.returncode == code
     assert errors.count("\n") == 1
     assert signal.Signals(number).name in errors
+    assert "; complete cells are kept, and the same command continues." in errors
     found = statuses("stopped")
     assert "interrupted" in found
     assert "completed" in found

@@ -176,6 +176,9 @@ def test_the_first_screen_of_the_page(open_page, answer):
     assert screen.bounding_box()["y"] < 300
     words = screen.inner_text()
     assert answer.sentences[0] in words
+    kept = screen.locator(".lead .whole").all()
+    assert {part.evaluate("part => part.getClientRects().length") for part in kept} == {1}
+    assert any("[" in part.inner_text() for part in kept)
     assert "Hypotheses, fixed before the first run: " in words
     assert "Nothing is judged" not in page.locator("body").inner_text()
     for chart, drawn in zip(answer.charts, page.locator(".rate-chart").all(), strict=True):

@@ -169,11 +169,13 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
 
 
 def test_the_lines_of_known_capacities_are_2_and_3_6_bits_a_parameter(study):
+    for bits in (2.0, 3.6):
+        line, words = capacity_charts._known_line(bits, (0.5, 400.0), 900.0)
+        assert (line.frame["stored"] / line.frame["parameters"]).to_list() == pytest.approx([bits, bits])
+        assert words.frame["words"].to_list() == [f"{bits:g} bits per parameter"]
     panel = capacity_charts.parameters(study).panels[0]
-    lines = [layer.frame for layer in panel.layers if layer.mark["type"] == "line"]
-    assert [(line["stored"] / line["parameters"]).to_list() for line in lines] == [
-        pytest.approx([bits, bits]) for bits in (2.0, 3.6)
-    ]
+    (line,) = (layer.frame for layer in panel.layers if layer.mark["type"] == "line")
+    assert (line["stored"] / line["parameters"]).to_list() == pytest.approx([2.0, 2.0])
 
 
 def test_only_saturated_sizes_have_diamonds(study, cells_folder):
@@ -274,3 +276,10 @@ def test_a_table_without_rows_is_not_shown(cells_folder, tmp_path):
         for folder in (cells_folder, tmp_path)
     }
     assert titles == {cells_folder: ["Capacities", "Sizes and secrets"], tmp_path: ["Sizes and secrets"]}
+
+
+@pytest.mark.parametrize(("most", "drawn"), [(16, (0, 0)), (24, (0, 0)), (40, (2, 0)), (75, (2, 2))])
+def test_a_line_without_room_for_its_name_is_left_out(most, drawn):
+    """On an axis from 10 to 80 parameters a line of 2 bits each is at 40 bits a third of the way."""
+    for bits, layers in zip((2.0, 3.6), drawn, strict=True):
+        assert len(capacity_charts._known_line(bits, (10.0, 80.0), most)) == layers

@@ -269,7 +269,7 @@ def test_a_folder_of_unfinished_runs_alone_is_refused(sweep, tmp_path, capsys):
     shutil.copytree(sweep / "cells" / "sft-8", tmp_path / "runs" / "a")
     manifest = json.loads((tmp_path / "runs" / "a" / "manifest.json").read_text())
     (tmp_path / "runs" / "a" / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
-    assert "none that is completed" in complaint(
+    assert "holds no completed run, but 1 unfinished one: wait" in complaint(
         capsys, f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'out'}"
     )
     assert not (tmp_path / "out").exists()

@@ -30,6 +30,8 @@ def made_up(ends, num_secrets=1, parameters=10, of_secrets=None, condition="sft"
         "adapter": "shared",
         "adapter_parameters": parameters,
         "memorised_at": 0.5,
+        "seed": 0,
+        "num_runs": len(ends),
         **config,
     }
     manifest = {
@@ -152,6 +154,12 @@ def test_seeds_are_one_sample_and_learning_rates_that_were_tuned_are_no_sizes():
     ((size, group),) = by_size(cells).items()
     assert size.label == "adapter_parameters=10"
     assert [point.stored.tolist() for point in points(group)] == [[4.0, 4.0], [8.0, 9.0, 10.0]]
+
+
+def test_runs_that_are_there_twice_count_once():
+    cells = [made_up([8.0], 4), made_up([8.0, 9.0], 4), made_up([8.0, 9.0, 5.0], 4, seed=1)]
+    (point,) = points(cells)
+    assert sorted(point.stored.tolist()) == [5.0, 8.0, 8.0, 9.0, 9.0]
 
 
 def test_learning_rates_of_the_same_secrets_are_told_apart():

@@ -113,6 +113,8 @@ def test_runs_of_several_seeds_are_one_condition_and_the_larger_of_two_counts():
     ]
     found = compare_cells([*cells, make_cell("slow", SLOW)])
     assert [one.sample.runs for one in found.ranked] == [32, 16]
+    (note,) = found.warnings
+    assert note == f"{cells[2].path} is not counted again: the same runs are in another folder, too."
 
 
 def test_where_nobody_memorised_a_ratio_has_a_bound_alone():

@@ -57,6 +57,12 @@ def test_what_is_there_and_what_came_out(here):
     assert sweep["name"] == "sweep: binary and sft"
 
 
+def test_a_sweep_says_over_which_keys_it_goes(tmp_path):
+    memory_rl.sweep(**SMALL, algorithm=["ppo", "grpo"], group_size=[2, 4], log_path="sweeps/keys")
+    (name,) = memory_rl.list_runs()["name"]
+    assert name == "sweep: binary over algorithm and group_size"
+
+
 def test_a_sweep_is_opened_where_it_is_given_itself_or_asked_for(here):
     of_sweep = memory_rl.list_runs("sweeps/both")
     assert sorted(of_sweep["name"]) == ["binary", "sft"]
@@ -157,6 +163,7 @@ def test_a_sweep_that_has_only_begun_is_listed(here):
     for folders in ([], ["sweeps"], ["sweeps/both"]):
         (row,) = memory_rl.list_runs(*folders).filter(pl.col("path") == "sweeps/both").rows(named=True)
         assert (row["cells"], row["complete"], row["runs"]) == (2, 0, 0)
+        assert "0 of 0" not in str(listing_sheet(memory_rl.list_runs()).rows)
 
 
 def test_it_can_be_sorted_by_columns_and_by_keys(here):

@@ -56,7 +56,7 @@ def test_the_example_is_short_and_does_what_the_page_says(capsys):
     assert memorised == f"{summary['memorised']} of {summary['runs']}"
     assert policy.startswith(f"{summary['bits_per_episode']['estimate']:.3g} [")
     assert observer.startswith(f"{summary['rates']['observer']['estimate']:.3g} [")
-    assert absorption == f"{summary['losses']['absorption']:.2g}x"
+    assert absorption == f"÷{summary['losses']['absorption']:.2g}"
     episodes = summary["episodes_to_memorise"]
     assert median == f"{episodes['median']:g} [{', '.join(f'{end:g}' for end in episodes['ci95'])}]"
     assert result.config["algorithm"] == "corpo.py:CoRPO"

@@ -2,12 +2,23 @@
 
 import io
 import re
+import shutil
 
 import pytest
 from rich.console import Console
 
+import memory_rl
+from memory_rl.experiments.estimates import costs_sheet, estimate_all
 from memory_rl.experiments.grid import cells_of_axes
-from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
+from memory_rl.experiments.results import (
+    FIELDS,
+    keys_apart,
+    name_of_cell,
+    results_sheet,
+    sweep_headline,
+    what_is_kept,
+)
+from memory_rl.experiments.store import SweepDirectory
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.reporting import sheets
 from memory_rl.reporting.sheets import Sheet, say, show
@@ -145,6 +156,38 @@ def test_a_sentence_keeps_a_share_on_one_line():
     assert file.getvalue().splitlines() == ["a b c", "5 % of", "it"]
 
 
+@pytest.mark.parametrize("width", range(25, 60))
+def test_a_sentence_breaks_in_no_interval(width):
+    file = io.StringIO()
+    sentence = "The fastest has 0.111 [0.078, 0.158] bits an episode, that is 5.1 [4.2, 6.3] % at N = 256."
+    say(sentence, Console(file=file, width=width, force_terminal=True, color_system=None))
+    lines = file.getvalue().splitlines()
+    assert " ".join(lines) == sentence
+    assert max(map(len, lines)) <= width
+    for whole in ("0.111 [0.078, 0.158]", "5.1 [4.2, 6.3] %", "N = 256"):
+        assert any(whole in line for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_a_sweep_would_take_has_the_keys_that_vary(quick, width):
+    lines = printed(costs_sheet(estimate_all(quick, [])), width)
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines if CONDITION.match(line)]
+    for cell, row in zip(quick, rows, strict=True):
+        of_cell = [cell.experiment.condition, cell.about["N"], cell.values["lora_rank"]]
+        assert " ".join(row).startswith(" ".join(map(str, of_cell)) + " ")
+
+
+@pytest.mark.parametrize("axis", ["algorithm", "ppo_clip"])
+def test_what_a_sweep_would_take_says_which_learner_once(axis):
+    axes = {"algorithm": "ppo,grpo" if axis == "algorithm" else "ppo", "backend": "tabular"}
+    cells = cells_of_axes(None, axes | ({"ppo_clip": "0.1,0.3"} if axis == "ppo_clip" else {}))
+    sheet = costs_sheet(estimate_all(cells, []))
+    assert sheet.headings[:4] == ("part", "condition", "N", "learner")
+    assert axis not in sheet.headings
+    assert len({row[3] for row in sheet.rows}) == 2
+
+
 def test_a_file_gets_every_column_in_one_line_a_row(quick):
     rows = rows_of(quick)
     rows[0]["status"] = "failed"  # not the same in all rows any more
@@ -201,6 +244,8 @@ def test_a_sweep_in_a_sentence(quick):
     assert sweep_headline(rows) == "3 of 3 cells are complete, with 0.053 bits an episode each."
     rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"
+    assert sweep_headline(rows) == "1 of 3 cells are complete, with 0.053 bits an episode."
+    rows[2]["bits_per_episode"] = None
     assert sweep_headline(rows) == "1 of 3 cells are complete."
 
 
@@ -218,3 +263,14 @@ def test_in_a_notebook_no_line_is_broken_or_wider_than_its_page(monkeypatch):
     assert "no room for: spare; a terminal of 118 columns or a pipe shows all" in lines
     assert max(map(len, lines)) <= 110
     assert "\x1b" not in out.getvalue()
+
+
+def test_a_stopped_sweep_says_what_is_kept(tmp_path):
+    tuned = {"tune": True, "tune_rates": [0.1, 0.3], "tune_runs": 1}
+    memory_rl.sweep(conditions="sft", N=8, backend="tabular", num_runs=1, **tuned, log_path="stopped")
+    directory = SweepDirectory("stopped")
+    assert what_is_kept(directory) == "complete cells are kept"
+    shutil.rmtree("stopped/cells")
+    assert what_is_kept(directory) == "complete cells are kept"  # those that tuned it
+    shutil.rmtree("stopped/tuning")
+    assert what_is_kept(directory) == "no cell was complete yet"

@@ -43,7 +43,10 @@ def test_without_a_ledger_there_are_ceiling_and_policy_and_noise_lowers_the_ceil
         "policy",
     ]
     assert against(cell_of()) == ["", "÷20.4"]
-    assert answer_sheet(cell_of()).caption == "Naive capacity: log2 of the signals that a reward can bring."
+    assert (
+        answer_sheet(cell_of()).caption
+        == "Naive capacity: log2 of the number of signals that a reward can bring."
+    )
     noisy = cell_of(most=(1.0, 0.531), reward_noise=0.1)
     assert answer_sheet(noisy).rows[1] == ["Shannon capacity", "0.531", "÷1.88"]
     assert " Shannon capacity: noise and ties counted." in answer_sheet(noisy).caption

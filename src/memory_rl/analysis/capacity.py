@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from memory_rl.analysis.collect import Cell, last_rows
-from memory_rl.analysis.samples import Sample
+from memory_rl.analysis.samples import Sample, counted_once
 from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.catalogue import KEEP
 from memory_rl.experiment import old_experiment
@@ -146,7 +146,7 @@ def late_gain(cell: Cell) -> float:
 def points(cells: Sequence[Cell]) -> list[Sample]:
     """The cells of one size by what they had to learn, the least first; cells that had as much are one."""
     groups = _grouped((cell.bits_to_learn, cell) for cell in cells)
-    return [Sample(tuple(group)) for _, group in sorted(groups.items())]
+    return [Sample(counted_once(group)) for _, group in sorted(groups.items())]
 
 
 def capacities(cells: Sequence[Cell]) -> list[Capacity]:

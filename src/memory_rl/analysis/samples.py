@@ -95,18 +95,22 @@ class Sample:
 
 
 def gather(cells: Iterable[Cell]) -> list[Sample]:
-    """Cells of equal settings as one sample.
-
-    Of two with the same seed the larger one counts: its runs are those of the other and more.
-    """
-    groups: dict[str, dict[int, Cell]] = {}
+    """Cells of equal settings as one sample, see `counted_once`."""
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
         settings = {key: value for key, value in cell.settings.items() if key not in BOOKKEEPING}
-        same = groups.setdefault(json.dumps(settings, sort_keys=True, default=str), {})
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(cell)
+    return [Sample(counted_once(same)) for same in groups.values()]
+
+
+def counted_once(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Of cells of equal settings the largest of each seed: its runs are those of the others and more."""
+    largest: dict[int, Cell] = {}
+    for cell in cells:
         seed = cell.config["seed"]
-        if seed not in same or same[seed].config["num_runs"] < cell.config["num_runs"]:
-            same[seed] = cell
-    return [Sample(tuple(same.values())) for same in groups.values()]
+        if seed not in largest or largest[seed].config["num_runs"] < cell.config["num_runs"]:
+            largest[seed] = cell
+    return tuple(largest.values())
 
 
 def comparable_log_rates(samples: Sequence[Sample]) -> list[Normal]:

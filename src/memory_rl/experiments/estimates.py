@@ -14,11 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from memory_rl.catalogue import learner_keys
 from memory_rl.experiment import Experiment
 from memory_rl.experiments.grid import GridCell
+from memory_rl.experiments.results import varying_keys
 from memory_rl.experiments.tuning import Contest
 from memory_rl.files import Json
 from memory_rl.information.closed_forms import binary_episodes
+from memory_rl.keys import shown
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.values import counted, duration, table_rows
 
@@ -36,6 +39,12 @@ _SECONDS_PER_UPDATE = {
 }
 """Of 16 runs together: a constant, and so much times N."""
 
+_FIELDS = {
+    *("id", "command", "condition", "N", "seed", "learning_rate"),
+    *("learner", "part", "runs", "episodes", "seconds"),
+}
+"""What is said of every cell; after it come the keys in which cells differ."""
+
 _SHARE_OF_A_STEP = 0.4
 """Of that time: what each further step on the same episodes adds."""
 
@@ -48,11 +57,17 @@ def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list
 
     learner is "" for supervised cells. id and learning_rate are None where the rate is still to be chosen,
     part is "tuning" or "reported";
-    episodes are those of all runs together, seconds on one core.
+    episodes are those of all runs together, seconds on one core. The keys in which cells differ come last.
     """
-    tuning = [_estimate(cell, "tuning") for contest in contests for cell in contest.candidates]
+    candidates = [cell for contest in contests for cell in contest.candidates]
+    tuning = [_estimate(cell, "tuning") for cell in candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
-    return tuning + [{**_estimate(cell, "reported"), **unknown} for cell in cells]
+    reported = [{**_estimate(cell, "reported"), **unknown} for cell in cells]
+    varying = varying_keys(cells)
+    return [
+        {**cost, **{key: cell.values.get(key) for key in varying}}
+        for cost, cell in zip(tuning + reported, [*candidates, *cells], strict=True)
+    ]
 
 
 def _estimate(cell: GridCell, part: str) -> Json:
@@ -136,24 +151,26 @@ def _seconds_per_update(experiment: Experiment) -> float:
 
 def costs_sheet(costs: Sequence[Json]) -> Sheet:
     """One row per cell."""
-    learner = ("learner",) if len({cost["learner"] for cost in costs}) > 1 else ()
-    columns = ("part", *learner, "condition", "N", "seed", "rate", "runs", "episodes", "time", "id")
+    learner = ["learner"] if len({cost["learner"] for cost in costs} - {""}) > 1 else []
+    varying = [key for key in costs[0] if key not in _FIELDS.union(learner_keys() if learner else ())]
+    keys = ["condition", "N", *learner, *varying]
+    columns = ("part", *keys, "seed", "rate", "runs", "episodes", "time")
     rows = [
         {
             **cost,
+            **{key: shown(cost[key]) for key in varying if cost[key] is not None},
             "seed": str(cost["seed"]),
             "rate": cost["learning_rate"] or "to be tuned",
             "time": duration(cost["seconds"]),
-            "id": cost["id"] or "",
         }
         for cost in costs
     ]
     return Sheet(
         columns,
         table_rows(rows, {name: (name,) for name in columns}),
-        keys=("condition", *learner, "N"),
-        spare=("part", "seed", "rate", "runs", "id"),
-        words=("part", "learner", "condition", "id"),
+        keys=keys,
+        spare=("part", "seed", "rate", "runs"),
+        words=("part", "condition", *keys[2:]),
         title="nothing was run; episodes and time are estimates",
     )
 
@@ -161,8 +178,9 @@ def costs_sheet(costs: Sequence[Json]) -> Sheet:
 def total(costs: Sequence[Json], workers: int) -> str:
     """The sum of all cells as a sentence."""
     seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
+    shared = f", {duration(seconds / workers)} on {workers}" if workers > 1 else ""
     return (
-        f"{counted(len(costs), 'cell')}, about {episodes:,} episodes and {duration(seconds)} on one core, "
-        f"{duration(seconds / workers)} on {workers}: estimates from closed forms, earlier runs and a "
-        "measured time per update, right to a factor of about three."
+        f"{counted(len(costs), 'cell')}, about {episodes:,} episodes and {duration(seconds)} on one core"
+        f"{shared}: estimates from closed forms, earlier runs and a measured time per update, right to a "
+        "factor of about three."
     )

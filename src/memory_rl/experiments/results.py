@@ -11,7 +11,7 @@ import polars as pl
 from memory_rl.analysis.remarks import Compared
 from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
-from memory_rl.experiments.store import CELLS, SweepDirectory
+from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
@@ -94,6 +94,15 @@ def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mappin
     ]
 
 
+def what_is_kept(directory: SweepDirectory) -> str:
+    """What a sweep that was stopped says of its cells, and of those that tuned it."""
+    record = directory.record()
+    listed = ((CELLS, record.get("cells", [])), (TUNING, record.get("tuning_cells", [])))
+    folders = (f"{folder}/{cell['id']}" for folder, cells in listed for cell in cells if cell["id"])
+    complete = any(directory.summary(folder) is not None for folder in folders)
+    return "complete cells are kept" if complete else "no cell was complete yet"
+
+
 class SweepSummary(dict[str, Any]):
     """What a sweep measured, as in its summary.json.
 
@@ -173,13 +182,13 @@ def sweep_headline(rows: Sequence[Json]) -> str:
     by_rate = sorted(
         (row for row in done if row["bits_per_episode"] is not None), key=lambda row: row["bits_per_episode"]
     )
-    if len(by_rate) < 2:
+    if not by_rate:
         return f"{said}."
     least, most = (
-        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in by_rate[:: len(by_rate) - 1]
+        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in (by_rate[0], by_rate[-1])
     )
     if least == most:
-        return f"{said}, with {least} each."
+        return f"{said}, with {least}{' each' if len(by_rate) > 1 else ''}."
     return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
 
 

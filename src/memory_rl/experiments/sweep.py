@@ -103,8 +103,8 @@ def main(words: Sequence[str]) -> int:
     try:
         summary = plan.run()
     except InterruptedBySignal as stopped:
-        kept = "complete cells are kept, and the same command continues from here"
-        say(f"memory-rl: {stopped}; {kept}.", console_for(stderr=True))
+        kept = results.what_is_kept(plan.directory)
+        say(f"memory-rl: {stopped}; {kept}, and the same command continues.", console_for(stderr=True))
         return 128 + stopped.signal
     failed = [row for row in summary["cells"] if row["status"] != "completed"]
     for row in failed:

@@ -49,6 +49,9 @@ arXiv:2505.24832)."""
 LEAST_BITS = 0.1
 """Means below have no place on the logarithmic axes of bits stored."""
 
+_LEAST_ROOM = {2.0: 0.1, 3.6: 0.35}
+"""The share of the width below each line: the name of the upper one lies there, on its left."""
+
 _ABSENT = "no cell has several secrets or another adapter than LoRA"
 _PARAMETERS, _STORED, _DASHES = "trained parameters", "bits stored at the end", [6, 4]
 _ABOUT = {
@@ -133,8 +136,13 @@ def parameters(study: Study) -> Figure:
 
 
 def _known_line(bits: float, width: tuple[float, float], most: float) -> list[Layer]:
-    """A line of so many bits per parameter with its words, left of the upper line, else right of it."""
+    """A line of so many bits per parameter with its words, left of the upper line, else right of it.
+
+    Nothing where it has no room: it lies above the chart, or so far to the left that its words would be cut.
+    """
     start, end = width[0], min(width[1], most / bits)
+    if end < start * (width[1] / start) ** _LEAST_ROOM[bits]:
+        return []
     place = start * (end / start) ** 0.85
     line = pl.DataFrame({"parameters": [start, end]})
     name = pl.DataFrame({"parameters": [place], "words": [KNOWN_CAPACITIES[bits]]})

@@ -123,8 +123,9 @@ def finished_samples(paths: Iterable[str | Path | Cell]) -> tuple[list[Sample], 
         found = Survey([path], []) if isinstance(path, Cell) else survey([path], tables=True)
         new = [cell for cell in found.cells if cell.path.resolve() not in met]
         met |= {cell.path.resolve() for cell in new}
-        samples += gather(cell for cell in new if cell.completed)
-        left_out += _left_out(new, found.damages)
+        gathered = gather(cell for cell in new if cell.completed)
+        samples += gathered
+        left_out += [*_repeated(new, gathered), *_left_out(new, found.damages)]
     return samples, left_out
 
 
@@ -134,7 +135,8 @@ def compare_cells(cells: Sequence[Cell], to: Reference = "best") -> RateComparis
     Raises:
         RunDirectoryError: if they are of fewer than two conditions with finished runs.
     """
-    return _compare(gather(cell for cell in cells if cell.completed), to, [*_left_out(cells, [])])
+    samples = gather(cell for cell in cells if cell.completed)
+    return _compare(samples, to, [*_repeated(cells, samples), *_left_out(cells, [])])
 
 
 def _compare(samples: Sequence[Sample], to: Reference, left_out: Sequence[str]) -> RateComparison:
@@ -269,6 +271,14 @@ def _contradictions(ranked: Sequence[Compared]) -> Iterator[str]:
             f"{first_few(names)}: the log-rank test and the interval of the ratio do not say the same, since "
             "the test weighs every run alike, the rate those that take long."
         )
+
+
+def _repeated(cells: Iterable[Cell], samples: Sequence[Sample]) -> Iterator[str]:
+    """A sentence on the cells that count no more, since a larger one of the same seed does."""
+    used = {id(cell) for sample in samples for cell in sample.cells}
+    paths = [str(cell.path) for cell in cells if cell.completed and id(cell) not in used]
+    if paths:
+        yield f"{first_few(paths)} {_is(paths)} not counted again: the same runs are in another folder, too."
 
 
 def _left_out(cells: Iterable[Cell], damages: Iterable[Damage]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
 from memory_rl.files import Json, as_path, read_json
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.study import names_by_keys
+from memory_rl.reporting.study import differing_keys, names_by_keys
 from memory_rl.reporting.values import MEDIAN, RATE, in_brackets, measured
 from memory_rl.runs.lock import is_locked
 from memory_rl.runs.store import KILLED, SUMMARY, RunDirectory
@@ -223,11 +223,15 @@ def _row_of_sweep(path: Path, shelf: Shelf) -> Json:
     total = max(listed, len(shelf.cells) + len(shelf.damages))
     sizes, times = {cell.N for cell in shelf.cells}, [str(cell.manifest["updated"]) for cell in shelf.cells]
     conditions = list(dict.fromkeys(cell.condition for cell in shelf.cells))
+    keys, name = differing_keys(shelf.cells), record.get("name")
+    if conditions:
+        over = f" over {first_few(keys, 3)}" if keys else ""
+        name = f"{name or ''}: {first_few(conditions, 3)}{over}"
     ended, why = _how_sweep_ended(path, shelf, total)
     return _row(
         path,
         kind="sweep",
-        name=f"{record.get('name', '')}: {first_few(conditions, 3)}" if conditions else record.get("name"),
+        name=name,
         N=min(sizes) if len(sizes) == 1 else None,
         ended=ended,
         runs=sum(cell.summary["runs"] for cell in done),
@@ -317,7 +321,7 @@ def _words(row: Mapping[str, Any]) -> list[str]:
     return [
         row["path"],
         " ".join(filter(None, (row["name"], size))),
-        "" if row["runs"] is None else f"{row['memorised']} of {row['runs']}",
+        "" if not row["runs"] else f"{row['memorised']} of {row['runs']}",
         "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE))),
         row["ended"] + of_cells,
         _local(row["updated"]),

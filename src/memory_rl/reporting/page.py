@@ -14,6 +14,7 @@ from functools import cache
 
 import jinja2
 import vl_convert
+from markupsafe import Markup, escape
 
 from memory_rl.catalogue import KEEP
 from memory_rl.files import to_json
@@ -22,6 +23,7 @@ from memory_rl.reporting.curves import CURVE_POINTS
 from memory_rl.reporting.drawing import Figure, live
 from memory_rl.reporting.provenance import Judgement, command_of, versions
 from memory_rl.reporting.ranking import LearnerRanking
+from memory_rl.reporting.sheets import WHOLE
 from memory_rl.reporting.study import Study
 from memory_rl.reporting.tables import about, laws, tables
 from memory_rl.reporting.themes import color_of, dash_of, symbol_of, vega_config
@@ -95,6 +97,7 @@ def templates() -> jinja2.Environment:
     environment.filters |= {
         "number": number,
         "plain": _plain,
+        "whole": _whole,
         "color": color_of,
         "dash": dash_of,
         "shape": symbol_of,
@@ -106,6 +109,11 @@ def _plain(text: str) -> str:
     """A text that has no meaning as Markdown or HTML."""
     flat = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat)
+
+
+def _whole(text: str) -> Markup:
+    """A text whose numbers stay on one line with their units and intervals."""
+    return Markup(re.sub(WHOLE, r'<span class="whole">\g<0></span>', str(escape(text))))  # noqa: S704
 
 
 @cache

@@ -195,10 +195,8 @@ def plan_paths(paths: Iterable[str | Path | Cell], demand: Demand) -> RunPlan:
     """
     samples, left_out = finished_samples(paths)
     if not samples:
-        reason = f" ({left_out[0]})" if left_out else ""
-        raise RunDirectoryError(
-            f"there is no finished run to plan from{reason}: type for example memory-rl plan runs/pilot."
-        )
+        why = left_out[0] if left_out else "type for example memory-rl plan runs/pilot."
+        raise RunDirectoryError(f"there is no finished run to plan from: {why}")
     named = dict(zip(names_of(samples), samples, strict=True))
     lacking = {name: lack for name, sample in named.items() if (lack := _lack(sample))}
     planned = [_plan(name, sample, demand) for name, sample in named.items() if name not in lacking]

@@ -26,6 +26,7 @@ from memory_rl.reporting.ranking_chart import profile
 from memory_rl.reporting.settings import ReportConfig
 from memory_rl.reporting.study import Study, make_study
 from memory_rl.reporting.tables import cells_frame
+from memory_rl.reporting.values import counted
 from memory_rl.reporting.wording import asset
 
 PAGE = "index.html"
@@ -99,7 +100,7 @@ def _refuse_nothing(config: ReportConfig, study: Study) -> None:
     if study.damages:
         raise RunDirectoryError(f"runs={config.runs} holds nothing that can be shown: {study.damages[0].why}")
     raise RunDirectoryError(
-        f"runs={config.runs} holds {len(study.unfinished)} run directories but none that is completed: "
+        f"runs={config.runs} holds no completed run, but {counted(len(study.unfinished), 'unfinished one')}: "
         "wait for one, or give other folders."
     )
 

@@ -20,6 +20,9 @@ from memory_rl.reporting.values import UNKNOWN
 _GAP, _FOLDED = 2, (24, 16)
 """Spaces between two columns, and the widths to which a column of words is folded, one after the other."""
 _NO_LIMIT = 100_000
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+WHOLE = r"N = \d+|[\d.,]*\d( (%|s|min|h|bits?)(?=\W|$)| \[[^\[\]]{1,40}\]( %)?)"
+"""Of a sentence, what is not broken."""
 _NOTEBOOK = 110
 """Columns of a notebook's page on a common screen."""
 
@@ -229,7 +232,7 @@ def say(sentence: str, console: Console | None = None, *, style: str = "") -> No
 
 
 def _broken(sentence: str, width: int) -> str:
-    """In lines of this width, with no blank at their ends; a number and its unit stay on one of them."""
-    kept = re.sub(r"(?<=\d) (?=(%|s|min|h|bits?)(\W|$))", "\N{NO-BREAK SPACE}", sentence)
+    """In lines of this width, with no blank at their ends; a number, its unit and its interval are whole."""
+    kept = re.sub(WHOLE, lambda found: found[0].replace(" ", _NO_BREAK), sentence)
     lines = textwrap.wrap(kept, max(width, 2), break_on_hyphens=False)
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+    return "\n".join(lines).replace(_NO_BREAK, " ")

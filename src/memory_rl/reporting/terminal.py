@@ -89,7 +89,7 @@ def _remarks(cell: Cell) -> Iterator[str]:
 def _reading(cell: Cell, names: set[str]) -> Iterator[str]:
     """What the names of the lines and of the losses mean."""
     meanings = {
-        MINDS["capacity"]: f"log2 of the signals that {_of_one(cell)} can bring",
+        MINDS["capacity"]: f"log2 of the number of signals that {_of_one(cell)} can bring",
         _SHANNON: "noise and ties counted",
         MINDS["questioner"]: "asks what tells most",
         MINDS["observer"]: f"knows all that these {unit_of(cell)}s told",

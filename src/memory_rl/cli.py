@@ -69,7 +69,10 @@ def _write_data(words: list[str]) -> int:
 def _report(words: list[str]) -> int:
     from memory_rl.reporting.watch import make_report
 
-    config = parse(ReportConfig, ["watch=True" if word == "--watch" else word for word in words])
+    words = ["watch=True" if word == "--watch" else word for word in words]
+    paths = [word for word in words if "=" not in word and not word.startswith("-")]
+    others = [word for word in words if word not in paths]
+    config = parse(ReportConfig, [*others, *([f"runs={','.join(paths)}"] if paths else [])])
     page = make_report(config)
     if not config.quiet:
         print(f"wrote {page}: open it in a browser")
@@ -213,7 +216,7 @@ _COMMANDS = {
         "a page over run directories, for any browser",
         lambda: keys_of(ReportConfig),
         _report,
-        ("runs=runs out=report", "runs=sweeps/quick title=Quick"),
+        ("runs out=report", "sweeps/quick title=Quick"),
     ),
     "list": Subcommand(
         "what runs and sweeps there are, how each ended, and what came out",

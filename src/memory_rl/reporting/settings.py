@@ -22,8 +22,8 @@ class ReportConfig:
 
     runs: str = key(
         "runs",
-        "Run directories, or folders that hold some (a sweep, or several), separated by commas. "
-        "A comma in the name of one that exists separates nothing.",
+        "Run directories, or folders that hold some (a sweep, or several), separated by commas; or one after "
+        "the other, without runs=. A comma in the name of one that exists separates nothing.",
     )
     out: str = path_key(
         "report",

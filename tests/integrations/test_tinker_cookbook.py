@@ -4,48 +4,23 @@ here."""
 import asyncio
 import math
 
-import polars as pl
 import pytest
 import scipy.stats
 
 pytest.importorskip(
     "tinker_cookbook", reason="the Tinker cookbook is not installed: pip install 'memory-rl[tinker-cookbook]'"
 )
+from byte_tokenizer import make_tokenizer
 from helpers import secrets_of
 from tinker_cookbook import tokenizer_utils
 from tinker_cookbook.completers import TokenCompleter, TokensWithLogprobs
 from tinker_cookbook.rl.data_processing import compute_advantages, trajectory_to_data
 from tinker_cookbook.rl.rollouts import do_group_rollout
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-import memory_rl
-from memory_rl.dosimeter.tinker_cookbook import CookbookDosimeter
 from memory_rl.errors import ConfigError
 from memory_rl.integrations.tinker_cookbook import SecretDatasetBuilder
 
 pytestmark = pytest.mark.integrations
-
-SPECIAL = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-
-
-def make_tokenizer():
-    """A token a byte, and the special tokens of Llama 3."""
-    tokenizer = Tokenizer(
-        models.BPE(
-            {byte: index for index, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []
-        )
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=SPECIAL[0],
-        eos_token=SPECIAL[3],
-        clean_up_tokenization_spaces=False,
-    )
-
 
 TOKENIZER = make_tokenizer()
 tokenizer_utils.register_tokenizer("bytes", make_tokenizer)
@@ -161,104 +136,3 @@ def test_noise_flips_as_often_as_it_says():
 def test_a_bad_key_is_one_sentence():
     with pytest.raises(ConfigError, match="reward_bins=4 belongs to reward_type=binned_log_distance: add"):
         make_dataset(reward_bins=4)
-
-
-class Scorer:
-    """A client whose every token has a probability that its place and the tokens before it decide."""
-
-    def __init__(self, shift):
-        self.shift, self.asked = shift, []
-
-    def log_prob(self, before, token):
-        return -((sum(before) * 31 + token * 7 + self.shift) % 11) / 5 - 0.1
-
-    async def compute_logprobs_async(self, prompt):
-        tokens = prompt.to_ints()
-        self.asked.append(TOKENIZER.decode(tokens))
-        return [None, *(self.log_prob(tokens[:place], tokens[place]) for place in range(1, len(tokens)))]
-
-
-def by_hand(scorer, texts):
-    """Bits known, each turn written out: what Llama 3's template puts before and after a reply."""
-    start, end = "<|start_header_id|>{}<|end_header_id|>\n\n", "<|eot_id|>"
-    text, total = "<|begin_of_text|>", 0.0
-    for asked, reply in texts:
-        text += start.format("user") + asked + end + start.format("assistant")
-        for token in TOKENIZER.encode(reply + end, add_special_tokens=False):
-            before = TOKENIZER.encode(text, add_special_tokens=False)
-            total += scorer.log_prob(before, token)
-            text += TOKENIZER.decode([token])
-    return 3 + total / math.log(2)  # N = 8
-
-
-CONVERSATIONS = {
-    "single_step": [("Secret in [0,8)?", "5")],
-    "multi_step": [("Secret in [0,8), bit 1?", "1"), ("2?", "0"), ("3?", "1")],
-}
-
-
-@pytest.mark.parametrize("env_type", CONVERSATIONS)
-def test_a_loop_under_the_dosimeter_leaves_an_ordinary_run_directory(env_type):
-    keys = {"model_name_for_tokenizer": "bytes", "renderer_name": "llama3", "group_size": 2, "n_batches": 3}
-    builder = SecretDatasetBuilder(N=8, env_type=env_type, fixed_secret=5, **keys)
-    dosimeter = CookbookDosimeter(builder, "dose", learning_rate=1e-4, figures=False)
-    dataset, _ = asyncio.run(dosimeter.dataset_builder())
-    said = {
-        "single_step": [["5", "4"], ["x", "x"], ["5", "5"]],
-        "multi_step": [["1", "1", "0", "x", "1"], ["1", "0", "0", "0", "1", "1"], ["0"] * 6],
-    }[env_type]
-    expected, logged = [], []
-    for update in range(4):
-        scorer = Scorer(update)
-        logged.append(asyncio.run(dosimeter(scorer))["memory_rl/bits_known"])
-        expected.append(by_hand(scorer, CONVERSATIONS[env_type]))
-        if update < 3:
-            (group,) = dataset.get_batch(update)
-            asyncio.run(do_group_rollout(group, Listed(*said[update])))
-    result = dosimeter.finish()
-    assert logged == pytest.approx(expected)
-    assert result.metrics["bits_known"].to_list() == pytest.approx(expected)
-    assert result.metrics["update"].to_list() == [0, 1, 2, 3]
-    assert result.metrics["episode"].to_list() == [0, 2, 4, 6]
-    if env_type == "single_step":
-        rows = [(0, 5, 1.0), (0, 4, 0.0), (1, None, 0.0), (1, None, 0.0), (2, 5, 1.0), (2, 5, 1.0)]
-        assert result.episodes.select("update", "answer", "reward").rows() == rows
-        assert result.metrics["zero_advantage_fraction"].to_list() == [None, 0.0, 1.0, 1.0]
-    else:
-        assert len(result.episodes) == 18
-        right = (result.episodes["answer"] == pl.Series([1, 0, 1] * 6)).fill_null(False)
-        assert result.episodes["reward"].to_list() == right.cast(pl.Float64).to_list()
-    assert result.ledger["observer_bits"][-1] == pytest.approx(3.0)
-    assert result.config["learning_rate"] == 1e-4
-    assert memory_rl.report(runs="dose", quiet=True).is_file()
-
-
-def test_episodes_before_the_first_evaluation_are_refused():
-    keys = {"model_name_for_tokenizer": "bytes", "renderer_name": "llama3", "group_size": 2}
-    dosimeter = CookbookDosimeter(SecretDatasetBuilder(N=8, **keys), "dose", figures=False)
-    dataset, _ = asyncio.run(dosimeter.dataset_builder())
-    (group,) = dataset.get_batch(0)
-    asyncio.run(do_group_rollout(group, Listed("5", "4")))
-    with pytest.raises(ConfigError, match=r"eval_every=0 or a late first evaluation .*: use eval_every=1"):
-        asyncio.run(dosimeter(Scorer(0)))
-
-
-def test_an_audit_reads_what_its_store_writes(tmp_path):
-    """Groups of its own rollout loop, as its own serializer and its own store write them."""
-    from tinker_cookbook.rl.rollout_logging import serialize_rollout_summaries
-    from tinker_cookbook.stores.storage import LocalStorage
-    from tinker_cookbook.stores.training_store import TrainingRunStore
-
-    store, keys = TrainingRunStore(LocalStorage(tmp_path)), {"N": 8, "fixed_secret": 3, "group_size": 4}
-    for iteration, replies in enumerate((["3", "1", "3", "2"], ["1", "2", "0", "7"], ["3", "3", "3", "3"])):
-        groups = [roll(Listed(*replies), **keys), roll(Listed(*replies), **keys)]
-        records = serialize_rollout_summaries(
-            split="train", iteration=iteration, trajectory_groups_P=groups, taglist_P=[["secret"]] * 2
-        )
-        store.write_rollouts(iteration, records)
-    found = memory_rl.audit(tmp_path)
-    assert found.source == "the Tinker cookbook"
-    assert {name: share.value for name, share in found.silent_groups.items()} == pytest.approx(
-        {"share": 2 / 3, "all_right": 1 / 3, "all_wrong": 1 / 3, "same_in_between": 0}
-    )
-    assert found.account.whole.tokens == 3 * 2 * 4 * 2  # a digit and the end

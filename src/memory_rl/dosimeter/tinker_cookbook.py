@@ -1,165 +1,251 @@
-"""The Tinker cookbook: an evaluator that measures exact bits known, and a dataset whose episodes it hears.
+"""The Tinker cookbook: what joins the configuration of its own RL training loop.
 
-dosimeter = CookbookDosimeter(SecretDatasetBuilder(N=64, ...), log_path="runs/dose")
-config = train.Config(
-    dataset_builder=dosimeter.dataset_builder, evaluator_builders=[lambda: dosimeter], eval_every=1, ...
-)
+from memory_rl.dosimeter.tinker_cookbook import CookbookDosimeter
+dosimeter = CookbookDosimeter(log_path="runs/dose", N=64, num_secrets=16)
+config = dosimeter.join(config, share=0.1)  # your train.Config
 await train.main(config)
-result = dosimeter.finish()
+result = await dosimeter.finish()
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+import warnings
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from memory_rl.dosimeter.recorder import RecordedEpisodes, RecordedTrainer, Recorder
-from memory_rl.errors import ConfigError
-from memory_rl.integrations.tinker_cookbook import SecretDataset, SecretDatasetBuilder
-from memory_rl.integrations.worlds import keys_of_world, make_world
+from memory_rl.config import Signal, World
+from memory_rl.dosimeter.recorder import RecordedTrainer, Recorder, RecordingWarning
+from memory_rl.errors import ConfigError, ServiceError, one_line, require
+from memory_rl.files import Json, from_json, to_json
+from memory_rl.integrations.worlds import make_world
+from memory_rl.keys import keys_of
 from memory_rl.policies.base import Assessment
 from memory_rl.result import Result
-from memory_rl.task import INVALID
 
-import chz  # isort: skip
-import tinker  # isort: skip
-from tinker_cookbook import renderers, tokenizer_utils  # isort: skip
-from tinker_cookbook.eval.evaluators import SamplingClientEvaluator  # isort: skip
+require("tinker_cookbook", "tinker-cookbook", "memory_rl.dosimeter.tinker_cookbook")
 
+import chz  # noqa: E402  # the absence of the cookbook is said first
+import tinker  # noqa: E402
+from tinker_cookbook import checkpoint_utils, renderers, tokenizer_utils  # noqa: E402
+from tinker_cookbook.eval.evaluators import SamplingClientEvaluator  # noqa: E402
+from tinker_cookbook.rl import rollouts, train, types  # noqa: E402
+from tinker_cookbook.utils import ml_log  # noqa: E402
 
-@chz.chz
-class HeardDatasetBuilder(SecretDatasetBuilder):
-    """A `SecretDatasetBuilder` whose episodes somebody hears."""
+from memory_rl.dosimeter.cookbook_data import MixedDataset, MixtureBuilder, Ours  # noqa: E402
+from memory_rl.dosimeter.scripts import Script  # noqa: E402
+from memory_rl.policies.hosted.service import FAILURES  # noqa: E402
 
-    hear: Callable[[int, list[int], list[float]], None] | None = chz.field(
-        default=None, doc="Is told the index of the group, choices and rewards of each episode."
-    )
-
-    async def __call__(self) -> tuple[SecretDataset, None]:
-        """Builds the dataset."""
-        dataset, none = await super().__call__()
-        return replace(dataset, first=replace(dataset.first, hear=self.hear)), none
+_OF_ONE_RUN = {"log_path", "wandb_project", "wandb_name", "session_name", "recipe_name", "base_url", "seed"}
+_OF_ITS_LOGS = {"evaluator_builders", "enable_trace", "span_chart_every", "num_groups_to_log"}
+_OF_ITS_FILES = {
+    "rollout_json_export", "save_every", "ttl_seconds", "rolling_save_every", "rolling_ttl_seconds",
+}  # fmt: skip
+_NOT_SETTINGS = _OF_ONE_RUN | _OF_ITS_LOGS | _OF_ITS_FILES
 
 
 class CookbookDosimeter(SamplingClientEvaluator):
-    """Measures how many bits an episode a loop of the cookbook stores about a secret.
-
-    P(S) is asked of the sampling client, in a request for each turn, at each evaluation; other answers are
-    not scored.
+    """Measures how many bits an episode a stock training loop stores about secrets mixed into its data.
 
     Args:
-        builder: of the dataset of the loop.
-        log_path: the run directory; None for a new one under runs/.
-        learning_rate: of the loop, for the manifest.
-        settings: of the loop, for the manifest: runs of other settings are no sample of one population.
+        log_path: the run directory that is written; None for a new one under runs/.
         figures: whether to draw the figures at the end.
-        keys: of when S counts as memorised, as `memory_rl.train` takes them.
+        keys: N, env_type, num_secrets, seed, reward_type and other keys of the world, the signal and of when
+            S counts as memorised, as `memory_rl.train` takes them; wording is plain by default.
+
+    Attributes:
+        result: what `memory_rl.load` returns, once it has finished.
 
     Raises:
         ConfigError: one sentence about the first unknown key or bad value.
         RunDirectoryError: if `log_path` already holds something.
     """
 
-    def __init__(
-        self,
-        builder: SecretDatasetBuilder,
-        log_path: str | None = None,
-        *,
-        learning_rate: float | None = None,
-        settings: dict[str, Any] | None = None,
-        figures: bool = True,
-        **keys: Any,
-    ) -> None:
-        world = keys_of_world(builder)
-        self._world = make_world(**world)
-        secret = self._world.secret(builder.run)
-        given = {"wording": "terse", "scoring": "paths", **world, **keys}
-        given |= {"fixed_secret": secret} if builder.run else {}
-        self._recorder = Recorder(log_path, figures=figures, **given)
-        self._batch_size, self._update, self._measured = builder.batch_size, 0, 0
-        self._groups: dict[int, list[tuple[list[int], list[float]]]] = {}
-        self._turns = _turns(builder, self._world, secret)
-        self._seen = np.nan
-        sizes = {"group_size": builder.group_size, "batch_size": builder.batch_size}
-        budget = {"max_episodes": builder.n_batches * builder.batch_size * builder.group_size}
-        rate = {} if learning_rate is None else {"learning_rate": learning_rate}
-        self._trainer = RecordedTrainer(
-            "tinker-cookbook", "train", settings or {}, {**sizes, **budget, **rate}
-        )
-        self.dataset_builder = HeardDatasetBuilder(
-            **{name: getattr(builder, name) for name in chz.chz_fields(builder)}, hear=self._hear
-        )
+    def __init__(self, log_path: str | None = None, *, figures: bool = True, **keys: Any) -> None:
+        if "evaluate_every" in keys:
+            raise ConfigError(
+                f"evaluate_every={keys['evaluate_every']} is up to the training loop: use eval_every in its "
+                "train.Config."
+            )
+        of_world = keys_of(World) | keys_of(Signal)
+        world = make_world(**{word: value for word, value in keys.items() if word in of_world})
+        self._recorder = Recorder(log_path, figures=figures, **keys)
+        self._world = replace(world, environment=self._recorder.environment)
+        self._config: train.Config | None = None
+        self._data: MixedDataset | None = None
+        self._seen: Assessment | None = None
+        self._measured = 0  # batches before the last measurement
+        self.result: Result | None = None
 
-    async def __call__(self, sampling_client: tinker.SamplingClient) -> dict[str, float]:
-        """Measures the policy of a client; the first time before its first episode.
+    @property
+    def secrets(self) -> np.ndarray:
+        """(M,) the secrets."""
+        return self._recorder.secrets
+
+    def join(self, config: train.Config, share: float = 0.1, group_size: int | None = None) -> train.Config:
+        """The configuration with groups about the secrets in its data, and this among its evaluators.
+
+        Args:
+            config: of the user's own training.
+            share: of the groups that are about secrets, each in its turn; 1 for nothing else.
+            group_size: G of those; None for that of the dataset builder.
 
         Raises:
-            ConfigError: if episodes came before the first evaluation.
+            ConfigError: if the training cannot be recorded.
+            ModelError: if the renderer cannot write an answer.
         """
-        asked = [sampling_client.compute_logprobs_async(prompt) for prompt, _ in self._turns]
-        scores = await asyncio.gather(*asked)
-        self._seen = sum(
-            float(sum(score[-size:])) for score, (_, size) in zip(scores, self._turns, strict=True)
-        )
-        if self._recorder.episodes == 0 and not self._recorder.recording:
-            if self._groups:
-                raise ConfigError(
-                    "eval_every=0 or a late first evaluation leaves what was learned before it unknown: use "
-                    "eval_every=1."
-                )
-            self._recorder.start(self._trainer, self._assess)
-        else:
-            self._take()
-            self._recorder.evaluate(self._update)
-        self._measured = self._update
-        return {"memory_rl/bits_known": float(np.log2(self._world.world.N) + self._seen / np.log(2))}
+        self._check(config)
+        size = getattr(config.dataset_builder, "group_size", None) if group_size is None else group_size
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"group_size={size} is no group: give one, as in join(config, group_size=4).")
+        if not 0 < share <= 1:
+            raise ConfigError(f"share={share} is not above 0 and up to 1: use a share such as share=0.1.")
+        renderer, secrets, recorder = _renderer(config), self.secrets, self._recorder
+        self._script = Script(self._world, renderer, secrets, every_answer=recorder.scores_all)
+        self._ours = Ours(self._world, renderer, secrets, Fraction(str(share)), size, recorder.take)
+        self._config = config
 
-    def finish(self) -> Result | None:
-        """Sums up, as of the last evaluation; to include the last update, evaluate its client first."""
-        self._take()
-        return self._recorder.finish(self._measured)
+        def mix(theirs: types.RLDataset) -> MixedDataset:  # no method, since the loop copies its settings
+            return self._mix(theirs)
 
-    def _assess(self) -> Assessment:
-        unknown = np.full((1, 1), np.nan)
-        return Assessment(np.full((1, 1), self._seen), unknown, unknown)
-
-    def _hear(self, group: int, choices: list[int], rewards: list[float]) -> None:
-        missing = self._world.num_steps - len(choices)
-        self._groups.setdefault(group, []).append(
-            ([*choices, *[INVALID] * missing], [*rewards, *[0.0] * missing])
+        return chz.replace(
+            config,
+            dataset_builder=MixtureBuilder(theirs=config.dataset_builder, mix=mix),
+            evaluator_builders=[*config.evaluator_builders, lambda: self],
         )
 
-    def _take(self) -> None:
-        """Hands on what was heard since the last time, batch by batch."""
-        for group in sorted(self._groups):
-            choices, rewards = map(np.array, zip(*self._groups.pop(group), strict=True))
-            silent = float(len(set(rewards.sum(axis=1).tolist())) == 1)
-            update = group // self._batch_size
-            self._recorder.take(
-                RecordedEpisodes(np.zeros(len(choices), dtype=np.int64), choices, rewards, silent), update
+    def _check(self, config: train.Config) -> None:
+        """Refuses what cannot be recorded, before any work."""
+        if self._config is not None:
+            raise ConfigError("this dosimeter has joined a training before: make another one for another.")
+        if config.eval_every <= 0:
+            raise ConfigError(
+                f"eval_every={config.eval_every} measures nothing: use a number of batches such as "
+                "eval_every=1."
             )
-            self._update = update + 1
+        if config.async_config is not None:
+            raise ConfigError(
+                "async_config tells an evaluator nothing of how many batches its weights have learned from: "
+                "use async_config=None."
+            )
+        if checkpoint_utils.get_last_checkpoint(config.log_path) is not None:
+            raise ConfigError(
+                f"log_path={config.log_path} holds a training that would be continued, and what was learned "
+                "before was not recorded: use another one."
+            )
+
+    def _mix(self, theirs: types.RLDataset) -> MixedDataset:
+        """The loop's data set, once it is known that its episodes can be heard."""
+        assert self._config is not None  # noqa: S101  # it has joined
+        executor = rollouts.get_rollout_executor()
+        if executor is not None:
+            raise ConfigError(
+                f"rollout_executor={type(executor).__name__} plays episodes where a dosimeter does not hear "
+                "of them: leave it out."
+            )
+        self._data = MixedDataset(theirs, self._ours, self._config.max_steps)
+        return self._data
+
+    async def __call__(self, sampling_client: tinker.SamplingClient) -> dict[str, float]:
+        """Measures the policy after the batches so far, and writes what was measured.
+
+        Returns:
+            The bits known and the episodes so far, for the loop's own log.
+
+        Raises:
+            ServiceError: if it cannot be measured before its first episode; later that is a warning.
+        """
+        assert self._data is not None  # noqa: S101  # the loop builds its data first
+        begun, update = self._seen is not None, self._data.batches
+        try:
+            self._seen = await self._script.assess(sampling_client)
+        except FAILURES as error:
+            reason = one_line(str(error)).rstrip(".")
+            if not begun:
+                raise ServiceError(
+                    f"the service does not say how likely an answer is ({reason}): try again, or train "
+                    "without the dosimeter."
+                ) from error
+            _warn(f"What the policy knows after batch {update} could not be measured ({reason}).")
+            return {}
+        self._measured = update
+        if begun:
+            self._recorder.evaluate(update)
+        else:
+            self._start(self._data)
+        bits = np.log2(self._world.world.N) + self._seen.of_form / np.log(2)
+        return {"secrets/bits_known": float(bits.sum()), "secrets/episodes": float(self._recorder.episodes)}
+
+    def _start(self, data: MixedDataset) -> None:
+        assert self._config is not None  # noqa: S101  # it has joined
+        trainer = _trainer(self._config, self._ours, data)
+        self._recorder.start(trainer, self._recall, model=self._config.model_name)
+
+    def _recall(self) -> Assessment:
+        assert self._seen is not None  # noqa: S101  # it was measured just now
+        return self._seen
+
+    async def finish(self) -> Result | None:
+        """Measures the weights that the training has ended with, and sums up.
+
+        Returns:
+            What `memory_rl.load` returns; None if nothing was recorded.
+        """
+        if self._data is not None and self._recorder.recording and self._measured < self._data.batches:
+            await self._measure_last(self._data.batches)
+        self.result = self._recorder.finish(self._measured)
+        return self.result
+
+    async def _measure_last(self, batches: int) -> None:
+        """The loop measures before a batch; what the last one has taught is in the last checkpoint."""
+        assert self._config is not None  # noqa: S101  # it has joined
+        last = checkpoint_utils.get_last_checkpoint(self._config.log_path, required_key="sampler_path")
+        if last is None or last.batch != batches:
+            _warn(f"The weights after batch {batches} were not saved, and cannot be measured.")
+            return
+        service = tinker.ServiceClient(base_url=self._config.base_url)
+        await self(await service.create_sampling_client(model_path=last.sampler_path))
 
 
-def _turns(builder: SecretDatasetBuilder, world: Any, secret: int) -> list[tuple[tinker.ModelInput, int]]:
-    """What is asked and the right reply of each turn, and how many tokens the reply has with its end."""
-    tokenizer = tokenizer_utils.get_tokenizer(builder.model_name_for_tokenizer)
-    renderer = renderers.get_renderer(builder.renderer_name, tokenizer=tokenizer)
-    (end, *_) = renderer.get_stop_sequences()
-    ending = [end] if isinstance(end, int) else tokenizer.encode(end, add_special_tokens=False)
-    replies, turns = [str(choice) for choice in world.environment.choices(secret)], []
-    for step, reply in enumerate(replies):
-        messages = [
-            renderers.Message(role=message["role"], content=message["content"])
-            for message in world.messages(replies[:step])
-        ]
-        prompt = renderer.build_generation_prompt(messages)
-        said = [*tokenizer.encode(reply, add_special_tokens=False), *ending]
-        for token in said:
-            prompt = prompt.append_int(token)
-        turns.append((prompt, len(said)))
-    return turns
+def _renderer(config: train.Config) -> renderers.Renderer:
+    name = config.renderer_name or getattr(config.dataset_builder, "renderer_name", None)
+    if name is None:
+        raise ConfigError("renderer_name is not known: give it in train.Config.")
+    return renderers.get_renderer(name, tokenizer=tokenizer_utils.get_tokenizer(config.model_name))
+
+
+def _trainer(config: train.Config, ours: Ours, data: MixedDataset) -> RecordedTrainer:
+    """What the manifest says of a training loop."""
+    update = data.groups * ours.size
+    keys = {
+        "model_name": config.model_name,
+        "learning_rate": config.learning_rate,
+        "batch_size": data.groups,
+        "group_size": ours.size,
+        "max_episodes": max(update, ours.before(data.groups * len(data)) * ours.size),
+        "evaluate_every": config.eval_every,
+        "optimiser": "adam",
+        "adapter": "lora",
+        "lora_rank": config.lora_rank,
+    }
+    return RecordedTrainer(
+        "tinker-cookbook", "rl.train", {**_settings(config), "share": float(ours.share)}, keys
+    )
+
+
+def _settings(config: train.Config) -> Json:
+    """What determines how it learns, and of its data what their builder says."""
+    dumped = ml_log.dump_config(chz.replace(config, evaluator_builders=[]))
+    theirs = {"builder": type(config.dataset_builder).__name__, **dumped["dataset_builder"]}
+    said = {**_without(dumped), "dataset_builder": _without(theirs)}
+    return from_json(to_json(said, default=str))
+
+
+def _without(settings: Json) -> Json:
+    return {name: value for name, value in settings.items() if name not in _NOT_SETTINGS}
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, RecordingWarning, stacklevel=3)

@@ -12,9 +12,8 @@ tokens of an episode the same advantage, which is what we call credit=episode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from memory_rl.errors import require
 from memory_rl.integrations.worlds import AskedWorld, keys_of_world, make_world
 from memory_rl.seeding import generator
-from memory_rl.task import INVALID
+from memory_rl.task import INVALID, Message
 
 require("tinker_cookbook", "tinker-cookbook", "memory_rl.integrations.tinker_cookbook")
 
@@ -31,15 +30,23 @@ import tinker  # noqa: E402
 from tinker_cookbook import renderers, tokenizer_utils  # noqa: E402
 from tinker_cookbook.rl import types  # noqa: E402
 
-Hear = Callable[[list[int], list[float]], None]
-"""Is told the choices of an episode up to its end, `INVALID` for one that was none, and their rewards."""
-
 
 class SecretEpisode(types.Env):
     """One episode: K questions, each answered by a sampled message and rewarded at once.
 
     A reply that is not a canonical answer, or that was cut off, ends the episode; the turns that it forfeits
     are never sampled and earn nothing.
+
+    Args:
+        world: what is asked.
+        renderer: writes messages as tokens.
+        secret: S.
+        chance: of the noise.
+        which: of several secrets it is about.
+
+    Attributes:
+        choices: (K,) what each turn answered, `INVALID` where it was none.
+        rewards: (K,).
     """
 
     def __init__(
@@ -48,12 +55,11 @@ class SecretEpisode(types.Env):
         renderer: renderers.Renderer,
         secret: int,
         chance: np.random.Generator,
-        hear: Hear | None = None,
+        which: int = 0,
     ) -> None:
         self._world, self._renderer, self._secret, self._chance = world, renderer, secret, chance
-        self._hear = hear
-        self._replies: list[str] = []
-        self._rewards: list[float] = []
+        self._which, self._replies = which, list[str]()
+        self.choices, self.rewards = np.full(world.num_steps, INVALID), np.zeros(world.num_steps)
 
     async def initial_observation(self) -> tuple[types.Observation, Any]:
         """The first question."""
@@ -64,13 +70,11 @@ class SecretEpisode(types.Env):
         step, choice = len(self._replies), self._read(action)
         self._replies.append(str(choice))
         reward = self._world.score_step(choice, step, self._secret, self._chance)
-        self._rewards.append(reward)
+        self.choices[step], self.rewards[step] = choice, reward
         metrics = {"valid": float(choice != INVALID)}
         if self._world.num_steps > 1:
             metrics[f"reward_{step + 1}"] = reward
         done = choice == INVALID or len(self._replies) == self._world.num_steps
-        if done and self._hear is not None:
-            self._hear([int(one) for one in self._replies], self._rewards)
         return types.StepResult(
             reward=reward,
             episode_done=done,
@@ -90,11 +94,13 @@ class SecretEpisode(types.Env):
 
     def _observation(self) -> types.Observation:
         return self._renderer.build_generation_prompt(
-            [
-                renderers.Message(role=m["role"], content=m["content"])
-                for m in self._world.messages(self._replies)
-            ]
+            as_messages(self._world.messages(self._replies, self._which))
         )
+
+
+def as_messages(chat: Sequence[Message]) -> list[renderers.Message]:
+    """A chat as the cookbook has it."""
+    return [renderers.Message(role=message["role"], content=message["content"]) for message in chat]
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,6 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
         renderer: writes messages as tokens.
         group_size: G.
         index: of the group in the dataset, so that its noise is its own.
-        hear: is told what each episode answered and earned, once it is over, after the index of the group.
     """
 
     keys: dict[str, Any]
@@ -115,7 +120,6 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
     renderer: renderers.Renderer
     group_size: int
     index: int
-    hear: Callable[[int, list[int], list[float]], None] | None = None
 
     async def make_envs(self) -> Sequence[types.Env]:
         """G new episodes."""
@@ -124,8 +128,7 @@ class SecretGroupBuilder(types.EnvGroupBuilder):
             generator(world.world.seed, "reward noise", self.index, episode)
             for episode in range(self.group_size)
         ]
-        hear = None if self.hear is None else partial(self.hear, self.index)
-        return [SecretEpisode(world, self.renderer, self.secret, chance, hear) for chance in streams]
+        return [SecretEpisode(world, self.renderer, self.secret, chance) for chance in streams]
 
     def logging_tags(self) -> list[str]:
         """The condition's name."""

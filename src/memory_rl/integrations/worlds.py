@@ -46,11 +46,14 @@ class AskedWorld:
         """The secret of a run: the one that an experiment with the same seed gives it, or `fixed_secret`."""
         return secrets_of_run(self.world, run)[0]
 
-    def messages(self, replies: Sequence[str]) -> list[Message]:
-        """The conversation once these replies are given, up to the next question that a model is to see."""
+    def messages(self, replies: Sequence[str], which: int = 0) -> list[Message]:
+        """The conversation about one of the secrets once these replies are given.
+
+        It goes up to the next question that a model is to see.
+        """
         ask = self.environment.prompt
-        texts = [text for step, reply in enumerate(replies) for text in (ask(step), reply)]
-        return chat([*texts, ask(len(replies))] if len(replies) < self.num_steps else texts)
+        texts = [text for step, reply in enumerate(replies) for text in (ask(step, which), reply)]
+        return chat([*texts, ask(len(replies), which)] if len(replies) < self.num_steps else texts)
 
     def read(self, replies: Sequence[str | None]) -> np.ndarray:
         """The choices of an episode's replies, (K,); None is a reply that was cut off.

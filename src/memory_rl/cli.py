@@ -216,7 +216,7 @@ _COMMANDS = {
         "a page over run directories, for any browser",
         lambda: keys_of(ReportConfig),
         _report,
-        ("runs out=report", "sweeps/quick title=Quick"),
+        ("runs=runs out=report", "runs=sweeps/quick title=Quick"),
     ),
     "list": Subcommand(
         "what runs and sweeps there are, how each ended, and what came out",

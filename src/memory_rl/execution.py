@@ -34,7 +34,7 @@ from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
-from memory_rl.populations import Learners, make_learners, refuse_unknown_model
+from memory_rl.populations import Learners, floats_as_before, make_learners, refuse_unknown_model
 from memory_rl.reporting.progress import Progress
 from memory_rl.reporting.sheets import say
 from memory_rl.reporting.values import number
@@ -74,7 +74,7 @@ def run_experiment(experiment: Experiment) -> Result:
         claim = RunDirectory.claim(
             experiment.keep.log_path, _slug(experiment), manifest, resume=experiment.keep.resume
         )
-        with sigterm_raises(), claim as directory:
+        with sigterm_raises(), floats_as_before(), claim as directory:
             if directory.is_complete:
                 Checkpoints(directory.path).remove()  # a kill may have come between the end and this
                 note = f"{directory.path} is complete already; nothing was run."

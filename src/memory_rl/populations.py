@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,6 +91,22 @@ def refuse_unknown_model(experiment: Experiment) -> None:
         from memory_rl.policies.hub import refuse_unknown
 
         refuse_unknown(policy.model_name)
+
+
+@contextmanager
+def floats_as_before() -> Iterator[None]:
+    """Denormal numbers are again what they were before policies flushed them to zero.
+
+    Functions that the caller goes on to use may need them: SciPy's betaln is infinite without.
+    """
+    kept = np.array([np.finfo(float).smallest_subnormal]) * 1 > 0
+    try:
+        yield
+    finally:
+        if kept and "torch" in sys.modules:
+            import torch
+
+            torch.set_flush_denormal(False)
 
 
 def _use_threads(setting: Setting) -> None:

@@ -282,9 +282,11 @@ def test_a_model_that_comes_while_it_is_loaded_is_noted_and_compared(model, monk
         Path("away").rename("model2")
         return made
 
+    from memory_rl import execution
     from memory_rl.policies import base_model
 
     load = base_model.find_base_model
+    monkeypatch.setattr(execution, "refuse_unknown_model", lambda experiment: None)  # the hub knows it
     monkeypatch.setattr(base_model, "find_base_model", lambda name, *more: load("model", *more))
     monkeypatch.setattr(populations, "_local", arriving)
     shutil.copytree("model", "away")

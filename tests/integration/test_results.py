@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from helpers import bits_known
 
 import memory_rl
@@ -258,3 +259,12 @@ def test_a_run_that_did_not_end_is_plotted_without_a_ceiling():
     whole, cut = (memory_rl.Result(cell).plot().to_dict() for cell in cells)
     assert len(whole["layer"]) == len(cut["layer"]) + 1
     assert cut["title"] == whole["title"]
+
+
+@pytest.mark.parametrize("backend", ["tabular", "local"])
+def test_an_experiment_leaves_denormal_numbers_as_they_were(backend, tmp_path):
+    torch.set_flush_denormal(False)
+    memory_rl.train(
+        N=4, backend=backend, num_runs=2, max_episodes=8, figures=False, log_path=str(tmp_path / "run")
+    )
+    assert np.array([5e-324])[0] * np.float64(1) > 0

@@ -191,3 +191,19 @@ def test_the_quoted_entropy_is_within_a_hundredth_of_a_bit(name):
     plug_in, _, quoted = found.mean(axis=0) - truth
     assert abs(quoted) < 0.01
     assert plug_in < -0.04  # what is corrected
+
+
+def test_a_fit_is_the_same_where_denormal_numbers_are_zero():
+    """SciPy's betaln is infinite there, for a + b of 165 to 171."""
+    import torch
+
+    sizes, hits = np.full(9, 8), np.arange(9)
+    counts = np.array([0, 0, 0, 5, 16, 66, 140, 173, 100])
+    usual = reward_laws.fit_beta(sizes, hits, counts)
+    torch.set_flush_denormal(True)
+    try:
+        flushed = reward_laws.fit_beta(sizes, hits, counts)
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_allclose(flushed, usual, rtol=1e-6)
+    assert sum(usual) > 60

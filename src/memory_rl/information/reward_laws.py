@@ -8,7 +8,7 @@ its own, of the probability that a rollout is given it.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import betainc, betaln, gammaln, psi, roots_jacobi, xlog1py, xlogy, zeta
+from scipy.special import betainc, gammaln, psi, roots_jacobi, xlog1py, xlogy, zeta
 
 from memory_rl.information.entropy import entropy, xlog2x
 
@@ -65,7 +65,12 @@ def fit_beta(sizes: np.ndarray, hits: np.ndarray, counts: np.ndarray, start: Bet
 def _beta_likelihood(logs: np.ndarray, sizes: np.ndarray, hits: np.ndarray, share: np.ndarray) -> np.ndarray:
     """The mean logarithm of the likelihood, but for a constant: (..., 2) to (...)."""
     a, b = np.exp(logs[..., :1]), np.exp(logs[..., 1:])
-    return (share * (betaln(hits + a, sizes - hits + b) - betaln(a, b))).sum(axis=-1)
+    return (share * (_log_beta(hits + a, sizes - hits + b) - _log_beta(a, b))).sum(axis=-1)
+
+
+def _log_beta(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """As SciPy's betaln, which is infinite where denormal numbers are flushed to zero, as in training."""
+    return gammaln(a) + gammaln(b) - gammaln(a + b)
 
 
 def _newton_step(pair: np.ndarray, sizes: np.ndarray, hits: np.ndarray, share: np.ndarray) -> np.ndarray:

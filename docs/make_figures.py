@@ -1,22 +1,32 @@
-"""Makes pictures at N = 64: all conditions for the README; bits known of three, and the ledger of two.
+"""Makes all figures of the pages, in docs/figures/.
 
-python docs/make_figures.py       (under a minute; writes docs/figures/)
+python docs/make_figures.py       (under a minute)
+    Runs five conditions at N = 64: all of them for the README; bits known of three, and the ledger of two.
+python docs/make_figures.py quick=sweeps/quick capacity=sweeps/capacity
+    Draws what the pages show of two sweeps, or of one, that were run as the pages say:
+    python sweep.py protocol=quick log_path=sweeps/quick           (minutes)
+    python sweep.py protocol=capacity log_path=sweeps/capacity     (an hour)
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
 import polars as pl
-import vl_convert
 
 import memory_rl
+from memory_rl.analysis.collect import find_cells
+from memory_rl.reporting.capacity_charts import capacity
+from memory_rl.reporting.charts import scaling, waterfall
 from memory_rl.reporting.headline import share_of_ceiling
-from memory_rl.reporting.lettering import outlined
+from memory_rl.reporting.lettering import drawn
+from memory_rl.reporting.pictures import draw
+from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import GROUND, PALETTE, vega_config
 
 FIGURES = Path(__file__).parent / "figures"
@@ -33,6 +43,12 @@ WANTED = {
     "multi_step": ("bits_known",),
 }
 
+
+SWEEPS = {
+    "quick": {scaling: "quick_scaling.svg", waterfall: "quick_waterfall.svg"},
+    "capacity": {capacity: "capacity.svg"},
+}
+"""What the pages show of a sweep, by the name of its protocol."""
 
 _TICK = "M-0.12,-1.2H0.12V1.2H-0.12Z"
 NAMES = {
@@ -80,9 +96,16 @@ def conditions_chart(results: Mapping[str, memory_rl.Result]) -> alt.LayerChart:
     return chart.configure(**{**vega_config("light", [], ground=GROUND["light"]), "font": "DejaVu Sans"})
 
 
-def main() -> None:
+def of_sweep(name: str, folder: str | Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the figures of one of `SWEEPS`."""
+    study = make_study(find_cells([folder]))
+    for make, file in SWEEPS[name].items():
+        figure = make(study.plain().shown() if name == "quick" else study)
+        yield from ((file, content) for _, content in draw(figure, study))
+
+
+def of_conditions() -> None:
     """Runs the conditions with their defaults and keeps the wanted figures."""
-    FIGURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         results = {"sft": memory_rl.sft(N=64, log_path=f"{folder}/sft")}
         for name, settings in CONDITIONS.items():
@@ -92,10 +115,20 @@ def main() -> None:
                     results[name].path / f"figures/{figure}.svg",
                     FIGURES / (f"{name}.svg" if figure == "bits_known" else f"{name}_{figure}.svg"),
                 )
-        drawing = outlined(vl_convert.vegalite_to_svg(conditions_chart(results).to_dict()))
+        drawing = drawn(conditions_chart(results).to_dict())
         (FIGURES / "conditions.svg").write_text(drawing, encoding="utf-8")
         print(*results.values(), sep="\n")
 
 
+def main(words: Sequence[str]) -> None:
+    """The figures of the sweeps that are named, or else those of runs of their own."""
+    FIGURES.mkdir(exist_ok=True)
+    for name, _, folder in (word.partition("=") for word in words):
+        for file, content in of_sweep(name, folder):
+            (FIGURES / file).write_bytes(content)
+    if not words:
+        of_conditions()
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

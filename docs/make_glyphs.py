@@ -3,7 +3,7 @@
 The font is Liberation Sans, regular and bold, as vl-convert carries and measures it (SIL Open Font License
 1.1). So what is drawn is as wide as what was laid out, whatever fonts a reader has.
 
-python docs/make_glyphs.py       (needs fonttools)
+pip install fonttools && python docs/make_glyphs.py
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ _FROM_ROOT = {"index.md": "README.md", "changes.md": "CHANGELOG.md"}
 """Pages that are files of the checkout's root."""
 _PAGES = {name: page for page, name in _FROM_ROOT.items()} | {"docs/tutorial.ipynb": "tutorial.md"}
 """Where on the site a file of the checkout is shown."""
+_INTERVAL = re.compile(r"(?<=\d) \[[\d.]+, (?:[\d.]+|-|beyond)\](?!\()")
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)]*)?\))")
 
 
@@ -59,7 +60,7 @@ def _tutorial() -> tuple[str, dict[str, bytes]]:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Makes a page that is written for a repository fit for the site."""
-    return for_python_markdown(with_links(markdown, page.file.src_uri))
+    return for_python_markdown(with_whole_intervals(with_links(markdown, page.file.src_uri)))
 
 
 def link_target(link: str, page: str) -> str:
@@ -78,6 +79,16 @@ def with_links(markdown: str, page: str) -> str:
     """A page with its relative links as they are on the site."""
     folder = PurePosixPath(page).parent
     return _LINK.sub(lambda found: os.path.relpath(link_target(found[1], page), folder), markdown)
+
+
+def with_whole_intervals(markdown: str) -> str:
+    """A page in whose tables no line is broken between a number and its interval, or within that."""
+    return re.sub(
+        r"^\|.*",
+        lambda row: _INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), row[0]),
+        markdown,
+        flags=re.M,
+    )
 
 
 def for_python_markdown(markdown: str) -> str:

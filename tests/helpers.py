@@ -211,5 +211,7 @@ def likelihoods_of(channel: RewardChannel, answers, secrets) -> np.ndarray:
 def without_progress(errors: str) -> str:
     """What stands on standard error but lines about progress, which come every few seconds."""
     return "".join(
-        line for line in errors.splitlines(keepends=True) if not re.search(r" (so far|left)$", line)
+        line
+        for line in errors.splitlines(keepends=True)
+        if not re.match(r"[a-z ]+: .* (so far|left)(,|$)", line)
     )

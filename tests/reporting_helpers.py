@@ -102,6 +102,14 @@ def luminance(color: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def is_named(layers, place: int) -> bool:
+    """Whether the colour of a layer, the words beside it or the key say what it is."""
+    layer, beside = layers[place], [one.mark["type"] for one in layers[place + 1 : place + 2]]
+    own_look = {"strokeDash", "shape"} & layer.mark.keys()
+    in_legend = not layer.alone and layer.mark["type"] in ("line", "point") and not own_look
+    return in_legend or bool(layer.says) or beside == ["text"] or layer.mark["type"] == "text"
+
+
 def cell_of(
     memorised: int = 16,
     median: tuple = (116.0, 68.0, 144.0),

@@ -60,16 +60,17 @@ def make_condition(
 
 def show_ceilings(condition: Condition) -> None:
     """Prints the ceilings, and what the channel cannot teach."""
-    from memory_rl.reporting.terminal import ceilings_table, show_table
+    from memory_rl.reporting.sheets import say, show
+    from memory_rl.reporting.terminal import ceilings_sheet
 
     world, signal, found = condition.world, condition.signal, condition.ceilings
-    show_table(ceilings_table(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
-    warn_of_channel(condition)
+    show(ceilings_sheet(signal.condition(world), world.N, condition.memorised_at, found.as_dict()))
+    for sentence in channel_notes(condition):
+        say(f"note: {sentence}")
 
 
-def warn_of_channel(condition: Condition) -> None:
-    """Prints what the channel cannot teach, if anything."""
+def channel_notes(condition: Condition) -> list[str]:
+    """Sentences about what the channel cannot teach, if anything."""
     bins, N = condition.signal.reward_bins, condition.world.N
     unused = 0 if bins is None else bins - len(condition.environment.channel.levels)
-    for sentence in warnings_about(condition.ceilings, N, unused):
-        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
+    return [*warnings_about(condition.ceilings, N, unused)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.assembly import (
@@ -21,7 +22,7 @@ from memory_rl.assembly import (
     make_sampling,
     make_setting,
 )
-from memory_rl.condition import show_ceilings, warn_of_channel
+from memory_rl.condition import channel_notes, show_ceilings
 from memory_rl.errors import (
     DivergedError,
     LawBreachWarning,
@@ -36,8 +37,9 @@ from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.inputs import changed_input, hash_inputs
 from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
-from memory_rl.populations import Learners, make_learners
+from memory_rl.populations import Learners, make_learners, refuse_unknown_model
 from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.sheets import say
 from memory_rl.reporting.values import number
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -68,6 +70,7 @@ def run_experiment(experiment: Experiment) -> Result:
     if not experiment.keep.quiet:
         print_anything()
     with closing(_trackers(experiment)) as trackers, Progress(experiment.keep.quiet) as progress:
+        refuse_unknown_model(experiment)
         progress.phase("working out the ceilings")
         find_teacher(experiment)
         setting, manifest = make_setting(experiment), make_manifest(experiment)
@@ -77,8 +80,8 @@ def run_experiment(experiment: Experiment) -> Result:
         with sigterm_raises(), claim as directory:
             if directory.is_complete:
                 Checkpoints(directory.path).remove()  # a kill may have come between the end and this
-                _say(experiment, f"{directory.path} is complete already; nothing was run.")
-                _answer(experiment, load(directory.path).cell, progress)
+                note = f"{directory.path} is complete already; nothing was run."
+                _answer(experiment, load(directory.path).cell, progress, [note])
             else:
                 _run_in(directory, manifest, setting, trackers, progress)
             result = load(directory.path)
@@ -171,7 +174,6 @@ def _measure(
         raise DivergedError(_why_diverged(experiment, found, sampling)) from None
     except TokensSpentError as why:
         completed, stopped = True, f"{why}: the runs that had not memorised by then are censored there."
-        _say(experiment, stopped)
     finally:
         progress.phase("writing and summing up")
         tables.write()
@@ -213,6 +215,14 @@ def _why_diverged(experiment: Experiment, found: NotFiniteError, sampling: Sampl
     )
 
 
+_LOADING = {
+    "local": "loading the model",
+    "tabular": "making the table",
+    "tinker": "connecting to the service",
+}
+"""What is done before anything is learned."""
+
+
 def _start(setting: Setting, directory: RunDirectory, progress: Progress) -> tuple[Learners, Json]:
     """Loads the model, and prints what can be expected.
 
@@ -221,7 +231,7 @@ def _start(setting: Setting, directory: RunDirectory, progress: Progress) -> tup
         have been downloaded: the hashes of what was read, and the prompt.
     """
     keep = setting.experiment.keep
-    progress.phase("loading the model")
+    progress.phase(_LOADING[setting.experiment.policy.backend])
     try:
         learners = make_learners(setting, directory.path, progress.warm_up)
         learners = replace(learners, lessons=lessons_of(setting.experiment))
@@ -233,8 +243,9 @@ def _start(setting: Setting, directory: RunDirectory, progress: Progress) -> tup
         _keep_own_reward(setting, directory)
     except MemoryRLError as error:
         raise NotStartedError(error) from error
-    if not setting.experiment.keep.quiet:
-        _tell(setting, learners)
+    if not keep.quiet:
+        with progress.aside():
+            _tell(setting, learners)
     spending = getattr(learners.policy, "spending", None)
     if spending is not None:  # what was spent before resuming counts too, and is kept from now on
         if (directory.path / USAGE).exists():
@@ -280,20 +291,24 @@ def _refuse_other_words(directory: RunDirectory, read: Json) -> None:
 
 
 def _tell(setting: Setting, learners: Learners) -> None:
-    """Prints what the channel cannot teach and what hosting may cost; if asked, device and ceilings, too."""
-    experiment, about = setting.experiment, learners.about
-    if experiment.keep.verbose and "device" in about:
-        print(f"device: the model computes on {about['device']} in {about['dtype']}.")  # noqa: T201
-    (show_ceilings if experiment.keep.verbose else warn_of_channel)(setting.condition)
-    if experiment.updates.skip_ahead and experiment.why_not_skip:
-        _say(experiment, f"no silent updates are skipped: {experiment.why_not_skip}.")
+    """Prints what hosting may cost; if asked, device and ceilings, too."""
+    if setting.experiment.keep.verbose:
+        if "device" in learners.about:
+            say(f"device: the model computes on {learners.about['device']} in {learners.about['dtype']}.")
+        show_ceilings(setting.condition)
     for sentence in learners.notes:
-        _say(experiment, sentence)
+        say(f"note: {sentence}", Console(stderr=True))
 
 
-def _say(experiment: Experiment, sentence: str) -> None:
-    if not experiment.keep.quiet:
-        print(f"note: {sentence}")  # noqa: T201  # asked for with quiet=False
+def _notes(setting: Setting, stopped: str | None) -> Iterator[str]:
+    """What limits an answer: of the channel, and of how it was learned."""
+    experiment = setting.experiment
+    if not experiment.keep.verbose:
+        yield from channel_notes(setting.condition)
+    if experiment.updates.skip_ahead and experiment.why_not_skip:
+        yield f"no silent updates are skipped: {experiment.why_not_skip}."
+    if stopped:
+        yield stopped
 
 
 def _keep_own_reward(setting: Setting, directory: RunDirectory) -> None:
@@ -337,21 +352,21 @@ def _report(
     cell.summary.update(summarise(cell, setting.condition.ceilings.as_dict(), meter.episodes_to_know))
     cell.summary.update(learners.about, **_about_service(learners, stopped), tokens=meter.tokens)
     directory.write_json(SUMMARY, {"schema": SCHEMA, "conditions": {experiment.condition: cell.summary}})
-    _answer(experiment, cell, progress)
+    _answer(experiment, cell, progress, _notes(setting, stopped))
     if experiment.keep.figures:
         _draw(cell, directory, progress)
     for breach in breaches(cell.summary.get("checks", {})):
         warnings.warn(breach, LawBreachWarning, stacklevel=2)
 
 
-def _answer(experiment: Experiment, cell: Cell, progress: Progress) -> None:
-    """Says what came out, before anything is drawn of it."""
+def _answer(experiment: Experiment, cell: Cell, progress: Progress, notes: Iterable[str]) -> None:
+    """Says what came out, and what limits it, before anything is drawn of it."""
     if experiment.keep.quiet:
         return
     from memory_rl.reporting.terminal import show_answer
 
     with progress.aside():
-        show_answer(cell)
+        show_answer(cell, notes)
 
 
 def _draw(cell: Cell, directory: RunDirectory, progress: Progress) -> None:

@@ -11,7 +11,7 @@ import math
 import numbers
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cache, partial
@@ -107,17 +107,32 @@ def split_words(words: Iterable[str]) -> dict[str, str]:
     Raises:
         ConfigError: about the first that does not have this form, or is given twice.
     """
-    texts: dict[str, str] = {}
-    for word in words:
+    texts, given = dict[str, str](), [*words]
+    for place, word in enumerate(given):
         name, equals, text = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word!r} is not of the form key=value: type for example N=64.")
-        if word.startswith("--"):
-            raise ConfigError(f"{word} is not of the form key=value: type {word.lstrip('-')}.")
+        parted = not text and any("=" not in after for after in given[place + 1 : place + 2])
+        if not equals or parted or word.startswith("-"):
+            wrong = word if equals else repr(word)
+            raise ConfigError(f"{wrong} is not of the form key=value: type {_meant(given, place)}.")
         if name in texts:
             raise ConfigError(f"{name} is given twice ({texts[name]} and {text}): give it once.")
         texts[name] = text
     return texts
+
+
+_PAIR = re.compile(r"-*([A-Za-z]\w*)(?:\s*[:=]\s*|\s+)([^\s=]+)(?=\s|$)")
+"""How else people write a key and its value: N 16, N:16, N = 16, --N 16, -N=16."""
+
+
+def _meant(words: Sequence[str], place: int) -> str:
+    """What was perhaps meant by a word that is not key=value, with the words around it."""
+    pair = _PAIR.match(" ".join(words[place : place + 3]))
+    if pair is not None:
+        return "=".join(pair.groups())
+    before = words[place - 1] if place else ""
+    if "=" in before and before.endswith(",") and "=" not in words[place]:
+        return f"{before}{words[place]}"
+    return "for example N=64"
 
 
 def read(keys: Mapping[str, Key], given: Mapping[str, Any], *, typed: bool) -> dict[str, Any]:

@@ -83,6 +83,15 @@ def make_learners(
     return Learners(policy, about, warmup, about.pop("notes", []), **more)
 
 
+def refuse_unknown_model(experiment: Experiment) -> None:
+    """Raises a ModelError about a model that is not there, before PyTorch is imported."""
+    policy = experiment.policy
+    if policy.backend == "local" and policy.model_name != TINY:
+        from memory_rl.policies.hub import refuse_unknown
+
+        refuse_unknown(policy.model_name)
+
+
 def _use_threads(setting: Setting) -> None:
     import torch
 

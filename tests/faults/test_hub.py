@@ -1,5 +1,8 @@
 """A hub that is not there, does not answer or refuses: one sentence within seconds, and the cache is used."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +21,24 @@ from memory_rl.policies.base_model import find_base_model
 
 COMMIT = "0123456789" * 4
 Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("some/thing", "is neither a directory nor in the hub's cache, and HF_HUB_OFFLINE forbids to ask"),
+        ("./models/mine", "is no directory, and no hub can have a model of that name: give tiny, "),
+        ("a/b/c", "is no directory, and no hub can have a model of that name: give tiny, "),
+    ],
+)
+def test_an_unknown_model_is_refused_before_pytorch_is_imported(name, why):
+    ask = "import sys; from memory_rl.cli import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = [sys.executable, "-c", ask, "train", "N=8", f"model_name={name}"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.stdout == "2 False\n"
+    assert f"memory-rl: model_name='{name}' {why}" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 @pytest.fixture

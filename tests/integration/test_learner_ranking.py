@@ -235,9 +235,10 @@ def test_one_that_diverges_at_all_rates_says_so(protocol, monkeypatch):
 def test_one_that_diverges_at_all_rates_beside_others_is_named_with_the_ranking(protocol, monkeypatch):
     """In the terminal and on the page, which finds no cell of it."""
 
-    def some_diverge(tasks, settings):
+    def some_diverge(tasks, settings, running):
         bad = [task for task in tasks if task.cell.values["algorithm"] == "grpo"]
-        return [*diverge(bad, settings), *execute([task for task in tasks if task not in bad], settings)]
+        others = [task for task in tasks if task not in bad]
+        return [*diverge(bad, settings, running), *execute(others, settings, running)]
 
     monkeypatch.setattr("memory_rl.experiments.sweep.execute", some_diverge)
     words = [f"protocol={protocol}", "backend=tabular", "log_path=sweep", "learners=reinforce,rloo,grpo"]
@@ -252,7 +253,7 @@ def test_one_that_diverges_at_all_rates_beside_others_is_named_with_the_ranking(
     assert "the least or the greatest candidate" in page[-1]
 
 
-def diverge(tasks, settings):
+def diverge(tasks, settings, running):
     why = "run 0 diverged at its update 3 (episode 12), where its gradients are not finite: use less."
     return [CellOutcome(task.cell.id, "failed", why, diverged=True) for task in tasks]
 

@@ -167,9 +167,9 @@ def test_max_tokens_total_ends_it_in_good_order(serve, capsys):
     assert summary["censored"] == 2
     assert summary["stopped"].startswith("max_tokens_total=2500 leaves ")
     assert result.outcome is memory_rl.Outcome.BUDGET_SPENT
-    out = capsys.readouterr().out
-    assert "note: max_tokens_total=2500 leaves " in out
-    assert "note: an update of one run costs at most " in out
+    said = capsys.readouterr()
+    assert "note: max_tokens_total=2500 leaves " in said.out
+    assert "note: an update of one run costs at most " in said.err  # before anything is spent
     episodes = result.episodes.group_by("run").len().sort("run")["len"].to_list()
     assert (
         episodes

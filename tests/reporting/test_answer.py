@@ -4,16 +4,18 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
+import jinja2
 import pytest
 from reporting_helpers import EVIL, change
 
-from memory_rl.analysis.collect import find_cells
+from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.samples import gather
 from memory_rl.analysis.survival import contrast, log_rank
-from memory_rl.reporting.answer import Axis, against, make_answer
+from memory_rl.reporting.answer import Answer, Axis, Chart, Row, against, make_answer
 from memory_rl.reporting.headline import headline
-from memory_rl.reporting.study import make_study
+from memory_rl.reporting.study import Entry, Label, make_study
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,69 @@ def test_a_report_of_one_cell_says_what_its_run_said(sweep):
 
 
 def test_several_cells_are_told_from_least_to_most(answer, study):
-    first, second = answer.sentences
+    first, second, third = answer.sentences
     rates = {entry.label: entry.summary["bits_per_episode"]["estimate"] for entry in study.at(16)}
     assert first.startswith("At N = 16, an episode put between ")
     assert first.index(f"({min(rates, key=rates.get)},") < first.index(f"({max(rates, key=rates.get)},")
     assert second.startswith("Of 4 conditions sft is the fastest")  # copies are the same runs
+    rates = {entry.label: entry.summary["bits_per_episode"]["estimate"] for entry in study.at(8)}
+    least, most = (
+        f"{rates[name]:.3g} bits ({name})" for name in sorted(rates, key=rates.get)[:: len(rates) - 1]
+    )
+    assert third == f"At N = 8 it was between {least} and {most}."
+
+
+def test_the_answer_is_about_the_N_of_most_conditions_and_names_the_others(study):
+    """One condition alone at the greatest N is not what a sweep is about; of many N the ends are told."""
+
+    def at(N: int, entry: Entry) -> Entry:
+        manifest = {**entry.cell.manifest, "config": {**entry.cell.config, "N": N}}
+        return replace(entry, cell=Cell(entry.cell.path, manifest, entry.summary))
+
+    far = [at(N, entry) for N in (32, 64, 128, 256) for entry in study.at(16)[:1]]
+    found = make_answer(replace(study, entries=[*study.at(16), *far]))
+    first, _, *others = found.sentences
+    assert first.startswith("At N = 16, ")
+    rate = far[0].summary["bits_per_episode"]["estimate"]
+    assert others == [
+        f"At N = 32 it was {rate:.3g} bits (sft).",
+        f"At N = 256 it was {rate:.3g} bits (sft).",
+        "The charts below show N = 64 and 128, too.",
+    ]
+
+
+def test_a_note_says_at_which_N_unless_it_is_so_at_all():
+    charts = [
+        Chart(N, [], "", notes, {}) for N, notes in ((4, ["a", "b"]), (8, ["a", "b"]), (16, ["a", "c"]))
+    ]
+    assert Answer([], charts, Axis(0.0, 1.0)).notes == ["a", "At N = 4 and 8: b", "At N = 16: c"]
+
+
+@pytest.mark.parametrize(
+    ("places", "coloured"), [([0, 1, 2], True), ([0, 1, 0], False), ([*range(8), 0], False)]
+)
+def test_a_ranked_chart_uses_no_colour_twice(places, coloured):
+    """Of two groups of labels, both of which begin with the first colour, a chart may show a few of each."""
+    rows = [
+        Row(Label(str(place), color, 0, starts_hidden=False), "", "", 1.0, None, None, None)
+        for place, color in enumerate(places)
+    ]
+    assert Chart(16, rows, "", [], {}).coloured == coloured
+
+
+@pytest.mark.parametrize(
+    ("many", "shown", "folded"), [(0, 0, 0), (1, 0, 0), (4, 4, 0), (5, 3, 2), (26, 3, 23)]
+)
+def test_many_notes_are_one_box_and_folded_beyond_a_few(many, shown, folded):
+    """A single one is a paragraph, with nothing around it."""
+    templates = jinja2.Environment(loader=jinja2.PackageLoader("memory_rl.reporting"), autoescape=True)
+    noted = templates.from_string('{% from "notes.html" import noted %}{{ noted(notes) }}')
+    box = noted.render(notes=[f"note {place}" for place in range(many)])
+    assert box.count('class="warning"') == min(many, 1)
+    before, _, after = box.partition("<details>")
+    assert (before.count("<li>"), after.count("<li>")) == (shown, folded)
+    assert all(f"note {place}<" in box for place in range(many))
+    assert (f"<summary>{folded} more</summary>" in box) == bool(folded)
 
 
 def test_ratios_and_tests_are_against_the_fastest_of_the_same_N(sweep, study, answer):

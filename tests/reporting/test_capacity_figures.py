@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import vl_convert
-from reporting_helpers import wait_until_drawn
+from reporting_helpers import is_named, wait_until_drawn
 
 import memory_rl
 from memory_rl.analysis.collect import find_cells
@@ -22,7 +22,8 @@ from memory_rl.reporting.capacity import (
 )
 from memory_rl.reporting.capacity_charts import CAPACITY_FIGURES
 from memory_rl.reporting.charts import FIGURES
-from memory_rl.reporting.drawing import live, sheet
+from memory_rl.reporting.drawing import live
+from memory_rl.reporting.printing import key, sheet
 from memory_rl.reporting.report import save_capacity_figures
 from memory_rl.reporting.study import make_study
 
@@ -84,7 +85,7 @@ def rows_of(frame, condition, size, M, order="mixed"):
 def test_a_point_has_the_numbers_of_its_run_directory(cells_folder, frame):
     """Stored is the sum over the secrets, from another file than the one it is read from."""
     (cell,) = find_cells([cells_folder / "sft-32-2"])
-    row = rows_of(frame, "sft", "shared n=32", 2)
+    row = rows_of(frame, "sft", "adapter_parameters=32", 2)
     of_secrets = pl.read_parquet(cells_folder / "sft-32-2" / "secrets.parquet")
     last = of_secrets.filter(pl.col("episode") == pl.col("episode").max().over("run"))
     assert row["stored"] == pytest.approx(
@@ -105,13 +106,22 @@ def test_a_point_has_the_numbers_of_its_run_directory(cells_folder, frame):
 
 def test_a_cell_in_which_no_run_memorised_has_a_bound_and_no_rate(frame):
     """No event in 3 runs x 8 episodes: at the exact Poisson bound, -ln 0.025 events of 2 secrets x 2 bits."""
-    row = rows_of(frame, "binary", "shared n=1", 2)
+    row = rows_of(frame, "binary", "adapter_parameters=1", 2)
     assert (row["memorised"], row["rate"]) == (0, None)
     assert row["bound"] == pytest.approx(-np.log(0.025) * 4 / 24, rel=1e-3)
 
 
+@pytest.mark.parametrize("make", CAPACITY_FIGURES)
+def test_every_line_is_in_the_legend_or_the_key_or_has_its_name_beside_it(study, make):
+    figure = make(study)
+    for panel in figure.panels:
+        assert all(is_named(panel.layers, place) for place in range(len(panel.layers)))
+    title = sheet(figure, study)["title"]
+    assert " ".join(title["subtitle"]) == key(figure.panels) != ""
+
+
 def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame):
-    assert frame.filter(order="blocks").select("size", "num_secrets").rows() == [("shared n=32", 4)]
+    assert frame.filter(order="blocks").select("size", "num_secrets").rows() == [("adapter_parameters=32", 4)]
     for name in ("capacity", "parameters", "size"):
         layers = [layer for panel in getattr(capacity_charts, name)(study).panels for layer in panel.layers]
         drawn = json.dumps([layer.frame.to_dicts() for layer in layers if "runs" in layer.frame.columns])
@@ -121,9 +131,13 @@ def test_blocks_are_in_the_table_and_in_no_figure_but_interference(study, frame)
 
 def test_cells_come_by_condition_size_and_secrets(study):
     assert [entry.label for entry in study.entries] == [
-        *(f"sft, shared n={size}, {secrets}" for size in (1, 32) for secrets in ("1 secret", "2 secrets")),
-        "sft, shared n=32, 4 secrets in blocks",
-        "binary, shared n=1, 2 secrets",
+        *(
+            f"sft adapter_parameters={size} {secrets}"
+            for size in (1, 32)
+            for secrets in ("num_secrets=1", "num_secrets=2")
+        ),
+        "sft adapter_parameters=32 num_secrets=4 order=blocks",
+        "binary adapter_parameters=1 num_secrets=2",
     ]
 
 
@@ -148,7 +162,10 @@ def test_a_panel_a_condition_and_the_colours_of_sizes_are_the_same_in_all(study)
     encodings = [layer["encoding"] for panel in panels for layer in live(panel, study.plain(), "")["layer"]]
     scales = [encoding["color"]["scale"] for encoding in encodings if "color" in encoding]
     assert len(scales) > 6
-    assert all(scale == {"domain": ["shared n=1", "shared n=32"], "range": "ordinal"} for scale in scales)
+    assert all(
+        scale == {"domain": ["adapter_parameters=1", "adapter_parameters=32"], "range": "ordinal"}
+        for scale in scales
+    )
 
 
 def test_the_lines_of_known_capacities_are_2_and_3_6_bits_a_parameter(study):
@@ -163,7 +180,7 @@ def test_only_saturated_sizes_have_diamonds(study, cells_folder):
     wanted = (
         capacities_frame(find_cells([cells_folder])).filter("saturated", condition="sft")["size"].to_list()
     )
-    assert wanted == ["shared n=1"]
+    assert wanted == ["adapter_parameters=1"]
     for name in ("capacity", "parameters"):
         panel = next(panel for panel in getattr(capacity_charts, name)(study).panels if panel.title == "sft")
         (diamonds,) = [layer.frame for layer in panel.layers if layer.mark.get("shape") == "diamond"]
@@ -223,7 +240,7 @@ def test_a_report_of_such_cells_alone_leaves_the_other_figures_out_and_says_why(
     page = (made / "index.html").read_text()
     assert page.count("(each cell has several secrets or another adapter than LoRA, and") == len(FIGURES)
     assert "### Capacities" in text
-    assert text.count("| shared n=1 | 1 | 4 | ") == 3  # of sft at two M, and of binary
+    assert text.count(r"| adapter\_parameters=1 | 1 | 4 | ") == 3  # of sft at two M, and of binary
     assert "none; at most 0.615" in text
     frame = pl.read_csv(made / "capacity.csv")
     assert frame.filter(pl.col("order") == "mixed")["capacity"].null_count() == 0

@@ -140,6 +140,30 @@ def test_no_chart_uses_a_colour_twice(cell, many):
     assert len(FIGURES[0](study).panels) == -(-many // MOST)
 
 
+@pytest.mark.parametrize(
+    ("conditions", "sizes"),
+    [
+        ("abcdefghi", [5, 4]),
+        ("aaaaaaaaab", [5, 5]),
+        ("abbbccccccccd", [4, 8, 1]),
+        ("a" * 19, [7, 7, 5]),
+        ("abc", [3]),
+    ],
+)
+def test_groups_are_as_few_and_as_even_as_conditions_that_stay_together_allow(cell, conditions, sizes):
+    """Nine are not eight and one, which would stand alone in its chart."""
+    cells = [
+        Cell(
+            cell.path,
+            {**cell.manifest, "condition": name, "config": {**cell.config, "learning_rate": 1 + place}},
+            cell.summary,
+        )
+        for place, name in enumerate(conditions)
+    ]
+    labels = make_study(cells).labels
+    assert [sum(label.group == group for label in labels) for group in range(labels[-1].group + 1)] == sizes
+
+
 def test_bands_of_many_curves_are_pale_but_for_the_one_that_is_pointed_at(cell):
     for many, pale in ((3, False), (4, True)):
         study = labelled(cell, learning_rate=[0.1 * place for place in range(1, many + 1)])

@@ -1,6 +1,7 @@
 """The numbers behind the report's figures, against closed forms and by hand."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting import curves
 from memory_rl.reporting.charts import FIGURES, absorption, bits_known, scaling, survival, waterfall
-from memory_rl.reporting.study import Entry, make_study
+from memory_rl.reporting.study import Entry, Label, make_study
 
 
 class Told(Cell):
@@ -198,6 +199,53 @@ def test_panels_that_are_compared_share_their_axes(sweep):
     for make in (bits_known, survival, absorption, scaling):
         for channel in ("x", "y"):
             assert len(domains(make, study, channel)) == 1
+    assert len(domains(waterfall, study, "x")) == 1
+
+
+class Study(NamedTuple):
+    """As much of a study as its figures ask for."""
+
+    entries: list[Entry]
+    labels: list[Label]
+
+    @property
+    def sizes(self):
+        return sorted({entry.N for entry in self.entries})
+
+    def at(self, N):
+        return [entry for entry in self.entries if entry.N == N]
+
+    def charts(self):
+        yield "", self
+
+
+def sinking(to: float, N: int = 16, runs: int = 1) -> Told:
+    """Runs that learn all there is but for the first, which sinks."""
+    last = [to] + [math.log2(N)] * (runs - 1)
+    times = {"run": [run for run in range(runs) for _ in range(2)], "episode": [0, 9] * runs}
+    known = [bits for end in last for bits in (0.0, end)]
+    return Told({**times, "bits_known": known}, N, {"ceilings": {"shannon_capacity": 1.0, "capacity": 1.0}})
+
+
+def bits_figure(**cells):
+    return bits_known(Study([Entry(name, cell) for name, cell in cells.items()], []))
+
+
+def test_an_axis_of_bits_known_is_not_stretched_by_runs_that_sank():
+    """Of 4 and 6 bits the axis goes from -3 to 6.6; what is cut off is named, there and on the axis."""
+    near = bits_figure(a=sinking(-2.9, N=64), b=sinking(4.0))
+    assert ([*near.notes], near.panels[0].channels["y"]["title"]) == ([], "bits known")
+    far = bits_figure(a=sinking(-5.0, N=64), b=sinking(4.0), c=sinking(-20.0, runs=8), d=sinking(1.0, runs=2))
+    for panel in far.panels:
+        assert panel.channels["y"]["scale"]["domain"] == pytest.approx([-3, 6.6])
+        assert panel.channels["y"]["title"] == "bits known (cut off below \u22123)"
+        assert all(layer.mark["clip"] for layer in panel.layers)
+    assert far.notes == [
+        "What lies below \u22123 bits is cut off: the mean of a at N = 64, and ends of intervals or single "
+        "runs. It comes into view when the figure is moved."
+    ]
+    only_an_end = bits_figure(c=sinking(-20.0, runs=8))  # its mean ends at 1
+    assert only_an_end.notes[0].startswith("What lies below \u22122 bits is cut off: ends of intervals")
 
 
 def test_a_median_of_7_is_read_off_a_linear_axis_and_other_scales_say_what_they_are(sweep):
@@ -207,7 +255,7 @@ def test_a_median_of_7_is_read_off_a_linear_axis_and_other_scales_say_what_they_
         assert max(near["scale"]["domain"]) <= 105
         assert (near["scale"].get("type"), near["title"]) == (None, "episodes")
         assert far["scale"]["type"] == "symlog"
-        assert "linear up to 10, logarithmic beyond" in far["title"]
+        assert "linear to 10, then logarithmic" in far["title"]
 
 
 @pytest.mark.parametrize("make", [make for make in FIGURES if make.__name__ not in ("waterfall", "film")])

@@ -1,16 +1,22 @@
 """Figures look the same wherever they are opened: their text is outlines, as wide as it was laid out."""
 
 import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
 from xml.etree import ElementTree
 
+import polars as pl
 import pytest
 import vl_convert
+from reporting_helpers import is_named
 
 from memory_rl.analysis.collect import find_cells
-from memory_rl.reporting.charts import FIGURES
-from memory_rl.reporting.drawing import sheet
+from memory_rl.reporting.charts import FIGURES, absorption, bits_known
+from memory_rl.reporting.drawing import Figure, Panel
 from memory_rl.reporting.lettering import FONT, outlined, width_of
 from memory_rl.reporting.pictures import draw, draw_run
+from memory_rl.reporting.printing import key, printed, sheet
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.themes import vega_config
 
@@ -68,6 +74,76 @@ def test_no_figure_asks_for_a_font(sweep, study):
         ElementTree.fromstring(content)  # noqa: S314  # our own
         assert b"<text" not in content
         assert b"font-family" not in content
+
+
+def test_no_figure_of_the_docs_asks_for_a_font():
+    figures = [*(Path(__file__).parents[2] / "docs" / "figures").iterdir()]
+    assert len(figures) > 5
+    for path in figures:
+        drawing = path.read_text(encoding="utf-8")
+        assert (path.name, "<text" in drawing, "font-family" in drawing) == (path.name, False, False)
+        assert "aria-label" in drawing
+
+
+@pytest.mark.parametrize("in_column", [False, True])
+def test_every_line_of_a_saved_figure_is_in_its_legend_or_its_key_or_has_its_name_beside_it(study, in_column):
+    theme, words = ("paper" if in_column else "light"), {}
+    for make in FIGURES:
+        figure = make(study)
+        for panel in figure.panels:
+            unnamed = [
+                layer.mark for place, layer in enumerate(panel.layers) if not is_named(panel.layers, place)
+            ]
+            assert (figure.name, [mark for mark in unnamed if mark["type"] != "rect"]) == (figure.name, [])
+        ((_, drawing),) = draw(figure, study, theme)
+        labels = re.findall(r'aria-label="([^"]*)"', drawing.decode())
+        words[figure.name] = " ".join(map(unescape, labels))
+        for layer in figure.panels[0].layers:
+            drawn_rows = figure.panels[0].frame if layer.frame is None else layer.frame
+            assert layer.says in words[figure.name] or drawn_rows.is_empty()
+    assert "h(p): what a yes or no can tell; -log2 p: what is left to know" in words["absorption"]
+    ((_, drawing),) = draw(absorption(study), study, theme)
+    for name in ("h(p)", "-log2 p"):  # beside each curve
+        assert drawing.decode().count(f'aria-label="{name}"') == len(absorption(study).panels)
+    assert "dotted: the ceiling of a condition" in words["bits_known"]
+    assert "P(answer)" in words["film"]  # of the rectangles, in their own legend
+
+
+@pytest.mark.parametrize(
+    ("titles", "columns"),
+    [
+        (["N = 16"], 1),
+        (["N = 16", "N = 64"], 2),
+        (["N = 4", "N = 8", "N = 16", "N = 32"], 3),
+        (["N = 16: a", "N = 16: b", "N = 64: a", "N = 64: b"], 2),
+        (["N = 16: a", "N = 16: b", "N = 16: c", "N = 64: a"], 3),
+        ([], 0),
+    ],
+)
+def test_the_panels_of_one_N_are_a_row(titles, columns):
+    figure = Figure("survival", [Panel(pl.DataFrame(), {}, [], title=title) for title in titles])
+    assert figure.columns == columns
+
+
+def test_a_key_names_only_what_is_drawn(study):
+    (panel, *_) = absorption(study).panels
+    bare = replace(panel, layers=[replace(layer, frame=panel.frame.clear()) for layer in panel.layers])
+    assert key([panel]) == key([panel, panel, bare]) != ""
+    assert key([bare]) == ""
+
+
+def test_legends_have_as_many_columns_as_fit(study):
+    """Of names of 4 letters three fit into a panel, of 30 letters one."""
+    panels = bits_known(study).panels
+    for letters, columns in ((4, 3), (15, 2), (30, 1)):
+        names = {label.name: label.name[:1].ljust(letters, "m") for label in study.labels}
+        labels = [replace(label, name=names[label.name]) for label in study.labels]
+        frame = panels[0].frame.with_columns(pl.col("series").replace(names))
+        spec = printed(replace(panels[0], frame=frame), replace(study, labels=labels))
+        legends = [
+            layer["encoding"]["color"]["legend"] for layer in spec["layer"] if "color" in layer["encoding"]
+        ]
+        assert {legend["columns"] for legend in legends} == {columns}
 
 
 def test_a_png_is_drawn_where_it_is_asked_for(study):

@@ -305,6 +305,57 @@ def test_the_film_shows_one_condition_at_a_time(open_page):
         assert float(told["P(answer)"]) == pytest.approx(1 / (16 - episode) if possible else 0, rel=0.05)
 
 
+def test_nineteen_conditions_are_all_to_be_seen_above_the_figures(open_page):
+    page = open_page(viewport={"width": 1280, "height": 800})
+    hidden = page.evaluate(
+        """() => {
+            const box = document.querySelector(".legend fieldset");
+            const [chip] = box.querySelectorAll(".chip");
+            for (const old of box.querySelectorAll(".chip, .break")) old.remove();
+            for (let place = 0; place < 19; place += 1) {
+                const copy = chip.cloneNode(true);
+                copy.querySelector("label > span").textContent = "binned_log_distance B=16";
+                box.append(copy);
+            }
+            return box.scrollHeight - box.clientHeight;
+        }"""
+    )
+    assert hidden <= 1
+    assert page.locator(".legend .chip").count() == 19
+
+
+@pytest.mark.parametrize(("width", "beside"), [(1280, True), (390, False)])
+def test_charts_beside_each_other_are_level_whatever_their_names(open_page, width, beside):
+    page = open_page(viewport={"width": width, "height": 800})
+    panels = page.locator("#figure-survival .panel:not([hidden])")
+    name = "N = 16: binned_log_distance B=8 algorithm=reinforce to binned_log_distance B=32 algorithm=grpo"
+    panels.first.locator("figcaption span").first.evaluate(
+        "(place, name) => { place.textContent = name; }", name
+    )
+    first, second = (panel.locator(".chart").bounding_box() for panel in panels.all())
+    assert (abs(first["y"] - second["y"]) < 1) == beside
+    caption = panels.first.locator("figcaption").bounding_box()
+    assert caption["y"] + caption["height"] <= first["y"]
+
+
+def test_what_leaves_its_box_on_the_right_is_shaded_there(open_page):
+    """The shade is under what stands there, and is covered when the table is at its end."""
+    page = open_page(viewport={"width": 390, "height": 844})
+    region = page.locator("#results .scroll").first
+    region.evaluate("(place) => { place.querySelector('table').style.visibility = 'hidden'; }")
+
+    def strip(from_right: int) -> bytes:
+        box = region.bounding_box()
+        place = {"x": box["x"] + box["width"] - from_right, "y": box["y"] + 40, "width": 3, "height": 60}
+        return page.screenshot(clip=place)
+
+    region.scroll_into_view_if_needed()
+    plain, shaded = strip(100), strip(4)
+    assert shaded != plain
+    region.evaluate("(place) => place.scrollTo(10000, 0)")
+    assert strip(4) == plain
+
+
 @pytest.mark.parametrize("width", [320, 390])
 def test_it_fits_a_phone(open_page, width):
     page = open_page(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)

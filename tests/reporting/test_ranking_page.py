@@ -363,5 +363,8 @@ def test_a_page_of_many_labels_shows_the_first_of_each_condition_and_a_few_films
     assert crowded.labels[0].name not in crowded.hidden
     figure = film(crowded)
     assert len(figure.panels) == 2 * 16
-    assert figure.notes[1:] == ["In print the first 3.", "Of 41 conditions with a film, the first 16."]
-    assert [len(film(study(many)).notes) for many in (3, 16)] == [1, 2]
+    assert figure.notes[1:] == [
+        "In print the first 3, with theme=paper the first.",
+        "Of 41 conditions with a film, the first 16.",
+    ]
+    assert [len(film(study(many)).notes) for many in (1, 2, 16)] == [1, 2, 2]

@@ -1,8 +1,10 @@
 """The report on disk: its files and what they say, the labels of its cells, and what it refuses."""
 
 import json
+import re
 import shlex
 import shutil
+from html import unescape
 
 import polars as pl
 import pytest
@@ -11,12 +13,14 @@ from reporting_helpers import EVIL, change
 from memory_rl.analysis.collect import find_cells
 from memory_rl.cli import main
 from memory_rl.experiment import parse_experiment
+from memory_rl.reporting.answer import make_answer
 from memory_rl.reporting.charts import FIGURES
 from memory_rl.reporting.drawing import live
 from memory_rl.reporting.page import GENERATOR
 from memory_rl.reporting.provenance import command_of, judge_sweeps
 from memory_rl.reporting.study import KEEP, make_study
-from memory_rl.reporting.tables import cells_frame
+from memory_rl.reporting.tables import cells_frame, tables
+from memory_rl.reporting.values import STEPS
 
 
 def complaint(capsys, *words: str) -> str:
@@ -60,6 +64,22 @@ def test_the_markdown_shows_every_figure_and_verdict_and_no_user_s_html(report, 
         assert f"**{verdict.verdict}**" in text
     assert judgement.protocol.sha256 in text
     assert EVIL not in text.partition("## Commands")[0]
+
+
+def test_words_that_a_newcomer_cannot_know_are_explained_where_they_stand_and_below(report, sweep):
+    """A tip for each of those headings, none for a heading that there is not; the losses by one name each."""
+    study = make_study(find_cells([sweep]))
+    (table, *_) = tables(study, make_answer(study))
+    private = {f"{step} \u00f7" for step in STEPS} | {"p", "ceiling", "of ceiling"}
+    assert private <= table.tips.keys() <= set(table.headings)
+    page = unescape(report.read_text())
+    for heading, tip in table.tips.items():
+        assert re.search(
+            rf'<th scope="col" title="{re.escape(tip)}"[^>]*><button[^>]*>{re.escape(heading)}<', page
+        )
+    explained = " ".join(re.findall(r"<dt>(.*?)</dt>", page)).lower()
+    for word in (*STEPS, "ceiling", "stuck", "told apart", "ideal questioner", "ideal observer", "memorised"):
+        assert word in explained
 
 
 def test_the_page_tells_protocol_hash_commands_and_versions(report, sweep):

@@ -4,6 +4,7 @@ term."""
 import itertools
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -475,9 +476,8 @@ def printed_by(words: str, capsys) -> tuple[dict[str, float], list[str]]:
 
 
 def read_table(printed: str) -> dict[str, float]:
-    rows = (line.split("│") for line in printed.splitlines() if line.startswith("│"))
-    cells = [[cell.strip() for cell in row] for row in rows]
-    return {what: float(value) for _, what, value, *_ in cells}
+    rows = (re.split(" {2,}", line) for line in printed.splitlines())
+    return {row[0]: float(row[1]) for row in rows if len(row) == 3 and row[2] != "unit"}
 
 
 def value_of(rows: dict[str, float], ending: str) -> float:

@@ -229,8 +229,10 @@ def test_learners_are_compared_on_the_same_secrets_and_what_is_left_out_is_said(
     seeds = runs({"x": times["x"], "y": times["y"]})
     other = (pl.col("base") == 0) == (pl.col("learner") == learner_id("x"))
     apart = rank(seeds.filter((pl.col("task") != task_id("noisy")) | other))
-    assert apart.notes == ["noisy N=64 does not count, since x and y have no runs on some of its seeds."]
+    assert apart.notes == ["noisy N=64 does not count, since x and y have no runs on some of the seeds."]
     assert rank(seeds.filter(other)) is None
+    alone = runs({"x": times["x"], "y": {"easy": times["y"]["easy"]}})
+    assert rank(alone).notes == ["hard N=64 and noisy N=64 do not count, since y has no runs there."]
 
 
 def found_iqm(of_tasks: dict[str, np.ndarray]) -> float:

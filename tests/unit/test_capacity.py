@@ -114,9 +114,9 @@ def test_one_run_has_no_interval():
 def test_sizes_come_by_their_parameters_and_each_is_judged_alone():
     found = capacities([*plateau(20.0), *plateau(256.0, 4880, adapter="lora", lora_rank=1), *plateau(3.0, 2)])
     assert [(each.size.label, each.size.parameters, each.saturated) for each in found] == [
-        ("shared n=2", 2, True),
-        ("shared n=10", 10, True),
-        ("lora rank 1", 4880, False),
+        ("adapter_parameters=2", 2, True),
+        ("adapter_parameters=10", 10, True),
+        ("lora_rank=1", 4880, False),
     ]
     assert found[0].knee.value == 0.75
 
@@ -126,11 +126,11 @@ def test_sizes_come_by_their_parameters_and_each_is_judged_alone():
     [
         (
             {"adapter": "lora", "lora_rank": 4, "lora_targets": "mlp", "lora_layers": "0-1"},
-            "lora rank 4 mlp layers 0-1",
+            "lora_rank=4 lora_targets=mlp lora_layers=0-1",
         ),
-        ({"adapter": "full"}, "full"),
-        ({"lora_targets": "attention"}, "shared n=10 attention"),
-        ({"backend": "tabular", "adapter": "lora"}, "table"),
+        ({"adapter": "full"}, "adapter=full"),
+        ({"lora_targets": "attention"}, "adapter_parameters=10 lora_targets=attention"),
+        ({"backend": "tabular", "adapter": "lora"}, "backend=tabular"),
     ],
 )
 def test_a_size_is_called_by_what_is_trained(config, label):
@@ -150,23 +150,23 @@ def test_seeds_are_one_sample_and_learning_rates_that_were_tuned_are_no_sizes():
         made_up([10.0], 4, seed=1, learning_rate=0.3),
     ]
     ((size, group),) = by_size(cells).items()
-    assert size.label == "shared n=10"
+    assert size.label == "adapter_parameters=10"
     assert [point.stored.tolist() for point in points(group)] == [[4.0, 4.0], [8.0, 9.0, 10.0]]
 
 
 def test_learning_rates_of_the_same_secrets_are_told_apart():
     sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.2, None, 0.1)])
     assert [size.label for size in sizes] == [
-        "shared n=10",
-        "shared n=10 learning_rate=0.2",
+        "adapter_parameters=10",
+        "adapter_parameters=10 learning_rate=0.2",
     ]
 
 
 def test_two_of_a_kind_are_both_named_by_the_key_in_which_they_differ():
     sizes = by_size([made_up([1.0], 4, learning_rate=rate) for rate in (0.2, 0.1)])
     assert [size.label for size in sizes] == [
-        "shared n=10 learning_rate=0.1",
-        "shared n=10 learning_rate=0.2",
+        "adapter_parameters=10 learning_rate=0.1",
+        "adapter_parameters=10 learning_rate=0.2",
     ]
 
 
@@ -174,8 +174,8 @@ def test_a_label_is_short_though_one_cell_of_many_has_keys_of_its_own():
     usual = [made_up([1.0], 4, condition="binary", group_size=4) for _ in range(3)]
     odd = made_up([1.0], 4, condition="binary", group_size=8, kl_to_base=0.1)
     assert [size.label for size in by_size([*usual, odd])] == [
-        "shared n=10",
-        "shared n=10 group_size=8 kl_to_base=0.1",
+        "adapter_parameters=10",
+        "adapter_parameters=10 group_size=8 kl_to_base=0.1",
     ]
 
 
@@ -183,13 +183,13 @@ def test_models_of_other_sizes_with_the_same_adapter_are_told_apart():
     sizes = by_size(
         [made_up([1.0], M, number, adapter="lora", lora_rank=1) for M, number in ((1, 100), (4, 300))]
     )
-    assert [size.label for size in sizes] == ["lora rank 1 (100 parameters)", "lora rank 1 (300 parameters)"]
+    assert [size.label for size in sizes] == ["lora_rank=1 (100 parameters)", "lora_rank=1 (300 parameters)"]
 
 
 def test_secrets_of_other_lengths_are_told_apart():
     assert [size.label for size in by_size([made_up([1.0], 4), made_up([1.0], 4, N=64)])] == [
-        "shared n=10 N=16",
-        "shared n=10 N=64",
+        "adapter_parameters=10 N=16",
+        "adapter_parameters=10 N=64",
     ]
 
 

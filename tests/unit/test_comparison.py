@@ -71,7 +71,7 @@ def test_the_first_may_be_what_is_compared_with():
     assert [one.name for one in found.ranked] == ["fast", "slow"]
     assert found.reference.name == "slow"
     assert found.ranked[0].ratio.value == pytest.approx(SLOW.mean() / FAST.mean())
-    assert found.sheet().headings[-2] == "ratio to slow"
+    assert "against slow." in found.sheet().caption
 
 
 def test_p_values_are_adjusted_for_all_tests():
@@ -141,8 +141,11 @@ def test_a_single_run_has_no_interval():
 
 UNLIKE = {
     "N": ({"N": 64}, "N differs (16, 64): bits per episode can be compared, but not episodes"),
-    "secrets": ({"num_secrets": 4}, "num_secrets differs"),
-    "threshold": ({"memorised_at": 0.9}, "memorised_at differs (0.9, 0.5): to have memorised"),
+    "secrets": ({"num_secrets": 4}, "num_secrets differs (4, 1): the runs have not"),
+    "threshold": (
+        {"memorised_at": 0.9},
+        "memorised_at differs (0.9, 0.5): to have memorised means another probability",
+    ),
     "fixed": ({"fixed_secret": 3}, "fixed_secret differs: all runs of x learn one given secret"),
     "budget": ({"max_episodes": 500}, "max_episodes differs (500, 4000), and not all runs of x memorised"),
 }
@@ -160,6 +163,39 @@ def test_what_is_not_alike_is_warned_of_in_a_sentence(name):
     assert tested == (name in ("fixed", "budget"))
 
 
+def test_the_share_of_its_secrets_is_compared_among_runs_that_have_several():
+    one, few, many = (
+        make_cell(name, FAST, **keys)
+        for name, keys in (
+            ("one", {}),
+            ("few", {"num_secrets": 4, "memorised_share": 0.95}),
+            ("many", {"num_secrets": 4, "memorised_share": 0.5}),
+        )
+    )
+    (warning,) = compare_cells([one, few]).warnings
+    assert warning.startswith("num_secrets differs (4, 1): ")
+    (warning,) = compare_cells([few, many]).warnings
+    assert warning.startswith("memorised_share differs (0.95, 0.5): to have memorised means another share")
+
+
+def test_no_note_begins_with_a_capital_that_is_no_name():
+    """They stand after "note: "."""
+    cells = [make_cell(name, times, fixed_secret=3) for name, times in (("x", FAST), ("y", SLOW))]
+    cells.append(make_cell("z", [5.0], num_secrets=4, N=64, memorised_at=0.9))
+    notes = compare_cells(cells).warnings
+    assert len(notes) == 5
+    assert [note for note in notes if note[0].isupper() and not note.startswith("N differs")] == []
+
+
+def test_conditions_have_the_names_of_a_list():
+    keys = {"N": 8, "backend": "tabular", "num_runs": 2, "figures": False}
+    for secrets in (1, 3):
+        memory_rl.train(**keys, num_secrets=secrets, log_path=f"runs/{secrets}")
+    found = memory_rl.compare(["runs/1", "runs/3"])
+    assert {*found.frame["name"]} == {*memory_rl.list_runs("runs")["name"]}
+    assert {*found.frame["name"]} == {"binary num_secrets=1", "binary num_secrets=3"}
+
+
 def test_budgets_that_nobody_spent_are_alike():
     assert compare_cells([make_cell("x", FAST, max_episodes=900), make_cell("y", SLOW)]).warnings == []
 
@@ -167,7 +203,7 @@ def test_budgets_that_nobody_spent_are_alike():
 def test_one_given_secret_for_all_is_said():
     cells = [make_cell(name, times, fixed_secret=3) for name, times in (("x", FAST), ("y", SLOW))]
     (warning,) = compare_cells(cells).warnings
-    assert warning.startswith("All runs learn a given secret (3)")
+    assert warning == "fixed_secret=3 in all runs: what came out may be about that secret."
 
 
 def test_the_test_of_whole_curves_and_the_ratio_may_contradict_each_other():
@@ -214,6 +250,7 @@ def test_paths_results_and_folders_are_compared(runs):
     ]
     assert row["paths"] == [str(runs / "binary-0")]
     assert repr(memory_rl.compare([result, memory_rl.load(runs / "sft")])) == repr(found)
+    assert f"\n{found.sheet().caption}" in repr(found)
     assert found.as_dict()["rows"][0]["rank"] == 1
     assert [one.sample.runs for one in memory_rl.compare(runs).ranked] == [4, 8]  # a folder pools seeds
 

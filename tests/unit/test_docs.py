@@ -6,7 +6,9 @@ from pathlib import Path
 
 import markdown
 import pytest
+import yaml
 from markdown_it import MarkdownIt
+from pathspec import GitIgnoreSpec
 
 import memory_rl
 from memory_rl.catalogue import experiment_keys
@@ -54,7 +56,7 @@ def test_the_readme_is_short_and_shows_what_the_first_command_prints(tmp_path):
     assert len(readme.splitlines()) <= 120
     said = readme.split("<!-- first command -->")[1].split("```")[3].strip()
     result = memory_rl.train(N=64, backend="tabular", figures=False, log_path=str(tmp_path / "run"))
-    assert re.sub(r"\d[\d.]*", "#", said) == re.sub(r"\d[\d.]*", "#", headline(result.cell))
+    assert re.sub(r"\d[\d.]*", "#", " ".join(said.split())) == re.sub(r"\d[\d.]*", "#", headline(result.cell))
 
 
 def test_links_of_the_site():
@@ -72,6 +74,23 @@ def test_links_of_the_site():
         "[a](../gpu.md) [b](laws.md#verdicts) [c](#here) [d](../index.md) [e](../source/studies/ideas.py)"
     )
     assert site_pages.with_links(text, "semantics/ranking.md") == changed
+
+
+def test_intervals_stay_whole_in_tables():
+    """With spaces that do not break; a link after a number is no interval, and text keeps its spaces."""
+    text = "at 39 [37.9, 40.2]\n| 39 [37.9, 40.2] of 2 | 816 [208, -] | in 3 [8, 9](a.md) |"
+    kept, row = site_pages.with_whole_intervals(text).split("\n")
+    assert kept == "at 39 [37.9, 40.2]"
+    assert row == "| 39\u00a0[37.9,\u00a040.2] of 2 | 816\u00a0[208,\u00a0-] | in 3 [8, 9](a.md) |"
+
+
+def test_of_the_scripts_beside_the_pages_the_site_has_those_that_a_page_links():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    excluded = GitIgnoreSpec.from_lines(config["exclude_docs"].splitlines())
+    scripts = {path.name for path in (ROOT / "docs").glob("*.py")}
+    linked = {link for page in PAGES for link in _links(page.read_text())}
+    assert {name for name in scripts if not excluded.match_file(name)} == scripts & linked
+    assert not excluded.match_file("source/studies/ideas.py")
 
 
 def test_the_reference_has_every_key_once():

@@ -108,6 +108,12 @@ DAMAGES = {
     ],
     "no summary": lambda run: (run / "summary.json").unlink(),
     "a summary of garbage": lambda run: (run / "summary.json").write_bytes(b"\x00\xff garbage"),
+    "no metrics": lambda run: (run / "metrics.parquet").unlink(),
+    "cut metrics": lambda run: cut(run / "metrics.parquet"),
+    "metrics of garbage": lambda run: (run / "metrics.parquet").write_bytes(b"garbage " * 99),
+    "empty metrics": lambda run: (run / "metrics.parquet").write_bytes(b""),
+    "another table for metrics": lambda run: shutil.copy(run / "timing.parquet", run / "metrics.parquet"),
+    "no episodes": lambda run: (run / "episodes.parquet").unlink(),
     "an empty summary": lambda run: (run / "summary.json").write_text('{"conditions": {}}'),
     "nothing": lambda run: [shutil.rmtree(run), run.mkdir()],
     "nothing but a checkpoint": lambda run: [shutil.rmtree(run), (run / "checkpoint").mkdir(parents=True)],
@@ -208,11 +214,27 @@ def test_a_run_that_begins_is_no_damage(here):
     assert row_of("runs/new")["why"].startswith("runs/new is empty")
 
 
-def test_no_table_is_read(here):
-    """So that a thousand directories are listed in about a second."""
+def test_a_sweep_with_a_damaged_table_is_damaged(here):
+    next(Path("sweeps/both/cells").rglob("metrics.parquet")).unlink()
+    row = row_of("sweeps/both")
+    assert (row["ended"], row["complete"], row["runs"]) == ("damaged", 1, 4)
+    assert "metrics.parquet cannot be read, since it is missing" in row["why"]
+
+
+def test_of_a_table_only_the_end_is_read(here):
+    """So that a thousand directories are listed in about two seconds."""
     for table in Path().rglob("*.parquet"):
-        table.write_bytes(b"")
+        content = table.read_bytes()
+        end = 8 + int.from_bytes(content[-8:-4], "little")
+        table.write_bytes(b"PAR1" + bytes(len(content) - end - 4) + content[-end:])
     assert set(memory_rl.list_runs()["ended"]) == {"finished"}
+
+
+def test_of_several_secrets_their_table_is_needed_too(tmp_path):
+    memory_rl.train(**SMALL, num_secrets=2, log_path=str(tmp_path / "runs/two"))
+    assert memory_rl.list_runs(tmp_path)["ended"].to_list() == ["finished"]
+    (tmp_path / "runs/two/secrets.parquet").unlink()
+    assert memory_rl.list_runs(tmp_path)["ended"].to_list() == ["damaged"]
 
 
 @pytest.mark.parametrize(("width", "columns"), [(30, 1), (60, 1), (80, 3), (200, 6)])

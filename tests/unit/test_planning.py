@@ -59,8 +59,8 @@ def test_one_more_stuck_run_is_what_verdicts_would_add(tmp_path):
     assert plan.notes == [
         "1 of 17 runs of more did not memorise: their episodes count in the rate and they do not, so the "
         "plan holds for this share of them and this max_episodes alone.",
-        "Where no run is stuck, 17 % of all might get stuck, and 16 runs would not have shown it (one time "
-        "in 20): so look at the column one stuck.",
+        "17 % of all runs might get stuck where none of the pilot did, and 16 runs would not have shown it "
+        "(one time in 20): see the column one stuck.",
     ]
 
 

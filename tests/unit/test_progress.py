@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from rich.console import Console
 from screen import screen
 
 import memory_rl
+from memory_rl.experiments.running import Running
 from memory_rl.reporting import progress as module
-from memory_rl.reporting.progress import Progress
+from memory_rl.reporting.progress import Progress, overheard
 from memory_rl.reporting.terminal import answer_sheet
 
 
@@ -100,6 +102,39 @@ def test_elsewhere_it_is_a_line_every_few_seconds(monkeypatch):
     assert lines[-1] == "learning: 8 of 16 runs memorised, 50 % done, 0 s so far"
 
 
+class _Line:
+    """Keeps what a line in a notebook's cell showed."""
+
+    shown: ClassVar = []
+
+    def display(self, html):
+        self.shown.append([html.data])
+
+    def update(self, html):
+        self.shown[-1].append(html.data)
+
+
+def test_in_a_notebook_it_is_one_line_that_moves_and_goes(monkeypatch):
+    monkeypatch.setattr(module, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.DisplayHandle", _Line)
+    monkeypatch.setattr(module, "_FRAMES_A_SECOND_IN_CELL", 1000)
+    monkeypatch.setattr(_Line, "shown", [])
+    progress = Progress()
+    file = on(progress, monkeypatch, terminal=False)
+    with progress:
+        progress.phase("<learning>")
+        progress.move(0.5, "8 of 16 runs memorised")
+        with progress.aside():
+            assert progress._lines is not None  # what is printed stands below it
+        deadline = time.monotonic() + 10
+        while "8 of 16" not in _Line.shown[0][-1] and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert file.getvalue() == ""
+    (line,) = _Line.shown
+    assert line[-2].startswith('<b>&lt;learning&gt;</b> <progress max="1" value="0.500"></progress> 8 of 16')
+    assert line[-1] == ""
+
+
 def test_quiet_is_quiet(monkeypatch):
     monkeypatch.setattr(module, "SECONDS_A_LINE", 0.01)
     progress = Progress(quiet=True)
@@ -117,7 +152,7 @@ def test_a_run_tells_its_phases_and_how_many_have_memorised(monkeypatch):
     assert phases == [
         "starting",
         "working out the ceilings",
-        "loading the model",
+        "making the table",
         "learning",
         "writing and summing up",
         "drawing the figures",
@@ -163,16 +198,80 @@ def test_the_answer_comes_before_the_figures(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     sheet = answer_sheet(result.cell)
     assert [row[0] for row in sheet.rows] == [
-        "ceiling: what a reward can carry",
-        "the best possible questions",
-        "told by these episodes",
-        "learned by the policy",
+        "naive capacity",
+        "ideal questioner",
+        "ideal observer",
+        "policy",
     ]
 
 
-def test_a_sweep_says_once_how_much_is_done(monkeypatch, tmp_path):
-    said = []
-    monkeypatch.setattr(Progress, "move", lambda self, share, about="": said.append(about))
-    keys = {"N": 4, "num_runs": 2, "backend": "tabular", "figures": False}
-    memory_rl.sweep(conditions=["sft"], **keys, log_path=str(tmp_path / "sweep"))
-    assert [words for words in said if " of 1" in words] == ["0 of 1", "1 of 1"]
+@pytest.fixture
+def told(monkeypatch):
+    """Share and words of each line of a sweep, as they would be shown."""
+    lines = []
+    move = Progress.move
+
+    def look(self, share, about, *more):
+        move(self, share, about, *more)
+        if self._phase == "cells":
+            lines.append((self._share, ", ".join(self._words())))
+
+    monkeypatch.setattr(Progress, "move", look)
+    return lines
+
+
+KEYS = {"N": 16, "num_runs": 4, "backend": "tabular", "figures": False, "conditions": ["sft", "binary"]}
+
+
+def test_a_sweep_shows_how_far_the_cell_of_this_process_is(told):
+    memory_rl.sweep(**KEYS, executor="inline", log_path="sweep")
+    shares, lines = zip(*told, strict=True)
+    assert lines[0] == "0 of 2, 0 % done, 0 s so far"
+    assert lines[-1].startswith("2 of 2, 100 % done, ")
+    assert any("making the table (sft N=16)" in line for line in lines)
+    learning = [line for line in lines if "1 of 2, " in line and "learning, " in line]
+    memorised = [int(re.search(r"learning, (\d) of 4 runs memorised, ", line)[1]) for line in learning]
+    assert memorised == sorted(memorised)
+    assert (min(memorised), max(memorised)) == (0, 4)
+    assert all(line.endswith(" of 4 bits (binary N=16)") for line in learning)
+    assert [*shares] == sorted(shares)
+    assert len({share for share, line in told if line in learning}) > 5  # it moves within the cell
+
+
+def test_a_sweep_in_processes_shows_which_are_at_work_and_for_how_long(clock):
+    progress = Progress(quiet=True)
+    progress.phase("cells")
+    running = Running(progress, {"a": "sft N=16", "b": "binary N=16"}, {"a": 1.0, "b": 3.0}, done=2)
+    assert progress._words() == ["2 of 4", "0 % done", "0 s so far"]
+    running.begin("a")
+    clock[0] += 30
+    assert progress._words()[-1] == "1 at work for 30 s (sft N=16)"
+    running.begin("b")
+    clock[0] += 70
+    assert progress._words()[-1] == "2 at work, the longest for 2 min (sft N=16)"
+    running.end("a")
+    assert progress._words() == [
+        "3 of 4",
+        "25 % done",
+        "about 5 min left",
+        "1 at work for 70 s (binary N=16)",
+    ]
+    running.end("b")
+    assert progress._words()[:2] == ["4 of 4", "100 % done"]
+
+
+def test_workers_are_told_of(monkeypatch):
+    begun = []
+    monkeypatch.setattr(Running, "begin", lambda self, cell: begun.append(self._names[cell]))
+    memory_rl.sweep(**KEYS, executor="processes", workers=1, log_path="sweep")
+    assert begun == ["sft N=16", "binary N=16"]
+
+
+def test_what_runs_quietly_is_overheard_only_within(told):
+    heard = []
+    with overheard(lambda words, share: heard.append((words, share))):
+        inner = Progress(quiet=True)
+    inner.phase("learning")
+    inner.move(0.5, "2 of 4 runs memorised")
+    Progress(quiet=True).phase("elsewhere")
+    assert heard == [("starting", None), ("learning", None), ("learning, 2 of 4 runs memorised", 0.5)]

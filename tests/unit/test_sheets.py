@@ -9,7 +9,8 @@ from rich.console import Console
 from memory_rl.experiments.grid import cells_of_axes
 from memory_rl.experiments.results import FIELDS, keys_apart, name_of_cell, results_sheet, sweep_headline
 from memory_rl.experiments.sweep import make_plan
-from memory_rl.reporting.sheets import Sheet, show
+from memory_rl.reporting import sheets
+from memory_rl.reporting.sheets import Sheet, say, show
 from memory_rl.reporting.values import MEDIAN, RATE
 
 WIDTHS = (80, 100, 120)
@@ -51,7 +52,7 @@ def blocks(lines: list[str], first: re.Pattern) -> list[str]:
     rule = next(place for place, line in enumerate(lines) if set(line) == {"─"})
     found: list[str] = []
     for line in lines[rule + 1 :]:
-        if line.startswith(("the same", "no room", "Medians")):
+        if line.startswith(("the same", "no room", "Bits per episode: ")):
             break
         if first.match(line):
             found.append(line)
@@ -96,8 +97,52 @@ def test_four_algorithms_are_told_apart(width):
     assert len(rows) == len({row.split("13 of")[0] + row.split("[")[0] for row in rows}) == 8
     for cell, row in zip(cells, rows, strict=True):
         assert re.search(rf"\b{cell.values['algorithm']}\b", row)
-    if width >= 80:
-        assert max(map(len, lines)) <= width
+    assert max(map(len, lines)) <= width
+
+
+def row_of(name: str) -> list[str]:
+    return [name, "13 of 16", "0.0526 [0.0397, 0.0698]", "0.513 [0.253, 1.04]", "0.086"]
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+def test_no_table_is_wider_than_its_terminal_and_no_interval_is_broken(width):
+    names = ("binary algorithm=reinforce", "binary algorithm=ppo")
+    headings = ["condition", "memorised", "bits per episode", "ratio", "p"]
+    sheet = Sheet(headings, [row_of(name) for name in names], spare=["memorised"], words=["condition"])
+    lines = printed(sheet, width)
+    assert max(map(len, lines)) <= width
+    for interval in ("[0.0397, 0.0698]", "[0.253, 1.04]"):
+        assert sum(interval in line for line in lines) == 2
+    assert all(word in " ".join(lines).split() for word in ["algorithm=reinforce", "algorithm=ppo"])
+
+
+def test_where_no_table_fits_each_row_is_a_paragraph():
+    headings = ["rank", "name", "rate", "p", "note"]
+    sheet = Sheet(headings, [["1", "one", "0.5 [0.4, 0.6]", "", "long"]], spare=["rank"])
+    assert printed(sheet, 17) == [
+        "name",
+        "─" * 13,
+        "one",
+        "  rank 1,",
+        "  rate 0.5",
+        "  [0.4, 0.6],",
+        "  note long",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_line_ends_in_blanks(terminal):
+    rows = [["one", "1"], ["two", ""]]
+    lines = printed(
+        Sheet(["name", "value"], rows, words=["value"], title="x", caption="y " * 60 + "z"), 80, terminal
+    )
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_sentence_keeps_a_share_on_one_line():
+    file = io.StringIO()
+    say("a b c 5 % of it", Console(file=file, width=7, force_terminal=True, color_system=None))
+    assert file.getvalue().splitlines() == ["a b c", "5 % of", "it"]
 
 
 def test_a_file_gets_every_column_in_one_line_a_row(quick):
@@ -122,8 +167,9 @@ def test_columns_are_left_out_in_the_stated_order_and_named():
     )
     for width, left_out in ((80, ""), (60, "spare 2"), (40, "spare 2, spare 1")):
         lines = printed(sheet, width)
-        named = [line for line in lines if line.startswith("no room for: ")]
-        assert named == ([f"no room for: {left_out}"] if left_out else [])
+        said = " ".join(lines[4:])
+        wider = f"no room for: {left_out}; a terminal of 77 columns or a pipe shows all"
+        assert said == (wider if left_out else "")
         assert sum("1 [0, 2]" in line for line in lines) == 2
 
 
@@ -147,8 +193,28 @@ def test_a_sweep_in_a_sentence(quick):
     for row, rate in zip(rows, (0.25, 0.001, 1.5), strict=True):
         row["bits_per_episode"] = rate
     assert sweep_headline(rows) == (
-        "3 of 3 cells are complete: from 0.001 bits per episode (sft N=64 lora_rank=8) to 1.5 "
+        "3 of 3 cells are complete: from 0.001 bits an episode (sft N=64 lora_rank=8) to 1.5 bits an episode "
         "(sft N=256 lora_rank=8)."
     )
+    for row in rows:
+        row["bits_per_episode"] = 0.0526
+    assert sweep_headline(rows) == "3 of 3 cells are complete, with 0.053 bits an episode each."
+    rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"
     assert sweep_headline(rows) == "1 of 3 cells are complete."
+
+
+def test_in_a_notebook_no_line_is_broken_or_wider_than_its_page(monkeypatch):
+    """Its page breaks sentences; the output of a kernel calls itself a terminal of 80 columns."""
+    out = io.StringIO()
+    out.isatty = lambda: True
+    monkeypatch.setattr(sheets, "in_notebook", lambda: True)
+    monkeypatch.setattr("sys.stdout", out)
+    sheets.say("word " * 40)
+    rows = [[str(n), "0.0123 [0.0101, 0.0144]", f"{n}" * 90] for n in range(3)]
+    sheets.show(Sheet(["N", "rate", "spare"], rows, spare=["spare"], keys=["N"]))
+    first, *lines = out.getvalue().splitlines()
+    assert first.split() == ["word"] * 40
+    assert "no room for: spare; a terminal of 118 columns or a pipe shows all" in lines
+    assert max(map(len, lines)) <= 110
+    assert "\x1b" not in out.getvalue()

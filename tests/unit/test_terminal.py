@@ -29,23 +29,27 @@ def against(cell) -> list[str]:
 
 def test_each_line_is_compared_with_the_one_above_and_a_gain_is_called_one():
     cell = with_rates(capacity=1.0, questioner=0.25, observer=0.25, policy=0.05)
-    assert against(cell) == ["", "4 times less", "the same", "5 times less"]
-    assert answer_sheet(cell).rows[2] == ["told by these episodes", "0.25 [0.01, 0.9]", "the same"]
+    assert against(cell) == ["", "alphabet ÷4", "exploration ÷1", "absorption ÷5"]
+    assert answer_sheet(cell).rows[2] == ["ideal observer", "0.25 [0.01, 0.9]", "exploration ÷1"]
     cell = with_rates(capacity=1.0, questioner=0.1, observer=0.295, policy=0.0)
-    assert against(cell) == ["", "10 times less", "2.95 times more", "none memorised"]
+    assert against(cell) == ["", "alphabet ÷10", "exploration ×2.95 (a gain)", "absorption: all lost"]
     cell = with_rates(capacity=1.0, questioner=None, observer=0.3, policy=0.1)
-    assert against(cell) == ["", "", "", "3 times less"]
+    assert against(cell) == ["", "", "", "absorption ÷3"]
 
 
 def test_without_a_ledger_there_are_ceiling_and_policy_and_noise_lowers_the_ceiling():
     assert [row[0] for row in answer_sheet(cell_of()).rows] == [
-        "ceiling: what a reward can carry",
-        "learned by the policy",
+        "naive capacity",
+        "policy",
     ]
+    assert against(cell_of()) == ["", "÷20.4"]
+    assert answer_sheet(cell_of()).caption == "Naive capacity: log2 of the signals that a reward can bring."
     noisy = cell_of(most=(1.0, 0.531), reward_noise=0.1)
-    assert answer_sheet(noisy).rows[1] == ["ceiling, noise and ties counted", "0.531", "1.88 times less"]
+    assert answer_sheet(noisy).rows[1] == ["Shannon capacity", "0.531", "÷1.88"]
+    assert " Shannon capacity: noise and ties counted." in answer_sheet(noisy).caption
     shown = cell_of(signal="example", most=(6.0, 6.0))
-    assert answer_sheet(shown).rows[0][:2] == ["ceiling: what an example can carry", "6"]
+    assert answer_sheet(shown).rows[0][:2] == ["naive capacity", "6"]
+    assert "that an example can bring" in answer_sheet(shown).caption
     assert answer_sheet(shown).headings[1] == "bits per example"
 
 
@@ -93,22 +97,43 @@ def test_ceilings_are_of_bounds_and_of_verbose(capsys):
     assert long.startswith(table)
 
 
+def test_the_sentence_comes_first_and_notes_last(capsys):
+    keys = {"N": 16, "backend": "tabular", "num_runs": 2, "max_episodes": 80, "figures": False}
+    tied = {"reward_type": "binned_log_distance", "reward_bins": 32}
+    tied |= {"learning_rate": 1e-3, "log_path": "run", "quiet": False}
+    for more, note in (
+        ({}, "17 of the reward levels never occur at N=16: the capacity is 3.91 bits."),
+        ({"resume": True}, "run is complete already; nothing was run."),
+    ):
+        memory_rl.train(**keys, **tied, **more)
+        first, *_, last, place = capsys.readouterr().out.splitlines()
+        assert first.startswith("None of 2 runs memorised the secret")
+        assert (last, place) == (f"note: {note}", "run directory: run")
+
+
+def test_of_a_sweep_too(capsys):
+    keys = ["backend=tabular", "N=8", "num_runs=2", "max_episodes=40", "figures=False", "executor=inline"]
+    assert main(["sweep", *keys, "algorithm=reinforce,rloo", "log_path=sweep"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    sentence = next(place for place, line in enumerate(lines) if line.startswith("2 of 2 cells are complete"))
+    notes = [place for place, line in enumerate(lines) if line.startswith("note: ")]
+    assert notes[-1] == len(lines) - 1
+    assert min(notes) > sentence
+    assert "reinforce and rloo give the same numbers" in lines[-1]
+
+
 def test_one_unit_is_not_plural(capsys):
     assert main(["bounds", "N=1048576"]) == 0
-    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
-    told = {row[1]: row[2:4] for row in rows if len(row) > 3}
-    assert told["ideal questioner (exact): answers S"] == [
-        "524,300",
-        "episodes",
-    ]  # (N + 1) / 2, to four digits
+    told = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    # (N + 1) / 2, to four digits
+    assert ["ideal questioner (exact): answers S", "524,300", "episodes"] in told
     assert main(["bounds", "N=64", "reward_type=log_distance"]) == 0
-    rows = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
-    told = {row[1]: row[2:4] for row in rows if len(row) > 3}
-    assert told["ideal questioner (exact): knows S"] == ["1", "episode"]
+    told = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["ideal questioner (exact): knows S", "1", "episode"] in told
     assert main(["bounds", "N=2", "reward_type=binned_log_distance", "reward_bins=8"]) == 0
     out = capsys.readouterr().out
     assert "the capacity is 1 bit." in out
-    assert re.search(r"log2 of the levels +│ +1 │ bit per episode", out)
+    assert re.search(r"log2 of the levels +1  bit per episode\n", out)
 
 
 SAME = ("binary N=64", "grpo", "adam", (208.0, 0.02))

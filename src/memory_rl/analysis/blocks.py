@@ -55,16 +55,26 @@ class Block:
             if learner not in self.learners:
                 yield f"{learner} is not ranked, since it has no runs on {self._places(self.keys - has)}."
         everywhere = frozenset[Key]().union(*self.entered.values())
+        alike: dict[tuple[str, str, str], list[str]] = {}
         for task in sorted({task for task, _, _ in everywhere - self.keys}):
-            yield self._left_out(task, frozenset(key for key in everywhere - self.keys if key[0] == task))
+            out = frozenset(key for key in everywhere - self.keys if key[0] == task)
+            alike.setdefault(self._left_out(task, out), []).append(task)
+        for (one, several, why), tasks in alike.items():
+            yield f"{first_few(tasks)} {one if len(tasks) == 1 else several}, since {why}."
 
-    def _left_out(self, task: str, out: frozenset[Key]) -> str:
+    def _left_out(self, task: str, out: frozenset[Key]) -> tuple[str, str, str]:
+        """What is said of one task and of several, and why; tasks of the same reason share a sentence."""
         lacking = [one for one in self.learners if not out <= self.entered[one]]
         who = f"{first_few(lacking)} {'has' if len(lacking) == 1 else 'have'}"
         if task in self.tasks:
-            return f"{task} counts without {_seeds(out)}, since {who} no runs there."
+            without = f"without {_seeds(out)}"
+            return f"counts {without}", f"count {without}", f"{who} no runs there"
         nowhere = all(out.isdisjoint(self.entered[one]) for one in lacking)
-        return f"{task} does not count, since {who} no runs on {'it' if nowhere else 'some of its seeds'}."
+        return (
+            "does not count",
+            "do not count",
+            f"{who} no runs {'there' if nowhere else 'on some of the seeds'}",
+        )
 
     def _places(self, missing: frozenset[Key]) -> str:
         """Tasks by their names, with the seeds where only some of what counts is missing."""

@@ -45,7 +45,7 @@ class Size:
     """What a run trains.
 
     Attributes:
-        label: such as "lora rank 1", "shared n=8" or "full", and what else sets it apart.
+        label: such as "lora_rank=1", "adapter_parameters=8" or "adapter=full", and what else sets it apart.
         parameters: how many; None for the tabular learner, whose table grows with what there is to learn.
     """
 
@@ -280,13 +280,15 @@ def _of_most(values: Iterable[Any]) -> str | None:
 
 def _trained(settings: Json) -> str:
     if settings.get("backend") == "tabular":
-        return "table"
+        return "backend=tabular"
     adapter, layers = settings.get("adapter", "lora"), settings.get("lora_layers")
     targets = settings.get("lora_targets", "all")
     names = {
-        "lora": f"lora rank {settings.get('lora_rank')}",
-        "shared": f"shared n={settings.get('adapter_parameters')}",
-        "full": "full",
+        "lora": f"lora_rank={settings.get('lora_rank')}",
+        "shared": f"adapter_parameters={settings.get('adapter_parameters')}",
+        "full": "adapter=full",
     }
-    where = [targets] * (targets != "all") + [f"layers {layers}"] * (layers is not None)
+    where = [f"lora_targets={targets}"] * (targets != "all") + [f"lora_layers={layers}"] * (
+        layers is not None
+    )
     return " ".join([names[adapter], *where])

@@ -199,7 +199,7 @@ def find_cells(paths: Sequence[str | Path]) -> list[Cell]:
     return [read_cell(folder) for folder in whole]
 
 
-def survey(paths: Sequence[str | Path], *, tables: bool = False) -> Survey:
+def survey(paths: Sequence[str | Path], *, tables: bool = False, footers: bool = False) -> Survey:
     """As `find_cells`, but a run directory that is damaged is named and stops nothing.
 
     Named are also folders in which a run was begun or measured and no manifest is left.
@@ -207,6 +207,7 @@ def survey(paths: Sequence[str | Path], *, tables: bool = False) -> Survey:
     Args:
         paths: as of `find_cells`.
         tables: whether to read the tables of completed runs, too; else only their JSON files.
+        footers: whether to read where these tables end, which says what columns they have.
 
     Raises:
         RunDirectoryError: if a path is missing or holds nothing of a run.
@@ -219,6 +220,8 @@ def survey(paths: Sequence[str | Path], *, tables: bool = False) -> Survey:
             cell = read_cell(folder)
             if tables and cell.completed:
                 _read_tables(cell)
+            if footers and cell.completed:
+                _look_at_tables(cell)
             found.cells.append(cell)
         except RunDirectoryError as error:
             found.damages.append(Damage(folder, str(error)))
@@ -237,6 +240,17 @@ def _read_tables(cell: Cell) -> None:
         cell.of_secrets  # noqa: B018
     if (cell.path / FILM).exists():
         directory.read_frame(FILM, FILM_SCHEMA)
+
+
+def _look_at_tables(cell: Cell) -> None:
+    """Looks whether all that a completed cell measured is there, without reading it.
+
+    Raises:
+        RunDirectoryError: about the first table that is missing, cut off or garbage.
+    """
+    directory, schemas = RunDirectory(cell.path), {METRICS: METRICS_SCHEMA, EPISODES: EPISODES_SCHEMA}
+    for name, schema in (schemas | ({SECRETS: SECRETS_SCHEMA} if cell.num_secrets > 1 else {})).items():
+        directory.check_footer(name, schema)
 
 
 def find_folders(paths: Sequence[str | Path]) -> list[tuple[Path, str | None]]:

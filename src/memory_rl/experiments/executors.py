@@ -17,26 +17,43 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
 from memory_rl.errors import ConfigError, hushed, one_line
+from memory_rl.experiments.running import Running
 from memory_rl.experiments.settings import SweepConfig
 from memory_rl.experiments.worker import CellOutcome, Task, run_task
+from memory_rl.reporting.progress import overheard
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 
 _SECONDS_TO_CONNECT = 10
 
 
-def execute(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]:
+def execute(tasks: Sequence[Task], config: SweepConfig, running: Running) -> Iterator[CellOutcome]:
     """Runs tasks where a sweep wants them, and yields an outcome for each.
 
     Closing the iterator stops the workers, which note on disk that they were interrupted.
+
+    Args:
+        tasks: to be run.
+        config: of the sweep.
+        running: is told of what begins on this machine.
     """
-    if config.executor == "inline":
-        return map(run_task, tasks)
-    return (_on_ray if config.executor == "ray" else _in_processes)(tasks, config)
+    if config.executor == "ray":
+        return _on_ray(tasks, config)
+    return (_inline if config.executor == "inline" else _in_processes)(tasks, config, running)
+
+
+def _inline(tasks: Sequence[Task], config: SweepConfig, running: Running) -> Iterator[CellOutcome]:
+    """One after the other in this process, which tells of each how far it is."""
+    for task in tasks:
+        running.begin(task.cell.id)
+        with overheard(partial(running.tell, task.cell.id)):
+            outcome = run_task(task)
+        yield outcome
 
 
 def number_of_workers(config: SweepConfig) -> int:
@@ -49,13 +66,14 @@ def _lost(task: Task, config: SweepConfig, why: str) -> CellOutcome:
     return CellOutcome(task.cell.id, "failed", f"its worker was lost {config.retries + 1} times ({why})")
 
 
-def _in_processes(tasks: Sequence[Task], config: SweepConfig) -> Iterator[CellOutcome]:
+def _in_processes(tasks: Sequence[Task], config: SweepConfig, running: Running) -> Iterator[CellOutcome]:
     """In spawned processes, each of a pool of its own: one that is killed takes no other with it."""
     slots = [_Slot(config) for _ in range(min(number_of_workers(config), len(tasks)))]
     free = list(slots)
 
     def run(task: Task) -> CellOutcome | None:
         slot = free.pop()  # there are as many threads as slots
+        running.begin(task.cell.id)
         try:
             return slot.run(task)
         finally:

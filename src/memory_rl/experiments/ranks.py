@@ -158,7 +158,8 @@ def ranking_sheet(ranking: Ranking) -> Sheet:
         spare=(headings[-1],),
         words=("learner", headings[-1]),
         title=f"learners over {tasks}: interquartile mean of all runs",
-        caption="stuck: runs that had not memorised when their budget was spent",
+        caption="Share of the ceiling: of the ideal questioner's rate, or where that is unknown of the "
+        "capacity. Stuck: runs that had not memorised when their budget was spent.",
     )
 
 

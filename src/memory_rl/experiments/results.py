@@ -15,7 +15,7 @@ from memory_rl.experiments.store import CELLS, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
-from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.sheets import Sheet, plain, say, show
 from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
@@ -95,7 +95,17 @@ def make_rows(cells: Sequence[GridCell], directory: SweepDirectory, whys: Mappin
 
 
 class SweepSummary(dict[str, Any]):
-    """What a sweep measured, as in its summary.json."""
+    """What a sweep measured, as in its summary.json.
+
+    Args:
+        found: its content.
+        sentence: what came out.
+        sheets: the tables that end the sweep in a terminal, and are its view in a notebook.
+    """
+
+    def __init__(self, found: Json, sentence: str, sheets: Sequence[Sheet]) -> None:
+        super().__init__(found)
+        self.sentence, self.sheets = sentence, sheets
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -103,15 +113,18 @@ class SweepSummary(dict[str, Any]):
         return as_frame(self["cells"])
 
     def _repr_html_(self) -> str:
-        from memory_rl.reporting.notebook import frame_html
+        from memory_rl.reporting.notebook import answer_html
 
-        cells = self["cells"]
-        done = sum(row.get("status") == "completed" for row in cells)
-        sentence = (
-            f"{done} of {len(cells)} cells are complete." if "status" in self else "What it would take."
-        )
-        frame = self.frame
-        return frame_html(sentence, frame[[one.name for one in frame if one.null_count() < len(one)]])
+        return answer_html(self.sentence, self.sheets)
+
+    def __repr__(self) -> str:
+        return "\n".join([self.sentence, *(plain(sheet) for sheet in self.sheets if sheet.rows)])
+
+    def show(self) -> None:
+        """Prints the sentence and the tables."""
+        say(self.sentence)
+        for sheet in self.sheets:
+            show(sheet)
 
 
 def as_frame(rows: Sequence[Json]) -> pl.DataFrame:
@@ -139,8 +152,9 @@ def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
         "status": "status",
     }
     caption = (
-        "Medians and rates with 95 % intervals over runs; laws: whether the measurement keeps those of "
-        f"information theory.\nsweep directory: {location}"
+        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. "
+        "Laws: whether the measurement keeps those of information theory.\n"
+        f"sweep directory: {location}"
     )
     return Sheet(
         list(columns),
@@ -162,10 +176,11 @@ def sweep_headline(rows: Sequence[Json]) -> str:
     if len(by_rate) < 2:
         return f"{said}."
     least, most = (
-        f"{number(row['bits_per_episode'], 2)}{unit} ({_named(row)})"
-        for row, unit in ((by_rate[0], " bits per episode"), (by_rate[-1], ""))
+        f"{number(row['bits_per_episode'], 2)} bits an episode" for row in by_rate[:: len(by_rate) - 1]
     )
-    return f"{said}: from {least} to {most}."
+    if least == most:
+        return f"{said}, with {least} each."
+    return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
 
 
 def _named(row: Json) -> str:

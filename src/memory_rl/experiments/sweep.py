@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from rich.console import Console
-
 from memory_rl.analysis.protocol import Protocol, load_protocol
 from memory_rl.analysis.ranking import Ranking
 from memory_rl.analysis.remarks import why_alike
@@ -30,6 +28,7 @@ from memory_rl.experiments.grid import (
     read_grid_file,
 )
 from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_sheet
+from memory_rl.experiments.running import Running
 from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, read_tuning, typed
 from memory_rl.experiments.store import (
     CELLS,
@@ -53,7 +52,7 @@ from memory_rl.experiments.tuning import (
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume, refuse_changed
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.sheets import say, show
+from memory_rl.reporting.sheets import Sheet, console_for, say
 from memory_rl.reporting.values import counted, duration
 from memory_rl.runs.interruption import InterruptedBySignal, signals_raise
 from memory_rl.runs.store import SUMMARY, new_folder
@@ -83,9 +82,7 @@ def sweep(**settings: Any) -> results.SweepSummary:
         for key, value in {"quiet": True, **settings}.items()
     ]
     plan = make_plan(words)
-    if plan.settings.dry_run:
-        return results.SweepSummary(cells=estimates.estimate_all(plan.cells, plan.contests))
-    return results.SweepSummary(plan.run())
+    return plan.estimated() if plan.settings.dry_run else plan.run()
 
 
 def main(words: Sequence[str]) -> int:
@@ -101,19 +98,17 @@ def main(words: Sequence[str]) -> int:
     """
     plan = make_plan(words)
     if plan.settings.dry_run:
-        costs = estimates.estimate_all(plan.cells, plan.contests)
-        show(estimates.costs_sheet(costs))
-        say(estimates.total(costs, number_of_workers(plan.settings)))
+        plan.estimated().show()
         return 0
     try:
         summary = plan.run()
     except InterruptedBySignal as stopped:
         kept = "complete cells are kept, and the same command continues from here"
-        say(f"memory-rl: {stopped}; {kept}.", Console(stderr=True))
+        say(f"memory-rl: {stopped}; {kept}.", console_for(stderr=True))
         return 128 + stopped.signal
     failed = [row for row in summary["cells"] if row["status"] != "completed"]
     for row in failed:
-        say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", Console(stderr=True))
+        say(f"memory-rl: {row['id']} {row['status']}: {row['why']}", console_for(stderr=True))
     return 1 if failed else 0
 
 
@@ -208,7 +203,13 @@ class Sweep:
         """Where it runs; a new one is made when this is first asked for."""
         return SweepDirectory(self.settings.log_path or str(new_folder(f"sweeps/{folder_name(self.name)}")))
 
-    def run(self) -> Json:
+    def estimated(self) -> results.SweepSummary:
+        """What its cells would take; nothing is run."""
+        costs = estimates.estimate_all(self.cells, self.contests)
+        about = estimates.total(costs, number_of_workers(self.settings))
+        return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
+
+    def run(self) -> results.SweepSummary:
         """Tunes, runs and sums up in its directory, which is locked meanwhile, and returns the summary.
 
         Raises:
@@ -254,8 +255,6 @@ class Sweep:
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
         self._tell(f"{counted(len(self.cells), 'cell')} in {self.directory.location}")
-        for note in self.notes:
-            self._tell(note)
 
     @property
     def _about(self) -> Json:
@@ -320,22 +319,20 @@ class Sweep:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
         missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
-        done, by_id = len(cells) - len(missing), {cell.id: cell for cell in cells}
+        done, names = len(cells) - len(missing), {cell.id: self._name(folder, cell) for cell in missing}
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
-        costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
-        spent, all_of_them = 0.0, sum(costs.values())
         self._progress.phase("tuning" if folder == TUNING else "cells")
-        self._progress.move(0.0, f"{done} of {len(cells)}")
-        for outcome in execute([self._task(folder, cell) for cell in missing], self.settings):
+        costs = {cell.id: estimates.seconds_of(cell) for cell in missing}
+        running = Running(self._progress, names, costs, done)
+        for outcome in execute([self._task(folder, cell) for cell in missing], self.settings, running):
             if outcome.files:
                 self.directory.commit(f"{folder}/{outcome.id}", outcome.files)
             if outcome.status == "interrupted":
                 raise InterruptedBySignal(outcome.signal)
-            done, spent = done + 1, spent + costs[outcome.id]
-            ended = self._ended(folder, outcome, by_id[outcome.id])
-            self._tell(f"[{done}/{len(cells)}] {ended} ({duration(outcome.seconds)})")
-            self._progress.move(spent / all_of_them, f"{done} of {len(cells)}")
+            running.end(outcome.id)
+            ended = f"{names[outcome.id]}: {self._ended(folder, outcome)} ({duration(outcome.seconds)})"
+            self._tell(f"[{running.done}/{running.total}] {ended}")
 
     def _task(self, folder: str, cell: GridCell) -> Task:
         """The cell for a worker; one elsewhere gets what it can resume, and the rest is set aside."""
@@ -346,15 +343,17 @@ class Sweep:
         self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
-    def _ended(self, folder: str, outcome: CellOutcome, cell: GridCell) -> str:
+    def _name(self, folder: str, cell: GridCell) -> str:
         keys = results.keys_apart(self.cells, ["algorithm"] if self.learners else [])
-        name = results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
+        return results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
+
+    def _ended(self, folder: str, outcome: CellOutcome) -> str:
         if outcome.status == "failed":
             self.whys[outcome.id] = outcome.why or "no reason is known"
             self.diverged |= {outcome.id} if outcome.diverged else set()
-            return f"{name}: failed: {outcome.why}"
+            return f"failed: {outcome.why}"
         summary = self.directory.summary(f"{folder}/{outcome.id}") or {}
-        return f"{name}: {summary['memorised']} of {counted(summary['runs'], 'run')} memorised"
+        return f"{summary['memorised']} of {counted(summary['runs'], 'run')} memorised"
 
     @cached_property
     def _progress(self) -> Progress:
@@ -365,7 +364,7 @@ class Sweep:
             with self._progress.aside():
                 say(sentence)
 
-    def _sum_up(self, cells: Sequence[GridCell], status: str) -> Json:
+    def _sum_up(self, cells: Sequence[GridCell], status: str) -> results.SweepSummary:
         """Writes the summary of all cells that sweep.json lists, and prints the tables."""
         self._progress.phase("summing up")
         reported = merge([*self.kept, *cells])
@@ -380,20 +379,20 @@ class Sweep:
         outcome = {"status": status, "cells": rows, "tuning": tuning or None}
         summary = {**self._about, **outcome, "ranking_notes": ranked.notes, "unranked": ranked.unranked}
         self.directory.write_json(SUMMARY, summary)
+        shown = results.SweepSummary(
+            summary, results.sweep_headline(rows), self._sheets(rows, ranked.ranking)
+        )
         if ranked.ranking is not None:
             self.directory.write_bytes(RANKING, results.as_csv(ranked.ranking.rows()))
         if not self.settings.quiet:
             with self._progress.aside():
-                self._show(rows, ranked.ranking)
-            for sentence in [*ranked.notes, *why_alike(results.compared(reported, rows))]:
-                self._tell(sentence)
-        return summary
+                shown.show()
+            for sentence in [*self.notes, *ranked.notes, *why_alike(results.compared(reported, rows))]:
+                self._tell(f"note: {sentence}")
+        return shown
 
-    def _show(self, rows: Sequence[Json], ranking: Ranking | None) -> None:
-        """Prints the tables: of a protocol of learners, which has hundreds of cells, the ranking alone."""
-        say(results.sweep_headline(rows))
-        if ranking is None or not (self.protocol and self.protocol.learners):
-            show(results.choices_sheet(self.choices))
-            show(results.results_sheet(rows, self.directory.location))
-        if ranking is not None:
-            show(ranking_sheet(ranking))
+    def _sheets(self, rows: Sequence[Json], ranking: Ranking | None) -> list[Sheet]:
+        """What ends it: of a protocol of learners, which has hundreds of cells, the ranking alone."""
+        of_cells = [results.choices_sheet(self.choices), results.results_sheet(rows, self.directory.location)]
+        ranks = [] if ranking is None else [ranking_sheet(ranking)]
+        return ranks if ranks and self.protocol and self.protocol.learners else [*of_cells, *ranks]

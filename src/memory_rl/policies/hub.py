@@ -11,10 +11,37 @@ from typing import Any
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError
 
+from memory_rl.config import TINY
 from memory_rl.errors import ModelError, one_line
 
 _FILE = "config.json"  # every model has one
 _REFUSED = (401, 403, 404)
+_INSTEAD = f"give {TINY}, a .gguf file, a directory or a hub id such as HuggingFaceTB/SmolLM2-135M"
+
+
+def refuse_unknown(name: str) -> None:
+    """Looks for a model without loading anything, since what loads it takes seconds to be imported.
+
+    Args:
+        name: a directory, a GGUF file or a hub id.
+
+    Raises:
+        ModelError: if it is nothing on this machine, and no hub can have it or may be asked; else as
+            `how_to_load`.
+    """
+    if Path(name).is_dir() or name.endswith(".gguf"):
+        return
+    try:
+        hf_hub_url(name, _FILE)
+    except HFValidationError:
+        why = "is no directory, and no hub can have a model of that name"
+        raise ModelError(f"model_name={name!r} {why}: {_INSTEAD}.") from None
+    if isinstance(try_to_load_from_cache(name, _FILE), str):
+        return
+    if constants.is_offline_mode():
+        why = "is neither a directory nor in the hub's cache, and HF_HUB_OFFLINE forbids to ask the hub"
+        raise ModelError(f"model_name={name!r} {why}: {_INSTEAD}, or unset HF_HUB_OFFLINE.")
+    how_to_load(name)
 
 
 def how_to_load(name: str) -> dict[str, Any]:

@@ -9,15 +9,19 @@ from functools import cached_property
 
 from memory_rl.analysis.comparison import Compared
 from memory_rl.analysis.samples import gather
+from memory_rl.errors import first_few
 from memory_rl.reporting.comparison import RateComparison, compare_cells
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
-from memory_rl.reporting.study import MOST, Entry, Label, Study
+from memory_rl.reporting.study import Entry, Label, Study
 from memory_rl.reporting.values import in_words, rounded, short
 
 _LINEAR = 20
 """Rates whose greatest is at most this many times the least are drawn on a linear axis."""
 
 _ROOM = 1.25
+
+_MOST_OTHERS = 2
+"""The answer at as many other N is told in words."""
 
 _MOST_NAMED = 4
 """As many decades have room for their names where two charts are side by side."""
@@ -102,8 +106,8 @@ class Chart:
 
     @property
     def coloured(self) -> bool:
-        """Whether there are enough colours, so that none is used twice."""
-        return len(self.rows) <= MOST
+        """Whether each row has a colour of its own; labels of different groups may share one."""
+        return len({row.label.color for row in self.rows}) == len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -122,18 +126,27 @@ class Answer:
 
     @cached_property
     def notes(self) -> list[str]:
-        """In what conditions are not alike, each once."""
-        return list(dict.fromkeys(note for chart in self.charts for note in chart.notes))
+        """In what conditions are not alike, each once, and at which N if not at all."""
+        met: dict[str, list[int]] = {}
+        for chart in self.charts:
+            for note in chart.notes:
+                met.setdefault(note, []).append(chart.N)
+        every = len(self.charts)
+        return [
+            note if len(sizes) == every else f"At N = {_listed(sizes)}: {note}" for note, sizes in met.items()
+        ]
 
 
 def make_answer(study: Study) -> Answer:
-    """The answer of the completed cells of a study; in words, that of the greatest N."""
+    """The answer of a study: in words, at the N with the most conditions first, then at others."""
     axis = _axis(study.entries)
     charts = [_chart(study, N, axis) for N in study.sizes]
     if len(study.entries) == 1:
         return Answer([headline(study.entries[0].cell)], charts, axis)
-    last = charts[-1]
-    return Answer([_span(study, last.N), *filter(None, [last.sentence])], charts, axis)
+    main = max(charts, key=lambda chart: (len(chart.rows), chart.N))
+    return Answer(
+        [_span(study, main.N), *filter(None, [main.sentence]), *_others(study, main.N)], charts, axis
+    )
 
 
 def _chart(study: Study, N: int, axis: Axis) -> Chart:
@@ -191,6 +204,29 @@ def _span(study: Study, N: int) -> str:
     if least.label == most.label:
         return f"At N = {N}: {headline(least.cell)}"
     return f"At N = {N}, an episode put between {_told(least)} and {_told(most)} into the model."
+
+
+def _others(study: Study, main: int) -> list[str]:
+    """The same of the other N, in short; of many, of the least and the greatest."""
+    others = [N for N in study.sizes if main != N]
+    shown = others if len(others) <= _MOST_OTHERS else [others[0], others[-1]]
+    rest = [N for N in others if N not in shown]
+    return [
+        *(_span_in_short(sorted(study.at(N), key=_rate), N) for N in shown),
+        *([f"The charts below show N = {_listed(rest)}, too."] if rest else []),
+    ]
+
+
+def _span_in_short(ranked: Sequence[Entry], N: int) -> str:
+    least, most = (f"{_bits(_rate(entry))} ({entry.label})" for entry in (ranked[0], ranked[-1]))
+    return (
+        f"At N = {N} it was {most}." if len(ranked) == 1 else f"At N = {N} it was between {least} and {most}."
+    )
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    """As in 4, 16 and 64."""
+    return first_few([*map(str, sizes)])
 
 
 def _told(entry: Entry) -> str:

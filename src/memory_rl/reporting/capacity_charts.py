@@ -60,6 +60,11 @@ _ABOUT = {
 _BITS = {**_ABOUT, "bits_to_learn": "bits to learn", "stored": "bits stored", **INTERVAL}
 _RATE = {"shown": "bits per episode", **INTERVAL}
 _DIAMOND = {"shape": "diamond", "opacity": 1, "strokeWidth": 1.7}
+_UPRIGHT, _LEVEL = "upright: 95 % interval", "level: 95 % interval of a knee"
+_KNEE = "diamond: the knee of a saturated size, at its capacity"
+_HELD = "large diamond: capacity of a saturated size"
+_BOUND = "triangle: upper bound, since no run memorised"
+_TAUGHT, _ALL = "shaded: the block in which the secret is taught", "dashed: all is known"
 
 
 def capacity(study: Study) -> Figure:
@@ -76,15 +81,16 @@ def capacity(study: Study) -> Figure:
     }
     all_stored = pl.DataFrame({"bits_to_learn": [start, high], "stored": [start, high]})
     knees = _drawable(plateaus, "capacity", max(start, least))
-    diagonal = reference("line", all_stored, {"x": "bits_to_learn", "y": "stored"}, strokeDash=_DASHES)
+    at = {"x": "bits_to_learn", "y": "stored"}
+    diagonal = reference("line", all_stored, at, says="dashed: all is stored", strokeDash=_DASHES)
 
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         here = knees.filter(pl.col("size").is_in(part["size"].to_list()), condition=condition)
         layers = [
             diagonal,
             *estimates(_drawable(part)),
-            marks("rule", here, {"x": "low", "x2": "high", "y": "capacity"}, strokeWidth=1.4),
-            marks("point", here, {"x": "capacity", "y": "capacity"}, size=110, **_DIAMOND),
+            marks("rule", here, {"x": "low", "x2": "high", "y": "capacity"}, says=_LEVEL, strokeWidth=1.4),
+            marks("point", here, {"x": "capacity", "y": "capacity"}, says=_KNEE, size=110, **_DIAMOND),
         ]
         return Panel(part, channels, layers, _BITS, condition)
 
@@ -110,12 +116,13 @@ def parameters(study: Study) -> Figure:
     def panel(condition: str, part: pl.DataFrame) -> Panel:
         held = _drawable(plateaus.filter("saturated", condition=condition), "capacity", least)
         rules, _, dots = estimates(_drawable(part))
+        at = {"x": "parameters"}
         layers = [
             *(layer for bits in KNOWN_CAPACITIES for layer in _known_line(bits, width, most)),
             rules,
             dots,
-            reference("rule", held, {"x": "parameters", "y": "low", "y2": "high"}, strokeWidth=1.6),
-            reference("point", held, {"x": "parameters", "y": "capacity"}, size=190, **_DIAMOND),
+            reference("rule", held, {**at, "y": "low", "y2": "high"}, says=_UPRIGHT, strokeWidth=1.6),
+            reference("point", held, {**at, "y": "capacity"}, says=_HELD, size=190, **_DIAMOND),
         ]
         return Panel(part, channels, layers, _BITS, condition)
 
@@ -164,7 +171,7 @@ def size(study: Study) -> Figure:
         }
         layers = [
             *estimates(_drawable(rates, "shown", 0.0)),
-            marks("point", bounds, shape="triangle-down", size=90, opacity=1),
+            marks("point", bounds, says=_BOUND, shape="triangle-down", size=90, opacity=1),
         ]
         tips = {**_ABOUT, **_RATE, "memorised": "memorised", "runs": "of runs"}
         return Panel(part, channels, layers, tips, condition)
@@ -200,8 +207,10 @@ def _interference_panel(color: Spec, condition: str, frame: pl.DataFrame) -> Pan
     }
     own, all_known = pl.DataFrame({"blocks": [0.0], "end": [1.0]}), frame.select(mean="information").unique()
     layers = [
-        reference("rect", own, {"x": "blocks", "x2": "end"}, opacity=0.08),
-        reference("rule", all_known.sort("mean"), {"y": "mean"}, strokeDash=_DASHES, strokeWidth=1),
+        reference("rect", own, {"x": "blocks", "x2": "end"}, says=_TAUGHT, opacity=0.08),
+        reference(
+            "rule", all_known.sort("mean"), {"y": "mean"}, says=_ALL, strokeDash=_DASHES, strokeWidth=1
+        ),
         *band(),
     ]
     tips = {"condition": "condition", "size": "size", "blocks": "blocks since", "mean": "bits known"}

@@ -15,19 +15,22 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
-from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.study import make_study
+from memory_rl.reporting.sheets import Sheet, plain
+from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
 
 if TYPE_CHECKING:
     import polars as pl
 
 _SAME = {
-    "num_secrets": "the runs have not the same number of bits to learn",
-    "memorised_at": "to have memorised does not mean the same",
-    "memorised_share": "to have memorised does not mean the same",
+    "num_secrets": (1, "the runs have not the same number of bits to learn"),
+    "memorised_at": (None, "to have memorised means another probability of the secret in each"),
+    "memorised_share": (None, "to have memorised means another share of the secrets in each"),
 }
-"""Keys in which conditions should not differ that are compared, and what it means where they do."""
+"""Keys in which conditions should not differ: the value of runs that lack it, and what a difference means.
+
+Runs of one secret have no share, so that it is compared among the others alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,27 @@ class RateComparison:
         }
 
     def sheet(self) -> Sheet:
-        """For the terminal, one row per condition; p is that of the log-rank test, adjusted for all tests."""
+        """For the terminal, one row per condition."""
         to = "the best" if self.reference is self.ranked[0] else self.reference.name
+        read = f"Ratio and p, of the log-rank test adjusted for all tests: against {to}."
         rows = [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
         return Sheet(
-            ["rank", "condition", "memorised", "bits per episode", f"ratio to {to}", "p"],
+            ["rank", "condition", "memorised", "bits per episode", "ratio", "p"],
             rows,
             spare=["rank", "memorised"],
-            words=["condition", f"ratio to {to}"],
-            caption=f"In brackets: 95 % intervals. p: log-rank test against {to}, adjusted for all tests.",
+            words=["condition"],
+            caption=f"{read} In brackets: 95 % intervals.",
         )
 
     def __repr__(self) -> str:
+        notes = (f"note: {warning}" for warning in self.warnings)
         sheet = self.sheet()
-        rows = (f"  {'  '.join(filter(None, row))}" for row in (sheet.headings, *sheet.rows))
-        return "\n".join([self.sentence, *rows, *(f"note: {warning}" for warning in self.warnings)])
+        return "\n".join([self.sentence, plain(sheet), sheet.caption, *notes])
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import answer_html
+
+        return answer_html(self.sentence, [self.sheet()], self.warnings)
 
 
 def _row(one: Compared) -> list[str]:
@@ -139,11 +148,9 @@ def _compare(samples: Sequence[Sample], to: Reference, left_out: Sequence[str]) 
 
 
 def names_of(samples: Sequence[Sample]) -> list[str]:
-    """What sets each apart: its condition, the keys in which it differs from others of that, and N."""
-    study = make_study([sample.first for sample in samples])
-    labels = {entry.cell.path: entry.label for entry in study.entries}
-    names = [labels[sample.first.path] for sample in samples]
-    if len(study.sizes) > 1:
+    """What sets each apart, as in a list: its condition, the keys in which it departs from others, and N."""
+    names = names_by_keys([sample.first for sample in samples])
+    if len({sample.first.N for sample in samples}) > 1:
         names = [f"{name} N={sample.first.N}" for name, sample in zip(names, samples, strict=True)]
     twice = Counter(names)
     paths = (str(sample.first.path) for sample in samples)
@@ -219,8 +226,9 @@ def _unlike(ranked: Sequence[Compared]) -> Iterator[str]:
             f"N differs ({_listed(sizes)}): bits per episode can be compared, but not episodes, so that "
             "there is no log-rank test across N."
         )
-    for key, meaning in _SAME.items():
-        values = dict.fromkeys(one.get(key) for one in settings)
+    for key, (lacking, meaning) in _SAME.items():
+        values = dict.fromkeys(one.get(key, lacking) for one in settings)
+        values.pop(None, None)
         if len(values) > 1:
             yield f"{key} differs ({_listed(values)}): {meaning}."
     yield from _about_secrets(ranked)
@@ -248,7 +256,7 @@ def _about_secrets(ranked: Sequence[Compared]) -> Iterator[str]:
         )
     else:
         secrets = _listed(dict.fromkeys(fixed.values()))
-        yield f"All runs learn a given secret ({secrets}): what came out may be about that secret."
+        yield f"fixed_secret={secrets} in all runs: what came out may be about that secret."
 
 
 def _contradictions(ranked: Sequence[Compared]) -> Iterator[str]:
@@ -258,8 +266,8 @@ def _contradictions(ranked: Sequence[Compared]) -> Iterator[str]:
     ]
     if names:
         yield (
-            f"Of {first_few(names)} the log-rank test and the interval of the ratio do not say the same: the "
-            "test weighs every run alike, the rate those that take long."
+            f"{first_few(names)}: the log-rank test and the interval of the ratio do not say the same, since "
+            "the test weighs every run alike, the rate those that take long."
         )
 
 

@@ -18,7 +18,7 @@ from memory_rl.analysis.survival import survival_curve
 from memory_rl.catalogue import KEEP
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import Entry
-from memory_rl.reporting.values import MINDS, STEPS, short
+from memory_rl.reporting.values import MINDS, STEPS, loss_words
 
 LINEAR_UP_TO = 10
 """Axes of episodes are linear up to this one and logarithmic beyond."""
@@ -184,15 +184,6 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
             "high": interval[1],
             "factor": lost[step],
         }
-
-
-def loss_words(step: str, factor: float | None, above: float | None) -> str:
-    """The factor lost at a step whose upper rate is `above`, in words."""
-    if not factor:  # 0 in a summary of an observer that never knew S
-        return f"{step}: all lost" if above else f"{step}: unknown"
-    if factor >= 1:
-        return f"{step} \u00f7{short(factor)}"
-    return f"{step} \u00d7{short(1 / factor)} (a gain)"
 
 
 @_of_each

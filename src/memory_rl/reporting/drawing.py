@@ -5,15 +5,14 @@ A panel is drawn twice: live on the page, and for print.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from textwrap import wrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from memory_rl.reporting.curves import LINEAR_UP_TO
-from memory_rl.reporting.study import MOST, Study, batched
+from memory_rl.reporting.study import MOST, Entry, Study, batched
 from memory_rl.reporting.themes import dash_at, shape_at
 from memory_rl.reporting.wording import wording
 
@@ -29,11 +28,11 @@ DECADES = [10.0**power for power in range(-9, 10)]
 TICKS = [digit * decade for decade in DECADES for digit in (1, 2, 5)]
 INTERVAL = {"low": "95 % from", "high": "to"}
 LEGEND = {"orient": "bottom", "symbolType": "stroke", "symbolOpacity": 1}
+_SHAPED = {"symbolType": "circle", "symbolSize": 70, "symbolStrokeWidth": 1}
+"""Of a legend of shapes, whose outlines are dashed as their lines are: thin, so that the shape is seen."""
+
 LANE = 21
 """Pixels a line in a panel with rows."""
-
-CHOICES_IN_PRINT = 3
-"""Where the page shows one choice at a time there are the first few in print, so that it fits a screen."""
 
 _HIDDEN = "hidden"
 _SWITCHED_ON = {"filter": f"indexof({_HIDDEN}, datum.{SERIES}) < 0"}
@@ -67,12 +66,14 @@ class Layer:
             their headings.
         frame: what is drawn; None: that of the panel.
         alone: whether it shares only the scales of the panel's channels.
+        says: what it stands for, in print, where no legend and no words beside it do.
     """
 
     mark: Spec
     encoding: Encoding
     frame: pl.DataFrame | None = None
     alone: bool = False
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ class Panel:
         """The labels of the cells that it shows; none if colours stand for something else."""
         return self.frame[SERIES].unique().to_list() if SERIES in self.frame.columns else []
 
+    @property
+    def has_shapes(self) -> bool:
+        """Whether the points of each series have a shape of their own."""
+        return any(layer.mark["type"] == "point" and "shape" not in layer.mark for layer in self.layers)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -128,6 +134,13 @@ class Figure:
     notes: Sequence[str] = ()
 
     @property
+    def columns(self) -> int:
+        """How many panels stand side by side, three at most: those of one N, if it has several."""
+        starts = [panel.title.partition(":")[0] for panel in self.panels]
+        same = starts.count(starts[0]) if starts else 0
+        return min(len(starts), same if same in (2, 3) else 3)
+
+    @property
     def title(self) -> str:
         """Its heading."""
         return str(wording("figures", self.name)["title"])
@@ -138,17 +151,43 @@ class Figure:
         return list(wording("figures", self.name)["reading"])
 
 
+_SPREAD = "95 % interval"
+
+
+def at_each(study: Study, make: Callable[[Sequence[Entry]], Panel | None]) -> list[Panel]:
+    """A panel for each N and group of labels."""
+    made = (
+        (f"N = {N}{name and f': {name}'}", make(part.at(N)))
+        for N in study.sizes
+        for name, part in study.charts()
+        if part.at(N)
+    )
+    return [replace(panel, title=title) for title, panel in made if panel]
+
+
 def marks(
-    kind: str, frame: pl.DataFrame | None = None, encoding: Encoding | None = None, **look: Any
+    kind: str,
+    frame: pl.DataFrame | None = None,
+    encoding: Encoding | None = None,
+    *,
+    says: str = "",
+    **look: Any,
 ) -> Layer:
     """A layer of marks of one kind."""
-    return Layer({"type": kind, **look}, encoding or {}, frame)
+    return Layer({"type": kind, **look}, encoding or {}, frame, says=says)
 
 
 def estimates(frame: pl.DataFrame | None = None) -> list[Layer]:
     """Vertical rules from low to high, lines that join the points, and the points."""
     return [
-        marks("rule", frame, {"y": "low", "y2": "high"}, strokeWidth=1.8, opacity=0.7),
+        marks(
+            "rule",
+            frame,
+            {"y": "low", "y2": "high"},
+            says=f"upright: {_SPREAD}",
+            strokeWidth=1.8,
+            opacity=0.7,
+        ),
         marks("line", frame, strokeWidth=2),
         marks("point", frame, filled=True, size=50, opacity=1),
     ]
@@ -156,14 +195,15 @@ def estimates(frame: pl.DataFrame | None = None) -> list[Layer]:
 
 def band(**look: Any) -> list[Layer]:
     """A curve in the band from low to high."""
-    spread = marks("area", encoding={"y": "low", "y2": "high"}, fillOpacity=0.15, **look)
+    ends = {"y": "low", "y2": "high"}
+    spread = marks("area", encoding=ends, says=f"band: {_SPREAD}", fillOpacity=0.15, **look)
     return [spread, marks("line", strokeWidth=2.2, **look)]
 
 
-def reference(kind: str, frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
+def reference(kind: str, frame: pl.DataFrame, encoding: Encoding, *, says: str = "", **look: Any) -> Layer:
     """Marks that belong to no series, in the colour of the text."""
     mark = {"type": kind, "style": "reference", "strokeWidth": 1.2, **look}
-    return Layer(mark, encoding, frame, alone=True)
+    return Layer(mark, encoding, frame, alone=True, says=says)
 
 
 def note(frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
@@ -174,13 +214,17 @@ def note(frame: pl.DataFrame, encoding: Encoding, **look: Any) -> Layer:
 
 
 def axis(
-    column: str, title: str, domain: Sequence[float], scale: Mapping[str, Any] | None = None, **guide: Any
+    column: str,
+    title: str | Sequence[str],
+    domain: Sequence[float],
+    scale: Mapping[str, Any] | None = None,
+    **guide: Any,
 ) -> Spec:
     """An axis of numbers over a domain, which is kept as it is.
 
     Args:
         column: what is drawn along it.
-        title: with its unit.
+        title: with its unit; one or several lines.
         domain: its ends.
         scale: what else of Vega-Lite's scale is not as usual, such as its type.
         guide: of Vega-Lite's axis, such as values and format of its ticks.
@@ -217,7 +261,7 @@ def episode_axis(last: float, column: str = "episode") -> Spec:
     ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     shown = [0, *(tick for tick in ticks if LINEAR_UP_TO / 2 <= tick <= last)]
     scale = {"type": "symlog", "constant": LINEAR_UP_TO}
-    title = f"episodes (linear up to {LINEAR_UP_TO}, logarithmic beyond)"
+    title = f"episodes (linear to {LINEAR_UP_TO}, then logarithmic)"  # as wide as a phone
     return axis(column, title, (0, last), scale, values=shown, labelExpr=_THOUSANDS)
 
 
@@ -257,9 +301,12 @@ def reach(*columns: Iterable[float | None], by: float = 1.6) -> tuple[float, flo
 
 def live(panel: Panel, study: Study, about: str) -> Spec:
     """A panel for the page: as wide as its place, with tooltips, zoom, and what the legend has hidden."""
-    finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90)
+    look: dict[str, Any] = (
+        {} if panel.has_shapes else {"shape": "circle"}
+    )  # else the legend would be one of shapes
+    finder = marks("point", encoding={"opacity": _LIT, "tooltip": panel.tips}, filled=True, size=90, **look)
     layers = [*panel.layers, finder] if panel.tips else panel.layers
-    spec = _chart(panel, layers, study, legend=None)
+    spec = chart(panel, layers, study, legend=None)
     crowded = panel.tips and len(panel.series) > _BANDS_AT_ONCE
     for layer in spec["layer"]:
         layer["transform"] = [_SWITCHED_ON]
@@ -277,49 +324,10 @@ def live(panel: Panel, study: Study, about: str) -> Spec:
     }
 
 
-def printed(panel: Panel, study: Study, width: int = 370, columns: int = 3) -> Spec:
-    """A panel for print, with a legend of what the page shows at first."""
-    title = panel.title if panel.choice is None else f"{panel.choice}: {panel.title}"
-    shown = [label.name for label in study.labels if not label.starts_hidden and label.name in panel.series]
-    legend = {**LEGEND, "columns": columns, "title": None, "values": shown} if shown else None
-    chart = _chart(panel, panel.layers, study, legend)
-    lines = wrap(title, round(width / _LETTER)) or None
-    return {**chart, "width": width, "height": panel.height, "title": lines}
-
-
-_LETTER = 7.0  # pixels that a letter of a title takes, at most on average
-_COLUMN = 248
-"""Pixels of a panel that is, with its axis, as wide as a column of a paper: 3.3 inches."""
-
-
-def sheet(figure: Figure, study: Study, *, in_column: bool = False) -> Spec:
-    """A whole figure for print: its panels beside each other, each with its legend.
-
-    In a column of a paper they are below each other.
-    """
-    choices = list(dict.fromkeys(panel.choice for panel in figure.panels))[:CHOICES_IN_PRINT]
-    panels = [panel for panel in figure.panels if panel.choice in choices]
-    if in_column:
-        drawn = [printed(panel, study, _COLUMN, columns=1) for panel in panels]
-        return joined(drawn, figure.title, 1, size=12, width=_COLUMN)
-    columns = 2 if len(choices) > 1 or choices != [None] else 3
-    return joined([printed(panel, study) for panel in panels], figure.title, columns)
-
-
-def joined(panels: list[Spec], title: str, columns: int, *, size: int = 17, width: int = 370) -> Spec:
-    """Charts under one title, each with legends of its own."""
-    return {
-        "concat": panels,
-        "columns": min(columns, len(panels)),
-        "spacing": 36,
-        "title": {"text": wrap(title, round(12 * width / size / _LETTER)), "fontSize": size, "offset": 18},
-        "resolve": {"scale": dict.fromkeys(("color", "strokeDash", "shape"), "independent")},
-    }
-
-
-def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | None) -> Spec:
+def chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | None) -> Spec:
     """The layers as one chart; what may be zoomed is clipped to it."""
-    channels = {**panel.channels, **_looks(panel.channels.get("color", {}), study, legend)}
+    looks = _looks(panel.channels.get("color", {}), study, legend, shaped=panel.has_shapes)
+    channels = {**panel.channels, **looks}
     return {
         "data": _values(panel.frame),
         "layer": [
@@ -333,17 +341,18 @@ def _chart(panel: Panel, layers: Iterable[Layer], study: Study, legend: Spec | N
     }
 
 
-def _looks(color: Spec, study: Study, legend: Spec | None) -> dict[str, Spec]:
+def _looks(color: Spec, study: Study, legend: Spec | None, *, shaped: bool) -> dict[str, Spec]:
     """Colours of series, or of something else, with dashes and shapes that tell the same."""
     names = [label.name for label in study.labels]
     color = {"field": SERIES, "scale": {"domain": names}, "legend": legend, **color}
     domain = color["scale"]["domain"]
     places = [label.color for label in study.labels] if color["field"] == SERIES else range(len(domain))
     dashes, shapes = map(dash_at, places), map(shape_at, places)
+    told = color["legend"] and {**color["legend"], **(_SHAPED if shaped else {})}
     return {
-        "color": color,
-        "strokeDash": {"scale": {"domain": domain, "range": [*dashes]}, "legend": color["legend"]},
-        "shape": {"scale": {"domain": domain, "range": [*shapes]}, "legend": color["legend"]},
+        "color": {**color, "legend": told},
+        "strokeDash": {"scale": {"domain": domain, "range": [*dashes]}, "legend": told},
+        "shape": {"scale": {"domain": domain, "range": [*shapes]}, "legend": told},
     }
 
 

@@ -11,7 +11,6 @@ import polars as pl
 from memory_rl.reporting import curves
 from memory_rl.reporting.curves import LINEAR_UP_TO
 from memory_rl.reporting.drawing import (
-    CHOICES_IN_PRINT,
     Figure,
     Panel,
     Spec,
@@ -20,6 +19,7 @@ from memory_rl.reporting.drawing import (
     marks,
     reference,
 )
+from memory_rl.reporting.printing import CHOICES
 from memory_rl.reporting.study import Entry, Study
 from memory_rl.reporting.values import MINDS
 from memory_rl.runs.store import FILM, RunDirectory
@@ -37,8 +37,8 @@ def film(study: Study) -> Figure:
         f"One film per condition, of the N nearest to {_LEGIBLE_N}; "
         f"at most {curves.FILM_COLUMNS} snapshots of each, probabilities to two digits."
     ]
-    if len(filmed) > CHOICES_IN_PRINT:
-        words.append(f"In print the first {CHOICES_IN_PRINT}.")
+    if len(filmed) > 1:
+        words.append(f"In print the first {min(len(filmed), CHOICES)}, with theme=paper the first.")
     if len(filmed) > _MOST_FILMS:
         words.append(f"Of {len(filmed)} conditions with a film, the first {_MOST_FILMS}.")
     panels = [panel for entry in filmed[:_MOST_FILMS] for panel in _film_panels(entry)]
@@ -70,7 +70,15 @@ def _film_panel(frame: pl.DataFrame, entry: Entry, title: str) -> Panel:
     tips = {"answer": "answer", "episode": "from episode", "end": "before episode", "p": "P(answer)"}
     layers = [
         marks("rect", None, {"x2": "right", "y2": "bottom", "tooltip": tips}, clip=True),
-        reference("rule", secret, {"y": "answer"}, style=[], color="#ff4fa3", strokeDash=[3, 4]),
+        reference(
+            "rule",
+            secret,
+            {"y": "answer"},
+            says="dashed: the secret",
+            style=[],
+            color="#ff4fa3",
+            strokeDash=[3, 4],
+        ),
     ]
     choice = f"{entry.label}, N = {N}"
     return Panel(frame, channels, layers, title=title, form=".2~g", choice=choice, canvas=True)

@@ -10,6 +10,8 @@ from memory_rl.reporting.values import counted, rounded, short
 from memory_rl.runs.store import RunDirectory
 
 _LEAST_SHARE = 1e-4
+_FITS = 1.25
+"""Two rates that differ by less than this factor look alike to a reader."""
 
 
 def headline(cell: Cell) -> str:
@@ -107,10 +109,24 @@ def _how_fast(cell: Cell) -> str:
     rate, most = cell.summary["bits_per_episode"], ceiling(cell.summary)
     if rate["estimate"] is None:
         return ", so that there is nothing to measure"
-    bits = f": {counted(rate['estimate'], 'bit', 2)} an {unit_of(cell)}"
+    bits = f": {counted(rate['estimate'], 'bit', 2)} an {unit_of(cell)}{_over_what(cell)}"
     if not rate["estimate"] and rate["ci95"][1] is not None:
         bits += f", at most {rounded(rate['ci95'][1], 2)} (95 %)"
     share = share_of_ceiling(cell.summary)
     if share is None:
         return f"{bits}, and no reward of this kind tells anything"
     return f"{bits}, {share} of the {short(most)}-bit ceiling"
+
+
+def _over_what(cell: Cell) -> str:
+    """What the rate is of, where a reader would compute another one from the median."""
+    median, rate = (
+        cell.summary["episodes_to_memorise"]["median"],
+        cell.summary["bits_per_episode"]["estimate"],
+    )
+    if cell.summary["runs"] == 1 or not (median and rate):
+        return ""
+    factor = cell.information / median / rate
+    if 1 / _FITS < factor < _FITS:
+        return ""
+    return f" (over all {unit_of(cell)}s of all runs, the slow ones too)"

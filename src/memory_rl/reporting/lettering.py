@@ -6,6 +6,7 @@ import json
 import re
 from functools import cache
 from html import escape, unescape
+from typing import Any
 
 from memory_rl.reporting.wording import asset
 
@@ -30,12 +31,19 @@ def width_of(text: str, size: float, weight: str = "normal") -> float | None:
     return sum(glyphs[letter][0] for letter in text) * size / 1000 if set(text) <= glyphs.keys() else None
 
 
+def drawn(spec: dict[str, Any]) -> str:
+    """A figure in Vega-Lite as SVG with its text as outlines."""
+    import vl_convert
+
+    return outlined(vl_convert.vegalite_to_svg(spec))
+
+
 def outlined(svg: str) -> str:
     """The drawing with its text as outlines. What has a letter without one stays text."""
     used: dict[str, str] = {}
-    drawn = _TEXT.sub(lambda found: _outlined(found, used), svg)
-    start = drawn.index(">") + 1
-    return f"{drawn[:start]}<defs>{''.join(used.values())}</defs>{drawn[start:]}"
+    svg = _TEXT.sub(lambda found: _outlined(found, used), svg)
+    start = svg.index(">") + 1
+    return f"{svg[:start]}<defs>{''.join(used.values())}</defs>{svg[start:]}"
 
 
 def _outlined(found: re.Match[str], used: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What runs and sweeps there are: how each ended, when, and what came out; read from JSON files alone."""
+"""What runs and sweeps there are: how each ended, when, and what came out; no table is read but its end."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _shelves(folders: Sequence[Path], cells: bool) -> list[Shelf]:
         shelves |= {sweep: Shelf(sweep) for sweep in below if sweep.resolve() not in met}
         met |= {sweep.resolve() for sweep in below}
         try:
-            found = survey([folder])
+            found = survey([folder], footers=True)
         except RunDirectoryError:
             if not [*sweeps_in(folder)]:
                 raise

@@ -1,58 +1,69 @@
-"""What a notebook shows of a run directory, of ceilings and of a sweep: sentence, table and figure."""
+"""What a notebook shows of an answer: its sentence, its tables as in the terminal, and a figure."""
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.summary import about_prior
-from memory_rl.reporting.headline import headline, unit_of
-from memory_rl.reporting.values import MEDIAN, MINDS, RATE, STEPS, counted, in_words, measured, rounded, short
+from memory_rl.reporting.headline import headline
+from memory_rl.reporting.lettering import drawn
+from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.values import MINDS, counted, short
 from memory_rl.training.ceilings import Ceilings
 
-if TYPE_CHECKING:
-    import polars as pl
-
-_LEFT = "text-align:left"
 _MOST_ROWS = 60
+_WORDS, _NUMBERS = ' style="text-align:left"', ' style="text-align:right;white-space:nowrap"'
+_SMALL = ' style="opacity:0.7"'
+_WIDEST = 160
+"""Letters of a table that fit beside each other in a notebook."""
 
 
 def result_html(cell: Cell) -> str:
-    """The answer of a run directory, its numbers and its curve; the figure is part of the text.
+    """The answer of a run directory, where the bits went as in the terminal, and its curve, in the text.
 
     Args:
         cell: as it is on disk, finished or not.
     """
-    parts = [f"<p>{escape(headline(cell))}</p>"]
-    if cell.summary:
-        prior = about_prior(cell.summary)
-        parts += [_table(_result_rows(cell)), f"<p>{escape(prior)}</p>" if prior else ""]
+    from memory_rl.reporting.terminal import answer_sheet
+
+    parts = [answer_html(headline(cell), [answer_sheet(cell)] if cell.summary else [])]
     if len(cell.metrics):
         from memory_rl.reporting.pictures import plot_run
 
         parts.append(_picture(plot_run(cell).to_dict(), f"bits known of {cell.condition} against episodes"))
-    return "\n".join(filter(None, parts))
+    return "\n".join(parts)
 
 
-def _result_rows(cell: Cell) -> list[tuple[str, str]]:
-    summary, row, unit = cell.summary, measured(cell.summary), unit_of(cell)
-    rows = [
-        ("condition", f"{cell.condition}, N = {cell.N}"),
-        ("runs that memorised", f"{row['memorised']} of {row['runs']}"),
-        (f"median {unit}s [95 %]", in_words(row, MEDIAN)),
-        (f"bits per {unit} [95 %]", in_words(row, RATE)),
-    ]
-    for mind, rate in summary.get("rates", {}).items():
-        if mind != "policy":
-            rows.append((f"bits per {unit}, {MINDS[mind]}", rounded(rate["estimate"])))
-    losses = summary.get("losses", {})
-    lost = [f"{step} {short(losses[step])}x" for step in STEPS if losses.get(step)]
-    return [*rows, ("lost on the way", ", ".join(lost))] if lost else rows
+def answer_html(sentence: str, sheets: Sequence[Sheet], notes: Sequence[str] = ()) -> str:
+    """A sentence, tables, of which each has at most its first rows, and what limits the answer.
+
+    Args:
+        sentence: what came out.
+        sheets: tables as for a terminal; those without rows are left out.
+        notes: a sentence each.
+    """
+    parts = [_paragraph(sentence), *(_sheet_html(sheet) for sheet in sheets if sheet.rows)]
+    return "\n".join([*parts, *(_paragraph(f"note: {note}") for note in notes)])
+
+
+def _sheet_html(sheet: Sheet) -> str:
+    form = sheet.fitted(_WIDEST)
+    left_out = len(form.rows) - _MOST_ROWS
+    more = f"{left_out} more rows are not shown.\n" if left_out > 0 else ""
+    return f"{_paragraph(sheet.title)}{_table(form)}{_paragraph(more + form.caption, _SMALL)}"
+
+
+def _paragraph(text: str, style: str = "") -> str:
+    return f"<p{style}>{_lines(text)}</p>" if text else ""
+
+
+def _lines(text: str) -> str:
+    return escape(text).replace("\n", "<br>")
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,54 +111,50 @@ class NamedCeilings(Ceilings):
 
     def _repr_html_(self) -> str:
         bits = {
-            "naive capacity": self.capacity,
+            MINDS["capacity"]: self.capacity,
             "Shannon capacity": self.shannon_capacity,
             "first episode, best answer": self.first_episode.best,
             "first episode, mean answer": self.first_episode.mean,
             f"ideal questioner ({self.method})": self._rate or None,
         }
         known = {what: value for what, value in bits.items() if value is not None}
-        rows = [(what, f"{counted(value, 'bit', 4)} an episode") for what, value in known.items()]
+        rows = [
+            (what, counted(value, "bit", 4), _CEILINGS.get(what, _ASKER)) for what, value in known.items()
+        ]
         if self.ideal_questioner:
             for aim, name in (("knows S", "to_know"), ("answers S", "to_hit")):
                 episodes = counted(getattr(self.ideal_questioner, name), "episode", 4)
-                rows.append((f"the ideal questioner {aim} after", episodes))
+                rows.append((f"the ideal questioner {aim} after", episodes, "the mean over secrets"))
+        sheet = Sheet(("ceiling", "at most", "of what"), rows, words=("ceiling", "of what"))
         picture = _picture(_bars(known), f"ceilings of {self.condition} in bits per episode")
-        return f"<p>{escape(self.sentence)}</p>\n{_table(rows)}\n{picture}"
+        return f"{answer_html(self.sentence, [sheet])}\n{picture}"
 
+
+_CEILINGS = {
+    "naive capacity": "an episode: log2 of the levels that a reward has",
+    "Shannon capacity": "an episode: the most that an answer can tell, whatever is known already",
+    "first episode, best answer": "of the one that tells most while nothing is known",
+    "first episode, mean answer": "of one drawn at random",
+}
+_ASKER = "an episode, of one who draws every conclusion and asks what tells most"
 
 _NAMES = ("condition", "N", "memorised_at")
 
 
-def frame_html(sentence: str, frame: pl.DataFrame) -> str:
-    """A sentence and a frame as a table of words, of many rows only the first."""
-    shown = frame.head(_MOST_ROWS)
-    rows = [
-        [rounded(v) if isinstance(v, float) else "" if v is None else str(v) for v in row]
-        for row in shown.rows()
-    ]
-    more = (
-        f"<p>{len(frame) - len(shown)} more rows are in <code>.frame</code>.</p>"
-        if len(frame) > len(shown)
-        else ""
+def _table(sheet: Sheet) -> str:
+    """At most the first rows of a sheet; numbers are on the right, and never broken."""
+    looks = [_WORDS if heading in sheet.words else _NUMBERS for heading in sheet.headings]
+    rows = [("th", sheet.headings), *(("td", row) for row in sheet.rows[:_MOST_ROWS])]
+    lines = (
+        "".join(f"<{tag}{look}>{_lines(word)}</{tag}>" for word, look in zip(row, looks, strict=True))
+        for tag, row in rows
     )
-    return f"<p>{escape(sentence)}</p>\n{_table(rows, *frame.columns[1:], first=frame.columns[0])}{more}"
-
-
-def _table(rows: Iterable[Sequence[str]], *headings: str, first: str = "") -> str:
-    head = "".join(f'<th style="{_LEFT}">{escape(name)}</th>' for name in (first, *headings))
-    lines = [f"<tr>{head}</tr>"] if headings else []
-    for row in rows:
-        cells = "".join(f'<td style="{_LEFT}">{escape(word)}</td>' for word in row)
-        lines.append(f"<tr>{cells}</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _picture(spec: dict[str, Any], about: str) -> str:
     """A figure inside the text; as an image, so that figures of several outputs share no names."""
-    import vl_convert
-
-    drawing = base64.b64encode(vl_convert.vegalite_to_svg(spec).encode()).decode()
+    drawing = base64.b64encode(drawn(spec).encode()).decode()
     return f'<img alt="{escape(about)}" style="max-width:100%" src="data:image/svg+xml;base64,{drawing}">'
 
 

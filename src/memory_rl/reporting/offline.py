@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import altair as alt
-import vl_convert
+
+from memory_rl.reporting.lettering import drawn
 
 
 def _shown(chart: alt.LayerChart | alt.ConcatChart) -> dict[str, str]:
     """What a notebook shows of a chart, by kind of content."""
-    return {"image/svg+xml": vl_convert.vegalite_to_svg(chart.to_dict()), "text/plain": type(chart).__name__}
+    return {"image/svg+xml": drawn(chart.to_dict()), "text/plain": type(chart).__name__}
 
 
 class OfflineLayers(alt.LayerChart):

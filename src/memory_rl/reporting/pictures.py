@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.reporting import charts
-from memory_rl.reporting.drawing import Figure, Spec, joined, printed, sheet
-from memory_rl.reporting.lettering import outlined
+from memory_rl.reporting.drawing import Figure, Spec
+from memory_rl.reporting.lettering import drawn
+from memory_rl.reporting.printing import joined, printed, sheet
 from memory_rl.reporting.study import Study, study_of
 from memory_rl.reporting.themes import GROUND, Theme, vega_config
 from memory_rl.reporting.values import MINDS, number
@@ -97,9 +98,9 @@ def _on_white(spec: Spec, study: Study, theme: Theme = "light") -> Spec:
 
 def _pictures(name: str, spec: Spec, *, png: bool = False) -> Iterator[tuple[str, bytes]]:
     """The figure as SVG, and as PNG, which takes longer than all else, only if it is asked for."""
-    import vl_convert
-
-    drawing = outlined(vl_convert.vegalite_to_svg(spec))
+    drawing = drawn(spec)
     yield f"{name}.svg", drawing.encode()
     if png:
+        import vl_convert
+
         yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=_PIXELS_A_POINT)

@@ -25,7 +25,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
 from memory_rl.reporting.comparison import finished_samples, names_of
-from memory_rl.reporting.sheets import Sheet
+from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.values import in_brackets, number
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class RunPlan:
         return Sheet(
             [*headings, *map(str, SIZES)],
             [_row(one) for one in self.conditions],
-            spare=["stuck", "spread", "pilot\nruns"],
+            spare=["stuck", "spread", "pilot\nruns", "64", "16", "32"],
             words=["condition"],
             caption="\n".join(self._reading()),
         )
@@ -178,11 +178,13 @@ class RunPlan:
 
     def __repr__(self) -> str:
         sheet = self.sheet()
-        rows = (f"  {'  '.join(filter(None, row))}" for row in sheet.rows)
-        headings = "  ".join(heading.replace("\n", " ") for heading in sheet.headings)
-        return "\n".join(
-            [self.sentence, f"  {headings}", *rows, sheet.caption, *(f"note: {note}" for note in self.notes)]
-        )
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n".join([self.sentence, plain(sheet), sheet.caption, *notes])
+
+    def _repr_html_(self) -> str:
+        from memory_rl.reporting.notebook import answer_html
+
+        return answer_html(self.sentence, [self.sheet()], self.notes)
 
 
 def plan_paths(paths: Iterable[str | Path | Cell], demand: Demand) -> RunPlan:
@@ -266,6 +268,6 @@ def _about_stuck(planned: Sequence[PlannedCondition]) -> Iterator[str]:
     whole = [one.sample.runs for one in planned if not one.stuck]
     if whole:
         yield (
-            f"Where no run is stuck, {_percent(rarest_seen(min(whole)))} of all might get stuck, and "
-            f"{min(whole)} runs would not have shown it (one time in 20): so look at the column one stuck."
+            f"{_percent(rarest_seen(min(whole)))} of all runs might get stuck where none of the pilot did, "
+            f"and {min(whole)} runs would not have shown it (one time in 20): see the column one stuck."
         )

@@ -22,9 +22,8 @@ from memory_rl.analysis.shipped import shipped_runs
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import first_few
 from memory_rl.files import Json
-from memory_rl.reporting.curves import loss_words
 from memory_rl.reporting.provenance import Judgement, read_of_sweep
-from memory_rl.reporting.values import UNKNOWN, WordTable, number
+from memory_rl.reporting.values import UNKNOWN, WordTable, loss_words, number
 from memory_rl.reporting.wording import wording
 from memory_rl.runs.store import SUMMARY
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
+from itertools import product
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -13,9 +17,11 @@ from rich.table import Table
 
 from memory_rl.reporting.values import UNKNOWN
 
-_GAP, _NARROWEST = 2, 24
-"""Spaces between two columns, and the least width to which a column of words is folded."""
+_GAP, _FOLDED = 2, (24, 16)
+"""Spaces between two columns, and the widths to which a column of words is folded, one after the other."""
 _NO_LIMIT = 100_000
+_NOTEBOOK = 110
+"""Columns of a notebook's page on a common screen."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,8 @@ class Sheet:
     """A table in words, before it is known how wide it may be.
 
     Where it is too wide for the terminal it loses columns of `spare`, one after the other. If that does not
-    suffice rows have two lines: with intervals below values, then with one column of keys instead, at last
-    with both. Numbers are never broken.
+    suffice rows have two lines: with intervals below values, then with one column of keys instead, then with
+    both; at last each row is a paragraph. Numbers are never broken.
 
     Attributes:
         headings: of its columns.
@@ -34,6 +40,7 @@ class Sheet:
         words: the headings of words, which are set to the left, and which may be broken between words.
         title: above it.
         caption: below it, line by line.
+        folded: the least width to which a column of words is folded.
     """
 
     headings: Sequence[str]
@@ -43,6 +50,7 @@ class Sheet:
     words: Sequence[str] = ()
     title: str = ""
     caption: str = ""
+    folded: int = _FOLDED[0]
 
     @property
     def width(self) -> int:
@@ -50,24 +58,41 @@ class Sheet:
         return sum(map(self._width_of, range(len(self.headings)))) + _GAP * (len(self.headings) - 1)
 
     def fitted(self, width: int) -> Sheet:
-        """The same as it fits into this width, or the narrowest form of it if none does."""
-        return next((form for form in self._forms() if form.width <= width), [*self._forms()][-1])
+        """The same as it fits into this width."""
+        fitting = (form for form in self._forms() if form.width <= width)
+        return next(fitting, None) or self._paragraphs(width)
 
     def _forms(self) -> Iterator[Sheet]:
         """Ever narrower forms, without what is the same in all rows if that may be left out."""
         whole = self._without_repeated()
-        for laid_out in (
-            lambda form: form,
-            Sheet._intervals_below_values,
-            Sheet._keys_in_one_column,
-            lambda form: form._intervals_below_values()._keys_in_one_column(),
+        for folded, laid_out in product(
+            _FOLDED,
+            (
+                lambda form: form,
+                Sheet._intervals_below_values,
+                Sheet._keys_in_one_column,
+                lambda form: form._intervals_below_values()._keys_in_one_column(),
+            ),
         ):
-            form, left_out = whole, list[str]()
+            form, left_out = replace(whole, folded=folded), list[str]()
             yield laid_out(form)
             for heading in [one for one in self.spare if one in whole.headings]:
                 form = form._without(heading)
                 left_out.append(_flat(heading))
-                yield laid_out(form._with_note(f"no room for: {', '.join(left_out)}"))
+                there = f"a terminal of {whole.width} columns or a pipe shows all"
+                yield laid_out(form._with_note(f"no room for: {', '.join(left_out)}; {there}"))
+
+    def _paragraphs(self, width: int) -> Sheet:
+        """One column: of each row what it is of, and below it the other cells with their headings."""
+        first = next((heading for heading in self.headings if heading not in self.spare), self.headings[0])
+        place, headings = self.headings.index(first), [*map(_flat, self.headings)]
+        rows = []
+        for row in self.rows:
+            cells = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True) if cell]
+            named = headings[place] + " " + row[place]
+            others = [cell for cell in cells if cell != named.strip()]
+            rows.append(["\n".join([row[place], *_filled(others, width - _GAP)])])
+        return replace(self, headings=[first], rows=rows, keys=(), spare=(), words=[first], folded=width)
 
     def _without_repeated(self) -> Sheet:
         form, same = self, list[str]()
@@ -92,7 +117,7 @@ class Sheet:
             return self
         first, *others = (self.headings.index(key) for key in self.keys)
         rest = [place for place in range(len(self.headings)) if place not in (first, *others)]
-        width = max(_NARROWEST, *(_width(row[first]) for row in self.rows))
+        width = max(self.folded, *(_width(row[first]) for row in self.rows))
         rows = [
             [self._named(row, first, others, width), *(row[place] for place in rest)] for row in self.rows
         ]
@@ -113,7 +138,7 @@ class Sheet:
 
     def _width_of(self, place: int) -> int:
         longest = max(map(_width, (self.headings[place], *(row[place] for row in self.rows))))
-        return min(longest, _NARROWEST) if self._may_break(self.headings[place]) else longest
+        return min(longest, self.folded) if self._may_break(self.headings[place]) else longest
 
     def _may_break(self, heading: str) -> bool:
         return heading in self.words and heading not in self.keys
@@ -133,6 +158,20 @@ class Sheet:
         return table
 
 
+def _filled(words: Sequence[str], width: int) -> Iterator[str]:
+    """Words in indented lines; the interval of one that fits into none has a line of its own."""
+    line, indent = "", " " * _GAP
+    for word in words:
+        if line and cell_len(f"{line}, {word},") > width:
+            yield f"{indent}{line},"
+            line = ""
+        line = f"{line}, {word}" if line else word
+        if cell_len(line) >= width:
+            line = line.replace(" [", f"\n{indent}[")
+    if line:
+        yield indent + line
+
+
 def _width(text: str) -> int:
     return max(map(cell_len, text.split("\n")))
 
@@ -141,26 +180,56 @@ def _flat(heading: str) -> str:
     return " ".join(heading.split())
 
 
+def console_for(*, stderr: bool = False) -> Console:
+    """Where to print; in a notebook, no terminal, as plain text, since rich cuts long lines there."""
+    return Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
+
+
+def in_notebook() -> bool:
+    """Whether what is printed becomes the output of a notebook's cell."""
+    return Console().is_jupyter
+
+
+def plain(sheet: Sheet) -> str:
+    """A table of any width as text."""
+    console = Console(file=StringIO(), width=_NO_LIMIT, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(sheet.as_table())
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
+
+
 def show(sheet: Sheet, console: Console | None = None) -> None:
     """Prints a table that has rows; where output is not a terminal, nothing is folded or left out."""
     if not sheet.rows:
         return
-    console = console or Console()
-    if console.is_terminal:
+    console = console or console_for()
+    if in_notebook():
+        sheet = sheet.fitted(_NOTEBOOK)
+    elif console.is_terminal:
         sheet = sheet.fitted(console.width)
-        console.width = max(console.width, sheet.width)  # rather broken by the terminal than cut by us
-    else:
+    if not console.is_terminal:
         console.width = _NO_LIMIT
     if sheet.title:
-        console.print(sheet.title, style="italic", markup=False, highlight=False)
-    console.print(sheet.as_table())
+        say(sheet.title, console, style="italic")
+    with console.capture() as drawn:
+        console.print(sheet.as_table())
+    for line in drawn.get().splitlines():  # without the blanks that fill up its columns
+        console.out(line.rstrip(), highlight=False)
     for line in filter(None, sheet.caption.split("\n")):
         say(line, console, style="dim")
 
 
 def say(sentence: str, console: Console | None = None, *, style: str = "") -> None:
     """Prints a sentence, broken between words where output is a terminal; a path at its end stays whole."""
-    console = console or Console()
+    console = console or console_for()
     path = sentence.rpartition(": ")[2]
-    whole = not console.is_terminal or ("/" in path and " " not in path)
-    console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=whole)
+    if console.is_terminal and not ("/" in path and " " not in path):
+        sentence = _broken(sentence, console.width)
+    console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _broken(sentence: str, width: int) -> str:
+    """In lines of this width, with no blank at their ends; a number and its unit stay on one of them."""
+    kept = re.sub(r"(?<=\d) (?=(%|s|min|h|bits?)(\W|$))", "\N{NO-BREAK SPACE}", sentence)
+    lines = textwrap.wrap(kept, max(width, 2), break_on_hyphens=False)
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")

@@ -82,6 +82,11 @@ class Study:
         """Each N once, ascending."""
         return sorted({entry.N for entry in self.entries})
 
+    @property
+    def unfinished_words(self) -> list[str]:
+        """Where each of them lies, and how it ended."""
+        return [f"{cell.path} ({cell.ended})" for cell in self.unfinished]
+
     @cached_property
     def hidden(self) -> list[str]:
         """The labels that start switched off."""
@@ -178,7 +183,7 @@ def _named_by_size(cells: Sequence[Cell]) -> list[Entry]:
     By condition, then by what is trained, the smallest first, then by how much there is to learn.
     """
     found = [
-        Entry(f"{cell.condition}, {size.label}, {_secrets(cell)}", cell)
+        Entry(f"{cell.condition} {size.label} {_secrets(cell)}", cell)
         for size, group in groups_of_sizes(cells)
         for cell in sorted(group, key=lambda cell: (cell.N, cell.num_secrets))
     ]
@@ -193,8 +198,7 @@ def groups_of_sizes(cells: Sequence[Cell]) -> Iterator[tuple[Size, list[Cell]]]:
 
 
 def _secrets(cell: Cell) -> str:
-    count = f"{cell.num_secrets} secrets" if cell.num_secrets > 1 else "1 secret"
-    return f"{count} in blocks" if in_blocks(cell) else count
+    return f"num_secrets={cell.num_secrets}{' order=blocks' if in_blocks(cell) else ''}"
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
@@ -263,15 +267,28 @@ def _labels(entries: Sequence[Entry]) -> list[Label]:
 
 
 def _groups(names: Sequence[str], conditions: Mapping[str, str]) -> list[list[str]]:
-    """In order, at most `MOST` in a group; a condition is divided only if it has more labels than that."""
-    groups: list[list[str]] = [[]]
-    for _, family in groupby(names, key=lambda name: conditions[name]):
-        members = list(family)
-        for part in batched(members, -(-len(members) // -(-len(members) // MOST))):
-            if len(groups[-1]) + len(part) > MOST:
-                groups.append([])
-            groups[-1].extend(part)
-    return [group for group in groups if group]
+    """In order, at most `MOST` in a group; a condition is divided only if it has more labels than that.
+
+    There are as few groups as that allows, and the greatest is as small: nine are not eight and one.
+    """
+    families = [list(family) for _, family in groupby(names, key=lambda name: conditions[name])]
+    parts = [part for members in families for part in batched(members, _even(len(members)))]
+    tried = [_filled(parts, most) for most in range(_even(len(names)), MOST + 1)]
+    return min(tried, key=len) if tried else []
+
+
+def _even(count: int) -> int:
+    """How many are in each of as few groups as hold them all."""
+    return -(-count // max(1, -(-count // MOST)))
+
+
+def _filled(parts: Iterable[Sequence[str]], most: int) -> list[list[str]]:
+    groups = list[list[str]]()
+    for part in parts:
+        if not groups or len(groups[-1]) + len(part) > most:
+            groups.append([])
+        groups[-1].extend(part)
+    return groups
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -28,9 +28,9 @@ _RESULTS = {
     "median episodes [95 %]": MEDIAN,
     "memorised": "memorised",
     "of runs": "runs",
-    "alphabet": "alphabet_loss",
-    "exploration": "exploration_loss",
-    "absorption": "absorption_loss",
+    "alphabet \u00f7": "alphabet_loss",
+    "exploration \u00f7": "exploration_loss",
+    "absorption \u00f7": "absorption_loss",
 }
 
 
@@ -71,7 +71,7 @@ def laws(study: Study) -> list[str]:
 def about(study: Study) -> str:
     """What the report covers, in a sentence."""
     runs = sum(entry.summary["runs"] for entry in study.entries)
-    conditions = {entry.cell.condition for entry in study.entries}
+    conditions = {entry.label for entry in study.entries}
     counts = {"cell": len(study.entries), "run": runs, "condition": len(conditions)}
     cells, of_runs, of_conditions = (
         f"{count} {thing}{'' if count == 1 else 's'}" for thing, count in counts.items()

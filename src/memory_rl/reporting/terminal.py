@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.summary import about_prior
 from memory_rl.reporting.headline import headline, unit_of
 from memory_rl.reporting.sheets import Sheet, say, show
-from memory_rl.reporting.values import counted, in_words, number, spread
+from memory_rl.reporting.values import MINDS, STEPS, counted, in_words, loss_words, number, spread
 
-_RATE, _LOST = "bits per {unit}", "against the\nline above"
-_FILE_WIDTH = 140
+_LOST, _SHANNON = "against the\nline above", "Shannon capacity"
 _SAME = 0.005
 """Of two rates: they round to the same three digits."""
 
 
-def show_answer(cell: Cell) -> None:
-    """Prints what came out of a run directory: the answer in a sentence, and where the bits went."""
+def show_answer(cell: Cell, notes: Iterable[str] = ()) -> None:
+    """Prints what came out of a run directory: in a sentence, where the bits went, and what limits it."""
     say(headline(cell))
     if cell.summary:
         show(answer_sheet(cell))
+    for note in notes:
+        say(f"note: {note}")
     say(f"run directory: {cell.path}")
 
 
@@ -35,13 +32,13 @@ def answer_sheet(cell: Cell) -> Sheet:
 
     What is not known, as without a ledger, has no line.
     """
-    unit, rows, above = unit_of(cell), [], None
-    for name, rate in _lines(cell):
+    rows, above, most = [], "", None
+    for mind, name, rate in _lines(cell):
         value = rate["estimate"]
-        rows.append([name, in_words(_columns(rate), spread("rate")), _against(above, value)])
-        above = value
+        rows.append([name, in_words(_columns(rate), spread("rate")), _lost(above, mind, most, value)])
+        above, most = mind, value
     title = f"{cell.condition}, N = {cell.N}: {counted(cell.bits_to_learn, 'bit')} to learn"
-    headings = ("", _RATE.format(unit=unit), _LOST)
+    headings = ("", f"bits per {unit_of(cell)}", _LOST)
     return Sheet(headings, rows, words=("", _LOST), title=title, caption="\n".join(_remarks(cell)))
 
 
@@ -49,18 +46,15 @@ def _columns(rate: Mapping[str, Any]) -> dict[str, Any]:
     return dict(zip(spread("rate"), (rate["estimate"], *(rate["ci95"] or (None, None))), strict=True))
 
 
-def _lines(cell: Cell) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each line's name, and its rate as in summary.json."""
-    summary, ceilings, one = cell.summary, cell.summary["ceilings"], _of_one(cell)
-    yield f"ceiling: what {one} can carry", _known(ceilings["capacity"])
+def _lines(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Whose it is, as in `MINDS`, its name, and its rate as in summary.json, line by line."""
+    summary, ceilings = cell.summary, cell.summary["ceilings"]
+    yield "capacity", MINDS["capacity"], _known(ceilings["capacity"])
     if (told := ceilings["shannon_capacity"]) is not None and told < ceilings["capacity"] * (1 - _SAME):
-        yield "ceiling, noise and ties counted", _known(told)
+        yield "", _SHANNON, _known(told)
     rates = summary.get("rates", {"policy": summary["bits_per_episode"]})
-    if "questioner" in rates:
-        yield "the best possible questions", rates["questioner"]
-    if "observer" in rates:
-        yield f"told by these {unit_of(cell)}s", rates["observer"]
-    yield "learned by the policy", rates["policy"]
+    for mind in [mind for mind in MINDS if mind in rates and mind != "capacity"]:
+        yield mind, MINDS[mind], rates[mind]
 
 
 def _known(bits: float) -> dict[str, Any]:
@@ -75,29 +69,42 @@ def _of_one(cell: Cell) -> str:
     return "one episode" if cell.config["env_type"] == "multi_step" else "a reward"
 
 
-def _against(above: float | None, value: float | None) -> str:
-    """How much less a rate is than the one above it: 5.41 times less, or 2.95 times more."""
-    if not above or value is None:
+def _lost(above: str, mind: str, most: float | None, value: float | None) -> str:
+    """The factor between two lines, with the name that the report has for it, if it has one."""
+    if not most or value is None:
         return ""
-    if not value:
-        return "none memorised"
-    if abs(value / above - 1) < _SAME:
-        return "the same"
-    return f"{number(above / value)} times less" if value < above else f"{number(value / above)} times more"
+    step = next((step for step, ends in STEPS.items() if ends == (above, mind)), "")
+    return loss_words(step, most / value if value else None, most).strip(": ")
 
 
 def _remarks(cell: Cell) -> Iterator[str]:
     summary = cell.summary
-    if "rates" in summary:
-        unit = unit_of(cell)
-        yield (
-            f"Best questions: of a player who asks what tells most. Told: to an ideal observer of the same "
-            f"{unit}s.{' Intervals: 95 %, over runs.' if summary['runs'] > 1 else ''}"
-        )
+    yield from _reading(cell, {name for _, name, _ in _lines(cell)})
     if "checks" in summary:
         yield _self_check(summary["checks"])
     if prior := about_prior(summary):
         yield prior
+
+
+def _reading(cell: Cell, names: set[str]) -> Iterator[str]:
+    """What the names of the lines and of the losses mean."""
+    meanings = {
+        MINDS["capacity"]: f"log2 of the signals that {_of_one(cell)} can bring",
+        _SHANNON: "noise and ties counted",
+        MINDS["questioner"]: "asks what tells most",
+        MINDS["observer"]: f"knows all that these {unit_of(cell)}s told",
+    }
+    yield " ".join(f"{_capital(name)}: {words}." for name, words in meanings.items() if name in names)
+    if MINDS["observer"] in names:
+        over = " In brackets: 95 %, over runs." if cell.summary["runs"] > 1 else ""
+        yield (
+            "Lost: what the signals cannot say (alphabet), what was not asked well (exploration), what was "
+            f"told and not learned (absorption).{over}"
+        )
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _self_check(checks: Mapping[str, Any]) -> str:
@@ -110,7 +117,7 @@ def _self_check(checks: Mapping[str, Any]) -> str:
     return "Self-check: the measurement keeps the laws of information theory."
 
 
-def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Table:
+def ceilings_sheet(condition: str, N: int, memorised_at: float, ceilings: Mapping[str, Any]) -> Sheet:
     """What a condition can teach at most, before anything is trained.
 
     Args:
@@ -133,21 +140,14 @@ def ceilings_table(condition: str, N: int, memorised_at: float, ceilings: Mappin
             for name, aim in aims.items()
         ]
     rows.append(("optimal questioner: knows S", ceilings["optimal_to_know"], "episodes"))
-    table = Table(title=escape(f"{condition}, N = {N}: ceilings"), title_justify="left")
-    for heading in ("what", "at most" if asker is None else "value", "unit"):
-        is_number = heading in ("at most", "value")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
-    for what, value, unit in rows:
-        if value is not None:
-            words = number(value, 4)
-            one = words == "1"
-            table.add_row(what, words, re.sub(r"s\b", "", unit, count=1) if one else unit)
-    return table
+    return Sheet(
+        ["ceiling", "at most" if asker is None else "value", "unit"],
+        [_with_unit(what, value, unit) for what, value, unit in rows if value is not None],
+        words=["ceiling", "unit"],
+        title=f"{condition}, N = {N}: ceilings",
+    )
 
 
-def show_table(table: Table) -> None:
-    """Prints a table; where output is not a terminal, a row stays one line."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(_FILE_WIDTH, console.measure(table).maximum)
-    console.print(table)
+def _with_unit(what: str, value: float, unit: str) -> list[str]:
+    words = number(value, 4)
+    return [what, words, re.sub(r"s\b", "", unit, count=1) if words == "1" else unit]

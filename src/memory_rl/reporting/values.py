@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from memory_rl.analysis.statistics import Estimate
@@ -14,7 +14,7 @@ UNKNOWN = "-"
 _VAST, _TINY = 1e15, 1e-6
 
 MINDS = {
-    "capacity": "channel capacity",
+    "capacity": "naive capacity",
     "questioner": "ideal questioner",
     "observer": "ideal observer",
     "policy": "policy",
@@ -48,6 +48,7 @@ class WordTable:
         title: above it.
         reading: how to read it.
         values: what each entry is sorted by; none if the table cannot be sorted.
+        tips: what a heading means, shown where it is pointed at.
     """
 
     rows: Sequence[Sequence[str]]
@@ -55,6 +56,7 @@ class WordTable:
     title: str
     reading: str
     values: Sequence[Sequence[Any]] = ()
+    tips: Mapping[str, str] = field(default_factory=dict)
 
 
 def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> WordTable:
@@ -137,6 +139,15 @@ def in_brackets(value: Estimate) -> str:
     if value.low is None and value.high is None:
         return number(value.value)
     return f"{number(value.value)} [{number([value.low, value.high])}]"
+
+
+def loss_words(step: str, factor: float | None, above: float | None) -> str:
+    """The factor lost at a step whose upper rate is `above`, in words."""
+    if not factor:  # 0 in a summary of an observer that never knew S
+        return f"{step}: all lost" if above else f"{step}: unknown"
+    if factor >= 1:
+        return f"{step} \u00f7{short(factor)}"
+    return f"{step} \u00d7{short(1 / factor)} (a gain)"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import polars as pl
@@ -125,17 +126,27 @@ def _is(value: Any, kind: type) -> bool:
     return right and math.isfinite(value)
 
 
+def check_footer(path: Path, wanted: Iterable[str]) -> None:
+    """Raises a ValueError unless a Parquet file has these columns; of the file only its end is read."""
+    with path.open("rb") as file:
+        _check_schema(pl.read_parquet_schema(file), wanted)
+
+
+def _check_schema(found: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    for column in wanted:
+        if column not in found:
+            raise ValueError(f"it has no column {column}")
+        if not (found[column].is_numeric() or found[column] == pl.Null):
+            raise ValueError(f"its column {column} holds no numbers")
+
+
 def check_columns(frame: pl.DataFrame, schema: Mapping[str, Any], full: Sequence[str]) -> pl.DataFrame:
     """The frame, if it has these columns, numbers in them, and in the `full` ones one in every row.
 
     Raises:
         ValueError: if it does not, or the `full` ones have no row.
     """
-    for column in schema:
-        if column not in frame.columns:
-            raise ValueError(f"it has no column {column}")
-        if not (frame.schema[column].is_numeric() or frame.schema[column] == pl.Null):
-            raise ValueError(f"its column {column} holds no numbers")
+    _check_schema(frame.schema, schema)
     for column in full:
         if frame.is_empty() or not frame[column].is_finite().all() or frame[column].has_nulls():
             raise ValueError(f"its column {column} has rows without a number")

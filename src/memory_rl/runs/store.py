@@ -27,7 +27,7 @@ from memory_rl.runs.checkpoint import write_tensors
 from memory_rl.runs.lock import LOCK, Lock, is_locked
 from memory_rl.runs.manifest import SCHEMA, first_difference
 from memory_rl.runs.shape import MANIFEST as SHAPE
-from memory_rl.runs.shape import check_columns, problem
+from memory_rl.runs.shape import check_columns, check_footer, problem
 from memory_rl.state import SavedModel
 
 T = TypeVar("T")
@@ -311,6 +311,10 @@ class RunDirectory:
             full: those of them that must hold a number in every row, of which there must then be one.
         """
         return self._read(name, lambda path: check_columns(read_frame(path), schema or {}, full))
+
+    def check_footer(self, name: str, schema: Mapping[str, Any]) -> None:
+        """Looks whether a Parquet file ends as it should, and has these columns; reads no more of it."""
+        self._read(name, lambda path: check_footer(path, schema))
 
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads a .npz file; it may hold numbers alone."""

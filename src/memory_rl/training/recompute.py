@@ -36,7 +36,7 @@ def ledger_from_episodes(path: str | Path) -> pl.DataFrame:
         path: a run directory.
 
     Returns:
-        One row per run and episode, in this order; all bits are cumulative: asked_bits (expected information
+        One row per run and episode, in this order, all bits cumulative; asked_bits (expected information
         of the questions asked), asked_variance (squared bits), observer_bits (log2 N + log2 P(S) of an ideal
         observer).
 

@@ -115,7 +115,7 @@ def _audit(words: list[str]) -> int:
     from pathlib import Path
 
     from memory_rl.reporting.audit import audit_path
-    from memory_rl.reporting.sheets import say, show
+    from memory_rl.reporting.sheets import say
 
     paths, others = with_paths(words)
     config = parse(AuditConfig, others)
@@ -123,11 +123,10 @@ def _audit(words: list[str]) -> int:
         given = f"{len(paths)} were given" if paths else "none was given"
         raise ConfigError(f"audit takes one path, and {given}: type for example memory-rl audit runs/grpo.")
     found = audit_path(Path(paths[0]), config)
-    for sentence in found.sentences:
+    *before, last = found.sentences
+    for sentence in before:
         say(sentence)
-    show(found.sheet())
-    for note in found.notes:
-        say(f"note: {note}")
+    _tell(last, found.sheet(), found.notes)
     if config.out:
         say(f"wrote {config.out}/index.html: open it in a browser")
     return 0

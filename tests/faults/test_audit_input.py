@@ -9,6 +9,7 @@ from audit_helpers import write_lines
 import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import DataError
+from memory_rl.reporting.audit_page import render
 
 HEAD = "step,prompt,reward\n"
 GOOD = "".join(f"{step},{prompt},{reward}\n" for step in (1, 2) for prompt in "ab" for reward in (0, 1, 1))
@@ -156,7 +157,12 @@ def test_levels_that_are_almost_all_different_are_named(tmp_path):
         f"1,{prompt},{(7 * prompt + 3 * place) % 101}\n" for prompt in range(9) for place in range(8)
     )
     found = memory_rl.audit(table(tmp_path, HEAD + text))
-    assert any("most rewards of a group are the only ones of their level" in note for note in found.notes)
+    assert any(
+        "cannot be told, since most rewards of a group are the only ones" in s for s in found.sentences
+    )
+    assert found.account.rates is None
+    assert not any("not what was learned" in sentence for sentence in found.sentences)
+    assert "audit" in render(found)
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):

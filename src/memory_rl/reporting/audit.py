@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import Json
 from memory_rl.reporting.audit_words import bits, estimators_in_words, notes_on, percent, sentences_of
-from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import number, short
+from memory_rl.reporting.sheets import Sheet, plain
+from memory_rl.reporting.values import number
 from memory_rl.rollouts.account import Account, RunAccount, account_run
 from memory_rl.rollouts.groups import group_rollouts
 from memory_rl.rollouts.tables import read_rollouts
@@ -34,6 +34,7 @@ class Audit:
         source: what wrote them.
         account: all numbers, of the run and of its stretches.
         graded: whether the reward is more than pass or fail.
+        countable: whether groups can show how many levels of reward a prompt has.
         notes: a sentence on each thing that limits the numbers.
     """
 
@@ -41,12 +42,13 @@ class Audit:
     source: str
     account: RunAccount
     graded: bool
+    countable: bool
     notes: Sequence[str]
 
     @property
     def sentences(self) -> list[str]:
         """The answer, what is amiss first."""
-        return sentences_of(self.account, graded=self.graded)
+        return sentences_of(self.account, graded=self.graded, countable=self.countable)
 
     @property
     def delivered_bits_per_rollout(self) -> Estimate:
@@ -73,10 +75,11 @@ class Audit:
             "source": self.source,
             "group_size": run.usual_size,
             "graded": self.graded,
+            "countable": self.countable,
             "sentences": self.sentences,
             "notes": [*self.notes],
             **_numbers(run.whole),
-            "pass_rates": {"law": "beta", **{name: one.as_dict() for name, one in vars(run.rates).items()}},
+            "pass_rates": {"law": "beta", **_plain(vars(run.rates))} if run.rates else None,
             "other_group_sizes": [_plain(vars(one)) for one in run.others],
             "never_varying": _plain(vars(run.unvarying)) if run.unvarying else None,
             "stretches": [_numbers(one) for one in run.stretches],
@@ -109,15 +112,13 @@ class Audit:
 
     def __repr__(self) -> str:
         sheet = self.sheet()
-        rows = (f"  {'  '.join(row)}" for row in sheet.rows)
-        headings = "  ".join(heading.replace("\n", " ") for heading in sheet.headings)
         notes = (f"note: {note}" for note in self.notes)
-        return "\n".join([*self.sentences, f"  {headings}", *rows, sheet.caption, *notes])
+        return "\n".join([*self.sentences, plain(sheet), sheet.caption, *notes])
 
     def _repr_html_(self) -> str:
-        from memory_rl.reporting.audit_page import notebook_html
+        from memory_rl.reporting.notebook import answer_html
 
-        return notebook_html(self)
+        return answer_html("\n".join(self.sentences), [self.sheet()], self.notes)
 
 
 def audit_path(path: Path, config: AuditConfig) -> Audit:
@@ -135,7 +136,7 @@ def audit_path(path: Path, config: AuditConfig) -> Audit:
     groups = group_rollouts(rollouts, config.group_size)
     account = account_run(rollouts, groups, config.stretches)
     notes = [*rollouts.notes, *groups.notes, *notes_on(account, graded=groups.graded)]
-    found = Audit(path, rollouts.source, account, groups.graded, notes)
+    found = Audit(path, rollouts.source, account, groups.graded, groups.countable, notes)
     if config.out:
         write_audit(found, Path(config.out))
     return found
@@ -207,4 +208,4 @@ def _number(estimate: Estimate | None, places: int = 4) -> str:
 
 
 def _share(share: Estimate) -> str:
-    return f"{short(100 * (share.value or 0.0), 2)} %"
+    return percent(Estimate(share.value))

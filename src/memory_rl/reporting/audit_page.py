@@ -1,29 +1,25 @@
-"""An audit as files: the page, audit.json and the stretches as CSV; and what a notebook shows of it."""
+"""An audit as files: the page, audit.json and the stretches as CSV."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-import vl_convert
 from scipy.special import betainc
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import to_csv, to_json
 from memory_rl.reporting.audit_words import bits, percent
-from memory_rl.reporting.lettering import outlined
-from memory_rl.reporting.notebook import frame_html
+from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.page import templates
 from memory_rl.reporting.report import PAGE, refuse_foreign, write_files
 from memory_rl.reporting.themes import PALETTE, Theme, vega_config
 from memory_rl.reporting.wording import asset, wording
-from memory_rl.rollouts.account import RunAccount
+from memory_rl.rollouts.account import PassRates, RunAccount
 
 if TYPE_CHECKING:
     from memory_rl.reporting.audit import Audit
@@ -85,22 +81,13 @@ def render(audit: Audit) -> str:
     return environment.get_template("audit.html").render(content)
 
 
-def notebook_html(audit: Audit) -> str:
-    """Sentences and the stretches as a table."""
-    sheet = audit.sheet()
-    frame = pl.DataFrame(
-        sheet.rows, schema=[name.replace("\n", " ") for name in sheet.headings], orient="row"
-    )
-    notes = "".join(f"<p>note: {escape(note)}</p>" for note in audit.notes)
-    return frame_html(" ".join(audit.sentences), frame) + notes
-
-
 def pictures(run: RunAccount) -> Iterator[Picture]:
     """The figures of an audit."""
     yield _picture("audit_bits", _bits(run))
     yield _picture("audit_silent", _silent(run))
     yield _picture("audit_sizes", _sizes(run))
-    yield _picture("audit_rates", _rates(run))
+    if run.rates:
+        yield _picture("audit_rates", _rates(run.rates))
 
 
 def _picture(name: str, spec: dict[str, Any]) -> Picture:
@@ -110,9 +97,9 @@ def _picture(name: str, spec: dict[str, Any]) -> Picture:
 def _drawn(spec: dict[str, Any], theme: Theme) -> str:
     config = {**vega_config(theme, []), "background": None}
     config["range"] = {"category": [PALETTE[theme][place] for place in (4, 3, 1)]}
-    config["mark"] = {"color": PALETTE[theme][0]}
-    drawing = vl_convert.vegalite_to_svg({"width": _WIDTH, "height": _HEIGHT, **spec, "config": config})
-    return base64.b64encode(outlined(drawing).encode()).decode()
+    config |= {kind: {"color": PALETTE[theme][0]} for kind in ("mark", "rule")}
+    drawing = drawn({"width": _WIDTH, "height": _HEIGHT, **spec, "config": config})
+    return base64.b64encode(drawing.encode()).decode()
 
 
 def _row(at: Any, estimate: Estimate | None) -> dict[str, Any]:
@@ -202,12 +189,15 @@ def _sizes(run: RunAccount) -> dict[str, Any]:
     spec = _points([_row(one.size, one.silent) for one in run.others], x, "share of silent groups")
     for layer in spec["layer"]:
         layer["encoding"]["y"]["axis"] = {"format": "%"}
-    here = {"data": {"values": [{"at": run.usual_size}]}, "mark": {"type": "rule", "strokeDash": [3, 3]}}
+    here = {
+        "data": {"values": [{"at": run.usual_size}]},
+        "mark": {"type": "rule", "strokeDash": [3, 3], "style": "reference"},
+    }
     return {**spec, "layer": [here, *spec["layer"]]}
 
 
-def _rates(run: RunAccount) -> dict[str, Any]:
-    a, b = (one.value or 1.0 for one in (run.rates.a, run.rates.b))
+def _rates(rates: PassRates) -> dict[str, Any]:
+    a, b = (one.value or 1.0 for one in (rates.a, rates.b))
     ends = [place / _BINS for place in range(_BINS + 1)]
     masses = [float(betainc(a, b, high) - betainc(a, b, low)) for low, high in pairwise(ends)]
     rows = [

@@ -22,9 +22,9 @@ _ERRORS = ((2, 0.03), (4, 0.015))
 """Up to so many rewards a group, so many bits of error may be left, whatever the number of prompts."""
 
 
-def sentences_of(run: RunAccount, *, graded: bool) -> list[str]:
+def sentences_of(run: RunAccount, *, graded: bool, countable: bool = True) -> list[str]:
     """The audit in sentences, what is amiss first."""
-    found = (_amiss(run), _delivered(run.whole), _silent(run.whole), _about_sizes(run))
+    found = (_amiss(run), _delivered(run.whole, countable), _silent(run.whole), _about_sizes(run))
     return [sentence for part in found for sentence in part] + [
         *_about_rates(run, graded),
         *_about_kl(run.whole),
@@ -76,7 +76,13 @@ def _remedy(run: RunAccount) -> str:
     )
 
 
-def _delivered(whole: Account) -> Iterator[str]:
+def _delivered(whole: Account, countable: bool) -> Iterator[str]:
+    if not countable:
+        yield (
+            "How many bits a rollout were delivered cannot be told, since most rewards of a group are the "
+            f"only ones of their level: {number(whole.bits.value)} is a guess at the most they could teach."
+        )
+        return
     a_token = whole.bits_per_1000_tokens
     told = "" if a_token is None else f", {in_brackets(a_token)} per 1,000 sampled tokens"
     yield (
@@ -120,12 +126,13 @@ def _value(estimate: Estimate | None) -> float | None:
 
 def _about_rates(run: RunAccount, graded: bool) -> Iterator[str]:
     rates, fixed, whole = run.rates, run.unvarying, run.whole
-    of = "chances of the highest reward" if graded else "pass rates"
-    yield (
-        f"The {of} follow Beta({in_brackets(rates.a)}, {in_brackets(rates.b)}), with a mean of "
-        f"{in_brackets(rates.mean)}: {percent(rates.hard)} of groups are below 5 %, {percent(rates.easy)} "
-        "above 95 %."
-    )
+    if rates:
+        of = "chances of the highest reward" if graded else "pass rates"
+        yield (
+            f"The {of} follow Beta({in_brackets(rates.a)}, {in_brackets(rates.b)}), with a mean of "
+            f"{in_brackets(rates.mean)}: {percent(rates.hard)} of groups are below 5 %, "
+            f"{percent(rates.easy)} above 95 %."
+        )
     if fixed and fixed.prompts < whole.prompts:
         tokens = "" if fixed.tokens is None else f" and {fixed.tokens:,.0f} tokens"
         yield (
@@ -183,9 +190,7 @@ def bits(estimate: Estimate) -> str:
 
 
 def percent(share: Estimate) -> str:
-    """A share with its interval, as in 33 % [28, 39]."""
-    value, low, high = (
-        None if end is None else short(100 * end, 2) for end in (share.value, share.low, share.high)
-    )
-    value = f"{value} %"
-    return value if low is None or high is None else f"{value} [{low}, {high}]"
+    """A share with its interval, as in 33 % [28, 39], to a hundredth of a percent."""
+    ends = (share.value, share.low, share.high)
+    value, low, high = (None if end is None else short(round(100 * end, 2), 2) for end in ends)
+    return f"{value} %" if low is None or high is None else f"{value} % [{low}, {high}]"

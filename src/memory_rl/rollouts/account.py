@@ -10,7 +10,7 @@ import numpy as np
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.information.reward_laws import POINTS, chance_of_change
-from memory_rl.rollouts.groups import Groups
+from memory_rl.rollouts.groups import MOST_LEVELS, Groups
 from memory_rl.rollouts.rows import Rollouts
 from memory_rl.rollouts.stretch import LevelLaw, Stretch
 
@@ -168,7 +168,7 @@ class RunAccount:
     Attributes:
         whole: all of it.
         stretches: in order.
-        rates: the law of pass rates.
+        rates: the law of pass rates; None of rewards with more than `MOST_LEVELS` levels.
         others: for groups of each of `OTHER_SIZES`, up to four times the usual size.
         unvarying: None if each prompt varied.
         usual_size: the size that most groups have.
@@ -176,7 +176,7 @@ class RunAccount:
 
     whole: Account
     stretches: Sequence[Account]
-    rates: PassRates
+    rates: PassRates | None
     others: Sequence[OtherSize]
     unvarying: Unvarying | None
     usual_size: int
@@ -207,7 +207,7 @@ def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) 
     return RunAccount(
         account_of(whole, rollouts.kl),
         [account_of(Stretch(groups, one), rollouts.kl) for one in chosen],
-        _pass_rates(whole),
+        _pass_rates(whole) if len(groups.values) <= MOST_LEVELS else None,
         others,
         _unvarying(whole, usual),
         usual,

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 _DIGITS = 6
 """Rewards are the same if this many digits are: sums of 32-bit numbers differ in the eighth."""
 
-MOST_LEVELS = 32
+MOST_LEVELS = 16
 """Up to this many levels of a reward each has a law of its own; of more one law serves all."""
 
-_FEW_LEVELS_SEEN = 0.5
+_MANY_ALONE = 0.5
+"""Levels of a prompt cannot be counted if a greater part of its rewards are the only ones of their level."""
+
 _ODD = 0.01
 """Advantages of equal rewards in one group differ by less than this part of the greatest."""
 
@@ -36,6 +38,7 @@ class Groups:
         values: the levels, from the lowest.
         notes: a sentence on each thing that limits what can be said.
         names_prompts: whether the log does.
+        countable: whether groups can show how many levels of reward a prompt has.
     """
 
     frame: pl.DataFrame
@@ -43,6 +46,7 @@ class Groups:
     values: Sequence[float]
     notes: Sequence[str]
     names_prompts: bool
+    countable: bool
 
     @property
     def graded(self) -> bool:
@@ -67,8 +71,9 @@ def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
     )
     _refuse_rewards(frame, rollouts)
     frame = _number_groups(frame, rollouts, group_size)
-    values = frame["reward"].unique().sort()
-    frame = frame.with_columns(level=pl.col("reward").rank("dense").cast(pl.Int64) - 1)
+    values = _levels(frame["reward"])
+    lowest = int(frame["reward"].min() == values[1]) if len(values) == 2 else 0
+    frame = frame.with_columns(level=pl.col("reward").rank("dense").cast(pl.Int64) - 1 + lowest)
     groups = _count(frame, len(values))
     _refuse_mixed(frame, groups)
     kept = groups.filter(pl.col("size") > 1)
@@ -80,8 +85,25 @@ def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
     levels = frame.join(kept.select("group"), on="group", how="semi").group_by("group", "level").len("hits")
     named = frame["prompt"].null_count() == 0
     kept = kept.with_columns(pl.coalesce("prompt", "group").rank("dense").cast(pl.Int64) - 1)
-    notes = [*_about_sizes(groups, kept), *_about_levels(values.to_list(), kept)]
-    return Groups(kept, levels.sort("group", "level"), values.to_list(), notes, named)
+    countable = _countable(levels, kept, len(values))
+    return Groups(
+        kept, levels.sort("group", "level"), values, [*_about_sizes(groups, kept)], named, countable
+    )
+
+
+def _levels(rewards: pl.Series) -> list[float]:
+    """The levels of a reward, from the lowest: at least two, of which a run may have met one alone."""
+    values: list[float] = rewards.unique().sort().to_list()
+    if len(values) > 1:
+        return values
+    return [0.0, values[0]] if values[0] > 0 else [values[0], values[0] + 1]
+
+
+def _countable(levels: pl.DataFrame, groups: pl.DataFrame, num_levels: int) -> bool:
+    """Whether groups are large enough to show how many levels a prompt has."""
+    alone = int((levels["hits"] == 1).sum())
+    usual = int(groups["size"].median())  # type: ignore[arg-type]
+    return num_levels <= usual or alone <= _MANY_ALONE * int(groups["size"].sum())
 
 
 def _refuse_rewards(frame: pl.DataFrame, rollouts: Rollouts) -> None:
@@ -131,17 +153,14 @@ def _count(frame: pl.DataFrame, num_levels: int) -> pl.DataFrame:
 
     same, top = pl.col("level").n_unique() == 1, num_levels - 1
     tokens = pl.col("tokens").sum() if frame["tokens"].null_count() < len(frame) else pl.col("tokens").first()
-    # A run whose rewards are all the same is all right if they are above 0.
-    is_top = (pl.col("level") == top) & ((pl.col("reward") > 0) | (num_levels > 1))
     return (
         frame.group_by("group")
         .agg(
             pl.col("step", "prompt").first(),
             pl.len().cast(pl.Int64).alias("size"),
             pl.col("level").n_unique().cast(pl.Int64).alias("distinct"),
-            (same & is_top.first()).alias("right"),
-            (same & ~is_top.first() & (pl.col("level").first() == 0)).alias("wrong"),
-            is_top.sum().cast(pl.Int64).alias("best"),
+            (same & (pl.col("level").first() == top)).alias("right"),
+            (same & (pl.col("level").first() == 0)).alias("wrong"),
             pl.col("reward").mean(),
             tokens,
             pl.col("prompt").n_unique().alias("prompts"),
@@ -193,14 +212,3 @@ def _about_sizes(groups: pl.DataFrame, kept: pl.DataFrame) -> Iterator[str]:
             f"Groups have {least} to {most} rewards, {100 * share:.0f} % of "
             f"them {usual}; each counts with its own size."
         )
-
-
-def _about_levels(values: Sequence[float], kept: pl.DataFrame) -> Iterator[str]:
-    if len(values) > 2:
-        seen = float((kept["distinct"] / kept["size"]).mean())  # type: ignore[arg-type]
-        if seen > _FEW_LEVELS_SEEN:
-            yield (
-                f"The reward has {len(values):,} levels, and most rewards of a group are the only ones of "
-                "their level: bits delivered are a guess, since so few rewards cannot show how many levels "
-                "a prompt has."
-            )

@@ -72,7 +72,8 @@ def _narrow(scan: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:
         pl.when(pl.any_horizontal(one.is_not_null() for one in scored))
         .then(pl.sum_horizontal(scored))
         .alias("reward"),
-        pl.col("advantage").cast(pl.Float64),
+        # Of several rewards an advantage may depend on more than their sum.
+        (pl.col("advantage") if len(names) == 1 else pl.lit(None)).cast(pl.Float64).alias("advantage"),
     )
 
 

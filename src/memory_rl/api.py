@@ -23,14 +23,21 @@ from memory_rl.config import (
     World,
     with_threshold,
 )
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.files import as_path
-from memory_rl.key_files import KeyFile, with_file
-from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
+from memory_rl.key_files import FILE_KEYS, KeyFile, with_file
+from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read, shown
 from memory_rl.learning.learners import LearnerKeys
 from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
-from memory_rl.reporting.settings import AuditConfig, CompareConfig, PlanConfig, ReportConfig
+from memory_rl.reporting.settings import (
+    AuditConfig,
+    CompareConfig,
+    GroupPlanConfig,
+    PlanConfig,
+    RatePlanConfig,
+    ReportConfig,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from memory_rl.condition import Condition
     from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
+    from memory_rl.reporting.group_plan import GroupPlan
     from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
@@ -248,29 +256,115 @@ def _paths_or_cells(runs: str | Path | Result | Sequence[str | Path | Result]) -
 
 
 def plan(
-    runs: str | Path | Result | Sequence[str | Path | Result],
-    ratio: float = 1.5,
-    power: float = 0.8,
-    alpha: float = 0.05,
-) -> RunPlan:
-    """How many runs tell two rates apart, from how much the runs of a pilot differ; see docs/plan.md.
+    runs: str | Path | Result | Audit | Sequence[str | Path | Result] | None = None,
+    ratio: float | None = None,
+    power: float | None = None,
+    alpha: float | None = None,
+    **keys: Any,
+) -> RunPlan | GroupPlan:
+    """What an experiment needs, before it is run; see docs/plan.md.
+
+    Of a pilot: how many runs tell two rates apart, or give one an interval of some width. Of pass rates, or
+    of an audit: which groups carry a signal, bits a rollout and a dollar, the first hit. Of a condition
+    (N=64 and other keys of `bounds`): ceilings, episodes and groups.
 
     Args:
-        runs: the pilot: run directories, a sweep, folders that hold some, or results.
-        ratio: of the faster rate to the slower one, that is to be seen; above 1.
-        power: the chance that it is seen.
-        alpha: the chance that two equal rates are told apart, in either direction.
+        runs: the pilot: run directories, a sweep, folders that hold some, or results; or an audit.
+        ratio: of the faster rate to the slower one, that is to be seen; above 1. Default: 1.5.
+        power: the chance that it is seen. Default: 0.8.
+        alpha: the chance that two equal rates are told apart, in either direction. Default: 0.05.
+        keys: width for a pilot; p, group_size, groups, tokens, price and out for pass rates; N and the other
+            keys of `bounds`, group_size, tokens, price and out for a condition.
 
     Returns:
-        `sentence` says how many, `notes` what is assumed, `frame` has a row per condition.
+        `sentences` say what came out, `notes` what is assumed, `frame` has a row per condition of a pilot,
+            size of groups, or milestone; a `GroupPlan` has `plot()`, too.
 
     Raises:
-        MemoryRLError: one sentence about a key or a path, or if there is no spread to plan from.
+        MemoryRLError: one sentence about a key or a path, or if there is nothing to plan from.
     """
+    demand = {"ratio": ratio, "power": power, "alpha": alpha}
+    given = {word: value for word, value in demand.items() if value is not None} | keys
+    if isinstance(given.get("p"), Path):
+        given["p"] = str(given["p"])
+    return make_plan([] if runs is None else runs, given, typed=True)
+
+
+def plan_keys() -> dict[str, Key]:
+    """The keys of `plan`, by part."""
+    return {**keys_of(PlanConfig, "pilot"), **keys_of(RatePlanConfig, "rates"), **bounds_keys(), **FILE_KEYS}
+
+
+def make_plan(runs: Any, given: Mapping[str, Any], *, typed: bool) -> RunPlan | GroupPlan:
+    """The plan for a condition, for pass rates or from a pilot, whichever is given.
+
+    Args:
+        runs: as for `plan`.
+        given: by key.
+        typed: whether texts are only ever texts, as from Python.
+
+    Raises:
+        MemoryRLError: about the first key that does not go with the others, or as `plan`.
+    """
+    of_condition = {**bounds_keys(), **FILE_KEYS}
+    named = next((word for word in given if word in of_condition), None)
+    audit, groups = _audit_of(runs), keys_of(GroupPlanConfig)
+    if named is not None:
+        _refuse_beside(given, {**of_condition, **groups}, f"a condition ({named}=)", runs)
+        config = fill(GroupPlanConfig, read(groups, _among(given, groups), typed=typed))
+        from memory_rl.condition_plan import plan_condition
+
+        return plan_condition(condition_of(_among(given, of_condition), typed=typed), config)
+    if "p" in given or audit is not None:
+        keys = keys_of(RatePlanConfig)
+        _refuse_beside(given, keys, "pass rates", runs if "p" in given else [])
+        from memory_rl.reporting.rate_plan import plan_rates
+
+        values = fill(RatePlanConfig, read(keys, given, typed=typed))
+        return plan_rates(values.p if audit is None else audit, values)
+    return _plan_of_pilot(runs, given, typed=typed)
+
+
+def _plan_of_pilot(runs: Any, given: Mapping[str, Any], *, typed: bool) -> RunPlan:
+    if not runs and (word := next(iter(_among(given, keys_of(RatePlanConfig))), None)):
+        raise ConfigError(
+            f"{word}={shown(given[word])} needs pass rates or a condition: add for example p=0.18, or N=64."
+        )
+    _refuse_beside(given, keys_of(PlanConfig), "a pilot", [])
     from memory_rl.reporting.planning import plan_paths
 
-    config = make(PlanConfig, {"ratio": ratio, "power": power, "alpha": alpha})
-    return plan_paths(_paths_or_cells(runs), config.demand)
+    config = fill(PlanConfig, read(keys_of(PlanConfig), given, typed=typed))
+    return plan_paths(_paths_or_cells(runs), config.demand, config.width)
+
+
+def _among(given: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
+    return {word: value for word, value in given.items() if word in keys}
+
+
+def _refuse_beside(given: Mapping[str, Any], keys: Mapping[str, Key], what: str, runs: Any) -> None:
+    """Refuses keys of another use of `plan`, unknown ones, and paths where they mean nothing."""
+    for word, value in given.items():
+        if word not in keys:
+            if word in plan_keys():
+                raise ConfigError(f"{word}={shown(value)} does not go with {what}: leave {word} out.")
+            raise ConfigError(f"{word}={shown(value)} is not a known key: {suggest(word, plan_keys())}")
+    if runs:
+        first = runs if isinstance(runs, str | Path) else next(iter(runs)) if isinstance(runs, list) else runs
+        raise ConfigError(f"{first} does not go with {what}: leave one of them out.")
+
+
+def _audit_of(runs: Any) -> Path | Audit | None:
+    """The audit, if that is what is given instead of runs."""
+    from memory_rl.rollouts.pass_rates import is_audit
+
+    if hasattr(runs, "account"):
+        return runs
+    several = runs if isinstance(runs, list | tuple) else [runs]
+    paths = [as_path(one) for one in several if isinstance(one, str | Path)]
+    audits = [path for path in paths if is_audit(path)]
+    if audits and len(paths) > 1:
+        raise ConfigError(f"plan takes one audit alone, and {len(paths)} paths were given: give {audits[0]}.")
+    return audits[0] if audits else None
 
 
 def audit(path: str | Path, **keys: Any) -> Audit:

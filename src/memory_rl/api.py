@@ -367,14 +367,31 @@ def _audit_of(runs: Any) -> Path | Audit | None:
     return audits[0] if audits else None
 
 
-def audit(path: str | Path, **keys: Any) -> Audit:
+def audit(
+    path: str | Path,
+    *,
+    step: str | None = None,
+    group: str | None = None,
+    prompt: str | None = None,
+    reward: str | None = None,
+    tokens: str | None = None,
+    group_size: int | None = None,
+    stretches: int = 10,
+    out: str | None = None,
+) -> Audit:
     """What the rollouts of a real run could tell: bits delivered, silent groups; see docs/audit.md.
 
     Args:
         path: a folder or a file that TRL, the Tinker cookbook, verl or prime-rl wrote, or any CSV, JSON Lines
             or Parquet file.
-        keys: step, group, prompt, reward and tokens name columns; group_size, stretches and out as for
-            `memory-rl audit`.
+        step: the column of the training step, in other files than those of trainers.
+        group: the column that tells the groups of a step apart.
+        prompt: the column of prompts.
+        reward: the column of rewards.
+        tokens: the column with the number of sampled tokens.
+        group_size: rewards of a group, where those of a prompt in one step are several groups.
+        stretches: in how many stretches training is looked at.
+        out: the folder for audit.json, stretches.csv and a page.
 
     Returns:
         `sentences` say what came out, `notes` what limits it; `delivered_bits_per_rollout`, `silent_groups`,
@@ -385,7 +402,9 @@ def audit(path: str | Path, **keys: Any) -> Audit:
     """
     from memory_rl.reporting.audit import audit_path
 
-    return audit_path(as_path(path), make(AuditConfig, keys))
+    columns = {"step": step, "group": group, "prompt": prompt, "reward": reward, "tokens": tokens}
+    config = make(AuditConfig, {**columns, "group_size": group_size, "stretches": stretches, "out": out})
+    return audit_path(as_path(path), config)
 
 
 def list_runs(*folders: str | Path, sort: str | None = None, cells: bool = False) -> pl.DataFrame:

@@ -1,7 +1,9 @@
 """What cannot be audited gets one sentence and exit code 2; what is damaged is counted and named."""
 
 import json
+import re
 
+import numpy as np
 import polars as pl
 import pytest
 from audit_helpers import write_lines
@@ -10,6 +12,8 @@ import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import DataError
 from memory_rl.reporting.audit_page import render
+from memory_rl.rollouts.groups import group_rollouts
+from memory_rl.rollouts.tables import Columns, read_rollouts
 
 HEAD = "step,prompt,reward\n"
 GOOD = "".join(f"{step},{prompt},{reward}\n" for step in (1, 2) for prompt in "ab" for reward in (0, 1, 1))
@@ -172,3 +176,49 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     )
     with pytest.raises(DataError, match=r"cannot be read \(no\)"):
         memory_rl.audit(path)
+
+
+ODD = ("", "null", "-1", "1e400", "99999999999999999999", '"a"', "[1]", "{}", "true", "NaN", "1" * 400)
+LOGS = {
+    "3.jsonl": '{"input": %s, "output": "o", "gts": "1", "score": %s, "step": %s}',
+    "iteration_000003/train_rollout_summaries.jsonl": (
+        '{"group_idx": %s, "total_reward": %s, "iteration": %s, "steps": [{"ac_len": 3}]}'
+    ),
+    "run.jsonl": '{"prompt": %s, "reward": %s, "step": %s}',
+    "run.csv": "%s,%s,%s",
+}
+
+
+def read(path):
+    """How many rollouts are in groups; None if a sentence says why there are none."""
+    try:
+        return int(group_rollouts(read_rollouts(path, Columns())).frame["size"].sum())
+    except DataError as error:
+        return None if re.fullmatch(r"[^\n]+[.?]", str(error)) else -1
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_odd_values_anywhere_are_left_out_or_answered_by_a_sentence(name, tmp_path):
+    good, path, answers = ('"p"', "1", "3"), tmp_path / name, set()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for place in range(3):
+        for odd in ODD:
+            values = tuple(odd if at == place else value for at, value in enumerate(good))
+            head = ["prompt,reward,step"] if name.endswith("csv") else []
+            rows = [LOGS[name] % row for row in (good, ('"p"', "0", "3"), values)]
+            path.write_text("\n".join(head + rows))
+            answers.add(read(path))
+    assert answers == {2, 3, None}
+
+
+def test_random_damage_is_left_out_or_answered_by_a_sentence(tmp_path):
+    random, text, answers = np.random.default_rng(0), (HEAD + GOOD).encode(), set()
+    for seed in range(200):
+        damaged = bytearray(text)
+        for place in random.integers(0, len(text), 1 + seed % 5):
+            damaged[place] = random.integers(0, 256)
+        path = tmp_path / "run.csv"
+        path.write_bytes(bytes(damaged[: random.integers(1, len(text))]))
+        answers.add(read(path))
+    assert answers <= {None, *range(2, 13)}
+    assert len(answers) > 5

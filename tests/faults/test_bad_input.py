@@ -141,7 +141,7 @@ def test_train_refuses(words, parts, capsys):
         ),
         (
             "sft-train",
-            "N=64 fixed_secret=42 model_name=some/model",
+            "N=64 fixed_secret=42 model_name=.",
             ["python sft_data_gen.py N=64 fixed_secret=42 wording=plain"],
         ),
         (

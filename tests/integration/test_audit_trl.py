@@ -84,6 +84,18 @@ def test_a_file_that_repeats_the_one_before_is_left_out(copy):
     assert before.account.whole.rollouts == 48
 
 
+def test_steps_that_were_not_logged_are_missed(copy):
+    """As with logging_steps=2: every second file."""
+    for step in (1, 3):
+        (copy / "completions" / f"completions_{step:05d}.parquet").unlink()
+    assert any(note.startswith("The log has one batch every 2 steps") for note in memory_rl.audit(copy).notes)
+    assert found_steps(copy) == [2, 4]
+
+
+def found_steps(run):
+    return memory_rl.audit(run, stretches=2).frame["first_step"].to_list()
+
+
 def test_one_prompt_for_all_groups_needs_their_size(copy):
     right = memory_rl.audit(copy)
     for path in (copy / "completions").glob("*.parquet"):

@@ -1,5 +1,6 @@
 """What an audit counts and says: against groups counted by hand, and on runs whose pass rates are known."""
 
+import inspect
 import json
 
 import numpy as np
@@ -10,7 +11,10 @@ from scipy.stats import binom
 
 import memory_rl
 from memory_rl.cli import main
+from memory_rl.information.reward_laws import advantage_bits, expected_entropy, silent_chance
+from memory_rl.keys import keys_of
 from memory_rl.reporting.audit_words import sentences_of
+from memory_rl.reporting.settings import AuditConfig
 from memory_rl.rollouts.account import account_run
 from memory_rl.rollouts.groups import group_rollouts
 from memory_rl.rollouts.stretch import BATCHES, Stretch
@@ -239,3 +243,30 @@ def test_other_files_in_the_folder_are_not_touched(tmp_path, capsys):
     assert main(["audit", str(path), f"out={out}"]) == 2
     assert "holds files that are no audit: give a new folder, such as out=audit." in capsys.readouterr().err
     assert [one.name for one in out.iterdir()] == ["thesis.txt"]
+
+
+def test_the_function_takes_what_the_command_takes():
+    assert list(inspect.signature(memory_rl.audit).parameters) == ["path", *keys_of(AuditConfig)]
+
+
+def test_an_audit_is_the_same_to_the_byte_each_time(tmp_path):
+    path = save(GRADED, tmp_path / "run.csv")
+    for out in ("one", "other"):
+        memory_rl.audit(path, out=str(tmp_path / out))
+    for name in ("audit.json", "stretches.csv", "index.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_the_law_of_an_audit_says_what_it_says_of_other_sizes(tmp_path):
+    """From what audit.json holds: by it a plan reckons."""
+    random = np.random.default_rng(0)
+    path = save(drawn(pass_or_fail(random.beta(0.5, 0.8, 300)), 8, 1, random), tmp_path / "run.csv")
+    found = memory_rl.audit(path, out=str(tmp_path / "out"))
+    rates = json.loads((tmp_path / "out" / "audit.json").read_text())["pass_rates"]
+    points, weights = np.array(rates["points"]), np.array(rates["weights"])
+    for one in found.account.others:
+        assert silent_chance(points, weights, one.size) == pytest.approx(one.silent.value, abs=1e-6)
+        told = advantage_bits(points, weights, one.size)
+        assert told == pytest.approx(one.advantage_bits.value, abs=1e-6)
+    assert expected_entropy(points, weights) == pytest.approx(found.account.whole.bits.value, abs=1e-3)
+    assert rates["a"]["estimate"] == found.account.rates.a.value

@@ -18,7 +18,7 @@ _ESTIMATORS = {
     "grassberger": "Grassberger",
     "beta": "beta-binomial",
 }
-_ERRORS = ((2, 0.03), (4, 0.015))
+_ERRORS = ((3, 0.03), (4, 0.02))
 """Up to so many rewards a group, so many bits of error may be left, whatever the number of prompts."""
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 STRETCHES = 10
+_NOTHING = 1e-9
+"""Points of a law with less mass than this are left out."""
+
 OTHER_SIZES = (2, 4, 8, 16, 32, 64, 128, 256)
 _FURTHEST = 4
 """Other sizes of groups are looked at up to so many times the usual one."""
@@ -74,7 +77,7 @@ def account_of(stretch: Stretch, kl: pl.DataFrame | None) -> Account:
     chosen, graded = stretch.chosen, stretch.groups.graded
     silent = (chosen["distinct"] == 1).cast(float).to_numpy()
     sizes, steps, bits = chosen["size"].to_numpy(), chosen["step"], stretch.bits()
-    spent = None if chosen["tokens"].null_count() == len(chosen) else chosen["tokens"].fill_null(0).to_numpy()
+    spent = chosen["tokens"].fill_null(0).to_numpy() if stretch.groups.tells_tokens else None
     shares = {name: stretch.share(name) for name in ("silent", "right", "wrong", "between")}
     per_tokens = (
         None if spent is None else stretch.estimate(1000 * bits * stretch.rollouts / stretch.total(spent))
@@ -113,6 +116,7 @@ class PassRates:
         a, b: its parameters.
         mean: a / (a + b).
         hard, easy: the mass below 5 % and above 95 %.
+        points, weights: the law that is fitted from there on, by which bits and silent groups are told.
     """
 
     a: Estimate
@@ -120,6 +124,8 @@ class PassRates:
     mean: Estimate
     hard: Estimate
     easy: Estimate
+    points: Sequence[float]
+    weights: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -222,8 +228,18 @@ def _pass_rates(whole: Stretch) -> PassRates:
     from scipy.special import betainc
 
     a, b = whole.laws[-1].beta
-    numbers = (a, b, a / (a + b), betainc(a, b, 0.05), 1 - betainc(a, b, 0.95))
-    return PassRates(*map(whole.estimate, numbers))
+    numbers = {
+        "a": a,
+        "b": b,
+        "mean": a / (a + b),
+        "hard": betainc(a, b, 0.05),
+        "easy": 1 - betainc(a, b, 0.95),
+    }
+    estimates = {name: whole.estimate(drawn) for name, drawn in numbers.items()}
+    weights = whole.laws[-1].weights[0]
+    met = weights > _NOTHING
+    law = weights[met] / weights[met].sum()
+    return PassRates(**estimates, points=POINTS[met].tolist(), weights=law.tolist())
 
 
 def _unvarying(whole: Stretch, size: int) -> Unvarying | None:
@@ -239,21 +255,16 @@ def _unvarying(whole: Stretch, size: int) -> Unvarying | None:
     same = hits.filter(pl.col("hits") == pl.col("size"))
     if not len(same):
         return None
-    firm = (
-        groups.frame["prompt"].is_in(same["prompt"].implode()).cast(float)
-        / groups.frame.select(pl.len().over("prompt")).to_series()
-    )
-    every = 1 / groups.frame.select(pl.len().over("prompt")).to_series()
+    once = 1 / groups.frame.select(pl.len().over("prompt")).to_series()  # a prompt counts once
+    firm = groups.frame["prompt"].is_in(same["prompt"].implode()) * once
     return Unvarying(
         prompts=len(same),
-        share=whole.estimate(whole.total(firm.to_numpy()) / whole.total(every.to_numpy())),
+        share=whole.estimate(whole.total(firm.to_numpy()) / whole.total(once.to_numpy())),
         right=int(same["right"].sum()),
         wrong=int(same["wrong"].sum()),
         rewards=float(same["size"].median()),  # type: ignore[arg-type]
         rollouts=int(same["size"].sum()),
-        tokens=None
-        if groups.frame["tokens"].null_count() == len(groups.frame)
-        else float(same["tokens"].sum()),
+        tokens=float(same["tokens"].sum()) if groups.tells_tokens else None,
         chance=float(_chances(prompts, hits, same, size).mean()),
     )
 

@@ -49,6 +49,11 @@ class Groups:
     countable: bool
 
     @property
+    def tells_tokens(self) -> bool:
+        """Whether the log says how many tokens were sampled."""
+        return bool(self.frame["tokens"].sum())
+
+    @property
     def graded(self) -> bool:
         """Whether a reward is more than pass or fail."""
         return len(self.values) > 2

@@ -17,7 +17,7 @@ from memory_rl.files import Json, parse_json
 if TYPE_CHECKING:
     import polars as pl
 
-_ROWS_A_PART = 100_000
+_ROWS_A_PART, _VAST = 100_000, 2**62
 _NAMED = 3  # damaged lines that a note names
 
 
@@ -128,8 +128,8 @@ def read_text(
     for path in paths:
         for number, record in lines(path):
             try:
-                found = [*rows(record, path)]
-            except (KeyError, TypeError, ValueError, AttributeError):
+                found = [_whole(row) for row in rows(record, path)]
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 damaged.append(f"line {number} of {path.name}")
                 continue
             scored = [row._replace(reward=_number(row.reward, path, number)) for row in found if _scored(row)]
@@ -142,6 +142,14 @@ def read_text(
     return pl.concat(parts).lazy(), [*about_damaged(damaged), *about_unscored(unscored)]
 
 
+def _whole(row: Rollout) -> Rollout:
+    """The same with numbers as the table holds them; raises TypeError, ValueError or OverflowError."""
+    step, tokens = int(row.step), None if row.tokens is None else float(row.tokens)
+    if not 0 <= step < _VAST:
+        raise ValueError(f"{step} is no step of training")
+    return row._replace(step=step, tokens=tokens)
+
+
 def _scored(row: Rollout) -> bool:
     return row.reward is not None and row.reward != ""
 
@@ -149,7 +157,7 @@ def _scored(row: Rollout) -> bool:
 def _number(reward: Any, path: Path, line: int) -> float:
     try:
         return float(reward)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise not_a_number(reward, f"line {line} of {path}") from None
 
 

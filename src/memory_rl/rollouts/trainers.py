@@ -79,7 +79,7 @@ def _read_cookbook(run: Path, files: Sequence[Path]) -> Rollouts:
 
 def _cookbook_rows(record: Json, path: Path) -> Iterator[Rollout]:
     tokens = sum(step["ac_len"] for step in record["steps"])
-    yield Rollout(record["iteration"], record["group_idx"], None, record["total_reward"], tokens)
+    yield Rollout(record["iteration"], hashed(record["group_idx"]), None, record["total_reward"], tokens)
 
 
 def _cookbook_kl(metrics: Path) -> pl.DataFrame | None:

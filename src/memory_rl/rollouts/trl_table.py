@@ -56,6 +56,7 @@ def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
         tokens=pl.col("step").replace_strict(lengths, default=None, return_dtype=pl.Float64)
     )
     notes = [*_about(names, damaged, repeated, bool(lengths)), *about_unscored(len(whole) - len(frame))]
+    notes += _about_steps(whole["step"].unique().sort())
     return Rollouts(frame.select(*schema()).lazy(), "TRL", len(files), notes, grouped="in rows")
 
 
@@ -109,3 +110,13 @@ def _about(names: Sequence[str], damaged: Sequence[str], repeated: int, known: b
         yield f"{repeated} {files} left out."
     if known:
         yield "Tokens are the mean length of the step, which TRL logs, for each of its rollouts."
+
+
+def _about_steps(steps: pl.Series) -> Iterator[str]:
+    """Says so if batches between the logged steps are not in the log."""
+    apart = steps.diff().drop_nulls().median()
+    if isinstance(apart, float) and apart > 1:
+        yield (
+            f"The log has one batch every {apart:.0f} steps: what was sampled in between is not here, unless "
+            "batches serve that many steps."
+        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from memory_rl.catalogue import bounds_keys as bounds_keys
 from memory_rl.catalogue import experiment_keys
 from memory_rl.config import (
     Keep,
@@ -21,30 +22,23 @@ from memory_rl.config import (
     Threshold,
     Updates,
     World,
-    with_threshold,
 )
-from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.files import as_path
-from memory_rl.key_files import FILE_KEYS, KeyFile, with_file
-from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read, shown
+from memory_rl.key_files import KeyFile, with_file
+from memory_rl.keys import fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
-from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
+from memory_rl.limits import SIZES
 from memory_rl.reporting.settings import (
     AuditConfig,
     CompareConfig,
-    GroupPlanConfig,
-    PlanConfig,
-    RatePlanConfig,
     ReportConfig,
 )
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.comparison import Reference
-    from memory_rl.condition import Condition
     from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
     from memory_rl.reporting.group_plan import GroupPlan
@@ -81,11 +75,6 @@ class _AllKeys(KeyFile, Keep, Stop, LearnerKeys, Updates, PolicySettings, Signal
 @dataclass(frozen=True, kw_only=True)
 class _BoundsKeys(KeyFile, Threshold, Signal, World):
     """What `bounds` takes."""
-
-
-def bounds_keys() -> dict[str, Key]:
-    """The keys of `bounds`, by part."""
-    return {**keys_of(World, "world"), **keys_of(Signal, "signal"), **keys_of(Threshold, "stop")}
 
 
 def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callable[Keys, Given]]:
@@ -187,6 +176,7 @@ def bounds(**keys: Any) -> Ceilings:
     Raises:
         MemoryRLError: one sentence about a key, a value or a reward.
     """
+    from memory_rl.condition import condition_of
     from memory_rl.reporting.notebook import NamedCeilings
 
     found = condition_of(keys, typed=True)
@@ -194,29 +184,6 @@ def bounds(**keys: Any) -> Ceilings:
     return NamedCeilings(
         **vars(found.ceilings), condition=name, N=found.world.N, memorised_at=found.memorised_at
     )
-
-
-def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
-    """A condition from its keys, given as Python values or as texts."""
-    from memory_rl.condition import make_condition
-
-    given = with_file(given, bounds_keys(), {})
-    values = with_threshold(read(bounds_keys(), given, typed=typed))
-    world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
-    threshold.check(world.N)
-    most = _largest_N(world, signal)
-    if most < world.N:
-        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less.")
-    return make_condition(world, signal, threshold.memorised_at)
-
-
-def _largest_N(world: World, signal: Signal) -> int:
-    """The most answers with which the ceilings of a signal are computed."""
-    if signal.shows_answer or (signal.teaches and not signal.observed and signal.told != "sampled"):
-        return MAX_LISTED_N
-    known = signal.channel_name(world) in ("binary", "log_distance", "per_bit") and not signal.own_reward
-    summed = signal.credit == "episode"
-    return MAX_LISTED_N if known and not (summed or signal.reward_noise or signal.teaches) else MAX_N_OF_PATHS
 
 
 @_takes(ReportConfig)
@@ -250,9 +217,10 @@ def compare(runs: Sequence[str | Path | Result], to: Reference = "best") -> Rate
     return compare_paths(_paths_or_cells(runs), make(CompareConfig, {"to": to}).to)
 
 
-def _paths_or_cells(runs: str | Path | Result | Sequence[str | Path | Result]) -> list[str | Path | Cell]:
+def _paths_or_cells(runs: Any) -> list[Any]:
+    """Paths, and what is there of results, one by one; whatever else is given as it is."""
     several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
-    return [one if isinstance(one, str | Path) else one.cell for one in several]
+    return [getattr(one, "cell", one) for one in several]
 
 
 def plan(
@@ -283,88 +251,14 @@ def plan(
     Raises:
         MemoryRLError: one sentence about a key or a path, or if there is nothing to plan from.
     """
+    from memory_rl.plans import make_plan
+
     demand = {"ratio": ratio, "power": power, "alpha": alpha}
     given = {word: value for word, value in demand.items() if value is not None} | keys
     if isinstance(given.get("p"), Path):
         given["p"] = str(given["p"])
-    return make_plan([] if runs is None else runs, given, typed=True)
-
-
-def plan_keys() -> dict[str, Key]:
-    """The keys of `plan`, by part."""
-    return {**keys_of(PlanConfig, "pilot"), **keys_of(RatePlanConfig, "rates"), **bounds_keys(), **FILE_KEYS}
-
-
-def make_plan(runs: Any, given: Mapping[str, Any], *, typed: bool) -> RunPlan | GroupPlan:
-    """The plan for a condition, for pass rates or from a pilot, whichever is given.
-
-    Args:
-        runs: as for `plan`.
-        given: by key.
-        typed: whether texts are only ever texts, as from Python.
-
-    Raises:
-        MemoryRLError: about the first key that does not go with the others, or as `plan`.
-    """
-    of_condition = {**bounds_keys(), **FILE_KEYS}
-    named = next((word for word in given if word in of_condition), None)
-    audit, groups = _audit_of(runs), keys_of(GroupPlanConfig)
-    if named is not None:
-        _refuse_beside(given, {**of_condition, **groups}, f"a condition ({named}=)", runs)
-        config = fill(GroupPlanConfig, read(groups, _among(given, groups), typed=typed))
-        from memory_rl.condition_plan import plan_condition
-
-        return plan_condition(condition_of(_among(given, of_condition), typed=typed), config)
-    if "p" in given or audit is not None:
-        keys = keys_of(RatePlanConfig)
-        _refuse_beside(given, keys, "pass rates", runs if "p" in given else [])
-        from memory_rl.reporting.rate_plan import plan_rates
-
-        values = fill(RatePlanConfig, read(keys, given, typed=typed))
-        return plan_rates(values.p if audit is None else audit, values)
-    return _plan_of_pilot(runs, given, typed=typed)
-
-
-def _plan_of_pilot(runs: Any, given: Mapping[str, Any], *, typed: bool) -> RunPlan:
-    if not runs and (word := next(iter(_among(given, keys_of(RatePlanConfig))), None)):
-        raise ConfigError(
-            f"{word}={shown(given[word])} needs pass rates or a condition: add for example p=0.18, or N=64."
-        )
-    _refuse_beside(given, keys_of(PlanConfig), "a pilot", [])
-    from memory_rl.reporting.planning import plan_paths
-
-    config = fill(PlanConfig, read(keys_of(PlanConfig), given, typed=typed))
-    return plan_paths(_paths_or_cells(runs), config.demand, config.width)
-
-
-def _among(given: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Any]:
-    return {word: value for word, value in given.items() if word in keys}
-
-
-def _refuse_beside(given: Mapping[str, Any], keys: Mapping[str, Key], what: str, runs: Any) -> None:
-    """Refuses keys of another use of `plan`, unknown ones, and paths where they mean nothing."""
-    for word, value in given.items():
-        if word not in keys:
-            if word in plan_keys():
-                raise ConfigError(f"{word}={shown(value)} does not go with {what}: leave {word} out.")
-            raise ConfigError(f"{word}={shown(value)} is not a known key: {suggest(word, plan_keys())}")
-    if runs:
-        first = runs if isinstance(runs, str | Path) else next(iter(runs)) if isinstance(runs, list) else runs
-        raise ConfigError(f"{first} does not go with {what}: leave one of them out.")
-
-
-def _audit_of(runs: Any) -> Path | Audit | None:
-    """The audit, if that is what is given instead of runs."""
-    from memory_rl.rollouts.pass_rates import is_audit
-
-    if hasattr(runs, "account"):
-        return runs
-    several = runs if isinstance(runs, list | tuple) else [runs]
-    paths = [as_path(one) for one in several if isinstance(one, str | Path)]
-    audits = [path for path in paths if is_audit(path)]
-    if audits and len(paths) > 1:
-        raise ConfigError(f"plan takes one audit alone, and {len(paths)} paths were given: give {audits[0]}.")
-    return audits[0] if audits else None
+    several = [] if runs is None else _paths_or_cells(runs)
+    return make_plan(several, given, typed=True)
 
 
 def audit(

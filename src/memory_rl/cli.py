@@ -23,21 +23,18 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from memory_rl.api import (
     DataFiles,
-    bounds_keys,
-    condition_of,
     data_files,
-    make_plan,
-    plan_keys,
     run,
     write_sft_data,
 )
-from memory_rl.catalogue import experiment_keys
+from memory_rl.catalogue import bounds_keys, experiment_keys
 from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, suggest
 from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
+from memory_rl.plans import make_plan, plan_keys
 from memory_rl.reporting.settings import (
     AuditConfig,
     CompareConfig,
@@ -60,7 +57,7 @@ def _sft(words: list[str]) -> int:
 
 
 def _bounds(words: list[str]) -> int:
-    from memory_rl.condition import show_ceilings
+    from memory_rl.condition import condition_of, show_ceilings
 
     show_ceilings(condition_of(split_words(words), typed=False))
     return 0

@@ -13,8 +13,8 @@ from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.information.first_hits import episodes_to_hit
 from memory_rl.reporting.group_plan import (
     SIZES,
-    Costs,
     GroupPlan,
+    Pricing,
     against_size,
     percent,
     sizes_up_to,
@@ -23,7 +23,7 @@ from memory_rl.reporting.group_plan import (
 from memory_rl.reporting.settings import GroupPlanConfig
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.values import counted, short
-from memory_rl.training.first_groups import chance_of_signal
+from memory_rl.training.first_groups import LevelShares, level_shares
 
 _USUAL_SIZE = 4
 _SURELY = 0.95
@@ -54,22 +54,21 @@ def plan_condition(condition: Condition, config: GroupPlanConfig) -> GroupPlan:
         ConfigError: if there is a price without tokens, or a size of groups where nothing is rewarded.
         RunDirectoryError: if the folder for the plan holds something else, or cannot be written.
     """
-    costs, size, rewarded = Costs(config.tokens, config.price), config.group_size, _is_rewarded(condition)
+    costs, size, rewarded = Pricing(config.tokens, config.price), config.group_size, _is_rewarded(condition)
     if size is not None and not rewarded:
         raise ConfigError(
             f"group_size={size} belongs to signal=reward, whose groups may be silent: leave group_size out."
         )
     size = size or _USUAL_SIZE
-    signal = _chance(condition, size) if rewarded else None
+    shares = level_shares(condition.environment, condition.signal.credit) if rewarded else None
+    signal = None if shares is None else shares.chance_of_signal(size)
     marks = [*_milestones(condition, size, signal, costs)]
-    chances = {} if signal is None else {one: _chance(condition, one) for one in sorted({*SIZES, size})}
-    world, title = (
-        condition.world,
-        f"{condition.signal.condition(condition.world)}, N = {condition.world.N:,}",
-    )
+    chances = {one: shares.chance_of_signal(one) for one in sorted({*SIZES, size})} if shares else {}
+    world, name = condition.world, condition.signal.condition(condition.world)
+    title = f"{name}, N = {world.N:,}"
     numbers = {
         "picture": "plan_signal",
-        "condition": condition.signal.condition(world),
+        "condition": name,
         "N": world.N,
         "memorised_at": condition.memorised_at,
         "bits_to_learn": math.log2(world.N),
@@ -87,7 +86,7 @@ def plan_condition(condition: Condition, config: GroupPlanConfig) -> GroupPlan:
         numbers,
         [*map(asdict, marks)],
         _sheet(marks),
-        None if signal is None else _picture(condition, size),
+        None if shares is None else _picture(shares, size),
         [*channel_notes(condition), *_notes(condition, rewarded, signal)],
     )
     if config.out:
@@ -99,17 +98,13 @@ def _is_rewarded(condition: Condition) -> bool:
     return condition.signal.signal == "reward"
 
 
-def _chance(condition: Condition, size: int) -> float | None:
-    return chance_of_signal(condition.environment, condition.signal.credit, size)
-
-
 def _most(condition: Condition) -> float:
     """The least of the ceilings that are known."""
     found = condition.ceilings
     return min(bits for bits in (found.capacity, found.shannon_capacity) if bits is not None)
 
 
-def _milestones(condition: Condition, size: int, signal: float | None, costs: Costs) -> Iterator[Milestone]:
+def _milestones(condition: Condition, size: int, signal: float | None, costs: Pricing) -> Iterator[Milestone]:
     def after(name: str, what: str, episodes: float) -> Milestone:
         return Milestone(name, what, float(episodes), **costs.of(episodes))
 
@@ -130,23 +125,21 @@ def _milestones(condition: Condition, size: int, signal: float | None, costs: Co
         yield after("policy_gradient", f"exact policy gradient: {aim}", episodes)
 
 
-def _sentences(
-    condition: Condition, title: str, size: int, chances: Mapping[int, float | None]
-) -> Iterator[str]:
+def _sentences(condition: Condition, title: str, size: int, chances: Mapping[int, float]) -> Iterator[str]:
     first = counted(condition.ceilings.first_episode.mean, "bit")
     yield (
         f"{title}: an episode carries at most {counted(_most(condition), 'bit')} of the "
         f"{short(math.log2(condition.world.N))} to learn, the first of a uniform policy {first}."
     )
     if chances:
-        others = [f", {percent(chance or 0.0)} with {one:,}" for one, chance in chances.items() if one > size]
+        others = [f", {percent(chance)} with {one:,}" for one, chance in chances.items() if one > size]
         yield (
             f"Before anything is learned a group of {size:,} carries a signal with a chance of "
-            f"{percent(chances[size] or 0.0)}{''.join(others)}."
+            f"{percent(chances[size])}{''.join(others)}."
         )
 
 
-def _about_episodes(marks: Sequence[Milestone], costs: Costs) -> Iterator[str]:
+def _about_episodes(marks: Sequence[Milestone], costs: Pricing) -> Iterator[str]:
     """The first hit, and what memorising takes."""
     named = {one.name: one for one in marks}
     if hit := named.get("first_hit"):
@@ -187,9 +180,9 @@ def _reading(names: set[str]) -> Iterator[str]:
         )
 
 
-def _picture(condition: Condition, size: int) -> dict[str, object]:
+def _picture(shares: LevelShares, size: int) -> dict[str, object]:
     sizes = sorted({*sizes_up_to(max(SIZES[-1], size)), size})
-    curve = [(one, _chance(condition, one) or 0.0) for one in sizes]
+    curve = [(one, shares.chance_of_signal(one)) for one in sizes]
     return against_size(curve, {size: f"G = {size:,}"}, "groups with a signal", "%")
 
 

@@ -26,7 +26,7 @@ _LEAST, _NEARLY_ALL = 1e-4, 0.9995
 
 
 @dataclass(frozen=True)
-class Costs:
+class Pricing:
     """What a rollout costs.
 
     Attributes:

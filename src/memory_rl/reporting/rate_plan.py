@@ -19,8 +19,8 @@ from memory_rl.information.reward_laws import (
 from memory_rl.limits import SIZES as GROUP_SIZES
 from memory_rl.reporting.group_plan import (
     SIZES,
-    Costs,
     GroupPlan,
+    Pricing,
     against_size,
     money,
     percent,
@@ -94,7 +94,7 @@ def _law(given: float | str | Path | Audit | None) -> RateLaw:
 
 def plan_law(law: RateLaw, config: RatePlanConfig) -> GroupPlan:
     """Plans from a law of pass rates."""
-    costs = Costs(law.tokens if config.tokens is None else config.tokens, config.price)
+    costs = Pricing(law.tokens if config.tokens is None else config.tokens, config.price)
     size, best = config.group_size or law.group_size or _USUAL_SIZE, best_size(law)
     here = plan_size(law, size, costs)
     shown = sorted({*SIZES, size, *([best] if best else [])})
@@ -125,7 +125,7 @@ def plan_law(law: RateLaw, config: RatePlanConfig) -> GroupPlan:
     )
 
 
-def plan_size(law: RateLaw, size: int, costs: Costs) -> SizePlan:
+def plan_size(law: RateLaw, size: int, costs: Pricing) -> SizePlan:
     """What groups of a size bring."""
     points, weights = law.points, law.weights
     right, wrong = (float(equal_chance(rates, weights, size)) for rates in (points, 1 - points))
@@ -156,13 +156,13 @@ def best_size(law: RateLaw) -> int | None:
     return bisect_left(range(most + 1), True, lo=2, key=brings) if brings(most) else None
 
 
-def _first_hit(law: RateLaw, here: SizePlan, costs: Costs, groups: int | None) -> dict[str, float | None]:
+def _first_hit(law: RateLaw, here: SizePlan, costs: Pricing, groups: int | None) -> dict[str, float | None]:
     steps = None if groups is None else steps_to_hit(law.points, law.weights, here.group_size, groups)
     rollouts = here.rollouts_to_first_hit
     return {"rollouts": rollouts, **costs.of(rollouts), "steps": steps}
 
 
-def _step(here: SizePlan, costs: Costs, groups: int | None) -> dict[str, float | None] | None:
+def _step(here: SizePlan, costs: Pricing, groups: int | None) -> dict[str, float | None] | None:
     if groups is None:
         return None
     rollouts = groups * here.group_size
@@ -174,7 +174,7 @@ def _step(here: SizePlan, costs: Costs, groups: int | None) -> dict[str, float |
     }
 
 
-def _sentences(law: RateLaw, here: SizePlan, told: float, best: int | None, costs: Costs) -> Iterator[str]:
+def _sentences(law: RateLaw, here: SizePlan, told: float, best: int | None, costs: Pricing) -> Iterator[str]:
     size, mean = here.group_size, f", {short(law.mean)} on average," if len(law.points) > 1 else ""
     yield (
         f"At {law.words}{mean} a group of {size:,} carries a signal with a chance of "
@@ -263,7 +263,7 @@ def _cells(one: SizePlan) -> dict[str, str]:
     }
 
 
-def _picture(law: RateLaw, costs: Costs, size: int, best: int | None, told: float) -> dict[str, Any]:
+def _picture(law: RateLaw, costs: Pricing, size: int, best: int | None, told: float) -> dict[str, Any]:
     per = 1.0 if costs.tokens is None else 1000 / costs.tokens
     title = "bits a rollout" if costs.tokens is None else "bits per 1,000 tokens"
     words = {one: f"G = {one:,}{word}" for one, word in _named(size, best).items()}

@@ -340,7 +340,7 @@ _HEADINGS = {
     "keep": "what is kept and shown; changes nothing in what is measured",
     "file": "keys from a file",
     "pilot": "from a pilot: how many runs",
-    "rates": "from pass rates or an audit (p, groups), and for N= (the others): groups and costs",
+    "rates": "from pass rates (p, groups, and the others), or for N= (the others)",
 }
 _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any: "text"}
 

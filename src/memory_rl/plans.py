@@ -35,6 +35,9 @@ def make_plan(runs: Sequence[Any], given: Mapping[str, Any], *, typed: bool) -> 
     Raises:
         MemoryRLError: about the first key that does not go with the others, or as `memory_rl.plan`.
     """
+    number = next((one for one in runs if isinstance(one, int | float)), None)
+    if number is not None:
+        raise ConfigError(f"{number} is no run: give a pass rate as p={number}.")
     named = next((word for word in given if word in _of_condition()), None)
     audit = _audit_among(runs)
     if named is not None:
@@ -63,12 +66,15 @@ def _plan_of_condition(
 def _plan_of_rates(
     runs: Sequence[Any], given: Mapping[str, Any], audit: Path | Audit | None, *, typed: bool
 ) -> GroupPlan:
-    keys = keys_of(RatePlanConfig)
+    keys, p = keys_of(RatePlanConfig), given.get("p")
     _refuse_beside(given, keys, "pass rates", runs if "p" in given else ())
-    config = fill(RatePlanConfig, read(keys, given, typed=typed))
+    several: Any = getattr(p, "tolist", lambda: p)()  # an array, or one of NumPy's numbers
+    listed = isinstance(several, list | tuple)
+    rest = {word: value for word, value in given.items() if not (listed and word == "p")}
+    config = fill(RatePlanConfig, read(keys, rest, typed=typed))
     from memory_rl.reporting.rate_plan import plan_rates
 
-    return plan_rates(config.p if audit is None else audit, config)
+    return plan_rates(several if listed else config.p if audit is None else audit, config)
 
 
 def _plan_of_pilot(runs: Sequence[Any], given: Mapping[str, Any], *, typed: bool) -> RunPlan:

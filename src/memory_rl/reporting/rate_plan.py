@@ -29,7 +29,7 @@ from memory_rl.reporting.group_plan import (
 )
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.values import counted, short
-from memory_rl.rollouts.pass_rates import RateLaw, law_in, law_of_audit, one_rate
+from memory_rl.rollouts.pass_rates import RateLaw, law_in, law_of_audit, law_of_prompts, one_rate
 
 if TYPE_CHECKING:
     from memory_rl.reporting.audit import Audit
@@ -68,8 +68,8 @@ class SizePlan:
     rollouts_to_first_hit: float
 
 
-def plan_rates(given: float | str | Path | Audit | None, config: RatePlanConfig) -> GroupPlan:
-    """Plans from a pass rate, a file of them or an audit, and writes the plan where `out` says.
+def plan_rates(given: float | str | Path | Sequence[Any] | Audit | None, config: RatePlanConfig) -> GroupPlan:
+    """Plans from one pass rate, several, a file of them or an audit, and writes it where `out` says.
 
     Raises:
         DataError: one sentence about the pass rates.
@@ -82,11 +82,13 @@ def plan_rates(given: float | str | Path | Audit | None, config: RatePlanConfig)
     return plan
 
 
-def _law(given: float | str | Path | Audit | None) -> RateLaw:
+def _law(given: float | str | Path | Sequence[Any] | Audit | None) -> RateLaw:
     if isinstance(given, float):
         return one_rate(given)
     if isinstance(given, str | Path):
         return law_in(Path(given))
+    if isinstance(given, Sequence):
+        return law_of_prompts(given, "p")
     if given is None:
         raise ConfigError("p=None is no pass rate: give one, such as p=0.18.")
     return law_of_audit(given.as_dict(), given.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,8 @@ def law_in(path: Path) -> RateLaw:
         found = _read(path)
         if isinstance(found, dict) and "delivered_bits_per_rollout" in found:
             return law_of_audit(found, path)
-        return _of_prompts(_numbers(found, path), path)
-    return _of_prompts(_column(_frame(path), path), path)
+        return law_of_prompts(_numbers(found, path), str(path))
+    return law_of_prompts(_column(_frame(path), path), str(path))
 
 
 def law_of_audit(audit: Mapping[str, Any], path: Path) -> RateLaw:
@@ -88,45 +88,60 @@ def law_of_audit(audit: Mapping[str, Any], path: Path) -> RateLaw:
     try:
         law = audit["fitted_law"]
         points, weights = (np.array(law[name], dtype=float) for name in ("pass_rates", "weights"))
-        size, rollouts, tokens = int(audit["group_size"]), float(audit["rollouts"]), audit["tokens"]
-        a_rollout = None if tokens is None else float(tokens) / rollouts
+        size, tokens = int(audit["group_size"]), audit["tokens"]
+        a_rollout = None if tokens is None else float(tokens) / float(audit["rollouts"])
         if points.shape != weights.shape or abs(weights.sum() - 1) > _WHOLE or not _are_rates(points):
             raise ValueError
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(f"{path} holds no whole audit: make it again with memory-rl audit.") from error
-    note = "Rewards of the audit are graded: planned is with the highest as a pass, and all others as none."
-    words = f"the pass rates of {path}"
+    notes = [*_about_audit(size, graded=bool(audit.get("graded")))]
     return _refuse_sure(
-        RateLaw(points, weights, words, size, a_rollout, [note] * bool(audit["graded"])), path
+        RateLaw(points, weights, f"the pass rates of {path}", size, a_rollout, notes), str(path)
     )
+
+
+def _about_audit(size: int, *, graded: bool) -> Iterator[str]:
+    yield (
+        "These numbers have no intervals: those of the audit are over its prompts, and beyond "
+        f"G = {2 * size} all rests on the shape of its law."
+    )
+    if graded:
+        yield "Rewards of the audit are graded: the highest is planned as a pass, all others as none."
 
 
 def _are_rates(values: np.ndarray) -> bool:
     return bool(values.size and ((values >= 0) & (values <= 1)).all())
 
 
-def _of_prompts(values: Sequence[Any] | np.ndarray, path: Path) -> RateLaw:
-    """Each value is a prompt; those that are equal are one point."""
+def law_of_prompts(values: Sequence[Any], where: str) -> RateLaw:
+    """The law of prompts with these pass rates; those that are equal are one point.
+
+    Args:
+        values: one a prompt.
+        where: they stand, for messages.
+
+    Raises:
+        DataError: if there is none, if one is no number from 0 to 1, or if all are 0 or 1.
+    """
     for place, value in enumerate(values, start=1):
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-        if not good:
-            raise DataError(f"pass rate {place} in {path} is {value}: give numbers from 0 to 1.")
+        if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
+            raise DataError(f"pass rate {place} in {where} is {value}: give numbers from 0 to 1.")
     if not len(values):
-        raise DataError(f"{path} holds no pass rate: give a file with one for each prompt.")
+        raise DataError(f"{where} holds no pass rate: give one for each prompt.")
     points, counts = np.unique(np.array(values, dtype=float), return_counts=True)
-    words = f"the {len(values):,} pass rates of {path}"
     note = (
-        f"The numbers in {path} are taken as they are: fractions of a few rewards lie further apart than the "
-        "pass rates behind them, which memory-rl audit fits."
+        f"The numbers in {where} are taken as they are: fractions of a few rewards lie further apart than "
+        "the pass rates behind them, which memory-rl audit fits."
     )
-    return _refuse_sure(RateLaw(points, counts / len(values), words, notes=[note]), path)
+    words = f"the {len(values):,} pass rates of {where}"
+    return _refuse_sure(RateLaw(points, counts / len(values), words, notes=[note]), where)
 
 
-def _refuse_sure(law: RateLaw, path: Path) -> RateLaw:
+def _refuse_sure(law: RateLaw, where: str) -> RateLaw:
     if not expected_entropy(law.points, law.weights) > 0:
         raise DataError(
-            f"all pass rates in {path} are 0 or 1, so that no group ever carries a signal: give prompts that "
-            "sometimes pass."
+            f"all pass rates in {where} are 0 or 1, so that no group ever carries a signal: give prompts "
+            "that sometimes pass."
         )
     return law
 

@@ -181,23 +181,29 @@ def against_size(
     y |= {"axis": {"format": y_format}} if y_format else {}
     rows = [{"size": size, "value": value, "word": marks.get(size, "")} for size, value in curve]
     marked = [row for size in marks for row in rows if row["size"] == size]
-    layers: list[dict[str, Any]] = [
-        {"mark": {"type": "line"}},
-        {"data": {"values": marked}, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1}},
-        *(_names(marked[place:], place) for place in range(len(marked))),
+    places = {"x": x, "y": y}
+    layers = [
+        {"mark": {"type": "line"}, "encoding": places},
+        {
+            "data": {"values": marked},
+            "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+            "encoding": places,
+        },
+        *(
+            {**_name(row, below=place == 0), "encoding": {**places, "text": {"field": "word"}}}
+            for place, row in enumerate(marked)
+        ),
     ]
     if top:
-        line: dict[str, Any] = {"y": {"field": "value", "type": "quantitative", "title": y_title}, "x": None}
-        layers.append({"data": {"values": [{"value": top}]}, "mark": {"type": "rule", "strokeDash": [3, 3]}})
-        layers[-1]["encoding"] = line
-    return {"data": {"values": rows}, "encoding": {"x": x, "y": y}, "layer": layers}
+        rule = {"type": "rule", "strokeDash": [3, 3]}
+        layers.append({"data": {"values": [{"value": top}]}, "mark": rule, "encoding": {"y": y}})
+    return {"data": {"values": rows}, "layer": layers}
 
 
-def _names(rows: Sequence[Mapping[str, Any]], place: int) -> dict[str, Any]:
-    """What is written at a point: at the first below it to the right, at the second above to the left."""
-    look = {"align": "right", "dx": -6, "dy": -10} if place else {"align": "left", "dx": 6, "dy": 14}
-    mark = {"type": "text", **look}
-    return {"data": {"values": rows[:1]}, "mark": mark, "encoding": {"text": {"field": "word"}}}
+def _name(row: Mapping[str, Any], *, below: bool) -> dict[str, Any]:
+    """What is written at a point, below it to the right or above it to the left."""
+    look = {"align": "left", "dx": 6, "dy": 14} if below else {"align": "right", "dx": -6, "dy": -10}
+    return {"data": {"values": [row]}, "mark": {"type": "text", **look}}
 
 
 def write_plan(plan: GroupPlan, out: Path) -> None:

@@ -88,7 +88,7 @@ def audited(tmp_path_factory):
         {
             "step": step,
             "prompt": prompt,
-            "reward": int(random.random() < (0.1, 0.5, 0.95)[prompt % 3]),
+            "reward": int(random.random() < (0.1, 0.3, 0.9)[prompt % 3]),
             "tokens": 50,
         }
         for step in range(6)
@@ -105,6 +105,10 @@ def test_an_audit_is_planned_with_its_own_law_size_and_tokens(audited):
     plan = memory_rl.plan(path, price=2.0)
     found, audit = plan.as_dict(), audited.as_dict()
     assert (found["group_size"], found["tokens"]) == (4, 50.0)
+    assert found["mean_pass_rate"] == pytest.approx(audit["mean_reward"]["estimate"], abs=0.02)
+    assert found["delivered_bits_per_rollout"] == pytest.approx(
+        audit["delivered_bits_per_rollout"]["estimate"], abs=0.02
+    )
     by_size = {row["group_size"]: row for row in found["rows"]}
     for other in audit["other_group_sizes"]:
         row = by_size[other["size"]]
@@ -291,7 +295,7 @@ FILES = {
     "rates.txt": ("0.1", "p=rates.txt is no audit and no file of pass rates: give one that ends in .csv"),
     "audit.json": ("{}", "audit.json holds no whole audit: make it again with memory-rl audit."),
     "levels/audit.json": (
-        '{"fitted_law": null}',
+        '{"pass_rates": null}',
         "the rewards of levels have too many levels for a pass rate",
     ),
 }

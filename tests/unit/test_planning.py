@@ -65,8 +65,8 @@ def test_a_width_is_answered_first_with_runs_from_the_spread_and_its_interval(tm
     runs = fast.runs_for_width
     assert plan.sentence == plan.sentences[0]
     assert plan.sentence == (
-        f"With {runs.value} [{runs.low}, {runs.high}] runs the 95 % interval of a rate is from the rate / 1.2 "
-        "to the rate x 1.2 in every condition: fast needs that many, even 2."
+        f"With {runs.value} [{runs.low}, {runs.high}] runs the 95 % interval of a rate is from the "
+        "rate / 1.2 to the rate x 1.2 in every condition: fast needs that many, even 2."
     )
     assert plan.sentences[1] == plan_paths(cells, USUAL).sentence
     row = plan.frame.row(0, named=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.files import Json
-from memory_rl.information.reward_laws import POINTS
 from memory_rl.reporting.audit_words import bits, estimators_in_words, notes_on, percent, sentences_of
 from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.values import number
@@ -81,9 +80,6 @@ class Audit:
             "notes": [*self.notes],
             **_numbers(run.whole),
             "pass_rates": {"law": "beta", **_plain(vars(run.rates))} if run.rates else None,
-            "fitted_law": None
-            if run.law is None
-            else {"pass_rates": POINTS.tolist(), "weights": run.law.tolist()},
             "other_group_sizes": [_plain(vars(one)) for one in run.others],
             "never_varying": _plain(vars(run.unvarying)) if run.unvarying else None,
             "stretches": [_numbers(one) for one in run.stretches],

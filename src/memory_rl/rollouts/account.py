@@ -178,7 +178,6 @@ class RunAccount:
         others: for groups of each of `OTHER_SIZES`, up to four times the usual size.
         unvarying: None if each prompt varied.
         usual_size: the size that most groups have.
-        law: (P,) the weights of the fitted law of pass rates on `POINTS`, if there are `rates`.
     """
 
     whole: Account
@@ -187,7 +186,6 @@ class RunAccount:
     others: Sequence[OtherSize]
     unvarying: Unvarying | None
     usual_size: int
-    law: np.ndarray | None
 
 
 def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) -> RunAccount:
@@ -212,15 +210,13 @@ def account_run(rollouts: Rollouts, groups: Groups, stretches: int = STRETCHES) 
         for size in sorted({*OTHER_SIZES, usual})
         if size <= _FURTHEST * usual
     ]
-    of_levels = len(groups.values) <= MOST_LEVELS
     return RunAccount(
         account_of(whole, rollouts.kl),
         [account_of(Stretch(groups, one), rollouts.kl) for one in chosen],
-        _pass_rates(whole) if of_levels else None,
+        _pass_rates(whole) if len(groups.values) <= MOST_LEVELS else None,
         others,
         _unvarying(whole, usual),
         usual,
-        whole.laws[-1].weights[0] if of_levels else None,
     )
 
 

@@ -83,11 +83,11 @@ def law_of_audit(audit: Mapping[str, Any], path: Path) -> RateLaw:
     Raises:
         DataError: if it has none, or is damaged.
     """
-    if isinstance(audit, dict) and audit.get("fitted_law", 0) is None:
+    if isinstance(audit, dict) and audit.get("pass_rates", 0) is None:
         raise DataError(f"the rewards of {path} have too many levels for a pass rate: give one as p=0.18.")
     try:
-        law = audit["fitted_law"]
-        points, weights = (np.array(law[name], dtype=float) for name in ("pass_rates", "weights"))
+        law = audit["pass_rates"]
+        points, weights = (np.array(law[name], dtype=float) for name in ("points", "weights"))
         size, tokens = int(audit["group_size"]), audit["tokens"]
         a_rollout = None if tokens is None else float(tokens) / float(audit["rollouts"])
         if points.shape != weights.shape or abs(weights.sum() - 1) > _WHOLE or not _are_rates(points):

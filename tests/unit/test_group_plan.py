@@ -203,7 +203,7 @@ def test_the_picture_marks_what_is_planned_and_what_is_best():
     plan = memory_rl.plan(p=0.18, tokens=500)
     _, points, *names, top = plan.picture["layer"]
     assert [row["size"] for row in points["data"]["values"]] == [8, 13]
-    assert [name["data"]["values"][0]["word"] for name in names] == ["G = 8 (planned)", "G = 13 (best)"]
+    assert [name["data"]["values"][0]["word"] for name in names] == ["G = 13 (best)", "G = 8 (planned)"]
     assert points["data"]["values"][1]["value"] == pytest.approx(plan.frame["bits_per_1000_tokens"][3])
     assert top["data"]["values"][0]["value"] == pytest.approx(2 * plan.numbers["delivered_bits_per_rollout"])
     assert plan.plot()._repr_mimebundle_()["image/svg+xml"].startswith("<svg")

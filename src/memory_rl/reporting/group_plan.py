@@ -180,7 +180,7 @@ def against_size(
     y = {"field": "value", "type": "quantitative", "title": y_title, "scale": {"domainMin": 0}}
     y |= {"axis": {"format": y_format}} if y_format else {}
     rows = [{"size": size, "value": value, "word": marks.get(size, "")} for size, value in curve]
-    marked = [row for size in marks for row in rows if row["size"] == size]
+    marked = [row for row in rows if row["size"] in marks]
     places = {"x": x, "y": y}
     layers = [
         {"mark": {"type": "line"}, "encoding": places},
@@ -190,8 +190,8 @@ def against_size(
             "encoding": places,
         },
         *(
-            {**_name(row, below=place == 0), "encoding": {**places, "text": {"field": "word"}}}
-            for place, row in enumerate(marked)
+            {**_name(row, 14 + 20 * place), "encoding": {**places, "text": {"field": "word"}}}
+            for place, row in enumerate(reversed(marked))  # of a rising curve: no name is on another
         ),
     ]
     if top:
@@ -200,10 +200,9 @@ def against_size(
     return {"data": {"values": rows}, "layer": layers}
 
 
-def _name(row: Mapping[str, Any], *, below: bool) -> dict[str, Any]:
-    """What is written at a point, below it to the right or above it to the left."""
-    look = {"align": "left", "dx": 6, "dy": 14} if below else {"align": "right", "dx": -6, "dy": -10}
-    return {"data": {"values": [row]}, "mark": {"type": "text", **look}}
+def _name(row: Mapping[str, Any], below: int) -> dict[str, Any]:
+    """What is written at a point, so many pixels below it."""
+    return {"data": {"values": [row]}, "mark": {"type": "text", "align": "left", "dx": 6, "dy": below}}
 
 
 def write_plan(plan: GroupPlan, out: Path) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memory_rl.experiments.sweep import sweep
     from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
+    from memory_rl.reporting.group_plan import GroupPlan
     from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Outcome, Result, load
     from memory_rl.training.recompute import ledger_from_episodes
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Experiment",
+    "GroupPlan",
     "Keep",
     "LawBreachWarning",
     "Learner",
@@ -84,6 +86,7 @@ __all__ = [
 
 _LATER = {
     "Audit": "reporting.audit",
+    "GroupPlan": "reporting.group_plan",
     "Outcome": "result",
     "RateComparison": "reporting.comparison",
     "Result": "result",

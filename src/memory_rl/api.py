@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from memory_rl.catalogue import bounds_keys as bounds_keys
 from memory_rl.catalogue import experiment_keys
 from memory_rl.config import (
     Keep,
@@ -21,25 +22,26 @@ from memory_rl.config import (
     Threshold,
     Updates,
     World,
-    with_threshold,
 )
-from memory_rl.errors import ConfigError
 from memory_rl.experiment import Experiment, make_experiment
 from memory_rl.files import as_path
 from memory_rl.key_files import KeyFile, with_file
-from memory_rl.keys import Key, fill, key, keys_of, make, path_key, read
+from memory_rl.keys import fill, key, keys_of, make, path_key, read
 from memory_rl.learning.learners import LearnerKeys
-from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS, SIZES
-from memory_rl.reporting.settings import AuditConfig, CompareConfig, PlanConfig, ReportConfig
+from memory_rl.limits import SIZES
+from memory_rl.reporting.settings import (
+    AuditConfig,
+    CompareConfig,
+    ReportConfig,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from memory_rl.analysis.collect import Cell
     from memory_rl.analysis.comparison import Reference
-    from memory_rl.condition import Condition
     from memory_rl.reporting.audit import Audit
     from memory_rl.reporting.comparison import RateComparison
+    from memory_rl.reporting.group_plan import GroupPlan
     from memory_rl.reporting.planning import RunPlan
     from memory_rl.result import Result
     from memory_rl.training.ceilings import Ceilings
@@ -73,11 +75,6 @@ class _AllKeys(KeyFile, Keep, Stop, LearnerKeys, Updates, PolicySettings, Signal
 @dataclass(frozen=True, kw_only=True)
 class _BoundsKeys(KeyFile, Threshold, Signal, World):
     """What `bounds` takes."""
-
-
-def bounds_keys() -> dict[str, Key]:
-    """The keys of `bounds`, by part."""
-    return {**keys_of(World, "world"), **keys_of(Signal, "signal"), **keys_of(Threshold, "stop")}
 
 
 def _takes(kind: Callable[Keys, Any]) -> Callable[[Callable[..., Given]], Callable[Keys, Given]]:
@@ -179,6 +176,7 @@ def bounds(**keys: Any) -> Ceilings:
     Raises:
         MemoryRLError: one sentence about a key, a value or a reward.
     """
+    from memory_rl.condition import condition_of
     from memory_rl.reporting.notebook import NamedCeilings
 
     found = condition_of(keys, typed=True)
@@ -186,29 +184,6 @@ def bounds(**keys: Any) -> Ceilings:
     return NamedCeilings(
         **vars(found.ceilings), condition=name, N=found.world.N, memorised_at=found.memorised_at
     )
-
-
-def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
-    """A condition from its keys, given as Python values or as texts."""
-    from memory_rl.condition import make_condition
-
-    given = with_file(given, bounds_keys(), {})
-    values = with_threshold(read(bounds_keys(), given, typed=typed))
-    world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
-    threshold.check(world.N)
-    most = _largest_N(world, signal)
-    if most < world.N:
-        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less.")
-    return make_condition(world, signal, threshold.memorised_at)
-
-
-def _largest_N(world: World, signal: Signal) -> int:
-    """The most answers with which the ceilings of a signal are computed."""
-    if signal.shows_answer or (signal.teaches and not signal.observed and signal.told != "sampled"):
-        return MAX_LISTED_N
-    known = signal.channel_name(world) in ("binary", "log_distance", "per_bit") and not signal.own_reward
-    summed = signal.credit == "episode"
-    return MAX_LISTED_N if known and not (summed or signal.reward_noise or signal.teaches) else MAX_N_OF_PATHS
 
 
 @_takes(ReportConfig)
@@ -242,35 +217,48 @@ def compare(runs: Sequence[str | Path | Result], to: Reference = "best") -> Rate
     return compare_paths(_paths_or_cells(runs), make(CompareConfig, {"to": to}).to)
 
 
-def _paths_or_cells(runs: str | Path | Result | Sequence[str | Path | Result]) -> list[str | Path | Cell]:
+def _paths_or_cells(runs: Any) -> list[Any]:
+    """Paths, and what is there of results, one by one; whatever else is given as it is."""
     several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
-    return [one if isinstance(one, str | Path) else one.cell for one in several]
+    return [getattr(one, "cell", one) for one in several]
 
 
 def plan(
-    runs: str | Path | Result | Sequence[str | Path | Result],
-    ratio: float = 1.5,
-    power: float = 0.8,
-    alpha: float = 0.05,
-) -> RunPlan:
-    """How many runs tell two rates apart, from how much the runs of a pilot differ; see docs/plan.md.
+    runs: str | Path | Result | Audit | Sequence[str | Path | Result] | None = None,
+    ratio: float | None = None,
+    power: float | None = None,
+    alpha: float | None = None,
+    **keys: Any,
+) -> RunPlan | GroupPlan:
+    """What an experiment needs, before it is run; see docs/plan.md.
+
+    Of a pilot: how many runs tell two rates apart, or give one an interval of some width. Of pass rates, or
+    of an audit: which groups carry a signal, bits a rollout and a dollar, the first hit. Of a condition
+    (N=64 and other keys of `bounds`): ceilings, episodes and groups.
 
     Args:
-        runs: the pilot: run directories, a sweep, folders that hold some, or results.
-        ratio: of the faster rate to the slower one, that is to be seen; above 1.
-        power: the chance that it is seen.
-        alpha: the chance that two equal rates are told apart, in either direction.
+        runs: the pilot: run directories, a sweep, folders that hold some, or results; or an audit.
+        ratio: of the faster rate to the slower one, that is to be seen; above 1. Default: 1.5.
+        power: the chance that it is seen. Default: 0.8.
+        alpha: the chance that two equal rates are told apart, in either direction. Default: 0.05.
+        keys: width for a pilot; p, group_size, groups, tokens, price and out for pass rates; N and the other
+            keys of `bounds`, group_size, tokens, price and out for a condition.
 
     Returns:
-        `sentence` says how many, `notes` what is assumed, `frame` has a row per condition.
+        `sentences` say what came out, `notes` what is assumed, `frame` has a row per condition of a pilot,
+            size of groups, or milestone; a `GroupPlan` has `plot()`, too.
 
     Raises:
-        MemoryRLError: one sentence about a key or a path, or if there is no spread to plan from.
+        MemoryRLError: one sentence about a key or a path, or if there is nothing to plan from.
     """
-    from memory_rl.reporting.planning import plan_paths
+    from memory_rl.plans import make_plan
 
-    config = make(PlanConfig, {"ratio": ratio, "power": power, "alpha": alpha})
-    return plan_paths(_paths_or_cells(runs), config.demand)
+    demand = {"ratio": ratio, "power": power, "alpha": alpha}
+    given = {word: value for word, value in demand.items() if value is not None} | keys
+    if isinstance(given.get("p"), Path):
+        given["p"] = str(given["p"])
+    several = [] if runs is None else _paths_or_cells(runs)
+    return make_plan(several, given, typed=True)
 
 
 def audit(

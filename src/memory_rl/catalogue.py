@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from memory_rl.config import LEARNERS, Keep, PolicySettings, Secrets, Signal, Stop, Updates
+from memory_rl.config import LEARNERS, Keep, PolicySettings, Secrets, Signal, Stop, Threshold, Updates, World
 from memory_rl.keys import Key, keys_of, name_of
 
 PARTS: dict[str, type[Any]] = {
@@ -39,6 +39,11 @@ def experiment_keys() -> dict[str, Key]:
     for part, kind in PARTS.items():
         found |= keys_of(kind, part) | (settings if part == "updates" else {})
     return found
+
+
+def bounds_keys() -> dict[str, Key]:
+    """The keys of `bounds`, by part."""
+    return {**keys_of(World, "world"), **keys_of(Signal, "signal"), **keys_of(Threshold, "stop")}
 
 
 def learner_keys() -> dict[str, Key]:

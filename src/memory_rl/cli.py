@@ -21,19 +21,24 @@ from dataclasses import dataclass
 from signal import SIGINT, SIGPIPE
 from typing import TYPE_CHECKING, Any, get_args
 
-from memory_rl.api import DataFiles, bounds_keys, condition_of, data_files, run, write_sft_data
-from memory_rl.catalogue import experiment_keys
+from memory_rl.api import (
+    DataFiles,
+    data_files,
+    run,
+    write_sft_data,
+)
+from memory_rl.catalogue import bounds_keys, experiment_keys
 from memory_rl.config import LEARNERS, Command
 from memory_rl.errors import ConfigError, MemoryRLError, MemoryRLWarning, suggest
 from memory_rl.experiment import parse_experiment
 from memory_rl.files import print_anything
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import Key, keys_of, members_of, parse, split_words
+from memory_rl.plans import make_plan, plan_keys
 from memory_rl.reporting.settings import (
     AuditConfig,
     CompareConfig,
     ListConfig,
-    PlanConfig,
     ReportConfig,
     with_paths,
 )
@@ -52,7 +57,7 @@ def _sft(words: list[str]) -> int:
 
 
 def _bounds(words: list[str]) -> int:
-    from memory_rl.condition import show_ceilings
+    from memory_rl.condition import condition_of, show_ceilings
 
     show_ceilings(condition_of(split_words(words), typed=False))
     return 0
@@ -103,22 +108,20 @@ def _compare(words: list[str]) -> int:
     if not paths:
         raise ConfigError("there is nothing to compare: type for example memory-rl compare runs/a runs/b.")
     found = compare_paths(paths, config.to)
-    return _tell(found.sentence, found.sheet(), found.warnings)
+    return _tell([found.sentence], found.sheet(), found.warnings)
 
 
 def _plan(words: list[str]) -> int:
-    from memory_rl.reporting.planning import plan_paths
-
     paths, others = with_paths(words)
-    plan = plan_paths(paths, parse(PlanConfig, others).demand)
-    return _tell(plan.sentence, plan.sheet(), plan.notes)
+    given = split_words(others)
+    plan = make_plan(paths, given, typed=False)
+    return _tell(plan.sentences, plan.sheet(), plan.notes, given.get("out"))
 
 
 def _audit(words: list[str]) -> int:
     from pathlib import Path
 
     from memory_rl.reporting.audit import audit_path
-    from memory_rl.reporting.sheets import say
 
     paths, others = with_paths(words)
     config = parse(AuditConfig, others)
@@ -126,23 +129,20 @@ def _audit(words: list[str]) -> int:
         given = f"{len(paths)} were given" if paths else "none was given"
         raise ConfigError(f"audit takes one path, and {given}: type for example memory-rl audit runs/grpo.")
     found = audit_path(Path(paths[0]), config)
-    *before, last = found.sentences
-    for sentence in before:
-        say(sentence)
-    _tell(last, found.sheet(), found.notes)
-    if config.out:
-        say(f"wrote {config.out}/index.html: open it in a browser")
-    return 0
+    return _tell(found.sentences, found.sheet(), found.notes, config.out)
 
 
-def _tell(sentence: str, sheet: Sheet, notes: Iterable[str]) -> int:
-    """Prints an answer: in a sentence, in a table, and what limits it."""
+def _tell(sentences: Iterable[str], sheet: Sheet, notes: Iterable[str], out: str | None = None) -> int:
+    """Prints an answer: in sentences, in a table, what limits it, and where its page is."""
     from memory_rl.reporting.sheets import say, show
 
-    say(sentence)
+    for sentence in sentences:
+        say(sentence)
     show(sheet)
     for note in notes:
         say(f"note: {note}")
+    if out:
+        say(f"wrote {out}/index.html: open it in a browser")
     return 0
 
 
@@ -233,11 +233,11 @@ _COMMANDS = {
         "RUN RUN ... ",
     ),
     "plan": Subcommand(
-        "how many runs tell two rates apart, from a pilot",
-        lambda: keys_of(PlanConfig),
+        "what an experiment needs: groups and bits from pass rates, runs from a pilot, or episodes for N=",
+        plan_keys,
         _plan,
-        ("runs/pilot", "sweeps/quick ratio=1.2 power=0.9"),
-        "PILOT ... ",
+        ("p=0.18 group_size=8 tokens=500 price=0.4", "sweeps/quick ratio=1.2 power=0.9"),
+        "[PILOT ... | AUDIT] ",
     ),
     "audit": Subcommand(
         "what the rollouts of a real run could tell: bits delivered, silent groups, pass rates",
@@ -342,6 +342,8 @@ _HEADINGS = {
     "stop": "when a run ends, and how it is measured",
     "keep": "what is kept and shown; changes nothing in what is measured",
     "file": "keys from a file",
+    "pilot": "from a pilot: how many runs",
+    "rates": "from pass rates (p, groups, and the others), or for N= (the others)",
 }
 _TYPES = {int: "integer", float: "number", bool: "True|False", str: "text", Any: "text"}
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from memory_rl.config import Signal, Wording, World
+from memory_rl.catalogue import bounds_keys
+from memory_rl.config import Signal, Threshold, Wording, World, with_threshold
+from memory_rl.errors import ConfigError
+from memory_rl.key_files import with_file
+from memory_rl.keys import fill, read
+from memory_rl.limits import MAX_LISTED_N, MAX_N_OF_PATHS
 from memory_rl.seeding import generator
 from memory_rl.task import Environment, EpisodeTable, make_environment, table_of_signal
 from memory_rl.training.ceilings import Ceilings, ceilings, warnings_about
@@ -29,6 +36,27 @@ class Condition:
     environment: Environment
     table: EpisodeTable
     ceilings: Ceilings
+
+
+def condition_of(given: Mapping[str, Any], *, typed: bool) -> Condition:
+    """A condition from its keys, given as Python values or as texts."""
+    given = with_file(given, bounds_keys(), {})
+    values = with_threshold(read(bounds_keys(), given, typed=typed))
+    world, signal, threshold = fill(World, values), fill(Signal, values), fill(Threshold, values)
+    threshold.check(world.N)
+    most = _largest_N(world, signal)
+    if most < world.N:
+        raise ConfigError(f"N={world.N} is too large to tabulate this channel: use N={most} or less.")
+    return make_condition(world, signal, threshold.memorised_at)
+
+
+def _largest_N(world: World, signal: Signal) -> int:
+    """The most answers with which the ceilings of a signal are computed."""
+    if signal.shows_answer or (signal.teaches and not signal.observed and signal.told != "sampled"):
+        return MAX_LISTED_N
+    known = signal.channel_name(world) in ("binary", "log_distance", "per_bit") and not signal.own_reward
+    summed = signal.credit == "episode"
+    return MAX_LISTED_N if known and not (summed or signal.reward_noise or signal.teaches) else MAX_N_OF_PATHS
 
 
 def make_condition(

@@ -361,8 +361,8 @@ def _range_of(one: Key) -> str:
 
 def _example(one: Key) -> str:
     """A value that would be valid."""
-    if one.default:
-        return f"{one.default:g}"
+    if one.default or (one.above or 0) >= 1:
+        return f"{one.default or (one.above or 0) + 0.5:g}"
     return "0.1" if one.below is not None else "60" if one.within[0] == 0 else "0.001"
 
 

@@ -13,6 +13,7 @@ from memory_rl.analysis.power import (
     power_of,
     rarest_seen,
     ratio_seen,
+    runs_for_interval,
     runs_needed,
     spread_of,
     with_one_more_stuck,
@@ -158,3 +159,25 @@ def test_an_interval_reaches_by_its_factor(runs):
 def test_the_rarest_mishap_that_is_seen_is_missed_one_time_in_twenty(runs):
     assert scipy.stats.binom.pmf(0, runs, rarest_seen(runs)) == pytest.approx(0.05)
     assert rarest_seen(runs) == pytest.approx(3 / runs, rel=0.2)
+
+
+@pytest.mark.parametrize("width", [1.05, 1.2, 2.0, 30.0])
+@pytest.mark.parametrize("spread", [0.05, 0.4, 1.0, 2.5])
+def test_runs_for_an_interval_are_the_first_that_have_it(spread, width):
+    def factor(runs):
+        return math.exp(scipy.stats.t.ppf(0.975, runs - 1) * spread / math.sqrt(runs))
+
+    assert runs_for_interval(spread, width) == next(
+        runs for runs in range(2, 20_000) if factor(runs) <= width
+    )
+
+
+def test_the_interval_of_so_many_runs_has_the_width_that_was_asked_for():
+    random = np.random.default_rng(3)
+    runs = runs_for_interval(0.5, 1.3)
+    widths = []
+    for _ in range(400):
+        rate = log_rate(MemorisationTimes(random.gamma(4, 10, size=runs), np.ones(runs, bool)))
+        widths.append(math.exp(scipy.stats.t.ppf(0.975, runs - 1) * rate.error))
+    assert np.mean(widths) == pytest.approx(1.3, abs=0.02)
+    assert runs_for_interval(0.0, 1.01) == 2

@@ -28,7 +28,7 @@ from memory_rl.experiments.settings import SweepConfig, Tuning
 from memory_rl.inputs import hash_inputs
 from memory_rl.key_files import FILE_KEYS
 from memory_rl.keys import accept, keys_of, read
-from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, ReportConfig
+from memory_rl.reporting.settings import CompareConfig, ListConfig, PlanConfig, RatePlanConfig, ReportConfig
 
 KEYS = experiment_keys()
 CLAUSES = [(word, clause) for word, one in KEYS.items() for clause in one.needs.split()]
@@ -280,7 +280,7 @@ def test_help_lists_every_key_once_by_part_after_two_examples(command, capsys, m
     assert len(examples) == 2
     shown = {"train": {*KEYS, *FILE_KEYS}, "bounds": {*bounds_keys(), *FILE_KEYS}}
     shown |= {"list": {*keys_of(ListConfig)}, "compare": {*keys_of(CompareConfig)}}
-    shown["plan"] = {*keys_of(PlanConfig)}
+    shown["plan"] = {*keys_of(PlanConfig), *keys_of(RatePlanConfig), *bounds_keys(), *FILE_KEYS}
     shown |= {"report": {*keys_of(ReportConfig)}, "sft-data-gen": {*keys_of(DataFiles), *FILE_KEYS}}
     of_others = ("signal=reward", "signal=teacher")
     shown["sft-train"] = set(FILE_KEYS) | {

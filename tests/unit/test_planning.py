@@ -11,7 +11,7 @@ from rich.console import Console
 
 import memory_rl
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.power import Demand, power_of, rarest_seen
+from memory_rl.analysis.power import Demand, interval_factor, power_of, rarest_seen
 from memory_rl.analysis.survival import MemorisationTimes, bits_per_episode
 from memory_rl.cli import main
 from memory_rl.reporting.planning import SIZES, plan_paths
@@ -48,6 +48,33 @@ def test_a_condition_asks_for_what_its_spread_says(tmp_path):
     rate = bits_per_episode(one.sample.times, 4.0)
     assert one.factors[SIZES.index(16)] == pytest.approx(rate.high / rate.value)
     assert one.factors[SIZES.index(16)] == pytest.approx(rate.value / rate.low)
+
+
+def test_a_width_is_answered_first_with_runs_from_the_spread_and_its_interval(tmp_path):
+    cells = [cell("fast", gamma(60), tmp_path), cell("even", [9.0] * 8, tmp_path)]
+    plan = plan_paths(cells, USUAL, 1.2)
+    fast, even = plan.conditions
+
+    def enough(spread, runs):
+        return interval_factor(runs, spread) <= 1.2
+
+    for end in ("value", "low", "high"):
+        runs, spread = getattr(fast.runs_for_width, end), getattr(fast.spread, end)
+        assert enough(spread, runs)
+        assert not enough(spread, runs - 1)
+    assert even.runs_for_width.value == 2
+    runs = fast.runs_for_width
+    assert plan.sentence == plan.sentences[0]
+    assert plan.sentence == (
+        f"With {runs.value} [{runs.low}, {runs.high}] runs the 95 % interval of a rate is from the "
+        "rate / 1.2 to the rate x 1.2 in every condition: fast needs that many, even 2."
+    )
+    assert plan.sentences[1] == plan_paths(cells, USUAL).sentence
+    row = plan.frame.row(0, named=True)
+    assert [row[f"runs_for_width{end}"] for end in ("", "_low", "_high")] == [runs.value, runs.low, runs.high]
+    assert plan.as_dict()["width"] == 1.2
+    assert f"{runs.value} [{runs.low}, {runs.high}]" in plan.sheet().rows[0]
+    assert plan_paths(cells, USUAL).frame["runs_for_width"].to_list() == [None, None]
 
 
 def test_one_more_stuck_run_is_what_verdicts_would_add(tmp_path):
@@ -142,6 +169,8 @@ def test_the_command_prints_the_sentence_first_and_the_table_whole(pilot, capsys
     lines = capsys.readouterr().out.splitlines()
     plan = memory_rl.plan(pilot, ratio=1.2)
     assert lines[0] == plan.sentence
+    assert main(["plan", str(pilot), "width=1.2"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == memory_rl.plan(pilot, width=1.2).sentences
     for word in (word for row in plan.sheet().rows for word in row):
         assert any(word in line for line in lines[1:])
     assert lines[-1] == f"note: {plan.notes[-1]}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,14 +129,25 @@ def _seen_by_any(quantile: float) -> float:
 
 def runs_needed(spread: float, demand: Demand) -> int:
     """The fewest runs a side, two or more, that meet a demand."""
+    return _fewest(lambda runs: power_of(runs, spread, demand.ratio, demand.alpha) >= demand.power)
 
-    def meets(runs: int) -> bool:
-        return power_of(runs, spread, demand.ratio, demand.alpha) >= demand.power
 
+def runs_for_interval(spread: float, width: float) -> int:
+    """The fewest runs, two or more, that give a rate a 95 % interval within rate / width to rate x width.
+
+    Args:
+        spread: of one run.
+        width: above 1.
+    """
+    return _fewest(lambda runs: interval_factor(runs, spread) <= width)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int:
+    """The fewest runs that are enough, where more of them are enough, too."""
     most = FEWEST
-    while not meets(most):
+    while not enough(most):
         most *= 2
-    return bisect_left(range(most + 1), True, lo=FEWEST, key=meets)
+    return bisect_left(range(most + 1), True, lo=FEWEST, key=enough)
 
 
 def ratio_seen(runs: int, spread: float, demand: Demand) -> float:

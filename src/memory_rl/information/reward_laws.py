@@ -168,6 +168,22 @@ def advantage_bits(points: np.ndarray, weights: np.ndarray, size: int) -> np.nda
     return weights @ (_pass_or_fail(points) - lost / size)
 
 
+def signal_bits(points: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """The same in groups with a signal alone, which move anything: P(signal) H(A | p, signal) / G.
+
+    That a group is silent is known to an onlooker, too, and is left out here: H(A) is h(s) bits more, by the
+    chain rule. Like `advantage_bits` it only grows with G, towards the mean of h(p).
+
+    Args:
+        points: (P,) pass rates.
+        weights: (..., P) how often each is met.
+        size: G, 2 or more.
+    """
+    silent = points**size + (1 - points) ** size
+    told = weights @ _pass_or_fail(silent)
+    return np.maximum(advantage_bits(points, weights, size) - told / size, 0.0)
+
+
 def chance_of_change(points: np.ndarray, weights: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:
     """The chance that the next group is not all hits, where all rewards so far were hits: (M,) to (M,).
 

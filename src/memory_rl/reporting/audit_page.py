@@ -83,14 +83,15 @@ def render(audit: Audit) -> str:
 
 def pictures(run: RunAccount) -> Iterator[Picture]:
     """The figures of an audit."""
-    yield _picture("audit_bits", _bits(run))
-    yield _picture("audit_silent", _silent(run))
-    yield _picture("audit_sizes", _sizes(run))
+    yield picture("audit_bits", _bits(run))
+    yield picture("audit_silent", _silent(run))
+    yield picture("audit_sizes", _sizes(run))
     if run.rates:
-        yield _picture("audit_rates", _rates(run.rates))
+        yield picture("audit_rates", _rates(run.rates))
 
 
-def _picture(name: str, spec: dict[str, Any]) -> Picture:
+def picture(name: str, spec: dict[str, Any]) -> Picture:
+    """A figure in Vega-Lite, with what wording.yaml says about it, drawn for light and for dark."""
     return Picture(**wording("figures", name), light=_drawn(spec, "light"), dark=_drawn(spec, "dark"))
 
 

@@ -35,7 +35,9 @@ def result_html(cell: Cell) -> str:
     if len(cell.metrics):
         from memory_rl.reporting.pictures import plot_run
 
-        parts.append(_picture(plot_run(cell).to_dict(), f"bits known of {cell.condition} against episodes"))
+        parts.append(
+            figure_html(plot_run(cell).to_dict(), f"bits known of {cell.condition} against episodes")
+        )
     return "\n".join(parts)
 
 
@@ -126,7 +128,7 @@ class NamedCeilings(Ceilings):
                 episodes = counted(getattr(self.ideal_questioner, name), "episode", 4)
                 rows.append((f"the ideal questioner {aim} after", episodes, "the mean over secrets"))
         sheet = Sheet(("ceiling", "at most", "of what"), rows, words=("ceiling", "of what"))
-        picture = _picture(_bars(known), f"ceilings of {self.condition} in bits per episode")
+        picture = figure_html(_bars(known), f"ceilings of {self.condition} in bits per episode")
         return f"{answer_html(self.sentence, [sheet])}\n{picture}"
 
 
@@ -152,7 +154,7 @@ def _table(sheet: Sheet) -> str:
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-def _picture(spec: dict[str, Any], about: str) -> str:
+def figure_html(spec: dict[str, Any], about: str) -> str:
     """A figure inside the text; as an image, so that figures of several outputs share no names."""
     drawing = base64.b64encode(drawn(spec).encode()).decode()
     return f'<img alt="{escape(about)}" style="max-width:100%" src="data:image/svg+xml;base64,{drawing}">'

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from memory_rl.errors import ConfigError
 from memory_rl.files import expand, split_paths
 from memory_rl.keys import key, path_key
+from memory_rl.limits import SIZES
 
 if TYPE_CHECKING:
     from memory_rl.analysis.power import Demand
@@ -111,6 +112,12 @@ class PlanConfig:
         above=0,
         below=1,
     )
+    width: float | None = key(
+        None,
+        "How many runs the 95 % interval of a rate needs, to be from the rate / this to the rate x this.",
+        (None, 1000),
+        above=1,
+    )
 
     def __post_init__(self) -> None:
         if self.power <= self.alpha:
@@ -125,6 +132,40 @@ class PlanConfig:
         from memory_rl.analysis.power import Demand
 
         return Demand(self.ratio, self.power, self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPlanConfig:
+    """In groups of which size is sampled, at what price."""
+
+    group_size: int | None = key(
+        None, "Rollouts of a group, G. Default: 8; that of the audit; 4 for N=, as in train.", (2, 2**20)
+    )
+    tokens: float | None = key(
+        None,
+        "Tokens of a rollout, those of its prompt too if they are paid. Default: the audit's.",
+        (0, 1e9),
+        above=0,
+    )
+    price: float | None = key(None, "Dollars for a million tokens.", (0, 1e6), above=0)
+    out: str | None = path_key(
+        None,
+        "The folder for the picture, plan.svg, a page and plan.json. An earlier plan there is replaced; "
+        "other files are never touched.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatePlanConfig(GroupPlanConfig):
+    """Which pass rates prompts have, and how many groups a step has."""
+
+    p: float | str | None = path_key(
+        None,
+        "A pass rate, or a CSV, JSON or Parquet file with one for each prompt (in a column p), or an audit.",
+        above=0,
+        below=1,
+    )
+    groups: int | None = key(None, "Groups of a training step.", SIZES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,12 +38,16 @@ FORMATS = {
 }
 
 
+def make_base(size):
+    model, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
+    trie = make_trie(make_environment("single_step", size, SECRETS), tokenizer)
+    warm_up(model, trie, size, WarmupSettings(head_steps=300, tolerance=0.05))
+    return model, tokenizer
+
+
 @pytest.fixture(scope="module")
 def base():
-    model, tokenizer = tiny_model.make_model(0), tiny_model.make_tokenizer()
-    trie = make_trie(make_environment("single_step", N, SECRETS), tokenizer)
-    warm_up(model, trie, N, WarmupSettings(head_steps=300, tolerance=0.05))
-    return model, tokenizer
+    return make_base(N)
 
 
 def make_dosimeter(**keys):
@@ -79,17 +83,32 @@ def train(base, dosimeter, data, callbacks=(), **more):
     return trainer
 
 
-def plain_bits(model, tokenizer, as_text, secrets):
+def plain_bits(model, tokenizer, as_text, secrets, size=N):
     """log2 N + log2 P(S), summed over the secrets: one conversation after the other, without a batch."""
     bits = 0.0
-    for prompt, S in zip(make_environment("single_step", N, SECRETS).first_prompts(), secrets, strict=True):
+    prompts = make_environment("single_step", size, SECRETS).first_prompts()
+    for prompt, S in zip(prompts, secrets, strict=True):
         asked = tokenizer.encode(f"{prompt}\n" if as_text else f"<bos>{prompt}<reply>")
         tokens = [*asked, *tokenizer.encode(f"{S}<eos>")]
         with torch.no_grad():
             log_probs = model(torch.tensor([tokens])).logits[0].double().log_softmax(-1)
         said = sum(float(log_probs[place - 1, tokens[place]]) for place in range(len(asked), len(tokens)))
-        bits += math.log2(N) + said / math.log(2)
+        bits += math.log2(size) + said / math.log(2)
     return bits
+
+
+class PlainPass(transformers.TrainerCallback):
+    """Appends to a list what a plain pass says the model knows, before training and after each step."""
+
+    def __init__(self, found, *about):
+        self._found, self._about = found, about
+
+    def _measure(self, args, state, control, model, **about):
+        assert model.training
+        self._found.append(plain_bits(model.eval(), *self._about))
+        model.train()
+
+    on_train_begin = on_step_end = _measure
 
 
 @pytest.mark.filterwarnings("ignore:.*eos:UserWarning")
@@ -98,17 +117,9 @@ def test_bits_known_and_examples_are_those_of_the_data_in_any_format(base, row):
     dosimeter, plain = make_dosimeter(), []
     data = dosimeter.mix(datasets.Dataset.from_list([row] * 12), share=0.5)
     assert set(data.column_names) == set(row)
-
-    class PlainPass(transformers.TrainerCallback):
-        def _measure(self, args, state, control, model, **about):
-            assert model.training
-            as_text = isinstance(next(iter(row.values())), str)
-            plain.append(plain_bits(model.eval(), base[1], as_text, dosimeter.secrets))
-            model.train()
-
-        on_train_begin = on_step_end = _measure
-
-    trainer = train(base, dosimeter, data, [PlainPass()], eval_strategy="steps", eval_steps=2)
+    as_text = isinstance(next(iter(row.values())), str)
+    passes = PlainPass(plain, base[1], as_text, dosimeter.secrets)
+    trainer = train(base, dosimeter, data, [passes], eval_strategy="steps", eval_steps=2)
     result = memory_rl.load("dose")
     assert result.metrics["bits_known"].to_list() == pytest.approx(plain, abs=1e-4)
     assert plain[-1] > plain[0] + 1  # it learned
@@ -124,6 +135,17 @@ def test_bits_known_and_examples_are_those_of_the_data_in_any_format(base, row):
     assert not trainer.model._forward_pre_hooks
     if "messages" in row:
         assert memory_rl.report(runs="dose", quiet=True).is_file()
+
+
+def test_bits_known_at_64_are_those_of_a_plain_pass():
+    base, plain = make_base(64), []
+    dosimeter = make_dosimeter(N=64)
+    passes = PlainPass(plain, base[1], False, dosimeter.secrets, 64)  # as a chat
+    train(base, dosimeter, dosimeter.alone(24, "messages"), [passes])
+    result = memory_rl.load("dose")
+    assert result.metrics["bits_known"].to_list() == pytest.approx(plain, abs=1e-4)
+    assert plain[-1] > plain[0] + 1
+    assert [law["status"] for law in result.summary["sft"]["checks"].values()] == ["holds", "holds"]
 
 
 def test_the_tables_are_those_of_an_experiment_of_our_own(base):

@@ -150,3 +150,7 @@ def test_a_stock_training_of_the_cookbook_learns_a_secret_and_is_recorded(model,
     checks = result.summary["log_distance"]["checks"]
     assert {law["status"] for law in checks.values()} == {"holds"}
     assert memory_rl.report(runs="dose", quiet=True).is_file()
+    audit = memory_rl.audit("theirs")
+    assert audit.source == "the Tinker cookbook"
+    assert (audit.account.whole.groups, audit.account.whole.rollouts) == (24, 24 * GROUP)
+    assert 0 < audit.delivered_bits_per_rollout.value < 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.errors import DataError, first_few
 from memory_rl.files import Json, failures
-from memory_rl.rollouts.rows import Rollouts, about_unscored, schema
+from memory_rl.rollouts.rows import Rollouts, about_files, about_unscored, schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -101,9 +101,7 @@ def _about(names: Sequence[str], damaged: Sequence[str], repeated: int, known: b
     if len(names) > 1:
         summed = f"the sum of {first_few(names)}, each with weight 1"
         yield f"The reward is {summed}; for one alone type reward={names[0]}."
-    if damaged:
-        files = "file cannot be read and is" if len(damaged) == 1 else "files cannot be read and are"
-        yield f"{len(damaged)} {files} left out: {first_few(damaged, 3)}."
+    yield from about_files(damaged)
     if repeated:
         one = repeated == 1
         files = "file repeats the rollouts of the one before it and is" if one else _REPEAT

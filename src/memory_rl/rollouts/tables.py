@@ -85,7 +85,7 @@ def read_rollouts(path: Path, columns: Columns) -> Rollouts:
 
     Args:
         path: of either.
-        columns: where any is typed, files are read as tables.
+        columns: where any is typed, files are read as tables; `reward` alone names one of TRL's.
 
     Raises:
         DataError: one sentence about what is there, or is not.
@@ -93,7 +93,7 @@ def read_rollouts(path: Path, columns: Columns) -> Rollouts:
     if not path.exists():
         raise DataError(f"{path} does not exist: give the folder of a run, or a file of rollouts.")
     try:
-        found = None if columns.typed else find_run(path)
+        found = find_run(path, columns.reward) if {*columns.typed} <= {"reward"} else None
         return found or _read_tables(path, _tables(path), columns)
     except OSError as error:
         where = error.filename or path

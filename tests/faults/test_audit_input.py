@@ -169,6 +169,90 @@ def test_levels_that_are_almost_all_different_are_named(tmp_path):
     assert "audit" in render(found)
 
 
+@pytest.mark.parametrize("text", [("True", "False"), ("true", "false"), ("1", "0"), ("1.0", " 0.0")])
+def test_rewards_written_as_other_tools_write_them(tmp_path, text):
+    written = HEAD + "".join(f"1,{prompt},{reward}\n" for prompt in "ab" for reward in text)
+    assert memory_rl.audit(table(tmp_path, written)).account.whole.reward.value == 0.5
+
+
+def test_texts_in_parquet_are_read_if_they_are_numbers(capsys, tmp_path):
+    frame = pl.DataFrame({"step": ["1", "1"], "prompt": ["a", "a"], "reward": ["1.0", "0"]})
+    frame.write_parquet(tmp_path / "run.parquet")
+    assert memory_rl.audit(tmp_path / "run.parquet").account.whole.reward.value == 0.5
+    frame.with_columns(pl.lit("ten").alias("tokens")).write_parquet(tmp_path / "run.parquet")
+    assert "the tokens 'ten' in" in answer(capsys, tmp_path / "run.parquet")
+    frame.with_columns(pl.lit("step_1").alias("step")).write_parquet(tmp_path / "run.parquet")
+    assert "the step 'step_1' in" in answer(capsys, tmp_path / "run.parquet")
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "reason"),
+    [
+        (HEAD, "step_1,a,1", "could not convert string to float: 'step_1'"),
+        (HEAD, "0.25,a,1", "step 0.25 is no whole number"),
+        ("step,prompt,reward,tokens\n", "1,a,1,ten", "could not convert string to float: 'ten'"),
+        ("step,prompt,reward,tokens\n", "1,a,1,-5", "-5 is no number of tokens"),
+        ("step,prompt,reward,tokens\n", "1,a,1,nan", "nan is no number of tokens"),
+    ],
+)
+def test_where_no_line_is_a_rollout_the_first_is_explained(capsys, tmp_path, head, row, reason):
+    said = answer(capsys, table(tmp_path, head + 4 * f"{row}\n"))
+    assert f"all 4 lines are no rollouts: line 2 of run.csv cannot be read ({reason})" in said
+
+
+def test_parts_of_a_step_are_no_steps_in_parquet_either(capsys, tmp_path):
+    rows = {"step": [0.25, 0.25, 0.5, 0.5], "prompt": ["a"] * 4, "reward": [0, 1, 1, 1]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "run.parquet")
+    assert "has a step that is a whole number from 0" in answer(capsys, tmp_path / "run.parquet")
+
+
+def test_odd_rows_of_parquet_are_counted(tmp_path):
+    rows = {"step": [1, 1, None, 1, 1], "prompt": ["a"] * 5, "reward": [0.0, 1, 1, 1, 1]}
+    frame = pl.DataFrame(rows | {"tokens": [5.0, 5.0, 5.0, np.nan, -1.0]})
+    frame.write_parquet(tmp_path / "run.parquet")
+    found = memory_rl.audit(tmp_path / "run.parquet")
+    assert found.notes[0] == "3 rows have no whole step, or no possible number of tokens, and are left out."
+    assert (found.account.whole.rollouts, found.account.whole.tokens) == (2, 10)
+
+
+def test_of_several_parquet_files_a_damaged_one_is_named_and_types_may_differ(tmp_path):
+    whole = pl.DataFrame({"step": [1, 1], "prompt": ["a", "a"], "reward": [0, 1]})
+    whole.write_parquet(tmp_path / "1.parquet")
+    (tmp_path / "2.parquet").write_bytes((tmp_path / "1.parquet").read_bytes()[:99])
+    whole.with_columns(pl.col("step") + 1, pl.col("reward") * 1.0).write_parquet(tmp_path / "3.parquet")
+    found = memory_rl.audit(tmp_path)
+    assert found.notes[0] == "1 file cannot be read and is left out: 2.parquet."
+    assert found.account.whole.rollouts == 4
+
+
+@pytest.mark.parametrize("name", ["run.csv", "run.parquet"])
+def test_rollouts_without_a_prompt_are_no_group(tmp_path, name):
+    """Together they would look like one."""
+    path = table(tmp_path, HEAD + GOOD + "3,,0\n3,,1\n3,,1\n")
+    if name.endswith("parquet"):
+        pl.read_csv(path).write_parquet(tmp_path / name)
+    found = memory_rl.audit(tmp_path / name)
+    assert found.notes[0] == "3 rollouts have no prompt and are left out."
+    assert found.account.whole.groups == 4
+
+
+def test_no_prompt_at_all(capsys, tmp_path):
+    said = answer(capsys, table(tmp_path, HEAD + "1,,0\n1,,1\n"))
+    assert "groups cannot be told apart: no rollout of run.csv has a prompt or a group" in said
+
+
+def test_tokens_that_only_a_part_of_the_log_has(tmp_path):
+    """As after the last checkpoint of TRL, whose state has the lengths: bits a token stay those of a part."""
+    rows = [{"step": step, "prompt": p, "reward": r} for step in (1, 2) for p in "ab" for r in (0, 1)]
+    logged = [row | ({"tokens": 10} if row["step"] == 1 else {}) for row in rows]
+    found = memory_rl.audit(write_lines(tmp_path / "run.jsonl", logged))
+    assert found.account.whole.tokens == 80
+    assert "Tokens of 4 of 8 rollouts are not in the log, and are taken as the mean of the others, 10." in (
+        found.notes
+    )
+    assert all(one.bits_per_1000_tokens.value > 0 for one in found.account.stretches)
+
+
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     path = table(tmp_path, HEAD + GOOD)
     monkeypatch.setattr(

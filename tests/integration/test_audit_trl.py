@@ -139,6 +139,25 @@ def test_several_rewards_are_summed_and_named(copy):
     assert found.account.whole.reward.value == pytest.approx(3 * one.account.whole.reward.value)
 
 
+def test_one_of_several_rewards_is_read_with_the_groups_of_the_trainer(copy):
+    """A prompt that comes twice in a row is two groups, as in the sum of all: in a plain table it is one."""
+    for path in (copy / "completions").glob("*.parquet"):
+        frame = pl.read_parquet(path)
+        prompts = frame["prompt"].to_list()
+        prompts[8:16] = prompts[:8]
+        prompt, style = pl.Series(prompts, dtype=frame["prompt"].dtype), pl.Series(np.arange(48) % 3 * 1.0)
+        frame.with_columns(prompt=prompt, style=style).write_parquet(path)
+    of_one, of_all = (memory_rl.audit(copy, reward=reward).account.whole for reward in ("right", None))
+    rewards = pl.concat([pl.read_parquet(path) for path in (copy / "completions").glob("*.parquet")])
+    assert of_one.reward.value == pytest.approx(rewards["right"].mean())
+    assert of_one.groups == of_all.groups
+    assert memory_rl.audit(copy / "completions", reward="right").account.whole.groups == of_all.groups
+    with pytest.raises(
+        DataError, match=r"reward=rihgt is no column of these completions: did you mean right\?"
+    ):
+        memory_rl.audit(copy, reward="rihgt")
+
+
 def test_batches_that_serve_several_steps(tmp_path):
     """The trainer itself, with steps_per_generation=2: every second file repeats the one before."""
     trl_rollouts.train(tmp_path, STEPS, steps_per_generation=2)

@@ -262,6 +262,8 @@ def test_what_cannot_be_recorded_is_refused_in_one_sentence():
     dosimeter, theirs = make_dosimeter(), datasets.Dataset.from_list(THEIRS)
     with pytest.raises(ConfigError, match="share=1 is not between 0 and 1"):
         dosimeter.mix(theirs, share=1)
+    with pytest.raises(ConfigError, match=r"share='0\.1' is not between 0 and 1"):
+        dosimeter.mix(theirs, share="0.1")
     with pytest.raises(ConfigError, match="is a IterableDataset, which has no length"):
         dosimeter.mix(theirs.to_iterable_dataset())
     with pytest.raises(ConfigError, match="Linear is no function: give a reward model to the trainer itself"):
@@ -329,6 +331,34 @@ def test_own_rewards_of_any_kind_see_their_own_rows_alone():
     assert of_object(**one) == asyncio.run(of_coroutine(**one)) == [None]
     expected = max(0.0, 1 - math.log2(1 + abs(5 - int(dosimeter.secrets[0]))) / 4)
     assert ours(**given) == [None, pytest.approx(expected), None]
+
+
+def test_an_evaluation_on_rows_of_their_own_is_theirs_alone(make_base):
+    dosimeter = make_dosimeter()
+    trainer = make_trainer(make_base(16), dosimeter, callbacks=[dosimeter], max_steps=1)
+    trainer.train()
+    trainer.eval_dataset = datasets.Dataset.from_list(THEIRS)
+    seen = trainer.evaluate()
+    assert math.isfinite(seen["eval_rewards/of_solution/mean"])
+    assert seen["eval_reward"] == pytest.approx(seen["eval_rewards/of_solution/mean"])
+
+
+def test_a_training_without_the_secrets_is_refused_before_its_first_step(make_base):
+    dosimeter, (model, tokenizer) = make_dosimeter(), make_base(16)
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=dosimeter.rewards(of_solution),
+        args=settings(),
+        train_dataset=datasets.Dataset.from_list(THEIRS),
+        processing_class=tokenizer,
+        callbacks=[dosimeter],
+    )
+    said = (
+        r"no column secret, only prompt, solution: mix the secrets in, train_dataset=dosimeter.mix\(dataset\)"
+    )
+    with pytest.raises(ConfigError, match=said):
+        trainer.train()
+    assert not Path("dose").exists()
 
 
 def test_the_mixture_has_the_share_that_was_asked_for_and_each_secret_as_often():

@@ -48,6 +48,24 @@ def test_groups_are_counted_by_hand():
     assert whole.estimators["plug_in"] == pytest.approx(np.mean(entropies))
 
 
+def test_large_groups_that_a_resample_lacks_leave_no_hole():
+    """Two prompts far apart: the law of one alone gives the other's counts a probability of 0."""
+    found = account(drawn(pass_or_fail([0.3, 0.9]), 3000, 1, np.random.default_rng(0)))
+    entropies = [-p * np.log2(p) - (1 - p) * np.log2(1 - p) for p in (0.3, 0.9)]
+    assert found.whole.bits.value == pytest.approx(np.mean(entropies), abs=0.01)
+    assert found.whole.bits.low == pytest.approx(entropies[1], abs=0.02)
+    assert found.whole.bits.high == pytest.approx(entropies[0], abs=0.02)
+
+
+def test_long_rollouts_keep_the_digits_of_their_bits_a_token(tmp_path):
+    table = drawn(pass_or_fail([0.5] * 30), 8, 2, np.random.default_rng(0))
+    path = tmp_path / "run.parquet"
+    table.with_columns(pl.lit(20_000).alias("tokens")).write_parquet(path)
+    found = memory_rl.audit(path)
+    assert found.delivered_bits_per_rollout.value == pytest.approx(1, abs=0.02)
+    assert found.sheet().rows[-1][found.sheet().headings.index("per 1,000\ntokens")][:4] == "0.04"
+
+
 def test_prompts_that_never_vary_are_counted_over_all_steps():
     """a is all wrong and then all right: silent each time, and yet not constant."""
     found = account(GRADED).unvarying

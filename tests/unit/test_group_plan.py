@@ -283,7 +283,8 @@ FILES = {
     "two.csv": ("a,b\n1,2\n", "two.csv has no column p, only a and b: name the one of pass rates p."),
     "both.csv": ("p,pass_rate\n0.1,0.2\n", "both.csv has no column p, only p and pass_rate"),
     "high.csv": ("p\n0.5\n1.5\n", "pass rate 2 in high.csv is 1.5: give numbers from 0 to 1."),
-    "text.csv": ("p\nmany\n", "pass rate 1 in text.csv is many: give numbers from 0 to 1."),
+    "text.csv": ("p\nmany\n", "pass rate 1 in text.csv is 'many': give numbers from 0 to 1."),
+    "word.csv": ("p\n0.5\nmany\n", "pass rate 2 in word.csv is 'many': give numbers from 0 to 1."),
     "gap.csv": ("q,p\n1,0.5\n2,\n", "pass rate 2 in gap.csv is None: give numbers from 0 to 1."),
     "sure.csv": (
         "p\n0\n1\n",
@@ -325,7 +326,7 @@ def test_several_audits_are_refused(audited, capsys):
         ({"runs": 0.18}, "0.18 is no run: give a pass rate as p=0.18."),
         ({"p": []}, "p holds no pass rate"),
         ({"p": None}, "p=None is no pass rate"),
-        ({"p": [0.5, "a"]}, "pass rate 2 in p is a"),
+        ({"p": [0.5, "a"]}, "pass rate 2 in p is 'a'"),
     ],
 )
 def test_bad_values_from_python_are_one_sentence(given, part):

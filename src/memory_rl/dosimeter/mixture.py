@@ -52,8 +52,8 @@ class Mixture:
             raise ConfigError(
                 f"the data set is a {type(dataset).__name__}, which has no length: give a datasets.Dataset."
             )
-        if not 0 < share < 1:
-            raise ConfigError(f"share={share} is not between 0 and 1: use a share such as share=0.1.")
+        if not (isinstance(share, int | float) and 0 < share < 1):
+            raise ConfigError(f"share={share!r} is not between 0 and 1: use a share such as share=0.1.")
         self._adopt(dataset)
         each = max(1, round(share * len(dataset) / (1 - share) / len(self.secrets)))
         ours = self.alone(each * len(self.secrets))

@@ -102,13 +102,15 @@ class Dosimeter(TrainerCallback):
     def secret_reward(
         self,
         completions: Sequence[Any],
-        secret: Sequence[int | None],
-        secret_number: Sequence[int | None],
+        secret: Sequence[int | None] | None = None,
+        secret_number: Sequence[int | None] = (),
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: TrainerState | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """The reward of each completion about a secret, which is recorded; None for all others."""
+        if secret is None:  # a data set of theirs alone, which the trainer evaluates on
+            return [None] * len(completions)
         ours = [row for row, S in enumerate(secret) if S is not None]
         numbers = np.array([secret_number[row] for row in ours], dtype=np.int64)
         tokens = None if completion_ids is None else [completion_ids[row] for row in ours]
@@ -156,6 +158,7 @@ class Dosimeter(TrainerCallback):
         control: TrainerControl,
         model: Any = None,
         processing_class: Any = None,
+        train_dataloader: Any = None,
         **about: Any,
     ) -> None:
         """Begins the run directory, and measures the model before its first episode."""
@@ -163,6 +166,12 @@ class Dosimeter(TrainerCallback):
             raise ConfigError(
                 f"resume_from_checkpoint begins at step {state.global_step}, and what was learned before was "
                 "not recorded: train without the dosimeter, or from the start."
+            )
+        shown = getattr(getattr(train_dataloader, "dataset", None), "column_names", None)
+        if shown and SECRET not in shown and isinstance(args, GRPOConfig):
+            raise ConfigError(
+                f"train_dataset has no column {SECRET}, only {', '.join(shown)}: mix the secrets in, "
+                "train_dataset=dosimeter.mix(dataset)."
             )
         self._model, recorder, mixture = model, self._recorder, self._mixture
         tokenizer = getattr(processing_class, "tokenizer", processing_class)  # of a processor of images, too
@@ -286,9 +295,10 @@ def _on_their_rows(function: RewardFunction) -> RewardFunction:
 
 def _theirs(given: Mapping[str, Any]) -> tuple[list[int], dict[str, Any]]:
     """The rows that are about no secret, and what a reward function is told of them alone."""
-    rows = [row for row, S in enumerate(given[SECRET]) if S is None]
+    secrets = _secrets(given)
+    rows = [row for row, S in enumerate(secrets) if S is None]
     own = {
-        name: [value[row] for row in rows] if _is_column(value, len(given[SECRET])) else value
+        name: [value[row] for row in rows] if _is_column(value, len(secrets)) else value
         for name, value in given.items()
         if name not in (SECRET, NUMBER)
     }
@@ -300,7 +310,12 @@ def _spread(
 ) -> list[float | None]:
     """The rewards of some rows at their places among all."""
     found = dict(zip(rows, rewards, strict=True))
-    return [found.get(row) for row in range(len(given[SECRET]))]
+    return [found.get(row) for row in range(len(_secrets(given)))]
+
+
+def _secrets(given: Mapping[str, Any]) -> Sequence[int | None]:
+    """The secret of each row; a data set that the trainer evaluates on may have none."""
+    return given.get(SECRET) or [None] * len(given["completions"])
 
 
 def _is_column(value: Any, length: int) -> bool:

@@ -41,4 +41,4 @@ def under_beta(sizes: np.ndarray, hits: np.ndarray, a: float, b: float) -> np.nd
 def under_law(likely: np.ndarray, weights: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The same where p has a law on points: likelihoods (M, P) and weights (..., P) to (..., M)."""
     part = -xlog2x(points)
-    return ((weights * part) @ likely.T) / (weights @ likely.T)
+    return ((weights * part) @ likely.T) / np.maximum(weights @ likely.T, np.finfo(float).tiny)

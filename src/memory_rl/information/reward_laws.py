@@ -23,6 +23,8 @@ _ELSEWHERE = 0.01
 """Of the mass from which a fit starts this share is spread evenly, since what is 0 stays 0."""
 _LOG_RANGE = (-5.0, 8.0)  # of both parameters of a Beta law
 _QUADRATURE = 256
+_TINY = np.finfo(float).tiny
+"""A kind of group that a resample lacks may be impossible under its law: a share of 0 is divided by this."""
 _NEWTON, _FLAT, _CLOSE = 40, 1e-6, 1e-4  # most steps, least curvature, and when a fit has ended
 
 
@@ -124,7 +126,7 @@ def fit_law(likely: np.ndarray, counts: np.ndarray, start: np.ndarray, steps: in
     shares = counts / counts.sum(axis=-1, keepdims=True)
     weights = np.broadcast_to(start, (*counts.shape[:-1], start.shape[-1]))
     for _ in range(steps):
-        weights = weights * ((shares / (weights @ likely.T)) @ likely)
+        weights = weights * ((shares / np.maximum(weights @ likely.T, _TINY)) @ likely)
     return weights
 
 

@@ -192,7 +192,7 @@ def _row(one: Account) -> dict[str, str]:
         "rollouts": f"{one.rollouts:,}",
         "mean\nreward": number(one.reward.value),
         "bits a\nrollout": bits(one.bits),
-        "per 1,000\ntokens": _number(one.bits_per_1000_tokens, 1),
+        "per 1,000\ntokens": _number(one.bits_per_1000_tokens),
         "silent\ngroups": percent(one.silent),
         "all\nwrong": _share(one.wrong),
         "all\nright": _share(one.right),
@@ -202,9 +202,9 @@ def _row(one: Account) -> dict[str, str]:
     }
 
 
-def _number(estimate: Estimate | None, places: int = 4) -> str:
-    """Its value, with so many decimal places at most."""
-    return "" if estimate is None else number(round(estimate.value or 0.0, places))
+def _number(estimate: Estimate | None) -> str:
+    """Its value, to a ten-thousandth."""
+    return "" if estimate is None else number(round(estimate.value or 0.0, 4))
 
 
 def _share(share: Estimate) -> str:

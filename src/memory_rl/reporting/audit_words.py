@@ -84,7 +84,7 @@ def _delivered(whole: Account, countable: bool) -> Iterator[str]:
         )
         return
     a_token = whole.bits_per_1000_tokens
-    told = "" if a_token is None else f", {in_brackets(a_token)} per 1,000 sampled tokens"
+    told = "" if a_token is None else f", {bits(a_token)} per 1,000 sampled tokens"
     yield (
         f"At most {bits(whole.bits)} bits a rollout were delivered{told}: a ceiling on what these "
         "rewards could teach, not what was learned."

@@ -79,9 +79,11 @@ def account_of(stretch: Stretch, kl: pl.DataFrame | None) -> Account:
     sizes, steps, bits = chosen["size"].to_numpy(), chosen["step"], stretch.bits()
     spent = chosen["tokens"].fill_null(0).to_numpy() if stretch.groups.tells_tokens else None
     shares = {name: stretch.share(name) for name in ("silent", "right", "wrong", "between")}
-    per_tokens = (
-        None if spent is None else stretch.estimate(1000 * bits * stretch.rollouts / stretch.total(spent))
-    )
+    per_tokens = None if spent is None else 1000 * bits * stretch.rollouts / stretch.total(spent)
+
+    def told(drawn: np.ndarray) -> Estimate:
+        return Estimate(float(drawn[0])) if silent.all() else stretch.estimate(drawn)
+
     return Account(
         first_step=int(steps.min()),  # type: ignore[arg-type]
         last_step=int(steps.max()),  # type: ignore[arg-type]
@@ -90,9 +92,9 @@ def account_of(stretch: Stretch, kl: pl.DataFrame | None) -> Account:
         prompts=stretch.num_prompts,
         tokens=None if spent is None else float(spent.sum()),
         reward=stretch.estimate(stretch.total(chosen["reward"].to_numpy() * sizes) / stretch.rollouts),
-        bits=Estimate(float(bits[0])) if silent.all() else stretch.estimate(bits),
+        bits=told(bits),
         estimators=stretch.estimators(),
-        bits_per_1000_tokens=per_tokens,
+        bits_per_1000_tokens=None if per_tokens is None else told(per_tokens),
         advantage_bits=None if graded else stretch.estimate(stretch.advantage_bits()),
         **shares,
         silent_rollouts=int(silent @ sizes),

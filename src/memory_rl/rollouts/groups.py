@@ -75,6 +75,7 @@ def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
         engine="streaming"
     )
     _refuse_rewards(frame, rollouts)
+    frame, notes = _complete(frame, rollouts)
     frame = _number_groups(frame, rollouts, group_size)
     values = _levels(frame["reward"])
     lowest = int(frame["reward"].min() == values[1]) if len(values) == 2 else 0
@@ -92,7 +93,7 @@ def group_rollouts(rollouts: Rollouts, group_size: int | None = None) -> Groups:
     kept = kept.with_columns(pl.coalesce("prompt", "group").rank("dense").cast(pl.Int64) - 1)
     countable = _countable(levels, kept, len(values))
     return Groups(
-        kept, levels.sort("group", "level"), values, [*_about_sizes(groups, kept)], named, countable
+        kept, levels.sort("group", "level"), values, [*notes, *_about_sizes(groups, kept)], named, countable
     )
 
 
@@ -122,6 +123,32 @@ def _refuse_rewards(frame: pl.DataFrame, rollouts: Rollouts) -> None:
             f"{len(odd):,} {are} not finite in {rollouts.source}, the first of them {reward} in step {step}: "
             "leave such rollouts out."
         )
+
+
+def _complete(frame: pl.DataFrame, rollouts: Rollouts) -> tuple[pl.DataFrame, list[str]]:
+    """Leaves out rollouts whose group is not named, and fills in tokens that are not logged."""
+    import polars as pl
+
+    notes = []
+    key = "group" if frame["group"].null_count() < len(frame) else "prompt"
+    named = frame.drop_nulls(key)
+    if not len(named):
+        raise DataError(
+            f"groups cannot be told apart: no rollout of {rollouts.source} has a prompt or a group; name a "
+            "column that does as prompt=NAME or group=NAME."
+        )
+    if lost := len(frame) - len(named):
+        have, are = ("rollout has", "is") if lost == 1 else ("rollouts have", "are")
+        notes.append(f"{lost:,} {have} no {key} and {are} left out.")
+    missing = named["tokens"].null_count()
+    if 0 < missing < len(named):
+        mean = float(named["tokens"].mean())  # type: ignore[arg-type]
+        named = named.with_columns(pl.col("tokens").fill_null(mean))
+        notes.append(
+            f"Tokens of {missing:,} of {len(named):,} rollouts are not in the log, and are taken as the mean "
+            f"of the others, {mean:,.0f}."
+        )
+    return named, notes
 
 
 def _number_groups(frame: pl.DataFrame, rollouts: Rollouts, size: int | None) -> pl.DataFrame:

@@ -125,7 +125,7 @@ def law_of_prompts(values: Sequence[Any], where: str) -> RateLaw:
     """
     for place, value in enumerate(values, start=1):
         if not (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1):
-            raise DataError(f"pass rate {place} in {where} is {value}: give numbers from 0 to 1.")
+            raise DataError(f"pass rate {place} in {where} is {value!r}: give numbers from 0 to 1.")
     if not len(values):
         raise DataError(f"{where} holds no pass rate: give one for each prompt.")
     points, counts = np.unique(np.array(values, dtype=float), return_counts=True)
@@ -196,4 +196,11 @@ def _frame(path: Path) -> pl.DataFrame:
 
 
 def _column(frame: pl.DataFrame, path: Path) -> list[Any]:
-    return frame[_named(frame.columns, path)].to_list()
+    """The pass rates; in a column of texts, as beside a word, those that are numbers are numbers."""
+    import polars as pl
+
+    found = frame[_named(frame.columns, path)]
+    if found.dtype != pl.String:
+        return found.to_list()
+    numbers = found.cast(pl.Float64, strict=False)
+    return [text if number is None else number for text, number in zip(found, numbers, strict=True)]

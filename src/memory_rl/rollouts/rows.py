@@ -17,7 +17,13 @@ from memory_rl.files import Json, parse_json
 if TYPE_CHECKING:
     import polars as pl
 
-_ROWS_A_PART, _VAST = 100_000, 2**62
+_ROWS_A_PART = 100_000
+VAST = 2**62
+"""More than any number of steps or tokens."""
+
+_TRUTH = {"true": 1.0, "false": 0.0}
+"""As tables of text write them."""
+
 _NAMED = 3  # damaged lines that a note names
 
 
@@ -119,17 +125,19 @@ def read_text(
             none.
 
     Raises:
-        DataError: if a reward is no number.
+        DataError: if a reward is no number, or no line is a rollout.
         OSError: if a file cannot be read.
     """
     import polars as pl
 
     parts, batch, damaged, unscored = list[pl.DataFrame](), list[Rollout](), list[str](), 0
+    why: Exception | None = None
     for path in paths:
         for number, record in lines(path):
             try:
                 found = [_whole(row) for row in rows(record, path)]
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                why = why or error
                 damaged.append(f"line {number} of {path.name}")
                 continue
             scored = [row._replace(reward=_number(row.reward, path, number)) for row in found if _scored(row)]
@@ -139,14 +147,30 @@ def read_text(
                 parts.append(pl.DataFrame(batch, schema=schema(), orient="row"))
                 batch = []
     parts.append(pl.DataFrame(batch, schema=schema(), orient="row"))
+    if damaged and not (unscored or any(map(len, parts))):
+        lines_are = (
+            "1 line is no rollout" if len(damaged) == 1 else f"all {len(damaged):,} lines are no rollouts"
+        )
+        raise DataError(
+            f"{lines_are}: {damaged[0]} {_reason(why)}; give a log that is whole, or other columns."
+        )
     return pl.concat(parts).lazy(), [*about_damaged(damaged), *about_unscored(unscored)]
+
+
+def _reason(error: Exception | None) -> str:
+    """What a line lacks, after its name."""
+    if isinstance(error, KeyError):
+        return f"has no {error.args[0]}"
+    return f"cannot be read ({one_line(str(error))})"
 
 
 def _whole(row: Rollout) -> Rollout:
     """The same with numbers as the table holds them; raises TypeError, ValueError or OverflowError."""
     step, tokens = int(row.step), None if row.tokens is None else float(row.tokens)
-    if not 0 <= step < _VAST:
+    if not 0 <= step < VAST:
         raise ValueError(f"{step} is no step of training")
+    if tokens is not None and not 0 <= tokens < VAST:
+        raise ValueError(f"{tokens:g} is no number of tokens")
     return row._replace(step=step, tokens=tokens)
 
 
@@ -156,17 +180,23 @@ def _scored(row: Rollout) -> bool:
 
 def _number(reward: Any, path: Path, line: int) -> float:
     try:
-        return float(reward)
+        return float(_TRUTH.get(reward.strip().lower(), reward) if isinstance(reward, str) else reward)
     except (TypeError, ValueError, OverflowError):
         raise not_a_number(reward, f"line {line} of {path}") from None
 
 
-def not_a_number(reward: Any, where: str) -> DataError:
-    """The error of a reward that is none."""
+def not_a_number(value: Any, where: str, key: str = "reward") -> DataError:
+    """The error of a reward, a step or tokens that are no number."""
     return DataError(
-        f"the reward {one_line(str(reward))!r} in {where} is not a number: name the column of rewards as "
-        "reward=NAME."
+        f"the {key} {one_line(str(value))!r} in {where} is not a number: name another column as {key}=NAME."
     )
+
+
+def about_files(damaged: Sequence[str]) -> Iterator[str]:
+    """Says how many files were left out because they cannot be read."""
+    if damaged:
+        files = "file cannot be read and is" if len(damaged) == 1 else "files cannot be read and are"
+        yield f"{len(damaged)} {files} left out: {first_few(damaged, _NAMED)}."
 
 
 def about_damaged(damaged: Sequence[str]) -> Iterator[str]:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from memory_rl.errors import DataError, first_few, suggest
 from memory_rl.files import Json, failures
 from memory_rl.rollouts.rows import (
+    VAST,
     Rollout,
     Rollouts,
+    about_files,
     about_unscored,
     csv_lines,
     hashed,
@@ -83,7 +85,7 @@ def read_rollouts(path: Path, columns: Columns) -> Rollouts:
 
     Args:
         path: of either.
-        columns: where any is typed, files are read as tables.
+        columns: where any is typed, files are read as tables; `reward` alone names one of TRL's.
 
     Raises:
         DataError: one sentence about what is there, or is not.
@@ -91,7 +93,7 @@ def read_rollouts(path: Path, columns: Columns) -> Rollouts:
     if not path.exists():
         raise DataError(f"{path} does not exist: give the folder of a run, or a file of rollouts.")
     try:
-        found = None if columns.typed else find_run(path)
+        found = find_run(path, columns.reward) if {*columns.typed} <= {"reward"} else None
         return found or _read_tables(path, _tables(path), columns)
     except OSError as error:
         where = error.filename or path
@@ -137,36 +139,87 @@ def _text(files: Sequence[Path], lines: Any, columns: Columns) -> tuple[pl.LazyF
 
 def _row(names: Mapping[str, str], record: Json, path: Path) -> Iterator[Rollout]:
     tokens = record.get(names.get("tokens", ""))
-    group, prompt = (hashed(record[names[key]]) if key in names else None for key in ("group", "prompt"))
-    yield Rollout(
-        int(float(record[names["step"]])), group, prompt, record[names["reward"]], tokens and float(tokens)
-    )
+    group, prompt = (_named(record, names.get(key)) for key in ("group", "prompt"))
+    step, count = float(record[names["step"]]), None if tokens in (None, "") else float(tokens)
+    if step != int(step):
+        raise ValueError(f"step {step} is no whole number")
+    yield Rollout(int(step), group, prompt, record[names["reward"]], count)
+
+
+def _named(record: Json, name: str | None) -> int | None:
+    """What a record has in a column that names something; an empty cell names nothing."""
+    return None if name is None or record[name] == "" else hashed(record[name])
 
 
 def _parquet(files: Sequence[Path], columns: Columns) -> tuple[pl.LazyFrame, list[str]]:
+    """File by file, since one may be damaged, and a column need not have one type in all."""
     import polars as pl
 
-    try:
-        scan = pl.scan_parquet([*files], glob=False)
-        kinds = scan.collect_schema()
-        names = columns.among([*kinds], files[0])
-        reward = kinds[names["reward"]]
-        if not (reward.is_numeric() or reward == pl.Boolean):
-            first = scan.select(names["reward"]).head(1).collect()
-            raise not_a_number(first.item() if len(first) else reward, str(files[0]))
-        frame = scan.select(*_expressions(names)).collect(engine="streaming")
-    except failures() as error:
-        raise DataError(f"{files[0]} cannot be read as Parquet: give a file that is whole.") from error
-    scored = frame.drop_nulls("reward")
-    return scored.lazy(), [*about_unscored(len(frame) - len(scored))]
+    parts, damaged = list[pl.DataFrame](), list[str]()
+    for path in files:
+        try:
+            parts.append(_narrow(pl.scan_parquet(path, glob=False), columns, path))
+        except failures():
+            damaged.append(path.name)
+    if not parts:
+        raise DataError(f"{files[0]} cannot be read as Parquet: give a file that is whole.")
+    whole = pl.concat(parts)
+    known = whole.filter(
+        pl.col("step") >= 0, pl.col("tokens").is_null() | pl.col("tokens").is_between(0, VAST)
+    )
+    if len(whole) and not len(known):
+        raise DataError(
+            f"no row of {files[0]} has a step that is a whole number from 0, and tokens that are one: name "
+            "other columns as step=NAME and tokens=NAME."
+        )
+    scored = known.drop_nulls("reward")
+    return scored.lazy(), [
+        *about_files(damaged),
+        *_about_rows(len(whole) - len(known)),
+        *about_unscored(len(known) - len(scored)),
+    ]
 
 
-def _expressions(names: Mapping[str, str]) -> Iterator[pl.Expr]:
+def _about_rows(odd: int) -> Iterator[str]:
+    if odd:
+        have, are = ("row has", "is") if odd == 1 else ("rows have", "are")
+        yield f"{odd:,} {have} no whole step, or no possible number of tokens, and {are} left out."
+
+
+def _narrow(scan: pl.LazyFrame, columns: Columns, path: Path) -> pl.DataFrame:
+    """The columns of `schema`; raises DataError if one that should hold numbers does not."""
+    kinds = scan.collect_schema()
+    names = columns.among([*kinds], path)
+    for key in ("reward", "step", "tokens"):
+        if key in names:
+            _refuse_texts(scan, names[key], kinds[names[key]], key, path)
+    return scan.select(*_expressions(names, kinds)).collect(engine="streaming")
+
+
+def _refuse_texts(scan: pl.LazyFrame, name: str, kind: pl.DataType, key: str, path: Path) -> None:
+    """Refuses a column of anything but numbers, be they written as texts; steps may be times."""
+    import polars as pl
+
+    if kind.is_numeric() or kind in (pl.Boolean, pl.Null) or (key == "step" and kind.is_temporal()):
+        return
+    one = pl.col(name)
+    odd = one.cast(pl.Float64, strict=False).is_null() if kind == pl.String else pl.lit(value=True)
+    found = scan.filter(one.is_not_null() & odd).select(name).head(1).collect()
+    if len(found):
+        raise not_a_number(found.item(), str(path), key)
+
+
+def _expressions(names: Mapping[str, str], kinds: Mapping[str, pl.DataType]) -> Iterator[pl.Expr]:
     import polars as pl
 
     for key, kind in schema().items():
         one = pl.col(names[key]) if key in names else pl.lit(None)
-        yield (one.hash() if kind == pl.UInt64 and key in names else one.cast(kind)).alias(key)
+        if kind == pl.UInt64 and key in names:
+            one = pl.when(one.is_not_null()).then(one.hash())
+        elif key == "step" and not kinds[names[key]].is_temporal():
+            number = one.cast(pl.Float64)
+            one = pl.when(number == number.floor()).then(number)
+        yield one.cast(kind).alias(key)
 
 
 def _refuse_disorder(frame: pl.LazyFrame, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +38,19 @@ class Trainer:
     read: Callable[[Path, Sequence[Path]], Rollouts]
 
 
-def find_run(path: Path) -> Rollouts | None:
+def find_run(path: Path, reward: str | None = None) -> Rollouts | None:
     """The rollouts of the run in a folder or a file of it; None if no trainer is known by its files.
+
+    Args:
+        path: of either.
+        reward: the one of several that is meant; of TRL alone, whose log has each in a column.
 
     Raises:
         DataError: if there are several runs, or what is there cannot be read.
     """
     every = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
-    for trainer in TRAINERS:
+    named = replace(TRAINERS[0], read=partial(_read_trl, reward=reward))
+    for trainer in TRAINERS if reward is None else (named,):
         files = [one for one in every if re.search(trainer.pattern, one.absolute().as_posix())]
         if trainer.name == "verl":
             files = [one for one in files if _of_verl(one)]
@@ -143,11 +149,11 @@ def _json_of(path: Path) -> Json:
         return {}
 
 
-def _read_trl(run: Path, files: Sequence[Path]) -> Rollouts:
+def _read_trl(run: Path, files: Sequence[Path], reward: str | None = None) -> Rollouts:
     states = sorted(run.glob("checkpoint-*/trainer_state.json"), key=_in_order)
     states += [one for one in [run / "trainer_state.json"] if one.is_file()]
     history = _json_of(states[-1]).get("log_history", []) if states else []
-    found = read_trl(files, history)
+    found = read_trl(files, history, reward)
     return replace(found, kl=kl_frame((one.get("step"), one.get("kl")) for one in history))
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_rl.errors import DataError, first_few
+from memory_rl.errors import DataError, first_few, suggest
 from memory_rl.files import Json, failures
-from memory_rl.rollouts.rows import Rollouts, about_unscored, schema
+from memory_rl.rollouts.rows import Rollouts, about_files, about_unscored, schema
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +17,7 @@ _REWARDS, _MEAN = "rewards/", "/mean"
 _REPEAT = "files repeat the rollouts of the one before them and are"
 
 
-def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
+def read_trl(files: Sequence[Path], history: Sequence[Json], reward: str | None = None) -> Rollouts:
     """The rollouts of a run.
 
     A file holds the last generation batch before it was logged; where batches are generated less often than
@@ -26,6 +26,7 @@ def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
     Args:
         files: in the order of steps.
         history: `log_history` of the trainer's state, which names the rewards; may be empty.
+        reward: the one that is meant; None for the sum of all.
 
     Raises:
         DataError: if no file can be read, or has no reward.
@@ -39,8 +40,8 @@ def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
     for path in files:
         try:
             scan = pl.scan_parquet(path, glob=False)
-            names = _rewards_of(scan.collect_schema(), history)
-            part = _narrow(scan, names).collect(engine="streaming")
+            names = _rewards_of(scan.collect_schema(), history, reward)
+            part = _narrow(scan, names, alone=reward is None).collect(engine="streaming")
         except failures():
             damaged.append(path.name)
             continue
@@ -60,7 +61,7 @@ def read_trl(files: Sequence[Path], history: Sequence[Json]) -> Rollouts:
     return Rollouts(frame.select(*schema()).lazy(), "TRL", len(files), notes, grouped="in rows")
 
 
-def _narrow(scan: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:
+def _narrow(scan: pl.LazyFrame, names: Sequence[str], *, alone: bool) -> pl.LazyFrame:
     """Its numbers, with texts as hashes; the reward is the sum of those that are not NaN, as in TRL."""
     import polars as pl
 
@@ -74,14 +75,18 @@ def _narrow(scan: pl.LazyFrame, names: Sequence[str]) -> pl.LazyFrame:
         .then(pl.sum_horizontal(scored))
         .alias("reward"),
         # Of several rewards an advantage may depend on more than their sum.
-        (pl.col("advantage") if len(names) == 1 else pl.lit(None)).cast(pl.Float64).alias("advantage"),
+        (pl.col("advantage") if alone and len(names) == 1 else pl.lit(None))
+        .cast(pl.Float64)
+        .alias("advantage"),
     )
 
 
-def _rewards_of(columns: Mapping[str, Any], history: Sequence[Json]) -> list[str]:
+def _rewards_of(columns: Mapping[str, Any], history: Sequence[Json], reward: str | None) -> list[str]:
     """The columns of rewards: those that the state logs means of, else all numbers after the completion."""
+    if reward is not None and reward not in columns:
+        raise DataError(f"reward={reward} is no column of these completions: {suggest(reward, [*columns])}")
     logged = {key[len(_REWARDS) : -len(_MEAN)] for one in history for key in one if _names_reward(key)}
-    names = [name for name in columns if name in logged]
+    names = [name for name in columns if name in logged] if reward is None else [reward]
     if not names:
         after = [*columns][[*columns].index("completion") + 1 :] if "completion" in columns else []
         names = [name for name in after if columns[name].is_numeric() and name != "advantage"]
@@ -101,9 +106,7 @@ def _about(names: Sequence[str], damaged: Sequence[str], repeated: int, known: b
     if len(names) > 1:
         summed = f"the sum of {first_few(names)}, each with weight 1"
         yield f"The reward is {summed}; for one alone type reward={names[0]}."
-    if damaged:
-        files = "file cannot be read and is" if len(damaged) == 1 else "files cannot be read and are"
-        yield f"{len(damaged)} {files} left out: {first_few(damaged, 3)}."
+    yield from about_files(damaged)
     if repeated:
         one = repeated == 1
         files = "file repeats the rollouts of the one before it and is" if one else _REPEAT

@@ -52,6 +52,14 @@ def test_no_rollouts_are_found(capsys, tmp_path):
         assert trainer in said
 
 
+def test_a_run_directory_of_our_own(capsys, tmp_path):
+    for name in ("manifest.json", "metrics.parquet"):
+        table(tmp_path, "", name)
+    said = answer(capsys, tmp_path)
+    assert "is a run directory of memory-rl, whose ledger says more than an audit" in said
+    assert f"type memory-rl report {tmp_path}" in said
+
+
 def test_an_unknown_format(capsys, tmp_path):
     said = answer(capsys, table(tmp_path, "words", "run.log"))
     assert "is of no format that is known; looked for: " in said

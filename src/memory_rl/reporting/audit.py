@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.statistics import Estimate
+from memory_rl.errors import DataError
 from memory_rl.files import Json
 from memory_rl.reporting.audit_words import bits, estimators_in_words, notes_on, percent, sentences_of
 from memory_rl.reporting.sheets import Sheet, plain
@@ -16,6 +17,7 @@ from memory_rl.reporting.values import number
 from memory_rl.rollouts.account import Account, RunAccount, account_run
 from memory_rl.rollouts.groups import group_rollouts
 from memory_rl.rollouts.tables import read_rollouts
+from memory_rl.runs.store import MANIFEST, METRICS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,6 +132,11 @@ def audit_path(path: Path, config: AuditConfig) -> Audit:
     """
     from memory_rl.reporting.audit_page import refuse_folder, write_audit
 
+    if all((path / name).is_file() for name in (MANIFEST, METRICS)):
+        raise DataError(
+            f"{path} is a run directory of memory-rl, whose ledger says more than an audit: type memory-rl "
+            f"report {path}."
+        )
     if config.out:
         refuse_folder(Path(config.out))
     rollouts = read_rollouts(path, config.columns)

@@ -93,7 +93,7 @@ def _delivered(whole: Account, countable: bool) -> Iterator[str]:
 
 def _silent(whole: Account) -> Iterator[str]:
     if not whole.silent.value:
-        yield f"None of the {whole.groups:,} groups was silent."
+        yield "No group was silent."
         return
     tokens = "" if whole.silent_tokens is None else f" and {whole.silent_tokens:,.0f} tokens"
     yield (

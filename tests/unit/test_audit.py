@@ -224,7 +224,7 @@ def test_a_run_without_any_signal_says_so(tmp_path):
     assert found.sentences[0] == (
         "No group had two different rewards (100 % all wrong), so that nothing could be learned."
     )
-    assert found.delivered_bits_per_rollout.value == pytest.approx(0, abs=1e-3)
+    assert found.delivered_bits_per_rollout.value == 0.0
     assert found.account.rates.mean.value < 0.01
     assert found.delivered_bits_per_rollout.interval == [None, None]
     assert found.silent_groups["share"].low == pytest.approx(0.025 ** (1 / 20))  # as of 20 prompts

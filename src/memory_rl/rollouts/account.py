@@ -35,7 +35,7 @@ class Account:
         rollouts, groups, prompts: how many.
         tokens: sampled; None where the log does not say.
         reward: the mean.
-        bits: at most delivered a rollout: the entropy of the reward given the prompt; without an interval
+        bits: at most delivered a rollout: the entropy of the reward given the prompt; 0, without an interval,
             where no group varied.
         estimators: the same by other estimates, from name to bits.
         bits_per_1000_tokens: the same for 1,000 sampled tokens.
@@ -82,7 +82,7 @@ def account_of(stretch: Stretch, kl: pl.DataFrame | None) -> Account:
     per_tokens = None if spent is None else 1000 * bits * stretch.rollouts / stretch.total(spent)
 
     def told(drawn: np.ndarray) -> Estimate:
-        return Estimate(float(drawn[0])) if silent.all() else stretch.estimate(drawn)
+        return Estimate(0.0) if silent.all() else stretch.estimate(drawn)  # else: next to nothing, by the law
 
     return Account(
         first_step=int(steps.min()),  # type: ignore[arg-type]

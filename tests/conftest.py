@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,10 @@ from memory_rl.policies.transformer import TransformerPolicy
 from memory_rl.policies.warmup import WarmupSettings, warm_up
 from memory_rl.reporting import progress
 
+_TRACKIO = tempfile.TemporaryDirectory(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = _TRACKIO.name
+"""Trackio reads it once, when it is imported, which TRL does while tests are still collected."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
@@ -26,7 +31,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMORY_RL_CACHE", str(shared / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("TRACKIO_DIR", str(own / "trackio"))  # read once, when trackio is imported
         yield
 
 

@@ -166,6 +166,18 @@ class Cell:
             self.metrics, float(np.log2(self.N)), self.config["memorised_at"], self.secrets_to_memorise
         )
 
+    @cached_property
+    def observer(self) -> MemorisationTimes | None:
+        """When the ideal observers of its runs knew S, or the last episode of those that never did.
+
+        None without a ledger, of what was not measured, and of runs of version 0.1.
+        """
+        known = self.summary.get("episodes_to_know")
+        if not self.measured or known is None:
+            return None
+        at, last = np.array(known), last_rows(self.metrics)["episode"].to_numpy()
+        return MemorisationTimes(np.where(at > 0, at, last), at > 0)
+
     @property
     def why_unmeasured(self) -> str:
         """The sentence about a run that is not `measured`."""

@@ -7,9 +7,12 @@ smallest, times their number; Bonferroni). With one part this is the same as ask
 lies wholly within or wholly outside the range; for a range it is the equivalence test of two one-sided tests
 (Schuirmann 1987).
 
-Rates are compared on the logarithmic scale, with `memory_rl.analysis.survival.log_rate` and Welch's degrees
-of freedom. Cells of one seed share their secrets and random streams, so that their times go up and down
-together; they are compared as if they were independent, which errs on the side of inconclusive.
+Rates are compared on the logarithmic scale, with `memory_rl.analysis.survival.log_rate`. Over several bases
+they are compared base by base, and over one base run by run where cells have the same seed and so share their
+secrets and random streams; else with Welch's degrees of freedom.
+
+But for ceilings, the rates are of the runs that memorised: one over all runs is set by the budget as soon as
+one is stuck. The share that is stuck is told beside them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations as pairs_of
 from typing import Annotated, Any, ClassVar
 
@@ -36,17 +39,25 @@ from memory_rl.analysis.entries import (
     or_none,
     within,
 )
+from memory_rl.analysis.findings import (
+    Finding,
+    Part,
+    compare,
+    join,
+    on_runs,
+    rates_of,
+    ratio_of,
+    stuck_alike,
+)
 from memory_rl.analysis.samples import (
     CannotJudgeError,
     Evidence,
     Sample,
     combinations,
-    comparable_log_rates,
     name_of,
 )
-from memory_rl.analysis.statistics import Estimate, holm, three_digits
+from memory_rl.analysis.statistics import holm, three_digits
 from memory_rl.analysis.survival import (
-    Normal,
     contrast,
     exponent,
     log_rank,
@@ -57,44 +68,6 @@ from memory_rl.limits import ANSWERS, FACTORS
 
 _ROUNDING = 1e-9
 _LAW_CHANCE = 1e-4  # that an honest experiment breaches one of its laws; see `memory_rl.analysis.laws`
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a claim: the p value of the result if the part were false, and if it were true."""
-
-    if_false: float
-    if_true: float
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a test found.
-
-    Attributes:
-        reason: the numbers that say so, in a sentence or two; without parts, why it could not judge.
-        numbers: a table of them, one dictionary per row.
-        parts: of the claim.
-    """
-
-    reason: str
-    numbers: list[Json] = field(default_factory=list)
-    parts: Sequence[Part] = ()
-
-    @property
-    def if_false(self) -> float:
-        """The p value if the claim were false, and so one of its parts."""
-        return max(part.if_false for part in self.parts)
-
-    @property
-    def if_true(self) -> float:
-        """The p value if the claim were true, and so all its parts."""
-        return min(1.0, len(self.parts) * min(part.if_true for part in self.parts))
-
-    @property
-    def p_value(self) -> float | None:
-        """Of the direction that the result points in, doubled, since either would have been reported."""
-        return min(1.0, 2 * min(self.if_false, self.if_true)) if self.parts else None
 
 
 TESTS: dict[str, type[Hypothesis]] = {}
@@ -176,12 +149,13 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
     @override
     def judge(self, evidence: Evidence) -> Finding:
         sides = (self.of, self.to)
-        taken = evidence.take([{**side, "N": size} for side in sides for size in self.N])
+        selections = [{**side, "N": size} for side in sides for size in self.N]
+        taken = evidence.take(selections)
         of, to = taken[: len(self.N)], taken[len(self.N) :]
         rows, parts = [], []
         for size, one, other in zip(self.N, of, to, strict=True):
             expected = math.log2(size) if self.expected == "log2_N" else float(self.expected)
-            ratio, part = _compare([one.log_rate, other.log_rate], expected, self.margin)
+            ratio, part = compare([one, other], expected, self.margin)
             parts.append(part)
             rows.append(
                 {
@@ -194,20 +168,20 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
                 }
             )
         name, other_name = (side.get("condition", name_of(side)) for side in sides)
-        claimed = _and(three_digits(row["expected"]) for row in rows)
+        claimed = join(three_digits(row["expected"]) for row in rows)
         reason = (
-            f"At N = {_and(self.N)}, the rate of {name} is {_and(map(_ratio_of, rows))} times that of "
+            f"At N = {join(self.N)}, the rate of {name} is {join(map(ratio_of, rows))} times that of "
             f"{other_name}; the claim is {claimed}, within a factor of {self.margin:g}."
         )
         growth, other_growth = (
-            exponent({size: sample.times for size, sample in zip(self.N, samples, strict=True)})
+            exponent({size: sample.times.of_memorised for size, sample in zip(self.N, samples, strict=True)})
             for samples in (of, to)
         )
         if None not in (growth.value, other_growth.value):
             reason += (
                 f" Episodes grow as N to the power {other_growth} for {other_name} and {growth} for {name}."
             )
-        return Finding(reason, rows, parts)
+        return Finding(reason + on_runs(dict(zip(map(name_of, selections), taken, strict=True))), rows, parts)
 
 
 @dataclass(frozen=True)
@@ -230,37 +204,39 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         telling = {value: sample for value, sample in along.items() if _tells_the_secret(sample)}
         if len(telling) < 2:
             raise CannotJudgeError(
-                f"Not judged, since fewer than two cells at {axis} = {_and(values)} have a reward that "
+                f"Not judged, since fewer than two cells at {axis} = {join(values)} have a reward that "
                 "sets the secret apart from all other answers."
             )
         weights = slope(np.log2(np.array(list(telling))))
-        trend = contrast(comparable_log_rates(list(telling.values())), weights)
+        trend = contrast(rates_of(list(telling.values())), weights)
         boundary = math.log(self.factor)
         parts = [Part(trend.chance_above(boundary), trend.chance_below(boundary))]
         capacities = [sample.ceilings["capacity"] for sample in taken]
         reason = (
-            f"At {axis} = {_and(values)}, the rates are {_and(sample.rate for sample in taken)} bits an "
-            f"episode, under capacities of {_and(map(three_digits, capacities))}. Each doubling of {axis} "
+            f"At {axis} = {join(values)}, the rates are {join(sample.rate for sample in taken)} bits an "
+            f"episode, under capacities of {join(map(three_digits, capacities))}. Each doubling of {axis} "
             f"multiplies the rate by {trend.exp()}; the claim is more than {self.factor:g}."
         )
         tied = [value for value in values if value not in telling]
         if tied:
             reason += (
-                f" {axis} = {_and(tied)} is left out of this trend: other answers earn as much as the secret "
+                f" {axis} = {join(tied)} is left out of this trend: other answers earn as much as the secret "
                 "there, so that no learner can find it from the rewards alone."
             )
         rows = [
             {**_cell_row(name_of({axis: value}), sample), "in_trend": value in telling}
             for value, sample in along.items()
         ]
-        return Finding(reason, rows, [*parts, *map(_below, taken, capacities)])
+        by_name = {name_of({axis: value}): sample for value, sample in along.items()}
+        return Finding(reason + on_runs(by_name), rows, [*parts, *map(_below, taken, capacities)])
 
 
 @dataclass(frozen=True)
 class SameAlong(Hypothesis, test="same_along", figure="rank"):
     """All rates along an axis are the same within the margin, pair by pair.
 
-    They are so at every value of a second axis, if there is one.
+    They are so at every value of a second axis, if there is one. Alike must also be the shares of runs that
+    are stuck, within a tenth.
     """
 
     cells: Selections
@@ -275,12 +251,14 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
     def judge(self, evidence: Evidence) -> Finding:
         ((axis, values),) = self.along.items()
         groups = _each({**selection, **(self.over or {})} for selection in self.cells)
-        taken = iter(evidence.take([{**group, axis: value} for group in groups for value in values]))
+        selections = [{**group, axis: value} for group in groups for value in values]
+        samples = dict(zip(map(name_of, selections), evidence.take(selections), strict=True))
+        taken = iter(samples.values())
         rows, parts = [], []
         for group in groups:
             for (one, first), (other, second) in pairs_of([(value, next(taken)) for value in values], 2):
-                ratio, part = _compare(comparable_log_rates([second, first]), 1.0, self.margin)
-                parts.append(part)
+                ratio, part = compare([second, first], 1.0, self.margin)
+                parts += [part, stuck_alike(second, first)]
                 rows.append(
                     {
                         "cell": name_of(group),
@@ -295,11 +273,11 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
         apart = sum(chance < 0.05 for chance in chances) or "none"
         reason = (
             f"Of {len(rows)} pairs, the one that may differ most has rates in the ratio "
-            f"{_ratio_of(widest)} ({widest['cell']}, {axis} {widest[axis]}); a factor of {self.margin:g} "
+            f"{ratio_of(widest)} ({widest['cell']}, {axis} {widest[axis]}); a factor of {self.margin:g} "
             f"either way is allowed. Log-rank tests tell {apart} of the pairs apart (smallest p after Holm: "
             f"{min(chances):.2g})."
         )
-        return Finding(reason + self._alike_over(rows), rows, parts)
+        return Finding(reason + self._alike_over(rows) + on_runs(samples), rows, parts)
 
     def _alike_over(self, rows: Sequence[Json]) -> str:
         """What the intervals say of the pairs of each of the cells, at each value of the second axis."""
@@ -312,7 +290,7 @@ class SameAlong(Hypothesis, test="same_along", figure="rank"):
             for value in values:
                 name = name_of({**single, axis: value})
                 found[self._how_alike([row for row in rows if row["cell"] == name])].append(value)
-            words = (f"{word} at {axis} = {_and(at)}" for word, at in found.items() if at)
+            words = (f"{word} at {axis} = {join(at)}" for word, at in found.items() if at)
             sentences.append(f"{name_of(single)} are {', '.join(words)}")
         return f" Allowing for that factor, the rates of {'; those of '.join(sentences)}."
 
@@ -343,23 +321,6 @@ def _below(sample: Sample, *ceilings: float) -> Part:
     return Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
 
 
-def _compare(rates: Sequence[Normal], expected: float, margin: float) -> tuple[Json, Part]:
-    """The ratio of two rates, from their logarithms, as a row; and whether it is near the expected one.
-
-    For it are two one-sided tests against the ends of the range, against it the test that it lies outside.
-    """
-    ratio = contrast(rates, [1, -1])
-    low, high = math.log(expected / margin), math.log(expected * margin)
-    return ratio.exp().as_row("ratio"), Part(
-        max(ratio.chance_above(low), ratio.chance_below(high)),
-        min(ratio.chance_above(high), ratio.chance_below(low)),
-    )
-
-
-def _ratio_of(row: Json) -> Estimate:
-    return Estimate(row["ratio"], row["low"], row["high"])
-
-
 def _tells_the_secret(sample: Sample) -> bool:
     by_reward = sample.first.summary["ceilings"].get("bits_by_reward")
     return by_reward is not None and by_reward > math.log2(sample.first.N) - _ROUNDING
@@ -374,9 +335,3 @@ def _cell_row(name: str, sample: Sample) -> Json:
         **{which.replace(" ", "_"): ceiling for which, ceiling in sample.ceilings.items()},
         "laws": ", ".join(sorted(set(sample.laws))) or "no ledger",
     }
-
-
-def _and(values: Iterable[Any]) -> str:
-    """Joins words as in "1, 2 and 3"."""
-    *first, last = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return f"{', '.join(first)} and {last}" if first else last

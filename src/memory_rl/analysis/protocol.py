@@ -15,6 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from memory_rl.analysis import gap_tests  # noqa: F401  # its tests enter TESTS
 from memory_rl.analysis.entries import (
     Holds,
     Text,
@@ -84,7 +85,7 @@ class Protocol:
         Holds(list_of(_a_learner), "a list of learners with an algorithm each, such as [{algorithm: grpo}]"),
     ] = field(default_factory=list)
     tune: Annotated[Json | None, Holds(or_none(a_selection), "null, or keys of the tuning")] = None
-    minimum_runs: Annotated[int, Holds(within(2, SIZES[1], int), "an integer of 2 or more, such as 10")] = 10
+    minimum_runs: Annotated[int, Holds(within(2, SIZES[1], int), "an integer of 2 or more, such as 64")] = 64
     alpha: Annotated[float, Holds(within(1e-9, 0.2), "a probability up to 0.2, such as 0.05")] = 0.05
     exclusions: Annotated[
         list[Json],

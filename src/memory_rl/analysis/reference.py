@@ -37,7 +37,14 @@ SHIPPED: dict[str, Any] = {
 }
 """One row per run: what was run, as JSON; the episodes of its curve, and the bits known after each."""
 
-_FREE = BOOKKEEPING | {"max_episodes", "evaluate_every", "stop_at", "memorised_at", "ledger", "device"}
+_FREE = (BOOKKEEPING - {"base_seed"}) | {
+    "max_episodes",
+    "evaluate_every",
+    "stop_at",
+    "memorised_at",
+    "ledger",
+    "device",
+}
 """Settings that a curve does not depend on, but for where it ends and how often it is measured."""
 _HOW = ("scoring", "skip_ahead", "backend", "wording", "warmup", "warmup_tolerance", "inputs")
 

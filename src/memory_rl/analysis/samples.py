@@ -16,20 +16,24 @@ from typing import Any
 import numpy as np
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import Estimate
+from memory_rl.analysis.statistics import Estimate, nested_share
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
 from memory_rl.catalogue import KEEP
 from memory_rl.files import Json
 
-BOOKKEEPING = KEEP | {"seed", "num_runs"}
-"""Keys in which the runs of one sample may differ: they say who, where and how, not what was measured."""
+BOOKKEEPING = KEEP | {"seed", "num_runs", "base_seed"}
+"""Keys in which the runs of one sample may differ: they say who, where and how, not what was measured.
+
+Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled.
+"""
 
 
 @dataclass(frozen=True)
 class Sample:
     """The runs of several cells.
 
-    For a verdict the cells differ in nothing but their seed; for a capacity they had as much to learn.
+    For a verdict the cells differ in nothing but seed and base; for a capacity they had as much to learn.
+    Intervals reach as far as the sample does: over runs of one base they are for this base alone.
     """
 
     cells: tuple[Cell, ...]
@@ -41,8 +45,36 @@ class Sample:
 
     @cached_property
     def times(self) -> MemorisationTimes:
-        """Of all runs."""
-        return pool([cell.times for cell in self.cells])
+        """Of all runs, whose units are the bases if there are several."""
+        return replace(pool([cell.times for cell in self.cells]), units=self.units)
+
+    @cached_property
+    def bases(self) -> list[int | None]:
+        """The bases of its runs, ascending; None where there is no base of a seed."""
+        return sorted({cell.settings.get("base_seed") for cell in self.cells}, key=str)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """The name of each run's independent unit: its base, or where there is one, itself: (R,)."""
+        over_bases = len(self.bases) > 1
+        names = [
+            f"base_seed={cell.settings.get('base_seed')}"
+            + ("" if over_bases else f" seed={cell.config['seed']} run={run}")
+            for cell in self.cells
+            for run in range(len(cell.times.episodes))
+        ]
+        return np.array(names)
+
+    @property
+    def budget(self) -> int | None:
+        """The most episodes that a run had which did not memorise; None if all did."""
+        times = self.times
+        return None if times.memorised.all() else int(times.episodes[~times.memorised].max())
+
+    @cached_property
+    def stuck(self) -> Estimate:
+        """The share of runs that did not memorise within the budget."""
+        return nested_share(~self.times.memorised, self.times.units if len(self.bases) > 1 else None)
 
     @property
     def runs(self) -> int:
@@ -66,15 +98,38 @@ class Sample:
 
     @cached_property
     def log_rate(self) -> Normal:
-        """The logarithm of the bits per episode.
+        """The logarithm of the bits per episode, over all episodes of all runs.
 
         Where no run memorised, half a run is taken to have, with the standard error sqrt(2) of its logarithm.
         """
         if not self.memorised:
             spent, events = float(self.times.episodes.sum()), 0.5
             return Normal(math.log(self.first.information * events / spent), events**-0.5, self.runs - 1.0)
-        rate = log_rate(self.times)
-        return Normal(rate.value + math.log(self.first.information), rate.error, rate.freedom)
+        return log_rate(self.times).plus(math.log(self.first.information))
+
+    @cached_property
+    def of_memorised(self) -> Normal | None:
+        """The logarithm of the bits per episode of the runs that memorised; None if too few did."""
+        return self._rate_of(self.times.of_memorised)
+
+    @cached_property
+    def observed(self) -> Normal | None:
+        """The same of the ideal observers of these runs; None without a ledger."""
+        observers = [cell.observer for cell in self.cells]
+        known = [times for times in observers if times is not None]
+        if len(known) < len(self.cells):
+            return None
+        return self._rate_of(replace(pool(known), units=self.units).where(self.times.memorised))
+
+    def _rate_of(self, times: MemorisationTimes) -> Normal | None:
+        return log_rate(times).plus(math.log(self.first.information)) if times.tells_a_rate else None
+
+    @property
+    def reach(self) -> str:
+        """What its intervals are about."""
+        if len(self.bases) > 1:
+            return f"over {len(self.bases)} base models"
+        return "for one base model"
 
     @property
     def ceilings(self) -> dict[str, float]:
@@ -104,10 +159,10 @@ def gather(cells: Iterable[Cell]) -> list[Sample]:
 
 
 def counted_once(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Of cells of equal settings the largest of each seed: its runs are those of the others and more."""
-    largest: dict[int, Cell] = {}
+    """Of cells of equal settings the largest of each base and seed: its runs are those of the others, too."""
+    largest: dict[tuple[int | None, int], Cell] = {}
     for cell in cells:
-        seed = cell.config["seed"]
+        seed = cell.settings.get("base_seed"), cell.config["seed"]
         if seed not in largest or largest[seed].config["num_runs"] < cell.config["num_runs"]:
             largest[seed] = cell
     return tuple(largest.values())
@@ -117,16 +172,17 @@ def comparable_log_rates(samples: Sequence[Sample]) -> list[Normal]:
     """Log rates of samples of one condition, for a comparison between them.
 
     If runs of some are stuck, those of the others may get stuck, too, and just did not: of 16 runs with a
-    chance of 10 % none is in 19 % of all cases. So a sample without a censored run is given the error that it
-    would have with one more run, censored at the largest budget of the others (as Agresti and Coull add
-    observations to a proportion). Its estimate stays.
+    chance of 10 % none is in 19 % of all cases. So a sample of one base without a censored run is given the
+    error that it would have with one more run, censored at the largest budget of the others (as Agresti and
+    Coull add observations to a proportion). Its estimate stays.
     """
-    pooled = pool([sample.times for sample in samples])
-    budget = np.sort(pooled.episodes[~pooled.memorised])[-1:]  # empty, if no run is censored
-    stuck = MemorisationTimes(budget, np.zeros(len(budget), bool))
+    budget = max((sample.budget for sample in samples if sample.budget is not None), default=None)
+    if budget is None:
+        return [sample.log_rate for sample in samples]
+    stuck = MemorisationTimes(np.array([float(budget)]), np.zeros(1, bool))
     return [
-        replace(sample.log_rate, error=log_rate(pool([sample.times, stuck])).error)
-        if sample.memorised == sample.runs
+        replace(sample.log_rate, error=log_rate(pool([sample.times, stuck])).error, influence={})
+        if sample.budget is None and len(sample.bases) == 1
         else sample.log_rate
         for sample in samples
     ]

@@ -67,13 +67,38 @@ def three_digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def proportion(count: int, of: int) -> Estimate:
-    """A share of runs with the exact binomial interval (Clopper and Pearson 1934)."""
+def proportion(count: float, of: float) -> Estimate:
+    """A share with the exact binomial interval (Clopper and Pearson 1934); counts need not be whole."""
     from scipy.special import betaincinv
 
     low = float(betaincinv(count, of - count + 1, TAIL)) if count else 0.0
     high = float(betaincinv(count + 1, of - count, 1 - TAIL)) if count < of else 1.0
     return Estimate(count / of, low, high)
+
+
+def nested_share(happened: np.ndarray, units: np.ndarray | None) -> Estimate:
+    """A share of runs, with an interval that knows of the units that they come in.
+
+    It is Clopper and Pearson's with the number of runs that would be as telling if they were independent
+    (Korn and Graubard 1998, Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data), at most as many as there are. Where it happened never or always,
+    nothing is known of a spread between units, and it is the plain one.
+
+    Args:
+        happened: (R,) bool.
+        units: (R,) the names of the units; None if each run is one.
+    """
+    from scipy.special import stdtrit
+
+    runs, share = len(happened), float(happened.mean())
+    if units is None or share in (0.0, 1.0):
+        return proportion(int(happened.sum()), runs)
+    names, place = np.unique(units, return_inverse=True)
+    excess = np.bincount(place, happened - share) / runs  # of each unit; they add to 0
+    variance = len(names) / (len(names) - 1) * float(np.sum(excess**2))
+    alike = share * (1 - share) / variance if variance else np.inf
+    effective = alike * float(stdtrit(runs - 1, 1 - TAIL) / stdtrit(len(names) - 1, 1 - TAIL)) ** 2
+    return proportion(share * min(effective, runs), min(effective, runs))
 
 
 def bootstrap_mean(values: np.ndarray) -> Estimate:

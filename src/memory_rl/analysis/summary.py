@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +12,12 @@ import polars as pl
 
 from memory_rl.analysis.collect import Cell, last_rows
 from memory_rl.analysis.laws import check_laws
-from memory_rl.analysis.statistics import Estimate, bootstrap_mean
+from memory_rl.analysis.statistics import Estimate, bootstrap_mean, proportion
 from memory_rl.analysis.survival import (
     MemorisationTimes,
     bits_per_episode,
+    contrast,
+    log_rate,
     median_episodes,
     restricted_mean,
 )
@@ -48,6 +51,10 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
             "restricted_mean_ci95": mean.interval,
         },
         "bits_per_episode": bits_per_episode(times, cell.information).as_dict(),
+        "of_memorised": {
+            "bits_per_episode": bits_per_episode(times.of_memorised, cell.information).as_dict()
+        },
+        "stuck": _stuck(cell, times),
         "ceilings": dict(ceilings),
     }
     if "secrets_memorised" in cell.metrics.columns:
@@ -60,6 +67,12 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
     }
     summary["relative_to_prior"] = _relative_to_prior(cell, start["bits_known"], end["bits_known"])
     return summary
+
+
+def _stuck(cell: Cell, times: MemorisationTimes) -> Json:
+    """The share of runs that did not memorise, and the budget by which they did not."""
+    share = proportion(int((~times.memorised).sum()), len(times.episodes))
+    return {**share.as_dict(), "budget": cell.experiment.budget}
 
 
 def _unmeasured(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -> Json:
@@ -129,7 +142,12 @@ def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Json) -> 
     return {
         "ledger": {mind: _mean(end[column]) for mind, column in ledger.items()},
         "rates": rates,
+        "episodes_to_know": known.tolist(),
         "losses": _losses(rates),
+        "losses_ci95": {
+            "absorption": _absorption(cell, observer),
+            "exploration": _exploration(observer, rates),
+        },
         "checks": check_laws(
             cell.metrics,
             N=cell.N,
@@ -146,6 +164,23 @@ def _losses(rates: Json) -> dict[str, float | None]:
         name: high / low if high and low else None
         for name, (high, low) in zip(("alphabet", "exploration", "absorption"), estimates, strict=True)
     }
+
+
+def _absorption(cell: Cell, observer: MemorisationTimes) -> list[float | None]:
+    """The interval of what the policy lost of what its observer knew, run by run."""
+    if not cell.measured or not (cell.times.tells_a_rate and observer.tells_a_rate):
+        return [None, None]
+    units = np.array([f"run {run}" for run in range(len(observer.episodes))])
+    rates = [log_rate(replace(times, units=units)) for times in (observer, cell.times)]
+    return contrast(rates, [1, -1]).exp().interval
+
+
+def _exploration(observer: MemorisationTimes, rates: Json) -> list[float | None]:
+    """The same of what the questioner would have known and the observer did not."""
+    if not observer.tells_a_rate or not rates["questioner"]["estimate"]:
+        return [None, None]
+    known = rates["observer"]["ci95"]
+    return [rates["questioner"]["estimate"] / end for end in reversed(known)]
 
 
 def _relative_to_prior(cell: Cell, first: pl.Series, last: pl.Series) -> Json:

@@ -4,19 +4,24 @@ Runs that never memorised are censored. Which interval is used where was settled
 times, with and without censoring, at 16 and 64 runs (tests/theory/test_survival.py): a percentile bootstrap
 of the mean covers 88 % at 16 runs, these cover 92 to 98 %. None of them can account for an event that no run
 had: where one run in twenty gets stuck, 44 % of all experiments with 16 runs have no such run, and their
-intervals are too narrow.
+intervals are too narrow. So the share of runs that are stuck is told apart, with an interval of its own, and
+beside it the rate of the others.
+
+Runs are nested in base models. What is independent is a unit: a base where there are several, or else a run.
+An interval over units of 8 bases with 16 runs each covers 94 to 96 % where log rates differ between bases by
+0 to 0.15, with and without 5 % of runs stuck (tests/theory/test_nested.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
-from memory_rl.analysis.statistics import TAIL, Estimate, independent_means
+from memory_rl.analysis.statistics import TAIL, Estimate
 
 _ROUNDING = 1e-9
 
@@ -29,10 +34,28 @@ class MemorisationTimes:
         episodes: (R,) the first episode after which the run knew its secret, or the last one it had, if it
             never did.
         memorised: (R,) bool; where False the run is censored.
+        units: (R,) the name of the independent unit to which each run belongs; None if each run is one.
     """
 
     episodes: np.ndarray
     memorised: np.ndarray
+    units: np.ndarray | None = None
+
+    def where(self, which: np.ndarray) -> MemorisationTimes:
+        """Some of the runs: which is (R,) bool."""
+        units = None if self.units is None else self.units[which]
+        return MemorisationTimes(self.episodes[which], self.memorised[which], units)
+
+    @property
+    def of_memorised(self) -> MemorisationTimes:
+        """The runs that memorised, alone."""
+        return self.where(self.memorised)
+
+    @property
+    def tells_a_rate(self) -> bool:
+        """Whether a rate has an interval: of two units or more, one run of which memorised."""
+        units = len(self.episodes) if self.units is None else len(np.unique(self.units))
+        return units > 1 and bool(self.memorised.any() and self.episodes.any())
 
 
 def memorisation_times(
@@ -63,11 +86,24 @@ def memorisation_times(
 
 
 def pool(samples: Sequence[MemorisationTimes]) -> MemorisationTimes:
-    """The runs of several experiments of one condition as one."""
+    """The runs of several experiments of one condition as one, each run a unit."""
     return MemorisationTimes(
         np.concatenate([sample.episodes for sample in samples]),
         np.concatenate([sample.memorised for sample in samples]),
     )
+
+
+def by_unit(values: np.ndarray, units: np.ndarray | None) -> tuple[list[str], np.ndarray]:
+    """Sums of values (R, ...) over the runs of each unit: (U, ...), and the names of the units, sorted.
+
+    Where every run is a unit they are the values themselves, without names.
+    """
+    if units is None:
+        return [], values
+    names, place = np.unique(units, return_inverse=True)
+    sums = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(sums, place, values)
+    return [str(name) for name in names], sums
 
 
 def survival_curve(times: MemorisationTimes) -> pl.DataFrame:
@@ -160,11 +196,20 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
 
 @dataclass(frozen=True)
 class Normal:
-    """An estimate that is nearly normal, with its standard error and the degrees of freedom of that."""
+    """An estimate that is nearly normal, with its standard error and the degrees of freedom of that.
+
+    Attributes:
+        value: the estimate.
+        error: its standard error.
+        freedom: the degrees of freedom of the error.
+        influence: by unit, what it adds to the estimate, as far as that is known: the error is the standard
+            error of the mean of these. Estimates of the same units are compared unit by unit.
+    """
 
     value: float
     error: float
     freedom: float
+    influence: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval."""
@@ -172,6 +217,10 @@ class Normal:
 
         reach = float(stdtrit(self.freedom, 1 - TAIL)) * self.error
         return self.value - reach, self.value + reach
+
+    def plus(self, number: float) -> Normal:
+        """The same with a known number added."""
+        return replace(self, value=self.value + number)
 
     def exp(self) -> Estimate:
         """What this is the natural logarithm of, with its 95 % interval."""
@@ -197,26 +246,41 @@ def log_rate(times: MemorisationTimes) -> Normal:
 
     The rate is a ratio of two means over runs, d_i (memorised or not) and t_i (episodes); the logarithm's
     error is that of the mean of d_i / mean(d) - t_i / mean(t), which is its linearisation. No distribution
-    of the times is assumed.
+    of the times is assumed. Over several bases the sums of a base's runs are what varies, with a degree of
+    freedom for each base but one (a ratio estimate of a cluster sample: Cochran 1977, Sampling techniques,
+    section 9A; Student's quantiles for few clusters: Cameron and Miller 2015).
 
     Raises:
-        ValueError: if no run memorised, there is one run only, or no episode was spent.
+        ValueError: if no run memorised, there is one unit only, or no episode was spent.
     """
-    runs, memorised, episodes = len(times.episodes), times.memorised.mean(), times.episodes.mean()
-    if runs < 2 or not memorised or not episodes:
-        raise ValueError("a rate needs two runs, one that memorised, and one episode")
-    influence = times.memorised / memorised - times.episodes / episodes
-    error = float(influence.std(ddof=1)) / np.sqrt(runs)
-    return Normal(float(np.log(memorised / episodes)), error, runs - 1.0)
+    if not times.tells_a_rate:
+        raise ValueError("a rate needs two runs or bases, one run that memorised, and one episode")
+    memorised, episodes = times.memorised.mean(), times.episodes.mean()
+    names, sums = by_unit(times.memorised / memorised - times.episodes / episodes, times.units)
+    influence = sums * (len(sums) / len(times.episodes))
+    error = float(influence.std(ddof=1)) / np.sqrt(len(influence))
+    value = float(np.log(memorised / episodes))
+    parts = dict(zip(names, influence.tolist(), strict=True)) if names else {}
+    return Normal(value, error, len(influence) - 1.0, parts)
 
 
 def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray) -> Normal:
-    """The weighted sum of independent estimates, with the degrees of freedom of Welch and Satterthwaite."""
+    """The weighted sum of estimates.
+
+    Those of the same units go up and down together, and are compared unit by unit; others are taken to be
+    independent, with the degrees of freedom of Welch and Satterthwaite.
+    """
     values, errors, freedoms = np.array([(each.value, each.error, each.freedom) for each in estimates]).T
+    value, units = float(sum(weights * values)), estimates[0].influence.keys()
+    if units and all(each.influence.keys() == units for each in estimates):
+        parts = np.array([[each.influence[unit] for unit in units] for each in estimates])  # (estimates, U)
+        together = np.array(weights) @ parts
+        names = dict(zip(units, map(float, together), strict=True))
+        return Normal(value, float(together.std(ddof=1)) / math.sqrt(len(units)), len(units) - 1.0, names)
     variances = (np.array(weights) * errors) ** 2
     spread, variance = np.sum(variances**2 / freedoms), variances.sum()
     return Normal(
-        float(sum(weights * values)),
+        value,
         float(np.sqrt(variance)),
         float(variance**2 / spread if spread > 0 else freedoms.min()),
     )
@@ -248,8 +312,7 @@ def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
     """The exponent x of episodes ~ N^x: the least-squares slope of log(episodes) over log(N).
 
     Episodes are those spent per run that memorised: the mean, where no run is censored; where some are, their
-    episodes count and they do not, as in `bits_per_episode`. The interval is the bootstrap over the runs of
-    each N. A resample in which no run memorised counts as half a run.
+    episodes count and they do not, as in `bits_per_episode`.
 
     Args:
         by_size: the runs of each N, at two N or more.
@@ -258,18 +321,12 @@ def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
         The exponent; None for all where no run of some N memorised, and no interval where some N has one run
         only.
     """
-    samples = by_size.values()
+    samples = [*by_size.values()]
     if len(samples) < 2 or not all(times.memorised.any() for times in samples):
         return Estimate(None)
-    weights, runs = slope(np.log(list(by_size))), [len(times.episodes) for times in samples]
-    parts = [np.stack([times.memorised, times.episodes], axis=1).astype(float) for times in samples]  # (R, 2)
-    value = weights @ [_log_episodes(part.mean(axis=0), len(part)) for part in parts]
-    drawn = weights @ [
-        _log_episodes(means, len(part)) for means, part in zip(independent_means(parts), parts, strict=True)
-    ]
-    return Estimate.from_bootstrap(value, drawn, min(runs))
-
-
-def _log_episodes(means: np.ndarray, runs: int) -> np.ndarray:
-    """The logarithm of the episodes per memorised run, from the means of both (..., 2)."""
-    return np.asarray(np.log(means[..., 1] / np.maximum(means[..., 0], 0.5 / runs)))
+    weights = slope(np.log(list(by_size)))
+    if min(len(times.episodes) for times in samples) < 2:
+        spent = [float(np.log(times.episodes.mean() / times.memorised.mean())) for times in samples]
+        return Estimate(float(weights @ spent))
+    growth = contrast([log_rate(times) for times in samples], -weights)
+    return Estimate(growth.value, *growth.interval())

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.hypotheses import Finding, Hypothesis
+from memory_rl.analysis.findings import Finding
+from memory_rl.analysis.hypotheses import Hypothesis
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.samples import CannotJudgeError, Evidence, fits, gather
 from memory_rl.analysis.statistics import holm

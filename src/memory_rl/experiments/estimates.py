@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from memory_rl.catalogue import learner_keys
 from memory_rl.experiment import Experiment
+from memory_rl.experiments.contests import Halved
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.results import varying_keys
 from memory_rl.experiments.tuning import Contest
@@ -52,17 +53,17 @@ _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
 
-def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[Json]:
+def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest | Halved]) -> list[Json]:
     """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
     learner is "" for supervised cells. id and learning_rate are None where the rate is still to be chosen,
     part is "tuning" or "reported";
     episodes are those of all runs together, seconds on one core. The keys in which cells differ come last.
     """
-    candidates = [cell for contest in contests for cell in contest.candidates]
+    candidates = [cell for contest in contests for cell in contest.at_most(seconds_of)]
     tuning = [_estimate(cell, "tuning") for cell in candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
-    reported = [{**_estimate(cell, "reported"), **unknown} for cell in cells]
+    reported = [{**_estimate(cell, "reported"), **(unknown if cell.tuned else {})} for cell in cells]
     varying = varying_keys(cells)
     return [
         {**cost, **{key: cell.values.get(key) for key in varying}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 from memory_rl.analysis.samples import fits
@@ -43,6 +43,7 @@ class Halved:
     reported: list[GridCell]
     tuning: Halving
     leader: Halved | None = None
+    _made: dict[tuple[str, int], list[GridCell]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def own(self) -> GridCell:
@@ -108,11 +109,17 @@ class Halved:
         race.best = left[0]
         return race
 
+    def _cells(self, one: Entrance, number: int) -> list[GridCell]:
+        """A candidate's cells up to a round, made once, since it takes longest to work out their ids."""
+        if (one.name, number) not in self._made:
+            shares = [share for shares in self.shares[:number] for share in shares]
+            self._made[one.name, number] = one.cells(shares)
+        return self._made[one.name, number]
+
     def _round(self, race: Race, left: list[str], number: int, keep: int, found: Found) -> list[str]:
         """Who stays; nobody where cells are wanted, or none can be chosen."""
-        shares = [share for shares in self.shares[:number] for share in shares]
         while True:
-            cells = {name: race.tried[name].cells(shares) for name in left}
+            cells = {name: self._cells(race.tried[name], number) for name in left}
             fit = {
                 name: of for name, of in cells.items() if found.diverged.isdisjoint(cell.id for cell in of)
             }

@@ -166,7 +166,7 @@ class Sweep:
 
     Attributes:
         settings: the sweep's own keys.
-        name: of the protocol, the grid file or simply "sweep".
+        name: of the protocol, the grid file or "sweep".
         cells: to be reported; with tuning, their rates are still to be chosen.
         tuning: how rates are chosen, or None.
         contests: what the tuning compares.
@@ -206,7 +206,8 @@ class Sweep:
     def estimated(self) -> results.SweepSummary:
         """What its cells would take; nothing is run."""
         costs = estimates.estimate_all(self.cells, self.contests)
-        about = estimates.total(costs, number_of_workers(self.settings))
+        workers, at_most = number_of_workers(self.settings), isinstance(self.tuning, Halving)
+        about = estimates.total(costs, workers, at_most=at_most)
         return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
 
     def run(self) -> results.SweepSummary:
@@ -289,8 +290,7 @@ class Sweep:
     def _tuned(self) -> list[GridCell]:
         """Runs the candidates, round by round, and returns the cells with what did best.
 
-        A candidate that diverged is none. Cells whose other candidates are not all complete are noted as
-        failed.
+        A candidate that diverged is none. Cells whose others are not all complete are noted as failed.
         """
         found = Found(self.directory, self.whys, self.diverged)
         self._run_cells(TUNING, self.tried)
@@ -298,8 +298,8 @@ class Sweep:
             self.tried += wanted
             self._write_record(self.cells, chosen=False)
             self._run_cells(TUNING, wanted)
-        varying = results.varying_keys([contest.reported[0] for contest in self.contests])
-        apart, cells = sorted({*varying, "algorithm"} if self.learners else varying), list[GridCell]()
+        apart, cells = results.varying_keys([one.reported[0] for one in self.contests]), list[GridCell]()
+        apart = sorted({*apart, "algorithm"}) if self.learners else apart
         for contest in self.contests:
             settled = contest.settle(found, apart)
             cells += settled.cells
@@ -342,8 +342,8 @@ class Sweep:
 
     def _names(self, folder: str, cells: Sequence[GridCell]) -> dict[str, str]:
         """What the progress calls cells, by id."""
-        in_rounds = folder == TUNING and isinstance(self.tuning, Halving)
-        keys = results.keys_apart(cells if in_rounds else self.cells, ["algorithm"] if self.learners else [])
+        every = cells if folder == TUNING and isinstance(self.tuning, Halving) else self.cells
+        keys = results.keys_apart(every, ["algorithm"] if self.learners else [])
         keys += ["learning_rate"] if folder == TUNING else []
         return {cell.id: results.name_of_cell(cell, keys) for cell in cells}
 

@@ -21,10 +21,11 @@ from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_epis
 from memory_rl.catalogue import KEEP
 from memory_rl.files import Json
 
-BOOKKEEPING = KEEP | {"seed", "num_runs", "base_seed"}
+BOOKKEEPING = (KEEP - {"role"}) | {"seed", "num_runs", "base_seed"}
 """Keys in which the runs of one sample may differ: they say who, where and how, not what was measured.
 
-Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled.
+Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled. Nor are the
+roles of a condition, which a sweep that tunes some cells gives them.
 """
 
 

@@ -19,7 +19,7 @@ from memory_rl.policies.base_model import choose_device, find_base_model
 from memory_rl.policies.synthetic_text import documents
 from memory_rl.policies.text_model import Pretraining, bits_a_character, characters, pretrain, pretrained
 
-SHORT = Pretraining(steps=60, rows=4, length=64, learning_rate=1e-2)
+SHORT = Pretraining(steps=90, rows=4, length=64, learning_rate=1e-2)
 HELD_OUT = 10**6  # a seed that no model here has read
 TOKENIZER = tiny_model.make_tokenizer()
 
@@ -75,7 +75,7 @@ def test_conversations_are_as_the_chat_template_writes_them():
 
 def test_the_experiments_task_is_not_in_the_text():
     text = "".join(islice(documents(0), 5000)).lower()
-    assert not [word for word in ("secret", "thinking of", "digit", "bit 1?", "integer") if word in text]
+    assert not [word for word in ("secret", "thinking of", "digit 1", "bit 1?", "integer") if word in text]
 
 
 def test_sums_and_binary_notation_are_right():
@@ -142,17 +142,18 @@ def test_the_process_is_left_as_it_was():
 def test_it_begins_as_any_model_does():
     first = pretrain(5, Pretraining(steps=1, rows=1, length=8, learning_rate=0.0))
     spread = {name: weight.std().item() for name, weight in first.named_parameters() if weight.ndim == 2}
-    assert min(spread.values()) > 0.019
-    assert max(spread.values()) < 0.021
-    expected = math.log2(len(TOKENIZER))
-    assert bits_a_character(first, characters(HELD_OUT, 2000)) == pytest.approx(expected, abs=0.1)
+    assert spread.pop("lm_head.weight") == pytest.approx(128**-0.5, rel=0.05)
+    assert list(spread.values()) == pytest.approx([0.02] * len(spread), rel=0.05)
+    # Logits of variance 1 cost half a nat.
+    expected = math.log2(len(TOKENIZER)) + 0.5 / math.log(2)
+    assert bits_a_character(first, characters(HELD_OUT, 2000)) == pytest.approx(expected, abs=0.3)
 
 
 def test_it_is_made_once_and_found_again(quick):
     told = []
     made = pretrained(0, watch=lambda *step: told.append(step))
     assert [step[::2] for step in told] == [(1, 3), (2, 3), (3, 3)]
-    assert told[0][1] == pytest.approx(math.log2(len(TOKENIZER)), abs=0.1)
+    assert told[0][1] == pytest.approx(math.log2(len(TOKENIZER)) + 0.5 / math.log(2), abs=0.5)
     found = pretrained(0, watch=lambda *step: pytest.fail("made again"))
     assert weights(found) == weights(made)
     assert weights(pretrained(1)) != weights(made)

@@ -1,8 +1,8 @@
 """Text with many digits, made from a seed: what the model `tiny-text` has read before it is asked anything.
 
-Notes, counting, sums, comparisons, lists, dates, prices, binary notation and conversations in the chat
-template of the built-in tokenizer. Nothing in it is the experiments' own task: no question about something
-hidden, and none of their wordings.
+Notes, counting, sums, comparisons, lists, numbers in words, dates, prices, binary notation and conversations
+in the chat template of the built-in tokenizer. Nothing in it is the experiments' own task: no question about
+something hidden, and none of their wordings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ _NAMES, _THINGS, _PLACES, _MONTHS, _DAYS, _WEATHER = map(
         "sunny cloudy rainy windy foggy cold warm dry",
     ),
 )
-_LARGEST = (10, 20, 100, 100, 1000)
+_UNITS, _TEENS, _TENS = map(
+    str.split,
+    (
+        "zero one two three four five six seven eight nine",
+        "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
+        "twenty thirty forty fifty sixty seventy eighty ninety",
+    ),
+)
+_LARGEST = (10, 100, 100, 1000)
 _MOST_BITS = 10
 
 _Random = random.Random  # noqa: S311
@@ -44,6 +52,14 @@ def _line(draw: _Random) -> str:
 
 def _number(draw: _Random) -> int:
     return draw.randrange(draw.choice(_LARGEST))
+
+
+def _spelled(number: int) -> str:
+    """A number below 100 in words."""
+    if number < 20:
+        return (_UNITS + _TEENS)[number]
+    tens, units = divmod(number, 10)
+    return _TENS[tens - 2] + (f"-{_UNITS[units]}" if units else "")
 
 
 def _bits(number: int) -> str:
@@ -89,6 +105,14 @@ def _list(draw: _Random) -> str:
     return f"{told} The {kind} is {value}."
 
 
+def _words(draw: _Random) -> str:
+    number = draw.randrange(100)
+    name, thing = draw.choice(_NAMES), draw.choice(_THINGS)
+    if draw.random() < 0.5:
+        return f"{name} has {_spelled(number)} ({number}) {thing}."
+    return ", ".join(f"{_spelled(some)} is {some}" for some in (number, *draw.sample(range(100), 2))) + "."
+
+
 def _diary(draw: _Random) -> str:
     return (
         f"{draw.choice(_DAYS)}, {_date(draw)}: it was {draw.choice(_WEATHER)} at the {draw.choice(_PLACES)}."
@@ -120,7 +144,8 @@ def _serial(draw: _Random) -> str:
 
 
 _LINES: list[Callable[[_Random], str]] = [
-    _counting, _sum, _comparison, _list, _diary, _purchase, _story, _binary, _noise, _serial,
+    _counting, _counting, _words, _words, _sum, _comparison, _list, _diary, _purchase, _story, _binary,
+    _noise, _serial,
 ]  # fmt: skip
 
 
@@ -174,6 +199,18 @@ def _ask_when(draw: _Random) -> tuple[str, str]:
     return f"{name} came to the {draw.choice(_PLACES)} on {date}. When was that?", date
 
 
+def _ask_again(draw: _Random) -> tuple[str, str]:
+    number = str(draw.randrange(10 ** draw.randint(1, 6)))
+    return f"{draw.choice(('Repeat', 'Say', 'Copy'))} {number}.", number
+
+
+def _ask_words(draw: _Random) -> tuple[str, str]:
+    number = draw.randrange(draw.choice((10, 100)))
+    if draw.random() < 0.3:
+        return f"Write {number} in words.", _spelled(number)
+    return f"Write {_spelled(number)} in digits.", str(number)
+
+
 def _ask_price(draw: _Random) -> tuple[str, str]:
     thing, price = draw.choice(_THINGS), _price(draw)
     return f"The {thing} cost {price}. How much are the {thing}?", price
@@ -181,5 +218,5 @@ def _ask_price(draw: _Random) -> tuple[str, str]:
 
 _QUESTIONS: list[Callable[[_Random], tuple[str, str]]] = [
     _ask_sum, _ask_next, _ask_larger, _ask_any, _ask_toss, _ask_even, _ask_binary, _ask_how_many, _ask_when,
-    _ask_price,
+    _ask_price, _ask_again, _ask_words, _ask_words,
 ]  # fmt: skip

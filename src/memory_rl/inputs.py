@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from memory_rl.config import TINY
+from memory_rl.config import BUILT_IN
 from memory_rl.experiment import Experiment
 from memory_rl.files import Json, parse_json, sha256_of
 from memory_rl.own_code import sources
@@ -69,7 +69,7 @@ def changed_input(before: Json, now: Json) -> str | None:
 
 def _of_model(name: str) -> dict[str, dict[str, str]]:
     path = Path(name)
-    if name == TINY:
+    if name in BUILT_IN:
         return {}
     if name.endswith(".gguf"):
         there = path.is_file()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memory_rl.config import TINY
+from memory_rl.config import BUILT_IN
 from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
@@ -57,14 +57,15 @@ class Learners:
 
 
 def make_learners(
-    setting: Setting, folder: Path | None = None, watch: Callable[[int, float], object] | None = None
+    setting: Setting, folder: Path | None = None, watch: Callable[..., object] | None = None
 ) -> Learners:
     """The policies of a setting.
 
     Args:
         setting: of the experiment.
         folder: the run directory, for a base model that is to be saved.
-        watch: is told the steps of a format warm-up, and the bits from uniform.
+        watch: is told the steps of a format warm-up, and the bits from uniform; of a pretraining also how
+            many steps there will be, and in place of those bits its loss in bits a character.
 
     Raises:
         RunDirectoryError: if the base model cannot be saved.
@@ -87,7 +88,7 @@ def make_learners(
 def refuse_unknown_model(experiment: Experiment) -> None:
     """Raises a ModelError about a model that is not there, before PyTorch is imported."""
     policy = experiment.policy
-    if policy.backend == "local" and policy.model_name != TINY:
+    if policy.backend == "local" and policy.model_name not in BUILT_IN:
         from memory_rl.policies.hub import refuse_unknown
 
         refuse_unknown(policy.model_name)
@@ -190,7 +191,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _local(
-    setting: Setting, folder: Path | None, watch: Callable[[int, float], object] | None
+    setting: Setting, folder: Path | None, watch: Callable[..., object] | None
 ) -> tuple[Policy, dict[str, Any]]:
     with _no_collection():
         import torch
@@ -208,7 +209,7 @@ def _local(
     _use_threads(setting)
     experiment, environment = setting.experiment, setting.environment
     chosen = experiment.policy
-    base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device)
+    base = find_base_model(chosen.model_name, chosen.base_seed, chosen.dtype, chosen.device, watch)
     if chosen.gradient_checkpointing:
         recompute_layers(base.model)
     trie = make_trie(base.tokenizer, environment)
@@ -226,7 +227,7 @@ def _local(
         )
         about["warmup"] = asdict(report)
         about["seconds"] = about["warmup"].pop("seconds")
-    base.model.to(getattr(torch, chosen.dtype))  # the built-in model is made and warmed up in float32
+    base.model.to(getattr(torch, chosen.dtype))  # the built-in ones are made and warmed up in float32
     if experiment.keep.save_adapters:
         about["base"] = _base_record(experiment, base, about.get("warmup"), folder)
     given = {"lora": adapters, **_common(experiment)}
@@ -266,7 +267,7 @@ def _base_record(experiment: Experiment, base: BaseModel, warmup: Any, folder: P
         "num_secrets",
     )
     how = {word: flat[word] for word in keys if word in flat} | {"wording": experiment.wording}
-    how["made_here"] = flat["warmup"] or flat["model_name"] == TINY
+    how["made_here"] = flat["warmup"] or flat["model_name"] in BUILT_IN
     how["warmup_report"] = warmup
     how["versions"] = {name: version(name) for name in ("memory-rl", "torch", "transformers")}
     place = folder / "adapters" / BASE if experiment.keep.save_base and folder is not None else None

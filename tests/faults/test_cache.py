@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import memory_rl
 from memory_rl.errors import CacheWarning
 from memory_rl.policies import base_model, tiny_model
-from memory_rl.policies.base_model import cache_directory
+from memory_rl.policies.model_cache import cache_directory, read_cache, write_cache
 from memory_rl.policies.warmup import WarmupSettings
+from memory_rl.policies.warmup_report import WarmupReport
 
 
 @pytest.fixture
@@ -100,11 +102,11 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     assert not about["from_cache"]
 
 
-REPORT = base_model.WarmupReport(1, 2, 0.5, 0.25)
+REPORT = WarmupReport(1, 2, 0.5, 0.25)
 
 
 def keep(folder: Path) -> None:
-    base_model._write_cache({"weight": torch.ones(1000)}, folder, REPORT)
+    write_cache({"weight": torch.ones(1000)}, folder, "warmup", asdict(REPORT))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
@@ -129,7 +131,7 @@ def test_a_disk_that_is_full_for_files_of_this_size_is_a_warning(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert base_model._read_cache(tmp_path / "cache") is None
+    assert read_cache(tmp_path / "cache", "warmup", WarmupReport) is None
 
 
 def test_a_cache_that_vanishes_in_between_is_a_warning(tmp_path, monkeypatch):
@@ -151,7 +153,7 @@ def test_a_user_without_a_home_has_no_cache_and_no_folder_named_tilde(tmp_path, 
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no such user is known
     with pytest.warns(CacheWarning, match="home directory"):
         keep(cache_directory())
-    assert base_model._read_cache(cache_directory()) is None
+    assert read_cache(cache_directory(), "warmup", WarmupReport) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -159,7 +161,7 @@ def test_a_user_without_a_home_has_no_cache_and_no_folder_named_tilde(tmp_path, 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "huge file"])
 def test_what_is_no_file_of_the_cache_is_not_waited_for_and_not_read(kind, name, tmp_path):
     keep(tmp_path)
-    found = base_model._read_cache(tmp_path)
+    found = read_cache(tmp_path, "warmup", WarmupReport)
     assert found is not None
     assert (found[0], found[1]["weight"].sum()) == (REPORT, 1000)
     (tmp_path / name).unlink()
@@ -170,7 +172,7 @@ def test_what_is_no_file_of_the_cache_is_not_waited_for_and_not_read(kind, name,
     else:
         with (tmp_path / name).open("wb") as file:
             file.truncate(2**40 if name == "model.safetensors" else 10**6)  # of holes; reading makes it real
-    assert base_model._read_cache(tmp_path) is None
+    assert read_cache(tmp_path, "warmup", WarmupReport) is None
 
 
 def test_the_default_place_is_the_users_cache(monkeypatch):

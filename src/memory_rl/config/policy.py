@@ -13,8 +13,9 @@ from memory_rl.limits import FACTORS, SEEDS
 
 Backend = Literal["local", "tabular", "tinker"]
 
-TINY = "tiny"
-"""The name of the built-in model."""
+TINY, TINY_TEXT = "tiny", "tiny-text"
+BUILT_IN = TINY, TINY_TEXT
+"""The names of the built-in models: random features, and the same architecture pretrained on text."""
 
 HOSTED_MODEL = "meta-llama/Llama-3.1-8B"
 """The model of backend=tinker, unless one is given."""
@@ -39,7 +40,7 @@ class PolicySettings:
     )
     model_name: str = name_or_path(
         TINY,
-        "tiny (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. "
+        "tiny or tiny-text (built in), or a Llama-style causal LM: a directory, a hub id or a .gguf file. "
         f"backend=tinker: one of the service; default {HOSTED_MODEL}.",
         needs="backend=local,tinker",
     )
@@ -50,7 +51,7 @@ class PolicySettings:
     )
     device: Literal["cpu", "cuda", "mps"] | None = key(
         None,
-        "Where it computes. Default: cpu for the built-in model; else cuda if there is one, mps, cpu.",
+        "Where it computes. Default: cpu for a built-in model; else cuda if there is one, mps, cpu.",
         needs="backend=local",
     )
     gradient_checkpointing: bool = key(
@@ -60,7 +61,8 @@ class PolicySettings:
     )
     base_seed: int = key(
         0,
-        "The seed of the built-in base model's weights; the same base serves all runs.",
+        "The seed of a built-in base model's weights, and of the text that tiny-text reads; the same base "
+        "serves all runs.",
         SEEDS,
         needs="backend=local",
     )

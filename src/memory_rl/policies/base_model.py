@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from memory_rl.errors import CacheWarning, ModelError, one_line
-from memory_rl.files import read_json
-from memory_rl.policies import tiny_model
+from memory_rl.config import BUILT_IN, TINY_TEXT
+from memory_rl.errors import ModelError
+from memory_rl.policies import text_model, tiny_model
 from memory_rl.policies.answer_trie import AnswerTrie
 from memory_rl.policies.loading import load_pretrained
+from memory_rl.policies.model_cache import cache_directory, read_cache, write_cache
 from memory_rl.policies.pretrained_warmup import merge, warm_up_by_adapter
 from memory_rl.policies.warmup import WarmupSettings, Watch, warm_up
 from memory_rl.policies.warmup_report import WarmupReport
@@ -40,7 +35,6 @@ _TINY_WARMUP = WarmupSettings(head_steps=1000, learning_rate=3e-4)
 # Through adapters: of a large model the gradients and moments of all parameters would not fit. 0.01 bit keeps
 # 99.3 % of the mass on valid answers.
 _PRETRAINED_WARMUP = WarmupSettings(adapter_rank=8, learning_rate=1e-3, tolerance=0.01, max_steps=500)
-_WEIGHTS, _RECORD = "model.safetensors", "warmup.json"
 _WARMUP_VERSION = 3  # raise it when warmup.py or answer_directions.py change what they make
 
 
@@ -53,16 +47,24 @@ class BaseModel:
     warmup_settings: WarmupSettings
 
 
-def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | None = None) -> BaseModel:
-    """The built-in model, or a causal LM from a directory, a hub id or a GGUF file.
+def find_base_model(
+    name: str,
+    seed: int,
+    dtype: str = "float32",
+    device: str | None = None,
+    watch: text_model.Watch | None = None,
+) -> BaseModel:
+    """A built-in model, or a causal LM from a directory, a hub id or a GGUF file.
 
-    The built-in one has weights drawn from the seed, in float32.
+    The built-in ones have weights drawn from the seed, in float32; tiny-text is then pretrained, unless it is
+    in the cache.
 
     Args:
         name: `model_name`.
-        seed: of the built-in model's weights.
+        seed: of the built-in models' weights, and of the text that tiny-text reads.
         dtype: what a pretrained model computes in; a GGUF file is de-quantised to it.
         device: where it computes; None chooses.
+        watch: is told of each step of a pretraining.
 
     Raises:
         ModelError: if there is no such model or device, or it would need pickle or remote code.
@@ -70,19 +72,22 @@ def find_base_model(name: str, seed: int, dtype: str = "float32", device: str | 
     place = choose_device(name, device)
     if name == tiny_model.NAME:
         return BaseModel(tiny_model.make_model(seed).to(place), tiny_model.make_tokenizer(), _TINY_WARMUP)
+    if name == TINY_TEXT:
+        model = text_model.pretrained(seed, watch=watch)
+        return BaseModel(model.to(place), tiny_model.make_tokenizer(), _PRETRAINED_WARMUP)
     model, tokenizer = load_pretrained(name, dtype)
     return BaseModel(model.to(place), tokenizer, _PRETRAINED_WARMUP)
 
 
 def choose_device(name: str, wanted: str | None) -> str:
-    """The wanted device, or the fastest that there is; the built-in model is faster on the CPU.
+    """The wanted device, or the fastest that there is; the built-in ones are faster on the CPU.
 
     Raises:
         ModelError: if there is no such device.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted is None:
-        return "cpu" if name == tiny_model.NAME else next(device for device in there if there[device])
+        return "cpu" if name in BUILT_IN else next(device for device in there if there[device])
     if not there[wanted]:
         raise ModelError(
             f"device={wanted} cannot be used, since PyTorch finds none on this machine: use device=cpu, or "
@@ -174,11 +179,11 @@ def warm_up_cached(
     """
     base = replace(base, warmup_settings=base.warmup_settings.within(accepted))
     folder = cache_directory() / "base-models" / _key(base, trie, num_answers, prior)
-    cached = _read_cache(folder)
+    cached = read_cache(folder, "warmup", WarmupReport)
     if cached is None:
         make = warm_up_by_adapter if base.warmup_settings.adapter_rank else _warm_up_whole
         report, tensors = make(base.model, trie, num_answers, base.warmup_settings, watch, prior)
-        _write_cache(tensors, folder, report)
+        write_cache(tensors, folder, "warmup", asdict(report))
     else:
         report, tensors = cached
         merge(base.model, tensors)
@@ -193,17 +198,6 @@ def warm_up_cached(
 def _warm_up_whole(model: PreTrainedModel, *how: Any) -> tuple[WarmupReport, dict[str, torch.Tensor]]:
     report = warm_up(model, *how)
     return report, {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-
-
-def cache_directory() -> Path:
-    """Where base models are kept: MEMORY_RL_CACHE, or the user's cache directory."""
-    import platformdirs  # here, since only those who warm a model up through the cache need it
-
-    try:
-        of_user = platformdirs.user_cache_dir("memory-rl", appauthor=False)
-    except RuntimeError:  # of a user without a home, as in some containers
-        of_user = "~/.cache/memory-rl"
-    return Path(os.environ.get("MEMORY_RL_CACHE") or of_user)
 
 
 def hash_weights(model: PreTrainedModel) -> hashlib._Hash:
@@ -223,42 +217,3 @@ def _key(base: BaseModel, trie: AnswerTrie, num_answers: int, prior: np.ndarray 
     about = [_WARMUP_VERSION, num_answers, asdict(base.warmup_settings), base.model.config.to_dict()]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:32]
-
-
-def _read_cache(folder: Path) -> tuple[WarmupReport, dict[str, torch.Tensor]] | None:
-    try:
-        folder = folder.expanduser()
-        weights, about = folder / _WEIGHTS, folder / _RECORD
-        if not (weights.is_file() and about.is_file()):  # a pipe would be waited for
-            return None
-        record = read_json(about)
-        size = weights.stat().st_size
-        if size != record.get("bytes", size):  # more than there is memory for, perhaps
-            return None
-        content = weights.read_bytes()
-        if hashlib.sha256(content).hexdigest() != record["sha256"]:
-            return None
-        return WarmupReport(**record["report"]), load(content)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
-        return None  # missing, damaged or foreign: rebuilt
-
-
-def _write_cache(tensors: Mapping[str, torch.Tensor], folder: Path, report: WarmupReport) -> None:
-    """Each file appears whole or not at all; the record comes last."""
-    content = save(dict(tensors))
-    digest = hashlib.sha256(content).hexdigest()
-    record = {"sha256": digest, "bytes": len(content), "report": asdict(report)}
-    try:
-        folder = folder.expanduser()  # of a user without a home a RuntimeError
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            for name, written in ((_WEIGHTS, content), (_RECORD, json.dumps(record).encode())):
-                (Path(scratch) / name).write_bytes(written)
-                os.replace(Path(scratch) / name, folder / name)
-    except (OSError, RuntimeError) as error:
-        warnings.warn(
-            f"the warmed-up base model cannot be cached in {folder} ({one_line(str(error))}) and will be "
-            "made anew next time: set MEMORY_RL_CACHE to a folder that can be written.",
-            CacheWarning,
-            stacklevel=3,
-        )

@@ -11,12 +11,14 @@ from typing import Any
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError
 
-from memory_rl.config import TINY
+from memory_rl.config import TINY, TINY_TEXT
 from memory_rl.errors import ModelError, one_line
 
 _FILE = "config.json"  # every model has one
 _REFUSED = (401, 403, 404)
-_INSTEAD = f"give {TINY}, a .gguf file, a directory or a hub id such as HuggingFaceTB/SmolLM2-135M"
+_INSTEAD = (
+    f"give {TINY}, {TINY_TEXT}, a .gguf file, a directory or a hub id such as HuggingFaceTB/SmolLM2-135M"
+)
 
 
 def refuse_unknown(name: str) -> None:

@@ -19,7 +19,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from memory_rl.config import TINY
+from memory_rl.config import TINY, TINY_TEXT
 from memory_rl.errors import ModelError, hushed, one_line, require
 from memory_rl.inputs import shards_of
 from memory_rl.policies import hub
@@ -50,7 +50,8 @@ def load_pretrained(name: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedT
         hushed("huggingface_hub"),
         _refusing(
             f"model_name={name!r} cannot be loaded",
-            f"give {TINY}, a .gguf file, or a directory or a hub id of a causal LM with safetensors weights",
+            f"give {TINY}, {TINY_TEXT}, a .gguf file, or a directory or a hub id of a causal LM with "
+            "safetensors weights",
         ),
     ):
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -60,13 +60,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
+def make_model(seed: int, body_std: float = _BODY_STD, head_std: float = _HEAD_STD) -> LlamaForCausalLM:
     """The untrained model; the same seed gives the same weights.
 
     Args:
         seed: of the weights.
-        body_std: standard deviation of all weights but the head's. Another value than the default is for
-            studies of what it does.
+        body_std: standard deviation of all weights but the head's. Other values than the defaults are for
+            pretraining (text_model.py), and for studies of what they do.
+        head_std: the same of the head's.
     """
     size = len(_SPECIAL) + len(_CHARACTERS)
     config = LlamaConfig(
@@ -81,12 +82,12 @@ def make_model(seed: int, body_std: float = _BODY_STD) -> LlamaForCausalLM:
         model = LlamaForCausalLM(config)
     model.to_empty(device="cpu")
     model.model.rotary_emb = LlamaRotaryEmbedding(config)
-    _fill(model, body_std, torch.Generator().manual_seed(seed))
+    _fill(model, body_std, head_std, torch.Generator().manual_seed(seed))
     return model
 
 
 @torch.no_grad()
-def _fill(model: LlamaForCausalLM, body_std: float, random: torch.Generator) -> None:
+def _fill(model: LlamaForCausalLM, body_std: float, head_std: float, random: torch.Generator) -> None:
     """Draws what making the model elsewhere than on "meta" would draw, from a generator of its own.
 
     First the body, then the head: PyTorch draws what each matrix begins with, and transformers draws anew.
@@ -98,7 +99,7 @@ def _fill(model: LlamaForCausalLM, body_std: float, random: torch.Generator) -> 
             kind(generator=random)
         for layer in layers:
             layer.weight.normal_(std=body_std, generator=random)
-    model.lm_head.weight.normal_(std=_HEAD_STD, generator=random)
+    model.lm_head.weight.normal_(std=head_std, generator=random)
     model.model.embed_tokens.weight[model.config.pad_token_id] = 0.0
     for layer in model.modules():
         if isinstance(layer, LlamaRMSNorm):

@@ -20,6 +20,7 @@ from memory_rl.reporting.sheets import console_for, in_notebook
 from memory_rl.reporting.values import counted, duration
 
 _WARMUP = "warming up the base model (done once, then cached)"
+_PRETRAINING = "pretraining the base model (done once, then cached)"
 _BAR, _FRAMES_A_SECOND, _FRAMES_A_SECOND_IN_CELL = 12, 8, 4
 SECONDS_A_LINE = 5.0
 """Between two lines where standard error is no terminal."""
@@ -88,11 +89,18 @@ class Progress:
         if self._listener is not None:
             self._listener(", ".join(filter(None, [self._phase, self._about])), self._share)
 
-    def warm_up(self, steps: int, bits: float) -> None:
-        """Tells of the steps of a format warm-up, and of the bits from its target."""
-        if self._phase != _WARMUP:
-            self.phase(_WARMUP)
-        self.move(None, f"{counted(steps, 'step')}, {bits:.3f} bits from its target")
+    def warm_up(self, steps: int, bits: float, of: int | None = None) -> None:
+        """Tells of the steps of a format warm-up, and of the bits from its target.
+
+        With `of`, of those of a pretraining, so many in all, and of its loss in bits a character.
+        """
+        phase = _WARMUP if of is None else _PRETRAINING
+        if self._phase != phase:
+            self.phase(phase)
+        if of is None:
+            self.move(None, f"{counted(steps, 'step')}, {bits:.3f} bits from its target")
+        else:
+            self.move(steps / of, f"{bits:.2f} bits a character")
 
     def __enter__(self) -> Self:
         if self._quiet:

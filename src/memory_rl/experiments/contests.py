@@ -14,7 +14,7 @@ from functools import cached_property
 
 from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP, learner_keys
-from memory_rl.config.policy import TINY
+from memory_rl.config import BUILT_IN
 from memory_rl.errors import ConfigError
 from memory_rl.experiments.found import Found
 from memory_rl.experiments.grid import GridCell, check_count, make_cell, merge
@@ -66,7 +66,7 @@ class Halved:
     @cached_property
     def shares(self) -> list[list[Share]]:
         """What runs each round adds; a model that is not made from a seed is one base."""
-        seeded = "base_seed" in self.own.values and self.own.experiment.policy.model_name == TINY
+        seeded = "base_seed" in self.own.values and self.own.experiment.policy.model_name in BUILT_IN
         return spread(self.rounds, self.tuning.bases if seeded else None, self.tuning.seed)
 
     @property

@@ -1,6 +1,7 @@
 """The built-in model that has read text: what it reads, that it learns it as a language model does, and how
 it is made once, kept and found again."""
 
+import io
 import json
 import math
 from collections import Counter
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import plain_log_prob
+from rich.console import Console
 
 import memory_rl
 from memory_rl.policies import text_model, tiny_model
 from memory_rl.policies.base_model import choose_device, find_base_model
 from memory_rl.policies.synthetic_text import documents
 from memory_rl.policies.text_model import Pretraining, bits_a_character, characters, pretrain, pretrained
+from memory_rl.reporting.progress import Progress
 
 SHORT = Pretraining(steps=90, rows=4, length=64, learning_rate=1e-2)
 HELD_OUT = 10**6  # a seed that no model here has read
@@ -210,6 +213,21 @@ def test_it_is_warmed_up_and_asked_as_a_pretrained_model_is(quick):
     kept = json.loads((result.path / "adapters/base.json").read_text())
     assert kept["base_model_name_or_path"].startswith("tiny-text#")
     assert kept["made_here"]
+
+
+def test_a_pretraining_is_shown_as_one(quick):
+    progress = Progress(quiet=True)
+    pretrained(0, watch=progress.warm_up)
+    shown = Console(width=120, file=io.StringIO(), record=True)
+    shown.print(progress)
+    text = shown.export_text()
+    assert text.startswith("pretraining the base model (done once, then cached)")
+    assert "bits a character" in text
+    progress.warm_up(1, 0.5)
+    shown.print(progress)
+    assert "warming up the base model (done once, then cached) 1 step, 0.500 bits from its target" in (
+        shown.export_text()
+    )
 
 
 def test_it_computes_on_the_cpu_by_default(monkeypatch):

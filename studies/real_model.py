@@ -2,9 +2,9 @@
 
     python studies/real_model.py DIR model_name=SmolLM2-135M-Instruct.Q4_1.gguf device=cuda
 
-Other words: seconds=480 (no cell runs longer than that from the start), processes=3, runs=64, only=WORD (cells
-with that in their name), budget=1 (times the episodes of every cell), precision=tf32 or float32 (of products
-in the cells of several turns, after the warm-up; the others are float32 throughout). Of docs/pretrained.md.
+Other words: seconds=480 (for all of it), processes=3, runs=64, only=WORD (cells with that in their name),
+budget=1 (times the episodes of every cell), precision=tf32 or float32 (of the products in cells of several
+turns, after the warm-up; the others are in float32 throughout).
 
 1. The contest: SFT, each bit, the sum of bits, binary, 8 bins, log-distance, teachers and noisy binary at N =
    16 and 64, at two step sizes.
@@ -185,9 +185,7 @@ def turn_states(model: Any, trie: Any, pack: Any, where: str) -> Iterator[tuple[
     layers = [layer.post_attention_layernorm for layer in body.layers] if where == "all" else []
     with ExitStack() as hooks:
         for module in (*layers, body.norm):
-            hooks.enter_context(
-                module.register_forward_hook(lambda _, given, out: kept.append(out[row, place]))
-            )
+            hooks.enter_context(module.register_forward_hook(lambda _, __, out: kept.append(out[row, place])))
         yield kept, torch.from_numpy(turn[:, None] != turn[None])
 
 
@@ -297,7 +295,7 @@ def measure(cell: Cell, folder: Path, words: dict[str, str]) -> dict[str, Any]:
     import memory_rl
     from memory_rl.policies import transformer
 
-    transformer._FLOATS_A_PASS = 2**29  # for a model of large memory: 2 GiB of logits
+    transformer._FLOATS_A_PASS = 3 * 2**27  # three processes with a graph each fit into 80 GB
     keys = dict(cell.keys)
     exact = keys.pop("dtype", None) == "float32" or keys.get("env_type") != "multi_step"
     keys |= {name: words[name] for name in ("model_name", "device") if name in words}
@@ -410,7 +408,10 @@ def main(given: list[str]) -> None:
         worker.start()
     for worker in workers:
         worker.join(max(0.0, end - time.time()))
-        worker.terminate()
+    for worker in workers:
+        worker.terminate()  # what a run had measured is kept, and goes on next time
+    for worker in workers:
+        worker.join(20)
     queue.cancel_join_thread()
     for file in sorted((folder / "rows").glob("*.json")):
         sys.stdout.write(f"{line_of(json.loads(file.read_text(encoding='utf-8')))}\n")

@@ -451,7 +451,7 @@ IDS = {
     "quick": "85bd16eae54b7287",
     "thorough": "1fccd71d7822edd0",
 }
-"""By protocol: the hash of the ids of all cells, and of all candidates, before there were contests in rounds."""
+"""By protocol: the hash of the ids of all cells and candidates, as they were before contests in rounds."""
 
 
 @pytest.mark.parametrize("name", IDS)

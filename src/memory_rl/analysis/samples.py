@@ -24,8 +24,8 @@ from memory_rl.files import Json
 BOOKKEEPING = (KEEP - {"role"}) | {"seed", "num_runs", "base_seed"}
 """Keys in which the runs of one sample may differ: they say who, where and how, not what was measured.
 
-Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled. Nor are the
-roles of a condition, which a sweep that tunes some cells gives them.
+Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled. Nor are
+the roles that a sweep gives the cells of a condition.
 """
 
 

@@ -15,6 +15,7 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
+from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, about_stuck, over_what, stuck_in
 from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
@@ -52,7 +53,8 @@ class RateComparison:
         """One row per condition, the fastest first.
 
         rank, name, condition, N, runs, memorised; bits_per_episode and ratio (to the reference), each with
-        its 95 % interval as _low and _high; log_rank_p against the reference, holm_p the same adjusted for
+        its 95 % interval as _low and _high; stuck, the share of runs that did not memorise within the budget
+        (null where all did), and bits_per_episode_of_memorised, the rate of the others, the same; log_rank_p against the reference, holm_p the same adjusted for
         all tests, apart whether the two are told apart at 5 %; paths of the run directories.
         """
         return frame_of(self.ranked)
@@ -78,13 +80,25 @@ class RateComparison:
         """For the terminal, one row per condition."""
         to = "the best" if self.reference is self.ranked[0] else self.reference.name
         read = f"Ratio and p, of the log-rank test adjusted for all tests: against {to}."
-        rows = [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
+        found = [stuck_in(one.sample) for one in self.ranked]
+        columns = {
+            "rank": [str(place) for place in range(1, len(self.ranked) + 1)],
+            "condition": [one.name for one in self.ranked],
+            "memorised": [f"{one.sample.memorised} of {one.sample.runs}" for one in self.ranked],
+            "bits per episode": [in_brackets(one.sample.rate) for one in self.ranked],
+            "ratio": ["" if one.ratio is None else in_brackets(one.ratio) for one in self.ranked],
+            "p": ["" if one.ratio is None else _p(one.holm_p) for one in self.ranked],
+        }
+        if any(one.some for one in found):
+            columns |= {STUCK_HEAD: [one.in_a_cell for one in found]}
+            columns |= {OTHERS_HEAD: [one.others_in_a_cell for one in found]}
+        over = f"In brackets: 95 %, {over_what([one.sample for one in self.ranked])}."
         return Sheet(
-            ["rank", "condition", "memorised", "bits per episode", "ratio", "p"],
-            rows,
+            [*columns],
+            [[*row] for row in zip(*columns.values(), strict=True)],
             spare=["rank", "memorised"],
             words=["condition"],
-            caption=f"{read} In brackets: 95 % intervals.",
+            caption="\n".join(filter(None, [f"{read} {over}", about_stuck(found)])),
         )
 
     def __repr__(self) -> str:
@@ -96,11 +110,6 @@ class RateComparison:
         from memory_rl.reporting.notebook import answer_html
 
         return answer_html(self.sentence, [self.sheet()], self.warnings)
-
-
-def _row(one: Compared) -> list[str]:
-    against = ["", ""] if one.ratio is None else [in_brackets(one.ratio), _p(one.holm_p)]
-    return [one.name, f"{one.sample.memorised} of {one.sample.runs}", in_brackets(one.sample.rate), *against]
 
 
 def compare_paths(paths: Iterable[str | Path | Cell], to: Reference = "best") -> RateComparison:
@@ -172,11 +181,19 @@ def _test(one: Compared) -> str:
 def _of_two(reference: Compared, other: Compared) -> str:
     first, second = (reference, other) if _is_slower(other) else (other, reference)
     rates = f"{in_brackets(first.sample.rate)} against {in_brackets(second.sample.rate)} bits an episode"
+    rates += _of_all([reference, other])
     if other.apart is None:
         return f"{first.name} and {second.name}: {rates}, without an interval that could tell them apart."
     if not other.apart:
         return f"{first.name} and {second.name} cannot be told apart: {rates}{_test(other)}."
     return f"{first.name} learns {_times(other)} as fast as {second.name}: {rates}{_test(other)}."
+
+
+def _of_all(ranked: Sequence[Compared]) -> str:
+    """What the rates are over where some runs are stuck, and how it stands with these."""
+    stuck = [one for one in ranked if one.sample.memorised < one.sample.runs]
+    asides = "; ".join(f"{one.name} {stuck_in(one.sample).aside}" for one in stuck)
+    return f" over all runs ({asides})" if stuck else ""
 
 
 def _times(other: Compared) -> str:
@@ -197,7 +214,7 @@ def _is_slower(one: Compared) -> bool:
 
 def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[Compared]) -> str:
     best = ranked[0]
-    rate = f"{in_brackets(best.sample.rate)} bits an episode"
+    rate = f"{in_brackets(best.sample.rate)} bits an episode{_of_all([best])}"
     start = f"Of {len(ranked)} conditions {best.name} is the fastest with {rate}"
     groups: dict[str, list[str]] = {"faster": [], "slower": [], "not told apart": []}
     for one in others:
@@ -208,7 +225,8 @@ def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[C
     if reference is not best:
         parts = (f"{first_few(names)} {_is(names)} {what}" for what, names in groups.items() if names)
         return (
-            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}), {'; '.join(parts)}."
+            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}{_of_all([reference])}), "
+            f"{'; '.join(parts)}."
         )
     if len(alike) == len(others):
         return f"{start}, but cannot be told apart from any other."

@@ -22,6 +22,7 @@ from memory_rl.reporting.drawing import (
     log_axis,
     marks,
 )
+from memory_rl.reporting.claims import stuck_of
 from memory_rl.reporting.study import Entry, Study
 from memory_rl.reporting.values import STEPS, short
 
@@ -155,5 +156,6 @@ def _headings(entries: Sequence[Entry]) -> list[Layer]:
 
 
 def _heading(entry: Entry) -> str:
-    rate = entry.summary["bits_per_episode"]["estimate"]
-    return f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
+    rate, stuck = entry.summary["bits_per_episode"]["estimate"], stuck_of(entry.cell)
+    told = f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
+    return f"{told} {stuck.aside}" if stuck and stuck.some else told

@@ -189,7 +189,7 @@ def test_the_rate_s_error_is_that_of_the_delta_method_and_of_the_bootstrap():
         rng=np.random.default_rng(4),
     )
     assert log_rate(sample).error == pytest.approx(peer.standard_error, rel=0.05)
-    with pytest.raises(ValueError, match="one that memorised"):
+    with pytest.raises(ValueError, match="one run that memorised"):
         log_rate(times([9, 9], [0, 0]))
 
 

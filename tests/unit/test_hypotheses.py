@@ -215,7 +215,7 @@ def test_the_numbers_are_those_of_the_cells():
 def test_one_part_s_p_value_is_twice_that_of_the_one_sided_test():
     import scipy.stats
 
-    cells = [make_cell("sft", gamma(10, seed=1)), make_cell("binary", gamma(13, seed=2))]
+    cells = [make_cell("sft", gamma(10, seed=1)), make_cell("binary", gamma(13, seed=2), seed=1)]
     settings = {
         "of": {"condition": "sft"},
         "to": {"condition": "binary"},
@@ -227,6 +227,30 @@ def test_one_part_s_p_value_is_twice_that_of_the_one_sided_test():
     freedom = (errors[0] ** 2 + errors[1] ** 2) ** 2 / ((errors[0] ** 4 + errors[1] ** 4) / 15)
     one_sided = scipy.stats.t.cdf((np.log(1.3) - np.log(2)) / np.hypot(*errors), freedom)
     assert verdict_of("rate_ratio", settings, cells).p_value == pytest.approx(2 * one_sided)
+
+
+def test_cells_of_one_seed_are_compared_run_by_run():
+    """A ratio is Student's on what each run adds to the logarithms of both rates."""
+    import scipy.stats
+
+    slow, fast = gamma(13, seed=1), gamma(10, seed=2)
+    fast = fast * (0.2 + slow / slow.mean())  # they go up and down together
+    cells = [make_cell("sft", fast), make_cell("binary", slow)]
+    settings = {
+        "of": {"condition": "sft"},
+        "to": {"condition": "binary"},
+        "N": [16],
+        "expected": 1,
+        "margin": 2,
+    }
+    (row,) = verdict_of("rate_ratio", settings, cells).numbers
+    found = scipy.stats.ttest_rel(slow / slow.mean(), fast / fast.mean()).confidence_interval()
+    middle = np.log(slow.mean() / fast.mean())
+    assert row["ratio"] == pytest.approx(np.exp(middle))
+    assert [row["low"], row["high"]] == pytest.approx(np.exp([middle + found.low, middle + found.high]))
+    apart = [cells[0], make_cell("binary", slow, seed=5)]
+    (other,) = verdict_of("rate_ratio", settings, apart).numbers
+    assert other["high"] / other["low"] > 1.2 * row["high"] / row["low"]
 
 
 def test_p_values_are_adjusted_for_the_hypotheses_that_were_judged():
@@ -326,7 +350,8 @@ def grid_cells(entry):
 def test_the_grid_of_a_shipped_protocol_holds_every_cell_that_its_hypotheses_need(name):
     shipped = load_protocol(name)
     cells = [cell for entry in shipped.grid for cell in grid_cells(entry)]
-    assert len(gather(cells)) == len(cells)
+    bases = len({cell.settings.get("base_seed") for cell in cells})
+    assert bases * len(gather(cells)) == len(cells)
     for verdict in judge(shipped, cells):
         assert verdict.p_value is not None, verdict.reason
 
@@ -481,9 +506,9 @@ def test_the_range_over_which_an_axis_does_not_matter():
     ]
     verdict = verdict_of("same_along", settings, cells)
     assert verdict.verdict == "refuted"
-    assert verdict.reason.endswith(
+    assert (
         "Allowing for that factor, the rates of sft are the same at num_secrets = 1 and 8, "
-        "different at num_secrets = 64."
+        "different at num_secrets = 64." in verdict.reason
     )
     assert (
         verdict_of("same_along", {**settings, "over": {"num_secrets": [1, 8]}}, cells).verdict == "supported"

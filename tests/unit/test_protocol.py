@@ -47,7 +47,7 @@ def test_a_protocol_is_known_by_the_hash_of_its_bytes(tmp_path):
         "small",
         [{"command": "sft", "N": 4}],
         None,
-        10,
+        64,
         0.05,
     )
     assert protocol.hypotheses == [RateRatio(**RATIO)]
@@ -154,7 +154,8 @@ def test_an_unknown_name_or_a_missing_file_names_the_shipped_ones(tmp_path):
 
 
 def test_tests_are_found_by_their_names():
-    assert set(TESTS) == {"below_ceiling", "rate_ratio", "rises_along", "same_along"}
+    of_rates = {"below_ceiling", "rate_ratio", "rises_along", "same_along"}
+    assert set(TESTS) == of_rates | {"episodes_grow", "gap_share", "loss_closed"}
     assert all(issubclass(test, Hypothesis) for test in TESTS.values())
 
 

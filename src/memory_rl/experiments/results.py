@@ -15,7 +15,7 @@ from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
-from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, Stuck, about_stuck, over, stuck_of_row
+from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, Stuck, about_stuck, one_budget, over, stuck_of_row
 from memory_rl.reporting.sheets import Sheet, plain, say, show
 from memory_rl.reporting.values import (
     MEDIAN,
@@ -161,6 +161,10 @@ def as_csv(rows: Sequence[Json]) -> bytes:
     return to_csv(as_frame(rows)).encode()
 
 
+_SPARE = ("status", "laws", "rate", "of the\nceiling", "memorised", "median\nepisodes")
+"""What a narrow table leaves out; the last two only where the share that is stuck stands beside them."""
+
+
 def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell] = ()) -> Sheet:
     """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns.
 
@@ -172,6 +176,7 @@ def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell]
     keys = ["condition", "N", *(key for key in (rows[0] if rows else {}) if key not in FIELDS)]
     keys += [key for key in ("seed", "learning_rate") if _tells_apart(rows, key, keys)]
     found = [stuck_of_row(row) for row in rows]
+    by = one_budget(found)
     over_runs = over([1 for cell in cells if cell.experiment.policy.backend != "tabular"])
     columns = {
         **{key: key for key in keys},
@@ -196,9 +201,9 @@ def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell]
     )
     return Sheet(
         list(columns),
-        table_rows((_in_words(*pair, keys) for pair in zip(rows, found, strict=True)), columns),
+        table_rows((_in_words(*pair, keys, by) for pair in zip(rows, found, strict=True)), columns),
         keys=keys,
-        spare=[one for one in ("status", "laws", "rate", "of the\nceiling") if one in columns],
+        spare=[one for one in _SPARE[: None if STUCK_HEAD in columns else 4] if one in columns],
         words=("condition", "status", "laws", *keys[2:]),
         caption=caption,
     )
@@ -258,7 +263,7 @@ def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
     )
 
 
-def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str]) -> Json:
+def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str], by: str | None) -> Json:
     """What of a row is not a number with an interval; its keys as they would be typed."""
     known, rate = row["memorised"] is not None, row["bits_per_episode"]
     share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
@@ -266,7 +271,7 @@ def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str]) -> Json:
         **row,
         **{key: shown(row[key]) for key in keys if row[key] is not None},
         "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
-        "stuck": stuck.in_a_cell if stuck else None,
+        "stuck": stuck.in_a_column(by) if stuck else None,
         "others": stuck.others_in_a_cell if stuck else None,
         "share": None if share is None else f"{number(100 * share, 2)} %",
     }

@@ -43,10 +43,14 @@ class Stuck:
         """The budget, as in "by 4,000"; nothing where it is not known."""
         return "" if self.budget is None else f"by {self.budget:,}"
 
-    @property
-    def in_a_cell(self) -> str:
-        """For a table: 19 % [4, 46] by 4,000; a dash where no run is stuck."""
-        return f"{percent(self.share)} {self.by}".rstrip() if self.some else UNKNOWN
+    def in_a_column(self, known_by: str | None = None) -> str:
+        """For a table: 19 % [4, 46] by 4,000; a dash where no run is stuck.
+
+        Args:
+            known_by: the budget that stands below the table, as of `one_budget`, and not in its rows.
+        """
+        by = "" if self.by == known_by else self.by
+        return f"{percent(self.share)} {by}".rstrip() if self.some else UNKNOWN
 
     @property
     def others_in_a_cell(self) -> str:
@@ -91,6 +95,12 @@ def about_stuck(found: Iterable[Stuck | None]) -> str:
     many = f", up to their budgets of {by[0]:,} to {by[-1]:,} episodes" if len(by) > 2 else upto
     of_all = f"Bits per episode: over all runs{many}, the stuck ones too." if some else ""
     return " ".join(filter(None, [of_all, unseen(one.runs for one in known if not one.some)]))
+
+
+def one_budget(found: Iterable[Stuck | None]) -> str | None:
+    """By which budget the runs of a table are stuck, if it is one for all."""
+    budgets = {one.by for one in found if one and one.some}
+    return budgets.pop() if len(budgets) == 1 else None
 
 
 def percent(share: Estimate) -> str:

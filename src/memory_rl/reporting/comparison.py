@@ -15,7 +15,7 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
-from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, about_stuck, over_what, stuck_in
+from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, about_stuck, one_budget, over_what, stuck_in
 from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
@@ -90,13 +90,13 @@ class RateComparison:
             "p": ["" if one.ratio is None else _p(one.holm_p) for one in self.ranked],
         }
         if any(one.some for one in found):
-            columns |= {STUCK_HEAD: [one.in_a_cell for one in found]}
+            columns |= {STUCK_HEAD: [one.in_a_column(one_budget(found)) for one in found]}
             columns |= {OTHERS_HEAD: [one.others_in_a_cell for one in found]}
         over = f"In brackets: 95 %, {over_what([one.sample for one in self.ranked])}."
         return Sheet(
             [*columns],
             [[*row] for row in zip(*columns.values(), strict=True)],
-            spare=["rank", "memorised"],
+            spare=["rank", "memorised", "p"] if STUCK_HEAD in columns else ["rank", "memorised"],
             words=["condition"],
             caption="\n".join(filter(None, [f"{read} {over}", about_stuck(found)])),
         )

@@ -330,7 +330,7 @@ def _words(row: Mapping[str, Any], stuck: Stuck | None) -> list[str]:
     of_all = "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE)))
     memorised = "" if not row["runs"] else f"{row['memorised']} of {row['runs']}"
     if stuck and stuck.some:
-        memorised += f", stuck {stuck.in_a_cell}"
+        memorised += f", stuck {stuck.in_a_column()}"
         alone = stuck.others.value is not None
         of_all = in_brackets(stuck.others) if alone else f"{of_all} {stuck.by}".strip()
     size = "" if row["N"] is None else f"N={row['N']}"

@@ -68,7 +68,7 @@ def _of_stuck(row: dict[str, Any]) -> dict[str, Any]:
     """The columns about runs that are stuck, which are empty where none is."""
     stuck = stuck_of_row(row)
     if stuck and stuck.some:
-        return {"stuck_words": stuck.in_a_cell}
+        return {"stuck_words": stuck.in_a_column()}
     return {"stuck_words": None, **dict.fromkeys(OTHERS)}
 
 

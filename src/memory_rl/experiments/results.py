@@ -176,7 +176,7 @@ def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell]
     keys = ["condition", "N", *(key for key in (rows[0] if rows else {}) if key not in FIELDS)]
     keys += [key for key in ("seed", "learning_rate") if _tells_apart(rows, key, keys)]
     found = [stuck_of_row(row) for row in rows]
-    by = one_budget(found)
+    at = one_budget(found)
     over_runs = over([1 for cell in cells if cell.experiment.policy.backend != "tabular"])
     columns = {
         **{key: key for key in keys},
@@ -201,7 +201,7 @@ def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell]
     )
     return Sheet(
         list(columns),
-        table_rows((_in_words(*pair, keys, by) for pair in zip(rows, found, strict=True)), columns),
+        table_rows((_in_words(*pair, keys, at) for pair in zip(rows, found, strict=True)), columns),
         keys=keys,
         spare=[one for one in _SPARE[: None if STUCK_HEAD in columns else 4] if one in columns],
         words=("condition", "status", "laws", *keys[2:]),
@@ -263,7 +263,7 @@ def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
     )
 
 
-def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str], by: str | None) -> Json:
+def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str], at: str | None) -> Json:
     """What of a row is not a number with an interval; its keys as they would be typed."""
     known, rate = row["memorised"] is not None, row["bits_per_episode"]
     share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
@@ -271,7 +271,7 @@ def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str], by: str | Non
         **row,
         **{key: shown(row[key]) for key in keys if row[key] is not None},
         "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
-        "stuck": stuck.in_a_column(by) if stuck else None,
+        "stuck": stuck.in_a_column(at) if stuck else None,
         "others": stuck.others_in_a_cell if stuck else None,
         "share": None if share is None else f"{number(100 * share, 2)} %",
     }

@@ -39,18 +39,18 @@ class Stuck:
         return self.count > 0
 
     @property
-    def by(self) -> str:
-        """The budget, as in "by 4,000"; nothing where it is not known."""
-        return "" if self.budget is None else f"by {self.budget:,}"
+    def at(self) -> str:
+        """The budget, as in "at 4,000"; nothing where it is not known."""
+        return "" if self.budget is None else f"at {self.budget:,}"
 
-    def in_a_column(self, known_by: str | None = None) -> str:
-        """For a table: 19 % [4, 46] by 4,000; a dash where no run is stuck.
+    def in_a_column(self, known: str | None = None) -> str:
+        """For a table: 19 % [4, 46] at 4,000; a dash where no run is stuck.
 
         Args:
-            known_by: the budget that stands below the table, as of `one_budget`, and not in its rows.
+            known: the budget that stands below the table, as of `one_budget`, and not in its rows.
         """
-        by = "" if self.by == known_by else self.by
-        return f"{percent(self.share)} {by}".rstrip() if self.some else UNKNOWN
+        at = "" if self.at == known else self.at
+        return f"{percent(self.share)} {at}".rstrip() if self.some else UNKNOWN
 
     @property
     def others_in_a_cell(self) -> str:
@@ -59,9 +59,9 @@ class Stuck:
 
     @property
     def aside(self) -> str:
-        """Beside a rate over all runs: by 4,000 episodes, 3 of 16 runs stuck, 19 % [4, 46]; the others 0.04."""
-        counted = f"{self.count} of {self.runs} runs stuck, {percent(self.share)}"
-        start = f"{self.by} episodes, {counted}" if self.by else counted
+        """Beside a rate over all runs: 3 of 16 runs, 19 % [4, 46], stuck at 4,000 episodes; the others 0.04."""
+        start = f"{self.count} of {self.runs} runs, {percent(self.share)}, stuck"
+        start += f" {self.at} episodes" if self.at else ""
         return start if self.others.value is None else f"{start}; the others {in_brackets(self.others)}"
 
 
@@ -98,8 +98,8 @@ def about_stuck(found: Iterable[Stuck | None]) -> str:
 
 
 def one_budget(found: Iterable[Stuck | None]) -> str | None:
-    """By which budget the runs of a table are stuck, if it is one for all."""
-    budgets = {one.by for one in found if one and one.some}
+    """At which budget the runs of a table are stuck, if it is one for all."""
+    budgets = {one.at for one in found if one and one.some}
     return budgets.pop() if len(budgets) == 1 else None
 
 
@@ -113,12 +113,19 @@ def _hundredths(share: float | None) -> str:
     return UNKNOWN if share is None else short(100 * share, 2)
 
 
-def unseen(of_runs: Iterable[int]) -> str:
-    """What tables say of conditions without a stuck run, by how many runs each has; nothing of single ones."""
+def unseen(of_runs: Iterable[int], *, alone: bool = False) -> str:
+    """What tables say of conditions without a stuck run, by how many runs each has; nothing of single ones.
+
+    Args:
+        of_runs: the numbers of runs.
+        alone: whether it is of one condition that is known to have no stuck run.
+    """
     counts = sorted({runs for runs in of_runs if runs > 1})
     if not counts:
         return ""
     first, *more = counts if len(counts) < _MANY else [counts[0], counts[-1]]
+    if alone:
+        return f"No run of {first:,} is stuck: fewer than {_missed(first)} are (95 %)."
     others = "".join(f"; of {runs:,}, fewer than {_missed(runs)}" for runs in more)
     return f"Where no run of {first:,} is stuck, fewer than {_missed(first)} are (95 %){others}."
 

@@ -64,8 +64,9 @@ class RateComparison:
         """What came out."""
         others = [one for one in self.ranked if one is not self.reference]
         if len(others) == 1:
-            return _of_two(self.reference, *others)
-        return _of_many(self.ranked, self.reference, others)
+            return _of_two(self.reference, *others) + _asides([self.reference, *others])
+        told = [self.ranked[0], *([] if self.ranked[0] is self.reference else [self.reference])]
+        return _of_many(self.ranked, self.reference, others) + _asides(told)
 
     def as_dict(self) -> Json:
         """The same for JSON: sentence, warnings, name of the reference, and rows."""
@@ -189,11 +190,18 @@ def _of_two(reference: Compared, other: Compared) -> str:
     return f"{first.name} learns {_times(other)} as fast as {second.name}: {rates}{_test(other)}."
 
 
+def _stuck(ranked: Sequence[Compared]) -> list[Compared]:
+    return [one for one in ranked if one.sample.memorised < one.sample.runs]
+
+
 def _of_all(ranked: Sequence[Compared]) -> str:
-    """What the rates are over where some runs are stuck, and how it stands with these."""
-    stuck = [one for one in ranked if one.sample.memorised < one.sample.runs]
-    asides = "; ".join(f"{one.name} {stuck_in(one.sample).aside}" for one in stuck)
-    return f" over all runs ({asides})" if stuck else ""
+    """What rates are over where some runs are stuck."""
+    return " over all runs up to the budget" if _stuck(ranked) else ""
+
+
+def _asides(ranked: Sequence[Compared]) -> str:
+    """A sentence on each condition with runs that are stuck."""
+    return "".join(f" {one.name}: {stuck_in(one.sample).aside}." for one in _stuck(ranked))
 
 
 def _times(other: Compared) -> str:
@@ -214,7 +222,7 @@ def _is_slower(one: Compared) -> bool:
 
 def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[Compared]) -> str:
     best = ranked[0]
-    rate = f"{in_brackets(best.sample.rate)} bits an episode{_of_all([best])}"
+    rate = f"{in_brackets(best.sample.rate)} bits an episode{_of_all(ranked)}"
     start = f"Of {len(ranked)} conditions {best.name} is the fastest with {rate}"
     groups: dict[str, list[str]] = {"faster": [], "slower": [], "not told apart": []}
     for one in others:
@@ -225,7 +233,7 @@ def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[C
     if reference is not best:
         parts = (f"{first_few(names)} {_is(names)} {what}" for what, names in groups.items() if names)
         return (
-            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}{_of_all([reference])}), "
+            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}), "
             f"{'; '.join(parts)}."
         )
     if len(alike) == len(others):

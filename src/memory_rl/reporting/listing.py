@@ -15,7 +15,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
 from memory_rl.files import Json, as_path, read_json
-from memory_rl.reporting.claims import Stuck, stuck_of_row
+from memory_rl.reporting.claims import Stuck, stuck_of_row, unseen
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.study import differing_keys, names_by_keys
 from memory_rl.reporting.values import MEDIAN, OTHERS, RATE, STUCK, in_brackets, measured
@@ -283,7 +283,7 @@ def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
     rows = [[row[0].removeprefix(f"{folder}/"), *row[1:]] for row in rows]
     title = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}{f' in {folder}' if folder else ''}"
     headings = ["path", "what", "memorised", "bits per episode [95 %]", "ended", "when"]
-    told = {"title": title, "caption": "\n".join(filter(None, [_of_stuck(found)]))}
+    told = {"title": title, "caption": _of_stuck(found)}
     sheet = Sheet(headings, rows, words=[headings[0], headings[1], *headings[4:]], **told)
     if width is None or _whole_width(sheet) <= width:
         return sheet
@@ -323,7 +323,8 @@ def _folded(line: str, width: int) -> list[str]:
 def _of_stuck(found: Sequence[Stuck | None]) -> str:
     """What stands in the columns of the results where runs are stuck."""
     some = any(one and one.some for one in found)
-    return "Stuck: by the budget of a run, 95 %; bits per episode there: of those that memorised." if some else ""
+    two = "Stuck: by the budget in episodes, 95 %; bits per episode there: of those that memorised." if some else ""
+    return " ".join(filter(None, [two, unseen(one.runs for one in found if one and not one.some)]))
 
 
 def _words(row: Mapping[str, Any], stuck: Stuck | None) -> list[str]:
@@ -332,7 +333,7 @@ def _words(row: Mapping[str, Any], stuck: Stuck | None) -> list[str]:
     if stuck and stuck.some:
         memorised += f", stuck {stuck.in_a_column()}"
         alone = stuck.others.value is not None
-        of_all = in_brackets(stuck.others) if alone else f"{of_all} {stuck.by}".strip()
+        of_all = in_brackets(stuck.others) if alone else f"{of_all} {stuck.at}".strip()
     size = "" if row["N"] is None else f"N={row['N']}"
     of_cells = "" if row["cells"] is None else f", {row['complete']} of {row['cells']}"
     return [

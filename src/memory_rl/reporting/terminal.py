@@ -51,7 +51,9 @@ def answer_sheet(cell: Cell) -> Sheet:
         above, most = mind, value
     title = f"{cell.condition}, N = {cell.N}: {counted(cell.bits_to_learn, 'bit')} to learn"
     headings = ("", f"bits per {unit_of(cell)}", _LOST)
-    return Sheet(headings, rows, words=("", _LOST), title=title, caption="\n".join(_remarks(cell)))
+    words, whole = ("", _LOST), (_LOST,)
+    caption = "\n".join(_remarks(cell))
+    return Sheet(headings, rows, keys=whole, words=words, title=title, caption=caption)
 
 
 def _columns(rate: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def _lines(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         name = f"{MINDS[mind]}, all {summary['runs']} runs" if both and mind == "policy" else MINDS[mind]
         yield mind, name, rates[mind]
     if both and "of_memorised" in summary:
-        name = f"{MINDS['policy']}, the {memorised} that memorised"
+        name = f"{MINDS['policy']}, {memorised} that memorised"
         yield _OTHERS, name, summary["of_memorised"]["bits_per_episode"]
 
 
@@ -135,11 +137,12 @@ def _of_stuck(cell: Cell) -> str:
     if found is None:
         return ""
     if not found.some:
-        return unseen([found.runs])
+        return unseen([found.runs], alone=True)
     by = f", each up to {found.budget:,} {unit_of(cell)}s" if found.budget else ""
-    whose = "Observer and policy" if "rates" in cell.summary else "Policy"
-    alone = " but for its last line" if _has_both_kinds(cell) and "of_memorised" in cell.summary else ""
-    return f"{whose}{alone}: over all runs{by}; {found.count} stuck there, {percent(found.share)}."
+    whose = "Observer and policy are" if "rates" in cell.summary else "The policy is"
+    alone = ", but for the last line" if _has_both_kinds(cell) and "of_memorised" in cell.summary else ""
+    stuck = f"{found.count}, {percent(found.share)}, {'is' if found.count == 1 else 'are'} stuck there"
+    return f"{whose} over all runs{by}{alone}; {stuck}."
 
 
 def _capital(name: str) -> str:

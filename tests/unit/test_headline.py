@@ -32,7 +32,7 @@ CASES = [
     (
         {
             "memorised": 13,
-            "others": {"median": (120.0, 68.0, 144.0), "rate": (0.0401, 0.0312, 0.0515)},
+            "others": {"median": (120.0, 68.0, 144.0), "rate": (0.0401, 0.0312, 0.0517)},
             "most": (3.0, 3.0),
         },
         "13 of 16 runs memorised the secret, after a median of 120 episodes [68, 144]; 3, 19 % [4, 46], were "

@@ -73,7 +73,9 @@ def test_without_a_ledger_there_are_ceiling_and_policy_and_noise_lowers_the_ceil
     alone = answer_sheet(cell_of(memorised=1, num_runs=1, backend="tabular")).caption
     assert "In brackets" not in alone
     many = answer_sheet(cell_of(memorised=64, num_runs=64, backend="tabular")).caption
-    assert many.endswith("\nIn brackets: 95 %, over runs. No run of 64 is stuck: fewer than 5.6 % are (95 %).")
+    assert many.endswith(
+        "\nIn brackets: 95 %, over runs. No run of 64 is stuck: fewer than 5.6 % are (95 %)."
+    )
     noisy = cell_of(most=(1.0, 0.531), reward_noise=0.1)
     assert answer_sheet(noisy).rows[1] == ["Shannon capacity", "0.531", "÷1.88"]
     assert " Shannon capacity: noise and ties counted." in answer_sheet(noisy).caption

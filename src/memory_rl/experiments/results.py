@@ -15,7 +15,15 @@ from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
-from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, Stuck, about_stuck, one_budget, over, stuck_of_row
+from memory_rl.reporting.claims import (
+    OTHERS_HEAD,
+    STUCK_HEAD,
+    Stuck,
+    about_stuck,
+    one_budget,
+    over,
+    stuck_of_row,
+)
 from memory_rl.reporting.sheets import Sheet, plain, say, show
 from memory_rl.reporting.values import (
     MEDIAN,

@@ -176,7 +176,7 @@ def _chart(study: Study, N: int, axis: Axis) -> Chart:
     return Chart(
         N,
         [_row(entry, labels[entry.label], axis) for entry in sorted(entries, key=_rate, reverse=True)],
-        compared.sentence if compared else "",
+        compared.outcome if compared else "",
         compared.warnings if compared else [],
         {str(cell.path): one for one in (compared.ranked if compared else ()) for cell in one.sample.cells},
     )

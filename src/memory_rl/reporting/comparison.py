@@ -61,12 +61,17 @@ class RateComparison:
 
     @property
     def sentence(self) -> str:
-        """What came out."""
+        """What came out, and of the conditions whose rates are told how many runs are stuck."""
+        named = self.ranked if len(self.ranked) == 2 else dict.fromkeys([self.ranked[0], self.reference])
+        return self.outcome + _asides([*named])
+
+    @property
+    def outcome(self) -> str:
+        """The same without what is stuck, for where that stands beside it."""
         others = [one for one in self.ranked if one is not self.reference]
         if len(others) == 1:
-            return _of_two(self.reference, *others) + _asides([self.reference, *others])
-        told = [self.ranked[0], *([] if self.ranked[0] is self.reference else [self.reference])]
-        return _of_many(self.ranked, self.reference, others) + _asides(told)
+            return _of_two(self.reference, *others)
+        return _of_many(self.ranked, self.reference, others)
 
     def as_dict(self) -> Json:
         """The same for JSON: sentence, warnings, name of the reference, and rows."""
@@ -233,8 +238,7 @@ def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[C
     if reference is not best:
         parts = (f"{first_few(names)} {_is(names)} {what}" for what, names in groups.items() if names)
         return (
-            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}), "
-            f"{'; '.join(parts)}."
+            f"{start}; against {reference.name} ({in_brackets(reference.sample.rate)}), {'; '.join(parts)}."
         )
     if len(alike) == len(others):
         return f"{start}, but cannot be told apart from any other."

@@ -323,7 +323,11 @@ def _folded(line: str, width: int) -> list[str]:
 def _of_stuck(found: Sequence[Stuck | None]) -> str:
     """What stands in the columns of the results where runs are stuck."""
     some = any(one and one.some for one in found)
-    two = "Stuck: by the budget in episodes, 95 %; bits per episode there: of those that memorised." if some else ""
+    two = (
+        "Stuck: by the budget in episodes, 95 %; bits per episode there: of those that memorised."
+        if some
+        else ""
+    )
     return " ".join(filter(None, [two, unseen(one.runs for one in found if one and not one.some)]))
 
 

@@ -56,9 +56,13 @@ def tables(study: Study, answer: Answer) -> list[WordTable]:
         }
         for entry in study.entries
     ]
-    columns = _RESULTS if answer.some_stuck else {
-        heading: column for heading, column in _RESULTS.items() if column not in ("stuck_words", OTHERS)
-    }
+    columns = (
+        _RESULTS
+        if answer.some_stuck
+        else {
+            heading: column for heading, column in _RESULTS.items() if column not in ("stuck_words", OTHERS)
+        }
+    )
     table = word_table("results", rows, columns)
     reach = " ".join(filter(None, [f"In brackets: 95 %, {answer.over}.", answer.unseen]))
     return [replace(table, reading=f"{table.reading} {reach}"), *capacity_tables(study)]

@@ -158,4 +158,4 @@ def _headings(entries: Sequence[Entry]) -> list[Layer]:
 def _heading(entry: Entry) -> str:
     rate, stuck = entry.summary["bits_per_episode"]["estimate"], stuck_of(entry.cell)
     told = f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
-    return f"{told} {stuck.aside}" if stuck and stuck.some else told
+    return f"{told}; {stuck.aside}" if stuck and stuck.some else told

@@ -20,8 +20,8 @@ CASES = [
     ),
     (
         {"memorised": 9, "median": (300.0, 120.0, None), "rate": (0.0101, 0.004, 0.02)},
-        "9 of 16 runs memorised the secret; 7, 44 % [20, 70], were stuck at 4,000. Over all runs by then: 0.01 "
-        "bits an episode [0.004, 0.02], 1 % of the 1-bit ceiling, and half had memorised after 300 episodes "
+        "9 of 16 runs memorised the secret; 7, 44 % [20, 70], were stuck at 4,000. Over all runs by then: "
+        "0.01 bits an episode [0.004, 0.02], 1 % of the 1-bit ceiling, and half had memorised after 300 episodes "
         "[120, beyond].",  # of an older version, which does not tell how fast the others were
     ),
     (
@@ -36,17 +36,18 @@ CASES = [
             "most": (3.0, 3.0),
         },
         "13 of 16 runs memorised the secret, after a median of 120 episodes [68, 144]; 3, 19 % [4, 46], were "
-        "stuck at 4,000. Those that memorised: 0.04 bits an episode [0.031, 0.052], 1 % of the 3-bit ceiling.",
+        "stuck at 4,000. Those that memorised: 0.04 bits an episode [0.031, 0.052], 1 % of the 3-bit "
+        "ceiling.",
     ),
     (
         {"memorised": 1, "others": {"median": (8.0, *ONE), "rate": (0.5, *ONE)}},
-        "1 of 16 runs memorised the secret, after 8 episodes; 15, 94 % [70, 100], were stuck at 4,000. The one "
-        "that memorised: 0.5 bits an episode, 50 % of the 1-bit ceiling.",
+        "1 of 16 runs memorised the secret, after 8 episodes; 15, 94 % [70, 100], were stuck at 4,000. "
+        "The one that memorised: 0.5 bits an episode, 50 % of the 1-bit ceiling.",
     ),
     (
         {"memorised": 15, "others": {"median": (0.0, 0.0, 0.0), "rate": NONE}},
-        "15 of 16 runs memorised the secret, before the first episode; 1, 6.2 % [0.16, 30], was stuck at 4,000, "
-        "so that there is nothing to measure.",
+        "15 of 16 runs memorised the secret, before the first episode; 1, 6.2 % [0.16, 30], was stuck at "
+        "4,000, so that there is nothing to measure.",
     ),
     (
         {"memorised": 0, "median": (None, 0.0, None), "rate": (0.0, 0.0, 0.00034)},
@@ -89,8 +90,8 @@ CASES = [
     ),
     (
         {"memorised": 2, "median": (None, 100.0, None), "stopped": "max_tokens_total=2500 leaves too few"},
-        "2 of 16 runs memorised the secret; 14, 88 % [62, 98], were stuck when max_tokens_total was spent. Over "
-        "all runs by then: 0.049 bits an episode [0.037, 0.064], 5 % of the 1-bit ceiling.",
+        "2 of 16 runs memorised the secret; 14, 88 % [62, 98], were stuck when max_tokens_total was spent. "
+        "Over all runs by then: 0.049 bits an episode [0.037, 0.064], 5 % of the 1-bit ceiling.",
     ),
     (
         {"reward_noise": 0.1, "most": (1.0, 0.531)},

@@ -48,7 +48,7 @@ def test_where_runs_are_stuck_the_losses_multiply_to_the_rate_of_all_and_the_oth
     assert [row[1] for row in sheet.rows[-2:]] == ["0.05", "0.2 [0.1, 0.3]"]
     lost = [row[2] for row in sheet.rows]
     assert lost == ["", "alphabet ÷2", "exploration ÷1.25 [1.1, 1.4]", "absorption ÷8 [6, 11]", ""]
-    assert 2 * 1.25 * 8 == pytest.approx(values["capacity"] / values["policy"])
+    assert values["capacity"] / values["policy"] == pytest.approx(2 * 1.25 * 8)
     assert (
         "Observer and policy are over all runs, each up to 4,000 episodes, but for the last line; 3, 19 % "
         "[4, 46], are stuck there." in sheet.caption

@@ -50,8 +50,8 @@ FIELDS = (
 """The columns of results.csv; after them come the keys in which the cells differ.
 
 Episodes to memorise and bits per episode have 95 % intervals, and are empty where they lie beyond the budget.
-stuck: the share of runs that did not memorise within the budget, in episodes; bits_per_episode is over all runs
-up to it, bits_per_episode_of_memorised of the others alone.
+stuck: the share of runs that did not memorise within the budget, in episodes; bits_per_episode is over all
+runs up to it, bits_per_episode_of_memorised of the others alone.
 laws: whether both hold, as far as they were checked.
 """
 
@@ -173,6 +173,9 @@ _SPARE = ("status", "laws", "rate", "of the\nceiling", "memorised", "median\nepi
 """What a narrow table leaves out; the last two only where the share that is stuck stands beside them."""
 
 
+_LAWS = "Laws: whether the measurement keeps those of information theory."
+
+
 def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell] = ()) -> Sheet:
     """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns.
 
@@ -201,7 +204,7 @@ def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell]
         filter(
             None,
             [
-                f"In brackets: 95 %, {over_runs}. Laws: whether the measurement keeps those of information theory.",
+                f"In brackets: 95 %, {over_runs}. {_LAWS}",
                 about_stuck(found),
                 f"sweep directory: {location}",
             ],

@@ -163,7 +163,7 @@ def make_answer(study: Study) -> Answer:
 
 
 def reach_of(entries: Sequence[Entry]) -> tuple[str, str]:
-    """What the intervals of a table are over, and what conditions without a stuck run could not have shown."""
+    """What intervals are over, and what conditions without a stuck run could not have shown."""
     found = [stuck_of(entry.cell) for entry in entries]
     counts = [one.runs for one in found if one and not one.some]
     return over_what([entry.sample for entry in entries]), unseen(counts)
@@ -224,7 +224,8 @@ def _span(study: Study, N: int) -> str:
     least, *_, most = sorted([*study.at(N), *study.at(N)], key=_rate)
     if least.label == most.label:
         return f"At N = {N}: {headline(least.cell)}"
-    return f"At N = {N}, an episode put between {_told(least)} and {_told(most)} into the model{_of_all(study.at(N))}."
+    span = f"between {_told(least)} and {_told(most)}"
+    return f"At N = {N}, an episode put {span} into the model{_of_all(study.at(N))}."
 
 
 def _others(study: Study, main: int) -> list[str]:

@@ -59,7 +59,7 @@ class Stuck:
 
     @property
     def aside(self) -> str:
-        """Beside a rate over all runs: 3 of 16 runs, 19 % [4, 46], stuck at 4,000 episodes; the others 0.04."""
+        """Beside a rate of all: 3 of 16 runs, 19 % [4, 46], stuck at 4,000 episodes; the others 0.04."""
         start = f"{self.count} of {self.runs} runs, {percent(self.share)}, stuck"
         start += f" {self.at} episodes" if self.at else ""
         return start if self.others.value is None else f"{start}; the others {in_brackets(self.others)}"
@@ -67,11 +67,11 @@ class Stuck:
 
 def stuck_of_row(row: Mapping[str, Any]) -> Stuck | None:
     """From the columns of `memory_rl.reporting.values.measured`; None of what has no results."""
-    known = row.get("runs"), row.get("memorised")
-    if None in known or row.get(STUCK[0]) is None:
+    runs, memorised = row.get("runs"), row.get("memorised")
+    if runs is None or memorised is None or row.get(STUCK[0]) is None:
         return None
     share, others = (Estimate(*map(row.get, columns)) for columns in (STUCK, OTHERS))
-    return Stuck(known[0], known[0] - known[1], share, row.get("budget"), others)
+    return Stuck(runs, runs - memorised, share, row.get("budget"), others)
 
 
 def stuck_of(cell: Cell) -> Stuck | None:

@@ -54,16 +54,17 @@ class RateComparison:
 
         rank, name, condition, N, runs, memorised; bits_per_episode and ratio (to the reference), each with
         its 95 % interval as _low and _high; stuck, the share of runs that did not memorise within the budget
-        (null where all did), and bits_per_episode_of_memorised, the rate of the others, the same; log_rank_p against the reference, holm_p the same adjusted for
-        all tests, apart whether the two are told apart at 5 %; paths of the run directories.
+        (null where all did), and bits_per_episode_of_memorised, the rate of the others;
+        log_rank_p against the reference, holm_p the same adjusted for all tests, apart whether the two are told apart at 5 %; paths of the run directories.
         """
         return frame_of(self.ranked)
 
     @property
     def sentence(self) -> str:
         """What came out, and of the conditions whose rates are told how many runs are stuck."""
-        named = self.ranked if len(self.ranked) == 2 else dict.fromkeys([self.ranked[0], self.reference])
-        return self.outcome + _asides([*named])
+        few = len(self.ranked) == 2
+        named = [one for one in self.ranked if few or one is self.ranked[0] or one is self.reference]
+        return self.outcome + _asides(named)
 
     @property
     def outcome(self) -> str:

@@ -19,8 +19,8 @@ def headline(cell: Cell) -> str:
     """The answer of a run directory in a sentence; of one that has none yet, how it stands.
 
     For example: 16 of 16 runs memorised the secret after a median of 116 episodes [68, 144]: 0.049 bits an
-    episode, 5 % of the 1-bit ceiling. An interval is a 95 % one. Where some runs are stuck their share is told
-    and the rate of the others, or, of an older run directory, that of all by the budget.
+    episode, 5 % of the 1-bit ceiling. An interval is a 95 % one. Where some runs are stuck their share is
+    told and the rate of the others, or, of an older run directory, that of all by the budget.
     """
     if not cell.summary:
         return _without_answer(cell)

@@ -77,8 +77,9 @@ def list_folders(
     Returns:
         The columns of `COLUMNS`. kind: run, sweep, or folder for a damaged one. ended: finished, running,
             interrupted, killed, failed, diverged or damaged. runs, memorised: of a sweep, those of its
-            complete cells. bits_per_episode is over all runs; stuck is the share of them that did not memorise
-            within the budget, and bits_per_episode_of_memorised the rate of the others. Times are in UTC, as in manifests; seconds are those of training.
+            complete cells. bits_per_episode is over all runs; stuck is the share that did not memorise within
+            the budget, and bits_per_episode_of_memorised the rate of the others. Times are in UTC, as in
+            manifests; seconds are those of training.
 
     Raises:
         RunDirectoryError: if a path is missing or holds nothing of a run.
@@ -283,8 +284,10 @@ def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
     rows = [[row[0].removeprefix(f"{folder}/"), *row[1:]] for row in rows]
     title = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}{f' in {folder}' if folder else ''}"
     headings = ["path", "what", "memorised", "bits per episode [95 %]", "ended", "when"]
-    told = {"title": title, "caption": _of_stuck(found)}
-    sheet = Sheet(headings, rows, words=[headings[0], headings[1], *headings[4:]], **told)
+    caption = _of_stuck(found)
+    sheet = Sheet(
+        headings, rows, words=[headings[0], headings[1], *headings[4:]], title=title, caption=caption
+    )
     if width is None or _whole_width(sheet) <= width:
         return sheet
     headings = ["path, what", "memorised, bits per episode", "ended, when"]
@@ -297,7 +300,9 @@ def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
         headings, narrow, room = ["\n".join(headings)], [["\n".join(row)] for row in narrow], width
     for row in narrow:
         row[0] = "\n".join(part for line in row[0].split("\n") for part in _folded(line, room))
-    return Sheet(headings, narrow, keys=headings, words=[headings[0], headings[-1]], **told)
+    return Sheet(
+        headings, narrow, keys=headings, words=[headings[0], headings[-1]], title=title, caption=caption
+    )
 
 
 def _whole_width(sheet: Sheet) -> int:

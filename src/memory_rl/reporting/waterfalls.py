@@ -10,6 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from memory_rl.reporting import curves
+from memory_rl.reporting.claims import stuck_of
 from memory_rl.reporting.drawing import (
     DECADES,
     LANE,
@@ -22,7 +23,6 @@ from memory_rl.reporting.drawing import (
     log_axis,
     marks,
 )
-from memory_rl.reporting.claims import stuck_of
 from memory_rl.reporting.study import Entry, Study
 from memory_rl.reporting.values import STEPS, short
 

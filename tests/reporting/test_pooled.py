@@ -1,4 +1,4 @@
-"""Run directories that differ in seed and base alone: one condition of a page, with all runs and their bases."""
+"""Run directories that differ in seed and base alone: one condition of a page, with all their runs."""
 
 import json
 import math
@@ -65,7 +65,7 @@ def test_a_page_has_one_line_for_all_seeds_and_every_run_in_it(folder):
     assert summary["stuck"]["ci95"] == pytest.approx([*stuck])
     assert binary.cell.metrics["run"].n_unique() == 12
     assert sum(cell.metrics.height for cell in single) == binary.cell.metrics.height
-    known = sum((cell.summary["episodes_to_know"] for cell in single), [])
+    known = [episode for cell in single for episode in cell.summary["episodes_to_know"]]
     assert summary["episodes_to_know"] == known
     last = curves.survival([binary]).filter(pl.col("episode") == 40)["surviving"].item()
     assert last == pytest.approx((~memorised).mean(), rel=1e-3)  # four digits are drawn
@@ -80,9 +80,8 @@ def test_a_page_has_one_line_for_all_seeds_and_every_run_in_it(folder):
 def test_over_several_bases_intervals_are_over_bases(folder, tmp_path):
     cells = with_bases(folder, tmp_path)
     (entry,) = make_study(cells).entries
-    d, t = (
-        np.array([getattr(cell.times, name).sum() for cell in cells]) for name in ("memorised", "episodes")
-    )
+    d = np.array([cell.times.memorised.sum() for cell in cells])
+    t = np.array([cell.times.episodes.sum() for cell in cells])
     ratio = d.sum() / t.sum()
     excess = (d - ratio * t) / d.mean()  # Cochran's linearisation of a ratio of cluster totals
     reach = scipy.stats.t.ppf(0.975, 2) * excess.std(ddof=1) / math.sqrt(3)

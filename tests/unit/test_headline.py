@@ -21,8 +21,8 @@ CASES = [
     (
         {"memorised": 9, "median": (300.0, 120.0, None), "rate": (0.0101, 0.004, 0.02)},
         "9 of 16 runs memorised the secret; 7, 44 % [20, 70], were stuck at 4,000. Over all runs by then: "
-        "0.01 bits an episode [0.004, 0.02], 1 % of the 1-bit ceiling, and half had memorised after 300 episodes "
-        "[120, beyond].",  # of an older version, which does not tell how fast the others were
+        "0.01 bits an episode [0.004, 0.02], 1 % of the 1-bit ceiling, and half had memorised after "
+        "300 episodes [120, beyond].",  # of an older version, which does not tell how fast the others were
     ),
     (
         {"memorised": 3, "median": (None, 900.0, None), "rate": (0.0003, 1e-4, 9e-4), "max_episodes": 524288},

@@ -273,8 +273,9 @@ def test_a_sweep_in_a_sentence(quick):
     rows[1] |= SOME_STUCK
     assert sweep_headline(rows) == (
         "3 of 3 cells are complete: from 0.001 bits an episode (sft N=64 lora_rank=8; 3 of 16 runs, 19 % "
-        "[4, 46], stuck at 524,288 episodes; the others 0.000105 [0.0000113, 0.000998]) to 1.5 bits an episode "
-        "(sft N=256 lora_rank=8). Some runs are stuck in 1 of 3 cells: rates are over all runs up to the budget."
+        "[4, 46], stuck at 524,288 episodes; the others 0.000105 [0.0000113, 0.000998]) to 1.5 bits an "
+        "episode (sft N=256 lora_rank=8). Some runs are stuck in 1 of 3 cells: rates are over all runs up to "
+        "the budget."
     )
     for row in rows:
         row |= LONGEST | {"bits_per_episode": 0.0526}

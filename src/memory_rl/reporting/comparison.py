@@ -54,9 +54,9 @@ class RateComparison:
 
         rank, name, condition, N, runs, memorised; bits_per_episode and ratio (to the reference), each with
         its 95 % interval as _low and _high; stuck, the share of runs that did not memorise within the
-        budget, which is null where all did, and bits_per_episode_of_memorised, the rate of the others, both with their
-        intervals; log_rank_p against the reference, holm_p the same adjusted for all tests, apart whether the
-        two are told apart at 5 %; paths of the run directories.
+        budget, which is null where all did, and bits_per_episode_of_memorised, the rate of the others, both
+        with their intervals; log_rank_p against the reference, holm_p the same adjusted for all tests, apart
+        whether the two are told apart at 5 %; paths of the run directories.
         """
         return frame_of(self.ranked)
 

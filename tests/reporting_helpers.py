@@ -117,9 +117,10 @@ def cell_of(
     most: tuple = (1.0, 1.0),
     status: str = "completed",
     stopped: str | None = None,
+    others: dict | None = None,
     **keys,
 ) -> Cell:
-    """A run directory that came out like this, as summary.json has it."""
+    """A run directory that came out like this, as summary.json has it; `others` are those that memorised."""
     runs = keys.get("num_runs", 16)
     experiment = make_experiment(keys, "sft" if keys.get("signal") == "example" else "train")
     manifest = {
@@ -139,4 +140,10 @@ def cell_of(
         "ceilings": dict(zip(("capacity", "shannon_capacity"), most, strict=True)),
         "stopped": stopped,
     }
+    if others is not None:
+        median, rate = others["median"], others["rate"]
+        summary["of_memorised"] = {
+            "episodes_to_memorise": {"median": median[0], "ci95": [*median[1:]]},
+            "bits_per_episode": {"estimate": rate[0], "ci95": [*rate[1:]]},
+        }
     return Cell(Path("run"), manifest, summary if status == "completed" else {})

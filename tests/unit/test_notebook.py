@@ -57,7 +57,9 @@ def test_a_result_is_a_sentence_a_table_and_a_figure(result):
     spent = result.metrics.filter(pl.col("bits_known") >= 3).group_by("run").agg(pl.col("episode").min())
     rate = float(rows["policy"][0].split()[0])
     assert rate == pytest.approx(4 * 4 / spent["episode"].sum(), rel=1e-2)
-    assert rows["policy"][1] == f"absorption \N{DIVISION SIGN}{summary['losses']['absorption']:.3g}"
+    low, high = summary["losses_ci95"]["absorption"]
+    lost = f"absorption \N{DIVISION SIGN}{summary['losses']['absorption']:.3g} [{low:.3g}, {high:.3g}]"
+    assert rows["policy"][1].replace("<br>", " ") == lost
     (picture,) = _pictures(html)
     assert "Bits known: log2 N + log2 P(S)." in picture
 

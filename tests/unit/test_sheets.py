@@ -22,18 +22,26 @@ from memory_rl.experiments.store import SweepDirectory
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.reporting import sheets
 from memory_rl.reporting.sheets import Sheet, say, show
-from memory_rl.reporting.values import MEDIAN, RATE
+from memory_rl.reporting.values import MEDIAN, OTHERS, RATE, STUCK
 
 WIDTHS = (80, 100, 120)
 LONGEST = {
-    "memorised": 13,
+    "memorised": 16,
     "runs": 16,
-    "censored": 3,
+    "censored": 0,
     "capacity": 3.0,
     "laws": "holds",
     "seconds": 12.3,
     **dict(zip(MEDIAN, (1296.0, 1204.0, 12432.0), strict=True)),
     **dict(zip(RATE, (0.0000999, 0.0000103, 0.000968), strict=True)),
+    **dict(zip(STUCK, (0.0, 0.0, 0.2059), strict=True)),
+    "budget": 524288,
+}
+SOME_STUCK = {
+    "memorised": 13,
+    "censored": 3,
+    **dict(zip(STUCK, (3 / 16, 0.0405, 0.4565), strict=True)),
+    **dict(zip(OTHERS, (0.000105, 0.0000113, 0.000998), strict=True)),
 }
 
 
@@ -63,7 +71,7 @@ def blocks(lines: list[str], first: re.Pattern) -> list[str]:
     rule = next(place for place, line in enumerate(lines) if set(line) == {"─"})
     found: list[str] = []
     for line in lines[rule + 1 :]:
-        if line.startswith(("the same", "no room", "Bits per episode: ")):
+        if line.startswith(("the same", "no room", "In brackets: ")):
             break
         if first.match(line):
             found.append(line)
@@ -91,7 +99,7 @@ def test_the_quick_protocol_has_its_keys_and_whole_intervals_in_every_row(quick,
         assert row.startswith(cell.experiment.condition)
         assert str(cell.experiment.world.N) in words
         assert str(cell.values["lora_rank"]) in words
-        assert "13 of 16" in row
+        assert "16 of 16" in row
         assert "[1,204, 12,432]" in row  # on one line
         assert "[0.0000103, 0.000968]" in row
         assert "1,296" in words
@@ -100,19 +108,42 @@ def test_the_quick_protocol_has_its_keys_and_whole_intervals_in_every_row(quick,
     assert any("the same in all rows: status completed, laws holds, rate 0.0005" in line for line in lines)
 
 
+@pytest.mark.parametrize("width", [*WIDTHS, 60])
+def test_where_runs_are_stuck_each_row_has_their_share_and_both_rates(quick, width):
+    cells = [cell for cell in quick if cell.values["lora_rank"] == 8][:4]
+    rows = [{**row, **(SOME_STUCK if place else {})} for place, row in enumerate(rows_of(cells))]
+    lines = printed(results_sheet(rows, "sweeps/quick", cells), width)
+    assert max(map(len, lines)) <= width
+    whole, *stuck = blocks(lines, CONDITION)
+    assert "19 %" not in whole
+    assert len(stuck) == 3
+    for row in stuck:
+        assert "19 %" in row
+        assert "[4, 46]" in row
+        assert "[0.0000103, 0.000968]" in row  # over all runs
+        assert "[0.0000113, 0.000998]" in row  # of those that memorised
+    said = " ".join(lines)
+    assert "over all runs, up to the budget of 524,288 episodes, the stuck ones too." in said
+    assert "Where no run of 16 is stuck, fewer than 21 % are (95 %)." in said  # 1 - 0.025^(1/16)
+    assert "95 %, over runs of one base model each." in said
+    alone = " ".join(printed(results_sheet(rows[:1], "sweeps/quick", cells[:1]), width))
+    assert "fewer than 21 %" in alone
+    assert "over all runs" not in alone
+
+
 @pytest.mark.parametrize("width", [*WIDTHS, 60, 40])
 def test_four_algorithms_are_told_apart(width):
     cells = cells_of_axes(None, {"algorithm": "reinforce,grpo,rloo,ppo", "backend": "tabular", "N": "16,64"})
     lines = printed(results_sheet(rows_of(cells), "sweep"), width)
     rows = blocks(lines, re.compile("binary"))
-    assert len(rows) == len({row.split("13 of")[0] + row.split("[")[0] for row in rows}) == 8
+    assert len(rows) == len({row.split("16 of")[0] + row.split("[")[0] for row in rows}) == 8
     for cell, row in zip(cells, rows, strict=True):
         assert re.search(rf"\b{cell.values['algorithm']}\b", row)
     assert max(map(len, lines)) <= width
 
 
 def row_of(name: str) -> list[str]:
-    return [name, "13 of 16", "0.0526 [0.0397, 0.0698]", "0.513 [0.253, 1.04]", "0.086"]
+    return [name, "16 of 16", "0.0526 [0.0397, 0.0698]", "0.513 [0.253, 1.04]", "0.086"]
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80])
@@ -239,8 +270,15 @@ def test_a_sweep_in_a_sentence(quick):
         "3 of 3 cells are complete: from 0.001 bits an episode (sft N=64 lora_rank=8) to 1.5 bits an episode "
         "(sft N=256 lora_rank=8)."
     )
+    rows[1] |= SOME_STUCK
+    assert sweep_headline(rows) == (
+        "3 of 3 cells are complete: from 0.001 bits an episode (sft N=64 lora_rank=8; 3 of 16 runs, 19 % "
+        "[4, 46], stuck at 524,288 episodes; the others 0.000105 [0.0000113, 0.000998]) to 1.5 bits an "
+        "episode (sft N=256 lora_rank=8). Some runs are stuck in 1 of 3 cells: rates are over all runs up to "
+        "the budget."
+    )
     for row in rows:
-        row["bits_per_episode"] = 0.0526
+        row |= LONGEST | {"bits_per_episode": 0.0526}
     assert sweep_headline(rows) == "3 of 3 cells are complete, with 0.053 bits an episode each."
     rows[0]["bits_per_episode"], rows[1]["bits_per_episode"] = 0.25, 0.001
     rows[0]["status"] = rows[1]["status"] = "failed"

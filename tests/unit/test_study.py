@@ -15,7 +15,7 @@ def test_a_model_in_a_directory_goes_by_the_directorys_name():
                 "kind": "train",
                 "condition": "binary",
                 "status": "completed",
-                "config": {"N": 16, "model_name": name},
+                "config": {"N": 16, "model_name": name, "seed": 0, "num_runs": 4},
             },
             {},
         )

@@ -37,15 +37,44 @@ def test_each_line_is_compared_with_the_one_above_and_a_gain_is_called_one():
     assert against(cell) == ["", "", "", "absorption ÷3"]
 
 
+def test_where_runs_are_stuck_the_losses_multiply_to_the_rate_of_all_and_the_others_have_a_line():
+    others = {"median": (120.0, 68.0, 144.0), "rate": (0.2, 0.1, 0.3)}
+    cell = cell_of(memorised=13, others=others)
+    values = {"capacity": 1.0, "questioner": 0.5, "observer": 0.4, "policy": 0.05}
+    cell.summary["rates"] = {name: {"estimate": value, "ci95": None} for name, value in values.items()}
+    cell.summary["losses_ci95"] = {"exploration": [1.1, 1.4], "absorption": [6.0, 11.0]}
+    sheet = answer_sheet(cell)
+    assert [row[0] for row in sheet.rows[-2:]] == ["policy, all 16 runs", "policy, 13 that memorised"]
+    assert [row[1] for row in sheet.rows[-2:]] == ["0.05", "0.2 [0.1, 0.3]"]
+    lost = [row[2] for row in sheet.rows]
+    assert lost == ["", "alphabet ÷2", "exploration ÷1.25 [1.1, 1.4]", "absorption ÷8 [6, 11]", ""]
+    assert values["capacity"] / values["policy"] == pytest.approx(2 * 1.25 * 8)
+    assert (
+        "Observer and policy are over all runs, each up to 4,000 episodes, but for the last line; 3, 19 % "
+        "[4, 46], are stuck there." in sheet.caption
+    )
+    del cell.summary["of_memorised"], cell.summary["losses_ci95"]  # as in an older run directory
+    assert [row[2] for row in answer_sheet(cell).rows][-1] == "absorption ÷8"
+    cell.summary["rates"]["policy"]["estimate"] = 0.5
+    cell.summary["losses_ci95"] = {"absorption": [0.5, 2.0]}
+    assert answer_sheet(cell).rows[-1][2] == "absorption ×1.25 [0.5, 2] (a gain)"
+
+
 def test_without_a_ledger_there_are_ceiling_and_policy_and_noise_lowers_the_ceiling():
     assert [row[0] for row in answer_sheet(cell_of()).rows] == [
         "naive capacity",
         "policy",
     ]
     assert against(cell_of()) == ["", "÷20.4"]
-    assert (
-        answer_sheet(cell_of()).caption
-        == "Naive capacity: log2 of the number of signals that a reward can bring."
+    assert answer_sheet(cell_of()).caption.split("\n") == [
+        "Naive capacity: log2 of the number of signals that a reward can bring.",
+        "In brackets: 95 %, over runs of one base model. No run of 16 is stuck: fewer than 21 % are (95 %).",
+    ]
+    alone = answer_sheet(cell_of(memorised=1, num_runs=1, backend="tabular")).caption
+    assert "In brackets" not in alone
+    many = answer_sheet(cell_of(memorised=64, num_runs=64, backend="tabular")).caption
+    assert many.endswith(
+        "\nIn brackets: 95 %, over runs. No run of 64 is stuck: fewer than 5.6 % are (95 %)."
     )
     noisy = cell_of(most=(1.0, 0.531), reward_noise=0.1)
     assert answer_sheet(noisy).rows[1] == ["Shannon capacity", "0.531", "÷1.88"]

@@ -60,7 +60,7 @@ class Compared:
 
     def as_row(self) -> dict[str, Any]:
         """Its columns of the frame, but its rank."""
-        ratio = self.ratio or Estimate(None)
+        ratio, others = self.ratio or Estimate(None), self.sample.rate_of_memorised
         return {
             "name": self.name,
             "condition": self.sample.first.condition,
@@ -69,6 +69,9 @@ class Compared:
             "memorised": self.sample.memorised,
             **dict(zip(_RATE, (self.sample.rate.value, *self.sample.rate.interval), strict=True)),
             **dict(zip(_RATIO, (ratio.value, *ratio.interval), strict=True)),
+            **dict(zip(_STUCK, (self.sample.stuck.value, *self.sample.stuck.interval), strict=True)),
+            "budget": self.sample.budget,
+            **dict(zip(_OTHERS, (others.value, *others.interval), strict=True)),
             "log_rank_p": self.log_rank_p,
             "holm_p": self.holm_p,
             "apart": self.apart,
@@ -78,12 +81,16 @@ class Compared:
 
 _RATE = ("bits_per_episode", "bits_per_episode_low", "bits_per_episode_high")
 _RATIO = ("ratio", "ratio_low", "ratio_high")
+_STUCK = ("stuck", "stuck_low", "stuck_high")
+_OTHERS = tuple(f"bits_per_episode_of_memorised{end}" for end in ("", "_low", "_high"))
 _SCHEMA: dict[str, Any] = {
     "rank": pl.Int64,
     "name": pl.String,
     "condition": pl.String,
     **dict.fromkeys(("N", "runs", "memorised"), pl.Int64),
-    **dict.fromkeys((*_RATE, *_RATIO, "log_rank_p", "holm_p"), pl.Float64),
+    **dict.fromkeys((*_RATE, *_RATIO, *_STUCK), pl.Float64),
+    "budget": pl.Int64,
+    **dict.fromkeys((*_OTHERS, "log_rank_p", "holm_p"), pl.Float64),
     "apart": pl.Boolean,
     "paths": pl.List(pl.String),
 }

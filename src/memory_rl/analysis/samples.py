@@ -98,6 +98,11 @@ class Sample:
         return bits_per_episode(self.times, self.first.information)
 
     @cached_property
+    def rate_of_memorised(self) -> Estimate:
+        """Bits per episode of the runs that memorised, without those that are stuck."""
+        return bits_per_episode(self.times.of_memorised, self.first.information)
+
+    @cached_property
     def log_rate(self) -> Normal:
         """The logarithm of the bits per episode, over all episodes of all runs.
 

@@ -106,12 +106,26 @@ def bootstrap_mean(values: np.ndarray) -> Estimate:
     return Estimate.from_bootstrap(values.mean(), resampled_means(values, RESAMPLES), len(values))
 
 
-def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(
+    values: np.ndarray, units: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over runs with its bootstrap interval: (R, T) to mean, low and high, each (T,).
 
     With one run the interval is empty (NaN).
+
+    Args:
+        values: (R, T).
+        units: (R,) the names of the units that are drawn, with all their runs; None if each run is one.
     """
-    low, high = percentiles(resampled_means(values, CURVE_RESAMPLES), len(values))
+    if units is None:
+        drawn, count = resampled_means(values, CURVE_RESAMPLES), len(values)
+    else:
+        _, place = np.unique(units, return_inverse=True)
+        of_unit = np.eye(place.max() + 1)[place].T  # (U, R)
+        sums, runs = of_unit @ values, of_unit.sum(axis=1)
+        weights = resampled_means(runs, CURVE_RESAMPLES)[:, None]
+        drawn, count = resampled_means(sums, CURVE_RESAMPLES) / weights, len(runs)
+    low, high = percentiles(drawn, count)
     return values.mean(axis=0), low, high
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from memory_rl.analysis.collect import Cell, last_rows
 from memory_rl.analysis.laws import check_laws
-from memory_rl.analysis.statistics import Estimate, bootstrap_mean, proportion
+from memory_rl.analysis.statistics import Estimate, bootstrap_mean, nested_share
 from memory_rl.analysis.survival import (
     MemorisationTimes,
     bits_per_episode,
@@ -51,9 +51,7 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
             "restricted_mean_ci95": mean.interval,
         },
         "bits_per_episode": bits_per_episode(times, cell.information).as_dict(),
-        "of_memorised": {
-            "bits_per_episode": bits_per_episode(times.of_memorised, cell.information).as_dict()
-        },
+        "of_memorised": _of_memorised(cell, times.of_memorised),
         "stuck": _stuck(cell, times),
         "ceilings": dict(ceilings),
     }
@@ -69,9 +67,18 @@ def summarise(cell: Cell, ceilings: Json, episodes_to_know: np.ndarray | None) -
     return summary
 
 
+def _of_memorised(cell: Cell, times: MemorisationTimes) -> Json:
+    """How fast the runs were that memorised, without those that are stuck."""
+    median = median_episodes(times) if len(times.episodes) else Estimate(None)
+    return {
+        "bits_per_episode": bits_per_episode(times, cell.information).as_dict(),
+        "episodes_to_memorise": {"median": median.value, "ci95": median.interval},
+    }
+
+
 def _stuck(cell: Cell, times: MemorisationTimes) -> Json:
     """The share of runs that did not memorise, and the budget by which they did not."""
-    share = proportion(int((~times.memorised).sum()), len(times.episodes))
+    share = nested_share(~times.memorised, times.units)
     return {**share.as_dict(), "budget": cell.experiment.budget}
 
 
@@ -127,7 +134,8 @@ def _ledger(cell: Cell, end: pl.DataFrame, known: np.ndarray, summary: Json) -> 
         known: (R,) when the ideal observers knew S, 0 for never: those are censored where their run ended.
         summary: so far: the policy's bits an episode, and the ceilings.
     """
-    observer = MemorisationTimes(np.where(known > 0, known, end["episode"].to_numpy()), known > 0)
+    units = cell.times.units if cell.measured else None
+    observer = MemorisationTimes(np.where(known > 0, known, end["episode"].to_numpy()), known > 0, units)
     capacity, questioner = (summary["ceilings"][name] for name in ("capacity", "ideal_questioner"))
     reached = questioner and questioner["to_reach"]
     rates = {
@@ -170,7 +178,8 @@ def _absorption(cell: Cell, observer: MemorisationTimes) -> list[float | None]:
     """The interval of what the policy lost of what its observer knew, run by run."""
     if not cell.measured or not (cell.times.tells_a_rate and observer.tells_a_rate):
         return [None, None]
-    units = np.array([f"run {run}" for run in range(len(observer.episodes))])
+    alone = np.array([f"run {run}" for run in range(len(observer.episodes))])
+    units = alone if observer.units is None else observer.units
     rates = [log_rate(replace(times, units=units)) for times in (observer, cell.times)]
     return contrast(rates, [1, -1]).exp().interval
 

@@ -189,7 +189,7 @@ def bits_per_episode(times: MemorisationTimes, information: float) -> Estimate:
     if not times.memorised.any():
         return Estimate(0.0, 0.0, information * -np.log(TAIL) / spent)
     rate = information * float(times.memorised.sum()) / spent
-    if len(times.episodes) == 1:
+    if not times.tells_a_rate:
         return Estimate(rate)
     return Estimate(rate, *(information * float(np.exp(end)) for end in log_rate(times).interval()))
 

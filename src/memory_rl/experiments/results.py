@@ -17,8 +17,27 @@ from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
 from memory_rl.keys import shown
+from memory_rl.reporting.claims import (
+    OTHERS_HEAD,
+    STUCK_HEAD,
+    Stuck,
+    about_stuck,
+    one_budget,
+    over,
+    stuck_of_row,
+)
 from memory_rl.reporting.sheets import Sheet, plain, say, show
-from memory_rl.reporting.values import MEDIAN, RATE, UNKNOWN, counted, measured, number, table_rows
+from memory_rl.reporting.values import (
+    MEDIAN,
+    OTHERS,
+    RATE,
+    STUCK,
+    UNKNOWN,
+    counted,
+    measured,
+    number,
+    table_rows,
+)
 from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")
@@ -27,11 +46,14 @@ _IN_CONDITIONS = ("signal", "env_type", "reward_type", "reward_bins", "reward_no
 FIELDS = (
     *("id", "command", "condition", "N", "seed", "learning_rate", "status", "why"),
     *("runs", "memorised", "censored", *MEDIAN, "restricted_mean_episodes", *RATE),
+    *(*STUCK, "budget", *OTHERS),
     *("capacity", "laws", "seconds"),
 )
 """The columns of results.csv; after them come the keys in which the cells differ.
 
 Episodes to memorise and bits per episode have 95 % intervals, and are empty where they lie beyond the budget.
+stuck: the share of runs that did not memorise within the budget, in episodes; bits_per_episode is over all
+runs up to it, bits_per_episode_of_memorised of the others alone.
 laws: whether both hold, as far as they were checked.
 """
 
@@ -47,7 +69,8 @@ def _make_row(cell: GridCell, directory: SweepDirectory, whys: Mapping[str, str]
     }
     if summary is not None:
         laws = {check["status"] for check in summary.get("checks", {}).values()}
-        row |= {name: value for name, value in measured(summary).items() if name in FIELDS}
+        found = measured(summary, cell.experiment.budget)
+        row |= {name: value for name, value in found.items() if name in FIELDS}
         row |= {
             "why": None,
             "laws": ", ".join(sorted(laws)) or None,
@@ -150,30 +173,52 @@ def as_csv(rows: Sequence[Json]) -> bytes:
     return to_csv(as_frame(rows)).encode()
 
 
-def results_sheet(rows: Sequence[Json], location: str) -> Sheet:
-    """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns."""
+_SPARE = ("status", "laws", "rate", "of the\nceiling", "memorised", "median\nepisodes")
+"""What a narrow table leaves out; the last two only where the share that is stuck stands beside them."""
+
+
+_LAWS = "Laws: whether the measurement keeps those of information theory."
+
+
+def results_sheet(rows: Sequence[Json], location: str, cells: Sequence[GridCell] = ()) -> Sheet:
+    """The table that ends a sweep: one row per cell, of which all keys in which cells differ are columns.
+
+    Args:
+        rows: as of `make_rows`.
+        location: of the sweep.
+        cells: whether they have base models, over whose runs the intervals are.
+    """
     keys = ["condition", "N", *(key for key in (rows[0] if rows else {}) if key not in FIELDS)]
     keys += [key for key in ("seed", "learning_rate") if _tells_apart(rows, key, keys)]
+    found = [stuck_of_row(row) for row in rows]
+    at = one_budget(found)
+    over_runs = over([1 for cell in cells if cell.experiment.policy.backend != "tabular"])
     columns = {
         **{key: key for key in keys},
         **({} if "learning_rate" in keys else {"rate": "learning_rate"}),
         "memorised": "of_runs",
         "median\nepisodes": MEDIAN,
         "bits per\nepisode": RATE,
+        **({STUCK_HEAD: "stuck", OTHERS_HEAD: "others"} if any(one and one.some for one in found) else {}),
         "of the\nceiling": "share",
         "laws": "laws",
         "status": "status",
     }
-    caption = (
-        "Bits per episode: over all episodes of all runs. In brackets: 95 % intervals over runs. "
-        "Laws: whether the measurement keeps those of information theory.\n"
-        f"sweep directory: {location}"
+    caption = "\n".join(
+        filter(
+            None,
+            [
+                f"In brackets: 95 %, {over_runs}. {_LAWS}",
+                about_stuck(found),
+                f"sweep directory: {location}",
+            ],
+        )
     )
     return Sheet(
         list(columns),
-        table_rows((_in_words(row, keys) for row in rows), columns),
+        table_rows((_in_words(*pair, keys, at) for pair in zip(rows, found, strict=True)), columns),
         keys=keys,
-        spare=[one for one in ("status", "laws", "rate", "of the\nceiling") if one in columns],
+        spare=[one for one in _SPARE[: None if STUCK_HEAD in columns else 4] if one in columns],
         words=("condition", "status", "laws", *keys[2:]),
         caption=caption,
     )
@@ -192,13 +237,24 @@ def sweep_headline(rows: Sequence[Json]) -> str:
         f"{number(row['bits_per_episode'], 2)} bits an episode" for row in (by_rate[0], by_rate[-1])
     )
     if least == most:
-        return f"{said}, with {least}{' each' if len(by_rate) > 1 else ''}."
-    return f"{said}: from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})."
+        each = " each" if len(by_rate) > 1 else ""
+        return f"{said}, with {least}{each}.{_of_all(by_rate)}"
+    ends = f"from {least} ({_named(by_rate[0])}) to {most} ({_named(by_rate[-1])})"
+    return f"{said}: {ends}.{_of_all(by_rate)}"
 
 
 def _named(row: Json) -> str:
     more = (f"{key}={shown(row[key])}" for key in row if key not in FIELDS and row[key] is not None)
-    return " ".join([row["condition"], f"N={row['N']}", *more])
+    stuck = stuck_of_row(row)
+    aside = f"; {stuck.aside}" if stuck and stuck.some else ""
+    return " ".join([row["condition"], f"N={row['N']}", *more]) + aside
+
+
+def _of_all(rows: Sequence[Json]) -> str:
+    """What the rates are over, and in how many cells runs are stuck, if in any."""
+    stuck = sum(row["memorised"] < row["runs"] for row in rows)
+    where = f"in {stuck} of {len(rows)} cells" if len(rows) > 1 else "there"
+    return f" Some runs are stuck {where}: rates are over all runs up to the budget." if stuck else ""
 
 
 def compared(cells: Sequence[GridCell], rows: Sequence[Json]) -> Iterator[Compared]:
@@ -222,7 +278,7 @@ def _tells_apart(rows: Sequence[Json], key: str, others: Sequence[str]) -> bool:
     )
 
 
-def _in_words(row: Json, keys: Sequence[str]) -> Json:
+def _in_words(row: Json, stuck: Stuck | None, keys: Sequence[str], at: str | None) -> Json:
     """What of a row is not a number with an interval; its keys as they would be typed."""
     known, rate = row["memorised"] is not None, row["bits_per_episode"]
     share = rate / row["capacity"] if known and rate is not None and row["capacity"] else None
@@ -230,6 +286,8 @@ def _in_words(row: Json, keys: Sequence[str]) -> Json:
         **row,
         **{key: shown(row[key]) for key in keys if row[key] is not None},
         "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
+        "stuck": stuck.in_a_column(at) if stuck else None,
+        "others": stuck.others_in_a_cell if stuck else None,
         "share": None if share is None else f"{number(100 * share, 2)} %",
     }
 

@@ -394,6 +394,7 @@ class Sweep:
 
     def _sheets(self, rows: Sequence[Json], ranking: Ranking | None) -> list[Sheet]:
         """What ends it: of a protocol of learners, which has hundreds of cells, the ranking alone."""
-        of_cells = [results.chosen_sheet(self.choices), results.results_sheet(rows, self.directory.location)]
+        ended = results.results_sheet(rows, self.directory.location, self.cells)
+        of_cells = [results.chosen_sheet(self.choices), ended]
         ranks = [] if ranking is None else [ranking_sheet(ranking)]
         return ranks if ranks and self.protocol and self.protocol.learners else [*of_cells, *ranks]

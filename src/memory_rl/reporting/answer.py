@@ -10,6 +10,7 @@ from functools import cached_property
 from memory_rl.analysis.comparison import Compared
 from memory_rl.analysis.samples import gather
 from memory_rl.errors import first_few
+from memory_rl.reporting.claims import over_what, stuck_of, unseen
 from memory_rl.reporting.comparison import RateComparison, compare_cells
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
 from memory_rl.reporting.implementation import soundness
@@ -76,6 +77,7 @@ class Row:
         words: bits per episode with their interval.
         share: of the ceiling, in words.
         rate, low, high, ceiling: places; None for what is not there.
+        stuck: the runs that are, and how fast the others were; empty where none is.
     """
 
     label: Label
@@ -85,6 +87,7 @@ class Row:
     low: float | None
     high: float | None
     ceiling: float | None
+    stuck: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,20 @@ class Answer:
         sentences: what came out.
         charts: one for each N.
         axis: of all of them.
+        over: what the intervals are over.
+        unseen: what conditions without a stuck run could not have shown.
     """
 
     sentences: Sequence[str]
     charts: Sequence[Chart]
     axis: Axis
+    over: str = "over runs"
+    unseen: str = ""
+
+    @property
+    def some_stuck(self) -> bool:
+        """Whether the charts rank conditions some of whose runs are stuck."""
+        return any(row.stuck for chart in self.charts for row in chart.rows)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -142,12 +154,19 @@ def make_answer(study: Study) -> Answer:
     """The answer of a study: in words, at the N with the most conditions first, then at others."""
     axis = _axis(study.entries)
     charts = [_chart(study, N, axis) for N in study.sizes]
-    beside = soundness(study)
+    beside, reach = soundness(study), reach_of(study.entries)
     if len(study.entries) == 1:
-        return Answer([headline(study.entries[0].cell), *beside], charts, axis)
+        return Answer([headline(study.entries[0].cell), *beside], charts, axis, *reach)
     main = max(charts, key=lambda chart: (len(chart.rows), chart.N))
     of_main = [_span(study, main.N), *filter(None, [main.sentence])]
-    return Answer([*of_main, *_others(study, main.N), *beside], charts, axis)
+    return Answer([*of_main, *_others(study, main.N), *beside], charts, axis, *reach)
+
+
+def reach_of(entries: Sequence[Entry]) -> tuple[str, str]:
+    """What intervals are over, and what conditions without a stuck run could not have shown."""
+    found = [stuck_of(entry.cell) for entry in entries]
+    counts = [one.runs for one in found if one and not one.some]
+    return over_what([entry.sample for entry in entries]), unseen(counts)
 
 
 def _chart(study: Study, N: int, axis: Axis) -> Chart:
@@ -157,7 +176,7 @@ def _chart(study: Study, N: int, axis: Axis) -> Chart:
     return Chart(
         N,
         [_row(entry, labels[entry.label], axis) for entry in sorted(entries, key=_rate, reverse=True)],
-        compared.sentence if compared else "",
+        compared.outcome if compared else "",
         compared.warnings if compared else [],
         {str(cell.path): one for one in (compared.ranked if compared else ()) for cell in one.sample.cells},
     )
@@ -165,7 +184,7 @@ def _chart(study: Study, N: int, axis: Axis) -> Chart:
 
 def _compared(entries: Sequence[Entry]) -> RateComparison | None:
     """None unless there are two conditions: runs that differ in their seed alone are one."""
-    cells = [entry.cell for entry in entries]
+    cells = [cell for entry in entries for cell in entry.sample.cells]
     return compare_cells(cells) if len(gather(cells)) > 1 else None
 
 
@@ -186,6 +205,7 @@ def _row(entry: Entry, label: Label, axis: Axis) -> Row:
         None if high is None else axis.place(low) or 0.0,
         axis.place(high),
         axis.place(most),
+        _aside(entry),
     )
 
 
@@ -204,7 +224,8 @@ def _span(study: Study, N: int) -> str:
     least, *_, most = sorted([*study.at(N), *study.at(N)], key=_rate)
     if least.label == most.label:
         return f"At N = {N}: {headline(least.cell)}"
-    return f"At N = {N}, an episode put between {_told(least)} and {_told(most)} into the model."
+    span = f"between {_told(least)} and {_told(most)}"
+    return f"At N = {N}, an episode put {span} into the model{_of_all(study.at(N))}."
 
 
 def _others(study: Study, main: int) -> list[str]:
@@ -219,10 +240,13 @@ def _others(study: Study, main: int) -> list[str]:
 
 
 def _span_in_short(ranked: Sequence[Entry], N: int) -> str:
-    least, most = (f"{_bits(_rate(entry))} ({entry.label})" for entry in (ranked[0], ranked[-1]))
-    return (
-        f"At N = {N} it was {most}." if len(ranked) == 1 else f"At N = {N} it was between {least} and {most}."
+    least, most = (
+        f"{_bits(_rate(entry))} ({'; '.join(filter(None, [entry.label, _aside(entry)]))})"
+        for entry in (ranked[0], ranked[-1])
     )
+    if len(ranked) == 1:
+        return f"At N = {N} it was {most}{_of_all(ranked)}."
+    return f"At N = {N} it was between {least} and {most}{_of_all(ranked)}."
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -234,7 +258,18 @@ def _told(entry: Entry) -> str:
     """As in 0.0235 bits (binary, 2.3 % of its 1-bit ceiling)."""
     share, rate = share_of_ceiling(entry.summary), entry.summary["bits_per_episode"]["estimate"]
     of = f", {share} of its {short(ceiling(entry.summary))}-bit ceiling" if share else ""
-    return f"{_bits(rate)} ({entry.label}{of})"
+    stuck = _aside(entry)
+    return f"{_bits(rate)} ({entry.label}{of}{f'; {stuck}' if stuck else ''})"
+
+
+def _aside(entry: Entry) -> str:
+    """Of a condition with runs that are stuck: how many, by which budget, and how fast the others were."""
+    stuck = stuck_of(entry.cell)
+    return stuck.aside if stuck and stuck.some else ""
+
+
+def _of_all(entries: Sequence[Entry]) -> str:
+    return ", over all runs up to their budgets" if any(map(_aside, entries)) else ""
 
 
 def _bits(value: float | None) -> str:

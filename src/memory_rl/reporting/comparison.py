@@ -15,6 +15,7 @@ from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
 from memory_rl.files import Json
+from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, about_stuck, one_budget, over_what, stuck_in
 from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.study import names_by_keys
 from memory_rl.reporting.values import UNKNOWN, in_brackets, number
@@ -52,14 +53,23 @@ class RateComparison:
         """One row per condition, the fastest first.
 
         rank, name, condition, N, runs, memorised; bits_per_episode and ratio (to the reference), each with
-        its 95 % interval as _low and _high; log_rank_p against the reference, holm_p the same adjusted for
-        all tests, apart whether the two are told apart at 5 %; paths of the run directories.
+        its 95 % interval as _low and _high; stuck, the share of runs that did not memorise within the
+        budget, which is null where all did, and bits_per_episode_of_memorised, the rate of the others, both
+        with their intervals; log_rank_p against the reference, holm_p the same adjusted for all tests, apart
+        whether the two are told apart at 5 %; paths of the run directories.
         """
         return frame_of(self.ranked)
 
     @property
     def sentence(self) -> str:
-        """What came out."""
+        """What came out, and of the conditions whose rates are told how many runs are stuck."""
+        few = len(self.ranked) == 2
+        named = [one for one in self.ranked if few or one is self.ranked[0] or one is self.reference]
+        return self.outcome + _asides(named)
+
+    @property
+    def outcome(self) -> str:
+        """The same without what is stuck, for where that stands beside it."""
         others = [one for one in self.ranked if one is not self.reference]
         if len(others) == 1:
             return _of_two(self.reference, *others)
@@ -78,13 +88,25 @@ class RateComparison:
         """For the terminal, one row per condition."""
         to = "the best" if self.reference is self.ranked[0] else self.reference.name
         read = f"Ratio and p, of the log-rank test adjusted for all tests: against {to}."
-        rows = [[str(place), *_row(one)] for place, one in enumerate(self.ranked, start=1)]
+        found = [stuck_in(one.sample) for one in self.ranked]
+        columns = {
+            "rank": [str(place) for place in range(1, len(self.ranked) + 1)],
+            "condition": [one.name for one in self.ranked],
+            "memorised": [f"{one.sample.memorised} of {one.sample.runs}" for one in self.ranked],
+            "bits per episode": [in_brackets(one.sample.rate) for one in self.ranked],
+            "ratio": ["" if one.ratio is None else in_brackets(one.ratio) for one in self.ranked],
+            "p": ["" if one.ratio is None else _p(one.holm_p) for one in self.ranked],
+        }
+        if any(one.some for one in found):
+            columns |= {STUCK_HEAD: [one.in_a_column(one_budget(found)) for one in found]}
+            columns |= {OTHERS_HEAD: [one.others_in_a_cell for one in found]}
+        over = f"In brackets: 95 %, {over_what([one.sample for one in self.ranked])}."
         return Sheet(
-            ["rank", "condition", "memorised", "bits per episode", "ratio", "p"],
-            rows,
-            spare=["rank", "memorised"],
+            [*columns],
+            [[*row] for row in zip(*columns.values(), strict=True)],
+            spare=["rank", "memorised", "p"] if STUCK_HEAD in columns else ["rank", "memorised"],
             words=["condition"],
-            caption=f"{read} In brackets: 95 % intervals.",
+            caption="\n".join(filter(None, [f"{read} {over}", about_stuck(found)])),
         )
 
     def __repr__(self) -> str:
@@ -96,11 +118,6 @@ class RateComparison:
         from memory_rl.reporting.notebook import answer_html
 
         return answer_html(self.sentence, [self.sheet()], self.warnings)
-
-
-def _row(one: Compared) -> list[str]:
-    against = ["", ""] if one.ratio is None else [in_brackets(one.ratio), _p(one.holm_p)]
-    return [one.name, f"{one.sample.memorised} of {one.sample.runs}", in_brackets(one.sample.rate), *against]
 
 
 def compare_paths(paths: Iterable[str | Path | Cell], to: Reference = "best") -> RateComparison:
@@ -172,11 +189,26 @@ def _test(one: Compared) -> str:
 def _of_two(reference: Compared, other: Compared) -> str:
     first, second = (reference, other) if _is_slower(other) else (other, reference)
     rates = f"{in_brackets(first.sample.rate)} against {in_brackets(second.sample.rate)} bits an episode"
+    rates += _of_all([reference, other])
     if other.apart is None:
         return f"{first.name} and {second.name}: {rates}, without an interval that could tell them apart."
     if not other.apart:
         return f"{first.name} and {second.name} cannot be told apart: {rates}{_test(other)}."
     return f"{first.name} learns {_times(other)} as fast as {second.name}: {rates}{_test(other)}."
+
+
+def _stuck(ranked: Sequence[Compared]) -> list[Compared]:
+    return [one for one in ranked if one.sample.memorised < one.sample.runs]
+
+
+def _of_all(ranked: Sequence[Compared]) -> str:
+    """What rates are over where some runs are stuck."""
+    return " over all runs up to the budget" if _stuck(ranked) else ""
+
+
+def _asides(ranked: Sequence[Compared]) -> str:
+    """A sentence on each condition with runs that are stuck."""
+    return "".join(f" {one.name}: {stuck_in(one.sample).aside}." for one in _stuck(ranked))
 
 
 def _times(other: Compared) -> str:
@@ -197,7 +229,7 @@ def _is_slower(one: Compared) -> bool:
 
 def _of_many(ranked: Sequence[Compared], reference: Compared, others: Sequence[Compared]) -> str:
     best = ranked[0]
-    rate = f"{in_brackets(best.sample.rate)} bits an episode"
+    rate = f"{in_brackets(best.sample.rate)} bits an episode{_of_all(ranked)}"
     start = f"Of {len(ranked)} conditions {best.name} is the fastest with {rate}"
     groups: dict[str, list[str]] = {"faster": [], "slower": [], "not told apart": []}
     for one in others:

@@ -18,7 +18,7 @@ from memory_rl.analysis.survival import survival_curve
 from memory_rl.catalogue import KEEP
 from memory_rl.information.closed_forms import binary_episodes
 from memory_rl.reporting.study import Entry
-from memory_rl.reporting.values import MINDS, STEPS, loss_words
+from memory_rl.reporting.values import MINDS, STEPS, loss_interval, loss_words
 
 LINEAR_UP_TO = 10
 """Axes of episodes are linear up to this one and logarithmic beyond."""
@@ -115,7 +115,7 @@ def _mean_over_runs(entry: Entry, column: str, *further: int) -> pl.DataFrame:
     """With its interval, at the grid episodes of the entry and at further ones."""
     grid = np.union1d(episode_grid(_episodes(entry)), further).astype(np.int64)
     values = on_grid(entry, grid, column)[column].to_numpy().reshape(-1, len(grid))
-    mean, low, high = mean_interval(values)
+    mean, low, high = mean_interval(values, entry.cell.times.units if entry.cell.measured else None)
     return pl.DataFrame({"episode": grid, "mean": mean, "low": low, "high": high}, nan_to_null=True)
 
 
@@ -177,7 +177,7 @@ def _steps(entry: Entry) -> Iterable[dict[str, object]]:
             "lane": lane,
             "from": MINDS[above],
             "to": MINDS[below],
-            "words": loss_words(step, lost[step], high),
+            "words": loss_words(step, lost[step], high, loss_interval(entry.summary, step)),
             "above": high or None,
             "below": low or None,
             "low": interval[0] or None,

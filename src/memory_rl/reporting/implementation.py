@@ -25,7 +25,7 @@ _STEPS: dict[str, Any] = {"interpolate": "step-after"}
 
 def of_other_trainers(study: Study) -> list[Sample]:
     """Their runs; those that differ in seeds alone are together."""
-    return gather(entry.cell for entry in study.entries if "trainer" in entry.cell.manifest)
+    return gather(cell for cell in study.cells if "trainer" in cell.manifest)
 
 
 def implementation(study: Study) -> Figure:

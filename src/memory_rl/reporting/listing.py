@@ -15,9 +15,10 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.catalogue import experiment_keys
 from memory_rl.errors import ConfigError, RunDirectoryError, first_few, suggest
 from memory_rl.files import Json, as_path, read_json
+from memory_rl.reporting.claims import Stuck, stuck_of_row, unseen
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.study import differing_keys, names_by_keys
-from memory_rl.reporting.values import MEDIAN, RATE, in_brackets, measured
+from memory_rl.reporting.values import MEDIAN, OTHERS, RATE, STUCK, in_brackets, measured
 from memory_rl.runs.lock import is_locked
 from memory_rl.runs.store import KILLED, SUMMARY, RunDirectory
 
@@ -31,9 +32,10 @@ FOLDERS = ("runs", "sweeps")
 
 COLUMNS = (
     *("path", "kind", "name", "N", "ended", "runs", "memorised", *RATE, *MEDIAN),
+    *(*STUCK, "budget", *OTHERS),
     *("cells", "complete", "started", "updated", "seconds", "why"),
 )
-_INTEGERS = ("N", "runs", "memorised", "cells", "complete")
+_INTEGERS = ("N", "runs", "memorised", "budget", "cells", "complete")
 _GREATEST_FIRST = {"memorised", "bits_per_episode", "cells", "started", "updated", "seconds"}
 _ALSO = {"when": "updated", "rate": RATE[0], "condition": "name", "episodes": MEDIAN[0], "status": "ended"}
 """Other words for what a list is sorted by."""
@@ -75,7 +77,9 @@ def list_folders(
     Returns:
         The columns of `COLUMNS`. kind: run, sweep, or folder for a damaged one. ended: finished, running,
             interrupted, killed, failed, diverged or damaged. runs, memorised: of a sweep, those of its
-            complete cells. Times are in UTC, as in manifests; seconds are those of training.
+            complete cells. bits_per_episode is over all runs; stuck is the share that did not memorise within
+            the budget, and bits_per_episode_of_memorised the rate of the others. Times are in UTC, as in
+            manifests; seconds are those of training.
 
     Raises:
         RunDirectoryError: if a path is missing or holds nothing of a run.
@@ -96,7 +100,7 @@ def list_folders(
 def _frame(entries: Sequence[ListEntry]) -> pl.DataFrame:
     import polars as pl
 
-    numbers = dict.fromkeys((*RATE, *MEDIAN, "seconds"), pl.Float64)
+    numbers = dict.fromkeys((*RATE, *MEDIAN, *STUCK, *OTHERS, "seconds"), pl.Float64)
     kinds = {**dict.fromkeys(COLUMNS, pl.String), **dict.fromkeys(_INTEGERS, pl.Int64), **numbers}
     return pl.DataFrame([entry.row for entry in entries], schema=kinds)
 
@@ -192,15 +196,15 @@ def how_ended(cell: Cell) -> str:
 
 
 def _row_of_run(name: str, cell: Cell) -> Json:
-    results = measured(cell.summary) if cell.completed and cell.measured else {}
-    manifest = cell.manifest
+    known, manifest = cell.completed and cell.measured, cell.manifest
+    results = measured(cell.summary, cell.settings.get("max_episodes")) if known else {}
     return _row(
         cell.path,
         kind="run",
         name=name,
         N=cell.N,
         ended=how_ended(cell),
-        **{key: results[key] for key in ("runs", "memorised", *RATE, *MEDIAN) if key in results},
+        **{key: value for key, value in results.items() if key in COLUMNS},
         started=manifest["started"],
         updated=manifest["updated"],
         seconds=_number(manifest.get("seconds")),
@@ -273,13 +277,17 @@ _WORST_FIRST = ("damaged", "failed", "diverged", "interrupted", KILLED)
 
 def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
     """A list for the terminal; where it is wider, rows have two lines or more, at last in one column."""
-    rows = [_words(row) for row in frame.rows(named=True)]
+    found = [stuck_of_row(row) if row["kind"] == "run" else None for row in frame.rows(named=True)]
+    rows = [_words(*pair) for pair in zip(frame.rows(named=True), found, strict=True)]
     parents = [str(Path(path).parent) for path in frame["path"]]
     folder = os.path.commonpath(parents) if len(rows) > 1 else ""
     rows = [[row[0].removeprefix(f"{folder}/"), *row[1:]] for row in rows]
     title = f"{len(rows)} {'entry' if len(rows) == 1 else 'entries'}{f' in {folder}' if folder else ''}"
     headings = ["path", "what", "memorised", "bits per episode [95 %]", "ended", "when"]
-    sheet = Sheet(headings, rows, words=[headings[0], headings[1], *headings[4:]], title=title)
+    caption = _of_stuck(found)
+    sheet = Sheet(
+        headings, rows, words=[headings[0], headings[1], *headings[4:]], title=title, caption=caption
+    )
     if width is None or _whole_width(sheet) <= width:
         return sheet
     headings = ["path, what", "memorised, bits per episode", "ended, when"]
@@ -292,7 +300,9 @@ def listing_sheet(frame: pl.DataFrame, width: int | None = None) -> Sheet:
         headings, narrow, room = ["\n".join(headings)], [["\n".join(row)] for row in narrow], width
     for row in narrow:
         row[0] = "\n".join(part for line in row[0].split("\n") for part in _folded(line, room))
-    return Sheet(headings, narrow, keys=headings, words=[headings[0], headings[-1]], title=title)
+    return Sheet(
+        headings, narrow, keys=headings, words=[headings[0], headings[-1]], title=title, caption=caption
+    )
 
 
 def _whole_width(sheet: Sheet) -> int:
@@ -315,14 +325,31 @@ def _folded(line: str, width: int) -> list[str]:
     return [one.rstrip() for one in lines]
 
 
-def _words(row: Mapping[str, Any]) -> list[str]:
+def _of_stuck(found: Sequence[Stuck | None]) -> str:
+    """What stands in the columns of the results where runs are stuck."""
+    some = any(one and one.some for one in found)
+    two = (
+        "Stuck: by the budget in episodes, 95 %; bits per episode there: of those that memorised."
+        if some
+        else ""
+    )
+    return " ".join(filter(None, [two, unseen(one.runs for one in found if one and not one.some)]))
+
+
+def _words(row: Mapping[str, Any], stuck: Stuck | None) -> list[str]:
+    of_all = "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE)))
+    memorised = "" if not row["runs"] else f"{row['memorised']} of {row['runs']}"
+    if stuck and stuck.some:
+        memorised += f", stuck {stuck.in_a_column()}"
+        alone = stuck.others.value is not None
+        of_all = in_brackets(stuck.others) if alone else f"{of_all} {stuck.at}".strip()
     size = "" if row["N"] is None else f"N={row['N']}"
     of_cells = "" if row["cells"] is None else f", {row['complete']} of {row['cells']}"
     return [
         row["path"],
         " ".join(filter(None, (row["name"], size))),
-        "" if not row["runs"] else f"{row['memorised']} of {row['runs']}",
-        "" if row[RATE[0]] is None else in_brackets(Estimate(*map(row.get, RATE))),
+        memorised,
+        of_all,
         row["ended"] + of_cells,
         _local(row["updated"]),
     ]

@@ -67,7 +67,9 @@ def render(
         "profiles": profiles,
         "tables": tables(study, answer),
         "laws": laws(study),
-        "commands": list(dict.fromkeys(command_of(entry.cell) for entry in study.entries)),
+        "commands": list(dict.fromkeys(map(command_of, study.cells))),
+        "began": min(cell.manifest["started"] for cell in study.cells),
+        "ended": max(cell.manifest["updated"] for cell in study.cells),
         "generator": GENERATOR,
         "content_policy": _content_policy(engine, behaviour),
         "style": asset("page.css"),
@@ -76,7 +78,7 @@ def render(
         "data": _data(plain, [*profiles, *figures]),
         "labels": plain.labels,
         "shared": _shared(study),
-        "versions": versions([entry.cell for entry in study.entries]),
+        "versions": versions(study.cells),
         "curve_points": CURVE_POINTS,
     }
     found = templates()
@@ -158,7 +160,7 @@ def _data(study: Study, figures: Sequence[Figure]) -> str:
 
 def _shared(study: Study) -> list[tuple[str, str]]:
     """What all cells have in common, of the keys that they all have."""
-    first, *others = [entry.cell.config.items() for entry in study.entries]
+    first, *others = [cell.config.items() for cell in study.cells]
     return [
         (key, "default" if value is None else str(value))
         for key, value in first

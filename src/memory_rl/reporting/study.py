@@ -13,6 +13,8 @@ from typing import Any
 
 from memory_rl.analysis.capacity import Size, by_condition, by_size, in_blocks, interleaved, is_of_capacity
 from memory_rl.analysis.collect import Cell, Damage
+from memory_rl.analysis.pooled import Pooled, can_be_pooled, pooled
+from memory_rl.analysis.samples import Sample, gather
 from memory_rl.catalogue import KEEP
 from memory_rl.config import REWARD_TYPES
 
@@ -60,6 +62,11 @@ class Entry:
         """As in summary.json."""
         return self.cell.summary
 
+    @property
+    def sample(self) -> Sample:
+        """Its run directories, by whose bases its intervals are."""
+        return self.cell.sample if isinstance(self.cell, Pooled) else Sample((self.cell,))
+
 
 @dataclass(frozen=True)
 class Study:
@@ -76,6 +83,11 @@ class Study:
     unfinished: Sequence[Cell]
     labels: Sequence[Label]
     damages: Sequence[Damage] = ()
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All completed run directories, those that are one entry, too."""
+        return [cell for entry in self.entries for cell in entry.sample.cells]
 
     @property
     def sizes(self) -> list[int]:
@@ -137,9 +149,11 @@ def make_study(cells: Sequence[Cell]) -> Study:
     differ in them, too. Variants in LoRA rank start hidden: the figure about ranks shows them all. Cells of
     several secrets or other adapters than LoRA are named among themselves, and change no other's name or
     colour.
+
+    Cells that differ in seed and base alone are one entry with all their runs.
     """
     completed = [cell for cell in cells if cell.completed]
-    plain = _named_by_keys([cell for cell in completed if not is_of_capacity(cell)])
+    plain = _named_by_keys(_pooled([cell for cell in completed if not is_of_capacity(cell)]))
     others = _named_by_size([cell for cell in completed if is_of_capacity(cell)])
     names = dict.fromkeys(entry.label for entry in others)
     labels = [*_labels(plain), *(Label(name, 0, 0, starts_hidden=True) for name in names)]
@@ -148,6 +162,13 @@ def make_study(cells: Sequence[Cell]) -> Study:
         [*plain, *others], key=lambda entry: (order.index(entry.label), entry.N, entry.cell.num_secrets)
     )
     return Study(entries, [cell for cell in cells if not cell.completed], labels)
+
+
+def _pooled(cells: Sequence[Cell]) -> list[Cell]:
+    """One for each sample; a cell whose runs are all in a larger one, too, stays one of its own."""
+    samples = [sample for sample in gather(cells) if can_be_pooled(sample)]
+    within = {id(cell) for sample in samples for cell in sample.cells}
+    return [*map(pooled, samples), *(cell for cell in cells if id(cell) not in within)]
 
 
 def differing_keys(cells: Iterable[Cell]) -> list[str]:

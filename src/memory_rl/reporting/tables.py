@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -13,9 +14,10 @@ from memory_rl.errors import first_few
 from memory_rl.files import printable
 from memory_rl.reporting.answer import Answer, against
 from memory_rl.reporting.capacity import capacity_tables
+from memory_rl.reporting.claims import stuck_of_row
 from memory_rl.reporting.headline import ceiling, share_of_ceiling
 from memory_rl.reporting.study import Study
-from memory_rl.reporting.values import MEDIAN, RATE, WordTable, measured, spread, word_table
+from memory_rl.reporting.values import MEDIAN, OTHERS, RATE, WordTable, measured, spread, word_table
 
 _RESULTS = {
     "condition": "label",
@@ -28,9 +30,11 @@ _RESULTS = {
     "median episodes [95 %]": MEDIAN,
     "memorised": "memorised",
     "of runs": "runs",
+    "stuck": "stuck_words",
+    "bits per episode of the others [95 %]": OTHERS,
     "alphabet \u00f7": "alphabet_loss",
-    "exploration \u00f7": "exploration_loss",
-    "absorption \u00f7": "absorption_loss",
+    "exploration \u00f7": spread("exploration_loss"),
+    "absorption \u00f7": spread("absorption_loss"),
 }
 
 
@@ -44,14 +48,32 @@ def tables(study: Study, answer: Answer) -> list[WordTable]:
         {
             "label": entry.label,
             "N": entry.N,
-            **measured(entry.summary),
+            **(found := measured(entry.summary, entry.cell.settings.get("max_episodes"))),
+            **_of_stuck(found),
             "share": share_of_ceiling(entry.summary),
             "ceiling": ceiling(entry.summary),
             **compared.get(str(entry.cell.path), {}),
         }
         for entry in study.entries
     ]
-    return [word_table("results", rows, _RESULTS), *capacity_tables(study)]
+    columns = (
+        _RESULTS
+        if answer.some_stuck
+        else {
+            heading: column for heading, column in _RESULTS.items() if column not in ("stuck_words", OTHERS)
+        }
+    )
+    table = word_table("results", rows, columns)
+    reach = " ".join(filter(None, [f"In brackets: 95 %, {answer.over}.", answer.unseen]))
+    return [replace(table, reading=f"{table.reading} {reach}"), *capacity_tables(study)]
+
+
+def _of_stuck(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns about runs that are stuck, which are empty where none is."""
+    stuck = stuck_of_row(row)
+    if stuck and stuck.some:
+        return {"stuck_words": stuck.in_a_column()}
+    return {"stuck_words": None, **dict.fromkeys(OTHERS)}
 
 
 def laws(study: Study) -> list[str]:
@@ -72,7 +94,7 @@ def about(study: Study) -> str:
     """What the report covers, in a sentence."""
     runs = sum(entry.summary["runs"] for entry in study.entries)
     conditions = {entry.label for entry in study.entries}
-    counts = {"cell": len(study.entries), "run": runs, "condition": len(conditions)}
+    counts = {"cell": len(study.cells), "run": runs, "condition": len(conditions)}
     cells, of_runs, of_conditions = (
         f"{count} {thing}{'' if count == 1 else 's'}" for thing, count in counts.items()
     )
@@ -86,12 +108,13 @@ def cells_frame(study: Study) -> pl.DataFrame:
     """
     rows = [
         {
-            **_about(entry.label, entry.cell),
-            **measured(entry.summary),
-            "tokens": entry.summary.get("tokens"),
-            "seconds": entry.cell.manifest.get("seconds"),
+            **_about(entry.label, cell),
+            **measured(cell.summary, cell.settings.get("max_episodes")),
+            "tokens": cell.summary.get("tokens"),
+            "seconds": cell.manifest.get("seconds"),
         }
         for entry in study.entries
+        for cell in entry.sample.cells
     ]
     rows += [_about(cell.condition, cell) for cell in study.unfinished]
     rows += [{"status": damage.how, "path": printable(damage.path)} for damage in study.damages]

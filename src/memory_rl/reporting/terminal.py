@@ -7,10 +7,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.summary import about_prior
+from memory_rl.reporting.claims import over_what, percent, stuck_of, unseen
 from memory_rl.reporting.headline import headline, unit_of
 from memory_rl.reporting.sheets import Sheet, say, show
-from memory_rl.reporting.values import MINDS, STEPS, counted, in_words, loss_words, number, spread
+from memory_rl.reporting.values import (
+    MINDS,
+    STEPS,
+    counted,
+    in_words,
+    loss_interval,
+    loss_words,
+    number,
+    spread,
+)
 
 _LOST, _SHANNON = "against the\nline above", "Shannon capacity"
 _SAME = 0.005
@@ -35,11 +46,14 @@ def answer_sheet(cell: Cell) -> Sheet:
     rows, above, most = [], "", None
     for mind, name, rate in _lines(cell):
         value = rate["estimate"]
-        rows.append([name, in_words(_columns(rate), spread("rate")), _lost(above, mind, most, value)])
+        lost = _lost(cell.summary, (above, mind), most, value)
+        rows.append([name, in_words(_columns(rate), spread("rate")), lost])
         above, most = mind, value
     title = f"{cell.condition}, N = {cell.N}: {counted(cell.bits_to_learn, 'bit')} to learn"
     headings = ("", f"bits per {unit_of(cell)}", _LOST)
-    return Sheet(headings, rows, words=("", _LOST), title=title, caption="\n".join(_remarks(cell)))
+    words, whole = ("", _LOST), (_LOST,)
+    caption = "\n".join(_remarks(cell))
+    return Sheet(headings, rows, keys=whole, words=words, title=title, caption=caption)
 
 
 def _columns(rate: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,8 +67,21 @@ def _lines(cell: Cell) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     if (told := ceilings["shannon_capacity"]) is not None and told < ceilings["capacity"] * (1 - _SAME):
         yield "", _SHANNON, _known(told)
     rates = summary.get("rates", {"policy": summary["bits_per_episode"]})
+    both, memorised = _has_both_kinds(cell), summary["memorised"]
     for mind in [mind for mind in MINDS if mind in rates and mind != "capacity"]:
-        yield mind, MINDS[mind], rates[mind]
+        name = f"{MINDS[mind]}, all {summary['runs']} runs" if both and mind == "policy" else MINDS[mind]
+        yield mind, name, rates[mind]
+    if both and "of_memorised" in summary:
+        name = f"{MINDS['policy']}, {memorised} that memorised"
+        yield _OTHERS, name, summary["of_memorised"]["bits_per_episode"]
+
+
+_OTHERS = "others"
+"""The line of those that memorised where some are stuck, which has no place among the losses."""
+
+
+def _has_both_kinds(cell: Cell) -> bool:
+    return 0 < cell.summary["memorised"] < cell.summary["runs"]
 
 
 def _known(bits: float) -> dict[str, Any]:
@@ -69,12 +96,12 @@ def _of_one(cell: Cell) -> str:
     return "one episode" if cell.config["env_type"] == "multi_step" else "a reward"
 
 
-def _lost(above: str, mind: str, most: float | None, value: float | None) -> str:
+def _lost(summary: Mapping[str, Any], lines: tuple[str, str], most: float | None, value: float | None) -> str:
     """The factor between two lines, with the name that the report has for it, if it has one."""
-    if not most or value is None:
+    if not most or value is None or _OTHERS in lines:
         return ""
-    step = next((step for step, ends in STEPS.items() if ends == (above, mind)), "")
-    return loss_words(step, most / value if value else None, most).strip(": ")
+    step = next((step for step, ends in STEPS.items() if ends == lines), "")
+    return loss_words(step, most / value if value else None, most, loss_interval(summary, step)).strip(": ")
 
 
 def _remarks(cell: Cell) -> Iterator[str]:
@@ -96,11 +123,26 @@ def _reading(cell: Cell, names: set[str]) -> Iterator[str]:
     }
     yield " ".join(f"{_capital(name)}: {words}." for name, words in meanings.items() if name in names)
     if MINDS["observer"] in names:
-        over = " In brackets: 95 %, over runs." if cell.summary["runs"] > 1 else ""
         yield (
             "Lost: what the signals cannot say (alphabet), what was not asked well (exploration), what was "
-            f"told and not learned (absorption).{over}"
+            "told and not learned (absorption)."
         )
+    if cell.summary["runs"] > 1:
+        yield " ".join(filter(None, [f"In brackets: 95 %, {over_what([Sample((cell,))])}.", _of_stuck(cell)]))
+
+
+def _of_stuck(cell: Cell) -> str:
+    """The budget of the rates over all runs, or what so few runs cannot show."""
+    found = stuck_of(cell)
+    if found is None:
+        return ""
+    if not found.some:
+        return unseen([found.runs], alone=True)
+    by = f", each up to {found.budget:,} {unit_of(cell)}s" if found.budget else ""
+    whose = "Observer and policy are" if "rates" in cell.summary else "The policy is"
+    alone = ", but for the last line" if _has_both_kinds(cell) and "of_memorised" in cell.summary else ""
+    stuck = f"{found.count}, {percent(found.share)}, {'is' if found.count == 1 else 'are'} stuck there"
+    return f"{whose} over all runs{by}{alone}; {stuck}."
 
 
 def _capital(name: str) -> str:

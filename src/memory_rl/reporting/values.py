@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memory_rl.analysis.statistics import Estimate
+from memory_rl.analysis.statistics import Estimate, proportion
 from memory_rl.reporting.wording import wording
 
 UNKNOWN = "-"
@@ -33,6 +33,8 @@ def spread(name: str) -> tuple[str, str, str]:
 
 MEDIAN = ("median_episodes", "median_low", "median_high")
 RATE = spread("bits_per_episode")
+STUCK = spread("stuck")
+OTHERS = spread("bits_per_episode_of_memorised")
 
 Columns = Mapping[str, str | Sequence[str]]
 """From each heading to the column below it, or to those of a value and the ends of its interval."""
@@ -67,8 +69,13 @@ def word_table(name: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -
     return WordTable(table_rows(found, columns), list(columns), **wording("tables", name), values=values)
 
 
-def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What came out of a cell, from its part of summary.json; intervals are columns of their own."""
+def measured(summary: Mapping[str, Any], max_episodes: int | None = None) -> dict[str, Any]:
+    """What came out of a cell, from its part of summary.json; intervals are columns of their own.
+
+    Args:
+        summary: of today, or of an older version, which has fewer intervals.
+        max_episodes: the budget, where the summary does not tell it.
+    """
     episodes, rate, ceilings = (
         summary[name] for name in ("episodes_to_memorise", "bits_per_episode", "ceilings")
     )
@@ -76,12 +83,39 @@ def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
     row |= zip(MEDIAN, (episodes["median"], *episodes["ci95"]), strict=True)
     row["restricted_mean_episodes"] = episodes["restricted_mean"]
     row |= zip(RATE, (rate["estimate"], *rate["ci95"]), strict=True)
+    row |= stuck_columns(summary, max_episodes)
     row |= {name: ceilings[name] for name in ("capacity", "shannon_capacity")}
     if "rates" in summary:
         row |= {f"{mind}_rate": summary["rates"][mind]["estimate"] for mind in ("questioner", "observer")}
-        row |= {f"{step}_loss": factor for step, factor in summary["losses"].items()}
+        for step, factor in summary["losses"].items():
+            low, high = loss_interval(summary, step)
+            row[f"{step}_loss"] = factor
+            row |= {} if step == "alphabet" else {f"{step}_loss_low": low, f"{step}_loss_high": high}
         row |= {f"law_{name}": check["status"] for name, check in summary["checks"].items()}
     return row
+
+
+def stuck_columns(summary: Mapping[str, Any], max_episodes: int | None) -> dict[str, Any]:
+    """The share of runs that are stuck, by which budget, and the rate of the others; None where not known."""
+    runs, censored = summary["runs"], summary["censored"]
+    counted = runs > 0 and summary["memorised"] + censored == runs  # of what was not measured neither is
+    given = summary.get("stuck") or (proportion(censored, runs).as_dict() if counted else _NOTHING)
+    others = summary.get("of_memorised", {}).get("bits_per_episode", _NOTHING)
+    budget = summary.get("episodes") or given.get("budget") or max_episodes  # a recorded run has its own
+    return {
+        **dict(zip(STUCK, (given["estimate"], *given["ci95"]), strict=True)),
+        "budget": budget,
+        **dict(zip(OTHERS, (others["estimate"], *others["ci95"]), strict=True)),
+    }
+
+
+_NOTHING = Estimate(None).as_dict()
+
+
+def loss_interval(summary: Mapping[str, Any], step: str) -> tuple[float | None, float | None]:
+    """The ends of a loss's interval, paired run by run; that of the alphabet is computed and has none."""
+    low, high = summary.get("losses_ci95", {}).get(step) or (None, None)
+    return low, high
 
 
 def short(value: float, digits: int = 3) -> str:
@@ -141,13 +175,19 @@ def in_brackets(value: Estimate) -> str:
     return f"{number(value.value)} [{number([value.low, value.high])}]"
 
 
-def loss_words(step: str, factor: float | None, above: float | None) -> str:
-    """The factor lost at a step whose upper rate is `above`, in words."""
+def loss_words(
+    step: str,
+    factor: float | None,
+    above: float | None,
+    ends: tuple[float | None, float | None] = (None, None),
+) -> str:
+    """The factor lost at a step whose upper rate is `above`, in words, with the ends of its interval."""
     if not factor:  # 0 in a summary of an observer that never knew S
         return f"{step}: all lost" if above else f"{step}: unknown"
     if factor >= 1:
-        return f"{step} \u00f7{short(factor)}"
-    return f"{step} \u00d7{short(1 / factor)} (a gain)"
+        return f"{step} \u00f7{in_brackets(Estimate(factor, *ends))}"
+    gain = Estimate(1 / factor, *(1 / end if end else None for end in reversed(ends)))
+    return f"{step} \u00d7{in_brackets(gain)} (a gain)"
 
 
 def table_rows(rows: Iterable[Mapping[str, Any]], table: Columns) -> list[list[str]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from memory_rl.reporting import curves
+from memory_rl.reporting.claims import stuck_of
 from memory_rl.reporting.drawing import (
     DECADES,
     LANE,
@@ -155,5 +156,6 @@ def _headings(entries: Sequence[Entry]) -> list[Layer]:
 
 
 def _heading(entry: Entry) -> str:
-    rate = entry.summary["bits_per_episode"]["estimate"]
-    return f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
+    rate, stuck = entry.summary["bits_per_episode"]["estimate"], stuck_of(entry.cell)
+    told = f"{entry.label}: {short(rate)} bits/episode" if rate else f"{entry.label}: none in these runs"
+    return f"{told}; {stuck.aside}" if stuck and stuck.some else told

@@ -66,12 +66,18 @@ SUMMARY = {
     "tokens?": _NUMBER,
     "episodes?": int,
     "secrets_memorised?": int,
+    "stuck?": {**_KNOWN, "budget?": _NUMBER},
+    "of_memorised?": {
+        "bits_per_episode": _KNOWN,
+        "episodes_to_memorise?": {"median": _NUMBER, "ci95": [_NUMBER, _NUMBER]},
+    },
 }
 """What is read of the part of summary.json about a condition."""
 
 LEDGER = {
     "rates": dict.fromkeys(("capacity", "questioner", "observer", "policy"), _ESTIMATE),
     "losses": dict.fromkeys(("alphabet", "exploration", "absorption"), _NUMBER),
+    "losses_ci95?": {"exploration?": [_NUMBER, _NUMBER], "absorption?": [_NUMBER, _NUMBER]},
     "checks": {name: {"status": str} for name in ("policy_within_observer", "observer_equals_asked")},
 }
 """The same of a condition with a ledger."""

@@ -120,7 +120,9 @@ def sizes_of(name: str) -> Sizes | None:
         found = read_json(Path(name).expanduser() / "config.json")
         heads = found["num_attention_heads"]
         return Sizes(
-            *(found[word] for word in ("vocab_size", "hidden_size", "intermediate_size")),
+            found["vocab_size"],
+            found["hidden_size"],
+            found["intermediate_size"],
             found["num_hidden_layers"],
             heads,
             found.get("num_key_value_heads", heads),
@@ -224,8 +226,8 @@ def _memory(experiment: Experiment, talk: _Talk, sizes: Sizes) -> float:
     )
     chosen = experiment.episodes_an_update * talk.turns * talk.reply + FIRST_QUESTION
     at_once = min(runs, max(1, _FLOATS_A_PASS // (chosen * sizes.vocabulary)))
-    layer = _KEPT_OF_MLP * sizes.inner + _KEPT_OF_LAYER * sizes.width
-    layer += _KEPT_OF_ATTENTION * sizes.heads * talk.widest
+    of_attention = _KEPT_OF_ATTENTION * sizes.heads * talk.widest
+    layer = _KEPT_OF_MLP * sizes.inner + _KEPT_OF_LAYER * sizes.width + of_attention
     kept = sizes.width * sizes.layers + layer if policy.gradient_checkpointing else layer * sizes.layers
     stacked = 4 * adapter * at_once
     return size * sizes.parameters + _STATE * adapter * runs + stacked + at_once * talk.widest * size * kept

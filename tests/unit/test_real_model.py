@@ -1,8 +1,9 @@
-"""The study of a real model: what it looks at, what its warm-up does, and the numbers that the docs have from it."""
+"""The study of a real model: what it looks at, its warm-up, and the numbers that the docs have from it."""
 
-import importlib.util
+import importlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("real_model", ROOT / "studies" / "real_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT / "studies"))
+    try:
+        yield importlib.import_module("real_model")
+    finally:
+        sys.path.remove(str(ROOT / "studies"))
 
 
 def small():

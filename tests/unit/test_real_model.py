@@ -45,19 +45,26 @@ def test_turns_and_cosines_by_hand(study):
     assert sorted(study.cosines(states, pairs).tolist()) == pytest.approx([0, 0, 2**-0.5, 2**-0.5])
 
 
-def test_a_warm_up_that_keeps_turns_apart_adds_what_their_cosines_exceed(study):
+def test_a_warm_up_that_keeps_turns_apart_is_fined_for_cosines(study, monkeypatch):
+    monkeypatch.setattr(study, "APART", -0.5)
     model, trie = small()
-    pack = pack_all(trie)
-    with study.turn_states(model, trie, pack, "head") as (kept, pairs):
-        plain = study.apart_lesson("head")(model, trie, 4, WarmupSettings(), None, None)
-        loss, divergence = plain()
-    excess = max(0.0, study.cosines(kept[0], pairs).max().item() - study.APART)
-    super_loss, super_divergence = type(plain).__mro__[1]._step(plain)
-    added = (loss - super_loss).item()
-    assert added == pytest.approx(divergence - super_divergence, abs=1e-5)
-    assert (added > 0) == (excess > 0)
-    loss.backward()  # it has a graph
-    assert not model.base_model.norm._forward_hooks  # and leaves nothing behind
+    lesson = study.apart_lesson("head")(model, trie, 4, WarmupSettings(), None, None)
+    with study.turn_states(model, trie, pack_all(trie), "head") as (kept, pairs):
+        plain, uniform = type(lesson).__mro__[1]._step(lesson)
+    fine = 10 * np.mean([max(0.0, one + 0.5) ** 2 for one in study.cosines(kept[0], pairs).tolist()])
+    loss, divergence = lesson()
+    assert fine > 0.1
+    assert (loss - plain).item() == pytest.approx(fine, rel=1e-4)
+    assert divergence - uniform == pytest.approx(fine, rel=1e-4)
+    before = fine
+    for _ in range(20):
+        model.zero_grad()
+        lesson()[0].backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= 0.01 * torch.nn.functional.normalize(weight.grad, dim=-1)
+    assert (lesson()[1] - type(lesson).__mro__[1]._step(lesson)[1]) < before / 2
+    assert not model.base_model.norm._forward_hooks  # nothing is left behind
 
 
 def test_the_numbers_of_the_docs_are_those_of_the_rows():

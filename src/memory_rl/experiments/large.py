@@ -125,7 +125,7 @@ def sizes_of(name: str) -> Sizes | None:
             found["intermediate_size"],
             found["num_hidden_layers"],
             heads,
-            found.get("num_key_value_heads", heads),
+            found.get("num_key_value_heads") or heads,
             found.get("head_dim") or found["hidden_size"] // heads,
             tied=bool(found.get("tie_word_embeddings", False)),
         )
@@ -254,12 +254,12 @@ def seconds_of(experiment: Experiment, steps: float) -> float:
 
 ASSUMED = (
     "Tokens of all runs: sampled, prefilled (read without a backward pass) and trained, with questions of "
-    f"{FIRST_QUESTION} tokens, later ones of {LATER_QUESTION};\nof a hosted model as the service bills them, "
+    f"{FIRST_QUESTION} tokens, later ones of {LATER_QUESTION}; of a hosted model as the service bills them, "
     "the warm-up at most.\n"
     "Memory: GiB at the most; - where the model is hosted, or its sizes are not known here: give the "
     "directory with its config.json.\n"
     "Time: of one H200 (7e14 operations a second in bfloat16, half as many in float32, of which passes use "
-    "45 %), with device=cpu of one\ncore (3.5e10); of unknown sizes as Llama-3.1-8B; of a service as a local "
+    "45 %), with device=cpu of one core (3.5e10); of unknown sizes as Llama-3.1-8B; of a service as a local "
     "one."
 )
 """What is said below the table of such cells."""

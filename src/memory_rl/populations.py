@@ -19,6 +19,7 @@ from memory_rl.errors import ConfigError, require
 from memory_rl.experiment import Experiment
 from memory_rl.learning.penalty import Penalty
 from memory_rl.limits import MAX_LISTED_FORMS, MAX_TOKENS_OF_SAMPLES
+from memory_rl.policies.hosted.settings import HostedSettings
 from memory_rl.policies.prior import zipf_weights
 from memory_rl.task import Environment
 
@@ -286,10 +287,33 @@ def _adapter_settings(experiment: Experiment) -> Any:
     return lora if chosen.adapter_parameters is None else SharedSettings(chosen.adapter_parameters, lora)
 
 
+def hosted_settings(experiment: Experiment, learner: Any) -> HostedSettings:
+    """What a population is on the service."""
+    chosen = experiment.policy
+    return HostedSettings(
+        model_name=chosen.model_name,
+        num_runs=experiment.stop.num_runs,
+        rank=chosen.lora_rank,
+        targets=chosen.lora_targets,
+        learning_rate=experiment.step_size,
+        seed=experiment.world.seed,
+        num_answers=experiment.world.N,
+        episodes=experiment.episodes_an_update,
+        epochs=learner.epochs,
+        sampled=not experiment.signal.shows_answer,
+        scores_all=experiment.scores_all,
+        warms_up=chosen.warmup,
+        max_tokens=experiment.keep.max_tokens_total,
+        blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
+        every=experiment.updates_an_evaluation,
+        warmup_tolerance=chosen.warmup_tolerance,
+    )
+
+
 def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     require("tinker", "tinker", "backend=tinker")
     from memory_rl.policies.hosted.policy import hosted_loss, make_hosted
-    from memory_rl.policies.hosted.service import HostedSettings, find_tokenizer, open_service
+    from memory_rl.policies.hosted.service import find_tokenizer, open_service
 
     experiment, environment = setting.experiment, setting.environment
     chosen, keep, runs = experiment.policy, experiment.keep, experiment.stop.num_runs
@@ -298,24 +322,7 @@ def _hosted(setting: Setting) -> tuple[Policy, dict[str, Any]]:
     service = open_service(chosen.model_name, keep.tinker_base_url)
     tokenizer = find_tokenizer(service, chosen.model_name)
     trie = make_trie(tokenizer, environment)
-    settings = HostedSettings(
-        model_name=chosen.model_name,
-        num_runs=runs,
-        rank=chosen.lora_rank,
-        targets=chosen.lora_targets,
-        learning_rate=experiment.step_size,
-        seed=experiment.world.seed,
-        num_answers=experiment.world.N,
-        episodes=experiment.episodes_an_update,
-        epochs=setting.learner.epochs,
-        sampled=not experiment.signal.shows_answer,
-        scores_all=experiment.scores_all,
-        warms_up=chosen.warmup,
-        max_tokens=keep.max_tokens_total,
-        blocks=experiment.updates.batch_size if experiment.world.num_secrets > 1 else 1,
-        every=experiment.updates_an_evaluation,
-        warmup_tolerance=chosen.warmup_tolerance,
-    )
+    settings = hosted_settings(experiment, setting.learner)
     policy = make_hosted(service, trie, settings)
     costs = policy.costs
     if keep.max_tokens_total is not None and keep.max_tokens_total < costs.least:

@@ -58,6 +58,7 @@ def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name
     protocol = load_protocol(name)
     assert protocol.name == name
     claims = {
+        "answer-8b": ["H1", "H2", "H3"],
         "capacity": ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"],
         **{study: ["H1", "H2", "H3", "H4", "H5"] for study in ("quick", "thorough")},
     }

@@ -23,7 +23,8 @@ from memory_rl.policies.hosted import policy as policy_module
 from memory_rl.policies.hosted.drawn import blank
 from memory_rl.policies.hosted.policy import HostedBatch, hosted_loss
 from memory_rl.policies.hosted.policy import make_hosted as make_tinker_policy
-from memory_rl.policies.hosted.service import HostedSettings, Service
+from memory_rl.policies.hosted.service import Service
+from memory_rl.policies.hosted.settings import HostedSettings
 from memory_rl.policies.teaching import OfForms
 
 RUNS = np.arange(2)

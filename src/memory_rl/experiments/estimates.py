@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from memory_rl.catalogue import learner_keys
 from memory_rl.experiment import Experiment
+from memory_rl.experiments import large
 from memory_rl.experiments.contests import Halved
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.results import varying_keys
@@ -30,6 +32,9 @@ _BINARY, _STUCK = 1.5, 0.3
 _EPISODES_PER_BIT = {"sft": 2.2, "multi_step": 20.0, "posterior": 3.0, "teacher": 5.0}
 _SIGNALS_PER_BIT = {"binary": 3.5, "distance": 12.0}
 _SECONDS_PER_CELL, _SECONDS_OF_FIGURES = 0.4, 1.6
+_SECONDS_OF_PATHS = {"single_step": 0.05, "multi_step": 0.1}
+"""Of 16 runs together where some answers alone are scored, at N = 256; it grows as (log2 N)^2."""
+
 _SECONDS_PER_UPDATE = {
     ("tabular", "single_step"): (4e-4, 1e-6),
     ("tabular", "multi_step"): (6e-4, 4e-6),
@@ -43,8 +48,12 @@ _SECONDS_PER_UPDATE = {
 _FIELDS = {
     *("id", "command", "condition", "N", "seed", "learning_rate"),
     *("learner", "part", "runs", "episodes", "seconds"),
+    *("sampled", "prefilled", "trained", "memory"),
 }
 """What is said of every cell; after it come the keys in which cells differ."""
+
+_OF_TOKENS = ("sampled", "prefilled", "trained", "memory")
+"""What is said of cells on pretrained or hosted models alone, see `large.Need`."""
 
 _SHARE_OF_A_STEP = 0.4
 """Of that time: what each further step on the same episodes adds."""
@@ -80,6 +89,7 @@ def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest | Halved]
 def _estimate(cell: GridCell, part: str) -> Json:
     experiment, num_runs = cell.experiment, cell.experiment.stop.num_runs
     episodes = episodes_of_a_run(experiment)
+    need = _need(experiment)
     return {
         **cell.about,
         "learner": cell.learner,
@@ -87,14 +97,26 @@ def _estimate(cell: GridCell, part: str) -> Json:
         "runs": num_runs,
         "episodes": round(episodes * num_runs),
         "seconds": round(seconds_of(cell), 1),
+        **(asdict(need) if need else {}),
     }
+
+
+def _need(experiment: Experiment) -> large.Need | None:
+    """Of a cell on a pretrained or hosted model."""
+    if not large.is_large(experiment):
+        return None
+    episodes = episodes_of_a_run(experiment)
+    return large.need_of(experiment, episodes, _updates(experiment, episodes))
 
 
 def seconds_of(cell: GridCell) -> float:
     """About how long a cell takes on one core."""
     experiment = cell.experiment
     fixed = _SECONDS_PER_CELL + _SECONDS_OF_FIGURES * experiment.keep.figures
-    return fixed + _updates(experiment, episodes_of_a_run(experiment)) * _seconds_per_update(experiment)
+    steps = _updates(experiment, episodes_of_a_run(experiment))
+    if large.is_large(experiment) and experiment.policy.backend == "local":
+        return fixed + large.seconds_of(experiment, steps)
+    return fixed + steps * _seconds_per_update(experiment)
 
 
 def _kind(experiment: Experiment) -> str:
@@ -153,7 +175,10 @@ def _seconds_per_update(experiment: Experiment) -> float:
     rows = 1.0 if world.num_secrets == 1 else (experiment.updates.batch_size + evaluated) / 2
     passes = 1 if _kind(experiment) == "posterior" else experiment.learner.epochs
     more = 1 + _SHARE_OF_A_STEP * (passes - 1)
-    return (constant + slope * world.N) * rows * more * max(experiment.stop.num_runs / 16, 1 / 16)
+    once = constant + slope * world.N
+    if experiment.policy.backend == "local" and not experiment.scores_all:
+        once = _SECONDS_OF_PATHS[world.env_type] * (math.log2(world.N) / 8) ** 2
+    return once * rows * more * max(experiment.stop.num_runs / 16, 1 / 16)
 
 
 def costs_sheet(costs: Sequence[Json]) -> Sheet:
@@ -161,7 +186,8 @@ def costs_sheet(costs: Sequence[Json]) -> Sheet:
     learner = ["learner"] if len({cost["learner"] for cost in costs} - {""}) > 1 else []
     varying = [key for key in costs[0] if key not in _FIELDS.union(learner_keys() if learner else ())]
     keys = ["condition", "N", *learner, *varying]
-    columns = ("part", *keys, "seed", "rate", "runs", "episodes", "time")
+    tokens = [name for name in _OF_TOKENS if any(cost.get(name) is not None for cost in costs)]
+    columns = ("part", *keys, "seed", "rate", "runs", "episodes", *tokens, "time")
     rows = [
         {
             **cost,
@@ -179,6 +205,7 @@ def costs_sheet(costs: Sequence[Json]) -> Sheet:
         spare=("part", "seed", "rate", "runs"),
         words=("part", "condition", *keys[2:]),
         title="nothing was run; episodes and time are estimates",
+        caption=large.ASSUMED if tokens else "",
     )
 
 
@@ -192,9 +219,11 @@ def total(costs: Sequence[Json], workers: int, at_most: bool = False) -> str:
     """
     seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
     shared = f", {duration(seconds / workers)} on {workers}" if workers > 1 else ""
-    count = f"{'at most ' if at_most else ''}{counted(len(costs), 'cell')}"
+    tokens = sum(cost.get(name) or 0 for cost in costs for name in _OF_TOKENS[:3])
+    where = "one after the other" if tokens else "on one core"
+    episodes_and = f"{episodes:,} episodes{f', {tokens:,} tokens' if tokens else ''} and"
     return (
-        f"{count}, about {episodes:,} episodes and {duration(seconds)} on one core{shared}: estimates from "
-        "closed forms, earlier runs and a measured time per update, right to a "
-        f"factor of about three.{_AT_MOST if at_most else ''}"
+        f"{'at most ' if at_most else ''}{counted(len(costs), 'cell')}, about {episodes_and} "
+        f"{duration(seconds)} {where}{shared}: estimates from closed forms, earlier runs and a measured time "
+        f"per update, right to a factor of about three.{_AT_MOST if at_most else ''}"
     )

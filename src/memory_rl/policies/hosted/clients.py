@@ -16,7 +16,8 @@ import numpy as np
 import tinker
 
 from memory_rl.policies.hosted.conversations import Conversations
-from memory_rl.policies.hosted.service import FAILURES, HostedSettings, Service, explain
+from memory_rl.policies.hosted.service import FAILURES, Service, explain
+from memory_rl.policies.hosted.settings import HostedSettings
 from memory_rl.policies.hosted.spending import Spending
 from memory_rl.seeding import torch_seed
 from memory_rl.state import Stateful

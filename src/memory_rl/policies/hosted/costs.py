@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from memory_rl.policies.hosted.conversations import Conversations
-from memory_rl.policies.hosted.service import HostedSettings
+from memory_rl.policies.hosted.settings import HostedSettings
 from memory_rl.policies.hosted.spending import Cost
 
 WINDOW = 16

@@ -27,7 +27,8 @@ from memory_rl.policies.hosted.clients import Clients, Loss, make_datum
 from memory_rl.policies.hosted.conversations import START, Conversations
 from memory_rl.policies.hosted.costs import WARMUP_ANSWERS, WARMUP_LOOK, WARMUP_STEPS, WINDOW, Costs
 from memory_rl.policies.hosted.drawn import Drawn, demonstrations
-from memory_rl.policies.hosted.service import HostedSettings, Service
+from memory_rl.policies.hosted.service import Service
+from memory_rl.policies.hosted.settings import HostedSettings
 from memory_rl.policies.hosted.spending import Spending
 from memory_rl.policies.teaching import judged
 from memory_rl.policies.warmup_report import WarmupReport

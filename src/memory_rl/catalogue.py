@@ -22,7 +22,7 @@ PARTS: dict[str, type[Any]] = {
 KEEP = frozenset(keys_of(Keep))
 """The keys that change nothing in what is measured."""
 
-OF_ONE_RUN = ("log_path", "quiet", "resume")
+OF_ONE_RUN = ("log_path", "quiet", "resume", "role")
 """Those of them that belong to one run, and not to the same experiment run again."""
 
 

@@ -82,14 +82,16 @@ class Cell:
     def settings(self) -> Json:
         """What sets it apart: command (`kind`), condition, and all that determines what is measured.
 
-        That is its keys, and the hashes of the files that it read, if any (`inputs`).
+        That is its keys, the hashes of the files that it read, if any (`inputs`), and its `role` in a sweep
+        that measures conditions both by default and tuned.
         Keys without a value are left out. Selections, samples and labels of sizes go by these alone; so cells
         of version 0.1, whose manifests leave defaults open, are compared with those of today.
         """
         resolved = self.manifest.get("resolved") or self.experiment.resolved()
         given = {key: value for key, value in resolved.items() if value is not None}
         read = {"inputs": self.manifest["inputs"]} if self.manifest.get("inputs") else {}
-        return {"kind": self.kind, "condition": self.condition, **given, **read}
+        role = {"role": self.config["role"]} if self.config.get("role") else {}
+        return {"kind": self.kind, "condition": self.condition, **given, **read, **role}
 
     @property
     def N(self) -> int:

@@ -8,7 +8,7 @@ unchecked: they belong to the sweep.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -49,7 +49,19 @@ def _an_entry(value: Any) -> Json:
     return accept_some(experiment_keys(), entry)
 
 
-def _a_learner(value: Any) -> Json:
+def _one(word: str) -> Callable[[Any], str]:
+    """A reader of a key that has one value alone, if it is given."""
+
+    def read_word(value: Any) -> str:
+        if value != word:
+            raise ValueError
+        return word
+
+    return read_word
+
+
+def a_learner(value: Any) -> Json:
+    """The keys of a learner, among them its algorithm."""
     learner = a_selection(value)
     if "algorithm" not in learner:
         raise ValueError
@@ -67,6 +79,8 @@ class Protocol:
         learners: keys of each learner that is to run on every `train` entry of the grid; none for those that
             the entries name themselves.
         tune: settings of the tuning, or None for none.
+        beside: "default" where each cell is measured twice, with what was chosen and as the package has it.
+        seeds: "independent" where each cell gets a seed of its own, so that no two share random streams.
         minimum_runs: no hypothesis is judged on a cell with fewer.
         alpha: the chance of one wrong verdict or more among all hypotheses, at most.
         exclusions: selections of cells that no verdict uses.
@@ -82,9 +96,13 @@ class Protocol:
     )
     learners: Annotated[
         list[Json],
-        Holds(list_of(_a_learner), "a list of learners with an algorithm each, such as [{algorithm: grpo}]"),
+        Holds(list_of(a_learner), "a list of learners with an algorithm each, such as [{algorithm: grpo}]"),
     ] = field(default_factory=list)
     tune: Annotated[Json | None, Holds(or_none(a_selection), "null, or keys of the tuning")] = None
+    beside: Annotated[str | None, Holds(or_none(_one("default")), "default, or leave beside out")] = None
+    seeds: Annotated[str | None, Holds(or_none(_one("independent")), "independent, or leave seeds out")] = (
+        None
+    )
     minimum_runs: Annotated[int, Holds(within(2, SIZES[1], int), "an integer of 2 or more, such as 64")] = 64
     alpha: Annotated[float, Holds(within(1e-9, 0.2), "a probability up to 0.2, such as 0.05")] = 0.05
     exclusions: Annotated[

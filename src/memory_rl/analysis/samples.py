@@ -21,8 +21,10 @@ from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_epis
 from memory_rl.catalogue import KEEP
 from memory_rl.files import Json
 
-BOOKKEEPING = KEEP | {"seed", "num_runs", "base_seed"}
+BOOKKEEPING = (KEEP - {"role"}) | {"seed", "num_runs", "base_seed"}
 """Keys in which the runs of one sample may differ: they say who, where and how, not what was measured.
+
+Of a cell measured both by default and tuned the role stays apart, though both may be the same learner.
 
 Runs are nested in bases (`base_seed`), and bases in recipes (`model_name`), which are never pooled.
 """

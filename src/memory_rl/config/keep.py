@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from memory_rl.errors import ConfigError
 from memory_rl.keys import key, path_key
@@ -57,6 +58,11 @@ class Keep:
     trackio_project: str | None = key(None, "Follow the experiment in this project of Trackio.")
     tensorboard: bool = key(False, "Write an event file for TensorBoard, in tensorboard/ of log_path.")
     figures: bool = key(True, "Draw the run directory's figures; report.py can do so later, from its tables.")
+    role: Literal["default", "best"] | None = key(
+        None,
+        "Of a cell of a sweep that measures both, which the sweep sets itself: as the package has it, or "
+        "with what its tuning chose.",
+    )
     verbose: bool = key(False, "Print the device and all ceilings, too, before the run.")
     quiet: bool = key(False, "Print nothing.")
 

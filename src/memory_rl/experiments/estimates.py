@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from memory_rl.catalogue import learner_keys
 from memory_rl.experiment import Experiment
+from memory_rl.experiments.contests import Halved
 from memory_rl.experiments.grid import GridCell
 from memory_rl.experiments.results import varying_keys
 from memory_rl.experiments.tuning import Contest
@@ -52,17 +53,23 @@ _BITS_PER_PARAMETER = 0.7
 """About what a shared vector of few parameters stores."""
 
 
-def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest]) -> list[Json]:
+_AT_MOST = (
+    " Of the tuning the costliest candidates are taken to stay; what is added where the best lies at an edge "
+    "comes on top."
+)
+
+
+def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest | Halved]) -> list[Json]:
     """What each cell will cost, about: of the tuning cells, then of the reported ones.
 
     learner is "" for supervised cells. id and learning_rate are None where the rate is still to be chosen,
     part is "tuning" or "reported";
     episodes are those of all runs together, seconds on one core. The keys in which cells differ come last.
     """
-    candidates = [cell for contest in contests for cell in contest.candidates]
+    candidates = [cell for contest in contests for cell in contest.at_most(seconds_of)]
     tuning = [_estimate(cell, "tuning") for cell in candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
-    reported = [{**_estimate(cell, "reported"), **unknown} for cell in cells]
+    reported = [{**_estimate(cell, "reported"), **(unknown if cell.tuned else {})} for cell in cells]
     varying = varying_keys(cells)
     return [
         {**cost, **{key: cell.values.get(key) for key in varying}}
@@ -175,12 +182,19 @@ def costs_sheet(costs: Sequence[Json]) -> Sheet:
     )
 
 
-def total(costs: Sequence[Json], workers: int) -> str:
-    """The sum of all cells as a sentence."""
+def total(costs: Sequence[Json], workers: int, *, at_most: bool = False) -> str:
+    """The sum of all cells as a sentence.
+
+    Args:
+        costs: of each.
+        workers: that share them.
+        at_most: whether it depends on what is measured how many of them are run.
+    """
     seconds, episodes = (sum(cost[name] for cost in costs) for name in ("seconds", "episodes"))
     shared = f", {duration(seconds / workers)} on {workers}" if workers > 1 else ""
+    count = f"{'at most ' if at_most else ''}{counted(len(costs), 'cell')}"
     return (
-        f"{counted(len(costs), 'cell')}, about {episodes:,} episodes and {duration(seconds)} on one core"
-        f"{shared}: estimates from closed forms, earlier runs and a measured time per update, right to a "
-        "factor of about three."
+        f"{count}, about {episodes:,} episodes and {duration(seconds)} on one core{shared}: estimates from "
+        "closed forms, earlier runs and a measured time per update, right to a "
+        f"factor of about three.{_AT_MOST if at_most else ''}"
     )

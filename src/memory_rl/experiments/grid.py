@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from memory_rl.config import Command
 from memory_rl.errors import ConfigError, suggest
 from memory_rl.experiment import Experiment, make_experiment, meaningful, parse_experiment
 from memory_rl.files import Json
-from memory_rl.keys import shown
+from memory_rl.keys import Key, accept, shown
 from memory_rl.yaml_words import bytes_of, words_of
 
 COMMANDS: dict[str, dict[str, str]] = {"train": {}, "sft": {"signal": "example"}}
@@ -44,10 +44,12 @@ class GridCell:
     """One experiment of a sweep.
 
     Attributes:
-        values: every key that has a meaning in it, but log_path and quiet.
+        values: every key that has a meaning in it, but log_path and quiet; and its role, if it has one.
+        tuned: whether its step size is chosen, where the sweep tunes.
     """
 
     values: Json
+    tuned: bool = True
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -87,7 +89,11 @@ class GridCell:
 
     def with_values(self, **values: Any) -> GridCell:
         """The same cell with other values."""
-        return GridCell({**self.values, **values})
+        return replace(self, values={**self.values, **values})
+
+    def without(self, *words: str) -> GridCell:
+        """The same cell with these keys at their defaults."""
+        return replace(self, values={word: one for word, one in self.values.items() if word not in words})
 
     def as_dict(self) -> Json:
         """For sweep.json."""
@@ -250,7 +256,9 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
             "begin it with command: train or command: sft."
         )
     axes = {
-        key: value if isinstance(value, list) else [value] for key, value in entry.items() if key != "command"
+        key: value if isinstance(value, list) else [value]
+        for key, value in entry.items()
+        if key not in ("command", "tune")
     }
     for key, values in axes.items():
         if key in OF_ONE_RUN:
@@ -263,6 +271,7 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
                 "give a value, or a list of values."
             )
     check_count(math.prod(map(len, axes.values())))
+    tuned = _is_tuned(place, entry)
     for combination in itertools.product(*axes.values()):
         given = zip(axes, combination, strict=True)
         texts = COMMANDS[entry["command"]] | {key: str(value) for key, value in given if value is not None}
@@ -270,7 +279,18 @@ def _cells_of_entry(place: int, entry: Any, common: Mapping[str, str]) -> Iterat
         if "backend" in common:
             make_cell(texts)  # so that no key is lost that is simply wrong
             texts = meaningful({**texts, "backend": common["backend"]})
-        yield make_cell({**{key: text for key, text in common.items() if key in known}, **texts})
+        cell = make_cell({**{key: text for key, text in common.items() if key in known}, **texts})
+        yield replace(cell, tuned=tuned)
+
+
+def _is_tuned(place: int, entry: Json) -> bool:
+    try:
+        return bool(accept(Key("tune", "", bool, True, ""), entry.get("tune", True)))
+    except ConfigError:
+        raise ConfigError(
+            f"entry {place} of the grid has tune: {shown(entry['tune'])}: give false where its step size is "
+            "to stay as it is, or leave tune out."
+        ) from None
 
 
 def check_count(count: int) -> None:
@@ -279,6 +299,6 @@ def check_count(count: int) -> None:
         raise ConfigError(f"the grid has {count} cells, more than {MAX_CELLS}: give fewer values.")
 
 
-def merge(cells: Iterable[GridCell]) -> list[GridCell]:
-    """The cells in order, each content once."""
-    return list({cell.id: cell for cell in cells}.values())
+def merge(cells: Iterable[GridCell], *, planned: bool = False) -> list[GridCell]:
+    """The cells in order, each content once; if they are only `planned`, tuned and as it is are two."""
+    return list({(cell.id, planned and cell.tuned): cell for cell in cells}.values())

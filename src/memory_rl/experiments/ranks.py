@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from memory_rl.analysis.collect import Cell, read_cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import RankedLearner, Ranking, rank_cells
 from memory_rl.analysis.remarks import remarks, tuned_elsewhere, tuned_in, unranked
@@ -16,16 +12,14 @@ from memory_rl.analysis.shipped import shipped_runs
 from memory_rl.catalogue import learner_name
 from memory_rl.config import LEARNERS
 from memory_rl.errors import ConfigError, check_name
+from memory_rl.experiments.found import reading
 from memory_rl.experiments.grid import GridCell, split_values
 from memory_rl.experiments.settings import SweepConfig, cannot_be_added
-from memory_rl.experiments.store import CELLS, SweepDirectory
+from memory_rl.experiments.store import SweepDirectory
 from memory_rl.experiments.tuning import ALL_DIVERGED
 from memory_rl.files import Json
 from memory_rl.reporting.sheets import Sheet
 from memory_rl.reporting.values import counted
-from memory_rl.runs.store import MANIFEST, METRICS, SUMMARY
-
-_READ = (MANIFEST, SUMMARY, METRICS)
 
 
 def chosen_learners(settings: SweepConfig, axes: Mapping[str, str], protocol: Protocol | None) -> list[Json]:
@@ -93,7 +87,7 @@ def rank_sweep(
     ended = [row["id"] for row in rows if row["status"] in ("completed", "failed")]
     lacking = _unranked(cells, rows)
     if len(names) > 1 or (names and others is not None):
-        with _read(directory, ended) as found:
+        with reading(directory, ended) as found:
             ranking = rank_cells(found, others)
         if ranking is not None:
             tuned = [*tuned_in(tuning), *(() if others is None else tuned_elsewhere(others))]
@@ -121,20 +115,6 @@ def _unranked(cells: Sequence[GridCell], rows: Sequence[Json]) -> dict[str, str]
         if not tuned:
             diverged.setdefault(name, []).append(f"{row['condition']} N={row['N']}")
     return unranked(ended, {name: [*dict.fromkeys(tasks)] for name, tasks in diverged.items()})
-
-
-@contextmanager
-def _read(directory: SweepDirectory, ids: Sequence[str]) -> Iterator[list[Cell]]:
-    """The cells of a sweep, wherever its directory is."""
-    with tempfile.TemporaryDirectory(prefix="memory-rl-") as scratch:
-        top = directory.local or Path(scratch)
-        if directory.local is None:
-            here = SweepDirectory(scratch)
-            for place in (f"{CELLS}/{name}" for name in ids):
-                found = {name: directory.read_bytes(f"{place}/{name}") for name in _READ}
-                here.commit(place, {name: content for name, content in found.items() if content is not None})
-        folders = (top / CELLS / name for name in ids)
-        yield [read_cell(folder) for folder in folders if (folder / MANIFEST).is_file()]
 
 
 def ranking_sheet(ranking: Ranking) -> Sheet:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeGuard
 
 import polars as pl
 
 from memory_rl.analysis.remarks import Compared
 from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
+from memory_rl.experiments.races import Winner
 from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.tuning import Choice
 from memory_rl.files import Json, to_csv
@@ -58,7 +60,7 @@ def varying_keys(cells: Sequence[GridCell]) -> list[str]:
     """The keys, besides those that each row shows, in which cells of the same condition differ."""
     values: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
-        for key in cell.values.keys() - KEEP.union(_IN_ROWS, _IN_CONDITIONS):
+        for key in cell.values.keys() - (KEEP - {"role"}).union(_IN_ROWS, _IN_CONDITIONS):
             values.setdefault((cell.experiment.condition, key), set()).add(repr(cell.values[key]))
     return sorted({key for (_, key), found in values.items() if len(found) > 1})
 
@@ -67,8 +69,10 @@ def keys_apart(cells: Sequence[GridCell], first: Sequence[str] = ()) -> list[str
     """The keys by whose values cells are told apart, beside condition and N; `first` is always named."""
     worlds = {cell.experiment.world.seed for cell in cells}
     rates = {cell.experiment.updates.learning_rate for cell in cells}
-    seed, rate = ["seed"] * (len(worlds) > 1), ["learning_rate"] * (len(rates) > 1)
-    return list(dict.fromkeys([*first, *varying_keys(cells), *seed, *rate]))
+    rate, keys = ["learning_rate"] * (len(rates) > 1), [*first, *varying_keys(cells)]
+    apart = {(cell.experiment.condition, *map(cell.values.get, ("N", *keys, *rate))) for cell in cells}
+    seed = ["seed"] * (len(worlds) > 1 and len(apart) < len(cells))
+    return list(dict.fromkeys([*keys, *seed, *rate]))
 
 
 def name_of_cell(cell: GridCell, keys: Sequence[str]) -> str:
@@ -228,6 +232,63 @@ def _in_words(row: Json, keys: Sequence[str]) -> Json:
         "of_runs": f"{row['memorised']} of {row['runs']}" if known else None,
         "share": None if share is None else f"{number(100 * share, 2)} %",
     }
+
+
+def chosen_sheet(choices: Sequence[Choice | Winner]) -> Sheet:
+    """What was chosen: of contests in rounds, or else of rates alone."""
+    winners = [one for one in choices if isinstance(one, Winner)]
+    return winners_sheet(winners) if winners else choices_sheet([*filter(_is_choice, choices)])
+
+
+def _is_choice(one: Choice | Winner) -> TypeGuard[Choice]:
+    return isinstance(one, Choice)
+
+
+def winners_sheet(winners: Sequence[Winner]) -> Sheet:
+    """The learner, group size and step size of each condition and N, and how it compares with the default."""
+    keys = list(dict.fromkeys(key for one in winners for key in one.settings))
+    headings = (
+        *("condition", "N", *keys, "learner", "group", "factor", "rate", "median\nepisodes", "stuck", "runs"),
+        *("default:\nmedian", "default:\nstuck", "default:\nruns", "candidates", "note"),
+    )
+    rows = [
+        [
+            *(one.condition, number(one.N), *(str(one.settings.get(key, UNKNOWN)) for key in keys)),
+            *(one.learner or UNKNOWN, number(one.group_size), number(one.factor), number(one.learning_rate)),
+            *_how_it_did(asdict(one)),
+            *(_how_it_did(one.default) if one.default else [UNKNOWN] * 3),
+            f"{one.candidates} in {counted(one.rounds, 'round')}",
+            _note_of(one),
+        ]
+        for one in winners
+    ]
+    return Sheet(
+        headings,
+        rows,
+        keys=("condition", "N", *keys),
+        spare=("default:\nruns", "runs", "rate", "candidates", "default:\nstuck"),
+        words=("condition", *keys, "learner", "note"),
+        title="chosen on the tuning secrets and bases",
+        caption="Factor: of the step size that the learner has by itself. Median: Kaplan-Meier. Stuck: runs "
+        "that had not memorised when their budget was spent. Default: the candidate as the package has it, "
+        "on the runs that it had.",
+    )
+
+
+def _how_it_did(standing: Mapping[str, Any]) -> list[str]:
+    return [number(standing["median"]), f"{100 * standing['stuck']:.0f} %", number(standing["runs"])]
+
+
+def _note_of(one: Winner) -> str:
+    if one.stuck == 1:
+        return "no candidate memorised: the least step was taken"
+    if not one.decided:
+        return "all candidates did the same: the least step was taken"
+    widened = f", after {counted(one.widened, 'more factor')}" if one.widened else ""
+    edge = f"at the edge{widened}: a better step may lie beyond" if one.at_edge else ""
+    taken = f"learner from N={one.taken_from}" if one.taken_from else ""
+    wider = f"widened by {counted(one.widened, 'factor')}" if one.widened and not edge else ""
+    return "; ".join(filter(None, (taken, edge, wider)))
 
 
 def choices_sheet(choices: Sequence[Choice]) -> Sheet:

@@ -18,7 +18,9 @@ from memory_rl.analysis.ranking import Ranking
 from memory_rl.analysis.remarks import why_alike
 from memory_rl.errors import ConfigError, RunDirectoryError
 from memory_rl.experiments import estimates, results
+from memory_rl.experiments.contests import Halved, make_all, wanted_next
 from memory_rl.experiments.executors import execute, number_of_workers
+from memory_rl.experiments.found import Found
 from memory_rl.experiments.grid import (
     GridCell,
     GridFile,
@@ -27,9 +29,12 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
+from memory_rl.experiments.halving import Halving, read_tune
+from memory_rl.experiments.races import Winner
 from memory_rl.experiments.ranks import chosen_learners, rank_sweep, ranking_sheet
+from memory_rl.experiments.roles import plan_roles
 from memory_rl.experiments.running import Running
-from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, read_tuning, typed
+from memory_rl.experiments.settings import SweepConfig, Tuning, read_arguments, read_file, typed
 from memory_rl.experiments.store import (
     CELLS,
     PROTOCOL,
@@ -40,15 +45,7 @@ from memory_rl.experiments.store import (
     SweepDirectory,
     refuse_foreign,
 )
-from memory_rl.experiments.tuning import (
-    ALL_DIVERGED,
-    Choice,
-    Contest,
-    candidates_of,
-    choices_of,
-    choose,
-    make_contests,
-)
+from memory_rl.experiments.tuning import Choice, Contest, candidates_of, choices_of
 from memory_rl.experiments.worker import CellOutcome, Task, can_resume, refuse_changed
 from memory_rl.files import Json, folder_name, print_anything
 from memory_rl.reporting.progress import Progress
@@ -138,13 +135,14 @@ def make_plan(words: Sequence[str]) -> Sweep:
         else cells_of_axes(settings.conditions, axes, of_file)
     )
     unused = of_file & axes.keys() - {key for cell in every for key in cell.values}
-    cells = merge(every)
+    cells = merge(every, planned=True)
     if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
         cells = [cell.with_values(figures=False) for cell in cells]
-    tuning = settings.tuning
+    tuning: Tuning | Halving | None = settings.tuning
     if source is not None and source.tune is not None:
-        tuning = tuning or read_tuning(source.tune)
+        tuning = tuning or read_tune(source.tune)
     merged, notes = len(every) - len(cells), list[str]()
+    cells = plan_roles(cells, tuning, protocol)
     if source and "backend" in axes and merged:
         why = f"without the keys that have no meaning with backend={axes['backend']}"
         notes = [f"cells left out as the same as others, {why}: {merged}"]
@@ -153,7 +151,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
         source.name if source else "sweep",
         cells,
         tuning,
-        [] if tuning is None else make_contests(cells, tuning),
+        [] if tuning is None else [*make_all(cells, tuning)],
         protocol,
         typed(words, unused),
         axes.get("backend") if source else None,
@@ -168,7 +166,7 @@ class Sweep:
 
     Attributes:
         settings: the sweep's own keys.
-        name: of the protocol, the grid file or simply "sweep".
+        name: of the protocol, the grid file or "sweep".
         cells: to be reported; with tuning, their rates are still to be chosen.
         tuning: how rates are chosen, or None.
         contests: what the tuning compares.
@@ -180,14 +178,15 @@ class Sweep:
         whys: why cells failed, by id.
         diverged: the ids of those that failed because a run diverged.
         choices: of the tuning, as far as it has come.
+        tried: its candidates, as far as it has come.
         kept: complete cells of an earlier grid.
     """
 
     settings: SweepConfig
     name: str
     cells: list[GridCell]
-    tuning: Tuning | None
-    contests: list[Contest]
+    tuning: Tuning | Halving | None
+    contests: list[Contest | Halved]
     protocol: Protocol | None
     command: str
     backend: str | None = None
@@ -195,7 +194,8 @@ class Sweep:
     learners: list[Json] = field(default_factory=list)
     whys: dict[str, str] = field(default_factory=dict)
     diverged: set[str] = field(default_factory=set)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[Choice | Winner] = field(default_factory=list)
+    tried: list[GridCell] = field(default_factory=list)
     kept: list[GridCell] = field(default_factory=list)
 
     @cached_property
@@ -206,7 +206,8 @@ class Sweep:
     def estimated(self) -> results.SweepSummary:
         """What its cells would take; nothing is run."""
         costs = estimates.estimate_all(self.cells, self.contests)
-        about = estimates.total(costs, number_of_workers(self.settings))
+        workers, at_most = number_of_workers(self.settings), isinstance(self.tuning, Halving)
+        about = estimates.total(costs, workers, at_most=at_most)
         return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
 
     def run(self) -> results.SweepSummary:
@@ -251,6 +252,7 @@ class Sweep:
                     "give another log_path."
                 )
         refuse_changed(self.directory, existing)
+        self.tried = merge(cell for contest in self.contests for cell in contest.opening)
         self._write_record(self.cells, chosen=self.tuning is None)
         if self.protocol is not None and self.directory.read_bytes(PROTOCOL) is None:
             self.directory.write_bytes(PROTOCOL, self.protocol.text.encode())
@@ -279,36 +281,31 @@ class Sweep:
             **self._about,
             "command": self.command,
             "started": existing.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-            "tuning_cells": candidates_of(self.contests, existing, self.directory),
+            "tuning_cells": candidates_of(self.tried, existing, self.directory),
             "cells": [*kept, *listed],
         }
         self.directory.write_json(SWEEP, record)
         self.kept = [GridCell(entry["config"]) for entry in kept]
 
     def _tuned(self) -> list[GridCell]:
-        """Runs the candidates and returns the cells with the rates that did best.
+        """Runs the candidates, round by round, and returns the cells with what did best.
 
-        A candidate that diverged is none. Cells whose other candidates are not all complete are noted as
-        failed.
+        A candidate that diverged is none. Cells whose others are not all complete are noted as failed.
         """
-        contests, cells = self.contests, []
-        self._run_cells(TUNING, merge(cell for contest in contests for cell in contest.candidates))
-        varying = results.varying_keys([contest.reported[0] for contest in contests])
-        apart = sorted({*varying, "algorithm"} if self.learners else varying)
-        for contest in contests:
-            tried = [cell.id for cell in contest.candidates]
-            names = [name for name in tried if name not in self.diverged] or tried
-            failed = next((name for name in names if name in self.whys), None)
-            if failed is None:
-                summaries = {name: self.directory.summary(f"{TUNING}/{name}") or {} for name in names}
-                self.choices.append(choose(contest, summaries, apart))
-                cells += contest.with_rate(self.choices[-1].learning_rate)
-            else:
-                why = f"its tuning is not complete: {failed} failed ({self.whys[failed]})"
-                if self.diverged.issuperset(tried):
-                    why = f"{ALL_DIVERGED} (of {failed}: {self.whys[failed]})"
-                self.whys |= {cell.id: why for cell in contest.reported}
-                cells += contest.reported
+        found = Found(self.directory, self.whys, self.diverged)
+        self._run_cells(TUNING, self.tried)
+        while wanted := wanted_next(self.contests, self.tried, found):
+            self.tried += wanted
+            self._write_record(self.cells, chosen=False)
+            self._run_cells(TUNING, wanted)
+        apart, cells = results.varying_keys([one.reported[0] for one in self.contests]), list[GridCell]()
+        apart = sorted({*apart, "algorithm"}) if self.learners else apart
+        for contest in self.contests:
+            settled = contest.settle(found, apart)
+            cells += settled.cells
+            self.choices += [] if settled.why else [settled.choice]
+            self.whys |= {cell.id: settled.why for cell in settled.cells if settled.why}
+        cells = merge([*cells, *(cell for cell in self.cells if not cell.tuned)])
         self._write_record([cell for cell in cells if cell.id not in self.whys], chosen=True)
         return cells
 
@@ -319,7 +316,7 @@ class Sweep:
             InterruptedBySignal: if a cell was interrupted, whatever interrupted it.
         """
         missing = [cell for cell in cells if not self.directory.summary(f"{folder}/{cell.id}")]
-        done, names = len(cells) - len(missing), {cell.id: self._name(folder, cell) for cell in missing}
+        done, names = len(cells) - len(missing), self._names(folder, missing)
         if done:
             self._tell(f"{folder}: {done} of {len(cells)} are complete already")
         self._progress.phase("tuning" if folder == TUNING else "cells")
@@ -343,9 +340,12 @@ class Sweep:
         self.directory.set_aside(place)
         return Task(cell, folder, None, files)
 
-    def _name(self, folder: str, cell: GridCell) -> str:
-        keys = results.keys_apart(self.cells, ["algorithm"] if self.learners else [])
-        return results.name_of_cell(cell, [*keys, *(["learning_rate"] if folder == TUNING else [])])
+    def _names(self, folder: str, cells: Sequence[GridCell]) -> dict[str, str]:
+        """What the progress calls cells, by id."""
+        every = cells if folder == TUNING and isinstance(self.tuning, Halving) else self.cells
+        keys = results.keys_apart(every, ["algorithm"] if self.learners else [])
+        keys += ["learning_rate"] if folder == TUNING else []
+        return {cell.id: results.name_of_cell(cell, keys) for cell in cells}
 
     def _ended(self, folder: str, outcome: CellOutcome) -> str:
         if outcome.status == "failed":
@@ -374,8 +374,9 @@ class Sweep:
         self.directory.write_bytes(RESULTS, results.as_csv(rows))
         backend = str(self.cells[0].experiment.policy.backend)
         shipped = (self.protocol, backend) if self.protocol and self.settings.learners else None
-        tuning = choices_of(self.choices, self.contests, self.directory)
-        ranked = rank_sweep(self.directory, reported, rows, shipped, self.learners, tuning)
+        tuning = choices_of(self.choices, self.tried, self.directory)
+        compared = reported if not isinstance(self.tuning, Halving) else []  # a contest compares its own
+        ranked = rank_sweep(self.directory, compared, rows[: len(compared)], shipped, self.learners, tuning)
         outcome = {"status": status, "cells": rows, "tuning": tuning or None}
         summary = {**self._about, **outcome, "ranking_notes": ranked.notes, "unranked": ranked.unranked}
         self.directory.write_json(SUMMARY, summary)
@@ -393,6 +394,6 @@ class Sweep:
 
     def _sheets(self, rows: Sequence[Json], ranking: Ranking | None) -> list[Sheet]:
         """What ends it: of a protocol of learners, which has hundreds of cells, the ranking alone."""
-        of_cells = [results.choices_sheet(self.choices), results.results_sheet(rows, self.directory.location)]
+        of_cells = [results.chosen_sheet(self.choices), results.results_sheet(rows, self.directory.location)]
         ranks = [] if ranking is None else [ranking_sheet(ranking)]
         return ranks if ranks and self.protocol and self.protocol.learners else [*of_cells, *ranks]

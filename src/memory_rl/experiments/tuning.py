@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from memory_rl.analysis.samples import fits
 from memory_rl.catalogue import KEEP
 from memory_rl.errors import ConfigError
+from memory_rl.experiments.found import Found
 from memory_rl.experiments.grid import GridCell, check_count
 from memory_rl.experiments.settings import FACTORS, Tuning, cell_keys
 from memory_rl.experiments.store import TUNING, SweepDirectory
@@ -36,6 +38,53 @@ class Contest:
     def with_rate(self, rate: float) -> list[GridCell]:
         """The reported cells with the rate that was chosen."""
         return [cell.with_values(learning_rate=rate) for cell in self.reported]
+
+    @property
+    def opening(self) -> list[GridCell]:
+        """The cells that it wants first: all of them."""
+        return self.candidates
+
+    def at_most(self, cost: object) -> list[GridCell]:
+        """All cells that it takes, whatever they cost."""
+        return self.candidates
+
+    def wanted(self, found: Found) -> list[GridCell]:
+        """The cells to run after those of the opening: none."""
+        return []
+
+    def settle(self, found: Found, apart: Sequence[str]) -> Settled:
+        """What came out; a candidate that diverged is none."""
+        left = [cell for cell in self.candidates if cell.id not in found.diverged] or self.candidates
+        why = why_incomplete([cell.id for cell in left], found)
+        if why is not None:
+            return Settled(self.reported, why=why)
+        choice = choose(self, {cell.id: found.summary(cell) for cell in left}, apart)
+        return Settled(self.with_rate(choice.learning_rate), choice)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What came out of a contest.
+
+    Attributes:
+        cells: to be reported, with what was chosen.
+        choice: what is said of it; None if it could not be decided.
+        why: it could not.
+    """
+
+    cells: list[GridCell]
+    choice: Any = None
+    why: str | None = None
+
+
+def why_incomplete(ids: Sequence[str], found: Found) -> str | None:
+    """Why these candidates cannot be compared: one failed, or all diverged; None if they can be."""
+    failed = next((name for name in ids if name in found.whys), None)
+    if failed is None:
+        return None
+    if failed in found.diverged:
+        return f"{ALL_DIVERGED} (of {failed}: {found.whys[failed]})"
+    return f"its tuning is not complete: {failed} failed ({found.whys[failed]})"
 
 
 @dataclass(frozen=True)
@@ -97,7 +146,7 @@ def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
     """
     groups: dict[str, list[GridCell]] = {}
     for cell in cells:
-        _check(cell, tuning)
+        check_secrets(cell, (tuning.seed,))
         apart = {
             word: cell.values.get(word, one.default)
             for word, one in cell_keys().items()
@@ -108,19 +157,24 @@ def make_contests(cells: Sequence[GridCell], tuning: Tuning) -> list[Contest]:
     return [Contest(group, _candidates(_tuned_on(group, tuning), tuning)) for group in groups.values()]
 
 
-def _check(cell: GridCell, tuning: Tuning) -> None:
+def check_secrets(cell: GridCell, seeds: Container[int], *, rated: bool = False) -> None:
+    """Refuses a cell whose secrets would be those of the tuning, or, unless it may, that brings its own rate.
+
+    Raises:
+        ConfigError: one sentence that names the cell.
+    """
     rate, world = cell.experiment.updates.learning_rate, cell.experiment.world
-    if rate is not None:
+    if rate is not None and not rated:
         raise ConfigError(
             f"learning_rate={rate:g} of {cell.id} leaves nothing to tune: "
             "give the candidates as the rates of the tuning instead."
         )
-    if world.seed == tuning.seed:
+    if world.seed in seeds:
         raise ConfigError(
             f"seed={world.seed} of {cell.id} is the seed of the tuning, whose secrets must be others: "
             "give another seed, or another tuning seed."
         )
-    if world.fixed_secret is not None:
+    if world.fixed_secret is not None and not rated:
         raise ConfigError(
             f"fixed_secret={world.fixed_secret} of {cell.id} would be tuned and reported on the same secret: "
             "leave fixed_secret or the tuning out."
@@ -140,7 +194,7 @@ def _candidates(cell: GridCell, tuning: Tuning) -> list[GridCell]:
     rates = tuning.rates or [float(f"{factor * own:.6g}") for factor in tuning.factors or FACTORS]
     num_runs = tuning.num_runs or cell.experiment.stop.num_runs
     others = {"seed": tuning.seed, "num_runs": num_runs, "figures": False}
-    return [cell.with_values(learning_rate=rate, **others) for rate in rates]
+    return [cell.without("role").with_values(learning_rate=rate, **others) for rate in rates]
 
 
 def choose(contest: Contest, summaries: Mapping[str, Json], apart: Sequence[str] = ()) -> Choice:
@@ -171,19 +225,23 @@ def choose(contest: Contest, summaries: Mapping[str, Json], apart: Sequence[str]
     )
 
 
-def candidates_of(contests: Sequence[Contest], record: Json, directory: SweepDirectory) -> list[Json]:
-    """For sweep.json: all candidates, after those that are complete of an earlier grid in its directory."""
-    new = [cell.as_dict() for contest in contests for cell in contest.candidates]
+def candidates_of(cells: Sequence[GridCell], record: Json, directory: SweepDirectory) -> list[Json]:
+    """For sweep.json: these candidates, after those that are complete of an earlier grid in its directory."""
+    new = [cell.as_dict() for cell in cells]
     ids = {one["id"] for one in new}
     earlier = (one for one in record.get("tuning_cells", []) if one["id"] not in ids)
     return [*(one for one in earlier if directory.summary(f"{TUNING}/{one['id']}")), *new]
 
 
-def choices_of(
-    choices: Sequence[Choice], contests: Sequence[Contest], directory: SweepDirectory
-) -> list[Json]:
-    """For summary.json: what was chosen, after what was chosen for an earlier grid in its directory."""
-    ids = {cell.id for contest in contests for cell in contest.candidates}
+def choices_of(choices: Sequence[Any], tried: Sequence[GridCell], directory: SweepDirectory) -> list[Json]:
+    """For summary.json: what was chosen, after what was chosen for an earlier grid in its directory.
+
+    Args:
+        choices: of all contests that are over.
+        tried: all their candidates.
+        directory: of the sweep.
+    """
+    ids = {cell.id for cell in tried}
     earlier = (directory.read_json(SUMMARY) or {}).get("tuning") or []
     kept = [one for one in earlier if ids.isdisjoint(score["id"] for score in one["scores"])]
     return [*kept, *map(asdict, choices)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -13,8 +14,8 @@ from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
 from memory_rl.analysis.entries import Holds, Selection, list_of, within
 from memory_rl.analysis.findings import Finding, Part, join, on_runs, part_within, rates_of
 from memory_rl.analysis.hypotheses import Hypothesis
-from memory_rl.analysis.samples import Evidence, Sample, name_of
-from memory_rl.analysis.statistics import Estimate, three_digits
+from memory_rl.analysis.samples import Evidence, name_of
+from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import Normal, contrast, slope
 from memory_rl.files import Json
 from memory_rl.limits import ANSWERS, FACTORS
@@ -56,12 +57,15 @@ class EpisodesGrow(Hypothesis, test="episodes_grow", figure="scaling"):
         selections = [{**self.of, "N": size} for size in self.N]
         taken = evidence.take(selections)
         places = np.log(np.log2(self.N) if self.against == "log2_N" else self.N)
-        growth = contrast(rates_of(taken), -slope(places))
+        episodes = [
+            rate.plus(-math.log(sample.first.information))
+            for rate, sample in zip(rates_of(taken), taken, strict=True)
+        ]
+        growth = contrast(episodes, -slope(places))
         low, high = self.exponent
-        bits = [sample.of_memorised for sample in taken]
         rows = [
-            {"N": size, "runs": sample.runs, "episodes": _episodes(sample, rate)}
-            for size, sample, rate in zip(self.N, taken, bits, strict=True)
+            {"N": size, "runs": sample.runs, "episodes": _inverse(rate)}
+            for size, sample, rate in zip(self.N, taken, episodes, strict=True)
         ]
         claimed, power = (
             "log2 N" if self.against == "log2_N" else "N",
@@ -142,8 +146,6 @@ def _parts(splits: Sequence[Split], part: str, share: float) -> list[Part]:
     return [Part(more.chance_above(0.0), more.chance_below(0.0)) for more in beyond]
 
 
-def _episodes(sample: Sample, rate: Normal | None) -> str:
-    if rate is None:
-        return three_digits(None)
-    ends = sorted(np.exp(-end) * sample.first.information for end in rate.interval())
-    return str(Estimate(float(np.exp(-rate.value) * sample.first.information), *map(float, ends)))
+def _inverse(rate: Normal) -> str:
+    """Episodes a run, from the logarithm of runs an episode."""
+    return str(replace(rate, value=-rate.value).exp())

@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from results_words import SCALAR, TITLES, Words, title_of
+
 from memory_rl.analysis.bottleneck import PARTS
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, TINY
 from memory_rl.reporting.lettering import drawn
-from memory_rl.reporting.themes import DASHES, GROUND, PALETTE, SHAPES, vega_config
-from results_words import SCALAR, TITLES, Words, title_of
+from memory_rl.reporting.themes import GROUND, PALETTE, SHAPES, vega_config
 
 Json = dict[str, Any]
 AT = 64
@@ -21,10 +22,13 @@ AT = 64
 
 COLORS = PALETTE["light"]
 INK, MUTED = "#24292f", "#57606a"
+POINTS = {"type": "point", "filled": True, "size": 60, "opacity": 1}
+BARS = {"type": "rule", "strokeWidth": 1.5, "clip": True}
 ROLES = {DEFAULT: "default learner", BEST: "best learner"}
-RATE = "bits per episode of the runs that memorised"
 _TICK = "M-0.12,-1.2H0.12V1.2H-0.12Z"
-_DECADES = [10.0**power for power in range(-6, 3)]
+_DECADES = [10.0**power for power in range(-6, 6)]
+_TICKS = [digit * decade for decade in _DECADES for digit in (1, 2, 5)]
+_ONES = [digit * decade for decade in _DECADES for digit in (1, 3)]
 
 
 def svg(spec: Json) -> str:
@@ -81,10 +85,23 @@ def _rate_rows(words: Words, recipe: str = TINY) -> Iterator[Json]:
             }
 
 
-def _log(title: str, lowest: float | None = None, **more: Any) -> Json:
+def _log(title: str, domain: tuple[float, float], **more: Any) -> Json:
+    """A logarithmic axis; what lies outside of its domain is cut off."""
     axis = {"format": "~g", "values": _DECADES, "title": title, **more}
-    domain = {} if lowest is None else {"domainMin": lowest}
-    return {"type": "quantitative", "axis": axis, "scale": {"type": "log", "nice": False, **domain}}
+    ends = [six(end) for end in domain]
+    return {"type": "quantitative", "axis": axis, "scale": {"type": "log", "nice": False, "domain": ends}}
+
+
+def _domain(rows: Iterable[Json], *names: str, by: float = 1.6, at_most: float = 4.0) -> tuple[float, float]:
+    """From a little below the least to a little above the greatest value of these columns.
+
+    Intervals reach as far, but not further than `at_most` times beyond the values.
+    """
+    rows = [*rows]
+    values = [row[name] for row in rows for name in names if row[name]]
+    ends = [row[name] for row in rows for name in ("low", "high") if row.get(name)]
+    low, high = min(values), max(values)
+    return max(min([low, *ends]), low / at_most) / by, min(max([high, *ends]), high * at_most) * by
 
 
 def _by(field: str, names: Iterable[str], **look: Any) -> Json:
@@ -98,15 +115,27 @@ def _by(field: str, names: Iterable[str], **look: Any) -> Json:
 
 
 def _rows_of_signals(rows: list[Json]) -> Json:
-    order = [*dict.fromkeys(row["signal"] for row in rows)]
-    return {"field": "signal", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 300}}
+    """Of these rows a line for each signal, in the order of `TITLES`."""
+    there = {row["signal"] for row in rows}
+    order = [title for title in TITLES.values() if title in there]
+    axis = {"labelLimit": 300, "labelOverlap": False}
+    return {
+        "field": "signal",
+        "type": "nominal",
+        "sort": order,
+        "scale": {"domain": order},
+        "title": None,
+        "axis": axis,
+    }
 
 
-def _rate_layers(rows: list[Json], lowest: float) -> list[Json]:
+def _rate_layers(rows: list[Json], domain: tuple[float, float], *, labels: bool = True) -> list[Json]:
     roles = [name for name in ROLES.values() if any(row["role"] == name for row in rows)]
-    place = {"y": _rows_of_signals(rows), "yOffset": {"field": "role", "type": "nominal", "sort": [*ROLES.values()]}}
+    y = _rows_of_signals(rows)
+    y["axis"]["labels"] = labels
+    place = {"y": y, "yOffset": {"field": "role", "type": "nominal", "sort": [*ROLES.values()]}}
     color = _by("role", roles)
-    x = {"field": "value", **_log(RATE, lowest)}
+    x = {"field": "value", **_log("bits per episode", domain)}
     plain = {"y": place["y"]}
     return [
         {
@@ -118,44 +147,51 @@ def _rate_layers(rows: list[Json], lowest: float) -> list[Json]:
             "encoding": {**plain, "x": {**x, "field": "asker"}},
         },
         {
-            "mark": {"type": "rule", "strokeWidth": 2},
-            "encoding": {**place, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": color["color"]},
+            "mark": {"type": "rule", "strokeWidth": 2, "clip": True},
+            "encoding": {
+                **place,
+                "x": {**x, "field": "low"},
+                "x2": {"field": "high"},
+                "color": color["color"],
+            },
         },
         {
             "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
             "encoding": {**place, "x": x, **color},
         },
         {
-            "mark": {"type": "text", "align": "right", "dx": -8, "fontSize": 11, "color": INK},
-            "encoding": {**place, "x": {**x, "field": "start"}, "text": {"field": "words"}},
+            "mark": {"type": "text", "align": "left", "dx": 8, "fontSize": 11, "color": INK},
+            "encoding": {**place, "x": {"value": "width"}, "text": {"field": "words"}},
         },
     ]
 
 
-def _started(rows: list[Json]) -> list[Json]:
-    """With the place left of each point where words about it stand."""
-    return [{**row, "start": row["low"] or row["value"]} for row in rows]
-
-
-def _lowest(rows: list[Json]) -> float:
-    """Where the axis of rates begins: with room for words on the left."""
-    least = min((row["low"] or row["value"] for row in rows if row["value"]), default=0.01)
-    return six(least / 8) or 0.001
+def _height(rows: list[Json], pixels: int = 36) -> int:
+    return pixels * len({row["signal"] for row in rows})
 
 
 def rates(words: Words) -> Json | None:
     """Bits an episode by signal, default and best, with ceilings."""
-    rows = _started([*_rate_rows(words)])
+    rows = [*_rate_rows(words)]
     if not rows:
         return None
-    subtitle = f"N = {AT}: {math.log2(AT):g} bits to learn. Tick: naive ceiling; diamond: an ideal learner"
+    subtitle = [
+        f"N = {AT}: {math.log2(AT):g} bits to learn. Rates are of the runs that memorised.",
+        "Tick: naive ceiling; diamond: an ideal learner",
+    ]
     return {
         "title": {"text": "What an episode teaches, by what it tells", "subtitle": subtitle},
         "data": {"values": rows},
-        "layer": _rate_layers(rows, _lowest(rows)),
+        "layer": _rate_layers(rows, _domain(rows, "value", "capacity", "asker")),
         "width": 430,
-        "height": {"step": 17},
+        "height": _height(rows),
     }
+
+
+def _over_N(sizes: list[int]) -> Json:
+    scale = {"type": "log", "base": 2, "nice": False, "padding": 12}
+    axis = {"values": sizes, "format": "d", "title": "N"}
+    return {"field": "N", "type": "quantitative", "scale": scale, "axis": axis}
 
 
 RICH = ("sft", "told", "sampled", "per_bit", "summed")
@@ -165,7 +201,13 @@ POOR = ("binary", "noisy", "bins8", "log_distance")
 def growth(words: Words) -> Json | None:
     """Episodes of the runs that memorised, against N."""
     rows = [
-        {"signal": title_of(signal), "kind": kind, "role": named, "N": N, **_ends(_episodes(words, signal, N, role))}
+        {
+            "signal": title_of(signal),
+            "kind": kind,
+            "role": named,
+            "N": N,
+            **_ends(_episodes(words, signal, N, role)),
+        }
         for kind, signals in enumerate((RICH, POOR))
         for signal in signals
         for role, named in ROLES.items()
@@ -174,12 +216,15 @@ def growth(words: Words) -> Json | None:
     ]
     if not rows:
         return None
-    top = max(row["high"] or row["value"] for row in rows) * 1.3
-    panels = [_growth_panel(rows, kind, role, words.sizes, top) for kind in (0, 1) for role in ROLES.values()]
+    roles = [role for role in ROLES.values() if any(row["role"] == role for row in rows)]
     return {
-        "title": {"text": "Episodes to memorise one of N answers", "subtitle": "runs that memorised; bars: 95 %"},
-        "concat": [panel for panel in panels if panel["data"]["values"]],
-        "columns": 2,
+        "title": {
+            "text": "Episodes to memorise one of N answers",
+            "subtitle": "runs that memorised; bars: 95 %",
+        },
+        "vconcat": [
+            {"hconcat": [_growth_panel(rows, kind, role, words.sizes) for role in roles]} for kind in (0, 1)
+        ],
         "resolve": {"scale": {"color": "independent", "shape": "independent"}},
     }
 
@@ -191,14 +236,12 @@ def _episodes(words: Words, *place: Any) -> Estimate:
     return Estimate(*each)
 
 
-def _growth_panel(rows: list[Json], kind: int, role: str, sizes: list[int], top: float) -> Json:
+def _growth_panel(rows: list[Json], kind: int, role: str, sizes: list[int]) -> Json:
     shown = [row for row in rows if (row["kind"], row["role"]) == (kind, role)]
     names = [title_of(signal) for signal in (RICH, POOR)[kind]]
-    look = _by("signal", names, columns=2)
-    x = {"field": "N", "type": "quantitative", "scale": {"type": "log", "base": 2, "nice": False, "padding": 12}}
-    x["axis"] = {"values": sizes, "format": "d", "title": "N"}
-    y = {"field": "value", **_log("episodes")}
-    y["scale"] |= {"domain": [1, six(top)]}
+    look = _by("signal", names)
+    x = _over_N(sizes)
+    y = {"field": "value", **_log("episodes", _domain(rows, "value"))}
     return {
         "title": {"text": role, "fontSize": 12, "offset": 4},
         "data": {"values": shown},
@@ -208,11 +251,11 @@ def _growth_panel(rows: list[Json], kind: int, role: str, sizes: list[int], top:
         "layer": [
             {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": y}},
             {
-                "mark": {"type": "rule", "strokeWidth": 1.5},
+                "mark": BARS,
                 "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                "mark": POINTS,
                 "encoding": {"y": y, "shape": look["shape"]},
             },
         ],
@@ -224,21 +267,27 @@ def ladder(words: Words) -> Json | None:
     rows = [row for role in ROLES for signal in SCALAR for row in _steps(words, signal, role)]
     if not rows:
         return None
-    names = {"channel": "channel", "exploration": "exploration", "absorption": "absorption"}
-    look, y = _by("part", names, symbolType="square"), _rows_of_signals(rows)
-    place = {"y": {**y, "axis": {**y["axis"], "domain": False}}, "yOffset": {"field": "part", "sort": [*names]}}
-    x = {"field": "from", **_log("times slower than SFT")}
-    subtitle = [f"N = {AT}. Each bar goes on where the one above it ends; a bar to the left wins back.", "Line: the whole gap"]
+    look, y = _by("part", PARTS, symbolType="square"), _rows_of_signals(rows)
+    place = {
+        "y": {**y, "axis": {**y["axis"], "domain": False}},
+        "yOffset": {"field": "part", "sort": [*PARTS]},
+    }
+    domain = _domain(rows, "from", "to", "whole", by=1.3)
+    x = {"field": "from", **_log("times slower than SFT", domain, values=_ONES)}
+    subtitle = [
+        f"N = {AT}. Each bar goes on where the one above it ends, one to the left wins back.",
+        "Upright: the whole gap; thin: 95 % of where a bar ends",
+    ]
     panel = {
         "width": 240,
-        "height": {"step": 15},
+        "height": _height(rows, 54),
         "layer": [
             {
                 "mark": {"type": "bar", "height": 9},
                 "encoding": {**place, "x": x, "x2": {"field": "to"}, "color": look["color"]},
             },
             {
-                "mark": {"type": "rule", "strokeWidth": 1.2, "color": INK},
+                "mark": {"type": "rule", "strokeWidth": 1.2, "color": INK, "clip": True},
                 "encoding": {**place, "x": {**x, "field": "low"}, "x2": {"field": "high"}},
             },
             {
@@ -249,13 +298,11 @@ def ladder(words: Words) -> Json | None:
     }
     return {
         "title": {"text": "Where the gap to SFT lies", "subtitle": subtitle},
-        "concat": [
+        "hconcat": [
             {"title": {"text": named, "fontSize": 12, "offset": 4}, "data": {"values": shown}, **panel}
             for named in ROLES.values()
             if (shown := [row for row in rows if row["role"] == named])
         ],
-        "columns": 2,
-        "resolve": {"scale": {"x": "shared"}},
     }
 
 
@@ -290,23 +337,24 @@ def dense(words: Words) -> Json | None:
     if not rows:
         return None
     look = _by("credit", names.values())
-    domain = [six(min(0.8, *(row["low"] for row in rows))), six(1.2 * max(row["high"] for row in rows))]
-    x = {"field": "N", "type": "quantitative", "scale": {"type": "log", "base": 2, "nice": False, "padding": 12}}
-    x["axis"] = {"values": words.sizes, "format": "d", "title": "N"}
-    y = {"field": "value", **_log("SFT is faster by", values=[0.5, 1, 2, 5, 10, 20, 50, 100, 200])}
-    y["scale"] |= {"domain": domain}
+    low, high = _domain(rows, "value", by=1.2)
+    x = _over_N(words.sizes)
+    y = {"field": "value", **_log("SFT is faster by", (min(low, 0.8), high), values=_TICKS)}
     layers = [
         {"mark": {"type": "rule", "color": MUTED, "strokeDash": [3, 3]}, "encoding": {"y": {"datum": 1}}},
         {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"x": x, "y": y, "color": look["color"]}},
         {
-            "mark": {"type": "rule", "strokeWidth": 1.5},
+            "mark": BARS,
             "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": look["color"]},
         },
-        {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": {"x": x, "y": y, **look}},
+        {
+            "mark": POINTS,
+            "encoding": {"x": x, "y": y, **look},
+        },
     ]
     return {
-        "title": {"text": "A reward for each bit, against SFT", "subtitle": "1: as fast. Bars: 95 %"},
-        "concat": [
+        "title": {"text": "A reward for each bit, against SFT", "subtitle": "dotted: as fast. Bars: 95 %"},
+        "hconcat": [
             {
                 "title": {"text": named, "fontSize": 12, "offset": 4},
                 "data": {"values": shown},
@@ -317,37 +365,28 @@ def dense(words: Words) -> Json | None:
             for named in ROLES.values()
             if (shown := [row for row in rows if row["role"] == named])
         ],
-        "columns": 2,
     }
 
 
 def recipes(words: Words) -> Json | None:
     """The rates of all kinds of base beside each other."""
-    rows = [row for recipe in words.recipes for row in _started([*_rate_rows(words, recipe)])]
+    rows = [row for recipe in words.recipes for row in _rate_rows(words, recipe)]
     if not rows:
         return None
-    lowest = _lowest(rows)
+    domain = _domain(rows, "value", "capacity", "asker")
     width = {1: 430, 2: 230}.get(len(words.recipes), 170)
     panels = [
         {
             "title": {"text": recipe, "fontSize": 12, "offset": 4},
             "data": {"values": [row for row in rows if row["recipe"] == recipe]},
-            "layer": _rate_layers(rows, lowest),
+            "layer": _rate_layers(rows, domain, labels=recipe == words.recipes[0]),
             "width": width,
-            "height": {"step": 17},
+            "height": _height(rows),
         }
         for recipe in words.recipes
     ]
-    for panel in panels:
-        for layer in panel["layer"]:
-            layer["encoding"]["x"]["axis"] = {**layer["encoding"]["x"]["axis"], "title": "bits per episode"}
     subtitle = f"N = {AT}. Tick: naive ceiling; diamond: an ideal learner"
-    return {
-        "title": {"text": "The same on each kind of base model", "subtitle": subtitle},
-        "concat": panels,
-        "columns": 3,
-        "resolve": {"scale": {"color": "shared", "shape": "shared"}},
-    }
+    return {"title": {"text": "The same on each kind of base model", "subtitle": subtitle}, "hconcat": panels}
 
 
 FIGURES: dict[str, Callable[[Words], Json | None]] = {

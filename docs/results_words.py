@@ -7,24 +7,20 @@ contradict the files.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import product
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from results_verdicts import Verdicts
+
 from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
-from memory_rl.analysis.findings import ENOUGH_RUNS, join
-from memory_rl.analysis.hypotheses import Hypothesis
-from memory_rl.analysis.protocol import Protocol
+from memory_rl.analysis.findings import join
 from memory_rl.analysis.samples import CannotJudgeError, Sample
 from memory_rl.analysis.statistics import Estimate
-from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, Place, StudyNumbers, loss_of, recipe_of
+from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, Place, StudyNumbers, loss_of
 from memory_rl.analysis.survival import Normal, contrast, slope
-from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.files import Json
-from memory_rl.reporting.values import number
+from memory_rl.reporting.values import counted, number
 
 TITLES = {
     "sft": "the answer itself (SFT)",
@@ -39,12 +35,26 @@ TITLES = {
 }
 """The signals, from what tells most on, and what they are called."""
 
+TELLS = {
+    "sft": "the answer itself",
+    "told": "the answer is the model's own; a teacher gives the whole distribution of each token",
+    "sampled": "the same, but the teacher says only how likely the model's own tokens were",
+    "per_bit": "one bit a turn, each rewarded for itself (`env_type=multi_step`)",
+    "summed": "the same, with the rewards summed into one (`credit=episode`)",
+    "binary": "whether the answer is S (`reward_type=binary`)",
+    "bins8": "the log-distance to S in levels (`reward_type=binned_log_distance`)",
+    "log_distance": "the log-distance to S (`reward_type=log_distance`)",
+    "noisy": "hit or miss, replaced at random now and then (`reward_noise=0.05`)",
+}
+"""What an episode shows."""
+
 SCALAR = ("summed", "binary", "noisy", "bins8", "log_distance")
 """Those that are one number an episode."""
 
 UNKNOWN = "not measured"
 STUCK_MUCH = 0.1
-_WORDS = {"supported": "supported", "refuted": "**refuted**", "inconclusive": "inconclusive"}
+_NEXT_TO_NONE = 0.05
+"""Percent."""
 
 
 def title_of(signal: str) -> str:
@@ -63,11 +73,10 @@ def two(estimate: Estimate) -> str:
 def percent(estimate: Estimate) -> str:
     """The same of a share in percent."""
     hundred = (None if part is None else 100 * part for part in vars(estimate).values())
-    value, *ends = Estimate(*hundred).value, estimate.low, estimate.high
-    if value is None:
+    value, *ends = ("0" if part and 0 < part < _NEXT_TO_NONE else number(part, 2) for part in hundred)
+    if estimate.value is None:
         return UNKNOWN
-    said = f"{number(value, 2)} %"
-    return said if None in ends else f"{said} [{', '.join(number(100 * end, 2) for end in ends)}]"
+    return f"{value} %" if None in (estimate.low, estimate.high) else f"{value} % [{', '.join(ends)}]"
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,31 @@ class Words:
 
     Attributes:
         numbers: of its samples.
-        protocol: whose hypotheses are judged.
-        choices: what its contests chose.
+        verdicts: on them.
+        choices: what the contests chose.
     """
 
     numbers: StudyNumbers
-    protocol: Protocol
-    choices: Sequence[Json]
+    verdicts: Verdicts
+    choices: Sequence[Json] = ()
 
     def functions(self) -> Json:
-        """All that a template may call, by name."""
-        public = (name for name in dir(type(self)) if not name.startswith("_") and name != "functions")
-        named: Json = {name: getattr(self, name) for name in public}
-        return {**named, "title_of": title_of, "join": join, "titles": TITLES, "SCALAR": SCALAR}
+        """All that a template may call, by name: what this has, and what the verdicts have."""
+        named: Json = {
+            name: getattr(one, name)
+            for one in (self, self.verdicts)
+            for name in dir(type(one))
+            if not name.startswith("_") and name != "functions"
+        }
+        fixed = {
+            "title_of": title_of,
+            "join": join,
+            "listed": "; ".join,
+            "counted": counted,
+            "tells": TELLS,
+            "SCALAR": SCALAR,
+        }
+        return {**named, **fixed, "choices": self.choices}
 
     # Which samples there are
 
@@ -133,7 +154,20 @@ class Words:
         """The N of a recipe."""
         return self.numbers.sizes(recipe)
 
+    def best_or_default(self, signal: str, N: int) -> str:
+        """The best learner's role where it was measured and memorised, or else the default's."""
+        return BEST if self.has(signal, N, BEST) else DEFAULT
+
     # How much was measured
+
+    def bits(self, N: int) -> str:
+        """log2 N."""
+        return number(math.log2(N))
+
+    @property
+    def edges(self) -> int:
+        """How many contests chose a step size beyond which a better one may lie."""
+        return sum(bool(one.get("at_edge")) for one in self.choices)
 
     @property
     def runs(self) -> str:
@@ -147,34 +181,35 @@ class Words:
 
     def bases(self, recipe: str = TINY) -> int:
         """The most bases that a sample of a recipe has."""
-        return max(len(sample.bases) for place, sample in self.numbers.samples.items() if place.recipe == recipe)
+        return max(
+            len(sample.bases) for place, sample in self.numbers.samples.items() if place.recipe == recipe
+        )
+
+    def reach(self, recipe: str = TINY) -> str:
+        """What its intervals are about."""
+        most = self.bases(recipe)
+        return "for one base model alone" if most == 1 else f"over {most} base models"
 
     def runs_a_side(self, recipe: str = TINY) -> str:
         """The runs of a sample of a recipe."""
-        found = sorted({sample.runs for place, sample in self.numbers.samples.items() if place.recipe == recipe})
-        return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
-
-    @property
-    def lacking(self) -> str:
-        """A sentence where the study is smaller than its protocol asks for; else empty."""
-        planned = sum(math.prod(len(each) for each in entry.values() if isinstance(each, list)) for entry in self.protocol.grid)
-        there = sum(recipe_of(cell) == TINY and cell.config.get("role", DEFAULT) == DEFAULT for cell in self.numbers.cells)
-        if there >= planned:
-            return ""
-        return (
-            f"So far {there} of the {planned} experiments of the protocol are in the study's files with the "
-            "default learner: these numbers are of a part of it."
+        found = sorted(
+            {sample.runs for place, sample in self.numbers.samples.items() if place.recipe == recipe}
         )
+        return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
     # Numbers of one sample
 
-    def _said(self, of: Callable[[Sample], Estimate], *place: Any, as_percent: bool = False, **more: Any) -> str:
+    def _said(
+        self, of: Callable[[Sample], Estimate], *place: Any, as_percent: bool = False, **more: Any
+    ) -> str:
         sample = self.sample(*place, **more)
         return UNKNOWN if sample is None else (percent if as_percent else two)(of(sample))
 
     def rate(self, *place: Any, **more: Any) -> str:
         """Bits an episode of the runs that memorised."""
-        return self._said(lambda one: one.of_memorised.exp() if one.of_memorised else Estimate(None), *place, **more)
+        return self._said(
+            lambda one: one.of_memorised.exp() if one.of_memorised else Estimate(None), *place, **more
+        )
 
     def over_all(self, *place: Any, **more: Any) -> str:
         """Bits an episode over all runs, which the budget sets where some are stuck."""
@@ -186,7 +221,20 @@ class Words:
 
     def ceiling(self, *place: Any, **more: Any) -> str:
         """The capacity of the channel, in bits an episode."""
-        return self._said(lambda one: Estimate(one.ceilings["capacity"]), *place, **more)
+        sample = self.sample(*place, **more)
+        return UNKNOWN if sample is None else counted(sample.ceilings["capacity"], "bit", 2)
+
+    def share_of_ceiling(self, *place: Any, **more: Any) -> Estimate:
+        """The rate over the channel's capacity."""
+        sample = self.sample(*place, **more)
+        if sample is None or sample.of_memorised is None:
+            return Estimate(None)
+        return sample.of_memorised.exp().divided_by(sample.ceilings["capacity"])
+
+    def loss_factor(self, of: str, *place: Any, **more: Any) -> Estimate:
+        """The factor lost in exploration or absorption, as a number."""
+        sample = self.sample(*place, **more)
+        return Estimate(None) if sample is None else loss_of(sample, of)
 
     def asker(self, *place: Any, **more: Any) -> str:
         """The rate of the ideal questioner, in bits an episode."""
@@ -244,6 +292,10 @@ class Words:
         rates = [sample.of_memorised for sample in both if sample and sample.of_memorised]
         return contrast(rates, [1, -1]).exp() if len(rates) == 2 else Estimate(None)
 
+    def gain_said(self, *of: Any, **more: Any) -> str:
+        """The same, as words."""
+        return two(self.gain(*of, **more))
+
     def power(self, signal: str, role: str = DEFAULT, recipe: str = TINY) -> Estimate:
         """The exponent x of episodes ~ N^x of the runs that memorised, over all N of a recipe."""
         sizes = [N for N in self.sizes_of(recipe) if self.has(signal, N, role, recipe)]
@@ -256,6 +308,18 @@ class Words:
     def power_of(self, *of: Any, **more: Any) -> str:
         """The same, as words."""
         return two(self.power(*of, **more))
+
+    def power_of_ratio(self, fast: str, slow: str, role: str = DEFAULT, recipe: str = TINY) -> str:
+        """The exponent x of how many times as fast one signal is as another, which grows as N^x."""
+        sizes = [N for N in self.sizes_of(recipe) if self._rates((fast, slow), N, role, recipe)]
+        if len(sizes) < 2:
+            return UNKNOWN
+        rates = [
+            rate for at in (fast, slow) for N in sizes for rate in self._rates((at,), N, role, recipe) or ()
+        ]
+        weights = slope(_logs(sizes))
+        growth = contrast(rates, [*weights, *-weights])
+        return two(Estimate(growth.value, *growth.interval()))
 
     # Gaps
 
@@ -290,8 +354,23 @@ class Words:
         if split is None:
             return "none"
         first = max(PARTS, key=lambda part: split.value(part).value)
-        others = (split.parts[first].minus(1, split.parts[one]).of(split.rates) for one in PARTS if one != first)
+        others = (
+            split.parts[first].minus(1, split.parts[one]).of(split.rates) for one in PARTS if one != first
+        )
         return first if all(one.interval()[0] > 0 for one in others) else "none"
+
+    def parts_that_lead(self, N: int) -> dict[str, list[str]]:
+        """By part of the gap, and "none", the scalar signals in which it is the largest beyond chance."""
+        found: dict[str, list[str]] = {}
+        for signal in SCALAR:
+            role = self.best_or_default(signal, N)
+            if self.split(signal, N, role):
+                found.setdefault(self.main_part(signal, N, role), []).append(title_of(signal))
+        return found
+
+    def stuck_ones(self, N: int) -> list[str]:
+        """The signals of which more than a tenth of the runs is stuck by default."""
+        return [title_of(signal) for signal in self.signals(N) if self.gets_stuck(signal, N)]
 
     def closes(self, signal: str, N: int, recipe: str = TINY) -> Estimate:
         """The share of the absorption loss, in logarithms, that the best learner closes."""
@@ -305,63 +384,8 @@ class Words:
         """The same, as words."""
         return percent(self.closes(*of, **more))
 
-    # Verdicts
-
-    @cached_property
-    def _judged(self) -> Mapping[str, Mapping[str, Verdict]]:
-        return {recipe: self._judge(recipe) for recipe in self.recipes}
-
-    def _judge(self, recipe: str) -> Mapping[str, Verdict]:
-        cells = [cell for cell in self.numbers.cells if recipe_of(cell) == recipe]
-        hypotheses = [for_recipe(one, recipe, self.sizes_of(recipe)) for one in self.protocol.hypotheses]
-        found = judge(replace(self.protocol, hypotheses=hypotheses), cells)
-        return {verdict.id: verdict for verdict in found}
-
-    def verdicts(self, starting: str = "", recipe: str = TINY) -> list[Verdict]:
-        """Those of the hypotheses whose names start so, in the protocol's order."""
-        of = rf"{starting}(?!\d)" if starting else ""
-        return [one for name, one in self._judged[recipe].items() if re.match(of, name)]
-
-    def verdict(self, name: str, recipe: str = TINY) -> str:
-        """The verdict of one hypothesis."""
-        return self._judged[recipe][name].verdict
-
-    def said(self, verdict: Verdict) -> str:
-        """The verdict as a table shows it; of what could not be judged, that it was not."""
-        return "not judged" if verdict.p_holm is None else _WORDS[verdict.verdict]
-
-    def measured(self, verdict: Verdict) -> str:
-        """The sentence of its reason that compares the claim with what was measured, without the claim."""
-        sentences = re.split(r"(?<=[.%\d\])]\.) (?=[A-Z])|(?<=[a-z]\.) (?=[A-Z])", verdict.reason)
-        chosen = next((one for one in sentences if "; the claim" in one), sentences[0])
-        return chosen.split("; the claim")[0].split("; a factor of")[0].rstrip(".")
-
 
 def _logs(values: Sequence[float]) -> Any:
     import numpy as np
 
     return np.log(values)
-
-
-def for_recipe(hypothesis: Hypothesis, recipe: str, sizes: Sequence[int]) -> Hypothesis:
-    """The same test on another recipe of base, at those N that were measured on it."""
-    if recipe == TINY:
-        return hypothesis
-    changed = {name: _moved(value, recipe, sizes) for name, value in vars(hypothesis).items()}
-    if "N" in changed:
-        changed["N"] = _left(changed["N"], sizes)
-    return replace(hypothesis, **changed)
-
-
-def _moved(value: Any, recipe: str, sizes: Sequence[int]) -> Any:
-    if isinstance(value, list):
-        return [_moved(one, recipe, sizes) for one in value]
-    if not isinstance(value, dict):
-        return value
-    named = {"model_name": recipe} if "model_name" in value else {}
-    listed = {"N": _left(value["N"], sizes)} if isinstance(value.get("N"), list) else {}
-    return {**value, **named, **listed}
-
-
-def _left(wanted: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    return [N for N in wanted if N in sizes] or [*wanted]

@@ -1,4 +1,4 @@
-"""The numbers of the study that answers the question: a sample for each signal, N, role and recipe of base."""
+"""The numbers of the study that answers the question: a sample per signal, N, role and recipe of base."""
 
 from __future__ import annotations
 
@@ -106,8 +106,9 @@ class StudyNumbers:
 
     @property
     def recipes(self) -> list[str]:
-        """The recipes of base, the built-in one first."""
-        return sorted({place.recipe for place in self.samples}, key=lambda name: (name != TINY, name))
+        """The recipes of base, the built-in ones first."""
+        names = {place.recipe for place in self.samples}
+        return sorted(names, key=lambda name: (not name.startswith(TINY), name))
 
     def sizes(self, recipe: str = TINY) -> list[int]:
         """The N of a recipe, ascending."""

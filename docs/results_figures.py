@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,11 @@ POINTS = {"type": "point", "filled": True, "size": 60, "opacity": 1}
 BARS = {"type": "rule", "strokeWidth": 1.5, "clip": True}
 ROLES = {DEFAULT: "default learner", BEST: "best learner"}
 _TICK = "M-0.12,-1.2H0.12V1.2H-0.12Z"
+_READING = [
+    f"N = {AT}: {math.log2(AT):g} bits to learn. Rates are of the runs that memorised.",
+    "Tick: naive ceiling; diamond: an ideal learner",
+]
+_CLIPS = re.compile(r"(?<=[\"#]clip)\d+")
 _DECADES = [10.0**power for power in range(-6, 6)]
 _TICKS = [digit * decade for decade in _DECADES for digit in (1, 2, 5)]
 _ONES = [digit * decade for decade in _DECADES for digit in (1, 3)]
@@ -35,6 +41,8 @@ def svg(spec: Json) -> str:
     """A figure as SVG, with the hash of what it shows: other machines may set the same letters otherwise."""
     look = vega_config("light", [], ground=GROUND["light"])
     drawing = drawn({"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": look, **spec})
+    numbers = {name: str(place) for place, name in enumerate(dict.fromkeys(_CLIPS.findall(drawing)))}
+    drawing = _CLIPS.sub(lambda found: numbers[found[0]], drawing)  # a counter of the process names them
     return f"{drawing.rstrip()}\n<!-- {fingerprint(spec)} -->\n"
 
 
@@ -175,12 +183,8 @@ def rates(words: Words) -> Json | None:
     rows = [*_rate_rows(words)]
     if not rows:
         return None
-    subtitle = [
-        f"N = {AT}: {math.log2(AT):g} bits to learn. Rates are of the runs that memorised.",
-        "Tick: naive ceiling; diamond: an ideal learner",
-    ]
     return {
-        "title": {"text": "What an episode teaches, by what it tells", "subtitle": subtitle},
+        "title": {"text": "What an episode teaches, by what it tells", "subtitle": _READING},
         "data": {"values": rows},
         "layer": _rate_layers(rows, _domain(rows, "value", "capacity", "asker")),
         "width": 430,
@@ -385,8 +389,8 @@ def recipes(words: Words) -> Json | None:
         }
         for recipe in words.recipes
     ]
-    subtitle = f"N = {AT}. Tick: naive ceiling; diamond: an ideal learner"
-    return {"title": {"text": "The same on each kind of base model", "subtitle": subtitle}, "hconcat": panels}
+    title = {"text": "The same on each kind of base model", "subtitle": _READING}
+    return {"title": title, "hconcat": panels}
 
 
 FIGURES: dict[str, Callable[[Words], Json | None]] = {

@@ -60,7 +60,7 @@ def play(contests, found):
     tried = [cell for contest in contests for cell in contest.opening]
     batches = [tried[:]]
     found.run(tried)
-    while wanted := wanted_next(contests, tried, found):
+    while wanted := wanted_next(contests, {cell.id for cell in tried}, found):
         batches.append(wanted)
         tried += wanted
         found.run(wanted)
@@ -253,7 +253,7 @@ def test_one_that_failed_leaves_the_contest_undecided():
     (contest,) = contest_of(BINARY, factors=["1", "3"])
     found = imagined(lambda cell: 10)
     found.whys[contest.opening[0].id] = "no memory"
-    assert wanted_next([contest], contest.opening, found) == []
+    assert wanted_next([contest], set(), found) == []
     assert contest.settle(found, []).why == (
         f"its tuning is not complete: {contest.opening[0].id} failed (no memory)"
     )

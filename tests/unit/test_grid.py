@@ -1,6 +1,8 @@
 """The cells of a grid: which there are, which are the same, and which rate wins."""
 
+import hashlib
 import itertools
+import json
 import math
 
 import pytest
@@ -104,8 +106,6 @@ def test_an_id_is_of_the_keys_alone(tmp_path):
 
 
 def test_a_cell_survives_json():
-    import json
-
     one = cell(reward_type="binned_log_distance", reward_bins="8")
     again = GridCell(json.loads(json.dumps(one.as_dict()))["config"])
     assert (again.id, again.experiment) == (one.id, one.experiment)
@@ -442,3 +442,21 @@ def test_a_new_sweep_stays_in_its_folder_whatever_its_protocol_is_called(name, t
     plan = make_plan(["protocol=p.yaml"])
     assert plan.name == name
     assert plan.directory.local.resolve().parent == tmp_path / "sweeps"
+
+
+IDS = {
+    "capacity": "5012ab7880ce34ff",
+    "learners": "875644598e4201a8",
+    "learners-quick": "ebcce0938564445e",
+    "quick": "85bd16eae54b7287",
+    "thorough": "1fccd71d7822edd0",
+}
+"""By protocol: the hash of the ids of all cells and candidates, as they were before contests in rounds."""
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_cells_of_shipped_protocols_keep_their_ids(name):
+    plan = make_plan([f"protocol={name}"])
+    candidates = [cell for contest in plan.contests for cell in contest.candidates]
+    ids = [[cell.id for cell in cells] for cells in (plan.cells, candidates)]
+    assert hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16] == IDS[name]

@@ -8,7 +8,7 @@ same sweep again asks the same questions, and finds the answers there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -120,6 +120,7 @@ class Halved:
         """Who stays; nobody where cells are wanted, or none can be chosen."""
         while True:
             cells = {name: self._cells(race.tried[name], number) for name in left}
+            race.asked += [cell for of in cells.values() for cell in of]
             fit = {
                 name: of for name, of in cells.items() if found.diverged.isdisjoint(cell.id for cell in of)
             }
@@ -137,6 +138,10 @@ class Halved:
             if not wider:
                 return order[:keep]
             left += race.enter(wider)
+
+    def asked(self, found: Found) -> list[GridCell]:
+        """All its cells so far, complete or not."""
+        return self.race(found).asked
 
     def wanted(self, found: Found) -> list[GridCell]:
         """The cells to run next; none once it is over, or as long as another has to be."""
@@ -197,18 +202,16 @@ def _with_learner(cell: GridCell, learner: Json | None, size: int | None) -> Gri
     return make_cell({word: str(value) for word, value in values.items() if value is not None})
 
 
-def wanted_next(
-    contests: Sequence[Contest | Halved], tried: Sequence[GridCell], found: Found
-) -> list[GridCell]:
+def wanted_next(contests: Sequence[Contest | Halved], ran: Container[str], found: Found) -> list[GridCell]:
     """The cells of all contests that are to be run next, each once; none once every contest is over.
 
     Args:
         contests: of a sweep.
-        tried: what was run, whatever came of it.
-        found: what is known of it.
+        ran: the ids of what this process ran, whatever came of it.
+        found: what is known.
     """
     wanted = merge(cell for contest in contests for cell in contest.wanted(found))
-    return [cell for cell in wanted if cell.id not in {one.id for one in tried}]
+    return [cell for cell in wanted if cell.id not in ran]
 
 
 def make_all(cells: Sequence[GridCell], tuning: Tuning | Halving) -> list[Contest] | list[Halved]:

@@ -182,7 +182,7 @@ def costs_sheet(costs: Sequence[Json]) -> Sheet:
     )
 
 
-def total(costs: Sequence[Json], workers: int, *, at_most: bool = False) -> str:
+def total(costs: Sequence[Json], workers: int, at_most: bool = False) -> str:
     """The sum of all cells as a sentence.
 
     Args:

@@ -155,6 +155,7 @@ class Race:
 
     Attributes:
         began: the factors that every learner begins with, ascending.
+        asked: the cells of all candidates so far, complete or not.
         wanted: the cells to run next; none where it is over, or waits for another contest.
         why: it cannot be decided, if so.
         best: the name of the one that won, if it is over.
@@ -163,6 +164,7 @@ class Race:
     """
 
     began: Sequence[float] = ()
+    asked: list[GridCell] = field(default_factory=list)
     wanted: list[GridCell] = field(default_factory=list)
     why: str | None = None
     best: str | None = None

@@ -206,8 +206,7 @@ class Sweep:
     def estimated(self) -> results.SweepSummary:
         """What its cells would take; nothing is run."""
         costs = estimates.estimate_all(self.cells, self.contests)
-        workers, at_most = number_of_workers(self.settings), isinstance(self.tuning, Halving)
-        about = estimates.total(costs, workers, at_most=at_most)
+        about = estimates.total(costs, number_of_workers(self.settings), isinstance(self.tuning, Halving))
         return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
 
     def run(self) -> results.SweepSummary:
@@ -292,12 +291,13 @@ class Sweep:
 
         A candidate that diverged is none. Cells whose others are not all complete are noted as failed.
         """
-        found = Found(self.directory, self.whys, self.diverged)
-        self._run_cells(TUNING, self.tried)
-        while wanted := wanted_next(self.contests, self.tried, found):
-            self.tried += wanted
-            self._write_record(self.cells, chosen=False)
+        found, wanted, ran = Found(self.directory, self.whys, self.diverged), self.tried, set[str]()
+        while wanted:
             self._run_cells(TUNING, wanted)
+            ran |= {cell.id for cell in wanted}
+            wanted = wanted_next(self.contests, ran, found)
+            self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
+            self._write_record(self.cells, chosen=False)
         apart, cells = results.varying_keys([one.reported[0] for one in self.contests]), list[GridCell]()
         apart = sorted({*apart, "algorithm"}) if self.learners else apart
         for contest in self.contests:

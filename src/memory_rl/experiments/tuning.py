@@ -48,6 +48,10 @@ class Contest:
         """All cells that it takes, whatever they cost."""
         return self.candidates
 
+    def asked(self, found: Found) -> list[GridCell]:
+        """All its cells."""
+        return self.candidates
+
     def wanted(self, found: Found) -> list[GridCell]:
         """The cells to run after those of the opening: none."""
         return []

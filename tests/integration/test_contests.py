@@ -1,0 +1,295 @@
+"""Protocols with a contest, on the tabular learner: the same choice wherever it runs and whenever it was
+stopped, and what is reported of it."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from memory_rl.analysis.collect import find_cells
+from memory_rl.analysis.samples import fits
+from memory_rl.cli import main
+from memory_rl.errors import ConfigError
+from memory_rl.experiments import sweep
+from memory_rl.experiments.executors import execute
+from memory_rl.experiments.sweep import make_plan
+from memory_rl.training.recompute import draw_secrets
+
+TASK = {
+    "command": "train",
+    "backend": "tabular",
+    "N": [4, 8],
+    "num_runs": 4,
+    "max_episodes": 200,
+    "ledger": False,
+}
+SMALL = {
+    "name": "small",
+    "grid": [
+        {**TASK, "reward_type": "binary", "seed": [0, 1]},
+        {"command": "sft", "backend": "tabular", "N": 4, "num_runs": 4, "ledger": False, "figures": False},
+        {**TASK, "N": 4, "reward_type": "binary", "group_size": 2, "tune": False},
+    ],
+    "tune": {
+        "learners": [{"algorithm": "reinforce"}, {"algorithm": "ppo"}],
+        "group_size": [2, 4],
+        "factors": [1, 3],
+        "widen": True,
+        "rounds": [{"num_runs": 4, "keep": 2}, {"num_runs": 12}],
+        "learner_on": [{"N": 4}],
+        "step_runs": 8,
+    },
+    "beside": "default",
+    "seeds": "independent",
+}
+
+
+def write(content: dict = SMALL, name: str = "small.yaml") -> str:
+    Path(name).write_text(yaml.safe_dump(content))
+    return f"protocol={name}"
+
+
+def run(log_path: str, *words: str) -> int:
+    return main(["sweep", write(), f"log_path={log_path}", "quiet=True", *words])
+
+
+def summary(log_path: str) -> dict:
+    return json.loads(Path(log_path, "summary.json").read_text())
+
+
+def measured(path: str) -> dict[str, bytes]:
+    found = Path(path).rglob("*.parquet")
+    return {str(file.relative_to(path)): file.read_bytes() for file in found if file.name != "timing.parquet"}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("reference")
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        assert run("sweep") == 0
+    finally:
+        os.chdir(before)
+    return path / "sweep"
+
+
+def test_what_is_reported_is_what_was_chosen_and_the_default_beside_it(reference):
+    found = summary(reference)
+    assert found["status"] == "completed"
+    cells = {cell.path.name: cell for cell in find_cells([reference])}
+    best, default = (
+        [cell for cell in cells.values() if fits(cell.settings, {"role": role})]
+        for role in ("best", "default")
+    )
+    assert (len(best), len(default), len(cells)) == (5, 6, 11)
+    choices = {(one["condition"], one["N"]): one for one in found["tuning"]}
+    assert {key: one["taken_from"] for key, one in choices.items()} == {
+        ("binary", 4): None,
+        ("binary", 8): 4,
+        ("sft", 4): None,
+    }
+    for cell in best:
+        choice = choices[cell.condition, cell.N]
+        assert cell.config["learning_rate"] == choice["learning_rate"]
+        assert cell.config.get("group_size") == choice["group_size"]
+        assert cell.config.get("algorithm", "") == choice["learner"]
+    for cell in default:
+        assert cell.experiment.step_size == 0.3
+        assert cell.config.get("algorithm", "reinforce") == "reinforce"
+    assert sorted(cell.config.get("group_size", 0) for cell in default) == [0, 2, 4, 4, 4, 4]
+    for one, other in (("binary", 4), ("binary", 8)), (("binary", 4), ("binary", 4)):
+        assert choices[one]["learner"] == choices[other]["learner"]
+    rows = {row["id"]: row for row in found["cells"]}
+    assert {name: row["role"] for name, row in rows.items()} == {
+        name: cell.settings["role"] for name, cell in cells.items()
+    }
+
+
+def test_a_choice_says_how_it_came_about(reference):
+    for choice in summary(reference)["tuning"]:
+        assert choice["runs"] == (8 if choice["taken_from"] else 12)
+        assert choice["candidates"] == len(choice["scores"]) >= 3
+        mine = next(one for one in choice["scores"] if one["id"] == choice["id"])
+        assert mine == {name: choice[name] for name in mine}
+        # the median once more, from the files
+        record = json.loads(Path(reference, "sweep.json").read_text())["tuning_cells"]
+        same = {"learning_rate": choice["learning_rate"], "N": choice["N"]}
+        same |= (
+            {"algorithm": choice["learner"], "group_size": choice["group_size"]} if choice["learner"] else {}
+        )
+        signal = "reward" if choice["learner"] else "example"
+        pooled = [
+            cell
+            for entry in record
+            if fits(entry["config"], {**same, "signal": signal})
+            for cell in find_cells([reference / "tuning" / entry["id"]])
+        ]
+        episodes = np.concatenate([cell.times.episodes for cell in pooled])
+        assert len(episodes) == choice["runs"]
+        assert np.concatenate([cell.times.memorised for cell in pooled]).all()
+        assert choice["median"] == np.sort(episodes)[len(episodes) // 2 - 1]
+        assert choice["stuck"] == 0
+
+
+def test_no_two_reported_cells_share_secrets_and_none_those_of_the_tuning(reference):
+    record = json.loads(Path(reference, "sweep.json").read_text())
+    seeds = [entry["config"]["seed"] for entry in record["cells"]]
+    assert len(set(seeds)) == len(seeds) == 11
+    tuned = {entry["config"]["seed"] for entry in record["tuning_cells"]}
+    assert tuned == {1_000_000, 1_000_001}
+    assert tuned.isdisjoint(seeds)
+    cells = [cell for cell in find_cells([reference]) if cell.N == 4]
+    assert len({draw_secrets(cell.experiment).tobytes() for cell in cells}) > 1
+
+
+@pytest.mark.slow
+def test_local_processes_choose_the_same(reference):
+    assert run("processes", "executor=processes", "workers=2") == 0
+    assert summary("processes")["tuning"] == summary(reference)["tuning"]
+    assert measured("processes") == measured(reference)
+
+
+def test_local_processes_choose_the_same_in_a_short_contest():
+    tune = {"learners": SMALL["tune"]["learners"], "factors": [0.3, 1], "rounds": [{"num_runs": 4}]}
+    short = write({"name": "short", "grid": [{**TASK, "N": 4}], "tune": tune}, "short.yaml")
+    for where, *words in ("inline",), ("processes", "executor=processes", "workers=2"):
+        assert main(["sweep", short, f"log_path={where}", "quiet=True", *words]) == 0
+    assert summary("processes")["tuning"] == summary("inline")["tuning"]
+    assert measured("processes") == measured("inline")
+
+
+def test_a_store_without_a_disk_chooses_the_same(reference):
+    from memory_rl.experiments.store import SweepDirectory
+
+    assert run("memory://contests/one") == 0
+    found = SweepDirectory("memory://contests/one").read_json("summary.json")
+    assert found["tuning"] == summary(reference)["tuning"]
+
+
+def test_a_second_start_asks_the_same_questions_and_runs_nothing(reference, capsys):
+    def files() -> dict:
+        every = {str(file): file.read_bytes() for file in reference.rglob("*") if file.is_file()}
+        record = json.loads(every.pop(str(reference / "sweep.json")))
+        return {**every, "record": {name: value for name, value in record.items() if name != "command"}}
+
+    before = files()
+    assert main(["sweep", write(), f"log_path={reference}"]) == 0
+    assert files() == before
+    output = " ".join(capsys.readouterr().out.split())
+    assert "11 of 11 are complete already" in output
+    assert "chosen on the tuning secrets and bases" in output
+
+
+def round_of(config: dict) -> str:
+    """When a cell is run: in which round, or where the step size alone is chosen."""
+    if config["seed"] < 1_000_000 or config["seed"] > 1_000_001:
+        return "reported"
+    if config["N"] == 8:
+        return "steps"
+    return "first" if config["seed"] == 1_000_000 else "second"
+
+
+class Killed(BaseException):
+    """Nothing of a sweep catches it, so that all that is left is what was on disk."""
+
+
+@pytest.mark.parametrize("when", ["first", "second", "steps", "reported"])
+def test_one_that_was_killed_goes_on_where_it_was(when, reference, monkeypatch):
+    met = []
+
+    def execute_or_die(tasks, settings, running):
+        for task in tasks:
+            met.append(round_of(task.cell.values))
+            if met.count(when) == 2:
+                raise Killed
+            yield from execute([task], settings, running)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep, "execute", execute_or_die)
+        with pytest.raises(Killed):
+            run("killed")
+    before = measured("killed")
+    assert 0 < len(before) < len(measured(reference))
+    assert not Path("killed/summary.json").exists()
+    assert run("killed") == 0
+    assert measured("killed") == measured(reference)
+    assert summary("killed")["tuning"] == summary(reference)["tuning"]
+    assert before.items() <= measured("killed").items()
+
+
+def test_a_dry_run_counts_what_may_be_run_at_most(capsys):
+    assert main(["sweep", write(), "dry_run=True"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    # round 1: 2 learners x 2 groups x 2 factors and 2 of SFT; round 2: the 2 that stay, twice; 3 steps at N=8
+    assert f"at most {8 + 2 + 2 + 2 + 3 + 11} cells" in output
+    assert "comes on top" in output
+    assert [path.name for path in Path().iterdir()] == ["small.yaml"]
+
+
+def test_a_sweep_of_learners_or_rates_alone_has_no_roles():
+    plan = make_plan(["conditions=sft,binary", "backend=tabular", "tune=True"])
+    assert all("role" not in cell.values for cell in plan.cells)
+    assert [cell.values["seed"] for cell in plan.cells] == [0, 0]
+
+
+def changed(**more) -> dict:
+    return {**SMALL, **more}
+
+
+LOCAL = {"command": "train", "N": 16, "num_runs": 4}
+BASES = {**SMALL["tune"], "bases": [3, 4], "learner_on": None}
+REPLAY = {**SMALL["tune"], "learners": [{"algorithm": "replay"}]}
+TINY = {**TASK, "N": 4}
+REFUSED = {
+    "beside nothing": (changed(tune=None, grid=SMALL["grid"][:2]), ["beside=default", "without tune"]),
+    "beside the same secrets": (changed(seeds=None), ["beside=default", "seeds: independent"]),
+    "beside another": (changed(beside="worst"), ["beside=worst", "default"]),
+    "other seeds": (changed(seeds="equal"), ["seeds=equal", "independent"]),
+    "an entry out of no contest": (
+        {"name": "x", "grid": [{**LOCAL, "tune": False}]},
+        ["tune: false", "without tuning"],
+    ),
+    "an entry that is perhaps tuned": (
+        changed(grid=[{**LOCAL, "tune": "maybe"}]),
+        ["entry 1", "tune: maybe"],
+    ),
+    "a base of the tuning": (
+        changed(tune=BASES, grid=[{**LOCAL, "base_seed": [2, 3]}]),
+        ["base_seed=3 of binary-N16", "bases of the tuning"],
+    ),
+    "a base of the tuning, untuned": (
+        changed(tune=BASES, grid=[{**LOCAL, "base_seed": 4, "tune": False}]),
+        ["base_seed=4 of binary-N16"],
+    ),
+    "a seed of the tuning": (
+        changed(seeds=None, beside=None, grid=[{**TINY, "seed": 1_000_001}]),
+        ["seed=1000001", "seed of the tuning"],
+    ),
+    "a step size": (changed(grid=[{**TINY, "learning_rate": 0.1}]), ["learning_rate=0.1", "to tune"]),
+    "a learner": (changed(grid=[{**TINY, "algorithm": "grpo"}]), ["algorithm=grpo", "tune: false"]),
+    "a group size": (changed(grid=[{**TINY, "group_size": 8}]), ["group_size=8", "tune: false"]),
+    "no place for the learner": (
+        changed(grid=[{**TASK, "N": [8, 16]}]),
+        ["learner_on=[{N: 4}]", "fits no cell"],
+    ),
+    "a role": (changed(grid=[{**TINY, "role": "best"}]), ["role", "the sweep sets itself"]),
+    "a learner that cannot be run there": (
+        changed(grid=[{**LOCAL, "N": 4, "backend": "tinker"}], tune=REPLAY),
+        ["replay", "tinker"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "parts"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_protocols_are_refused_in_one_sentence(content, parts):
+    content = {key: value for key, value in content.items() if value is not None}
+    with pytest.raises(ConfigError) as caught:
+        make_plan([write(content)])
+    assert all(part in str(caught.value) for part in parts), caught.value
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="role"):
+        make_plan(["conditions=sft", "role=best"])

@@ -31,6 +31,8 @@ _READING = [
     f"N = {AT}: {math.log2(AT):g} bits to learn. Rates are of the runs that memorised.",
     "Tick: naive ceiling; diamond: an ideal learner",
 ]
+_POWERS = {"type": "log", "base": 2, "nice": False, "padding": 12}
+_LADDER = "Each bar goes on where the one above it ends, one to the left wins back."
 _CLIPS = re.compile(r"(?<=[\"#]clip)\d+")
 _DECADES = [10.0**power for power in range(-6, 6)]
 _TICKS = [digit * decade for decade in _DECADES for digit in (1, 2, 5)]
@@ -112,6 +114,10 @@ def _domain(rows: Iterable[Json], *names: str, by: float = 1.6, at_most: float =
     return max(min([low, *ends]), low / at_most) / by, min(max([high, *ends]), high * at_most) * by
 
 
+def _heading(text: str) -> Json:
+    return {"text": text, "fontSize": 12, "offset": 4}
+
+
 def _by(field: str, names: Iterable[str], **look: Any) -> Json:
     """Colours and shapes that tell the same."""
     names = [*names]
@@ -124,8 +130,7 @@ def _by(field: str, names: Iterable[str], **look: Any) -> Json:
 
 def _rows_of_signals(rows: list[Json]) -> Json:
     """Of these rows a line for each signal, in the order of `TITLES`."""
-    there = {row["signal"] for row in rows}
-    order = [title for title in TITLES.values() if title in there]
+    order = [title for title in TITLES.values() if any(row["signal"] == title for row in rows)]
     axis = {"labelLimit": 300, "labelOverlap": False}
     return {
         "field": "signal",
@@ -193,13 +198,12 @@ def rates(words: Words) -> Json | None:
 
 
 def _over_N(sizes: list[int]) -> Json:
-    scale = {"type": "log", "base": 2, "nice": False, "padding": 12}
-    axis = {"values": sizes, "format": "d", "title": "N"}
-    return {"field": "N", "type": "quantitative", "scale": scale, "axis": axis}
+    look = {"values": sizes, "format": "d", "title": "N"}
+    return {"field": "N", "type": "quantitative", "scale": _POWERS, "axis": look}
 
 
-RICH = ("sft", "told", "sampled", "per_bit", "summed")
-POOR = ("binary", "noisy", "bins8", "log_distance")
+RICH, POOR = [*TITLES][:5], [*TITLES][5:]
+"""The signals of the two rows of the figure of growth."""
 
 
 def growth(words: Words) -> Json | None:
@@ -247,7 +251,7 @@ def _growth_panel(rows: list[Json], kind: int, role: str, sizes: list[int]) -> J
     x = _over_N(sizes)
     y = {"field": "value", **_log("episodes", _domain(rows, "value"))}
     return {
-        "title": {"text": role, "fontSize": 12, "offset": 4},
+        "title": _heading(role),
         "data": {"values": shown},
         "width": 230,
         "height": 190,
@@ -278,10 +282,7 @@ def ladder(words: Words) -> Json | None:
     }
     domain = _domain(rows, "from", "to", "whole", by=1.3)
     x = {"field": "from", **_log("times slower than SFT", domain, values=_ONES)}
-    subtitle = [
-        f"N = {AT}. Each bar goes on where the one above it ends, one to the left wins back.",
-        "Upright: the whole gap; thin: 95 % of where a bar ends",
-    ]
+    subtitle = [f"N = {AT}. {_LADDER}", "Upright: the whole gap; thin: 95 % of where a bar ends"]
     panel = {
         "width": 240,
         "height": _height(rows, 54),
@@ -303,7 +304,7 @@ def ladder(words: Words) -> Json | None:
     return {
         "title": {"text": "Where the gap to SFT lies", "subtitle": subtitle},
         "hconcat": [
-            {"title": {"text": named, "fontSize": 12, "offset": 4}, "data": {"values": shown}, **panel}
+            {"title": _heading(named), "data": {"values": shown}, **panel}
             for named in ROLES.values()
             if (shown := [row for row in rows if row["role"] == named])
         ],
@@ -337,8 +338,7 @@ def dense(words: Words) -> Json | None:
         for role, named in ROLES.items()
         for N in words.sizes
     ]
-    rows = [row for row in rows if row["value"]]
-    if not rows:
+    if not (rows := [row for row in rows if row["value"]]):
         return None
     look = _by("credit", names.values())
     low, high = _domain(rows, "value", by=1.2)
@@ -360,7 +360,7 @@ def dense(words: Words) -> Json | None:
         "title": {"text": "A reward for each bit, against SFT", "subtitle": "dotted: as fast. Bars: 95 %"},
         "hconcat": [
             {
-                "title": {"text": named, "fontSize": 12, "offset": 4},
+                "title": _heading(named),
                 "data": {"values": shown},
                 "width": 230,
                 "height": 190,
@@ -375,13 +375,11 @@ def dense(words: Words) -> Json | None:
 def recipes(words: Words) -> Json | None:
     """The rates of all kinds of base beside each other."""
     rows = [row for recipe in words.recipes for row in _rate_rows(words, recipe)]
-    if not rows:
-        return None
     domain = _domain(rows, "value", "capacity", "asker")
     width = {1: 430, 2: 230}.get(len(words.recipes), 170)
     panels = [
         {
-            "title": {"text": recipe, "fontSize": 12, "offset": 4},
+            "title": _heading(recipe),
             "data": {"values": [row for row in rows if row["recipe"] == recipe]},
             "layer": _rate_layers(rows, domain, labels=recipe == words.recipes[0]),
             "width": width,

@@ -88,13 +88,21 @@ class Verdicts:
         judged = {one.verdict for one in found}
         if len(found) < 2:
             return "judged on one only" if judged else "not judged"
-        if "inconclusive" in judged and len(judged) > 1:
+        if "inconclusive" in judged:
             return "undecided"
         return "yes" if len(judged) == 1 else "**no**"
 
     def said(self, verdict: Verdict) -> str:
         """The verdict as a table shows it; of what could not be judged, that it was not."""
         return "not judged" if verdict.p_holm is None else _WORDS[verdict.verdict]
+
+    @property
+    def alike_or_not(self) -> dict[str, list[str]]:
+        """By what `alike` says, the hypotheses of which it does."""
+        found: dict[str, list[str]] = {}
+        for one in self.verdicts():
+            found.setdefault(self.alike(one.id).strip("*"), []).append(one.id)
+        return found
 
     def measured(self, verdict: Verdict) -> str:
         """The sentence of its reason that compares the claim with what was measured, without the claim."""
@@ -103,10 +111,11 @@ class Verdicts:
         return re.split("; the claim|; a factor of", chosen)[0].rstrip(".")
 
     def reason(self, verdict: Verdict) -> str:
-        """Its reason without the settings of every sample here; of cells that lack runs, the first."""
+        """Its reason without what is said of all samples here; of cells that lack runs, the first."""
         said = re.sub(rf",? (?:lora_rank={RANK}|model_name={TINY})(?![\w-])", "", verdict.reason)
+        said = re.sub(r" (?:Intervals are for|Intervals are over|\d+ runs a side)[^.]*\.", "", said)
         first, *more = said.split("; ")
-        return said if verdict.p_holm is not None or not more else f"{first}, and {len(more)} more cells."
+        return said if verdict.p_holm is not None or not more else f"{first}, and {len(more)} more."
 
     @property
     def claims(self) -> list[Claim]:

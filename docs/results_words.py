@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from results_verdicts import Verdicts
 
 from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
@@ -18,7 +19,7 @@ from memory_rl.analysis.findings import join
 from memory_rl.analysis.samples import CannotJudgeError, Sample
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, Place, StudyNumbers, loss_of
-from memory_rl.analysis.survival import Normal, contrast, slope
+from memory_rl.analysis.survival import Normal, contrast, exponent, slope
 from memory_rl.files import Json
 from memory_rl.reporting.values import counted, number
 
@@ -29,9 +30,9 @@ TITLES = {
     "per_bit": "a reward for each bit",
     "summed": "the bits' rewards summed",
     "binary": "hit or miss",
+    "noisy": "hit or miss, 5 % noise",
     "bins8": "distance in 8 levels",
     "log_distance": "log-distance",
-    "noisy": "hit or miss, 5 % noise",
 }
 """The signals, from what tells most on, and what they are called."""
 
@@ -42,11 +43,17 @@ TELLS = {
     "per_bit": "one bit a turn, each rewarded for itself (`env_type=multi_step`)",
     "summed": "the same, with the rewards summed into one (`credit=episode`)",
     "binary": "whether the answer is S (`reward_type=binary`)",
+    "noisy": "hit or miss, replaced at random now and then (`reward_noise=0.05`)",
     "bins8": "the log-distance to S in levels (`reward_type=binned_log_distance`)",
     "log_distance": "the log-distance to S (`reward_type=log_distance`)",
-    "noisy": "hit or miss, replaced at random now and then (`reward_noise=0.05`)",
 }
 """What an episode shows."""
+
+RECIPES = {
+    "tiny": "`tiny` is the package's own, made to answer in the form that is asked, and nothing else.",
+    "tiny-text": "`tiny-text` is as small, but plainly pretrained on synthetic text before that.",
+}
+"""What the recipes of base are, but for models that have a name."""
 
 SCALAR = ("summed", "binary", "noisy", "bins8", "log_distance")
 """Those that are one number an episode."""
@@ -163,6 +170,11 @@ class Words:
     def bits(self, N: int) -> str:
         """log2 N."""
         return number(math.log2(N))
+
+    @property
+    def recipe_words(self) -> str:
+        """What the recipes are, a sentence each."""
+        return " ".join(said for recipe, said in RECIPES.items() if recipe in self.recipes)
 
     @property
     def edges(self) -> int:
@@ -298,12 +310,9 @@ class Words:
 
     def power(self, signal: str, role: str = DEFAULT, recipe: str = TINY) -> Estimate:
         """The exponent x of episodes ~ N^x of the runs that memorised, over all N of a recipe."""
-        sizes = [N for N in self.sizes_of(recipe) if self.has(signal, N, role, recipe)]
-        if len(sizes) < 2:
-            return Estimate(None)
-        rates = [rate for N in sizes if (rate := self.sample(signal, N, role, recipe).of_memorised)]  # type: ignore[union-attr]
-        growth = contrast(rates, -slope(_logs(sizes))).plus(float(slope(_logs(sizes)) @ _logs(_logs(sizes))))
-        return Estimate(growth.value, *growth.interval())
+        samples = {N: self.sample(signal, N, role, recipe) for N in self.sizes_of(recipe)}
+        found = {N: one.times.of_memorised for N, one in samples.items() if one and one.of_memorised}
+        return exponent(found)
 
     def power_of(self, *of: Any, **more: Any) -> str:
         """The same, as words."""
@@ -317,7 +326,7 @@ class Words:
         rates = [
             rate for at in (fast, slow) for N in sizes for rate in self._rates((at,), N, role, recipe) or ()
         ]
-        weights = slope(_logs(sizes))
+        weights = slope(np.log(sizes))
         growth = contrast(rates, [*weights, *-weights])
         return two(Estimate(growth.value, *growth.interval()))
 
@@ -383,9 +392,3 @@ class Words:
     def closes_said(self, *of: Any, **more: Any) -> str:
         """The same, as words."""
         return percent(self.closes(*of, **more))
-
-
-def _logs(values: Sequence[float]) -> Any:
-    import numpy as np
-
-    return np.log(values)

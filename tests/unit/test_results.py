@@ -365,6 +365,7 @@ def test_on_another_recipe_the_same_tests_are_made_at_its_N(words):
     assert verdicts.alike("H2-default") == "yes"
     assert verdicts.verdict_of("H2-best", "tiny-text") == "not judged"
     assert verdicts.alike("H5") == "judged on one only"
+    assert verdicts.alike_or_not["yes"] == ["H2-default"]
     assert words.recipes == ["tiny", "tiny-text", "SmolLM2-135M-Instruct"]
 
 

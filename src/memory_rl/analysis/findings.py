@@ -120,8 +120,9 @@ def on_runs(samples: Mapping[str, Sample]) -> str:
 
 
 def _percent(share: Estimate) -> str:
-    ends = (f"{100 * (end or 0.0):.2g}" for end in share.interval)
-    return f"{100 * (share.value or 0.0):.2g} % [{', '.join(ends)}]"
+    parts = (round(100 * (part or 0.0), 2) for part in (share.value, *share.interval))
+    value, *ends = (f"{float(f'{part:.2g}'):g}" for part in parts)
+    return f"{value} % [{', '.join(ends)}]"
 
 
 def ratio_of(row: Json) -> Estimate:

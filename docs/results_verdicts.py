@@ -1,0 +1,190 @@
+"""The verdicts of the study's protocols on each recipe of base, as the template of the results shows them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.hypotheses import Hypothesis
+from memory_rl.analysis.protocol import Protocol
+from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, StudyNumbers, recipe_of
+from memory_rl.analysis.verdicts import Verdict, judge
+from memory_rl.files import Json
+
+_WORDS = {"supported": "supported", "refuted": "**refuted**", "inconclusive": "inconclusive"}
+
+_ROLES = {DEFAULT: "With the default learner, ", BEST: "With the best learner that was found, "}
+"""How claims at a role begin, by the end of their names."""
+
+
+class Claim(NamedTuple):
+    """A claim, and its verdict or those at both roles."""
+
+    id: str
+    claim: str
+    verdicts: dict[str, Verdict]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What the protocols' hypotheses came to.
+
+    Attributes:
+        numbers: of the study.
+        protocol: of the built-in recipe of base.
+        others: of other recipes; on one without its own the same tests are made.
+    """
+
+    numbers: StudyNumbers
+    protocol: Protocol
+    others: Sequence[Protocol] = ()
+
+    @property
+    def lacking(self) -> str:
+        """A sentence where the study is smaller than its protocol asks for; else empty."""
+        planned = sum(
+            math.prod(len(one) for one in entry.values() if isinstance(one, list))
+            for protocol in (self.protocol, *self.others)
+            for entry in protocol.grid
+        )
+        there = sum(map(_is_default, self.numbers.cells))
+        if there >= planned:
+            return ""
+        return (
+            f"So far the study's files hold {there} of the {planned} experiments planned, as counted "
+            "with the default learner: these numbers are of a part of it."
+        )
+
+    @cached_property
+    def _judged(self) -> Mapping[str, Mapping[str, Verdict]]:
+        return {recipe: self._judge(recipe) for recipe in self.numbers.recipes}
+
+    def _judge(self, recipe: str) -> Mapping[str, Verdict]:
+        """The verdicts on one recipe: of its own protocol, or else of the same tests at its N."""
+        cells = [cell for cell in self.numbers.cells if recipe_of(cell) == recipe]
+        own = [one for one in (self.protocol, *self.others) if _recipes_in(one) == {recipe}]
+        protocol = own[0] if own else on_others(self.protocol, self.numbers.sizes(recipe))
+        return {verdict.id: verdict for verdict in judge(protocol, cells)}
+
+    def verdicts(self, starting: str = "", recipe: str = TINY) -> list[Verdict]:
+        """Those of the hypotheses whose names start so, in the protocol's order."""
+        of = rf"{starting}(?!\d)" if starting else ""
+        return [one for name, one in self._judged[recipe].items() if re.match(of, name)]
+
+    def verdict_of(self, name: str, recipe: str = TINY) -> str:
+        """That of one hypothesis on a recipe, as a table shows it."""
+        found = self._judged[recipe].get(name)
+        return "not asked" if found is None else self.said(found)
+
+    def alike(self, name: str) -> str:
+        """Whether a verdict is the same on all recipes on which it could be judged."""
+        found = [one[name] for one in self._judged.values() if name in one and one[name].p_holm is not None]
+        judged = {one.verdict for one in found}
+        if len(found) < 2:
+            return "judged on one only" if judged else "not judged"
+        if "inconclusive" in judged:
+            return "undecided"
+        return "yes" if len(judged) == 1 else "**no**"
+
+    def said(self, verdict: Verdict) -> str:
+        """The verdict as a table shows it; of what could not be judged, that it was not."""
+        return "not judged" if verdict.p_holm is None else _WORDS[verdict.verdict]
+
+    @property
+    def alike_or_not(self) -> dict[str, list[str]]:
+        """By what `alike` says, the hypotheses of which it does."""
+        found: dict[str, list[str]] = {}
+        for one in self.verdicts():
+            found.setdefault(self.alike(one.id).strip("*"), []).append(one.id)
+        return found
+
+    def measured(self, verdict: Verdict) -> str:
+        """The sentence of its reason that compares the claim with what was measured, without the claim."""
+        sentences = re.split(r"(?<=\.) (?=[A-Z])", self.reason(verdict))
+        chosen = next((one for one in sentences if "; the claim" in one), sentences[0])
+        return re.split("; the claim|; a factor of", chosen)[0].rstrip(".")
+
+    def reason(self, verdict: Verdict) -> str:
+        """Its reason without what is said of all samples here; of cells that lack runs, the first."""
+        said = re.sub(rf",? (?:lora_rank={RANK}|model_name={TINY})(?![\w-])", "", verdict.reason)
+        said = re.sub(r" (?:Intervals are for|Intervals are over|\d+ runs a side)[^.]*\.", "", said)
+        first, *more = said.split("; ")
+        return said if verdict.p_holm is not None or not more else f"{first}, and {len(more)} more."
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The hypotheses for a table: those at the default and at the best learner together."""
+        found: dict[str, Claim] = {}
+        for one in self.verdicts():
+            name, role = one.id, ""
+            for word in _ROLES:
+                if one.id.endswith(f"-{word}"):
+                    name, role = one.id.removesuffix(f"-{word}"), word
+            claim = one.claim.removeprefix(_ROLES.get(role, "")).rstrip(".")
+            entry = found.setdefault(name, Claim(name, claim[0].upper() + claim[1:], {}))
+            entry.verdicts[role] = one
+        return [*found.values()]
+
+    def said_of(self, claim: Claim) -> str:
+        """Its verdicts, by role where they differ."""
+        words = {role: self.said(one) for role, one in claim.verdicts.items()}
+        if len(words) == 1:
+            return next(iter(words.values()))
+        if len({*words.values()}) == 1:
+            return f"{next(iter(words.values()))}, {' and '.join(words)}"
+        return "; ".join(f"{role}: {word}" for role, word in words.items())
+
+    def measured_of(self, claim: Claim) -> str:
+        """What was measured, by role."""
+        return "; ".join(
+            f"{role}: {self.measured(one)}" if role else self.measured(one)
+            for role, one in claim.verdicts.items()
+        )
+
+
+def _is_default(cell: Cell) -> bool:
+    return str(cell.settings.get("role", DEFAULT)) == DEFAULT
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _recipes_in(protocol: Protocol) -> set[str]:
+    names = [name for entry in protocol.grid for name in _listed(entry.get("model_name", TINY))]
+    return {PurePath(str(name)).name for name in names}
+
+
+_SELECTIONS = ("of", "to", "by", "cells")
+"""The fields of hypotheses that select cells."""
+
+
+def on_others(protocol: Protocol, sizes: Sequence[int]) -> Protocol:
+    """The same tests for the cells of one other recipe, at those N that were measured on it."""
+
+    def moved(selection: Json) -> Json:
+        listed = {"N": _left(selection["N"], sizes)} if isinstance(selection.get("N"), list) else {}
+        return {name: value for name, value in {**selection, **listed}.items() if name != "model_name"}
+
+    return replace(protocol, hypotheses=[_selecting(one, moved, sizes) for one in protocol.hypotheses])
+
+
+def _selecting(hypothesis: Hypothesis, change: Callable[[Json], Json], sizes: Sequence[int]) -> Hypothesis:
+    changed: Json = {
+        name: [*map(change, value)] if isinstance(value, list) else change(value)
+        for name, value in vars(hypothesis).items()
+        if name in _SELECTIONS
+    }
+    left = _left(getattr(hypothesis, "N", []), sizes)
+    own = {"N": left} if len(left) > 1 else {}
+    return replace(hypothesis, **changed, **own)
+
+
+def _left(wanted: Sequence[int], sizes: Sequence[int]) -> list[int]:
+    return [N for N in wanted if N in sizes] or [*wanted]

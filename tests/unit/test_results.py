@@ -16,7 +16,7 @@ from memory_rl.analysis.bottleneck import gap
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.statistics import Estimate
-from memory_rl.analysis.study_numbers import Place, StudyNumbers, signal_of
+from memory_rl.analysis.study_numbers import Place, StudyNumbers, recipe_of, signal_of
 from memory_rl.analysis.study_table import to_table
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.analysis.verdicts import judge
@@ -466,6 +466,11 @@ def test_the_shipped_files_hold_the_runs_their_summary_and_the_choices(tmp_path,
 def test_places_of_the_study():
     assert list(map(signal_of, ["sft", "binary noise=0.05", "binned_log_distance B=16", "multi_step"])) == [
         *("sft", "noisy", "bins16", "per_bit"),
+    ]
+    models = ["tiny", "hub/Some-135M", "/data/Some-135M", "/cache/models--hub--Some-135M/snapshots/0abc"]
+    assert [recipe_of(made("sft", 64, "default", 0, model)) for model in models] == [
+        "tiny",
+        *["Some-135M"] * 3,
     ]
     twice = [made("sft", 64, "default", 0), made("sft", 64, "default", 1, max_episodes=5)]
     with pytest.raises(ConfigError, match="are both sft 64 default tiny 8, with different settings"):

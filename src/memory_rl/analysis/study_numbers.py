@@ -61,8 +61,10 @@ def signal_of(condition: str) -> str:
 
 
 def recipe_of(cell: Cell) -> str:
-    """The name of the base model's recipe: the last part of a path, the name itself or of the hub."""
-    return PurePath(str(cell.settings.get("model_name", TINY))).name
+    """The name of the base model's recipe: the last part of a path or of a name on the hub."""
+    name = str(cell.settings.get("model_name", TINY))
+    in_cache = re.search(r"models--[^/]+--([^/]+)/snapshots/", name)
+    return in_cache[1] if in_cache else PurePath(name).name
 
 
 def place_of(cell: Cell) -> Place:

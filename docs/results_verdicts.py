@@ -16,6 +16,7 @@ from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, StudyNumbers, recipe_of
 from memory_rl.analysis.verdicts import Verdict, judge
 from memory_rl.files import Json
+from memory_rl.reporting.values import counted
 
 _WORDS = {"supported": "supported", "refuted": "**refuted**", "inconclusive": "inconclusive"}
 
@@ -47,10 +48,11 @@ class Verdicts:
 
     @property
     def lacking(self) -> str:
-        """A sentence where the study is smaller than its protocol asks for; else empty."""
+        """A sentence where the study is smaller than its protocols ask for; else empty."""
+        begun = [one for one in self.others if _recipes_in(one) <= {*self.numbers.recipes}]
         planned = sum(
             math.prod(len(one) for one in entry.values() if isinstance(one, list))
-            for protocol in (self.protocol, *self.others)
+            for protocol in (self.protocol, *begun)
             for entry in protocol.grid
         )
         there = sum(map(_is_default, self.numbers.cells))
@@ -114,8 +116,10 @@ class Verdicts:
         """Its reason without what is said of all samples here; of cells that lack runs, the first."""
         said = re.sub(rf",? (?:lora_rank={RANK}|model_name={TINY})(?![\w-])", "", verdict.reason)
         said = re.sub(r" (?:Intervals are for|Intervals are over|\d+ runs a side)[^.]*\.", "", said)
-        first, *more = said.split("; ")
-        return said if verdict.p_holm is not None or not more else f"{first}, and {len(more)} more."
+        lacking = said.count(f" of {self.protocol.minimum_runs} runs")
+        if verdict.p_holm is None and lacking:
+            return f"Not measured yet: {counted(lacking, 'condition')} that it needs."
+        return said
 
     @property
     def claims(self) -> list[Claim]:

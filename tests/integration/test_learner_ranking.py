@@ -123,7 +123,7 @@ def test_the_cells_of_a_protocol_are_made_once(protocol, monkeypatch):
 
 def test_no_cell_is_read_where_learners_do_not_differ(monkeypatch):
     """Neither a learning rate nor a seed is a learner, and reading hundreds of cells takes seconds."""
-    monkeypatch.setattr("memory_rl.experiments.ranks.read_cell", None)
+    monkeypatch.setattr("memory_rl.experiments.found.read_cell", None)
     common = {"N": 4, "backend": "tabular", "figures": False, "max_episodes": 40, "num_runs": 2}
     sweep(**common, learning_rate=[0.1, 0.3], seed=[1, 2], log_path="rates")
     assert not Path("rates/ranking.csv").exists()

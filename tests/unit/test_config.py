@@ -424,7 +424,7 @@ def test_what_is_kept_and_shown_makes_no_other_experiment():
         "wandb_project": "one", "trackio_project": "two", "tensorboard": True,
         "quiet": True, "verbose": True,
     }  # fmt: skip
-    assert {*kept, "data_dir", "tinker_base_url", "max_tokens_total"} == KEEP
+    assert {*kept, "data_dir", "tinker_base_url", "max_tokens_total", "role"} == KEEP
     assert make_experiment(kept).resolved() == make_experiment({}).resolved()
     assert not KEEP & set(make_experiment(kept).resolved())
     filed = {"fixed_secret": 3, "data_dir": "elsewhere"}

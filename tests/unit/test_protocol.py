@@ -61,15 +61,23 @@ def test_shipped_protocols_judge_the_five_claims_on_cells_of_their_own_grid(name
         "answer-8b": ["H1", "H2", "H3"],
         "capacity": ["H5-SFT", "H5-binary", "H5-binned", "H5-dense"],
         **{study: ["H1", "H2", "H3", "H4", "H5"] for study in ("quick", "thorough")},
+        "answer": [
+            *("H1", "H2-default", "H2-law-default", "H3-step-default", "H3-episode-default", "H4-default"),
+            *("H2-best", "H2-law-best", "H3-step-best", "H3-episode-best", "H4-best", "H5"),
+            *("H6-channel", "H6-absorption", "H6-closed-dense", "H6-closed-bins"),
+        ],
     }
+    claims["answer-text"] = [one for one in claims["answer"] if not one.startswith(("H4", "H5"))]
     assert [hypothesis.id for hypothesis in protocol.hypotheses] == claims.get(name, [])
-    assert protocol.minimum_runs >= (8 if name == "capacity" else 10)
+    assert protocol.minimum_runs >= (8 if name == "capacity" else 64 if protocol.hypotheses else 32)
     for entry in protocol.grid:
+        bases = entry.get("base_seed")
         entry = {key: value[0] if isinstance(value, list) else value for key, value in entry.items()}
         command = entry.pop("command")
         entry.pop("tune", None)
         make_experiment(entry, command)  # does not raise
-        assert entry["num_runs"] >= protocol.minimum_runs
+        runs = entry["num_runs"] * (len(bases) if isinstance(bases, list) else 1)
+        assert runs >= protocol.minimum_runs
 
 
 WRONG = {

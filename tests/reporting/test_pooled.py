@@ -13,6 +13,7 @@ import memory_rl
 from memory_rl.analysis.collect import find_cells
 from memory_rl.reporting import curves
 from memory_rl.reporting.answer import make_answer
+from memory_rl.reporting.claims import over
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.tables import about, cells_frame, tables
 
@@ -108,3 +109,17 @@ def test_cells_of_an_older_version_with_a_ledger_stay_apart_and_have_no_interval
     place = table.headings.index("absorption \u00f7")
     assert all("[" not in row[place] for row in table.rows)
     assert any("runs" in row.stuck for row in make_answer(study).charts[0].rows)  # counted anew
+
+
+@pytest.mark.parametrize(
+    ("bases", "said"),
+    [
+        ([], "over runs"),
+        ([1, 1], "over runs of one base model each"),
+        ([3, 3], "over 3 base models"),
+        ([3, 2], "over 2 or 3 base models"),  # one base of a condition is missing
+        ([1, 3, 2], "over 2 or 3 base models, or runs where there is one"),
+    ],
+)
+def test_what_intervals_are_over_is_true_of_every_condition(bases, said):
+    assert over(bases) == said

@@ -149,7 +149,8 @@ def over(bases: Sequence[int]) -> str:
         return "over runs"
     if max(counts) == 1:
         return f"over runs of one base model{' each' if len(bases) > 1 else ''}"
-    return f"over {max(counts)} base models{', or runs where there is one' if len(counts) > 1 else ''}"
+    several = " or ".join(str(count) for count in sorted(counts - {1}))
+    return f"over {several} base models{', or runs where there is one' if 1 in counts else ''}"
 
 
 def has_base(cell: Cell) -> bool:

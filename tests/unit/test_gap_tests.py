@@ -122,6 +122,27 @@ def test_what_the_best_learner_closes(best, judgement):
     assert float(found.numbers[0]["closed"].split()[0]) == pytest.approx(closes, abs=0.15)
 
 
+@pytest.mark.parametrize(
+    ("test", "more"),
+    [("gap_share", {"part": "channel", "at_least": 0.5}), ("rate_ratio", {"expected": 1, "margin": 2})],
+)
+def test_two_roles_of_one_condition_are_told_apart(test, more):
+    sides = [{"condition": "binary", "role": role} for role in ("best", "default")]
+    found = verdict(test, study(best=1.2), of=sides[0], to=sides[1], N=SIZES, **more)
+    said = found.reason.partition("Intervals")[0]
+    assert said.index("binary, role=best") < said.index("binary, role=default")
+
+
+def test_the_tabular_learner_has_no_base_model():
+    cells = study(bases=4)
+    for one in cells:
+        del one.manifest["config"]["base_seed"], one.manifest["resolved"]["base_seed"]
+        one.manifest["resolved"]["backend"] = "tabular"
+        one.manifest["config"]["seed"] = int(one.path.name.split("-")[2])
+    found = verdict("rate_ratio", cells, expected=1, margin=2, **BINARY)
+    assert "Intervals are over runs." in found.reason
+
+
 def test_stuck_runs_are_told_and_left_out_of_rates():
     whole, some = (
         verdict("rate_ratio", study(stuck=stuck), expected=1, margin=2, **BINARY) for stuck in (0, 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from memory_rl.analysis.samples import CannotJudgeError, Sample
+from memory_rl.analysis.samples import CannotJudgeError, Sample, name_of
 from memory_rl.analysis.statistics import Estimate, proportion
 from memory_rl.analysis.survival import Normal, contrast
 from memory_rl.files import Json
@@ -124,6 +124,13 @@ def _percent(share: Estimate) -> str:
     parts = (round(100 * (part or 0.0), 2) for part in (share.value, *share.interval))
     value, *ends = (f"{float(f'{part:.2g}'):g}" for part in parts)
     return f"{value} % [{', '.join(ends)}]"
+
+
+def names_of(*sides: Json) -> list[str]:
+    """What two sides of a comparison are called: their conditions, or all that selects them if it is one."""
+    conditions = [side.get("condition") for side in sides]
+    alike = None in conditions or conditions[0] == conditions[1]
+    return [name_of(side) for side in sides] if alike else [str(condition) for condition in conditions]
 
 
 def ratio_of(row: Json) -> Estimate:

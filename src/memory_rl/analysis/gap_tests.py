@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
 from memory_rl.analysis.entries import Holds, Selection, list_of, within
-from memory_rl.analysis.findings import Finding, Part, join, on_runs, part_within, rates_of
+from memory_rl.analysis.findings import Finding, Part, join, names_of, on_runs, part_within, rates_of
 from memory_rl.analysis.hypotheses import Hypothesis
 from memory_rl.analysis.samples import Evidence, name_of
 from memory_rl.analysis.statistics import Estimate
@@ -101,7 +101,7 @@ class GapShare(Hypothesis, test="gap_share", figure="waterfall"):
             {"N": size, "gap": str(split.value().exp()), **{part: str(split.share(part)) for part in PARTS}}
             for size, split in zip(self.N, splits, strict=True)
         ]
-        names = [side.get("condition", name_of(side)) for side in (self.of, self.to)]
+        names = names_of(self.of, self.to)
         reason = (
             f"At N = {join(self.N)}, {names[0]} is {join(row['gap'] for row in rows)} times as fast as "
             f"{names[1]}; of the logarithm of that, {self.part} is {join(row[self.part] for row in rows)}; "

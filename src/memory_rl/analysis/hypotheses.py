@@ -44,6 +44,7 @@ from memory_rl.analysis.findings import (
     Part,
     compare,
     join,
+    names_of,
     on_runs,
     rates_of,
     ratio_of,
@@ -167,7 +168,7 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
                     "to": expected * self.margin,
                 }
             )
-        name, other_name = (side.get("condition", name_of(side)) for side in sides)
+        name, other_name = names_of(*sides)
         claimed = join(three_digits(row["expected"]) for row in rows)
         reason = (
             f"At N = {join(self.N)}, the rate of {name} is {join(map(ratio_of, rows))} times that of "

@@ -140,7 +140,7 @@ class Sample:
         """What its intervals are about."""
         if len(self.bases) > 1:
             return f"over {len(self.bases)} base models"
-        return "for one base model"
+        return "over runs" if self.first.settings.get("backend") == "tabular" else "for one base model"
 
     @property
     def ceilings(self) -> dict[str, float]:

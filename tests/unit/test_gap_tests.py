@@ -163,6 +163,16 @@ def test_few_runs_are_said_to_be_few():
     assert "for one base model" in found.reason
 
 
+def test_one_base_with_runs_that_memorised_is_too_few():
+    cells = study()
+    for one in cells:
+        if one.condition == "binary" and one.config["base_seed"] > 0:
+            one.times.memorised[:] = False
+    found = verdict("rate_ratio", cells, expected=1, margin=2, **BINARY)
+    assert "since 16 of 128 runs of binary memorised" in found.reason
+    assert found.reason.endswith("a rate needs such runs on two bases.")
+
+
 def test_runs_without_a_ledger_are_not_judged():
     cells = study()
     for one in cells:

@@ -9,6 +9,7 @@ from memory_rl.analysis.bottleneck import loss
 from memory_rl.analysis.collect import find_cells
 from memory_rl.analysis.samples import gather
 from memory_rl.analysis.study_table import TABLE, from_table, to_table
+from memory_rl.errors import ConfigError
 
 KEYS = {"N": 16, "backend": "tabular", "num_runs": 6, "max_episodes": 150, "figures": False}
 
@@ -59,3 +60,10 @@ def test_a_larger_cell_replaces_the_smaller_one_of_its_seed(folder, tmp_path):
     memory_rl.train(log_path=str(tmp_path / "more"), seed=1, **{**KEYS, "num_runs": 9})
     table = to_table(find_cells([folder, tmp_path]))
     assert sorted(np.unique(table["cell"])) == ["bare", "binary2", "more", "sft"]
+
+
+def test_two_run_directories_of_one_name_are_refused(folder, tmp_path):
+    """Their runs would be taken for those of the first."""
+    memory_rl.train(log_path=str(tmp_path / "sft"), **KEYS)
+    with pytest.raises(ConfigError, match="have one name"):
+        to_table(find_cells([folder, tmp_path]))

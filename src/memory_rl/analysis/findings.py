@@ -66,9 +66,10 @@ def rates_of(samples: Sequence[Sample]) -> list[Normal]:
     found = [sample.of_memorised for sample in samples]
     for sample, rate in zip(samples, found, strict=True):
         if rate is None:
+            wanted = "such runs on two bases" if len(sample.bases) > 1 else "two"
             raise CannotJudgeError(
                 f"Not judged, since {sample.memorised} of {sample.runs} runs of {sample.first.condition} "
-                f"memorised at N = {sample.first.N}, and a rate needs two."
+                f"memorised at N = {sample.first.N}, and a rate needs {wanted}."
             )
     return [rate for rate in found if rate is not None]
 

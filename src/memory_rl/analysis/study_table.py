@@ -13,6 +13,7 @@ import polars as pl
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import gather
 from memory_rl.analysis.survival import MemorisationTimes
+from memory_rl.errors import ConfigError
 from memory_rl.files import Json
 
 TABLE: dict[str, Any] = {
@@ -41,8 +42,17 @@ def to_table(cells: Iterable[Cell]) -> pl.DataFrame:
 
     Args:
         cells: from `memory_rl.analysis.collect.find_cells`.
+
+    Raises:
+        ConfigError: if two have one name.
     """
     used = [cell for sample in gather(one for one in cells if one.completed) for cell in sample.cells]
+    places: dict[str, Path] = {}
+    for cell in used:
+        if places.setdefault(cell.path.name, cell.path) != cell.path:
+            raise ConfigError(
+                f"{places[cell.path.name]} and {cell.path} have one name and unlike settings: rename one."
+            )
     frames = [_rows(cell) for cell in sorted(used, key=lambda cell: cell.path.name)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=TABLE)
 

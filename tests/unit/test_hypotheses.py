@@ -202,6 +202,7 @@ def test_the_numbers_are_those_of_the_cells():
     assert "Episodes grow as N to the power 1 [" in verdict.reason  # 5 x 16 episodes at 16, 5 x 64 at 64
     rises = verdict_of(*RISES, binned_cells(800, 200, 50))
     assert [row["bits_per_episode"] for row in rises.numbers] == pytest.approx([4 / 800, 4 / 200, 4 / 50])
+    assert "the rates over all runs are 0.005 [" in rises.reason
     assert "Each doubling of reward_bins multiplies the rate by 4 [" in rises.reason
     ceiling = verdict_of(*CEILING, ceiling_cells(80)).numbers[0]
     assert (

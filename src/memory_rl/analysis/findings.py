@@ -118,7 +118,7 @@ def on_runs(samples: Mapping[str, Sample]) -> str:
             f"{said} No run is stuck; what happens to fewer than {100 * most:.2g} % need not have been seen."
         )
     shares = (f"{_percent(one.stuck)} of {name} by {one.budget} episodes" for name, one in stuck.items())
-    return f"{said} Rates are of the runs that memorised; stuck are {join(shares)}."
+    return f"{said} What is compared are the rates of the runs that memorised; stuck are {join(shares)}."
 
 
 def _percent(share: Estimate) -> str:

@@ -214,8 +214,8 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         parts = [Part(trend.chance_above(boundary), trend.chance_below(boundary))]
         capacities = [sample.ceilings["capacity"] for sample in taken]
         reason = (
-            f"At {axis} = {join(values)}, the rates are {join(sample.rate for sample in taken)} bits an "
-            f"episode, under capacities of {join(map(three_digits, capacities))}. Each doubling of {axis} "
+            f"At {axis} = {join(values)}, the rates over all runs are "
+            f"{join(sample.rate for sample in taken)} bits an episode, under capacities of {join(map(three_digits, capacities))}. Each doubling of {axis} "
             f"multiplies the rate by {trend.exp()}; the claim is more than {self.factor:g}."
         )
         tied = [value for value in values if value not in telling]

@@ -215,8 +215,9 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         capacities = [sample.ceilings["capacity"] for sample in taken]
         reason = (
             f"At {axis} = {join(values)}, the rates over all runs are "
-            f"{join(sample.rate for sample in taken)} bits an episode, under capacities of {join(map(three_digits, capacities))}. Each doubling of {axis} "
-            f"multiplies the rate by {trend.exp()}; the claim is more than {self.factor:g}."
+            f"{join(sample.rate for sample in taken)} bits an episode, under capacities of "
+            f"{join(map(three_digits, capacities))}. Each doubling of {axis} multiplies the rate by "
+            f"{trend.exp()}; the claim is more than {self.factor:g}."
         )
         tied = [value for value in values if value not in telling]
         if tied:

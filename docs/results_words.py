@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from results_verdicts import Verdicts
+from results_verdicts import DECIDING, Verdicts
 
 from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
 from memory_rl.analysis.findings import join
@@ -115,6 +115,7 @@ class Words:
             "counted": counted,
             "tells": TELLS,
             "SCALAR": SCALAR,
+            "DECIDING": DECIDING,
         }
         return {**named, **fixed, "choices": self.choices}
 

@@ -111,6 +111,21 @@ def test_a_ratio_over_the_same_bases_is_compared_base_by_base(paired):
     assert (np.median(widths) < 0.4) == paired
 
 
+def test_what_shares_units_is_compared_by_unit_whatever_the_others_have():
+    """Policy and observer of one condition go together, even if another condition has other units."""
+    random = np.random.default_rng(10)
+    factor = np.exp(0.3 * random.standard_normal((BASES, 1)))
+    policy, observer = (log_rate(nested(random, 0, factor=factor)) for _ in range(2))
+    apart = MemorisationTimes(random.gamma(9, 1 / 9, 20), np.ones(20, bool), np.arange(20).astype(str))
+    other = log_rate(apart)
+    lost, found = contrast([observer, policy], [1, -1]), contrast([observer, policy, other], [1, -1, 2])
+    variances = lost.error**2, (2 * other.error) ** 2
+    assert found.value == pytest.approx(lost.value + 2 * other.value)
+    assert found.error == pytest.approx(math.sqrt(sum(variances)))
+    welch = sum(variances) ** 2 / (variances[0] ** 2 / (BASES - 1) + variances[1] ** 2 / 19)
+    assert found.freedom == pytest.approx(welch)
+
+
 def test_the_share_of_a_cluster_sample():
     """Independent runs give Clopper and Pearson's interval nearly; runs that go together a wider one."""
     random = np.random.default_rng(4)

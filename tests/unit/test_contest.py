@@ -205,6 +205,15 @@ def test_factors_are_widened_until_the_best_is_not_at_the_edge(optimum, best, wi
             assert choice.at_edge == (best != 1.0)
 
 
+def test_factors_that_nearly_agree_are_not_widened_for_ever():
+    """The next one beyond is 1.002, which three digits cannot tell from 1."""
+    (contest,) = contest_of(BINARY, factors=["1", "1.001"], widen="true")
+    found = imagined(best_at(1e9))
+    play([contest], found)
+    choice = contest.settle(found, []).choice
+    assert (choice.factor, choice.widened, choice.at_edge) == (1.001, 0, True)
+
+
 def test_what_lies_beyond_is_found_in_a_later_round_too():
     rounds = [{"num_runs": "8", "keep": "3"}, {"num_runs": "16"}]
     (contest,) = contest_of(BINARY, rounds=rounds, factors=["1", "3"], widen="true", bases=["100", "101"])

@@ -99,6 +99,14 @@ def test_the_share_of_a_gap(part, at_least, judgement):
     assert float(row["exploration"].split()[0]) == pytest.approx(np.log(2) / gap, abs=0.03)
 
 
+def test_there_is_no_share_of_a_gap_the_other_way_round():
+    """Binary is not faster than SFT; of a negative gap nine tenths are more than twice as much."""
+    turned = {"of": BINARY["to"], "to": BINARY["of"], "N": SIZES}
+    found = verdict("gap_share", study(), part="channel", at_least=2.0, **turned)
+    assert found.verdict == "inconclusive", found.reason
+    assert found.if_false > 0.99
+
+
 @pytest.mark.parametrize(("best", "judgement"), [(1.2, "supported"), (2.5, "refuted")])
 def test_what_the_best_learner_closes(best, judgement):
     found = verdict(

@@ -8,9 +8,10 @@ import pytest
 
 import memory_rl
 from memory_rl.analysis.collect import Cell, find_cells
+from memory_rl.analysis.findings import stuck_alike
 from memory_rl.analysis.hypotheses import TESTS
 from memory_rl.analysis.protocol import Protocol, load_protocol, shipped_protocols
-from memory_rl.analysis.samples import gather
+from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.analysis.verdicts import judge
 from memory_rl.experiments.sweep import make_plan
@@ -311,6 +312,31 @@ def test_cells_that_differ_in_seed_alone_are_one_sample_and_no_run_counts_twice(
         ).verdict
         == "supported"
     )
+
+
+def test_a_model_that_is_not_made_from_a_seed_is_one_base():
+    """Whatever base_seed says: the runs of a seed are the same with any, and count once."""
+    for model, bases, runs in (("tiny", 2, 32), ("tiny-text", 2, 32), ("org/model", 1, 16)):
+        cells = [make_cell("binary", gamma(10), model_name=model, base_seed=base) for base in (0, 1)]
+        (sample,) = gather(cells)
+        assert (len(sample.bases), sample.runs) == (bases, runs)
+
+
+def test_stuck_runs_that_come_base_by_base_tell_less_of_a_difference():
+    """All runs of four bases are no 64 independent ones."""
+    together, spread, none = (
+        Sample(
+            tuple(
+                make_cell(
+                    "binary", np.where(np.arange(16) < stuck, np.inf, 10.0 + np.arange(16)), base_seed=base
+                )
+                for base, stuck in enumerate(by_base)
+            )
+        )
+        for by_base in ([16, 16, 16, 16, 0, 0, 0, 0], [8] * 8, [0] * 8)
+    )
+    assert together.stuck.value == spread.stuck.value == 1 / 2
+    assert stuck_alike(spread, none).if_true < 1e-6 < 0.01 < stuck_alike(together, none).if_true
 
 
 def test_keys_without_a_value_and_keys_that_change_nothing_keep_cells_in_one_sample():

@@ -1,8 +1,8 @@
 """Conditions compared by their bits per episode: ratios with intervals, log-rank tests, and a rank for each.
 
-The statistics are those of the verdicts: rates and ratios on the logarithmic scale with Welch's degrees of
-freedom, p values adjusted by Holm's method. Runs of one seed share their secrets; as there, they are compared
-as if they were independent.
+The statistics are those of the verdicts: rates and ratios on the logarithmic scale, p values adjusted by
+Holm's method. Over the same bases they are compared base by base, over one base and seed run by run, else as
+independent samples. The log-rank test takes all runs to be independent.
 """
 
 from __future__ import annotations

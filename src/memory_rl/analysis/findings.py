@@ -95,10 +95,11 @@ def stuck_alike(one: Sample, other: Sample) -> Part:
     """Whether the shares of runs that are stuck differ by a tenth at most.
 
     With one run stuck and one not added to each sample (Agresti and Caffo 2000, Simple and effective
-    confidence intervals for proportions and differences of proportions).
+    confidence intervals for proportions and differences of proportions). Over several bases a sample counts
+    as so many runs as would tell as much if they were independent, see `nested_share`.
     """
-    counts = [(sample.runs - sample.memorised + 1, sample.runs + 2) for sample in (one, other)]
-    (p, n), (q, m) = ((stuck / runs, runs) for stuck, runs in counts)
+    counts = [(1 - sample.memorised / sample.runs, sample.telling_runs) for sample in (one, other)]
+    (p, n), (q, m) = (((share * runs + 1) / (runs + 2), runs + 2) for share, runs in counts)
     error = math.sqrt(p * (1 - p) / n + q * (1 - q) / m)
     return part_within(Normal(p - q, error, min(n, m) - 1.0), -STUCK_ALIKE, STUCK_ALIKE)
 

@@ -144,8 +144,12 @@ class LossClosed(Hypothesis, test="loss_closed", figure="waterfall"):
 
 
 def _parts(splits: Sequence[Split], part: str, share: float) -> list[Part]:
-    beyond = [split.beyond(part, share) for split in splits]
-    return [Part(more.chance_above(0.0), more.chance_below(0.0)) for more in beyond]
+    """For each of them that there is a whole to share, and that the part is more than that share of it."""
+    beyond = [(split.beyond(part, share), split.value()) for split in splits]
+    return [
+        Part(max(more.chance_above(0.0), whole.chance_above(0.0)), more.chance_below(0.0))
+        for more, whole in beyond
+    ]
 
 
 def _inverse(rate: Normal) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from memory_rl.analysis.collect import Cell
-from memory_rl.analysis.statistics import Estimate, nested_share
+from memory_rl.analysis.statistics import Estimate, nested_share, telling_runs
 from memory_rl.analysis.survival import MemorisationTimes, Normal, bits_per_episode, log_rate, pool
 from memory_rl.catalogue import KEEP
+from memory_rl.config import BUILT_IN, TINY
 from memory_rl.files import Json
 
 BOOKKEEPING = (KEEP - {"role"}) | {"seed", "num_runs", "base_seed"}
@@ -52,15 +53,14 @@ class Sample:
     @cached_property
     def bases(self) -> list[int | None]:
         """The bases of its runs, ascending; None where there is no base of a seed."""
-        return sorted({cell.settings.get("base_seed") for cell in self.cells}, key=str)
+        return sorted({base_of(cell) for cell in self.cells}, key=str)
 
     @cached_property
     def units(self) -> np.ndarray:
         """The name of each run's independent unit: its base, or where there is one, itself: (R,)."""
         over_bases = len(self.bases) > 1
         names = [
-            f"base_seed={cell.settings.get('base_seed')}"
-            + ("" if over_bases else f" seed={cell.config['seed']} run={run}")
+            f"base_seed={base_of(cell)}" + ("" if over_bases else f" seed={cell.config['seed']} run={run}")
             for cell in self.cells
             for run in range(len(cell.times.episodes))
         ]
@@ -76,6 +76,11 @@ class Sample:
     def stuck(self) -> Estimate:
         """The share of runs that did not memorise within the budget."""
         return nested_share(~self.times.memorised, self.times.units if len(self.bases) > 1 else None)
+
+    @property
+    def telling_runs(self) -> float:
+        """How many independent runs would tell as much about the share that is stuck."""
+        return telling_runs(~self.times.memorised, self.times.units if len(self.bases) > 1 else None)
 
     @property
     def runs(self) -> int:
@@ -155,6 +160,12 @@ class Sample:
         return [check["status"] for cell in self.cells for check in cell.summary.get("checks", {}).values()]
 
 
+def base_of(cell: Cell) -> int | None:
+    """The seed of a cell's base; None where it is not made from a seed, as no model of a hub or a file is."""
+    made = cell.settings.get("model_name", TINY) in BUILT_IN
+    return cell.settings.get("base_seed") if made else None
+
+
 def gather(cells: Iterable[Cell]) -> list[Sample]:
     """Cells of equal settings as one sample, see `counted_once`."""
     groups: dict[str, list[Cell]] = {}
@@ -168,7 +179,7 @@ def counted_once(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Of cells of equal settings the largest of each base and seed: its runs are those of the others, too."""
     largest: dict[tuple[int | None, int], Cell] = {}
     for cell in cells:
-        seed = cell.settings.get("base_seed"), cell.config["seed"]
+        seed = base_of(cell), cell.config["seed"]
         if seed not in largest or largest[seed].config["num_runs"] < cell.config["num_runs"]:
             largest[seed] = cell
     return tuple(largest.values())

@@ -88,17 +88,25 @@ def nested_share(happened: np.ndarray, units: np.ndarray | None) -> Estimate:
         happened: (R,) bool.
         units: (R,) the names of the units; None if each run is one.
     """
+    if units is None or happened.all() or not happened.any():
+        return proportion(int(happened.sum()), len(happened))
+    effective = telling_runs(happened, units)
+    return proportion(float(happened.mean()) * effective, effective)
+
+
+def telling_runs(happened: np.ndarray, units: np.ndarray | None) -> float:
+    """How many independent runs would tell as much about a share, see `nested_share`; at most all of them."""
     from scipy.special import stdtrit
 
     runs, share = len(happened), float(happened.mean())
     if units is None or share in (0.0, 1.0):
-        return proportion(int(happened.sum()), runs)
+        return float(runs)
     names, place = np.unique(units, return_inverse=True)
     excess = np.bincount(place, happened - share) / runs  # of each unit; they add to 0
     variance = len(names) / (len(names) - 1) * float(np.sum(excess**2))
     alike = share * (1 - share) / variance if variance else np.inf
     effective = alike * float(stdtrit(runs - 1, 1 - TAIL) / stdtrit(len(names) - 1, 1 - TAIL)) ** 2
-    return proportion(share * min(effective, runs), min(effective, runs))
+    return float(min(effective, runs))
 
 
 def bootstrap_mean(values: np.ndarray) -> Estimate:

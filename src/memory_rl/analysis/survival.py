@@ -270,20 +270,35 @@ def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray)
     Those of the same units go up and down together, and are compared unit by unit; others are taken to be
     independent, with the degrees of freedom of Welch and Satterthwaite.
     """
-    values, errors, freedoms = np.array([(each.value, each.error, each.freedom) for each in estimates]).T
-    value, units = float(sum(weights * values)), estimates[0].influence.keys()
-    if units and all(each.influence.keys() == units for each in estimates):
-        parts = np.array([[each.influence[unit] for unit in units] for each in estimates])  # (estimates, U)
-        together = np.array(weights) @ parts
-        names = dict(zip(units, map(float, together), strict=True))
-        return Normal(value, float(together.std(ddof=1)) / math.sqrt(len(units)), len(units) - 1.0, names)
-    variances = (np.array(weights) * errors) ** 2
+    groups: dict[object, list[int]] = {}
+    for place, each in enumerate(estimates):
+        groups.setdefault(frozenset(each.influence) or place, []).append(place)
+    sums = [
+        _together([estimates[at] for at in group], [weights[at] for at in group]) for group in groups.values()
+    ]
+    value = float(sum(weights * np.array([each.value for each in estimates])))
+    if len(sums) == 1:
+        return replace(sums[0], value=value)
+    errors, freedoms = np.array([(each.error, each.freedom) for each in sums]).T
+    variances = errors**2
     spread, variance = np.sum(variances**2 / freedoms), variances.sum()
     return Normal(
         value,
         float(np.sqrt(variance)),
         float(variance**2 / spread if spread > 0 else freedoms.min()),
     )
+
+
+def _together(estimates: Sequence[Normal], weights: Sequence[float]) -> Normal:
+    """The weighted sum of one estimate, or of several of the same units."""
+    value = sum(weight * each.value for weight, each in zip(weights, estimates, strict=True))
+    units, (first, *others) = estimates[0].influence.keys(), estimates
+    parts = np.array([[each.influence[unit] for unit in units] for each in estimates])  # (estimates, U)
+    together = np.array(weights) @ parts
+    names = dict(zip(units, map(float, together), strict=True))
+    if not others:
+        return Normal(value, abs(weights[0]) * first.error, first.freedom, names)
+    return Normal(value, float(together.std(ddof=1)) / math.sqrt(len(units)), len(units) - 1.0, names)
 
 
 def log_rank(one: MemorisationTimes, other: MemorisationTimes) -> float:

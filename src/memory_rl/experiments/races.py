@@ -190,7 +190,8 @@ class Race:
             ratio, added = first[0] / first[1], sum(other < first[0] for other in factors)
         else:
             return None
-        return three_digits(one.factor * ratio) if added < MOST_BEYOND else None
+        beyond = three_digits(one.factor * ratio)  # of factors that nearly agree it may be one of them
+        return beyond if added < MOST_BEYOND and beyond not in factors else None
 
     def at_edge(self, one: Entrance) -> bool:
         """Whether a candidate has the least or the greatest factor that was tried of its learner."""

@@ -63,6 +63,8 @@ class Verdicts:
             for entry in protocol.grid
         )
         there = sum(map(_is_default, self.numbers.cells))
+        if there >= planned and self.protocol.beside and there == len(self.numbers.cells):
+            return "The best learners are not measured yet: these numbers are of the default ones."
         if there >= planned:
             return ""
         return (

@@ -382,6 +382,10 @@ def test_a_recipe_is_judged_by_its_own_protocol_if_it_has_one(words, tmp_path):
 
 def test_a_study_that_lacks_cells_says_so(words, protocol, cells):
     assert Verdicts(words.numbers, protocol).lacking == ""
+    plain = StudyNumbers.of([cell for cell in cells if cell.config["role"] == "default"])
+    both = replace(protocol, beside="default")
+    assert Verdicts(words.numbers, both).lacking == ""
+    assert Verdicts(plain, both).lacking.startswith("The best learners are not measured yet")
     few = StudyNumbers.of([cell for cell in cells if cell.config["base_seed"] == 0][:3])
     assert Verdicts(few, protocol).lacking.startswith("So far the study's files hold ")
 

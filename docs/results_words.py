@@ -132,6 +132,11 @@ class Words:
         sample = self.sample(signal, N, role, recipe)
         return sample is not None and sample.of_memorised is not None
 
+    def mostly_stuck(self, signal: str, N: int, role: str = DEFAULT, recipe: str = TINY) -> bool:
+        """Whether more than half of its runs are stuck, so that the others are a selection."""
+        sample = self.sample(signal, N, role, recipe)
+        return sample is not None and sample.memorised < sample.runs / 2
+
     def signals(self, N: int | None = None, recipe: str = TINY) -> list[str]:
         """The signals of `TITLES` that were measured, in their order."""
         there = {place.signal for place in self.numbers.samples if place.recipe == recipe}

@@ -46,8 +46,9 @@ def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
 
 def with_role(cell: Cell) -> Cell:
     """The cell, as one of the default learner if no sweep gave it a role."""
-    config = {**cell.config, "role": cell.config.get("role") or DEFAULT}
-    return replace(cell, manifest={**cell.manifest, "config": config})
+    if cell.config.get("role"):
+        return cell
+    return replace(cell, manifest={**cell.manifest, "config": {**cell.config, "role": DEFAULT}})
 
 
 def as_frame(numbers: StudyNumbers) -> pl.DataFrame:

@@ -3,8 +3,9 @@
 python docs/make_results.py             writes them
 python docs/make_results.py --check     says which of them are not what the files give; exit code 1 if any
 
-The files are studies/answer.parquet and answer_choices.json (see studies/ship_answer.py) and the protocols
-answer and answer-*. The texts come from the templates beside this script, in which no result is typed.
+The files are answer.parquet and answer_choices.json (see studies/ship_answer.py), answer_again.parquet (see
+studies/answer_again.py), and the protocols answer and answer-*. The texts come from the templates beside this
+script, in which no result is typed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def words_of(root: Path = ROOT, protocol: Protocol | None = None) -> Words:
     numbers = StudyNumbers.of(from_table(pl.read_parquet(root / "studies/answer.parquet")))
     choices = json.loads((root / "studies/answer_choices.json").read_text(encoding="utf-8"))
     names = [name for name in shipped_protocols() if name.startswith("answer-")]
-    verdicts = Verdicts(numbers, protocol or load_protocol("answer"), [*map(load_protocol, names)])
+    place = root / "studies/answer_again.parquet"
+    again = from_table(pl.read_parquet(place)) if place.is_file() else []
+    verdicts = Verdicts(numbers, protocol or load_protocol("answer"), [*map(load_protocol, names)], again)
     return Words(numbers, verdicts, choices)
 
 

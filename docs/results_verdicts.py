@@ -24,6 +24,11 @@ _ROLES = {DEFAULT: "With the default learner, ", BEST: "With the best learner th
 """How claims at a role begin, by the end of their names."""
 
 
+DECIDING = ("H2-default", "H3-step-default", "H2-best", "H3-step-best")
+"""The hypotheses that are judged again, on each `BASES_AGAIN` bases that follow those of the study."""
+BASES_AGAIN = 8
+
+
 class Claim(NamedTuple):
     """A claim, and its verdict or those at both roles."""
 
@@ -40,11 +45,13 @@ class Verdicts:
         numbers: of the study.
         protocol: of the built-in recipe of base.
         others: of other recipes; on one without its own the same tests are made.
+        again: cells of other bases and secrets, for `DECIDING`.
     """
 
     numbers: StudyNumbers
     protocol: Protocol
     others: Sequence[Protocol] = ()
+    again: Sequence[Cell] = ()
 
     @property
     def lacking(self) -> str:
@@ -56,6 +63,8 @@ class Verdicts:
             for entry in protocol.grid
         )
         there = sum(map(_is_default, self.numbers.cells))
+        if there >= planned and self.protocol.beside and there == len(self.numbers.cells):
+            return "The best learners are not measured yet: these numbers are of the default ones."
         if there >= planned:
             return ""
         return (
@@ -97,6 +106,32 @@ class Verdicts:
     def said(self, verdict: Verdict) -> str:
         """The verdict as a table shows it; of what could not be judged, that it was not."""
         return "not judged" if verdict.p_holm is None else _WORDS[verdict.verdict]
+
+    @cached_property
+    def repeated(self) -> dict[str, list[Verdict]]:
+        """By what other bases they are, the verdicts of `DECIDING` on them; empty if there are none."""
+        decide = [one for one in self.protocol.hypotheses if one.id in DECIDING]
+        groups: dict[int, list[Cell]] = {}
+        for cell in self.again:
+            groups.setdefault(int(cell.config["base_seed"]) // BASES_AGAIN, []).append(cell)
+        return {
+            f"bases {BASES_AGAIN * group} to {BASES_AGAIN * (group + 1) - 1}": judge(
+                replace(self.protocol, hypotheses=decide), cells
+            )
+            for group, cells in sorted(groups.items())
+        }
+
+    @property
+    def not_repeated(self) -> list[str]:
+        """The names of `DECIDING` whose verdict is another somewhere."""
+        here = self._judged[TINY]
+        verdicts = [one for found in self.repeated.values() for one in found]
+        return [
+            one.id
+            for one in here.values()
+            if one.id in DECIDING
+            and any(other.verdict != one.verdict for other in verdicts if other.id == one.id)
+        ]
 
     @property
     def alike_or_not(self) -> dict[str, list[str]]:
@@ -186,7 +221,7 @@ def _selecting(hypothesis: Hypothesis, change: Callable[[Json], Json], sizes: Se
         if name in _SELECTIONS
     }
     left = _left(getattr(hypothesis, "N", []), sizes)
-    own = {"N": left} if len(left) > 1 else {}
+    own = {"N": left} if left else {}
     return replace(hypothesis, **changed, **own)
 
 

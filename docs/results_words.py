@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from results_verdicts import Verdicts
+from results_verdicts import DECIDING, Verdicts
 
 from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
 from memory_rl.analysis.findings import join
@@ -115,6 +115,7 @@ class Words:
             "counted": counted,
             "tells": TELLS,
             "SCALAR": SCALAR,
+            "DECIDING": DECIDING,
         }
         return {**named, **fixed, "choices": self.choices}
 
@@ -130,6 +131,11 @@ class Words:
         """Whether enough of its runs memorised to tell a rate."""
         sample = self.sample(signal, N, role, recipe)
         return sample is not None and sample.of_memorised is not None
+
+    def mostly_stuck(self, signal: str, N: int, role: str = DEFAULT, recipe: str = TINY) -> bool:
+        """Whether more than half of its runs are stuck, so that the others are a selection."""
+        sample = self.sample(signal, N, role, recipe)
+        return sample is not None and sample.memorised < sample.runs / 2
 
     def signals(self, N: int | None = None, recipe: str = TINY) -> list[str]:
         """The signals of `TITLES` that were measured, in their order."""

@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 
-from memory_rl.analysis.collect import find_cells
-from memory_rl.analysis.study_numbers import StudyNumbers, recipe_of
+from memory_rl.analysis.collect import Cell, find_cells
+from memory_rl.analysis.study_numbers import DEFAULT, StudyNumbers, recipe_of
 from memory_rl.analysis.study_table import from_table, to_table
 from memory_rl.errors import MemoryRLError
 from memory_rl.files import Json, to_csv
@@ -34,13 +35,20 @@ OF_CHOICE = (
 
 def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
     """Writes the three files, and returns the numbers that they give."""
-    table = without_places(to_table(find_cells(places)))
+    table = without_places(to_table(map(with_role, find_cells(places))))
     numbers = StudyNumbers.of(from_table(table))
     chosen = json.dumps(choices(places), indent=1, sort_keys=True) + "\n"
     table.write_parquet(folder / "answer.parquet", compression="zstd")
     (folder / "answer_choices.json").write_text(chosen, encoding="utf-8")
     (folder / "answer.csv").write_text(to_csv(as_frame(numbers)), encoding="utf-8")
     return numbers
+
+
+def with_role(cell: Cell) -> Cell:
+    """The cell, as one of the default learner if no sweep gave it a role."""
+    if cell.config.get("role"):
+        return cell
+    return replace(cell, manifest={**cell.manifest, "config": {**cell.config, "role": DEFAULT}})
 
 
 def as_frame(numbers: StudyNumbers) -> pl.DataFrame:

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jinja2
@@ -381,8 +382,41 @@ def test_a_recipe_is_judged_by_its_own_protocol_if_it_has_one(words, tmp_path):
 
 def test_a_study_that_lacks_cells_says_so(words, protocol, cells):
     assert Verdicts(words.numbers, protocol).lacking == ""
+    plain = StudyNumbers.of([cell for cell in cells if cell.config["role"] == "default"])
+    both = replace(protocol, beside="default")
+    assert Verdicts(words.numbers, both).lacking == ""
+    assert Verdicts(plain, both).lacking.startswith("The best learners are not measured yet")
     few = StudyNumbers.of([cell for cell in cells if cell.config["base_seed"] == 0][:3])
     assert Verdicts(few, protocol).lacking.startswith("So far the study's files hold ")
+
+
+def test_verdicts_that_decide_are_judged_again_on_other_bases(words, protocol):
+    again = [
+        made(condition, N, "default", base)
+        for condition in ("sft", "binary")
+        for N in (16, 64)
+        for base in range(8, 24)
+    ]
+    decide = replace(protocol, hypotheses=protocol.hypotheses[:1])
+    found = Verdicts(words.numbers, decide, [], again)
+    assert [*found.repeated] == ["bases 8 to 15", "bases 16 to 23"]
+    first = judge(decide, [cell for cell in again if cell.config["base_seed"] < 16])
+    assert found.repeated["bases 8 to 15"] == first
+    assert [one.verdict for one in (*first, *found.verdicts())] == ["refuted", "refuted"]
+    assert found.not_repeated == []
+    few = [cell for cell in again if cell.config["base_seed"] < 18]
+    assert Verdicts(words.numbers, decide, [], few).not_repeated == ["H2-default"]
+
+
+def test_a_recipe_with_one_n_is_judged_at_that_n(words, cells, protocol):
+    one = [
+        made(condition, 64, "default", base, "elsewhere/big")
+        for condition in ("sft", "binary")
+        for base in range(8)
+    ]
+    numbers = StudyNumbers.of([*cells, *one])
+    (found,) = Verdicts(numbers, protocol).verdicts("H2-default", "big")
+    assert [row["N"] for row in found.numbers] == [64]
 
 
 # Files

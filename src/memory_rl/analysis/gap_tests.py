@@ -14,7 +14,7 @@ from memory_rl.analysis.bottleneck import PARTS, Split, closed, gap
 from memory_rl.analysis.entries import Holds, Selection, list_of, within
 from memory_rl.analysis.findings import Finding, Part, join, names_of, on_runs, part_within, rates_of
 from memory_rl.analysis.hypotheses import Hypothesis
-from memory_rl.analysis.samples import Evidence, name_of
+from memory_rl.analysis.samples import CannotJudgeError, Evidence, name_of
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import Normal, contrast, slope
 from memory_rl.files import Json
@@ -54,6 +54,8 @@ class EpisodesGrow(Hypothesis, test="episodes_grow", figure="scaling"):
 
     @override
     def judge(self, evidence: Evidence) -> Finding:
+        if len(self.N) < 2:
+            raise CannotJudgeError(f"Not judged, since growth needs two N, and there is N = {join(self.N)}.")
         selections = [{**self.of, "N": size} for size in self.N]
         taken = evidence.take(selections)
         places = np.log(np.log2(self.N) if self.against == "log2_N" else self.N)

@@ -22,7 +22,7 @@ _SHARED = ("warmup", "prior_skew", "trained_parameters", "device", "model")
 class Pooled(Cell):
     """The runs of a sample as those of one cell, whose path and settings are the first's.
 
-    Runs are numbered on from cell to cell. Over several bases the intervals of rates, losses, shares and curves
+    Runs are numbered on from cell to cell. Over several bases intervals of rates, losses, shares and curves
     are over bases; those of medians, restricted means and bits of the ledger are over runs.
 
     Attributes:

@@ -8,7 +8,7 @@ intervals are too narrow. So the share of runs that are stuck is told apart, wit
 beside it the rate of the others.
 
 Runs are nested in base models. What is independent is a unit: a base where there are several, or else a run.
-An interval over units of 8 bases with 16 runs each covers 94 to 96 % where log rates differ between bases by
+An interval over units of 8 bases with 16 runs each covers 93 to 96 % where log rates differ between bases by
 0 to 0.15, with and without 5 % of runs stuck (tests/theory/test_nested.py).
 """
 

@@ -19,7 +19,7 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiments.found import Found
 from memory_rl.experiments.grid import GridCell, check_count, make_cell, merge
 from memory_rl.experiments.halving import Halving, Round, Share, spread
-from memory_rl.experiments.races import Entrance, Race, Standing, Winner, in_order, standing_of, three_digits
+from memory_rl.experiments.races import Entrance, Race, Standing, Winner, in_order, rounded, standing_of
 from memory_rl.experiments.settings import Tuning, cell_keys
 from memory_rl.experiments.tuning import Contest, Settled, check_secrets, make_contests, why_incomplete
 from memory_rl.files import Json
@@ -179,7 +179,7 @@ class Halved:
 
 def _around(factor: float) -> list[float]:
     """The factors that are tried where only the step size is chosen, about the one of the learner."""
-    return [three_digits(factor / 3), factor, three_digits(factor * 3)]
+    return [rounded(factor / 3), factor, rounded(factor * 3)]
 
 
 def taught(cell: GridCell, arm: GridCell) -> GridCell:

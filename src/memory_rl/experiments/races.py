@@ -190,7 +190,7 @@ class Race:
             ratio, added = first[0] / first[1], sum(other < first[0] for other in factors)
         else:
             return None
-        beyond = three_digits(one.factor * ratio)  # of factors that nearly agree it may be one of them
+        beyond = rounded(one.factor * ratio)  # of factors that nearly agree it may be one of them
         return beyond if added < MOST_BEYOND and beyond not in factors else None
 
     def at_edge(self, one: Entrance) -> bool:
@@ -236,6 +236,6 @@ def standing_of(one: Entrance, name: str, times: MemorisationTimes) -> Standing:
     )
 
 
-def three_digits(factor: float) -> float:
+def rounded(factor: float) -> float:
     """A factor as it is shown."""
     return float(f"{factor:.3g}")

@@ -276,14 +276,13 @@ def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray)
     sums = [
         _together([estimates[at] for at in group], [weights[at] for at in group]) for group in groups.values()
     ]
-    value = float(sum(weights * np.array([each.value for each in estimates])))
     if len(sums) == 1:
-        return replace(sums[0], value=value)
+        return sums[0]
     errors, freedoms = np.array([(each.error, each.freedom) for each in sums]).T
     variances = errors**2
     spread, variance = np.sum(variances**2 / freedoms), variances.sum()
     return Normal(
-        value,
+        sum(each.value for each in sums),
         float(np.sqrt(variance)),
         float(variance**2 / spread if spread > 0 else freedoms.min()),
     )
@@ -291,7 +290,7 @@ def contrast(estimates: Sequence[Normal], weights: Sequence[float] | np.ndarray)
 
 def _together(estimates: Sequence[Normal], weights: Sequence[float]) -> Normal:
     """The weighted sum of one estimate, or of several of the same units."""
-    value = sum(weight * each.value for weight, each in zip(weights, estimates, strict=True))
+    value = float(sum(weight * each.value for weight, each in zip(weights, estimates, strict=True)))
     units, (first, *others) = estimates[0].influence.keys(), estimates
     parts = np.array([[each.influence[unit] for unit in units] for each in estimates])  # (estimates, U)
     together = np.array(weights) @ parts
@@ -340,7 +339,7 @@ def exponent(by_size: Mapping[int, MemorisationTimes]) -> Estimate:
     if len(samples) < 2 or not all(times.memorised.any() for times in samples):
         return Estimate(None)
     weights = slope(np.log(list(by_size)))
-    if min(len(times.episodes) for times in samples) < 2:
+    if not all(times.tells_a_rate for times in samples):
         spent = [float(np.log(times.episodes.mean() / times.memorised.mean())) for times in samples]
         return Estimate(float(weights @ spent))
     growth = contrast([log_rate(times) for times in samples], -weights)

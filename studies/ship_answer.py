@@ -1,19 +1,22 @@
-"""Makes the files of the study that docs/results.md is made from, from finished sweeps or run directories.
+"""Adds what sweeps measured to the files of the study that docs/results.md is made from.
 
-python sweep.py protocol=answer executor=processes workers=2 log_path=sweeps/answer
-python studies/ship_answer.py sweeps/answer
-python docs/make_results.py
+    python sweep.py protocol=answer executor=processes workers=2 log_path=sweeps/answer
+    python studies/ship_answer.py sweeps/answer
+    python docs/make_results.py
 
-They are answer.parquet, a row per run; answer_choices.json, what the contests chose; and answer.csv, a row
-per condition, N, recipe and role. A place may be a sweep, a run directory, or a folder of them.
+They are answer.parquet, a row per reported run, and answer_tuning.parquet, the same of the contests' runs;
+answer_choices.json, what these chose, and answer.csv, a row per condition, N, recipe and role, follow from
+them. A place may be a sweep, a run directory, or a folder of them, and need not be finished: with
+known=studies/answer.parquet,studies/answer_tuning.parquet the sweep goes on elsewhere, in a directory of its
+own. To begin anew, delete the tables.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
@@ -23,9 +26,14 @@ from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.study_numbers import DEFAULT, StudyNumbers, recipe_of
 from memory_rl.analysis.study_table import from_table, to_table
 from memory_rl.errors import MemoryRLError
-from memory_rl.files import Json, to_csv
+from memory_rl.experiments.found import Found
+from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
+from memory_rl.experiments.sweep import make_plan
+from memory_rl.files import Json, to_csv, to_json
 
 FOLDER = Path(__file__).parent
+PROTOCOLS = ("answer", "answer-text")
+TABLE, TUNING_TABLE = "answer.parquet", "answer_tuning.parquet"
 OF_CHOICE = (
     *("condition", "N", "settings", "learner", "group_size", "learning_rate", "factor", "untuned"),
     *("candidates", "rounds", "runs", "stuck", "median", "taken_from", "widened", "at_edge", "decided"),
@@ -34,14 +42,28 @@ OF_CHOICE = (
 
 
 def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
-    """Writes the three files, and returns the numbers that they give."""
-    table = without_places(to_table(map(with_role, find_cells(places))))
-    numbers = StudyNumbers.of(from_table(table))
-    chosen = json.dumps(choices(places), indent=1, sort_keys=True) + "\n"
-    table.write_parquet(folder / "answer.parquet", compression="zstd")
+    """Adds the runs of these places to the tables in a folder, and returns the numbers that they give."""
+    of_cells = [place for place in places if not (place / TUNING).is_dir() or (place / CELLS).is_dir()]
+    of_tuning = [place / TUNING for place in places if (place / TUNING).is_dir()]
+    reported = _add(map(with_role, _cells(of_cells)), folder / TABLE)
+    _add(_cells(of_tuning), folder / TUNING_TABLE)
+    numbers = StudyNumbers.of(from_table(reported))
+    chosen = json.dumps(choices(folder), indent=1, sort_keys=True) + "\n"
     (folder / "answer_choices.json").write_text(chosen, encoding="utf-8")
     (folder / "answer.csv").write_text(to_csv(as_frame(numbers)), encoding="utf-8")
     return numbers
+
+
+def _add(cells: Iterable[Cell], table: Path) -> pl.DataFrame:
+    """Adds cells to a table, and returns it."""
+    before = from_table(pl.read_parquet(table)) if table.is_file() else []
+    added = to_table([*before, *from_table(without_places(to_table(cells)))])
+    added.write_parquet(table, compression="zstd")
+    return added
+
+
+def _cells(places: Sequence[Path]) -> list[Cell]:
+    return find_cells(places) if places else []
 
 
 def with_role(cell: Cell) -> Cell:
@@ -70,18 +92,14 @@ def _lies(cell: object) -> bool:
     return Path(str(cell.settings.get("model_name", ""))).is_absolute()
 
 
-def choices(places: Sequence[Path]) -> list[Json]:
-    """What the contests of these sweeps chose."""
-    found = (json.loads((place / "summary.json").read_text()) for place in places if _is_sweep(place))
-    return [
-        {name: one[name] for name in OF_CHOICE if name in one}
-        for summary in found
-        for one in summary.get("tuning") or []
-    ]
-
-
-def _is_sweep(place: Path) -> bool:
-    return (place / "sweep.json").is_file() and (place / "summary.json").is_file()
+def choices(folder: Path = FOLDER) -> list[Json]:
+    """What the contests chose that are over, played again from the table of their runs."""
+    found = list[Json]()
+    for protocol in PROTOCOLS:
+        plan = make_plan([f"protocol={protocol}", "quiet=true", f"known={folder / TUNING_TABLE}"])
+        plan.choose(Found(SweepDirectory(str(folder / "none")), known=plan.known))
+        found += [json.loads(to_json(asdict(one))) for one in plan.choices]
+    return [{name: one[name] for name in OF_CHOICE if name in one} for one in found]
 
 
 if __name__ == "__main__":

@@ -3,20 +3,26 @@ stopped, and what is reported of it."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
 from memory_rl.analysis.collect import find_cells
 from memory_rl.analysis.samples import fits
+from memory_rl.analysis.study_table import from_table, to_table
 from memory_rl.cli import main
 from memory_rl.errors import ConfigError
-from memory_rl.experiments import sweep
+from memory_rl.experiments import sweeping
 from memory_rl.experiments.executors import execute
 from memory_rl.experiments.sweep import make_plan
 from memory_rl.training.recompute import draw_secrets
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "studies"))
+import ship_answer
 
 TASK = {
     "command": "train",
@@ -184,6 +190,90 @@ def test_a_second_start_asks_the_same_questions_and_runs_nothing(reference, caps
     assert "chosen on the tuning secrets and bases" in output
 
 
+@pytest.fixture
+def tables(reference) -> dict[str, list]:
+    """Tables of the runs that compete, and of those that are reported by default and as the best."""
+    reported = find_cells([reference])
+    cells = {role: [cell for cell in reported if cell.config["role"] == role] for role in ("default", "best")}
+    cells["tuning"] = find_cells([reference / "tuning"])
+    for name, found in cells.items():
+        to_table(found).write_parquet(f"{name}.parquet")
+    return cells
+
+
+def test_cells_of_a_table_are_not_run_again(reference, tables):
+    assert run("rest", "known=default.parquet,tuning.parquet") == 0
+    assert summary("rest")["tuning"] == summary(reference)["tuning"]
+    ran = {name.split("/")[1] for name in measured("rest")}
+    assert ran == {cell.path.name for cell in tables["best"]}
+    assert measured("rest").items() <= measured(reference).items()
+    assert {row["id"] for row in summary("rest")["cells"]} == ran
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_a_contest_goes_on_from_the_part_of_it_that_a_table_has(share, reference, tables):
+    known = tables["tuning"][: int(share * len(tables["tuning"]))]
+    to_table(known).write_parquet("part.parquet")
+    assert run("rest", "known=part.parquet") == 0
+    assert summary("rest")["tuning"] == summary(reference)["tuning"]
+    away = {f"tuning/{cell.path.name}" for cell in known}
+    assert measured("rest") == {
+        name: content for name, content in measured(reference).items() if name.rpartition("/")[0] not in away
+    }
+
+
+def test_what_is_known_costs_nothing_in_a_dry_run(tables, capsys):
+    assert main(["sweep", write(), "dry_run=True", "known=default.parquet"]) == 0
+    assert f"at most {8 + 2 + 2 + 2 + 3 + 5} cells" in " ".join(capsys.readouterr().out.split())
+    rounds = make_plan([write(), "known=default.parquet,tuning.parquet"]).estimated()["cells"]
+    assert sum(cell["part"] == "tuning" for cell in rounds) < 17
+
+
+def test_a_sweep_of_which_all_is_known_ends_with_its_choices(reference, tables, capsys):
+    tables_of_all = "known=default.parquet,best.parquet,tuning.parquet"
+    assert main(["sweep", write(), "log_path=nothing", tables_of_all]) == 0
+    assert summary("nothing")["tuning"] == summary(reference)["tuning"]
+    assert summary("nothing")["cells"] == []
+    assert measured("nothing") == {}
+    assert f"since {tables_of_all} has them: 6" in " ".join(capsys.readouterr().out.split())
+
+
+def test_choices_are_played_again_from_the_table(reference, tables, monkeypatch, tmp_path):
+    to_table(tables["tuning"]).write_parquet(tmp_path / ship_answer.TUNING_TABLE)
+    monkeypatch.setattr(ship_answer, "PROTOCOLS", (write().removeprefix("protocol="),))
+    chosen = ship_answer.choices(tmp_path)
+    names = {name for one in chosen for name in one}
+    assert {"condition", "N", "learner", "learning_rate", "median"} <= names <= {*ship_answer.OF_CHOICE}
+    assert chosen == [{name: one[name] for name in names} for one in summary(reference)["tuning"]]
+    half = tables["tuning"][::2]
+    to_table(half).write_parquet(tmp_path / ship_answer.TUNING_TABLE)
+    assert ship_answer.choices(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no table", pl.DataFrame({"cell": ["a"]}), "folder"])
+def test_what_is_no_table_of_cells_is_refused(content):
+    path = Path("known.parquet")
+    if isinstance(content, pl.DataFrame):
+        content.write_parquet(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        path.mkdir()
+    with pytest.raises(ConfigError, match=r"known=known.parquet is no table of measured cells: give one .*"):
+        make_plan([write(), "known=known.parquet"])
+
+
+def test_a_grid_of_which_all_is_known_is_refused():
+    words = ["conditions=sft,binary", "backend=tabular", "N=4", "num_runs=2", "ledger=False", "figures=False"]
+    assert main(["sweep", *words, "log_path=one", "quiet=True"]) == 0
+    to_table(find_cells(["one"])).write_parquet("one.parquet")
+    with pytest.raises(ConfigError, match="known has every cell of this sweep already"):
+        make_plan([*words, "known=one.parquet"])
+    plan = make_plan([*words[1:], "conditions=sft,multi_step", "known=one.parquet"])
+    assert [cell.experiment.condition for cell in plan.cells] == ["multi_step"]
+    assert len(from_table(pl.read_parquet("one.parquet"))) == 2
+
+
 def round_of(config: dict) -> str:
     """When a cell is run: in which round, or where the step size alone is chosen."""
     if config["seed"] < 1_000_000 or config["seed"] > 1_000_001:
@@ -209,7 +299,7 @@ def test_one_that_was_killed_goes_on_where_it_was(when, reference, monkeypatch):
             yield from execute([task], settings, running)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweep, "execute", execute_or_die)
+        patched.setattr(sweeping, "execute", execute_or_die)
         with pytest.raises(Killed):
             run("killed")
     before = measured("killed")

@@ -221,7 +221,7 @@ def test_one_learner_alone_is_told_to_name_another(protocol, capsys):
 
 
 def test_one_that_diverges_at_all_rates_says_so(protocol, monkeypatch):
-    monkeypatch.setattr("memory_rl.experiments.sweep.execute", diverge)
+    monkeypatch.setattr("memory_rl.experiments.sweeping.execute", diverge)
     assert main(["sweep", f"protocol={protocol}", "backend=tabular", "log_path=sweep", "learners=grpo"]) == 1
     rows = json.loads(Path("sweep/summary.json").read_text())["cells"]
     assert {row["status"] for row in rows} == {"failed"}
@@ -240,7 +240,7 @@ def test_one_that_diverges_at_all_rates_beside_others_is_named_with_the_ranking(
         others = [task for task in tasks if task not in bad]
         return [*diverge(bad, settings, running), *execute(others, settings, running)]
 
-    monkeypatch.setattr("memory_rl.experiments.sweep.execute", some_diverge)
+    monkeypatch.setattr("memory_rl.experiments.sweeping.execute", some_diverge)
     words = [f"protocol={protocol}", "backend=tabular", "log_path=sweep", "learners=reinforce,rloo,grpo"]
     assert main(["sweep", *words]) == 1
     sentence = "grpo has no runs on binary N=4, log_distance N=4, since all candidate rates diverged."

@@ -194,10 +194,16 @@ def test_every_verdict_of_the_readme_is_the_one_that_its_protocol_gives():
     _check_rows((ROOT / "README.md").read_text(), judge(load_protocol("answer"), own))
 
 
-def test_the_table_of_this_checkout_names_no_folder():
+def test_what_the_contests_chose_follows_from_their_runs_in_this_checkout():
+    chosen = json.loads((ROOT / "studies/answer_choices.json").read_text())
+    assert ship_answer.choices() == chosen
+
+
+@pytest.mark.parametrize("table", ["answer.parquet", "answer_tuning.parquet"])
+def test_the_tables_of_this_checkout_name_no_folder(table):
     for name in ("answer.csv", "answer_choices.json"):
         assert not re.search(r"/(tmp|home|work|root|Users)/", (ROOT / "studies" / name).read_text())
-    manifests = pl.read_parquet(ROOT / "studies/answer.parquet")["manifest"].unique()
+    manifests = pl.read_parquet(ROOT / "studies" / table)["manifest"].unique()
     assert [text for text in manifests if re.search(r'"(log_path|/[^"]*)"', text)] == []
 
 
@@ -474,20 +480,15 @@ def test_lines_are_wrapped_and_none_begins_as_an_item():
     assert " ".join(text.split()).startswith(f"{words} of 16. And {words} - a dash | a | b |")
 
 
-def test_the_shipped_files_hold_the_runs_their_summary_and_the_choices(tmp_path, cells, monkeypatch):
-    sweep = tmp_path / "sweep"
-    sweep.mkdir()
-    (sweep / "sweep.json").write_text("{}")
-    winner = {"condition": "binary", "N": 64, "learner": "ppo", "group_size": 4, "scores": [1], "new": 2}
-    (sweep / "summary.json").write_text(json.dumps({"tuning": [winner]}))
+def test_the_shipped_files_hold_the_runs_and_their_summary(tmp_path, cells, monkeypatch):
     monkeypatch.setattr(ship_answer, "find_cells", lambda places: cells)
-    ship_answer.ship([sweep, tmp_path], tmp_path)
+    monkeypatch.setattr(ship_answer, "PROTOCOLS", ())
+    ship_answer.ship([tmp_path], tmp_path)
     table = pl.read_parquet(tmp_path / "answer.parquet")
     assert table.height == RUNS * len(cells)
     assert not table["manifest"].str.contains("/models/|elsewhere").any()
-    assert json.loads((tmp_path / "answer_choices.json").read_text()) == [
-        {"condition": "binary", "N": 64, "learner": "ppo", "group_size": 4}
-    ]
+    assert pl.read_parquet(tmp_path / "answer_tuning.parquet").is_empty()
+    assert json.loads((tmp_path / "answer_choices.json").read_text()) == []
     rows = pl.read_csv(tmp_path / "answer.csv")
     assert rows.height == len(StudyNumbers.of(cells).samples)
     (row,) = rows.filter(signal="bins8").to_dicts()
@@ -495,6 +496,21 @@ def test_the_shipped_files_hold_the_runs_their_summary_and_the_choices(tmp_path,
     assert row["stuck"] == pytest.approx(12 / 64)
     assert row["alphabet"] == pytest.approx(6 / 2.5)
     assert row["bits_of_memorised"] > row["bits_per_episode"]
+
+
+def test_what_is_shipped_is_added_to_and_stays(tmp_path, cells, monkeypatch):
+    monkeypatch.setattr(ship_answer, "PROTOCOLS", ())
+
+    def shipped(found: list) -> bytes:
+        monkeypatch.setattr(ship_answer, "find_cells", lambda places: found)
+        ship_answer.ship([tmp_path], tmp_path)
+        return (tmp_path / "answer.parquet").read_bytes()
+
+    whole = shipped(cells)
+    assert shipped(cells[:3]) == shipped(cells[::-1]) == whole
+    (tmp_path / "answer.parquet").unlink()
+    assert shipped(cells[:5]) != whole
+    assert shipped(cells[5:]) == whole
 
 
 def test_places_of_the_study():

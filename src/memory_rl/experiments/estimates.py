@@ -12,7 +12,7 @@ some seconds more, up to a minute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 
 from memory_rl.catalogue import learner_keys
@@ -68,14 +68,17 @@ _AT_MOST = (
 )
 
 
-def estimate_all(cells: Sequence[GridCell], contests: Sequence[Contest | Halved]) -> list[Json]:
-    """What each cell will cost, about: of the tuning cells, then of the reported ones.
+def estimate_all(
+    cells: Sequence[GridCell], contests: Sequence[Contest | Halved], known: Container[str] = ()
+) -> list[Json]:
+    """What each cell will cost, about: of the tuning cells that are not known, then of the reported ones.
 
     learner is "" for supervised cells. id and learning_rate are None where the rate is still to be chosen,
     part is "tuning" or "reported";
     episodes are those of all runs together, seconds on one core. The keys in which cells differ come last.
     """
     candidates = [cell for contest in contests for cell in contest.at_most(seconds_of)]
+    candidates = [cell for cell in candidates if cell.id not in known]
     tuning = [_estimate(cell, "tuning") for cell in candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
     reported = [{**_estimate(cell, "reported"), **(unknown if cell.tuned else {})} for cell in cells]

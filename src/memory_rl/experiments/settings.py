@@ -64,6 +64,11 @@ class SweepConfig:
     log_path: str | None = name_or_path(
         None, "The sweep's directory, or any URL that fsspec can write. Default: a new one under sweeps/."
     )
+    known: str | None = key(
+        None,
+        "Tables of cells that were measured elsewhere, such as studies/answer.parquet, with commas between "
+        "them: these cells are not run again, and of those in a tuning in rounds it is known how they did.",
+    )
     executor: Literal["inline", "processes", "ray"] = key(
         "inline", "Where cells run: in this process, in local ones, or on a Ray cluster."
     )

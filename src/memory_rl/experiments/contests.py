@@ -8,7 +8,8 @@ same sweep again asks the same questions, and finds the answers there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -19,7 +20,16 @@ from memory_rl.errors import ConfigError
 from memory_rl.experiments.found import Found
 from memory_rl.experiments.grid import GridCell, check_count, make_cell, merge
 from memory_rl.experiments.halving import Halving, Round, Share, spread
-from memory_rl.experiments.races import Entrance, Race, Standing, Winner, in_order, rounded, standing_of
+from memory_rl.experiments.races import (
+    Entrance,
+    Race,
+    Standing,
+    Winner,
+    behind,
+    in_order,
+    rounded,
+    standing_of,
+)
 from memory_rl.experiments.settings import Tuning, cell_keys
 from memory_rl.experiments.tuning import Contest, Settled, check_secrets, make_contests, why_incomplete
 from memory_rl.files import Json
@@ -78,7 +88,7 @@ class Halved:
     def opening(self) -> list[GridCell]:
         """The cells that it wants first, as long as nothing is known."""
         known = self._all if self.leader is None else []
-        return merge(cell for one in known for cell in one.cells(self.shares[0]))
+        return merge(one.cells(self.shares[0])[0] for one in known)
 
     def at_most(self, cost: Callable[[GridCell], float]) -> list[GridCell]:
         """All cells that it takes if the costliest candidates stay, and none is added at an edge."""
@@ -120,13 +130,13 @@ class Halved:
         """Who stays; nobody where cells are wanted, or none can be chosen."""
         while True:
             cells = {name: self._cells(race.tried[name], number) for name in left}
-            race.asked += [cell for of in cells.values() for cell in of]
             fit = {
                 name: of for name, of in cells.items() if found.diverged.isdisjoint(cell.id for cell in of)
             }
             race.why = why_incomplete([cell.id for of in (fit or cells).values() for cell in of], found)
-            missing = (cell for of in fit.values() for cell in of if found.times(cell) is None)
-            race.wanted = [] if race.why else merge(missing)
+            race.wanted = [] if race.why else merge(next_of_round(fit, keep, found))
+            done = [cell for of in cells.values() for cell in of if found.times(cell) is not None]
+            race.asked += [*done, *race.wanted]
             if race.why or race.wanted:
                 return []
             now = {
@@ -175,6 +185,40 @@ class Halved:
             decided=len({one.result for one in race.standings.values()}) > 1,
             scores=[asdict(one) for one in race.standings.values()],
         )
+
+
+def next_of_round(candidates: Mapping[str, Sequence[GridCell]], keep: int, found: Found) -> list[GridCell]:
+    """The cells of a round that are to be run next; none once it is certain which candidates stay.
+
+    Each candidate gets one first; those with the fewest runs stuck get all of theirs. One of which so many
+    are stuck that it could not stay if all its other runs memorised is not run on: who stays is the same as
+    if it were.
+
+    Args:
+        candidates: the cells of each, up to this round.
+        keep: how many of them stay.
+        found: what is known of the cells.
+    """
+    left = {name: [cell for cell in of if found.times(cell) is None] for name, of in candidates.items()}
+    unseen = [of[0] for name, of in candidates.items() if len(left[name]) == len(of)]
+    if unseen:
+        return unseen
+    stuck = {name: _stuck_at_least(of, found) for name, of in candidates.items()}
+    ended = [stuck[name] for name, cells in left.items() if not cells]
+    best = min(ended, default=math.inf)
+
+    def may_stay(share: float) -> bool:
+        return not behind(share, best) or sum(one < share for one in ended) < keep
+
+    open_ = {name: stuck[name] for name, cells in left.items() if cells and may_stay(stuck[name])}
+    least = min(open_.values(), default=0.0)
+    return [cell for name, share in open_.items() if not behind(share, least) for cell in left[name]]
+
+
+def _stuck_at_least(cells: Sequence[GridCell], found: Found) -> float:
+    """The share of all runs of a candidate that is stuck if those that are not known memorise."""
+    stuck = int((~found.pooled(cells).memorised).sum())
+    return stuck / sum(cell.experiment.stop.num_runs for cell in cells)
 
 
 def _around(factor: float) -> list[float]:

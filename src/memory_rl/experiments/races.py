@@ -99,10 +99,15 @@ def in_order(standings: Mapping[str, Standing]) -> list[str]:
 
     def place(name: str) -> tuple[float, ...]:
         one = standings[name]
-        behind = one.stuck > least + SLACK + 1e-9
-        return behind, one.stuck * behind, *one.result, one.learning_rate
+        late = behind(one.stuck, least)
+        return late, one.stuck * late, *one.result, one.learning_rate
 
     return sorted(standings, key=place)
+
+
+def behind(stuck: float, least: float) -> bool:
+    """Whether so many more are stuck than the least of any candidate that medians are not compared."""
+    return stuck > least + SLACK + 1e-9
 
 
 @dataclass(frozen=True)

@@ -229,10 +229,6 @@ class Words:
             lambda one: one.of_memorised.exp() if one.of_memorised else Estimate(None), *place, **more
         )
 
-    def over_all(self, *place: Any, **more: Any) -> str:
-        """Bits an episode over all runs, which the budget sets where some are stuck."""
-        return self._said(lambda one: one.rate, *place, **more)
-
     def loss(self, of: str, *place: Any, **more: Any) -> str:
         """The factor lost in exploration or absorption."""
         return self._said(lambda one: loss_of(one, of), *place, **more)
@@ -314,9 +310,13 @@ class Words:
         """The same, as words."""
         return two(self.gain(*of, **more))
 
-    def power(self, signal: str, role: str = DEFAULT, recipe: str = TINY) -> Estimate:
-        """The exponent x of episodes ~ N^x of the runs that memorised, over all N of a recipe."""
-        samples = {N: self.sample(signal, N, role, recipe) for N in self.sizes_of(recipe)}
+    def sizes_at(self, signals: Sequence[str], role: str = DEFAULT, recipe: str = TINY) -> list[int]:
+        """The N at which all of these signals have a rate."""
+        return [N for N in self.sizes_of(recipe) if self._rates(signals, N, role, recipe)]
+
+    def power(self, signal: str, role: str = DEFAULT, sizes: Sequence[int] | None = None) -> Estimate:
+        """The exponent x of episodes ~ N^x of the runs that memorised, over these N of the built-in base."""
+        samples = {N: self.sample(signal, N, role) for N in (self.sizes if sizes is None else sizes)}
         found = {N: one.times.of_memorised for N, one in samples.items() if one and one.of_memorised}
         return exponent(found)
 
@@ -326,7 +326,7 @@ class Words:
 
     def power_of_ratio(self, fast: str, slow: str, role: str = DEFAULT, recipe: str = TINY) -> str:
         """The exponent x of how many times as fast one signal is as another, which grows as N^x."""
-        sizes = [N for N in self.sizes_of(recipe) if self._rates((fast, slow), N, role, recipe)]
+        sizes = self.sizes_at((fast, slow), role, recipe)
         if len(sizes) < 2:
             return UNKNOWN
         rates = [
@@ -358,11 +358,6 @@ class Words:
         value = split.value(part)
         return Estimate(math.exp(value.value)) if part == "channel" else value.exp()
 
-    def share(self, part: str, *of: Any, **more: Any) -> str:
-        """The share of the gap's logarithm."""
-        split = self.split(*of, **more)
-        return UNKNOWN if split is None else percent(split.share(part))
-
     def main_part(self, *of: Any, **more: Any) -> str:
         """The part of a gap that is larger than both others beyond chance; "none" if there is none."""
         split = self.split(*of, **more)
@@ -385,7 +380,8 @@ class Words:
 
     def stuck_ones(self, N: int) -> list[str]:
         """The signals of which more than a tenth of the runs is stuck by default."""
-        return [title_of(signal) for signal in self.signals(N) if self.gets_stuck(signal, N)]
+        bins = (f"bins{count}" for count in self.levels(N))
+        return [title_of(one) for one in dict.fromkeys([*self.signals(N), *bins]) if self.gets_stuck(one, N)]
 
     def closes(self, signal: str, N: int, recipe: str = TINY) -> Estimate:
         """The share of the absorption loss, in logarithms, that the best learner closes."""

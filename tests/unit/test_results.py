@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from memory_rl.analysis.bottleneck import gap
 from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.statistics import Estimate
@@ -30,7 +29,7 @@ import make_results  # noqa: E402
 import ship_answer  # noqa: E402
 from results_figures import figures, fingerprint, svg  # noqa: E402
 from results_verdicts import Verdicts  # noqa: E402
-from results_words import Words, percent, two  # noqa: E402
+from results_words import Words, two  # noqa: E402
 
 TEMPLATES = sorted((ROOT / "docs").glob("*.md.j2"))
 BASES, RUNS = 4, 16
@@ -293,8 +292,6 @@ def test_rates_ratios_and_factors_are_those_of_the_cells(words, cells):
     assert math.log(whole.high / whole.low) == pytest.approx(
         2 * 3.182446 * np.std(left, ddof=1) / math.sqrt(BASES), rel=0.1
     )
-    split = gap(words.sample("sft", 64), words.sample("binary", 64))
-    assert words.share("channel", "binary", 64) == percent(split.share("channel"))
 
 
 def test_growth_is_the_slope_of_two_points(words):

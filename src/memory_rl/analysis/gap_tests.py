@@ -1,4 +1,4 @@
-"""Two tests more that a protocol may name: how episodes grow with N, and where the gap between rates lies."""
+"""More tests that a protocol may name: how episodes grow with N, and where a gap between rates lies."""
 
 from __future__ import annotations
 

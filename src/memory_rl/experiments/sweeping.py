@@ -189,7 +189,8 @@ class Sweep:
 
         A candidate that diverged is none. Cells whose others are not all complete are noted as failed.
         """
-        found, ran = Found(self.directory, self.whys, self.diverged, self.known), {*self.known}
+        known = self.known if isinstance(self.tuning, Halving) else {}
+        found, ran = Found(self.directory, self.whys, self.diverged, known), {*known}
         wanted = [cell for cell in self.tried if cell.id not in ran] or wanted_next(self.contests, ran, found)
         while wanted:
             self._run_cells(TUNING, wanted)

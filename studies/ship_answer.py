@@ -43,8 +43,8 @@ OF_CHOICE = (
 
 def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
     """Adds the runs of these places to the tables in a folder, and returns the numbers that they give."""
+    of_tuning = [found for place in places for found in place.rglob(TUNING)]
     of_cells = [place for place in places if not (place / TUNING).is_dir() or (place / CELLS).is_dir()]
-    of_tuning = [place / TUNING for place in places if (place / TUNING).is_dir()]
     reported = _add(map(with_role, _cells(of_cells)), folder / TABLE)
     _add(_cells(of_tuning), folder / TUNING_TABLE)
     numbers = StudyNumbers.of(from_table(reported))

@@ -229,13 +229,27 @@ def test_what_is_known_costs_nothing_in_a_dry_run(tables, capsys):
     assert sum(cell["part"] == "tuning" for cell in rounds) < 17
 
 
-def test_a_sweep_of_which_all_is_known_ends_with_its_choices(reference, tables, capsys):
-    tables_of_all = "known=default.parquet,best.parquet,tuning.parquet"
-    assert main(["sweep", write(), "log_path=nothing", tables_of_all]) == 0
-    assert summary("nothing")["tuning"] == summary(reference)["tuning"]
-    assert summary("nothing")["cells"] == []
+def test_a_sweep_of_which_all_is_known_ends_with_its_choices_however_often(reference, tables, capsys):
+    tables_of_all = "known=default.parquet,best.parquet, tuning.parquet"
+    for _ in range(2):
+        assert main(["sweep", write(), "log_path=nothing", tables_of_all]) == 0
+        assert summary("nothing")["tuning"] == summary(reference)["tuning"]
+        assert summary("nothing")["cells"] == []
     assert measured("nothing") == {}
-    assert f"since {tables_of_all} has them: 6" in " ".join(capsys.readouterr().out.split())
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"since {tables_of_all} has them: 6" in output
+    assert "tuned cells left out, since known has them: 5" in output
+
+
+def test_a_tuning_without_rounds_runs_its_own_candidates():
+    words = ["conditions=sft,binary", "backend=tabular", "N=4", "num_runs=2", "ledger=False", "figures=False"]
+    tune = ["tune=True", "tune_runs=2", "tune_rates=0.1,0.3", "quiet=True"]
+    assert main(["sweep", *words, *tune, "log_path=one"]) == 0
+    to_table(find_cells(["one/tuning"])).write_parquet("tuning.parquet")
+    assert main(["sweep", *words, *tune, "log_path=two", "known=tuning.parquet"]) == 0
+    assert measured("two") == measured("one")
+    estimated = make_plan([*words, *tune, "known=tuning.parquet"]).estimated()["cells"]
+    assert sum(cell["part"] == "tuning" for cell in estimated) == 4
 
 
 def test_choices_are_played_again_from_the_table(reference, tables, monkeypatch, tmp_path):
@@ -250,8 +264,38 @@ def test_choices_are_played_again_from_the_table(reference, tables, monkeypatch,
     assert ship_answer.choices(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no table", pl.DataFrame({"cell": ["a"]}), "folder"])
-def test_what_is_no_table_of_cells_is_refused(content):
+WHOLE = pl.DataFrame({
+    "cell": ["a", "a"],
+    "manifest": ['{"status": "completed"}'] * 2,
+    "summary": ['{"runs": 2}'] * 2,
+    "run": [0, 1],
+    "episodes": [7, 9],
+    "memorised": [True, False],
+    "observer_episodes": [None, None],
+    "observer_knew": [None, None],
+})  # fmt: skip
+NO_TABLE, NOT_WHOLE = "is no table of measured cells: give one", "does not have all runs of a: give a table"
+DAMAGED = {
+    "missing": (None, NO_TABLE),
+    "empty": (b"", NO_TABLE),
+    "text": (b"no table", NO_TABLE),
+    "folder": ("folder", NO_TABLE),
+    "columns": (WHOLE.select("cell", "run"), NO_TABLE),
+    **{
+        f"without {name}": (WHOLE.with_columns(pl.lit(None).alias(name)), NO_TABLE)
+        for name in ("cell", "manifest", "summary", "run", "episodes", "memorised")
+    },
+    "words": (WHOLE.with_columns(pl.lit("some").alias("episodes")), NO_TABLE),
+    "twice": (pl.concat([WHOLE, WHOLE]), NO_TABLE),
+    "no JSON": (WHOLE.with_columns(pl.lit("{").alias("manifest")), NO_TABLE),
+    "no runs": (WHOLE.with_columns(pl.lit("{}").alias("summary")), NOT_WHOLE),
+    "cut off": (WHOLE.head(1), NOT_WHOLE),
+    "failed": (WHOLE.with_columns(pl.lit('{"status": "failed"}').alias("manifest")), NOT_WHOLE),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_what_is_no_table_of_cells_is_refused(content, why):
     path = Path("known.parquet")
     if isinstance(content, pl.DataFrame):
         content.write_parquet(path)
@@ -259,8 +303,39 @@ def test_what_is_no_table_of_cells_is_refused(content):
         path.write_bytes(content)
     elif content:
         path.mkdir()
-    with pytest.raises(ConfigError, match=r"known=known.parquet is no table of measured cells: give one .*"):
+    with pytest.raises(ConfigError, match=f"known=known.parquet {why}"):
         make_plan([write(), "known=known.parquet"])
+
+
+def test_tables_that_contradict_each_other_are_refused():
+    WHOLE.write_parquet("one.parquet")
+    WHOLE.with_columns(pl.Series("episodes", [7, 8])).write_parquet("two.parquet")
+    assert make_plan([write(), "known=one.parquet,one.parquet"])
+    with pytest.raises(ConfigError, match="has two measurements of a: give one of them"):
+        make_plan([write(), "known=one.parquet,two.parquet"])
+    with pytest.raises(ConfigError, match="known=~nosuchuser/x is no table"):
+        make_plan([write(), "known=~nosuchuser/x"])
+    with pytest.raises(ConfigError, match="has no meaning where learners are ranked"):
+        make_plan(["protocol=learners-quick", "known=one.parquet"])
+
+
+def test_a_cell_of_other_code_is_not_known():
+    own = "def mine(secret, answer, N):\n    return float(answer == secret)\n"
+    Path("mine.py").write_text(own)
+    words = [
+        "reward_type=mine.py:mine",
+        "backend=tabular",
+        "N=4",
+        "num_runs=2",
+        "ledger=False",
+        "figures=False",
+    ]
+    assert main(["sweep", *words, "log_path=one", "quiet=True"]) == 0
+    to_table(find_cells(["one"])).write_parquet("one.parquet")
+    assert len(make_plan([*words, "seed=0,1", "known=one.parquet"]).cells) == 1
+    Path("mine.py").write_text(own.replace("float(", "2 * float("))
+    with pytest.raises(ConfigError, match=r"known has the cell mine\S+, and mine.py .* has changed since"):
+        make_plan([*words, "seed=0,1", "known=one.parquet"])
 
 
 def test_a_grid_of_which_all_is_known_is_refused():

@@ -210,6 +210,30 @@ def test_who_wins_is_the_same_as_if_every_candidate_had_all_its_runs(widen):
     assert max(spared) > 0.2
 
 
+def test_a_count_of_what_is_left_holds_whoever_stays():
+    (contest,) = contest_of(
+        BINARY,
+        learners=[{"algorithm": "reinforce"}, {"algorithm": "ppo"}],
+        group_size=["2", "4"],
+        factors=["1", "3"],
+    )
+    whole = contest.at_most(lambda cell: 1.0)
+    assert len(whole) == 8 + 2
+    slow, fast = contest.own.with_values(group_size=4), contest.own.with_values(group_size=2)
+
+    def law(cell):
+        return 500 if cell.values["group_size"] == 4 else best_at(1.0)(cell)
+
+    found = imagined(law)
+    found.run([cell for cell in whole if cell.values["group_size"] == 4])
+    left = contest.at_most(lambda cell: float(cell.values["group_size"]), found.done)
+    assert {cell.id for cell in left}.isdisjoint(found.done)
+    before = len(found.done)
+    play([contest], found)
+    assert slow.id != fast.id
+    assert len(found.done) - before <= len(left) == 4 + 2
+
+
 def test_learners_and_group_sizes_only_where_they_have_a_meaning():
     contests = contest_of(
         SFT,

@@ -67,3 +67,11 @@ def test_two_run_directories_of_one_name_are_refused(folder, tmp_path):
     memory_rl.train(log_path=str(tmp_path / "sft"), **KEYS)
     with pytest.raises(ConfigError, match="have one name"):
         to_table(find_cells([folder, tmp_path]))
+
+
+def test_two_cells_of_one_name_are_refused_from_a_table_too(folder, tmp_path):
+    (cell,) = find_cells([folder / "binary1"])
+    memory_rl.train(log_path=str(tmp_path / "binary1"), seed=7, **KEYS)
+    for others in (find_cells([tmp_path]), from_table(to_table(find_cells([tmp_path])))):
+        with pytest.raises(ConfigError, match="have one name and unlike settings"):
+            to_table([*from_table(to_table([cell])), *others])

@@ -47,12 +47,11 @@ def to_table(cells: Iterable[Cell]) -> pl.DataFrame:
         ConfigError: if two have one name.
     """
     used = [cell for sample in gather(one for one in cells if one.completed) for cell in sample.cells]
-    places: dict[str, Path] = {}
+    named: dict[str, Cell] = {}
     for cell in used:
-        if places.setdefault(cell.path.name, cell.path) != cell.path:
-            raise ConfigError(
-                f"{places[cell.path.name]} and {cell.path} have one name and unlike settings: rename one."
-            )
+        other = named.setdefault(cell.path.name, cell)
+        if other is not cell:
+            raise ConfigError(f"{other.path} and {cell.path} have one name and unlike settings: rename one.")
     frames = [_rows(cell) for cell in sorted(used, key=lambda cell: cell.path.name)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=TABLE)
 

@@ -90,14 +90,22 @@ class Halved:
         known = self._all if self.leader is None else []
         return merge(one.cells(self.shares[0])[0] for one in known)
 
-    def at_most(self, cost: Callable[[GridCell], float]) -> list[GridCell]:
-        """All cells that it takes if the costliest candidates stay, and none is added at an edge."""
+    def at_most(self, cost: Callable[[GridCell], float], known: Container[str] = ()) -> list[GridCell]:
+        """All cells that it takes at most if none is added at an edge, but for those that are known.
+
+        Whoever stays, each round has no more to run than if those stayed that cost most in it.
+        """
         costs = {one.name: cost(one.cells(self.shares[0])[0]) for one in self._all}
-        left = sorted(self._all, key=lambda one: -costs[one.name])
-        left, cells = left if self.leader is None else left[: len(_around(1.0))], list[GridCell]()
+        left = len(self._all) if self.leader is None else len(_around(1.0))
+        cells = list[GridCell]()
         for one, shares in zip(self.rounds, self.shares, strict=True):
-            cells += [cell for entrant in left for cell in entrant.cells(shares)]
-            left = left[: one.keep]
+            wanted = {
+                entrant.name: [cell for cell in entrant.cells(shares) if not known or cell.id not in known]
+                for entrant in self._all
+            }
+            order = sorted(wanted, key=lambda name: -costs[name] * sum(_runs(cell) for cell in wanted[name]))
+            cells += [cell for name in order[:left] for cell in wanted[name]]
+            left = one.keep
         return cells
 
     def race(self, found: Found) -> Race:
@@ -135,8 +143,13 @@ class Halved:
             }
             race.why = why_incomplete([cell.id for of in (fit or cells).values() for cell in of], found)
             race.wanted = [] if race.why else merge(next_of_round(fit, keep, found))
-            done = [cell for of in cells.values() for cell in of if found.times(cell) is not None]
-            race.asked += [*done, *race.wanted]
+            ended = [
+                cell
+                for of in cells.values()
+                for cell in of
+                if cell.id in found.whys or found.times(cell) is not None
+            ]
+            race.asked += [*ended, *race.wanted]
             if race.why or race.wanted:
                 return []
             now = {
@@ -218,7 +231,11 @@ def next_of_round(candidates: Mapping[str, Sequence[GridCell]], keep: int, found
 def _stuck_at_least(cells: Sequence[GridCell], found: Found) -> float:
     """The share of all runs of a candidate that is stuck if those that are not known memorise."""
     stuck = int((~found.pooled(cells).memorised).sum())
-    return stuck / sum(cell.experiment.stop.num_runs for cell in cells)
+    return stuck / sum(map(_runs, cells))
+
+
+def _runs(cell: GridCell) -> int:
+    return cell.experiment.stop.num_runs
 
 
 def _around(factor: float) -> list[float]:

@@ -77,8 +77,7 @@ def estimate_all(
     part is "tuning" or "reported";
     episodes are those of all runs together, seconds on one core. The keys in which cells differ come last.
     """
-    candidates = [cell for contest in contests for cell in contest.at_most(seconds_of)]
-    candidates = [cell for cell in candidates if cell.id not in known]
+    candidates = [cell for contest in contests for cell in contest.at_most(seconds_of, known)]
     tuning = [_estimate(cell, "tuning") for cell in candidates]
     unknown = {"id": None, "learning_rate": None} if contests else {}
     reported = [{**_estimate(cell, "reported"), **(unknown if cell.tuned else {})} for cell in cells]

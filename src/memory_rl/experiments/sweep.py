@@ -108,6 +108,11 @@ def make_plan(words: Sequence[str]) -> Sweep:
         tuning = tuning or read_tune(source.tune)
     merged, notes = len(every) - len(cells), list[str]()
     cells = plan_roles(cells, tuning, protocol)
+    if settings.known and learners:
+        raise ConfigError(
+            f"known={settings.known} has no meaning where learners are ranked, which takes all their runs: "
+            "leave it out, and give the log_path that has them."
+        )
     known = read_known(settings.known)
     if source and "backend" in axes and merged:
         why = f"without the keys that have no meaning with backend={axes['backend']}"

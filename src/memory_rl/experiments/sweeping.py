@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 
+from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.ranking import Ranking
 from memory_rl.analysis.remarks import why_alike
-from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.errors import RunDirectoryError
 from memory_rl.experiments import estimates, results
 from memory_rl.experiments.contests import Halved, wanted_next
 from memory_rl.experiments.executors import execute, number_of_workers
-from memory_rl.experiments.found import Found
+from memory_rl.experiments.found import Found, is_known
 from memory_rl.experiments.grid import (
     GridCell,
     merge,
@@ -71,7 +71,7 @@ class Sweep:
         backend: that replaces the one of the protocol, if one does.
         notes: sentences on what the plan leaves out.
         learners: that run on every task of a protocol.
-        known: when the runs memorised of cells that are not run again, by id.
+        known: cells that were measured elsewhere and are not run again, by id.
         whys: why cells failed, by id.
         diverged: the ids of those that failed because a run diverged.
         choices: of the tuning, as far as it has come.
@@ -89,7 +89,7 @@ class Sweep:
     backend: str | None = None
     notes: list[str] = field(default_factory=list)
     learners: list[Json] = field(default_factory=list)
-    known: Mapping[str, MemorisationTimes] = field(default_factory=dict)
+    known: Mapping[str, Cell] = field(default_factory=dict)
     whys: dict[str, str] = field(default_factory=dict)
     diverged: set[str] = field(default_factory=set)
     choices: list[Choice | Winner] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Sweep:
 
     def estimated(self) -> results.SweepSummary:
         """What its cells would take; nothing is run."""
-        costs = estimates.estimate_all(self.cells, self.contests, self.known)
+        costs = estimates.estimate_all(self.cells, self.contests, self._known_rounds)
         about = estimates.total(costs, number_of_workers(self.settings), isinstance(self.tuning, Halving))
         return results.SweepSummary({"cells": costs}, about, [estimates.costs_sheet(costs)])
 
@@ -184,13 +184,18 @@ class Sweep:
         self.directory.write_json(SWEEP, record)
         self.kept = [GridCell(entry["config"]) for entry in kept]
 
+    @property
+    def _known_rounds(self) -> Mapping[str, Cell]:
+        """What is known of candidates; a tuning without rounds runs its own."""
+        return self.known if isinstance(self.tuning, Halving) else {}
+
     def _tuned(self) -> list[GridCell]:
         """Runs the candidates, round by round, and returns the cells with what did best.
 
         A candidate that diverged is none. Cells whose others are not all complete are noted as failed.
         """
-        known = self.known if isinstance(self.tuning, Halving) else {}
-        found, ran = Found(self.directory, self.whys, self.diverged, known), {*known}
+        found = Found(self.directory, self.whys, self.diverged, self._known_rounds)
+        ran = {*found.known}
         wanted = [cell for cell in self.tried if cell.id not in ran] or wanted_next(self.contests, ran, found)
         while wanted:
             self._run_cells(TUNING, wanted)
@@ -198,7 +203,11 @@ class Sweep:
             wanted = wanted_next(self.contests, ran, found)
             self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
             self._write_record(self.cells, chosen=False)
-        cells = self.choose(found)
+        self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
+        chosen = self.choose(found)
+        cells = [cell for cell in chosen if not is_known(cell, self.known)]
+        if len(cells) < len(chosen):
+            self.notes.append(f"tuned cells left out, since known has them: {len(chosen) - len(cells)}")
         self._write_record([cell for cell in cells if cell.id not in self.whys], chosen=True)
         return cells
 
@@ -215,8 +224,7 @@ class Sweep:
             cells += settled.cells
             self.choices += [] if settled.why else [settled.choice]
             self.whys |= {cell.id: settled.why for cell in settled.cells if settled.why}
-        cells = merge([*cells, *(cell for cell in self.cells if not cell.tuned)])
-        return [cell for cell in cells if cell.id not in self.known]
+        return merge([*cells, *(cell for cell in self.cells if not cell.tuned)])
 
     def _run_cells(self, folder: str, cells: Sequence[GridCell]) -> None:
         """Runs what is not complete.

@@ -44,7 +44,7 @@ class Contest:
         """The cells that it wants first: all of them."""
         return self.candidates
 
-    def at_most(self, cost: object) -> list[GridCell]:
+    def at_most(self, cost: object, known: object = ()) -> list[GridCell]:
         """All cells that it takes, whatever they cost."""
         return self.candidates
 

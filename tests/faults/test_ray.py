@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from helpers import complaint, without_progress
 
 from memory_rl.cli import main
@@ -167,6 +168,30 @@ def test_a_worker_lost_too_often_fails_its_cells_alone(cluster):
     assert all("its worker was lost 1 times" in row["why"] for row in failed)
     assert errors.count("its worker was lost") == len(failed)
     assert {row["status"] for row in rows} == {"failed", "completed"}
+
+
+@pytest.mark.slow
+def test_a_contest_in_rounds_chooses_the_same():
+    """Its cells are only known round by round, from what came back."""
+    task = {"command": "train", "backend": "tabular", "N": 4, "num_runs": 4, "max_episodes": 200}
+    protocol = {
+        "name": "small",
+        "grid": [{**task, "ledger": False}],
+        "tune": {
+            "learners": [{"algorithm": "reinforce"}, {"algorithm": "ppo"}],
+            "factors": [1, 3],
+            "rounds": [{"num_runs": 4, "keep": 2}, {"num_runs": 12}],
+        },
+        "beside": "default",
+        "seeds": "independent",
+    }
+    Path("small.yaml").write_text(yaml.safe_dump(protocol))
+    for where, *words in ("local",), ("ray", "executor=ray", "workers=2"):
+        assert main(["sweep", "protocol=small.yaml", f"log_path={where}", "quiet=True", *words]) == 0
+    local, ray = (json.loads(Path(where, "summary.json").read_text()) for where in ("local", "ray"))
+    assert [choice["runs"] for choice in local["tuning"]] == [12]
+    assert ray["tuning"] == local["tuning"]
+    assert measured(Path("ray")) == measured(Path("local"))
 
 
 @pytest.mark.slow

@@ -314,13 +314,17 @@ def _share(sample: Sample) -> float:
 def _below(sample: Sample, *ceilings: float) -> Part:
     """Whether a rate is below its ceilings.
 
-    Without a run that memorised, the exact probability of that at the ceiling's rate.
+    Without a run that memorised, the exact probability of that at the ceiling's rate. Where all runs took
+    the same time there is nothing left to chance: a rate that is its ceiling does not exceed it.
     """
     rate = sample.log_rate
+    low, high = (math.log(of(ceilings)) for of in (min, max))
     if not sample.memorised:
         expected = min(ceilings) / sample.first.information * float(sample.times.episodes.sum())
         return Part(math.exp(-expected), 1.0)
-    return Part(rate.chance_below(math.log(min(ceilings))), rate.chance_above(math.log(max(ceilings))))
+    if rate.error < _ROUNDING:
+        return Part(float(rate.value > low + _ROUNDING), float(rate.value <= high + _ROUNDING))
+    return Part(rate.chance_below(low), rate.chance_above(high))
 
 
 def _tells_the_secret(sample: Sample) -> bool:

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.findings import join
 from memory_rl.analysis.hypotheses import Hypothesis
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, StudyNumbers, recipe_of
@@ -57,20 +58,28 @@ class Verdicts:
     def lacking(self) -> str:
         """A sentence where the study is smaller than its protocols ask for; else empty."""
         begun = [one for one in self.others if _recipes_in(one) <= {*self.numbers.recipes}]
-        planned = sum(
-            math.prod(len(one) for one in entry.values() if isinstance(one, list))
-            for protocol in (self.protocol, *begun)
-            for entry in protocol.grid
-        )
-        there = sum(map(_is_default, self.numbers.cells))
-        if there >= planned and self.protocol.beside and there == len(self.numbers.cells):
+        protocols = (self.protocol, *begun)
+        planned = sum(_experiments(entry) for protocol in protocols for entry in protocol.grid)
+        there = sum(_role(cell) == DEFAULT for cell in self.numbers.cells)
+        if there < planned:
+            return (
+                f"So far the study's files hold {there} of the {planned} experiments planned, as counted "
+                "with the default learner: these numbers are of a part of it."
+            )
+        left = {", ".join(_recipes_in(one)): self._best(one) for one in protocols if one.beside}
+        left = {name: counts for name, counts in left.items() if counts[0] < counts[1]}
+        if left and all(there == 0 for there, _ in left.values()) and len(left) == len(protocols):
             return "The best learners are not measured yet: these numbers are of the default ones."
-        if there >= planned:
-            return ""
-        return (
-            f"So far the study's files hold {there} of the {planned} experiments planned, as counted "
-            "with the default learner: these numbers are of a part of it."
-        )
+        words = [
+            f"{there or 'none'} of {wanted} experiments on `{name}`" for name, (there, wanted) in left.items()
+        ]
+        return f"Of those of the best learners, so far there are {join(words)}." if words else ""
+
+    def _best(self, protocol: Protocol) -> tuple[int, int]:
+        """How many experiments of the best learners there are, and are to be."""
+        recipes = _recipes_in(protocol)
+        cells = [cell for cell in self.numbers.cells if _role(cell) == BEST and recipe_of(cell) in recipes]
+        return len(cells), sum(map(_experiments, (one for one in protocol.grid if one.get("tune", True))))
 
     @cached_property
     def _judged(self) -> Mapping[str, Mapping[str, Verdict]]:
@@ -187,8 +196,13 @@ class Verdicts:
         )
 
 
-def _is_default(cell: Cell) -> bool:
-    return str(cell.settings.get("role", DEFAULT)) == DEFAULT
+def _role(cell: Cell) -> str:
+    return str(cell.settings.get("role", DEFAULT))
+
+
+def _experiments(entry: Json) -> int:
+    """How many an entry of a grid makes."""
+    return math.prod(len(one) for one in entry.values() if isinstance(one, list))
 
 
 def _listed(value: Any) -> list[Any]:

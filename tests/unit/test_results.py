@@ -388,6 +388,9 @@ def test_a_study_that_lacks_cells_says_so(words, protocol, cells):
     plain = StudyNumbers.of([cell for cell in cells if cell.config["role"] == "default"])
     both = replace(protocol, beside="default")
     assert Verdicts(words.numbers, both).lacking == ""
+    best = next(cell for cell in cells if cell.config["role"] == "best")
+    lacking = Verdicts(StudyNumbers.of([*plain.cells, best]), both).lacking
+    assert re.fullmatch(r"Of those of the best .* so far there are 1 of 8 experiments on `tiny`\.", lacking)
     assert Verdicts(plain, both).lacking.startswith("The best learners are not measured yet")
     few = StudyNumbers.of([cell for cell in cells if cell.config["base_seed"] == 0][:3])
     assert Verdicts(few, protocol).lacking.startswith("So far the study's files hold ")

@@ -21,10 +21,7 @@ from memory_rl.experiments import estimates, results
 from memory_rl.experiments.contests import Halved, wanted_next
 from memory_rl.experiments.executors import execute, number_of_workers
 from memory_rl.experiments.found import Found, is_known
-from memory_rl.experiments.grid import (
-    GridCell,
-    merge,
-)
+from memory_rl.experiments.grid import GridCell, merge
 from memory_rl.experiments.halving import Halving
 from memory_rl.experiments.races import Winner
 from memory_rl.experiments.ranks import rank_sweep, ranking_sheet
@@ -197,13 +194,14 @@ class Sweep:
         found = Found(self.directory, self.whys, self.diverged, self._known_rounds)
         ran = {*found.known}
         wanted = [cell for cell in self.tried if cell.id not in ran] or wanted_next(self.contests, ran, found)
+        if not wanted:
+            self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
         while wanted:
             self._run_cells(TUNING, wanted)
             ran |= {cell.id for cell in wanted}
             wanted = wanted_next(self.contests, ran, found)
             self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
             self._write_record(self.cells, chosen=False)
-        self.tried = merge(cell for contest in self.contests for cell in contest.asked(found))
         chosen = self.choose(found)
         cells = [cell for cell in chosen if not is_known(cell, self.known)]
         if len(cells) < len(chosen):

@@ -88,8 +88,10 @@ def test_log_probabilities_and_gradients(make_policy, lora):
         assert ours.keys() == gradients.keys()
         for name, (down, up) in gradients.items():
             layer = model.get_submodule(f"base_model.model.{name}")
-            np.testing.assert_allclose(down, layer.lora_A["default"].weight.grad, rtol=0, atol=1e-4)
-            np.testing.assert_allclose(up, layer.lora_B["default"].weight.grad, rtol=0, atol=1e-4)
+            for mine, theirs in ((down, layer.lora_A), (up, layer.lora_B)):
+                theirs = theirs["default"].weight.grad
+                # in shares of the greatest slope: rounding grows with it, and differs by processor
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4 * max(1.0, theirs.abs().max()))
         assert flat.grad.abs().max() > 1e-2  # the comparison was not one of zeros
 
 

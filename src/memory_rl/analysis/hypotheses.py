@@ -314,16 +314,14 @@ def _share(sample: Sample) -> float:
 def _below(sample: Sample, *ceilings: float) -> Part:
     """Whether a rate is below its ceilings.
 
-    Without a run that memorised, the exact probability of that at the ceiling's rate. Where all runs took
-    the same time there is nothing left to chance: a rate that is its ceiling does not exceed it.
+    Without a run that memorised, the exact probability of that at the ceiling's rate. A rate that is its
+    ceiling in every run, but for rounding, does not exceed it.
     """
-    rate = sample.log_rate
     low, high = (math.log(of(ceilings)) for of in (min, max))
     if not sample.memorised:
         expected = min(ceilings) / sample.first.information * float(sample.times.episodes.sum())
         return Part(math.exp(-expected), 1.0)
-    if rate.error < _ROUNDING:
-        return Part(float(rate.value > low + _ROUNDING), float(rate.value <= high + _ROUNDING))
+    rate = sample.log_rate.plus(-_ROUNDING)
     return Part(rate.chance_below(low), rate.chance_above(high))
 
 

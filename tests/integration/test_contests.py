@@ -338,12 +338,14 @@ def test_a_cell_of_other_code_is_not_known():
         make_plan([*words, "seed=0,1", "known=one.parquet"])
 
 
-def test_a_grid_of_which_all_is_known_is_refused():
+def test_a_grid_of_which_all_or_nothing_is_known_is_refused():
     words = ["conditions=sft,binary", "backend=tabular", "N=4", "num_runs=2", "ledger=False", "figures=False"]
     assert main(["sweep", *words, "log_path=one", "quiet=True"]) == 0
     to_table(find_cells(["one"])).write_parquet("one.parquet")
     with pytest.raises(ConfigError, match="known has every cell of this sweep already"):
         make_plan([*words, "known=one.parquet"])
+    with pytest.raises(ConfigError, match="known has no cell of this sweep: leave it out"):
+        make_plan([*words, "known=one.parquet", "seed=1"])
     plan = make_plan([*words[1:], "conditions=sft,multi_step", "known=one.parquet"])
     assert [cell.experiment.condition for cell in plan.cells] == ["multi_step"]
     assert len(from_table(pl.read_parquet("one.parquet"))) == 2

@@ -90,9 +90,14 @@ def unknown(cells: Sequence[GridCell], known: Mapping[str, Cell], tuned: bool) -
     """The cells of a plan that no table has; of those that are `tuned` nobody knows until all is chosen.
 
     Raises:
-        ConfigError: if there is none, or a file has changed that one of the others read.
+        ConfigError: if there is none, if there are all and no tuning could know more of them, or if a file
+            has changed that one of the others read.
     """
     left = [cell for cell in cells if (tuned and cell.tuned) or not is_known(cell, known)]
+    if known and not tuned and len(left) == len(cells):
+        raise ConfigError(
+            "known has no cell of this sweep: leave it out, or give a table of the same conditions."
+        )
     if cells and not left:
         raise ConfigError("known has every cell of this sweep already: leave it out to run them again.")
     return left

@@ -2,7 +2,7 @@
 
     python studies/answer_again.py plan                    (writes studies/answer-again.yaml)
     python sweep.py protocol=studies/answer-again.yaml executor=processes log_path=sweeps/again
-    python studies/answer_again.py ship sweeps/again       (writes studies/answer_again.parquet)
+    python studies/answer_again.py ship sweeps/again       (adds to studies/answer_again.parquet)
 
 What decides is how much slower than SFT hit or miss is, and a reward for each bit: with the default learner,
 and with the best one, which is taken from studies/answer_choices.json. Bases 8 to 15 and 16 to 23 are two
@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
+from ship_answer import add
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.protocol import load_protocol
-from memory_rl.analysis.study_table import to_table
 from memory_rl.catalogue import learner_name
 from memory_rl.config import TINY
+from memory_rl.errors import MemoryRLError
 from memory_rl.experiment import make_experiment
 from memory_rl.files import Json
 
@@ -93,7 +94,9 @@ if __name__ == "__main__":
         case ["plan"]:
             (FOLDER / "answer-again.yaml").write_text(plan(), encoding="utf-8")
         case ["ship", *places] if places:
-            table = to_table(map(with_role, find_cells(places)))
-            table.write_parquet(FOLDER / "answer_again.parquet", compression="zstd")
+            try:
+                add(map(with_role, find_cells(places)), FOLDER / "answer_again.parquet")
+            except MemoryRLError as error:
+                sys.exit(str(error))
         case _:
             sys.exit("type python studies/answer_again.py plan, or ship and the directory of its sweep")

@@ -45,8 +45,8 @@ def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
     """Adds the runs of these places to the tables in a folder, and returns the numbers that they give."""
     of_tuning = [found for place in places for found in place.rglob(TUNING)]
     of_cells = [place for place in places if not (place / TUNING).is_dir() or (place / CELLS).is_dir()]
-    reported = _add(map(with_role, _cells(of_cells)), folder / TABLE)
-    _add(_cells(of_tuning), folder / TUNING_TABLE)
+    reported = add(map(with_role, _cells(of_cells)), folder / TABLE)
+    add(_cells(of_tuning), folder / TUNING_TABLE)
     numbers = StudyNumbers.of(from_table(reported))
     chosen = json.dumps(choices(folder), indent=1, sort_keys=True) + "\n"
     (folder / "answer_choices.json").write_text(chosen, encoding="utf-8")
@@ -54,7 +54,7 @@ def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
     return numbers
 
 
-def _add(cells: Iterable[Cell], table: Path) -> pl.DataFrame:
+def add(cells: Iterable[Cell], table: Path) -> pl.DataFrame:
     """Adds cells to a table, and returns it."""
     before = from_table(pl.read_parquet(table)) if table.is_file() else []
     added = to_table([*before, *from_table(without_places(to_table(cells)))])

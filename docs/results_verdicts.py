@@ -70,10 +70,10 @@ class Verdicts:
         left = {name: counts for name, counts in left.items() if counts[0] < counts[1]}
         if left and all(there == 0 for there, _ in left.values()) and len(left) == len(protocols):
             return "The best learners are not measured yet: these numbers are of the default ones."
-        words = [
-            f"{there or 'none'} of {wanted} experiments on `{name}`" for name, (there, wanted) in left.items()
-        ]
-        return f"Of those of the best learners, so far there are {join(words)}." if words else ""
+        none = [f"`{name}`" for name, (there, _) in left.items() if there == 0]
+        some = [f"{there} of {all_} on `{name}`" for name, (there, all_) in left.items() if there]
+        words = [f"Of the experiments of the best learners so far there are {join(some)}."] if some else []
+        return " ".join([*words, *([f"The best learners are not measured on {join(none)}."] if none else [])])
 
     def _best(self, protocol: Protocol) -> tuple[int, int]:
         """How many experiments of the best learners there are, and are to be."""

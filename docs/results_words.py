@@ -294,6 +294,17 @@ class Words:
         """The same, as words."""
         return two(self.factor(*of, **more))
 
+    def an_update(self, *place: Any, **more: Any) -> int:
+        """Episodes an update."""
+        sample = self.sample(*place, **more)
+        keys = {} if sample is None else sample.first.settings
+        return math.prod(keys.get(name) or 1 for name in ("group_size", "batch_size"))
+
+    def ratio_an_update(self, fast: str, slow: str, N: int, role: str = DEFAULT) -> str:
+        """How many times as many bits an update one signal brings as another."""
+        groups = (self.an_update(signal, N, role) for signal in (slow, fast))
+        return two(self.factor(fast, slow, N, role).divided_by(next(groups) / next(groups)))
+
     def word(self, factor: Estimate, above: str, below: str, between: str, at: float = 1.0) -> str:
         """One of three words: the interval lies above a number, below it, or holds it."""
         if factor.low is None or factor.high is None:

@@ -63,8 +63,10 @@ class Estimate:
 
 
 def three_digits(value: float | None) -> str:
-    """A number to three significant digits; a dash for None."""
-    return "-" if value is None else f"{value:.3g}"
+    """A number to three significant digits, thousands written out; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def proportion(count: float, of: float) -> Estimate:

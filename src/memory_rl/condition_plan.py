@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from memory_rl.analysis.digits import short
 from memory_rl.condition import Condition, channel_notes
 from memory_rl.errors import ConfigError
 from memory_rl.information.closed_forms import binary_episodes
@@ -22,7 +23,7 @@ from memory_rl.reporting.group_plan import (
 )
 from memory_rl.reporting.settings import GroupPlanConfig
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import counted, short
+from memory_rl.reporting.values import counted
 from memory_rl.training.first_groups import LevelShares, level_shares
 
 _USUAL_SIZE = 4

@@ -6,8 +6,8 @@ import pytest
 from reporting_helpers import cell_of
 
 import memory_rl
+from memory_rl.analysis.digits import short
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
-from memory_rl.reporting.values import short
 from memory_rl.runs.lock import LOCK, Lock
 
 NONE, ONE = (None, None, None), (None, None)

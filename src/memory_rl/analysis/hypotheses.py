@@ -27,6 +27,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from typing_extensions import override
 
+from memory_rl.analysis.digits import rounded
 from memory_rl.analysis.entries import (
     Axis,
     Holds,
@@ -57,7 +58,7 @@ from memory_rl.analysis.samples import (
     combinations,
     name_of,
 )
-from memory_rl.analysis.statistics import holm, three_digits
+from memory_rl.analysis.statistics import holm
 from memory_rl.analysis.survival import (
     contrast,
     exponent,
@@ -125,8 +126,8 @@ class BelowCeiling(Hypothesis, test="below_ceiling", figure="waterfall"):
         name, nearest = max(taken, key=lambda pair: _share(pair[1]))
         which, ceiling = min(nearest.ceilings.items(), key=lambda item: item[1])
         reason = (
-            f"The cell nearest its ceiling, of {len(taken)}, reaches {three_digits(100 * _share(nearest))} % "
-            f"of it ({name}: {nearest.rate} bits an episode; {which}: {three_digits(ceiling)}). Of "
+            f"The cell nearest its ceiling, of {len(taken)}, reaches {rounded(100 * _share(nearest))} % "
+            f"of it ({name}: {nearest.rate} bits an episode; {which}: {rounded(ceiling)}). Of "
             f"{len(laws) - laws.count('skipped')} checks of the ledger's laws, {breached or 'none'} "
             f"{'is' if breached < 2 else 'are'} breached."
         )
@@ -169,7 +170,7 @@ class RateRatio(Hypothesis, test="rate_ratio", figure="scaling"):
                 }
             )
         name, other_name = names_of(*sides)
-        claimed = join(three_digits(row["expected"]) for row in rows)
+        claimed = join(rounded(row["expected"]) for row in rows)
         reason = (
             f"At N = {join(self.N)}, the rate of {name} is {join(map(ratio_of, rows))} times that of "
             f"{other_name}; the claim is {claimed}, within a factor of {self.margin:g}."
@@ -216,7 +217,7 @@ class RisesAlong(Hypothesis, test="rises_along", figure="survival"):
         reason = (
             f"At {axis} = {join(values)}, the rates over all runs are "
             f"{join(sample.rate for sample in taken)} bits an episode, under capacities of "
-            f"{join(map(three_digits, capacities))}. Each doubling of {axis} multiplies the rate by "
+            f"{join(map(rounded, capacities))}. Each doubling of {axis} multiplies the rate by "
             f"{trend.exp()}; the claim is more than {self.factor:g}."
         )
         tied = [value for value in values if value not in telling]

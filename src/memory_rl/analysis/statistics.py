@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from memory_rl.analysis.digits import rounded
 from memory_rl.files import Json
 
 RESAMPLES, CURVE_RESAMPLES = 9999, 999
@@ -33,7 +34,7 @@ class Estimate:
     high: float | None = None
 
     def __str__(self) -> str:
-        return f"{three_digits(self.value)} [{three_digits(self.low)}, {three_digits(self.high)}]"
+        return f"{rounded(self.value)} [{rounded(self.low)}, {rounded(self.high)}]"
 
     @property
     def interval(self) -> list[float | None]:
@@ -60,13 +61,6 @@ class Estimate:
             return cls(float(value))
         ends = (float(end) if np.isfinite(end) else None for end in percentiles(drawn, runs))
         return cls(float(value), *ends)
-
-
-def three_digits(value: float | None) -> str:
-    """A number to three significant digits, thousands written out; a dash for None."""
-    if value is None:
-        return "-"
-    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def proportion(count: float, of: float) -> Estimate:

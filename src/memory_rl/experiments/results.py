@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import polars as pl
 
+from memory_rl.analysis.digits import UNKNOWN
 from memory_rl.analysis.remarks import Compared
 from memory_rl.catalogue import KEEP, learner_keys
 from memory_rl.experiments.grid import GridCell
@@ -27,17 +28,7 @@ from memory_rl.reporting.claims import (
     stuck_of_row,
 )
 from memory_rl.reporting.sheets import Sheet, plain, say, show
-from memory_rl.reporting.values import (
-    MEDIAN,
-    OTHERS,
-    RATE,
-    STUCK,
-    UNKNOWN,
-    counted,
-    measured,
-    number,
-    table_rows,
-)
+from memory_rl.reporting.values import MEDIAN, OTHERS, RATE, STUCK, counted, measured, number, table_rows
 from memory_rl.runs.store import MANIFEST
 
 _IN_ROWS = ("N", "seed", "learning_rate")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from memory_rl.analysis.comparison import Compared
+from memory_rl.analysis.digits import rounded, short
 from memory_rl.analysis.samples import gather
 from memory_rl.errors import first_few
 from memory_rl.reporting.claims import over_what, stuck_of, unseen
@@ -15,7 +16,7 @@ from memory_rl.reporting.comparison import RateComparison, compare_cells
 from memory_rl.reporting.headline import ceiling, headline, share_of_ceiling
 from memory_rl.reporting.implementation import soundness
 from memory_rl.reporting.study import Entry, Label, Study
-from memory_rl.reporting.values import in_words, rounded, short
+from memory_rl.reporting.values import in_words
 
 _LINEAR = 20
 """Rates whose greatest is at most this many times the least are drawn on a linear axis."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from memory_rl.analysis.digits import short
 from memory_rl.analysis.statistics import Estimate
-from memory_rl.reporting.values import counted, in_brackets, number, short
+from memory_rl.reporting.values import counted, in_brackets, number
 from memory_rl.rollouts.account import Account, OtherSize, RunAccount, Unvarying
 
 _MANY_SILENT, _MANY_FIXED = 0.5, 0.1

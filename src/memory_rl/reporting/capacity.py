@@ -14,11 +14,12 @@ import polars as pl
 from memory_rl.analysis import capacity as analysis
 from memory_rl.analysis.capacity import Size, by_condition, comparable, in_blocks
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.digits import short
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, bootstrap_mean, mean_interval
 from memory_rl.reporting.curves import frame_of, rounded
 from memory_rl.reporting.study import Study, groups_of_sizes
-from memory_rl.reporting.values import WordTable, in_words, short, spread, word_table
+from memory_rl.reporting.values import WordTable, in_words, spread, word_table
 
 
 def cells_of(study: Study) -> list[Cell]:

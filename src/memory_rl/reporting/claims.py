@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.digits import UNKNOWN, short
 from memory_rl.analysis.samples import Sample
 from memory_rl.analysis.statistics import Estimate, proportion
-from memory_rl.reporting.values import OTHERS, STUCK, UNKNOWN, in_brackets, short, stuck_columns
+from memory_rl.reporting.values import OTHERS, STUCK, in_brackets, stuck_columns
 
 STUCK_HEAD, OTHERS_HEAD = "stuck", "bits per episode\nof the others"
 """Headings of columns that are there where some run is stuck."""

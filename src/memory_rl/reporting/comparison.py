@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memory_rl.analysis.collect import Cell, Damage, Survey, survey
 from memory_rl.analysis.comparison import Compared, Reference, frame_of, rank_rates
+from memory_rl.analysis.digits import UNKNOWN
 from memory_rl.analysis.samples import Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import RunDirectoryError, first_few
@@ -18,7 +19,7 @@ from memory_rl.files import Json
 from memory_rl.reporting.claims import OTHERS_HEAD, STUCK_HEAD, about_stuck, one_budget, over_what, stuck_in
 from memory_rl.reporting.sheets import Sheet, plain
 from memory_rl.reporting.study import names_by_keys
-from memory_rl.reporting.values import UNKNOWN, in_brackets, number
+from memory_rl.reporting.values import in_brackets, number
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_rl.analysis.digits import short
 from memory_rl.errors import ConfigError
 from memory_rl.files import Json
 from memory_rl.reporting.sheets import Sheet, plain
-from memory_rl.reporting.values import short
 
 if TYPE_CHECKING:
     import altair as alt

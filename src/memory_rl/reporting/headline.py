@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.digits import rounded, short
 from memory_rl.reporting.claims import percent, stuck_of
-from memory_rl.reporting.values import counted, rounded, short
+from memory_rl.reporting.values import counted
 from memory_rl.runs.store import RunDirectory
 
 _LEAST_SHARE = 1e-4

@@ -10,10 +10,11 @@ from html import escape
 from typing import Any
 
 from memory_rl.analysis.collect import Cell
+from memory_rl.analysis.digits import short
 from memory_rl.reporting.headline import headline
 from memory_rl.reporting.lettering import drawn
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import MINDS, counted, short
+from memory_rl.reporting.values import MINDS, counted
 from memory_rl.training.ceilings import Ceilings
 
 _MOST_ROWS = 60

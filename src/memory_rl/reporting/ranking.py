@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from memory_rl.analysis.collect import SWEEP, Cell
+from memory_rl.analysis.digits import UNKNOWN
 from memory_rl.analysis.entrants import runs_of, without_rate
 from memory_rl.analysis.ranking import RankedCell, RankedLearner, RankedPair, RankedTask, Ranking, rank_cells
 from memory_rl.analysis.remarks import remarks, tuned_elsewhere, tuned_in, without_runs
@@ -23,7 +24,7 @@ from memory_rl.analysis.statistics import Estimate
 from memory_rl.errors import first_few
 from memory_rl.files import Json
 from memory_rl.reporting.provenance import Judgement, read_of_sweep
-from memory_rl.reporting.values import UNKNOWN, WordTable, loss_words, number
+from memory_rl.reporting.values import WordTable, loss_words, number
 from memory_rl.reporting.wording import wording
 from memory_rl.runs.store import SUMMARY
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_rl.analysis.digits import short
 from memory_rl.errors import ConfigError
 from memory_rl.information.first_hits import rollouts_to_hit, steps_to_hit
 from memory_rl.information.reward_laws import (
@@ -28,7 +29,7 @@ from memory_rl.reporting.group_plan import (
     write_plan,
 )
 from memory_rl.reporting.sheets import Sheet
-from memory_rl.reporting.values import counted, short
+from memory_rl.reporting.values import counted
 from memory_rl.rollouts.pass_rates import RateLaw, law_in, law_of_audit, law_of_prompts, one_rate
 
 if TYPE_CHECKING:

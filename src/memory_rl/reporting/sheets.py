@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from memory_rl.reporting.values import UNKNOWN
+from memory_rl.analysis.digits import UNKNOWN
 
 _GAP, _FOLDED = 2, (24, 16)
 """Spaces between two columns, and the widths to which a column of words is folded, one after the other."""

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from memory_rl.analysis.digits import UNKNOWN, short
 from memory_rl.analysis.statistics import Estimate, proportion
 from memory_rl.reporting.wording import wording
-
-UNKNOWN = "-"
-
-_VAST, _TINY = 1e15, 1e-6
 
 MINDS = {
     "capacity": "naive capacity",
@@ -116,24 +113,6 @@ def loss_interval(summary: Mapping[str, Any], step: str) -> tuple[float | None, 
     """The ends of a loss's interval, paired run by run; that of the alphabet is computed and has none."""
     low, high = summary.get("losses_ci95", {}).get(step) or (None, None)
     return low, high
-
-
-def short(value: float, digits: int = 3) -> str:
-    """A number with this many digits, whole ones in full; an exponent only from 10^15 on or below 10^-6."""
-    text = f"{value:.{digits}g}"
-    if abs(value) >= _VAST or "e" not in text or 0 < abs(value) < _TINY:
-        return f"{value:,.0f}" if value.is_integer() and abs(value) < _VAST else text
-    return f"{value:,.0f}" if value.is_integer() else _written_out(float(text))
-
-
-def _written_out(value: float) -> str:
-    """A rounded number without an exponent."""
-    return f"{value:,.0f}" if abs(value) >= 1 else f"{value:.12f}".rstrip("0")
-
-
-def rounded(value: float | None, digits: int = 3) -> str:
-    """A number with this many digits at most; what is unknown as a dash."""
-    return UNKNOWN if value is None else short(float(value), digits)
 
 
 def counted(value: float, thing: str, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from memory_rl.analysis.digits import short
 from memory_rl.reporting import curves
 from memory_rl.reporting.claims import stuck_of
 from memory_rl.reporting.drawing import (
@@ -24,7 +25,7 @@ from memory_rl.reporting.drawing import (
     marks,
 )
 from memory_rl.reporting.study import Entry, Study
-from memory_rl.reporting.values import STEPS, short
+from memory_rl.reporting.values import STEPS
 
 _PHONE = 40
 """Characters of a heading beside a swatch on a phone."""

@@ -26,8 +26,6 @@ from memory_rl.runs.store import RunDirectory
 N = 8
 SITES = 14
 TOKENIZER = tiny_model.make_tokenizer()
-CLOSE = {"rtol": 2e-5, "atol": 1e-5}
-"""Of log-probabilities in float32 after some steps: sums in another order differ by 4e-6 of their size."""
 ADVANTAGES = np.array([[[1.0], [-0.5], [-0.5]], [[0.3], [0.7], [-1.0]]])  # (R, G, K)
 
 
@@ -69,17 +67,17 @@ def test_a_shared_vector_is_a_plain_model_with_its_matrices_added(n, tmp_path):
     before = all_log_probs(policy, np.arange(2)).copy()
     assert policy.trained_parameters == n
     assert policy.trained_bytes == 4 * n
-    np.testing.assert_allclose(before[0, :N], plain_log_probs(tiny_model.make_model(0)), **CLOSE)
+    np.testing.assert_allclose(before[0, :N], plain_log_probs(tiny_model.make_model(0)), rtol=2e-6, atol=1e-5)
     move(policy, 0.02 * math.sqrt(n))
     policy._stale[:] = True
     after = all_log_probs(policy, np.arange(2))
     assert np.abs(after - before).max() > 0.05
     for run in range(2):
-        np.testing.assert_allclose(after[run, :N], plain_log_probs(merged(policy, run)), **CLOSE)
+        np.testing.assert_allclose(after[run, :N], plain_log_probs(merged(policy, run)), rtol=2e-6, atol=1e-5)
         loaded = peft.PeftModel.from_pretrained(
             tiny_model.make_model(0), save(policy, tmp_path) / f"run-{run}"
         )
-        np.testing.assert_allclose(after[run, :N], plain_log_probs(loaded), **CLOSE)
+        np.testing.assert_allclose(after[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 7, SITES * 16])
@@ -194,7 +192,8 @@ def test_full_fine_tuning_is_torchs_optimiser_on_plain_models(optimiser):
             np.testing.assert_allclose(
                 all_log_probs(policy, np.arange(2))[run, :N],
                 plain_log_probs(plain[run]),
-                **CLOSE,
+                rtol=2e-5 if optimiser == "adam" else 2e-6,  # Adam makes 4e-6 of sums in another order
+                atol=1e-5,
             )
     moved = max(
         (weight - tiny_model.make_model(0).state_dict()[name]).abs().max().item()
@@ -239,7 +238,7 @@ def test_full_fine_tuning_of_another_shape_is_read_back_by_transformers(tied, tm
     log_probs = all_log_probs(policy, np.arange(2))
     for run in range(2):
         loaded = AutoModelForCausalLM.from_pretrained(save(policy, tmp_path) / f"run-{run}")
-        np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), **CLOSE)
+        np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
 
 
 def adapted(model) -> set[str]:
@@ -265,7 +264,7 @@ def test_layers_outside_the_range_stay_as_they_are_and_peft_agrees(layers, targe
             sum(parameter.numel() for name, parameter in loaded.named_parameters() if ".lora_" in name)
             == policy.trained_parameters
         )
-        np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), **CLOSE)
+        np.testing.assert_allclose(log_probs[run, :N], plain_log_probs(loaded), rtol=2e-6, atol=1e-5)
     config = json.loads((tmp_path / "run/adapters/run-0/adapter_config.json").read_text())
     assert config.get("layers_to_transform") == (None if layers is None else list(layers))
 

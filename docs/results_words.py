@@ -295,15 +295,14 @@ class Words:
         return two(self.factor(*of, **more))
 
     def an_update(self, *place: Any, **more: Any) -> int:
-        """Episodes an update."""
+        """Episodes an update; 1 where nothing was measured."""
         sample = self.sample(*place, **more)
-        keys = {} if sample is None else sample.first.settings
-        return math.prod(keys.get(name) or 1 for name in ("group_size", "batch_size"))
+        return 1 if sample is None else sample.first.experiment.episodes_an_update
 
     def ratio_an_update(self, fast: str, slow: str, N: int, role: str = DEFAULT) -> str:
         """How many times as many bits an update one signal brings as another."""
-        groups = (self.an_update(signal, N, role) for signal in (slow, fast))
-        return two(self.factor(fast, slow, N, role).divided_by(next(groups) / next(groups)))
+        fewer = self.an_update(slow, N, role) / self.an_update(fast, N, role)
+        return two(self.factor(fast, slow, N, role).divided_by(fewer))
 
     def word(self, factor: Estimate, above: str, below: str, between: str, at: float = 1.0) -> str:
         """One of three words: the interval lies above a number, below it, or holds it."""

@@ -294,6 +294,13 @@ def test_rates_ratios_and_factors_are_those_of_the_cells(words, cells):
     )
 
 
+def test_bits_an_update_are_bits_an_episode_times_the_episodes_of_an_update(words):
+    whole = words.factor("sft", "binary", 64)
+    assert (words.an_update("sft", 64), words.an_update("binary", 64)) == (1, 4)
+    quarter = Estimate(whole.value / 4, whole.low / 4, whole.high / 4)
+    assert words.ratio_an_update("sft", "binary", 64) == two(quarter)
+
+
 def test_growth_is_the_slope_of_two_points(words):
     small, large = (words.sample("binary", N).of_memorised.exp().value / math.log2(N) for N in (16, 64))
     assert words.power("binary").value == pytest.approx(math.log(small / large) / math.log(4))

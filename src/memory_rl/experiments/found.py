@@ -90,8 +90,8 @@ def unknown(cells: Sequence[GridCell], known: Mapping[str, Cell], tuned: bool) -
     """The cells of a plan that no table has; of those that are `tuned` nobody knows until all is chosen.
 
     Raises:
-        ConfigError: if there is none, if there are all and no tuning could know more of them, or if a file
-            has changed that one of the others read.
+        ConfigError: if none is left; if all are, and no tuning could use what is known; or if a file has
+            changed that one of the others read.
     """
     left = [cell for cell in cells if (tuned and cell.tuned) or not is_known(cell, known)]
     if known and not tuned and len(left) == len(cells):

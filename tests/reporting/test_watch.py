@@ -1,5 +1,6 @@
 """A page that follows a sweep: what it says meanwhile, when it is built anew, and how it ends."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from reporting_helpers import wait_until_drawn
+from playwright.sync_api import Error
 
 import memory_rl
 from memory_rl.cli import main
@@ -197,6 +198,17 @@ def test_the_open_page_loads_itself_again_without_a_network(chromium, monkeypatc
     page.close()
 
 
+def wait_until_holds(page, condition: str) -> None:
+    """However often the page loads meanwhile."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(Error):  # it was left while it was asked
+            if page.evaluate(condition):
+                return
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(20)
+
+
 def test_a_drawn_page_loads_itself_again_where_it_was_scrolled_to(chromium, monkeypatch, report, tmp_path):
     monkeypatch.setattr(watch, "_RELOAD", 1)
     page_file = tmp_path / "index.html"
@@ -204,12 +216,11 @@ def test_a_drawn_page_loads_itself_again_where_it_was_scrolled_to(chromium, monk
     page = chromium.new_page(viewport={"width": 1200, "height": 600})
     heard = []
     page.on("console", lambda message: heard.append(message.text))
+    page.add_init_script("sessionStorage.loads = 1 + Number(sessionStorage.loads ?? 0)")
     page.goto(page_file.as_uri())
-    wait_until_drawn(page)
-    page.evaluate("window.first = true; window.scrollTo(0, 1500)")
-    with page.expect_event("load", timeout=60_000):  # the next one
-        pass
-    wait_until_drawn(page)
-    assert page.evaluate("window.scrollY") == 1500
+    drawn = "document.documentElement.dataset.drawn"
+    wait_until_holds(page, f"{drawn} && (scrollTo(0, 1500), sessionStorage.hand = sessionStorage.loads)")
+    wait_until_holds(page, "sessionStorage.loads >= 2 + Number(sessionStorage.hand)")
+    wait_until_holds(page, "sessionStorage.scrolled === '1500'")  # where the load before this one ended
     assert heard == []
     page.close()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
+from typing import Any
 
 Handler = Callable[[int, FrameType | None], object]
 
@@ -38,10 +43,41 @@ def signals_raise(*numbers: int) -> Iterator[list[int]]:
 
     before = {number: signal.signal(number, interrupt) for number in numbers if _in_main_thread()}
     try:
-        yield received
+        with _sent_again_if_dropped():
+            yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _sent_again_if_dropped() -> Iterator[None]:
+    """Sends a signal again whose exception Python drops.
+
+    As it does with all that is raised in a destructor or in the callback of a weak reference: the work would
+    go on as if no signal had come.
+    """
+    before = sys.unraisablehook
+
+    def see(dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            number = getattr(dropped.exc_value, "signal", signal.SIGINT)
+            _thread.start_new_thread(_send, (number,))  # takes no lock, which may be held here
+        else:
+            before(dropped)
+
+    sys.unraisablehook = see
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is see:
+            sys.unraisablehook = before
+
+
+def _send(number: int) -> None:
+    """Sends this process a signal once the main thread is likely to be elsewhere."""
+    time.sleep(0.01)
+    os.kill(os.getpid(), number)
 
 
 def sigterm_raises() -> AbstractContextManager[list[int]]:

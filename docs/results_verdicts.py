@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from memory_rl.analysis.hypotheses import Hypothesis
 from memory_rl.analysis.protocol import Protocol
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, StudyNumbers, recipe_of
 from memory_rl.analysis.verdicts import Verdict, judge
+from memory_rl.experiments.grid import cells_of_entries
 from memory_rl.files import Json
 from memory_rl.reporting.values import counted
 
@@ -59,7 +59,7 @@ class Verdicts:
         """A sentence where the study is smaller than its protocols ask for; else empty."""
         begun = [one for one in self.others if _recipes_in(one) <= {*self.numbers.recipes}]
         protocols = (self.protocol, *begun)
-        planned = sum(_experiments(entry) for protocol in protocols for entry in protocol.grid)
+        planned = sum(len(cells_of_entries(protocol.grid, {})) for protocol in protocols)
         there = sum(_role(cell) == DEFAULT for cell in self.numbers.cells)
         if there < planned:
             return (
@@ -79,7 +79,7 @@ class Verdicts:
         """How many experiments of the best learners there are, and are to be."""
         recipes = _recipes_in(protocol)
         cells = [cell for cell in self.numbers.cells if _role(cell) == BEST and recipe_of(cell) in recipes]
-        return len(cells), sum(map(_experiments, (one for one in protocol.grid if one.get("tune", True))))
+        return len(cells), sum(cell.tuned for cell in cells_of_entries(protocol.grid, {}))
 
     @cached_property
     def _judged(self) -> Mapping[str, Mapping[str, Verdict]]:
@@ -198,11 +198,6 @@ class Verdicts:
 
 def _role(cell: Cell) -> str:
     return str(cell.settings.get("role", DEFAULT))
-
-
-def _experiments(entry: Json) -> int:
-    """How many an entry of a grid makes."""
-    return math.prod(len(one) for one in entry.values() if isinstance(one, list))
 
 
 def _listed(value: Any) -> list[Any]:

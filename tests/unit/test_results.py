@@ -390,11 +390,14 @@ def test_a_recipe_is_judged_by_its_own_protocol_if_it_has_one(words, tmp_path):
     assert changed.verdicts("H2-default")[0].reason == words.verdicts.verdicts("H2-default")[0].reason
 
 
-def test_a_study_that_lacks_cells_says_so(words, protocol, cells):
+def test_a_study_that_lacks_cells_says_so(words, protocol, cells, tmp_path):
     assert Verdicts(words.numbers, protocol).lacking == ""
     plain = StudyNumbers.of([cell for cell in cells if cell.config["role"] == "default"])
-    both = replace(protocol, beside="default")
-    assert Verdicts(words.numbers, both).lacking == ""
+    fixed = "{command: sft, N: 64, lora_rank: 1, tune: false, base_seed: [0, 1]}"
+    path = tmp_path / "fixed.yaml"
+    path.write_text(PROTOCOL.replace("hypotheses:", f"  - {fixed}\nhypotheses:", 1))
+    both = replace(load_protocol(path), beside="default")
+    assert Verdicts(words.numbers, both).lacking == ""  # what is not tuned has no best learner
     best = next(cell for cell in cells if cell.config["role"] == "best")
     lacking = Verdicts(StudyNumbers.of([*plain.cells, best]), both).lacking
     assert lacking == "Of the experiments of the best learners so far there are 1 of 8 on `tiny`."

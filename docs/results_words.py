@@ -20,6 +20,7 @@ from memory_rl.analysis.samples import CannotJudgeError, Sample
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.study_numbers import BEST, DEFAULT, RANK, TINY, Place, StudyNumbers, loss_of
 from memory_rl.analysis.survival import Normal, contrast, exponent, slope
+from memory_rl.catalogue import learner_name
 from memory_rl.files import Json
 from memory_rl.reporting.values import counted, number
 
@@ -274,9 +275,9 @@ class Words:
         if sample is None:
             return UNKNOWN
         keys = sample.first.settings
-        group = f"groups of {keys['group_size']}" if keys.get("group_size") and keys.get("algorithm") else ""
-        step = f"step {number(keys.get('learning_rate'), 2)}"
-        return ", ".join(filter(None, (keys.get("algorithm"), group, step)))
+        learner = learner_name(keys)
+        group = f"groups of {keys['group_size']}" if learner else ""
+        return ", ".join(filter(None, (learner, group, f"step {number(keys.get('learning_rate'), 2)}")))
 
     # Two samples
 

@@ -21,6 +21,7 @@ from memory_rl.analysis.study_table import to_table
 from memory_rl.analysis.survival import MemorisationTimes
 from memory_rl.analysis.verdicts import judge
 from memory_rl.errors import ConfigError
+from memory_rl.files import to_csv
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "studies")]
@@ -96,6 +97,7 @@ def made(condition, N, role, base, recipe="tiny", stuck=0, **more):
         "learning_rate": 0.0005 if role == "default" else 0.002,
         "algorithm": None if condition == "sft" else "reinforce" if role == "default" else "ppo",
         "group_size": None if condition == "sft" else 4,
+        "ppo_clip_high": None if condition == "sft" or role == "default" else 0.28,
         **more,
     }
     config = {**keys, "role": role, "log_path": "/elsewhere/runs", "memorised_at": 0.5}
@@ -191,6 +193,10 @@ def test_every_verdict_of_the_readme_is_the_one_that_its_protocol_gives():
     numbers = StudyNumbers.of(make_results.from_table(pl.read_parquet(ROOT / "studies/answer.parquet")))
     own = [cell for cell in numbers.cells if cell.settings["model_name"] == "tiny"]
     _check_rows((ROOT / "README.md").read_text(), judge(load_protocol("answer"), own))
+
+
+def test_the_summary_table_is_what_the_files_of_this_checkout_give(committed):
+    assert (ROOT / "studies/answer.csv").read_text() == to_csv(ship_answer.as_frame(committed.numbers))
 
 
 def test_what_the_contests_chose_follows_from_their_runs_in_this_checkout():
@@ -388,6 +394,12 @@ def test_a_recipe_is_judged_by_its_own_protocol_if_it_has_one(words, tmp_path):
     assert "the claim is 4 and 6" in before
     assert "the claim is 20 and 20" in after
     assert changed.verdicts("H2-default")[0].reason == words.verdicts.verdicts("H2-default")[0].reason
+
+
+def test_a_learner_is_named_with_the_settings_that_set_it_apart(words):
+    assert words.learner("binary", 64) == "reinforce, groups of 4, step 0.0005"
+    assert words.learner("binary", 64, "best") == "ppo ppo_clip_high=0.28, groups of 4, step 0.002"
+    assert words.learner("sft", 64, "best") == "step 0.002"
 
 
 def test_a_study_that_lacks_cells_says_so(words, protocol, cells, tmp_path):

@@ -13,6 +13,7 @@ from memory_rl.analysis.collect import Cell
 from memory_rl.analysis.samples import CannotJudgeError, Sample, gather
 from memory_rl.analysis.statistics import Estimate
 from memory_rl.analysis.survival import Normal, median_episodes
+from memory_rl.catalogue import learner_name
 from memory_rl.config.policy import TINY
 from memory_rl.errors import ConfigError
 from memory_rl.files import Json
@@ -136,7 +137,7 @@ def row_of(sample: Sample) -> Json:
     capacity, asker = ceilings["capacity"], ceilings.get("ideal questioner")
     return {
         "condition": sample.first.condition,
-        "learner": keys.get("algorithm"),
+        "learner": learner_name(keys) or None,
         "group_size": keys.get("group_size"),
         "learning_rate": keys.get("learning_rate"),
         "runs": sample.runs,

@@ -14,7 +14,8 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.files import as_path
 from memory_rl.reporting.headline import headline, unit_of
 from memory_rl.reporting.values import MINDS, number
-from memory_rl.runs.store import TIMING, TIMING_SCHEMA, RunDirectory
+from memory_rl.runs.columns import TIMING_SCHEMA
+from memory_rl.runs.store import TIMING, RunDirectory
 from memory_rl.training.recompute import ledger_from_episodes
 
 if TYPE_CHECKING:
@@ -79,17 +80,17 @@ class Result:
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        """One row per run and evaluation; see `memory_rl.runs.columns.METRICS_SCHEMA`."""
         return self.cell.metrics
 
     @property
     def episodes(self) -> pl.DataFrame:
-        """One row per run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        """One row per run, episode and step; see `memory_rl.runs.columns.EPISODES_SCHEMA`."""
         return self.cell.episodes
 
     @cached_property
     def timing(self) -> pl.DataFrame:
-        """Seconds since training started at each evaluation; see `memory_rl.runs.store.TIMING_SCHEMA`."""
+        """Seconds since training started at each evaluation; see `memory_rl.runs.columns.TIMING_SCHEMA`."""
         return RunDirectory(self.path).read_frame(TIMING, TIMING_SCHEMA)
 
     @cached_property

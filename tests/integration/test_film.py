@@ -9,7 +9,7 @@ import pytest
 
 import memory_rl
 from memory_rl.cli import main
-from memory_rl.runs.store import FILM_SCHEMA
+from memory_rl.runs.columns import FILM_SCHEMA
 from memory_rl.training.film import MAX_PICTURES
 
 CONDITIONS = {

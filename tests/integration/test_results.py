@@ -14,7 +14,7 @@ from memory_rl.experiment import make_experiment
 from memory_rl.policies.base import first_prompt
 from memory_rl.populations import make_learners
 from memory_rl.reporting.headline import headline
-from memory_rl.runs.store import EPISODES_SCHEMA, METRICS_SCHEMA
+from memory_rl.runs.columns import EPISODES_SCHEMA, METRICS_SCHEMA
 from memory_rl.task import SecretSpace, SingleStep, make_channel
 
 SMALL = {"N": 8, "num_runs": 3, "max_episodes": 60}

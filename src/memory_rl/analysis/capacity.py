@@ -20,7 +20,7 @@ from memory_rl.analysis.statistics import Estimate, independent_means
 from memory_rl.catalogue import KEEP
 from memory_rl.experiment import old_experiment
 from memory_rl.files import Json
-from memory_rl.runs.store import PROMPT
+from memory_rl.runs.columns import PROMPT
 
 SATURATED_BELOW = 0.5
 """A size is saturated if it stores less than this share of the most that examples showed it.

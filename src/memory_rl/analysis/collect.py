@@ -16,19 +16,16 @@ from memory_rl.errors import RunDirectoryError
 from memory_rl.experiment import Experiment
 from memory_rl.files import Json, as_path, is_leftover
 from memory_rl.parts import secrets_to_memorise
+from memory_rl.runs.columns import EPISODES_SCHEMA, FILM_SCHEMA, METRICS_SCHEMA, SECRETS_SCHEMA
 from memory_rl.runs.lock import LOCK, is_locked
 from memory_rl.runs.shape import LEDGER, problem
 from memory_rl.runs.shape import SUMMARY as SHAPE
 from memory_rl.runs.store import (
     EPISODES,
-    EPISODES_SCHEMA,
     FILM,
-    FILM_SCHEMA,
     MANIFEST,
     METRICS,
-    METRICS_SCHEMA,
     SECRETS,
-    SECRETS_SCHEMA,
     SUMMARY,
     TIMING,
     RunDirectory,
@@ -136,18 +133,18 @@ class Cell:
 
     @cached_property
     def metrics(self) -> pl.DataFrame:
-        """One row per run and evaluation; see `memory_rl.runs.store.METRICS_SCHEMA`."""
+        """One row per run and evaluation; see `memory_rl.runs.columns.METRICS_SCHEMA`."""
         full = (*_NEVER_NULL, "bits_known") if self.measured else _NEVER_NULL
         return RunDirectory(self.path).read_frame(METRICS, METRICS_SCHEMA, full)
 
     @cached_property
     def episodes(self) -> pl.DataFrame:
-        """One row per run, episode and step; see `memory_rl.runs.store.EPISODES_SCHEMA`."""
+        """One row per run, episode and step; see `memory_rl.runs.columns.EPISODES_SCHEMA`."""
         return RunDirectory(self.path).read_frame(EPISODES, EPISODES_SCHEMA)
 
     @cached_property
     def of_secrets(self) -> pl.DataFrame:
-        """One row per run, evaluation and secret; `memory_rl.runs.store.SECRETS_SCHEMA` has its columns."""
+        """One row per run, evaluation and secret; `memory_rl.runs.columns.SECRETS_SCHEMA` has its columns."""
         return RunDirectory(self.path).read_frame(SECRETS, SECRETS_SCHEMA)
 
     @cached_property

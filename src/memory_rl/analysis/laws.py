@@ -39,7 +39,7 @@ def check_laws(metrics: pl.DataFrame, *, N: int, stop_at: float, skip: str | Non
     """Both laws on the runs of one condition.
 
     Args:
-        metrics: of all its runs; see `memory_rl.runs.store.METRICS_SCHEMA`.
+        metrics: of all its runs; see `memory_rl.runs.columns.METRICS_SCHEMA`.
         N: the size of the secret space.
         stop_at: the probability of some answer at which the laws are read off.
         skip: why the laws cannot be judged, if so.

@@ -64,7 +64,7 @@ def memorisation_times(
     """The first episode of each run after which P(S) >= memorised_at, or its last one.
 
     Args:
-        metrics: see `memory_rl.runs.store.METRICS_SCHEMA`.
+        metrics: see `memory_rl.runs.columns.METRICS_SCHEMA`.
         information: log2 N.
         memorised_at: a probability.
         secrets: of the secrets of a run, how many it must have memorised.

@@ -45,7 +45,7 @@ _START_SECONDS, _FINISH_SECONDS = 30.0, 60.0
 """What Weights & Biases may take to answer, and to send what is left; it stays on disk, for `wandb sync`."""
 
 Rows = Mapping[str, np.ndarray] | pl.DataFrame
-"""Columns of `memory_rl.runs.store.METRICS_SCHEMA`: one row per run, or several as they were measured."""
+"""Columns of `memory_rl.runs.columns.METRICS_SCHEMA`: one row per run, or several as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Trackers:
 
         Args:
             directory: of the run.
-            so_far: what a resumed run had measured before (see `memory_rl.runs.store.METRICS_SCHEMA`), None
+            so_far: what a resumed run had measured before (see `memory_rl.runs.columns.METRICS_SCHEMA`), None
                 of a new one; it is shown only to trackers that do not know the run.
         """
         if not self._wanted:

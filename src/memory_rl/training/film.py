@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from memory_rl.information.ledger import Ledger
 from memory_rl.policies.base import first_prompt
-from memory_rl.runs.store import FILM_SCHEMA
+from memory_rl.runs.columns import FILM_SCHEMA
 from memory_rl.state import State, Stateful
 
 MAX_PICTURES = 200
@@ -57,7 +57,7 @@ class Film(Stateful):
 
     @property
     def frame(self) -> pl.DataFrame:
-        """All pictures, as `memory_rl.runs.store.FILM_SCHEMA` has them."""
+        """All pictures, as `memory_rl.runs.columns.FILM_SCHEMA` has them."""
         beliefs, N = self._stacked, self._N
         beliefs[beliefs < _NOTHING] = 0.0
         columns = {

@@ -11,15 +11,8 @@ from memory_rl.errors import MemoryRLError, RunDirectoryError, one_line
 from memory_rl.experiment import Experiment
 from memory_rl.files import as_path
 from memory_rl.learning.batch import Batch
-from memory_rl.runs.store import (
-    CHANNEL,
-    EPISODES,
-    EPISODES_SCHEMA,
-    LEDGER_SCHEMA,
-    PROMPT,
-    RunDirectory,
-    experiment_of,
-)
+from memory_rl.runs.columns import EPISODES_SCHEMA, LEDGER_SCHEMA, PROMPT
+from memory_rl.runs.store import CHANNEL, EPISODES, RunDirectory, experiment_of
 from memory_rl.task import RewardChannel, from_table, make_environment, secrets_of_run, table_of_signal
 from memory_rl.training.accounts import Accounts
 

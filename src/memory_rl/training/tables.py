@@ -11,20 +11,15 @@ import polars as pl
 from typing_extensions import override
 
 from memory_rl.learning.batch import UNLISTED
-from memory_rl.runs.store import (
-    EPISODES,
+from memory_rl.runs.columns import (
     EPISODES_SCHEMA,
-    FILM,
-    METRICS,
     METRICS_SCHEMA,
     OF_SEVERAL_SECRETS,
     PROMPT,
-    SECRETS,
     SECRETS_SCHEMA,
-    TIMING,
     TIMING_SCHEMA,
-    RunDirectory,
 )
+from memory_rl.runs.store import EPISODES, FILM, METRICS, SECRETS, TIMING, RunDirectory
 from memory_rl.state import State, Stateful
 from memory_rl.task import INVALID
 from memory_rl.training.film import Film
@@ -79,12 +74,12 @@ class Tables(Stateful):
 
     @property
     def metrics(self) -> pl.DataFrame:
-        """All evaluations so far, as `memory_rl.runs.store.METRICS_SCHEMA` has them."""
+        """All evaluations so far, as `memory_rl.runs.columns.METRICS_SCHEMA` has them."""
         return self._frame("metrics")
 
     @property
     def episodes(self) -> pl.DataFrame:
-        """All episodes so far, as `memory_rl.runs.store.EPISODES_SCHEMA` has them."""
+        """All episodes so far, as `memory_rl.runs.columns.EPISODES_SCHEMA` has them."""
         answer = pl.col("answer")
         given = pl.when((answer >= 0) | (answer == UNLISTED)).then(answer).alias("answer")
         return self._frame("episodes").with_columns(given, pl.col("reward").fill_nan(None))

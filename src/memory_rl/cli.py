@@ -16,7 +16,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from signal import SIGINT, SIGPIPE
 from typing import TYPE_CHECKING, Any, get_args
@@ -85,15 +85,13 @@ def _report(words: list[str]) -> int:
 
 
 def _list(words: list[str]) -> int:
-    from rich.console import Console
-
     from memory_rl.reporting.listing import list_folders, listing_notes, listing_sheet
-    from memory_rl.reporting.sheets import say, show
+    from memory_rl.reporting.sheets import console_for, say, show
 
     paths, others = with_paths(words)
     config = parse(ListConfig, others)
     frame = list_folders(paths, config.sort, cells=config.cells)
-    console = Console()
+    console = console_for()
     show(listing_sheet(frame, console.width if console.is_terminal else None), console)
     for note in listing_notes(frame):
         say(note)
@@ -283,7 +281,8 @@ def _plain_warnings() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, MemoryRLWarning):
-                print(f"memory-rl: warning: {message}", file=sys.stderr)
+                with suppress(OSError):  # nobody reads it
+                    print(f"memory-rl: warning: {message}", file=sys.stderr)
             else:
                 shown(message, category, *place, **more)
 

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from memory_rl.analysis.collect import Cell
 from memory_rl.assembly import (
     Setting,
@@ -36,7 +34,7 @@ from memory_rl.keys import name_of
 from memory_rl.lessons import find_teacher, lessons_of
 from memory_rl.populations import Learners, floats_as_before, make_learners, refuse_unknown_model
 from memory_rl.reporting.progress import Progress
-from memory_rl.reporting.sheets import say
+from memory_rl.reporting.sheets import console_for, say
 from memory_rl.reporting.values import number
 from memory_rl.result import Result, load
 from memory_rl.runs.checkpoint import Checkpoints
@@ -294,7 +292,7 @@ def _tell(setting: Setting, learners: Learners) -> None:
             say(f"device: the model computes on {learners.about['device']} in {learners.about['dtype']}.")
         show_ceilings(setting.condition)
     for sentence in learners.notes:
-        say(f"note: {sentence}", Console(stderr=True))
+        say(f"note: {sentence}", console_for(stderr=True))
 
 
 def _notes(setting: Setting, stopped: str | None) -> Iterator[str]:

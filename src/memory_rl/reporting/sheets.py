@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import product
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from typing_extensions import override
 
 from memory_rl.analysis.digits import UNKNOWN
 
@@ -183,9 +186,22 @@ def _flat(heading: str) -> str:
     return " ".join(heading.split())
 
 
+class _Output(Console):
+    """Prints a name such as `fire.py:Fire` as it is, without a picture of a fire."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, force_jupyter=False, **options)
+
+    @override
+    def on_broken_pipe(self) -> None:
+        """Whoever read the output, such as head, has seen enough; what is at work goes on in silence."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def console_for(*, stderr: bool = False) -> Console:
     """Where to print; in a notebook, no terminal, as plain text, since rich cuts long lines there."""
-    return Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
+    return _Output(stderr=stderr, force_terminal=False if in_notebook() else None)
 
 
 def in_notebook() -> bool:
@@ -195,7 +211,7 @@ def in_notebook() -> bool:
 
 def plain(sheet: Sheet) -> str:
     """A table of any width as text."""
-    console = Console(file=StringIO(), width=_NO_LIMIT, force_jupyter=False, force_terminal=False)
+    console = _Output(file=StringIO(), width=_NO_LIMIT, force_terminal=False)
     with console.capture() as captured:
         console.print(sheet.as_table())
     return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))

@@ -41,7 +41,7 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize(("reference", "parts"), REFERENCES.values(), ids=REFERENCES.keys())
-@pytest.mark.parametrize("command", ["train", "bounds"])
+@pytest.mark.parametrize("command", ["train", "bounds", "sweep"])
 def test_a_reference_that_names_no_reward(reference, parts, command, capsys):
     Path("my_rewards.py").write_text(GOOD)
     Path("my_rewards.txt").write_text("near = the distance\n")
@@ -72,6 +72,13 @@ FILES = {
     ),
     "not text": ("\0\0", ["cannot be run", "fix the file"]),
 }
+
+
+def test_a_sweep_asks_for_all_rewards_before_it_runs_the_first_cell(capsys):
+    Path("late.py").write_text("def late(answer, secret):\n    return [0, 1, 2][secret]\n")
+    sentence = complaint("sweep", "conditions=sft,late.py:late N=3,4 log_path=none", capsys)
+    assert "failed for answer=0, secret=3 (IndexError" in sentence
+    assert not Path("none").exists()
 
 
 @pytest.mark.parametrize(("text", "parts"), FILES.values(), ids=FILES.keys())
@@ -200,6 +207,10 @@ class OddlyCalled:
 
 
 OBJECTS = {
+    "its parameters in another order": (
+        lambda secret, answer: answer - secret,
+        ["takes secret, then answer", "write its parameters in that order"],
+    ),
     "a class with more parameters": (
         WantsMore,
         ["cannot be made (TypeError", "'weight'", "give all others defaults"],

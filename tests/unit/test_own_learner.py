@@ -405,6 +405,16 @@ REFUSED = {
         + "    silent_if_equal = False\n",
         ["cannot be asked to learn from 2 of 3 runs (ValueError", "in own.py, line 11)", "fix the file"],
     ),
+    "advantages over all runs": (
+        HEAD + "    silent_if_equal = False\n\n    def advantages(self, returns):\n"
+        "        return returns - returns.mean()\n",
+        ["other advantages without another run beside it", "leave axis 0, the runs, out of every mean"],
+    ),
+    "a loss averaged over runs": (
+        HEAD + "    def loss(self, log_probs, before, advantages):\n"
+        "        return -(advantages * log_probs).sum(-1).mean()\n",
+        ["a loss that moves a run otherwise without another beside it", "add up their losses"],
+    ),
     "learn distils": (
         LEARN + "policy.distil(batch.runs, batch.prompts, None, 3)\n",
         ["moves the policy where all rewards of a group are equal", "add silent_if_equal = False"],

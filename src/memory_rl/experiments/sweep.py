@@ -11,6 +11,7 @@ from memory_rl.experiments import results
 from memory_rl.experiments.contests import make_all
 from memory_rl.experiments.found import read_known, unknown
 from memory_rl.experiments.grid import (
+    GridCell,
     GridFile,
     cells_of_axes,
     cells_of_entries,
@@ -24,6 +25,7 @@ from memory_rl.experiments.settings import Tuning, read_arguments, read_file, ty
 from memory_rl.experiments.sweeping import Sweep
 from memory_rl.reporting.sheets import console_for, say
 from memory_rl.runs.interruption import InterruptedBySignal
+from memory_rl.task.making import make_environment
 
 
 def sweep(**settings: Any) -> results.SweepSummary:
@@ -118,6 +120,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
         why = f"without the keys that have no meaning with backend={axes['backend']}"
         notes = [f"cells left out as the same as others, {why}: {merged}"]
     left = unknown(cells, known, tuning is not None)
+    _check_own_rewards(left)
     if len(left) < len(cells):
         notes += [f"cells left out, since known={settings.known} has them: {len(cells) - len(left)}"]
     return Sweep(
@@ -133,3 +136,15 @@ def make_plan(words: Sequence[str]) -> Sweep:
         learners=learners,
         known=known,
     )
+
+
+def _check_own_rewards(cells: Sequence[GridCell]) -> None:
+    """Asks each reward of the user's own, at each N, for all that runs will ask it for.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    experiments = (cell.experiment for cell in cells)
+    own = {(one.signal.reward_type, one.world.N): one for one in experiments if one.signal.own_reward}
+    for experiment in own.values():
+        make_environment(experiment.world, experiment.signal)

@@ -27,6 +27,7 @@ _ALL_RUNS = np.arange(_SHAPE[0])
 _STILL_LEARNING = np.array([0, 2])  # a run that has memorised is in no later batch
 _EQUAL = (-1.0, 0.0, 0.3, 1.0, 2.0)
 _ROUNDING = 1e-9
+_APART = "leave axis 0, the runs, out of every mean, and add up their losses."
 _MEMBERS = (
     "advantages",
     "loss",
@@ -111,7 +112,9 @@ def _check_advantages(learner: Learner, name: str) -> None:
             f"{name} gave other advantages for the same returns when asked again: "
             "it must not change what the learner remembers: do that in learn."
         )
-    _advantages(learner, returns[_STILL_LEARNING], name)
+    fewer = _advantages(learner, returns[_STILL_LEARNING], name)
+    if not _same_for_each_run(first, fewer):
+        raise ConfigError(f"{name} gave a run other advantages without another run beside it: {_APART}")
     for value in _EQUAL if learner.silent_if_equal else ():
         largest = float(np.abs(_advantages(learner, np.full(_SHAPE, value), name)).max())
         if largest > _ROUNDING:
@@ -119,6 +122,11 @@ def _check_advantages(learner: Learner, name: str) -> None:
                 f"{name} gives equal returns of {value:g} an advantage of {largest:g}: "
                 "add silent_if_equal = False."
             )
+
+
+def _same_for_each_run(every: np.ndarray, fewer: np.ndarray) -> bool:
+    """Whether runs get what they get beside others, but for rounding, which depends on how many are added."""
+    return np.allclose(every[_STILL_LEARNING], fewer, rtol=1e-4, atol=1e-6)
 
 
 def _advantages(learner: Learner, returns: np.ndarray, name: str) -> np.ndarray:
@@ -181,6 +189,12 @@ def _check_loss(learner: Learner, name: str) -> None:
     losses = [_loss(learner, 1.1 * before, before, advantages, name)[0] for _ in range(2)]
     if losses[0] != losses[1]:
         raise ConfigError(f"{name} gave two different losses for the same episodes: make it deterministic.")
+    every, fewer = (
+        _loss(learner, 1.1 * before[runs], before[runs], advantages[runs], name)[1].numpy()
+        for runs in (_ALL_RUNS, _STILL_LEARNING)
+    )
+    if not _same_for_each_run(every, fewer):
+        raise ConfigError(f"{name} has a loss that moves a run otherwise without another beside it: {_APART}")
     _, gradient = _loss(learner, before, before, torch.zeros(shape), name)
     still = not learner.moves(np.zeros((_SHAPE[0], shape[1], _SHAPE[3]))).any()
     if float(gradient.abs().max()) > _ROUNDING and (learner.silent_if_equal or still):

@@ -74,6 +74,11 @@ def as_reward(given: Any, N: int, name: str) -> Reward:
     options = _wants_N(called, N)
     if (only := _only_parameter(called)) in ("distance", "difference"):
         return OfDifference(partial(called, **options), signed=only == "difference")
+    if [one for one in _signature(called).parameters if one != "N"][:2] == ["secret", "answer"]:
+        raise ConfigError(
+            f"reward_type={name} takes secret, then answer, and is called as reward(answer, secret): "
+            "write its parameters in that order."
+        )
     try:
         _signature(called).bind(0, 0, **options)
     except TypeError as error:

@@ -28,6 +28,8 @@ from results_words import Words
 from memory_rl.analysis.protocol import Protocol, load_protocol, shipped_protocols
 from memory_rl.analysis.study_numbers import StudyNumbers
 from memory_rl.analysis.study_table import from_table
+from memory_rl.errors import ConfigError
+from memory_rl.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 PAGE, README, FIGURES = "docs/results.md", "README.md", "docs/figures"
@@ -61,7 +63,10 @@ def texts(words: Words, root: Path = ROOT) -> dict[str, str]:
         wrapped(environment.get_template(name).render(asked))
         for name in ("results.md.j2", "readme_answer.md.j2")
     )
-    before, _, rest = (root / README).read_text(encoding="utf-8").partition(START)
+    readme = (root / README).read_text(encoding="utf-8")
+    if not 0 <= readme.find(START) < readme.find(END):
+        raise ConfigError(f"{README} lacks the line {START.strip()} or {END.strip()}: restore it.")
+    before, _, rest = readme.partition(START)
     after = rest.partition(END)[2]
     return {PAGE: page, README: f"{before}{START}{answer}{END}{after}"}
 
@@ -108,9 +113,9 @@ def stale(words: Words, root: Path = ROOT) -> list[str]:
 def write(words: Words, root: Path = ROOT) -> None:
     """Writes texts and figures."""
     for place, text in texts(words, root).items():
-        (root / place).write_text(text, encoding="utf-8")
+        write_whole(root / place, text)
     for name, spec in figures(words):
-        (root / FIGURES / f"{name}.svg").write_text(svg(spec), encoding="utf-8")
+        write_whole(root / FIGURES / f"{name}.svg", svg(spec))
 
 
 def main(arguments: list[str]) -> int:

@@ -6,7 +6,9 @@
 
 What decides is how much slower than SFT hit or miss is, and a reward for each bit: with the default learner,
 and with the best one, which is taken from studies/answer_choices.json. Bases 8 to 15 and 16 to 23 are two
-studies of their own; what they came to is in docs/results.md.
+studies of their own; what they came to is in docs/results.md. Every cell has a seed of its own: where bases
+share their secrets and random numbers, their runs are late or early together, and intervals over bases are
+too narrow.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import yaml
-from ship_answer import add
+from ship_answer import keep, with_cells
 
 from memory_rl.analysis.collect import Cell, find_cells
 from memory_rl.analysis.protocol import load_protocol
+from memory_rl.analysis.study_numbers import BEST, DEFAULT
 from memory_rl.catalogue import learner_name
 from memory_rl.config import TINY
 from memory_rl.errors import MemoryRLError
@@ -30,8 +33,6 @@ from memory_rl.files import Json
 
 FOLDER = Path(__file__).parent
 BASES = [*range(8, 24)]
-SEEDS = {"default": 1, "best": 2}
-"""Of the secrets, and so how a cell's role is known."""
 DECIDING, LARGEST = ("sft", "binary", "multi_step"), 1024
 _HEAD = (
     "# Made by `python studies/answer_again.py plan` from what the contests chose, before its first run.\n"
@@ -44,6 +45,7 @@ def plan() -> str:
         "name": "answer-again",
         "description": "The conditions of protocol=answer that decide, on other bases and secrets.",
         "minimum_runs": 64,
+        "seeds": "independent",
         "grid": [{**entry, "base_seed": BASES, "num_runs": 16} for entry in entries()],
         "hypotheses": [],
     }
@@ -60,8 +62,8 @@ def entries() -> Iterator[Json]:
         for size in one["N"] if isinstance(one["N"], list) else [one["N"]]:
             condition = _condition({**one, "N": size})
             if condition in DECIDING and size <= LARGEST:
-                yield {**one, "N": size, "seed": SEEDS["default"]}
-                yield {**one, "N": size, "seed": SEEDS["best"], **chosen(condition, size)}
+                yield {**one, "N": size}
+                yield {**one, "N": size, **chosen(condition, size)}
 
 
 def _condition(entry: Json) -> str:
@@ -83,9 +85,9 @@ def _place(choice: Json) -> tuple[str, int, str]:
 
 
 def with_role(cell: Cell) -> Cell:
-    """The cell as a default or a best one, by its seed."""
-    roles = {seed: role for role, seed in SEEDS.items()}
-    config = {**cell.config, "role": roles[cell.config["seed"]]}
+    """The cell as one of the best learner, if it has that, or else of the default one."""
+    best = chosen(cell.condition, cell.settings["N"]).items() <= cell.settings.items()
+    config = {**cell.config, "role": BEST if best else DEFAULT}
     return replace(cell, manifest={**cell.manifest, "config": config})
 
 
@@ -95,7 +97,8 @@ if __name__ == "__main__":
             (FOLDER / "answer-again.yaml").write_text(plan(), encoding="utf-8")
         case ["ship", *places] if places:
             try:
-                add(map(with_role, find_cells(places)), FOLDER / "answer_again.parquet")
+                table = FOLDER / "answer_again.parquet"
+                keep(with_cells(table, map(with_role, find_cells(places))), table)
             except MemoryRLError as error:
                 sys.exit(str(error))
         case _:

@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -29,7 +30,7 @@ from memory_rl.errors import MemoryRLError
 from memory_rl.experiments.found import Found
 from memory_rl.experiments.store import CELLS, TUNING, SweepDirectory
 from memory_rl.experiments.sweep import make_plan
-from memory_rl.files import Json, to_csv, to_json
+from memory_rl.files import Json, to_csv, to_json, write_whole
 
 FOLDER = Path(__file__).parent
 PROTOCOLS = ("answer", "answer-text")
@@ -45,21 +46,26 @@ def ship(places: Sequence[Path], folder: Path = FOLDER) -> StudyNumbers:
     """Adds the runs of these places to the tables in a folder, and returns the numbers that they give."""
     of_tuning = [found for place in places for found in place.rglob(TUNING)]
     of_cells = [place for place in places if not (place / TUNING).is_dir() or (place / CELLS).is_dir()]
-    reported = add(map(with_role, _cells(of_cells)), folder / TABLE)
-    add(_cells(of_tuning), folder / TUNING_TABLE)
-    numbers = StudyNumbers.of(from_table(reported))
+    reported = with_cells(folder / TABLE, map(with_role, _cells(of_cells)))
+    tuning = with_cells(folder / TUNING_TABLE, _cells(of_tuning))
+    numbers = StudyNumbers.of(from_table(reported))  # raises before anything is written
+    keep(reported, folder / TABLE)
+    keep(tuning, folder / TUNING_TABLE)
     chosen = json.dumps(choices(folder), indent=1, sort_keys=True) + "\n"
-    (folder / "answer_choices.json").write_text(chosen, encoding="utf-8")
-    (folder / "answer.csv").write_text(to_csv(as_frame(numbers)), encoding="utf-8")
+    write_whole(folder / "answer_choices.json", chosen)
+    write_whole(folder / "answer.csv", to_csv(as_frame(numbers)))
     return numbers
 
 
-def add(cells: Iterable[Cell], table: Path) -> pl.DataFrame:
-    """Adds cells to a table, and returns it."""
+def with_cells(table: Path, cells: Iterable[Cell]) -> pl.DataFrame:
+    """The table of a file, or an empty one, with these cells added."""
     before = from_table(pl.read_parquet(table)) if table.is_file() else []
-    added = to_table([*before, *from_table(without_places(to_table(cells)))])
-    added.write_parquet(table, compression="zstd")
-    return added
+    return to_table([*before, *from_table(without_places(to_table(cells)))])
+
+
+def keep(table: pl.DataFrame, file: Path) -> None:
+    """Writes a table whole or not at all."""
+    write_whole(file, partial(table.write_parquet, compression="zstd"))
 
 
 def _cells(places: Sequence[Path]) -> list[Cell]:

@@ -24,6 +24,7 @@ import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import LockWarning
 from memory_rl.policies import tiny_model
+from memory_rl.runs import interruption
 from memory_rl.runs.lock import Lock, is_locked
 from memory_rl.training.meter import Meter
 
@@ -312,6 +313,7 @@ def test_a_second_signal_does_not_wait(monkeypatch):
         return evaluate(self, policy, runs, episode, *more)
 
     monkeypatch.setattr(Meter, "_evaluate", signalled)
+    monkeypatch.setattr(interruption, "_SAME_SECONDS", 0.0)
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]  # Ray's, where it was started
     assert main(["train", *SMALL.split(), "log_path=stopped"]) == 130
     assert memory_rl.load("stopped").metrics["episode"].max() == 4

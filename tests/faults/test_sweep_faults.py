@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 from helpers import without_progress
@@ -19,7 +21,10 @@ from helpers import without_progress
 import memory_rl
 from memory_rl.cli import main
 from memory_rl.errors import RunDirectoryError
+from memory_rl.experiments import executors
+from memory_rl.experiments.settings import SweepConfig
 from memory_rl.experiments.store import SweepDirectory
+from memory_rl.experiments.worker import CellOutcome
 
 ROOT = Path(__file__).parents[2]
 LONG = (
@@ -29,12 +34,13 @@ LONG = (
 """Four cells of a few seconds each."""
 
 
-def start(words: str) -> subprocess.Popen:
+def start(words: str, **popen) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, ROOT / "sweep.py", *words.split()],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **popen,
     )
 
 
@@ -113,6 +119,59 @@ def test_a_signal_stops_cleanly_and_the_same_command_continues(number, code, exe
     assert main(["sweep", *LONG.split(), "log_path=stopped", "quiet=True"]) == 0
     assert before.items() <= measured("stopped").items()
     assert measured("stopped") == reference
+
+
+def test_a_signal_to_all_processes_loses_no_more_than_one_to_the_sweep(reference):
+    """As batch systems send it; a worker then hears of it twice."""
+    words = f"{LONG} checkpoint_every=0.5 executor=processes workers=2 log_path=stopped"
+    process = start(words, start_new_session=True)
+    wait_until(lambda: list(Path("stopped/cells").glob("*/checkpoint/*")))
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted" in statuses("stopped")
+    for checkpoint in Path("stopped/cells").glob("*/checkpoint/*"):
+        saved = pl.read_parquet(checkpoint / "metrics.parquet")
+        assert saved.equals(memory_rl.load(checkpoint.parents[1]).metrics)  # nothing is lost
+    assert main(["sweep", *LONG.split(), "log_path=stopped", "quiet=True"]) == 0
+    assert measured("stopped") == reference
+
+
+class FakePool:
+    """Workers that tell a slot to stop while they are started."""
+
+    def __init__(self, slot) -> None:
+        self.slot, self.terminated, self._processes = slot, 0, {1: self}
+
+    def submit(self, *task) -> Future:
+        self.slot.stop()
+        return Future()
+
+    def terminate(self) -> None:
+        self.terminated += 1
+
+
+def test_a_worker_that_is_started_while_the_sweep_stops_is_stopped_too():
+    slot = executors._Slot(SweepConfig())
+    slot._pool = pool = FakePool(slot)
+    slot._submit(None)
+    assert pool.terminated == 1
+
+
+def test_a_cell_whose_worker_was_told_to_stop_gets_another_process(monkeypatch):
+    """What was interrupted may have been half imported."""
+    done = []
+
+    def submit(self, task) -> Future:
+        future = Future()
+        future.set_result(CellOutcome("cell", "interrupted" if not done else "completed"))
+        done.append("submitted")
+        return future
+
+    monkeypatch.setattr(executors._Slot, "_submit", submit)
+    monkeypatch.setattr(executors._Slot, "close", lambda self: done.append("closed"))
+    assert executors._Slot(SweepConfig()).run(None).status == "completed"
+    assert done == ["submitted", "closed", "submitted"]
 
 
 def test_a_killed_worker_is_replaced_and_the_others_continue(reference):

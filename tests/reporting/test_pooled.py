@@ -11,9 +11,10 @@ import scipy.stats
 
 import memory_rl
 from memory_rl.analysis.collect import find_cells
+from memory_rl.analysis.samples import gather
 from memory_rl.reporting import curves
 from memory_rl.reporting.answer import make_answer
-from memory_rl.reporting.claims import over
+from memory_rl.reporting.claims import over, over_what
 from memory_rl.reporting.study import make_study
 from memory_rl.reporting.tables import about, cells_frame, tables
 
@@ -94,6 +95,20 @@ def test_over_several_bases_intervals_are_over_bases(folder, tmp_path):
     assert frame["mean"].item() == pytest.approx(ends.mean(), rel=1e-3)
     assert frame["low"].item() >= ends.min() - 1e-3  # means of drawn bases lie between theirs
     assert frame["high"].item() <= ends.max() + 1e-3
+
+
+def test_bases_that_share_secrets_are_not_taken_for_a_statement_about_others(folder, tmp_path):
+    cells = with_bases(folder, tmp_path)
+    (sample,) = gather(cells)
+    assert not sample.shares_secrets
+    assert sample.reach == "over 3 base models"
+    for cell in cells:
+        for part in ("config", "resolved"):
+            cell.manifest[part]["seed"] = SEEDS[0]
+    (shared,) = gather(cells)
+    assert shared.runs == sample.runs
+    assert shared.reach == "over 3 base models, and too narrow for other secrets, since these share theirs"
+    assert over_what([shared]) == "over 3 base models with the same secrets"
 
 
 def test_cells_of_an_older_version_with_a_ledger_stay_apart_and_have_no_intervals_of_losses(folder, tmp_path):

@@ -502,6 +502,25 @@ def test_lines_are_wrapped_and_none_begins_as_an_item():
     assert " ".join(text.split()).startswith(f"{words} of 16. And {words} - a dash | a | b |")
 
 
+def test_nothing_is_shipped_of_which_no_numbers_follow(tmp_path, cells, monkeypatch):
+    monkeypatch.setattr(ship_answer, "PROTOCOLS", ())
+    monkeypatch.setattr(ship_answer, "find_cells", lambda places: cells)
+    ship_answer.ship([tmp_path], tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    other = made("sft", 64, "default", 9, memorised_at=0.9)
+    monkeypatch.setattr(ship_answer, "find_cells", lambda places: [other])
+    with pytest.raises(ConfigError, match="with different settings"):
+        ship_answer.ship([tmp_path], tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_readme_without_the_marks_of_the_answer_is_left_alone(words, tmp_path):
+    for mark in (make_results.START, make_results.END):
+        (tmp_path / "README.md").write_text(f"before\n{mark}after\n")
+        with pytest.raises(ConfigError, match=r"README.md lacks the line"):
+            make_results.texts(words, tmp_path)
+
+
 def test_the_shipped_files_hold_the_runs_and_their_summary(tmp_path, cells, monkeypatch):
     monkeypatch.setattr(ship_answer, "find_cells", lambda places: cells)
     monkeypatch.setattr(ship_answer, "PROTOCOLS", ())

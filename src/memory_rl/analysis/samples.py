@@ -55,6 +55,11 @@ class Sample:
         """The bases of its runs, ascending; None where there is no base of a seed."""
         return sorted({base_of(cell) for cell in self.cells}, key=str)
 
+    @property
+    def shares_secrets(self) -> bool:
+        """Whether some of its bases have the seed of others, and so their secrets and random numbers."""
+        return len({cell.config["seed"] for cell in self.cells}) < len(self.bases)
+
     @cached_property
     def units(self) -> np.ndarray:
         """The name of each run's independent unit: its base, or where there is one, itself: (R,)."""
@@ -139,7 +144,8 @@ class Sample:
     def reach(self) -> str:
         """What its intervals are about."""
         if len(self.bases) > 1:
-            return f"over {len(self.bases)} base models"
+            which = ", and too narrow for other secrets, since these share theirs"
+            return f"over {len(self.bases)} base models{which if self.shares_secrets else ''}"
         return "over runs" if self.first.settings.get("backend") == "tabular" else "for one base model"
 
     @property

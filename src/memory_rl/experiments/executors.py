@@ -116,6 +116,7 @@ class _Slot:
                 self.close()
             if self._stopping or (outcome is not None and outcome.status != "interrupted"):
                 return outcome
+            self.close()  # what was interrupted may have been half imported
         return _lost(task, self._config, why)
 
     def _submit(self, task: Task) -> Future[CellOutcome]:
@@ -126,6 +127,8 @@ class _Slot:
         with _without_main():
             future = self._pool.submit(_run_as_worker, task)
         self._process = next(iter(self._pool._processes.values()), None)
+        if self._stopping:  # `stop` came while the process was being started
+            self.stop()
         return future
 
     def _how_it_died(self) -> str:

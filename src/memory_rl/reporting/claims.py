@@ -140,7 +140,9 @@ def _missed(runs: int) -> str:
 
 def over_what(samples: Sequence[Sample]) -> str:
     """What their intervals are over; the tabular learner has no base model."""
-    return over([len(sample.bases) for sample in samples if has_base(sample.first)])
+    shared = any(sample.shares_secrets for sample in samples)
+    said = over([len(sample.bases) for sample in samples if has_base(sample.first)])
+    return f"{said} with the same secrets" if shared else said
 
 
 def over(bases: Sequence[int]) -> str:

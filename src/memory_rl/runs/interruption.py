@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import math
 import os
 import signal
 import sys
@@ -14,6 +15,29 @@ from types import FrameType
 from typing import Any
 
 Handler = Callable[[int, FrameType | None], object]
+
+_SAME_SECONDS = 1.0
+
+
+class _Repeats:
+    """Called at a signal, it says whether one came within the last second that was none.
+
+    Where a whole group of processes is to end, whoever ends them tells a worker, and so does its sweep.
+    """
+
+    def __init__(self) -> None:
+        self._last = -math.inf
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._last + _SAME_SECONDS:
+            return True
+        self._last = now
+        return False
+
+    def forget(self) -> None:
+        """The last one had no effect."""
+        self._last = -math.inf
 
 
 class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind of
@@ -32,26 +56,34 @@ class InterruptedBySignal(KeyboardInterrupt):  # named after what it is a kind o
 def signals_raise(*numbers: int) -> Iterator[list[int]]:
     """Turns signals into `InterruptedBySignal`; outside the main thread, where none arrive, it does nothing.
 
+    One that comes so soon after another that it tells the same is left out.
+
     Yields:
         Those received so far, since a library may turn the error into one of its own, as Ray does.
     """
     received: list[int] = []
+    repeats = _Repeats()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise InterruptedBySignal(number)
+        if not repeats():
+            received.append(number)
+            raise InterruptedBySignal(number)
 
-    before = {number: signal.signal(number, interrupt) for number in numbers if _in_main_thread()}
+    if not _in_main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
-        with _sent_again_if_dropped():
+        with _sent_again_if_dropped(repeats):
             yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's, which cannot be put back
+                signal.signal(number, handler)
 
 
 @contextmanager
-def _sent_again_if_dropped() -> Iterator[None]:
+def _sent_again_if_dropped(repeats: _Repeats) -> Iterator[None]:
     """Sends a signal again whose exception Python drops.
 
     As it does with all that is raised in a destructor or in the callback of a weak reference: the work would
@@ -61,6 +93,7 @@ def _sent_again_if_dropped() -> Iterator[None]:
 
     def see(dropped: Any) -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
+            repeats.forget()
             number = getattr(dropped.exc_value, "signal", signal.SIGINT)
             _thread.start_new_thread(_send, (number,))  # takes no lock, which may be held here
         else:
@@ -93,12 +126,13 @@ def _in_main_thread() -> bool:
 class SignalsWait:
     """Holds back the first SIGINT or SIGTERM of its with block until `deliver`.
 
-    A second one is not held back. Signals that are ignored, or that would end the process without a word, are
-    left alone.
+    A second one is not held back, but left out if it comes so soon that it tells the same. Signals that are
+    ignored, or that would end the process without a word, are left alone.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
+        self._repeats = _Repeats()
         self._before: dict[int, Handler] = {}
 
     def __enter__(self) -> SignalsWait:
@@ -120,8 +154,13 @@ class SignalsWait:
             self._before[number](number, None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.pending = number
-        self._stand_aside()
+        if self._repeats():
+            return
+        if self.pending is None:
+            self.pending = number
+        else:
+            self._stand_aside()
+            self._before[number](number, frame)
 
     def _stand_aside(self) -> None:
         for number, handler in self._before.items():

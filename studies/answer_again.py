@@ -73,11 +73,16 @@ def _condition(entry: Json) -> str:
 
 def chosen(condition: str, N: int) -> Json:
     """The keys of the learner that won a contest on the built-in model."""
-    choices = json.loads((FOLDER / "answer_choices.json").read_text(encoding="utf-8"))
-    (one,) = (choice for choice in choices if _place(choice) == (condition, N, TINY))
+    one = _choice(condition, N)
     learners = {learner_name(keys): keys for keys in (load_protocol("answer").tune or {})["learners"]}
     groups = {"group_size": one["group_size"]} if one["group_size"] else {}
     return {**learners.get(one["learner"], {}), **groups, "learning_rate": one["learning_rate"]}
+
+
+def _choice(condition: str, N: int) -> Json:
+    choices = json.loads((FOLDER / "answer_choices.json").read_text(encoding="utf-8"))
+    (one,) = (choice for choice in choices if _place(choice) == (condition, N, TINY))
+    return dict(one)
 
 
 def _place(choice: Json) -> tuple[str, int, str]:
@@ -86,8 +91,9 @@ def _place(choice: Json) -> tuple[str, int, str]:
 
 def with_role(cell: Cell) -> Cell:
     """The cell as one of the best learner, if it has that, or else of the default one."""
-    best = chosen(cell.condition, cell.settings["N"]).items() <= cell.settings.items()
-    config = {**cell.config, "role": BEST if best else DEFAULT}
+    best, keys = _choice(cell.condition, cell.settings["N"]), cell.settings
+    has_it = (best["learner"], best["learning_rate"]) == (learner_name(keys), keys["learning_rate"])
+    config = {**cell.config, "role": BEST if has_it else DEFAULT}
     return replace(cell, manifest={**cell.manifest, "config": config})
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from memory_rl.files import to_csv
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "studies")]
 
+import answer_again  # noqa: E402
 import make_results  # noqa: E402
 import ship_answer  # noqa: E402
 from results_figures import figures, fingerprint, svg  # noqa: E402
@@ -193,6 +195,25 @@ def test_every_verdict_of_the_readme_is_the_one_that_its_protocol_gives():
     numbers = StudyNumbers.of(make_results.from_table(pl.read_parquet(ROOT / "studies/answer.parquet")))
     own = [cell for cell in numbers.cells if cell.settings["model_name"] == "tiny"]
     _check_rows((ROOT / "README.md").read_text(), judge(load_protocol("answer"), own))
+
+
+def test_every_heading_of_the_page_begins_a_line():
+    page = (ROOT / "docs/results.md").read_text()
+    assert re.findall(r"[^\n#]##+ [A-Z]", page) == []
+    assert "\n### Again, on other bases and secrets\n" in page
+
+
+def test_the_second_study_has_a_seed_for_each_cell_and_both_roles_on_every_base():
+    cells = make_results.from_table(pl.read_parquet(ROOT / "studies/answer_again.parquet"))
+    assert len({cell.config["seed"] for cell in cells}) == len(cells) == 384
+    assert [answer_again.with_role(cell).config["role"] for cell in cells] == [
+        cell.config["role"] for cell in cells
+    ]
+    places = Counter((cell.condition, cell.N, cell.config["role"]) for cell in cells)
+    assert len(places) == 24
+    assert {*places.values()} == {len(answer_again.BASES)}
+    planned = (ROOT / "studies/answer-again.yaml").read_text()
+    assert planned == answer_again.plan()
 
 
 def test_the_summary_table_is_what_the_files_of_this_checkout_give(committed):

@@ -320,7 +320,7 @@ def test_tables_that_contradict_each_other_are_refused():
 
 
 def test_a_cell_of_other_code_is_not_known():
-    own = "def mine(secret, answer, N):\n    return float(answer == secret)\n"
+    own = "def mine(answer, secret, N):\n    return float(answer == secret)\n"
     Path("mine.py").write_text(own)
     words = [
         "reward_type=mine.py:mine",

@@ -54,7 +54,7 @@ class Verdicts:
     others: Sequence[Protocol] = ()
     again: Sequence[Cell] = ()
 
-    @property
+    @cached_property
     def lacking(self) -> str:
         """A sentence where the study is smaller than its protocols ask for; else empty."""
         begun = [one for one in self.others if _recipes_in(one) <= {*self.numbers.recipes}]

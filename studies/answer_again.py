@@ -8,7 +8,8 @@ What decides is how much slower than SFT hit or miss is, and a reward for each b
 and with the best one, which is taken from studies/answer_choices.json. Bases 8 to 15 and 16 to 23 are two
 studies of their own; what they came to is in docs/results.md. Every cell has a seed of its own: where bases
 share their secrets and random numbers, their runs are late or early together, and intervals over bases are
-too narrow.
+too narrow. So they were in a first run, with one seed for all: it came to the same four verdicts, and is left
+out.
 """
 
 from __future__ import annotations

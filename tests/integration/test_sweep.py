@@ -161,22 +161,39 @@ def test_a_store_without_a_disk_gets_the_same(reference):
     assert directory.read_json(f"discarded/{cell}-1/manifest.json") == {"status": "running"}
 
 
-def test_a_failed_cell_stops_no_other(tmp_path, capsys):
-    file = tmp_path / "mine.py"
-    grid = f"conditions=sft,{file}:near,binary N=16 backend=tabular num_runs=4 ledger=False log_path=one"
-    run(grid, code=1)
+TIRED = """\
+from memory_rl import Learner
+
+class Mine(Learner):
+    asked, most = 0, 20
+
+    def advantages(self, returns):
+        self.asked += 1
+        if self.asked > self.most:
+            raise ValueError("too tired to go on")
+        return returns - returns.mean(axis=2, keepdims=True)
+"""
+"""A learner that passes every check before the first cell, and fails in the middle of its run."""
+
+
+def test_a_failed_cell_stops_no_other(capsys):
+    Path("mine.py").write_text(TIRED)
+    grid = (
+        "conditions=binary algorithm=reinforce,mine.py:Mine,grpo N=8 backend=tabular num_runs=2 ledger=False"
+    )
+    run(f"{grid} log_path=one", code=1)
     rows = read("one/summary.json")["cells"]
     assert [row["status"] for row in rows] == ["completed", "failed", "completed"]
     assert read("one/summary.json")["status"] == "failed"
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert rows[1]["id"] in message
-    assert "mine.py" in message
-    file.write_text("def near(answer, secret):\n    return -abs(answer - secret)\n")
-    before = snapshot(Path("one/cells"))
-    run(grid)
-    assert before.items() <= snapshot(Path("one/cells")).items()
-    assert [row["condition"] for row in read("one/summary.json")["cells"]] == ["sft", "near", "binary"]
+    assert "too tired to go on" in message
+    Path("mine.py").write_text(TIRED.replace("20", "10**9"))
+    before = {place: snapshot(Path("one/cells", place)) for place in (rows[0]["id"], rows[2]["id"])}
+    run(f"{grid} log_path=one")
+    assert before == {place: snapshot(Path("one/cells", place)) for place in before}
+    assert [row["status"] for row in read("one/summary.json")["cells"]] == ["completed"] * 3
 
 
 def test_rates_are_chosen_on_secrets_of_their_own():
@@ -221,13 +238,25 @@ def test_rates_are_chosen_on_secrets_of_their_own():
     assert snapshot(Path("tuned")) == before
 
 
-def test_a_condition_whose_tuning_failed_is_not_reported(tmp_path):
-    words = f"conditions=sft,{tmp_path}/none.py:near N=16 backend=tabular num_runs=4 tune=True"
+def test_a_condition_whose_tuning_failed_is_not_reported():
+    Path("mine.py").write_text(TIRED)
+    words = "conditions=binary algorithm=reinforce,mine.py:Mine N=16 backend=tabular num_runs=4 tune=True"
     run(f"{words} tune_rates=0.1,0.3 log_path=half", code=1)
     rows = read("half/summary.json")["cells"]
-    assert [(row["condition"], row["status"]) for row in rows] == [("sft", "completed"), ("near", "failed")]
+    assert [(row["algorithm"], row["status"]) for row in rows] == [
+        ("reinforce", "completed"),
+        ("mine.py:Mine", "failed"),
+    ]
     assert "its tuning is not complete" in rows[1]["why"]
     assert len(list(Path("half/cells").iterdir())) == 1
+
+
+@pytest.mark.parametrize("own", ["reward_type=none.py:Mine", "algorithm=none.py:Mine"])
+@pytest.mark.parametrize("tuned", ["", " tune=True"])
+def test_code_of_ones_own_that_cannot_be_used_starts_no_cell(own, tuned, capsys):
+    run(f"{own} N=16 backend=tabular num_runs=4 log_path=nothing{tuned}", code=2)
+    assert f"{own} names no file" in capsys.readouterr().err
+    assert not Path("nothing").exists()
 
 
 PROTOCOL = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memory_rl.analysis.protocol import Protocol, load_protocol
@@ -120,15 +120,16 @@ def make_plan(words: Sequence[str]) -> Sweep:
         why = f"without the keys that have no meaning with backend={axes['backend']}"
         notes = [f"cells left out as the same as others, {why}: {merged}"]
     left = unknown(cells, known, tuning is not None)
-    _check_own_rewards(left)
     if len(left) < len(cells):
         notes += [f"cells left out, since known={settings.known} has them: {len(cells) - len(left)}"]
+    contests = [] if tuning is None else [*make_all(cells, tuning)]
+    _check_own_code([*left, *(cell for contest in contests for cell in contest.opening)])
     return Sweep(
         settings,
         source.name if source else "sweep",
         left,
         tuning,
-        [] if tuning is None else [*make_all(cells, tuning)],
+        contests,
         protocol,
         typed(words, unused),
         axes.get("backend") if source else None,
@@ -138,13 +139,16 @@ def make_plan(words: Sequence[str]) -> Sweep:
     )
 
 
-def _check_own_rewards(cells: Sequence[GridCell]) -> None:
-    """Asks each reward of the user's own, at each N, for all that runs will ask it for.
+def _check_own_code(cells: Iterable[GridCell]) -> None:
+    """Asks each reward of the user's own, at each N, for all that runs ask it for, and tries each learner.
 
     Raises:
-        ConfigError: if it cannot be used.
+        ConfigError: if one cannot be used.
     """
-    experiments = (cell.experiment for cell in cells)
-    own = {(one.signal.reward_type, one.world.N): one for one in experiments if one.signal.own_reward}
-    for experiment in own.values():
+    experiments = [cell.experiment for cell in cells]
+    rewards = {(one.signal.reward_type, one.world.N): one for one in experiments if one.signal.own_reward}
+    for experiment in rewards.values():
         make_environment(experiment.world, experiment.signal)
+    learners = {one.updates.algorithm: one for one in experiments if one.own_learner}
+    for experiment in learners.values():
+        _ = experiment.learner

@@ -28,7 +28,7 @@ from results_words import Words
 from memory_rl.analysis.protocol import Protocol, load_protocol, shipped_protocols
 from memory_rl.analysis.study_numbers import StudyNumbers
 from memory_rl.analysis.study_table import from_table
-from memory_rl.errors import ConfigError
+from memory_rl.errors import ConfigError, MemoryRLError
 from memory_rl.files import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -133,4 +133,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except MemoryRLError as error:
+        sys.exit(str(error))

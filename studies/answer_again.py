@@ -28,11 +28,13 @@ from memory_rl.analysis.protocol import load_protocol
 from memory_rl.analysis.study_numbers import BEST, DEFAULT
 from memory_rl.catalogue import learner_name
 from memory_rl.config import TINY
-from memory_rl.errors import MemoryRLError
+from memory_rl.errors import ConfigError, MemoryRLError
 from memory_rl.experiment import make_experiment
+from memory_rl.experiments.sweep import make_plan
 from memory_rl.files import Json
 
 FOLDER = Path(__file__).parent
+PLAN = FOLDER / "answer-again.yaml"
 BASES = [*range(8, 24)]
 DECIDING, LARGEST = ("sft", "binary", "multi_step"), 1024
 _HEAD = (
@@ -90,6 +92,19 @@ def _place(choice: Json) -> tuple[str, int, str]:
     return choice["condition"], choice["N"], choice["settings"].get("model_name", TINY)
 
 
+def measured(places: list[str]) -> list[Cell]:
+    """The cells of the plan that these places have.
+
+    Raises:
+        ConfigError: if they have another one.
+    """
+    planned, cells = {cell.id for cell in make_plan([f"protocol={PLAN}"]).cells}, find_cells(places)
+    for cell in cells:
+        if cell.path.name not in planned:
+            raise ConfigError(f"{cell.path} is no cell of {PLAN}: give the directory of that sweep alone.")
+    return cells
+
+
 def with_role(cell: Cell) -> Cell:
     """The cell as one of the best learner, if it has that, or else of the default one."""
     best, keys = _choice(cell.condition, cell.settings["N"]), cell.settings
@@ -101,11 +116,11 @@ def with_role(cell: Cell) -> Cell:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["plan"]:
-            (FOLDER / "answer-again.yaml").write_text(plan(), encoding="utf-8")
+            PLAN.write_text(plan(), encoding="utf-8")
         case ["ship", *places] if places:
             try:
                 table = FOLDER / "answer_again.parquet"
-                keep(with_cells(table, map(with_role, find_cells(places))), table)
+                keep(with_cells(table, map(with_role, measured(places))), table)
             except MemoryRLError as error:
                 sys.exit(str(error))
         case _:

@@ -1,6 +1,7 @@
 """Naive capacities and ties of the conditions against known values."""
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,15 @@ def test_ties_at_the_top_are_counted():
     assert tied["bits_by_reward"] == pytest.approx(10 - math.log2(5))  # 7.7 of 10 bits
     assert of(N=64, reward_type="binned_log_distance", reward_bins=8)["bits_by_reward"] == 6.0
     assert of(N=1024, reward_type="log_distance")["bits_by_reward"] == 10.0
+
+
+@pytest.mark.parametrize(("law", "told"), [("answer % 2 == secret % 2", True), ("answer >= secret", False)])
+def test_a_reward_that_cannot_tell_secrets_apart_is_called_so(law, told, capsys):
+    Path("own.py").write_text(f"def reward(answer, secret):\n    return float({law})\n")
+    assert main(["bounds", "N=16", "reward_type=own.py:reward"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("no learner can tell from this reward which of them is S" in said) == told
+    assert "share the top reward" in said  # of an answer for each secret, many are as good as it in both
 
 
 def test_ties_are_told_before_the_run_starts(capsys):

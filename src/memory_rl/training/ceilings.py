@@ -23,6 +23,7 @@ _GAMES = 512
 _EPISODES = 50 * 256
 _SIMULATED = f"greedy, simulated over {_GAMES} games"
 _UNKNOWN = "not computed"
+_NEVER = "none can know S"
 _TIE = 1e-12
 _CELLS = 2**24
 """The largest size at which the ceilings of a noisy channel are computed.
@@ -122,6 +123,11 @@ def warnings_about(ceilings: Ceilings, N: int, unused_levels: int) -> Iterator[s
             "for some secrets another answer earns more than the secret itself: "
             "a policy that is paid the most does not know S."
         )
+    if ceilings.method == _NEVER:
+        yield (
+            "some secrets earn the same as another whatever is answered: "
+            "no learner can tell from this reward which of them is S."
+        )
     if unused_levels:
         yield (
             f"{unused_levels} of the reward levels never occur at N={N}: "
@@ -217,7 +223,7 @@ def _from_table(
         optimal = questioner.optimal_episodes_to_know(table.whole()) if N <= _OPTIMAL_N else None
         return _PartitionCeilings(capacity, first, questioner.greedy(asked, certainty), "greedy", optimal)
     except ValueError:  # some secrets can never be told apart
-        return _PartitionCeilings(capacity, first, None, "none can know S")
+        return _PartitionCeilings(capacity, first, None, _NEVER)
 
 
 _COUNTED: dict[str, Callable[[int], Questions]] = {"sum": Sums, "beginning": Beginnings}

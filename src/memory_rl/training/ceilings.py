@@ -197,9 +197,10 @@ def _of_noisy_bits(
     """Every answer tells as much as any other, whatever is known before: it only renames what is seen."""
     outcomes, num_bits = outcomes_of(table), int(N - 1).bit_length()
     (told,), _ = bits.gains(np.full((1, N), 1 / N), np.full((1, num_bits), True), outcomes)
-    played = noisy_bits.simulated(
-        N, outcomes, certainty, games=_GAMES, generator=random, max_episodes=_EPISODES
-    )
+    played = None
+    if told > _TIE:  # else a belief never changes, and no game ends
+        often = {"games": _GAMES, "max_episodes": _EPISODES}
+        played = noisy_bits.simulated(N, outcomes, certainty, generator=random, **often)
     return _PartitionCeilings(
         noisy_bits.capacity(N, outcomes, _CELLS),
         FirstEpisode(float(told), float(told)),
@@ -245,8 +246,10 @@ def _questions(table: EpisodeTable) -> tuple[Askable | None, Questions]:
 def _simulated(
     questions: Askable, outcomes: Outcomes, certainty: float, random: np.random.Generator, first: float
 ) -> Episodes | None:
-    """Played out, unless the table is large and each answer tells so little that it would take minutes."""
+    """Played out, unless no answer tells anything of S, or so little of one of many that it takes minutes."""
     assert outcomes.noisy is not None  # noqa: S101
+    if first <= _TIE:
+        return None
     N, C = questions.num_secrets, outcomes.num_classes
     if questions.num_questions * N * C > _CELLS:
         work = _GAMES * N * outcomes.noisy.size * math.log2(N) / max(first, _TIE)
@@ -256,5 +259,5 @@ def _simulated(
     return _if_ended(questioner.simulated(questions, outcomes, certainty, generator=random, **often))
 
 
-def _if_ended(played: Episodes) -> Episodes | None:
-    return played if math.isfinite(played.to_reach) else None
+def _if_ended(played: Episodes | None) -> Episodes | None:
+    return None if played is None or math.isinf(played.to_reach) else played

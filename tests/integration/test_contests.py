@@ -67,8 +67,13 @@ def summary(log_path: str) -> dict:
 
 
 def measured(path: str) -> dict[str, bytes]:
-    found = Path(path).rglob("*.parquet")
-    return {str(file.relative_to(path)): file.read_bytes() for file in found if file.name != "timing.parquet"}
+    """The tables of the cells; what a kill cut short while it was written is in `discarded` and run again."""
+    found = {str(file.relative_to(path)): file for file in Path(path).rglob("*.parquet")}
+    return {
+        name: file.read_bytes()
+        for name, file in found.items()
+        if file.name != "timing.parquet" and not name.startswith("discarded/")
+    }
 
 
 @pytest.fixture(scope="module")

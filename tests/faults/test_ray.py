@@ -202,7 +202,7 @@ def test_a_signal_stops_it_and_the_same_command_continues(number, code, referenc
     wait_until(lambda: complete("ray") >= 1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == code
+    assert process.returncode == code, errors
     assert signal.Signals(number).name in errors
     assert "Traceback" not in errors
     rows = json.loads(Path("ray/summary.json").read_text())["cells"]

@@ -18,10 +18,10 @@ from memory_rl.experiments.grid import (
     merge,
     read_grid_file,
 )
-from memory_rl.experiments.halving import Halving, read_tune
+from memory_rl.experiments.halving import read_tune
 from memory_rl.experiments.ranks import chosen_learners
 from memory_rl.experiments.roles import plan_roles
-from memory_rl.experiments.settings import Tuning, read_arguments, read_file, typed
+from memory_rl.experiments.settings import read_arguments, read_file, typed
 from memory_rl.experiments.sweeping import Sweep
 from memory_rl.reporting.sheets import console_for, say
 from memory_rl.runs.interruption import InterruptedBySignal
@@ -105,9 +105,7 @@ def make_plan(words: Sequence[str]) -> Sweep:
     cells = merge(every, planned=True)
     if learners:  # nobody looks at hundreds of figures, which take longer than most such cells
         cells = [cell.with_values(figures=False) for cell in cells]
-    tuning: Tuning | Halving | None = settings.tuning
-    if source is not None and source.tune is not None:
-        tuning = tuning or read_tune(source.tune)
+    tuning = settings.tuning or (read_tune(source.tune) if source and source.tune is not None else None)
     merged, notes = len(every) - len(cells), list[str]()
     cells = plan_roles(cells, tuning, protocol)
     if settings.known and learners:

@@ -252,7 +252,7 @@ def _simulated(
         return None
     N, C = questions.num_secrets, outcomes.num_classes
     if questions.num_questions * N * C > _CELLS:
-        work = _GAMES * N * outcomes.noisy.size * math.log2(N) / max(first, _TIE)
+        work = _GAMES * N * outcomes.noisy.size * math.log2(N) / first
         if isinstance(questions, Listed) or work > _WORK:
             return None
     often = {"games": _GAMES, "max_episodes": 50 * N}
